@@ -1,0 +1,91 @@
+#include "base/alloc.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/context.h"
+
+/* From this size on memory is aligned to and advised as huge pages: fewer TLB misses in GEMMs. */
+static const size_t HUGE_PAGE = (size_t)2 << 20;
+static const size_t ALIGNMENT = 64;
+
+static xkd_status allocate(xkd_context *cx, void **out, size_t bytes)
+{
+    xkd_account *account = xkd_context_account(cx);
+    int64_t number = atomic_fetch_add(&account->count, 1);
+    int64_t fail_at = atomic_load(&account->fail_at);
+    void *memory = NULL;
+    size_t alignment = bytes >= 4 * HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
+    int injected = fail_at >= 0 && number >= fail_at;
+    if (injected || posix_memalign(&memory, alignment, bytes ? bytes : 1) != 0) {
+        *out = NULL;
+        return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory: %zu bytes were refused", bytes);
+    }
+    if (alignment == HUGE_PAGE) madvise(memory, bytes, MADV_HUGEPAGE);
+    *out = memory;
+    return XKD_OK;
+}
+
+static int too_large(int64_t count, size_t size)
+{
+    return count < 0 || (size && (uint64_t)count > (uint64_t)PTRDIFF_MAX / size);
+}
+
+xkd_status xkd_alloc(xkd_context *cx, void *out, int64_t count, size_t size)
+{
+    void *memory = NULL;
+    xkd_status status = XKD_OK;
+    if (too_large(count, size))
+        status = xkd_fail(cx, XKD_ERR_MEMORY, "out of memory: %lld elements of %zu bytes", (long long)count, size);
+    else
+        status = allocate(cx, &memory, (size_t)count * size);
+    if (memory) memset(memory, 0, (size_t)count * size);
+    memcpy(out, &memory, sizeof memory);
+    return status;
+}
+
+xkd_status xkd_resize(xkd_context *cx, void *inout, int64_t old_count, int64_t new_count, size_t size)
+{
+    xkd_status status = XKD_OK;
+    void *old, *fresh = NULL;
+    memcpy(&old, inout, sizeof old);
+    XKD_TRY(xkd_alloc(cx, &fresh, new_count, size));
+    int64_t kept = old_count < new_count ? old_count : new_count;
+    if (old && kept > 0) memcpy(fresh, old, (size_t)kept * size);
+    xkd_free(old);
+    memcpy(inout, &fresh, sizeof fresh);
+fail:
+    return status;
+}
+
+xkd_status xkd_copy_string(xkd_context *cx, char **out, const char *text)
+{
+    size_t length = strlen(text) + 1;
+    xkd_status status = xkd_alloc(cx, out, (int64_t)length, 1);
+    if (status == XKD_OK) memcpy(*out, text, length);
+    return status;
+}
+
+xkd_status xkd_format_string(xkd_context *cx, char **out, const char *format, ...)
+{
+    va_list args;
+    *out = NULL;
+    va_start(args, format);
+    int length = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    if (length < 0) return xkd_fail(cx, XKD_ERR_INTERNAL, "cannot format the string \"%s\"", format);
+    xkd_status status = xkd_alloc(cx, out, (int64_t)length + 1, 1);
+    if (status != XKD_OK) return status;
+    va_start(args, format);
+    vsnprintf(*out, (size_t)length + 1, format, args);
+    va_end(args);
+    return XKD_OK;
+}
+
+void xkd_free(void *memory)
+{
+    free(memory);
+}

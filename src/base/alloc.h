@@ -1,0 +1,27 @@
+/* The one place that allocates. Memory is zeroed and 64-byte aligned, so that SIMD code may use aligned loads. */
+#ifndef XKD_BASE_ALLOC_H
+#define XKD_BASE_ALLOC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+/* Allocates count * size bytes, checked for overflow, and stores the pointer in *(void **)out. A count of 0 gives a
+ * valid pointer. On failure *out is NULL and the status is XKD_ERR_MEMORY. Free with xkd_free. */
+xkd_status xkd_alloc(xkd_context *cx, void *out, int64_t count, size_t size);
+
+/* Grows or shrinks *(void **)inout, which may be NULL, from old_count to new_count elements; new elements are zero.
+ * On failure the old memory stays. */
+xkd_status xkd_resize(xkd_context *cx, void *inout, int64_t old_count, int64_t new_count, size_t size);
+
+/* Copies a string. The caller frees *out with xkd_free. */
+xkd_status xkd_copy_string(xkd_context *cx, char **out, const char *text);
+
+/* printf into a new string. The caller frees *out with xkd_free. */
+xkd_status xkd_format_string(xkd_context *cx, char **out, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+void xkd_free(void *memory);
+
+#endif

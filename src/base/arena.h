@@ -1,0 +1,32 @@
+/* A bump arena that is planned once: the same planning function runs twice, first on a measuring arena (no memory,
+ * pointers NULL) and then on one that holds exactly what was measured. Nothing is freed singly. */
+#ifndef XKD_BASE_ARENA_H
+#define XKD_BASE_ARENA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef struct {
+    char *memory;    /* NULL while measuring */
+    int64_t used;    /* bytes handed out, each piece rounded up to 64 */
+    int64_t peak;    /* highest `used` seen */
+    int64_t size;    /* bytes of `memory` */
+} xkd_arena;
+
+/* Next piece of `bytes`, 64-byte aligned. NULL while measuring or when the arena is full (see xkd_arena_check). */
+void *xkd_arena_take(xkd_arena *arena, int64_t bytes);
+
+/* Gives back everything taken since `mark` (a former value of arena->used). */
+void xkd_arena_rewind(xkd_arena *arena, int64_t mark);
+
+/* Turns a measured arena into one with memory for its peak, empty again. */
+xkd_status xkd_arena_commit(xkd_context *cx, xkd_arena *arena);
+
+/* An error if more was taken than the arena holds: the two planning passes differed. */
+xkd_status xkd_arena_check(xkd_context *cx, const xkd_arena *arena);
+
+void xkd_arena_free(xkd_arena *arena);
+
+#endif

@@ -1,0 +1,20 @@
+#include "base/clock.h"
+
+#include <time.h>
+
+static double read_clock(clockid_t id)
+{
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double xkd_now(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+double xkd_wall_time(void)
+{
+    return read_clock(CLOCK_REALTIME);
+}

@@ -1,0 +1,130 @@
+#include "base/context.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/status.h"
+
+/* Long enough for two paths of PATH_MAX and a sentence; longer messages are cut. */
+enum { MESSAGE_SIZE = 9000 };
+
+struct xkd_context {
+    pthread_mutex_t lock; /* guards everything below except `account` */
+    char message[MESSAGE_SIZE];
+    xkd_log_sink sink;
+    void *sink_user;
+    xkd_log_level level;
+    xkd_account account;
+};
+
+const char *xkd_status_name(xkd_status status)
+{
+    switch (status) {
+    case XKD_OK: return "ok";
+    case XKD_ERR_INTERNAL: return "internal";
+    case XKD_ERR_CONFIG: return "config";
+    case XKD_ERR_DATA: return "data";
+    case XKD_ERR_CHECKPOINT: return "checkpoint";
+    case XKD_ERR_STORAGE: return "storage";
+    case XKD_ERR_NUMERIC: return "numeric";
+    case XKD_ERR_PEER: return "peer";
+    case XKD_ERR_MEMORY: return "memory";
+    case XKD_ERR_DEVICE: return "device";
+    case XKD_ERR_PREEMPTED: return "preempted";
+    case XKD_ERR_INTERRUPTED: return "interrupted";
+    }
+    return "unknown";
+}
+
+xkd_context *xkd_context_new(void)
+{
+    xkd_context *cx = calloc(1, sizeof *cx);
+    if (!cx) return NULL;
+    if (pthread_mutex_init(&cx->lock, NULL) != 0) {
+        free(cx);
+        return NULL;
+    }
+    cx->account.fail_at = -1;
+    return cx;
+}
+
+void xkd_context_free(xkd_context *cx)
+{
+    if (!cx) return;
+    pthread_mutex_destroy(&cx->lock);
+    free(cx);
+}
+
+void xkd_context_set_log(xkd_context *cx, xkd_log_sink sink, void *user, xkd_log_level level)
+{
+    pthread_mutex_lock(&cx->lock);
+    cx->sink = sink;
+    cx->sink_user = user;
+    cx->level = level;
+    pthread_mutex_unlock(&cx->lock);
+}
+
+const char *xkd_last_error(const xkd_context *cx)
+{
+    return cx->message;
+}
+
+void xkd_clear_error(xkd_context *cx)
+{
+    pthread_mutex_lock(&cx->lock);
+    cx->message[0] = 0;
+    pthread_mutex_unlock(&cx->lock);
+}
+
+xkd_status xkd_fail(xkd_context *cx, xkd_status status, const char *format, ...)
+{
+    va_list args;
+    pthread_mutex_lock(&cx->lock);
+    if (!cx->message[0]) {
+        va_start(args, format);
+        vsnprintf(cx->message, sizeof cx->message, format, args);
+        va_end(args);
+    }
+    pthread_mutex_unlock(&cx->lock);
+    return status;
+}
+
+void xkd_error_prefix(xkd_context *cx, const char *format, ...)
+{
+    char prefix[MESSAGE_SIZE / 2];
+    va_list args;
+    va_start(args, format);
+    int length = vsnprintf(prefix, sizeof prefix - 2, format, args);
+    va_end(args);
+    if (length < 0) return;
+    if ((size_t)length > sizeof prefix - 3) length = (int)sizeof prefix - 3;
+    memcpy(prefix + length, ": ", 3);
+    size_t shift = (size_t)length + 2;
+    pthread_mutex_lock(&cx->lock);
+    size_t keep = strlen(cx->message);
+    if (keep > sizeof cx->message - shift - 1) keep = sizeof cx->message - shift - 1;
+    memmove(cx->message + shift, cx->message, keep);
+    memcpy(cx->message, prefix, shift);
+    cx->message[shift + keep] = 0;
+    pthread_mutex_unlock(&cx->lock);
+}
+
+void xkd_log(xkd_context *cx, xkd_log_level level, const char *format, ...)
+{
+    char line[2048];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    pthread_mutex_lock(&cx->lock);
+    if (cx->sink && level <= cx->level) cx->sink(cx->sink_user, level, line);
+    pthread_mutex_unlock(&cx->lock);
+}
+
+xkd_account *xkd_context_account(xkd_context *cx)
+{
+    return &cx->account;
+}

@@ -1,0 +1,242 @@
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+
+struct xkd_writer {
+    xkd_context *cx;
+    char *path, *temporary;
+    int fd;
+};
+
+xkd_status xkd_open_read(xkd_context *cx, const char *path, int *fd, int64_t *size)
+{
+    struct stat info;
+    /* O_NONBLOCK: opening a FIFO must not wait for a writer; it has no effect on regular files. */
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot open: %s", path, strerror(errno));
+    if (fstat(*fd, &info) == 0 && S_ISREG(info.st_mode)) {
+        *size = info.st_size;
+        return XKD_OK;
+    }
+    close(*fd);
+    *fd = -1;
+    return xkd_fail(cx, XKD_ERR_STORAGE, "%s: not a regular file", path);
+}
+
+static xkd_status read_all(xkd_context *cx, int fd, const char *path, char *out, int64_t size)
+{
+    for (int64_t done = 0; done < size;) {
+        ssize_t got = read(fd, out + done, (size_t)(size - done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot read: %s", path, strerror(errno));
+        if (got == 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: became shorter while it was read", path);
+        done += got;
+    }
+    return XKD_OK;
+}
+
+xkd_status xkd_read_file(xkd_context *cx, const char *path, int64_t limit, xkd_status too_large, char **out,
+                         int64_t *size)
+{
+    xkd_status status = XKD_OK;
+    int fd = -1;
+    *out = NULL;
+    XKD_TRY(xkd_open_read(cx, path, &fd, size));
+    if (*size > limit)
+        XKD_FAIL(too_large, "%s: %lld bytes, more than the %lld allowed here", path, (long long)*size,
+                 (long long)limit);
+    XKD_TRY(xkd_alloc(cx, out, *size + 1, 1));
+    XKD_TRY(read_all(cx, fd, path, *out, *size));
+fail:
+    if (fd >= 0) close(fd);
+    if (status != XKD_OK) {
+        xkd_free(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+xkd_status xkd_map_file(xkd_context *cx, const char *path, xkd_map *map)
+{
+    xkd_status status = XKD_OK;
+    int fd = -1;
+    int64_t size = 0;
+    *map = (xkd_map){0};
+    XKD_TRY(xkd_open_read(cx, path, &fd, &size));
+    if (size > 0) {
+        void *base = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (base == MAP_FAILED) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot map: %s", path, strerror(errno));
+        *map = (xkd_map){.base = base, .size = size};
+    }
+fail:
+    if (fd >= 0) close(fd);
+    return status;
+}
+
+void xkd_unmap(xkd_map *map)
+{
+    if (map->base) munmap((void *)(uintptr_t)map->base, (size_t)map->size);
+    *map = (xkd_map){0};
+}
+
+static void writer_free(xkd_writer *writer)
+{
+    if (writer->fd >= 0) close(writer->fd);
+    xkd_free(writer->path);
+    xkd_free(writer->temporary);
+    xkd_free(writer);
+}
+
+xkd_status xkd_writer_open(xkd_context *cx, const char *path, xkd_writer **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_writer *writer = NULL;
+    *out = NULL;
+    XKD_TRY(xkd_alloc(cx, &writer, 1, sizeof *writer));
+    *writer = (xkd_writer){.cx = cx, .fd = -1};
+    XKD_TRY(xkd_copy_string(cx, &writer->path, path));
+    XKD_TRY(xkd_format_string(cx, &writer->temporary, "%s.tmp-%d", path, (int)getpid()));
+    writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (writer->fd < 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot create: %s", path, strerror(errno));
+    *out = writer;
+    writer = NULL;
+fail:
+    if (writer) writer_free(writer);
+    return status;
+}
+
+static xkd_status write_all(xkd_context *cx, int fd, const char *path, const void *data, int64_t size)
+{
+    const char *bytes = data;
+    for (int64_t done = 0; done < size;) {
+        ssize_t put = write(fd, bytes + done, (size_t)(size - done));
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0)
+            return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot write: %s%s", path, strerror(errno),
+                            errno == ENOSPC ? " (free some space and --resume)" : "");
+        done += put;
+    }
+    return XKD_OK;
+}
+
+xkd_status xkd_writer_write(xkd_writer *writer, const void *data, int64_t size)
+{
+    return write_all(writer->cx, writer->fd, writer->path, data, size);
+}
+
+static xkd_status sync_folder_of(xkd_context *cx, const char *path)
+{
+    xkd_status status = XKD_OK;
+    char *folder = NULL;
+    XKD_TRY(xkd_copy_string(cx, &folder, path));
+    char *slash = strrchr(folder, '/');
+    if (slash) slash[slash == folder] = 0;
+    const char *name = slash ? folder : ".";
+    int fd = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot open folder: %s", name, strerror(errno));
+    int failed = fsync(fd) != 0 && errno != EINVAL; /* EINVAL: a file system without folder sync */
+    int error = errno;
+    close(fd);
+    if (failed) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot sync folder: %s", name, strerror(error));
+fail:
+    xkd_free(folder);
+    return status;
+}
+
+xkd_status xkd_writer_commit(xkd_writer *writer)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = writer->cx;
+    if (fsync(writer->fd) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot sync: %s", writer->path, strerror(errno));
+    int closed = close(writer->fd);
+    writer->fd = -1;
+    if (closed != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot close: %s", writer->path, strerror(errno));
+    if (rename(writer->temporary, writer->path) != 0)
+        XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot rename into place: %s", writer->path, strerror(errno));
+    XKD_TRY(sync_folder_of(cx, writer->path));
+    writer_free(writer);
+    return XKD_OK;
+fail:
+    xkd_writer_abort(writer);
+    return status;
+}
+
+void xkd_writer_abort(xkd_writer *writer)
+{
+    if (!writer) return;
+    unlink(writer->temporary);
+    writer_free(writer);
+}
+
+xkd_status xkd_write_file(xkd_context *cx, const char *path, const void *data, int64_t size)
+{
+    xkd_status status = XKD_OK;
+    xkd_writer *writer = NULL;
+    XKD_TRY(xkd_writer_open(cx, path, &writer));
+    XKD_TRY(xkd_writer_write(writer, data, size));
+    xkd_writer *published = writer;
+    writer = NULL;
+    XKD_TRY(xkd_writer_commit(published));
+fail:
+    xkd_writer_abort(writer);
+    return status;
+}
+
+xkd_status xkd_append_open(xkd_context *cx, const char *path, int *fd)
+{
+    *fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (*fd < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot open for appending: %s", path, strerror(errno));
+    return XKD_OK;
+}
+
+xkd_status xkd_append(xkd_context *cx, int fd, const char *path, const void *data, int64_t size)
+{
+    return write_all(cx, fd, path, data, size);
+}
+
+xkd_status xkd_make_folder(xkd_context *cx, const char *path)
+{
+    xkd_status status = XKD_OK;
+    char *copy = NULL;
+    XKD_TRY(xkd_copy_string(cx, &copy, path));
+    for (char *at = copy + 1; *copy; at++) {
+        if (*at != '/' && *at != 0) continue;
+        char end = *at;
+        *at = 0;
+        if (mkdir(copy, 0755) != 0 && errno != EEXIST)
+            XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot make folder: %s", copy, strerror(errno));
+        *at = end;
+        if (!end) break;
+    }
+    if (!xkd_is_folder(path)) XKD_FAIL(XKD_ERR_STORAGE, "%s: exists and is not a folder", path);
+fail:
+    xkd_free(copy);
+    return status;
+}
+
+int xkd_path_exists(const char *path)
+{
+    struct stat info;
+    return lstat(path, &info) == 0;
+}
+
+int xkd_is_folder(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+xkd_status xkd_join_path(xkd_context *cx, char **out, const char *folder, const char *name)
+{
+    size_t length = strlen(folder);
+    const char *slash = length && folder[length - 1] == '/' ? "" : "/";
+    return xkd_format_string(cx, out, "%s%s%s", folder, slash, name);
+}

@@ -1,0 +1,54 @@
+/* The one place that opens, writes and renames files. Every message names the path. */
+#ifndef XKD_BASE_FILE_H
+#define XKD_BASE_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+/* Reads a whole regular file of at most `limit` bytes into *out, with a 0 byte added behind. The caller frees *out with
+ * xkd_free. Missing or unreadable: XKD_ERR_STORAGE; larger than the limit: `too_large`. */
+xkd_status xkd_read_file(xkd_context *cx, const char *path, int64_t limit, xkd_status too_large, char **out,
+                         int64_t *size);
+
+/* Opens a regular file for reading (no links to devices, no FIFOs): descriptor in *fd, size in *size. The caller
+ * closes it with close(). */
+xkd_status xkd_open_read(xkd_context *cx, const char *path, int *fd, int64_t *size);
+
+/* A read-only memory map of a whole regular file; an empty file gives a NULL base. */
+typedef struct {
+    const unsigned char *base;
+    int64_t size;
+} xkd_map;
+
+xkd_status xkd_map_file(xkd_context *cx, const char *path, xkd_map *map);
+void xkd_unmap(xkd_map *map);
+
+/* Atomic replacement of a file: written to "<path>.tmp-PID", fsync, rename, fsync of the folder. */
+typedef struct xkd_writer xkd_writer;
+
+xkd_status xkd_writer_open(xkd_context *cx, const char *path, xkd_writer **out);
+xkd_status xkd_writer_write(xkd_writer *writer, const void *data, int64_t size);
+/* Publishes the file and frees the writer, in any case. */
+xkd_status xkd_writer_commit(xkd_writer *writer);
+/* Removes the temporary file and frees the writer; NULL is allowed. */
+void xkd_writer_abort(xkd_writer *writer);
+
+/* All of it in one call. */
+xkd_status xkd_write_file(xkd_context *cx, const char *path, const void *data, int64_t size);
+
+/* A log that only grows; each append is one write() call. */
+xkd_status xkd_append_open(xkd_context *cx, const char *path, int *fd);
+xkd_status xkd_append(xkd_context *cx, int fd, const char *path, const void *data, int64_t size);
+
+/* Makes a folder and its missing parents; an existing folder is fine. */
+xkd_status xkd_make_folder(xkd_context *cx, const char *path);
+
+int xkd_path_exists(const char *path);
+int xkd_is_folder(const char *path);
+
+/* "folder/name" in a new string that the caller frees with xkd_free. */
+xkd_status xkd_join_path(xkd_context *cx, char **out, const char *folder, const char *name);
+
+#endif

@@ -1,0 +1,38 @@
+#include "tensor/dtype.h"
+
+#include <stddef.h>
+
+static const struct {
+    const char *name;
+    int64_t size;
+} types[XKD_DTYPE_COUNT] = {
+    [XKD_F32] = {"float32", 4},  [XKD_F64] = {"float64", 8}, [XKD_F16] = {"float16", 2}, [XKD_BF16] = {"bfloat16", 2},
+    [XKD_I64] = {"int64", 8},    [XKD_I32] = {"int32", 4},   [XKD_I16] = {"int16", 2},   [XKD_I8] = {"int8", 1},
+    [XKD_U8] = {"uint8", 1},     [XKD_BOOL] = {"bool", 1},
+};
+
+int64_t xkd_dtype_size(xkd_dtype dtype)
+{
+    return types[dtype].size;
+}
+
+const char *xkd_dtype_name(xkd_dtype dtype)
+{
+    return types[dtype].name;
+}
+
+int64_t xkd_shape_count(const xkd_shape *shape)
+{
+    int64_t count = 1;
+    for (int i = 0; i < shape->ndim; i++)
+        if (shape->dims[i] < 0 || __builtin_mul_overflow(count, shape->dims[i], &count)) return -1;
+    return count;
+}
+
+int xkd_shape_equal(const xkd_shape *a, const xkd_shape *b)
+{
+    if (a->ndim != b->ndim) return 0;
+    for (int i = 0; i < a->ndim; i++)
+        if (a->dims[i] != b->dims[i]) return 0;
+    return 1;
+}

@@ -1,0 +1,26 @@
+#ifndef XKD_TENSOR_DTYPE_H
+#define XKD_TENSOR_DTYPE_H
+
+#include <stdint.h>
+
+/* Element types of tensors and tensor files. Computation knows F32 and F64; the others only travel. */
+typedef enum {
+    XKD_F32, XKD_F64, XKD_F16, XKD_BF16, XKD_I64, XKD_I32, XKD_I16, XKD_I8, XKD_U8, XKD_BOOL, XKD_DTYPE_COUNT
+} xkd_dtype;
+
+int64_t xkd_dtype_size(xkd_dtype dtype);       /* bytes of one element */
+const char *xkd_dtype_name(xkd_dtype dtype);   /* "float32", as PyTorch and numpy say */
+
+enum { XKD_MAX_DIMS = 8 };
+
+/* A row-major shape: dims[0 .. ndim-1]; ndim 0 is a scalar of one element. */
+typedef struct {
+    int ndim;
+    int64_t dims[XKD_MAX_DIMS];
+} xkd_shape;
+
+/* Product of the dims, or -1 if one is negative or the product exceeds int64_t. */
+int64_t xkd_shape_count(const xkd_shape *shape);
+int xkd_shape_equal(const xkd_shape *a, const xkd_shape *b);
+
+#endif
