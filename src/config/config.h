@@ -53,4 +53,91 @@ typedef struct {
     xkd_trained modality;
 } xkd_step_config;
 
+enum { XKD_GLOBAL_VIEW, XKD_LOCAL_VIEW, XKD_VIEW_KINDS };
+
+/* Augmentation of one kind of video view; method.md section 2. */
+typedef struct {
+    double color[4];      /* brightness, contrast, saturation, hue */
+    double crop_scale[2]; /* area range of RandomResizedCrop */
+    double p_flip, p_gray, p_blur;
+} xkd_video_view_config;
+
+/* Augmentation of one kind of audio view. */
+typedef struct {
+    bool volume_jitter;
+    double volume; /* gain is uniform in [1 - volume, 1 + volume] */
+    bool time_warp;
+    int64_t warp_window; /* spectrogram columns */
+    bool rand_crop;
+    double virtual_crop_scale[2], freq_scale[2], time_scale[2];
+} xkd_audio_view_config;
+
+typedef enum { XKD_CACHE_NONE, XKD_CACHE_RAM, XKD_CACHE_FOLDER } xkd_cache_mode;
+typedef enum { XKD_AUDIO_REQUIRE, XKD_AUDIO_SILENCE, XKD_AUDIO_DROP } xkd_audio_policy;
+
+/* From files to views: `dataset` of the release and our `data.*` keys. */
+typedef struct {
+    char *path;  /* folder or manifest; owned by the config */
+    char *split; /* "train", ... ; "" takes every line */
+    double clip_duration, video_fps;
+    int64_t crop_size;
+    int64_t audio_rate, hop_length, n_mels, n_fft;
+    double mel_mean, mel_std;
+    int64_t video_temporal_ratio, audio_temporal_ratio; /* global length / local length */
+    double video_spatial_ratio;
+    int64_t video_local_views, audio_local_views, global_views;
+    xkd_video_view_config video_view[XKD_VIEW_KINDS];
+    xkd_audio_view_config audio_view[XKD_VIEW_KINDS];
+    bool release_blur; /* the release's (0.1, 2) as the two axes' sigmas instead of a drawn sigma */
+    bool stream_colour;
+    bool shuffle, drop_last;
+    xkd_cache_mode cache;
+    char *cache_folder;
+    xkd_audio_policy audio_policy;
+    double max_bad_fraction;
+    int64_t workers;
+    double decode_seconds; /* time limit of one clip */
+    bool follow_links;
+} xkd_data_config;
+
+/* value(step): warm-up from `warmup` to `base` over warmup_epochs, then cosine to `final`; method.md section 7. */
+typedef struct {
+    double warmup, base, final;
+    double warmup_epochs;
+} xkd_schedule_config;
+
+typedef struct {
+    double betas[2], eps;
+    xkd_schedule_config lr, weight_decay, ema[XKD_MODALITIES];
+    double lr_scale_to_batch; /* 0: lr is used as it is; n: lr * batch / n */
+    double teacher_temp_warmup[XKD_MODALITIES], teacher_temp[XKD_MODALITIES], student_temp[XKD_MODALITIES];
+    int64_t teacher_temp_warmup_epochs[XKD_MODALITIES];
+    int64_t epochs;
+    int64_t batch;      /* effective: num_node * batch_size */
+    int64_t accumulate; /* micro-batches a step */
+    uint64_t seed;
+} xkd_train_config;
+
+/* Saving, logging and limits of a run. */
+typedef struct {
+    char *out; /* run folder */
+    int64_t save_steps, keep_last;
+    double save_minutes;
+    int64_t picture_steps, print_steps;
+    int64_t max_steps;        /* 0: to the end */
+    int64_t max_bad_steps;    /* skipped non-finite steps before exit 6 */
+    bool overfit;             /* the first batch over and over */
+} xkd_run_config;
+
+typedef struct {
+    char *name;
+    xkd_model_config model;
+    xkd_step_config step;
+    xkd_data_config data;
+    xkd_train_config train;
+    xkd_run_config run;
+    char *backend; /* "ref" or "cpu" */
+    int64_t threads;
+} xkd_config;
+
 #endif
