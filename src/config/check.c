@@ -85,9 +85,6 @@ static xkd_status check_training(xkd_context *cx, const xkd_config *c)
     const xkd_step_config *s = &c->step;
     const xkd_train_config *t = &c->train;
     XKD_TRY(check_divides(cx, "train.accumulate", t->accumulate, "num_node * dataset.batch_size", t->batch));
-    if (s->mmd_group)
-        XKD_TRY(
-            check_divides(cx, "model.fwd_kwargs.mmd_group", s->mmd_group, "the micro-batch", t->batch / t->accumulate));
     if (s->align_coeff + s->cmkd_coeff + s->recon_coeff <= 0)
         XKD_FAIL(XKD_ERR_CONFIG,
                  "model.fwd_kwargs: align_coeff, cmkd_coeff and recon_coeff are all 0: nothing to learn");
@@ -156,6 +153,9 @@ xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config)
     int64_t local_side = llrint(floor((double)d->crop_size / d->video_spatial_ratio));
     int64_t local_columns =
         1 + (int64_t)floor(floor(samples / (double)d->audio_temporal_ratio) / (double)d->hop_length);
+    if (config->step.mmd_group)
+        XKD_TRY(check_divides(cx, "model.fwd_kwargs.mmd_group", config->step.mmd_group, "the micro-batch",
+                              config->train.batch / config->train.accumulate));
     if (frames != m->num_frames)
         XKD_FAIL(XKD_ERR_CONFIG,
                  "dataset.clip_duration * video_fps is %" PRId64 " frames, model.kwargs.num_frames %" PRId64, frames,
