@@ -236,8 +236,12 @@ void xkd_backend_free(xkd_backend *be);
 xkd_status xkd_backend_status(xkd_backend *be);
 
 /* Memory of at least `bytes` that only `thread` uses until the operation ends. It grows in the first step and then
- * stays. NULL when out of memory (the backend remembers). Thread-safe for distinct threads. */
+ * stays (xkd_backend_settle). NULL when out of memory (the backend remembers). Thread-safe for distinct threads. */
 void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes);
+
+/* Gives every thread as much scratch as the largest has: whoever meets the largest task in the first step is chance,
+ * and no later step may allocate. Call it when no operation runs; it does nothing when all are equal. */
+void xkd_backend_settle(xkd_backend *be);
 
 /* Address of element `index` of a tensor of the backend's dtype. */
 static inline void *xkd_at(const xkd_backend *be, const void *tensor, int64_t index)
