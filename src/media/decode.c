@@ -187,10 +187,12 @@ static void seek(run *r, double time)
     if (from_start && !m->dirty) return;
     int64_t stamp = (int64_t)floor((from_start ? first : time) / av_q2d(stream->time_base) + TIME_EPSILON);
     r->sought = !from_start;
-    if (av_seek_frame(m->format, stream->index, stamp, AVSEEK_FLAG_BACKWARD) < 0) {
+    /* Transport streams have no index, and a search by time stamps may miss even the first key frame. */
+    bool by_bytes = from_start && m->format->iformat->flags & AVFMT_TS_DISCONT;
+    if (by_bytes || av_seek_frame(m->format, stream->index, stamp, AVSEEK_FLAG_BACKWARD) < 0) {
         r->sought = false;
-        if (av_seek_frame(m->format, stream->index, stamp, AVSEEK_FLAG_ANY | AVSEEK_FLAG_BACKWARD) < 0)
-            avformat_seek_file(m->format, -1, INT64_MIN, 0, INT64_MAX, AVSEEK_FLAG_BYTE);
+        if (by_bytes || av_seek_frame(m->format, stream->index, stamp, AVSEEK_FLAG_ANY | AVSEEK_FLAG_BACKWARD) < 0)
+            av_seek_frame(m->format, -1, 0, AVSEEK_FLAG_BYTE | AVSEEK_FLAG_ANY);
     }
     if (m->video_codec) avcodec_flush_buffers(m->video_codec);
     if (m->audio_codec) avcodec_flush_buffers(m->audio_codec);

@@ -1,5 +1,6 @@
 #include "media/encode.h"
 
+#include <errno.h>
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
 #include <libavutil/channel_layout.h>
@@ -13,8 +14,16 @@
 #include "base/file.h"
 #include "media/internal.h"
 
+/* What has been written so far: every muxer wants to seek back and fill in sizes. */
+typedef struct {
+    xkd_context *cx;
+    uint8_t *bytes;
+    int64_t size, capacity, position;
+} memory_file;
+
 struct xkd_encoder {
     xkd_context *cx;
+    memory_file file;
     char *path;
     xkd_encode_options options;
     AVFormatContext *format;
@@ -37,6 +46,44 @@ static xkd_status refuse(xkd_encoder *e, const char *what, int code)
 {
     char text[128];
     return xkd_fail(e->cx, XKD_ERR_CONFIG, "%s: cannot encode: %s: %s", e->path, what, xkd_av_text(text, code));
+}
+
+static int memory_write(void *opaque, uint8_t *data, int count)
+{
+    memory_file *file = opaque;
+    int64_t end = file->position + count;
+    if (end > file->capacity) {
+        int64_t capacity = 2 * end;
+        if (xkd_resize(file->cx, &file->bytes, file->capacity, capacity, 1) != XKD_OK) return AVERROR(ENOMEM);
+        file->capacity = capacity;
+    }
+    memcpy(file->bytes + file->position, data, (size_t)count);
+    file->position = end;
+    if (end > file->size) file->size = end;
+    return count;
+}
+
+static int64_t memory_seek(void *opaque, int64_t offset, int whence)
+{
+    memory_file *file = opaque;
+    if (whence & AVSEEK_SIZE) return file->size;
+    whence &= ~AVSEEK_FORCE;
+    if (whence == SEEK_CUR) offset += file->position;
+    if (whence == SEEK_END) offset += file->size;
+    if (offset < 0) return AVERROR(EINVAL);
+    file->position = offset;
+    return offset;
+}
+
+static xkd_status open_memory(xkd_encoder *e)
+{
+    enum { BUFFER = 32 << 10 };
+    unsigned char *buffer = av_malloc(BUFFER);
+    e->file.cx = e->cx;
+    if (buffer) e->format->pb = avio_alloc_context(buffer, BUFFER, 1, &e->file, NULL, memory_write, memory_seek);
+    if (e->format->pb) return XKD_OK;
+    av_free(buffer);
+    return xkd_fail(e->cx, XKD_ERR_MEMORY, "%s: out of memory", e->path);
 }
 
 static const AVCodec *choose_video(const xkd_encode_options *o)
@@ -169,7 +216,7 @@ xkd_status xkd_encoder_new(xkd_context *cx, const char *path, const xkd_encode_o
     if (options->sample_rate) XKD_TRY(add_audio(e));
     XKD_TRY(make_frames(e));
     /* In memory, because every muxer wants to seek, and then published in one step by base/file. */
-    if (avio_open_dyn_buf(&e->format->pb) < 0) XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", path);
+    XKD_TRY(open_memory(e));
     int code = avformat_write_header(e->format, NULL);
     if (code < 0) XKD_TRY(refuse(e, name, code));
     *out = e;
@@ -254,19 +301,15 @@ fail:
 xkd_status xkd_encoder_commit(xkd_encoder *e)
 {
     xkd_status status = XKD_OK;
-    xkd_context *cx = e->cx;
-    uint8_t *bytes = NULL;
     if (e->audio_codec && e->held) XKD_TRY(flush_sound(e));
     XKD_TRY(encode(e, e->video_codec, e->video, NULL));
     if (e->audio_codec) XKD_TRY(encode(e, e->audio_codec, e->audio, NULL));
     int code = av_write_trailer(e->format);
     if (code < 0) XKD_TRY(refuse(e, "trailer", code));
-    int size = avio_close_dyn_buf(e->format->pb, &bytes);
-    e->format->pb = NULL;
-    if (size <= 0 || !bytes) XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", e->path);
-    XKD_TRY(xkd_write_file(cx, e->path, bytes, size));
+    avio_flush(e->format->pb);
+    if (e->format->pb->error < 0) XKD_TRY(refuse(e, "writing", e->format->pb->error));
+    XKD_TRY(xkd_write_file(e->cx, e->path, e->file.bytes, e->file.size));
 fail:
-    av_free(bytes);
     xkd_encoder_abort(e);
     return status;
 }
@@ -281,13 +324,11 @@ void xkd_encoder_abort(xkd_encoder *e)
     av_frame_free(&e->sound);
     av_packet_free(&e->packet);
     if (e->format) {
-        uint8_t *bytes = NULL;
-        if (e->format->pb) {
-            avio_close_dyn_buf(e->format->pb, &bytes);
-            av_free(bytes);
-        }
+        if (e->format->pb) av_freep(&e->format->pb->buffer);
+        avio_context_free(&e->format->pb);
         avformat_free_context(e->format);
     }
+    xkd_free(e->file.bytes);
     xkd_free(e->path);
     xkd_free(e);
 }
