@@ -105,84 +105,83 @@ static void normalised_and_float_resize(void **state)
     free(golden);
     golden = golden_tensor(GOLDEN, "tensor_bilinear_40x52", shape, &bytes);
     xkd_tensor_bilinear(out, 3, HEIGHT, WIDTH, small, 40, 52);
-    for (int i = 0; i < 3 * 40 * 52; i++) {
-        assert_true(fabsf(small[i] - golden[i]) < 1e-5f);
-        free(golden);
-    }
+    /* A coordinate up to 98 is rounded to 4e-6, twice, and neighbours differ by up to 4. */
+    for (int i = 0; i < 3 * 40 * 52; i++) assert_true(fabsf(small[i] - golden[i]) < 3e-5f);
+    free(golden);
+}
 
-    /* Pillow's formulas, one pixel at a time. */
-    static void slow_hue(const uint8_t in[3], int shift, uint8_t out[3])
-    {
-        uint8_t r = in[0], g = in[1], b = in[2], high = r > g ? r : g, low = r < g ? r : g, uh = 0, us = 0;
-        if (b > high) high = b;
-        if (b < low) low = b;
-        if (high != low) {
-            float cr = (float)(high - low), s = cr / (float)high, h;
-            float rc = (float)(high - r) / cr, gc = (float)(high - g) / cr, bc = (float)(high - b) / cr;
-            if (r == high)
-                h = bc - gc;
-            else if (g == high)
-                h = (float)(2.0 + (double)rc - (double)bc);
-            else
-                h = (float)(4.0 + (double)gc - (double)rc);
-            h = (float)fmod((double)h / 6.0 + 1.0, 1.0);
-            uh = (uint8_t)(int)((double)h * 255.0);
-            us = (uint8_t)(int)((double)s * 255.0);
-        }
-        uh = (uint8_t)(uh + shift);
-        if (us == 0) {
-            out[0] = out[1] = out[2] = high;
-            return;
-        }
-        int i = (int)floor((double)(float)uh * 6.0 / 255.0);
-        float f = (float)((double)(float)uh * 6.0 / 255.0 - (double)(float)i), fs = (float)((double)(float)us / 255.0);
-        uint8_t p = (uint8_t)round((double)high * (1.0 - (double)fs));
-        uint8_t q = (uint8_t)round((double)high * (1.0 - (double)(fs * f)));
-        uint8_t t = (uint8_t)round((double)high * (1.0 - (double)fs * (1.0 - (double)f)));
-        const uint8_t table[6][3] = {{high, t, p}, {q, high, p}, {p, high, t},
-                                     {p, q, high}, {t, p, high}, {high, p, q}};
-        memcpy(out, table[i % 6], 3);
+/* Pillow's formulas, one pixel at a time. */
+static void slow_hue(const uint8_t in[3], int shift, uint8_t out[3])
+{
+    uint8_t r = in[0], g = in[1], b = in[2], high = r > g ? r : g, low = r < g ? r : g, uh = 0, us = 0;
+    if (b > high) high = b;
+    if (b < low) low = b;
+    if (high != low) {
+        float cr = (float)(high - low), s = cr / (float)high, h;
+        float rc = (float)(high - r) / cr, gc = (float)(high - g) / cr, bc = (float)(high - b) / cr;
+        if (r == high)
+            h = bc - gc;
+        else if (g == high)
+            h = (float)(2.0 + (double)rc - (double)bc);
+        else
+            h = (float)(4.0 + (double)gc - (double)rc);
+        h = (float)fmod((double)h / 6.0 + 1.0, 1.0);
+        uh = (uint8_t)(int)((double)h * 255.0);
+        us = (uint8_t)(int)((double)s * 255.0);
     }
+    uh = (uint8_t)(uh + shift);
+    if (us == 0) {
+        out[0] = out[1] = out[2] = high;
+        return;
+    }
+    int i = (int)floor((double)(float)uh * 6.0 / 255.0);
+    float f = (float)((double)(float)uh * 6.0 / 255.0 - (double)(float)i), fs = (float)((double)(float)us / 255.0);
+    uint8_t p = (uint8_t)round((double)high * (1.0 - (double)fs));
+    uint8_t q = (uint8_t)round((double)high * (1.0 - (double)(fs * f)));
+    uint8_t t = (uint8_t)round((double)high * (1.0 - (double)fs * (1.0 - (double)f)));
+    const uint8_t table[6][3] = {{high, t, p}, {q, high, p}, {p, high, t}, {p, q, high}, {t, p, high}, {high, p, q}};
+    memcpy(out, table[i % 6], 3);
+}
 
-    static void hue_of_every_colour(void **state)
-    {
-        enum { ROW = 256 * 256 };
-        uint8_t *colours = malloc(3 * ROW);
-        xkd_planes row = {1, 256, 256, {colours, colours + ROW, colours + 2 * ROW}};
-        int64_t wrong = 0;
-        (void)state;
-        for (int r = 0; r < 256; r += 3) { /* a third of all colours, a different shift each: 0.2 s */
-            double factor = (r % 100 - 50) / 100.0;
-            for (int i = 0; i < ROW; i++) {
-                colours[i] = (uint8_t)r;
-                colours[ROW + i] = (uint8_t)(i >> 8);
-                colours[2 * ROW + i] = (uint8_t)i;
-            }
-            xkd_image_hue(&row, factor);
-            for (int i = 0; i < ROW; i++) {
-                uint8_t in[3] = {(uint8_t)r, (uint8_t)(i >> 8), (uint8_t)i}, out[3];
-                slow_hue(in, (int)(factor * 255), out);
-                wrong += colours[i] != out[0] || colours[ROW + i] != out[1] || colours[2 * ROW + i] != out[2];
-            }
+static void hue_of_every_colour(void **state)
+{
+    enum { ROW = 256 * 256 };
+    uint8_t *colours = malloc(3 * ROW);
+    xkd_planes row = {1, 256, 256, {colours, colours + ROW, colours + 2 * ROW}};
+    int64_t wrong = 0;
+    (void)state;
+    for (int r = 0; r < 256; r += 3) { /* a third of all colours, a different shift each: 0.2 s */
+        double factor = (r % 100 - 50) / 100.0;
+        for (int i = 0; i < ROW; i++) {
+            colours[i] = (uint8_t)r;
+            colours[ROW + i] = (uint8_t)(i >> 8);
+            colours[2 * ROW + i] = (uint8_t)i;
         }
-        free(colours);
-        assert_int_equal(wrong, 0);
+        xkd_image_hue(&row, factor);
+        for (int i = 0; i < ROW; i++) {
+            uint8_t in[3] = {(uint8_t)r, (uint8_t)(i >> 8), (uint8_t)i}, out[3];
+            slow_hue(in, (int)(factor * 255), out);
+            wrong += colours[i] != out[0] || colours[ROW + i] != out[1] || colours[2 * ROW + i] != out[2];
+        }
     }
+    free(colours);
+    assert_int_equal(wrong, 0);
+}
 
-    int main(void)
-    {
-        const struct CMUnitTest tests[] = {
-            cmocka_unit_test(resize_is_pillow),
-            cmocka_unit_test_setup(colours_are_pillow, load),
-            cmocka_unit_test_setup(normalised_and_float_resize, load),
-            cmocka_unit_test(hue_of_every_colour),
-        };
-        int64_t shape[4], bytes = 0;
-        cx = xkd_context_new();
-        input = golden_tensor(GOLDEN, "input", shape, &bytes);
-        if (!input) return 1;
-        int failed = cmocka_run_group_tests(tests, NULL, NULL);
-        free(input);
-        xkd_context_free(cx);
-        return failed;
-    }
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(resize_is_pillow),
+        cmocka_unit_test_setup(colours_are_pillow, load),
+        cmocka_unit_test_setup(normalised_and_float_resize, load),
+        cmocka_unit_test(hue_of_every_colour),
+    };
+    int64_t shape[4], bytes = 0;
+    cx = xkd_context_new();
+    input = golden_tensor(GOLDEN, "input", shape, &bytes);
+    if (!input) return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    free(input);
+    xkd_context_free(cx);
+    return failed;
+}
