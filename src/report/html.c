@@ -1,9 +1,6 @@
 #include "report/html.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <math.h>
-#include <stdio.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +11,7 @@
 
 /* 4 GB of CSV are some 10 million steps; a picture is well below 16 MB. */
 static const int64_t CSV_LIMIT = (int64_t)4 << 30, PICTURE_LIMIT = 16 << 20;
-enum { MOST_PICTURES = 6, NAME_LENGTH = 256 };
+enum { MOST_PICTURES = 6 };
 
 /* The columns of a metrics.csv, as numbers. */
 typedef struct {
@@ -138,38 +135,37 @@ fail:
 static int newest_first(const void *a, const void *b)
 {
     /* NAME-STEP.png with a step of fixed width: compare the steps, then the names. */
-    const char *x = a, *y = b, *step_x = strrchr(x, '-'), *step_y = strrchr(y, '-');
+    const char *x = *(char *const *)a, *y = *(char *const *)b, *step_x = strrchr(x, '-'), *step_y = strrchr(y, '-');
     int order = step_x && step_y ? strcmp(step_y, step_x) : 0;
     return order ? order : strcmp(x, y);
+}
+
+static bool is_png(const char *name)
+{
+    size_t length = strlen(name);
+    return length > 4 && strcmp(name + length - 4, ".png") == 0;
 }
 
 static xkd_status add_pictures(xkd_context *cx, xkd_text *out, const char *folder)
 {
     xkd_status status = XKD_OK;
-    char *pictures = NULL, (*names)[NAME_LENGTH] = NULL;
-    int64_t count = 0, capacity = 0;
-    DIR *dir = NULL;
+    char *pictures = NULL;
+    xkd_names names = {0};
+    int shown = 0;
     XKD_TRY(xkd_join_path(cx, &pictures, folder, "pictures"));
-    if (!(dir = opendir(pictures))) goto fail; /* a run without pictures */
-    for (struct dirent *entry; (entry = readdir(dir));) {
-        size_t length = strlen(entry->d_name);
-        if (length < 5 || length >= NAME_LENGTH || strcmp(entry->d_name + length - 4, ".png") != 0) continue;
-        if (count == capacity) {
-            int64_t wider = capacity ? 2 * capacity : 16;
-            XKD_TRY(xkd_resize(cx, &names, capacity, wider, NAME_LENGTH));
-            capacity = wider;
-        }
-        memcpy(names[count++], entry->d_name, length + 1);
+    if (!xkd_is_folder(pictures)) goto fail; /* a run without pictures */
+    XKD_TRY(xkd_list_folder(cx, pictures, &names));
+    if (names.count > 1) qsort(names.items, (size_t)names.count, sizeof *names.items, newest_first);
+    for (int64_t i = 0; i < names.count && shown < MOST_PICTURES; i++) {
+        if (!is_png(names.items[i])) continue;
+        if (shown++ == 0)
+            xkd_text_puts(out,
+                          "<h2>Reconstructions</h2><p>From top to bottom: the view, what the student saw of it, what "
+                          "the decoder made of the hidden patches, both together.</p>\n");
+        XKD_TRY(add_picture(cx, out, pictures, names.items[i]));
     }
-    if (count > 1) qsort(names, (size_t)count, NAME_LENGTH, newest_first);
-    if (count > 0)
-        xkd_text_puts(out,
-                      "<h2>Reconstructions</h2><p>From top to bottom: the view, what the student saw of it, what the "
-                      "decoder made of the hidden patches, both together.</p>\n");
-    for (int64_t i = 0; i < count && i < MOST_PICTURES; i++) XKD_TRY(add_picture(cx, out, pictures, names[i]));
 fail:
-    if (dir) closedir(dir);
-    xkd_free(names);
+    xkd_free_names(&names);
     xkd_free(pictures);
     return status;
 }
