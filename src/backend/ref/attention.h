@@ -31,10 +31,14 @@ static int64_t NAME(count_sequences)(const xkd_segments *segs)
     return n;
 }
 
-static void NAME(count_products)(xkd_backend *be, const xkd_segments *segs, int64_t D, int64_t per_pair)
+/* Multiply-adds of `per_pair` products over all pairs of tokens; added to the account and returned. */
+static int64_t NAME(count_products)(xkd_backend *be, const xkd_segments *segs, int64_t D, int64_t per_pair)
 {
+    int64_t work = 0;
     for (int64_t s = 0; s < segs->count; s++)
-        be->products += per_pair * segs->items[s].batch * segs->items[s].tokens * segs->items[s].tokens * D;
+        work += per_pair * segs->items[s].batch * segs->items[s].tokens * segs->items[s].tokens * D;
+    be->products += work;
+    return work;
 }
 
 static void NAME(attention_head)(void *arg, int64_t item, int thread)
@@ -68,8 +72,7 @@ static void NAME(attention_forward)(xkd_backend *be, void *o, void *lse, const v
                                     int64_t H, int64_t D)
 {
     NAME(attention) a = {.be = be, .o = o, .lse = lse, .qkv = qkv, .segs = segs, .H = H, .D = D};
-    NAME(count_products)(be, segs, D, 2);
-    xkd_parallel_for(be->pool, NAME(count_sequences)(segs) * H, NAME(attention_head), &a);
+    NAME(run)(be, NAME(count_products)(be, segs, D, 2), NAME(count_sequences)(segs) * H, NAME(attention_head), &a);
 }
 
 /* With p = softmax: dv_j = sum_i p_ij do_i; dp_ij = do_i . v_j; ds_ij = p_ij (dp_ij - do_i . o_i);
@@ -111,8 +114,7 @@ static void NAME(attention_backward)(xkd_backend *be, void *dqkv, const void *d_
 {
     NAME(attention) a = {.be = be, .dqkv = dqkv, .qkv = qkv, .d_o = d_o, .saved_o = o, .saved_lse = lse, .segs = segs,
                          .H = H, .D = D};
-    NAME(count_products)(be, segs, D, 5);
-    xkd_parallel_for(be->pool, NAME(count_sequences)(segs) * H, NAME(attention_head_backward), &a);
+    NAME(run)(be, NAME(count_products)(be, segs, D, 5), NAME(count_sequences)(segs) * H, NAME(attention_head_backward), &a);
 }
 
 static void NAME(attention_probe)(xkd_backend *be, void *w, const void *qkv, const void *lse, int64_t B,

@@ -56,12 +56,24 @@ static void NAME(product_n_rows)(void *arg, int64_t task, int thread)
     for (int64_t i = 0; i < rows * p->N; i++) y[i] = (REAL)(p->accumulate ? (double)y[i] + sum[i] : sum[i]);
 }
 
+/* Loops below this many multiply-adds are not worth waking a thread for. */
+enum { NAME(SERIAL_WORK) = 1 << 16 };
+
+static void NAME(run)(xkd_backend *be, int64_t work, int64_t n, xkd_pool_fn fn, void *arg)
+{
+    if (work >= NAME(SERIAL_WORK)) {
+        xkd_parallel_for(be->pool, n, fn, arg);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) fn(arg, i, 0);
+}
+
 static void NAME(linear_forward)(xkd_backend *be, void *y, const void *x, const void *w, const void *b, int64_t M,
                                  int64_t N, int64_t K)
 {
     NAME(product) p = {.be = be, .y = y, .a = x, .b = w, .bias = b, .M = M, .N = N, .K = K};
     be->products += M * N * K;
-    xkd_parallel_for(be->pool, M, NAME(product_nt_row), &p);
+    NAME(run)(be, M * N * K, M, NAME(product_nt_row), &p);
 }
 
 static void NAME(linear_gelu_forward)(xkd_backend *be, void *y, void *h, const void *x, const void *w, const void *b,
@@ -87,7 +99,7 @@ static void NAME(linear_residual_forward)(xkd_backend *be, void *y, const void *
     NAME(product) p = {.be = be, .y = y, .a = x, .b = w, .bias = b, .M = M, .N = N, .K = K};
     if (y != residual) memcpy(y, residual, (size_t)(M * N) * sizeof(REAL));
     be->products += M * N * K;
-    xkd_parallel_for(be->pool, M, NAME(residual_row), &p);
+    NAME(run)(be, M * N * K, M, NAME(residual_row), &p);
 }
 
 static void NAME(linear_backward_data)(xkd_backend *be, void *dx, const void *dy, const void *w, int64_t M, int64_t N,
@@ -95,7 +107,7 @@ static void NAME(linear_backward_data)(xkd_backend *be, void *dx, const void *dy
 {
     NAME(product) p = {.be = be, .y = dx, .a = dy, .b = w, .M = M, .N = K, .K = N, .a_row = N, .a_col = 1};
     be->products += M * N * K;
-    xkd_parallel_for(be->pool, (M + NAME(ROWS_A_TASK) - 1) / NAME(ROWS_A_TASK), NAME(product_n_rows), &p);
+    NAME(run)(be, M * N * K, (M + NAME(ROWS_A_TASK) - 1) / NAME(ROWS_A_TASK), NAME(product_n_rows), &p);
 }
 
 static void NAME(linear_gelu_backward_data)(xkd_backend *be, void *dh, void *a, const void *dy, const void *w,
@@ -124,6 +136,6 @@ static void NAME(linear_backward_weight)(xkd_backend *be, void *dw, void *db, co
     NAME(product) p = {.be = be, .y = dw, .a = dy, .b = x, .M = N, .N = K, .K = M, .a_row = 1, .a_col = N,
                        .accumulate = true};
     be->products += M * N * K;
-    xkd_parallel_for(be->pool, (N + NAME(ROWS_A_TASK) - 1) / NAME(ROWS_A_TASK), NAME(product_n_rows), &p);
+    NAME(run)(be, M * N * K, (N + NAME(ROWS_A_TASK) - 1) / NAME(ROWS_A_TASK), NAME(product_n_rows), &p);
     if (db) NAME(column_sum)(be, db, dy, M, N);
 }
