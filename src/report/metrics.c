@@ -72,9 +72,8 @@ static xkd_status open_files(xkd_metrics *m, int64_t resume_step)
         XKD_TRY(xkd_join_path(cx, &m->path[f], m->folder, file_names[f]));
         if (resume_step < 0) XKD_TRY(xkd_write_file(cx, m->path[f], NULL, 0));
         if (resume_step >= 0 && f != LOG) XKD_TRY(truncate_to_step(cx, m->path[f], resume_step));
-        bool fresh_csv = f == CSV && (resume_step < 0 || !xkd_path_exists(m->path[f]));
         XKD_TRY(xkd_append_open(cx, m->path[f], &m->fd[f]));
-        if (!fresh_csv) continue;
+        if (f != CSV || lseek(m->fd[f], 0, SEEK_END) > 0) continue;
         xkd_text_puts(&m->line, "step,epoch");
         for (int64_t i = 0; i < m->count; i++) xkd_text_printf(&m->line, ",%s", m->columns[i]);
         xkd_text_puts(&m->line, "\n");
