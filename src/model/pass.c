@@ -63,7 +63,7 @@ static xkd_status student_new(xkd_context *cx, xkd_pass *p, xkd_modality m, cons
     int64_t g = p->config.global_views, N = xkd_grid_tokens(b->grid);
     int64_t kept = xkd_masking_kept(N, p->config.mask_ratio[m]);
     xkd_view_shape *shapes = NULL;
-    if (kept < 1 || kept >= N)
+    if (kept < 1 || (kept >= N && p->wants.recon))
         XKD_FAIL(XKD_ERR_CONFIG, "%s_mask_ratio=%g keeps %lld of %lld tokens: at least one must be kept and one masked",
                  xkd_modality_prefix(m), p->config.mask_ratio[m], (long long)kept, (long long)N);
     p->views[m] = p->wants.heads ? s->views[m] : g;

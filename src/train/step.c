@@ -8,6 +8,21 @@
 
 #include "loss/distill.h"
 
+xkd_view_shape xkd_config_view(const xkd_config *config, xkd_modality modality, bool local)
+{
+    const xkd_model_config *m = &config->model;
+    const xkd_data_config *d = &config->data;
+    xkd_view_shape video = {.T = m->num_frames, .H = m->frame_height, .W = m->frame_width};
+    xkd_view_shape audio = {.T = 1, .H = m->spec_freq, .W = m->spec_time};
+    if (local) {
+        video.T /= d->video_temporal_ratio;
+        video.H = (int64_t)floor((double)m->frame_height / d->video_spatial_ratio);
+        video.W = (int64_t)floor((double)m->frame_width / d->video_spatial_ratio);
+        audio.W /= d->audio_temporal_ratio;
+    }
+    return modality == XKD_VIDEO ? video : audio;
+}
+
 static xkd_status allocate_centre_sums(xkd_context *cx, xkd_trainer *t)
 {
     xkd_status status = XKD_OK;

@@ -20,6 +20,9 @@ typedef struct {
     bool skipped;                            /* something was not finite: nothing was changed */
 } xkd_step_result;
 
+/* Shape [T,H,W] of one global or local view of a configuration, without batch; method.md section 2. */
+xkd_view_shape xkd_config_view(const xkd_config *config, xkd_modality modality, bool local);
+
 /* A model in training. */
 typedef struct {
     xkd_backend *be;

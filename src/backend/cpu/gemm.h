@@ -19,4 +19,7 @@ typedef struct {
 
 int xkd_gemm_run(const xkd_gemm *g);
 
+/* c [M,N] = a [M,K] b [K,N] with oneDNN's own threads; only to measure what it reaches. 0 on success. */
+int xkd_gemm_threaded(int threads, const float *a, const float *b, float *c, int64_t M, int64_t N, int64_t K);
+
 #endif
