@@ -1,7 +1,105 @@
-#include <stdio.h>
+/* The `xkd` program: finds the subcommand and turns its status into an exit code. */
+#include "cli.h"
 
-int main(void)
+#include <stdio.h>
+#include <string.h>
+
+#include "base/nearest.h"
+
+/* Every subcommand, in the order of --help. To add one: write cli/cmd_NAME.c, declare it in cli.h, list it here. */
+const struct cli_command *const cli_commands[] = {
+    &cmd_bench,
+    &cmd_replay,
+    &cmd_version,
+    &cmd_help,
+    NULL,
+};
+
+const struct cli_command *cli_find(const struct cli_command *const *commands, const char *name)
 {
-    puts("xkd " XKD_VERSION);
-    return 0;
+    for (; commands && *commands; commands++)
+        if (strcmp((*commands)->name, name) == 0) return *commands;
+    return NULL;
+}
+
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+    return false;
+}
+
+static int unknown_command(const char *path, const struct cli_command *const *commands, const char *name)
+{
+    const char *best = NULL;
+    int distance = 4; /* further apart is no typing error */
+    for (; *commands; commands++) {
+        if ((*commands)->hidden) continue;
+        int d = xkd_edit_distance(name, (*commands)->name, distance);
+        if (d < distance) {
+            distance = d;
+            best = (*commands)->name;
+        }
+    }
+    fprintf(stderr, "xkd: error: '%s' is not a command of %s", name, path);
+    if (best) fprintf(stderr, "; did you mean '%s'?", best);
+    fprintf(stderr, " ('%s --help' lists them)\n", path);
+    return XKD_ERR_CONFIG;
+}
+
+/* Follows the names in argv down the tables and runs what they lead to. */
+static int dispatch(struct cli *cli, const struct cli_command *const *commands, char *path, size_t size, int argc,
+                    char **argv)
+{
+    const struct cli_command *command = cli_find(commands, argv[0]);
+    if (!command) return unknown_command(path, commands, argv[0]);
+    size_t length = strlen(path);
+    snprintf(path + length, size - length, " %s", command->name);
+    bool help = asks_for_help(argc, argv);
+    if (command->subcommands && argc > 1 && argv[1][0] != '-')
+        return dispatch(cli, command->subcommands, path, size, argc - 1, argv + 1);
+    if (help) {
+        cli_print_help(path, command);
+        return XKD_OK;
+    }
+    if (command->subcommands) {
+        fprintf(stderr, "xkd: error: %s needs the name of a subcommand ('%s --help' lists them)\n", path, path);
+        return XKD_ERR_CONFIG;
+    }
+    return command->run(cli, argc, argv);
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    char path[128] = "xkd";
+    if (argc < 2) {
+        cli_print_overview();
+        return XKD_ERR_CONFIG;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        cli_print_overview();
+        return XKD_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) argv[1] += 2;
+    return dispatch(cli, cli_commands, path, sizeof path, argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    struct cli cli = {.cx = xkd_context_new(), .program = argv[0], .level = XKD_LOG_INFO};
+    if (!cli.cx) {
+        fputs("xkd: error: out of memory\n", stderr);
+        return XKD_ERR_MEMORY;
+    }
+    xkd_context_set_log(cli.cx, cli_log, NULL, cli.level);
+    int status = run(&cli, argc, argv);
+    cli_progress(&cli, NULL);
+    if (status != XKD_OK && *xkd_last_error(cli.cx)) fprintf(stderr, "xkd: error: %s\n", xkd_last_error(cli.cx));
+    xkd_context_free(cli.cx);
+    /* A full disk shows only now when stdout is a file. */
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == XKD_OK) {
+        fputs("xkd: error: cannot write the result to stdout\n", stderr);
+        status = XKD_ERR_STORAGE;
+    }
+    return status;
 }

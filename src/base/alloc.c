@@ -89,3 +89,8 @@ void xkd_free(void *memory)
 {
     free(memory);
 }
+
+int64_t xkd_alloc_count(xkd_context *cx)
+{
+    return atomic_load(&xkd_context_account(cx)->count);
+}

@@ -24,4 +24,7 @@ xkd_status xkd_format_string(xkd_context *cx, char **out, const char *format, ..
 
 void xkd_free(void *memory);
 
+/* Allocations that this context has made so far. */
+int64_t xkd_alloc_count(xkd_context *cx);
+
 #endif

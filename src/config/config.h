@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/status.h"
+
 typedef enum { XKD_VIDEO, XKD_AUDIO, XKD_MODALITIES } xkd_modality;
 
 typedef enum { XKD_VARIANT_XKD, XKD_VARIANT_MAS, XKD_VARIANT_MATS } xkd_variant;
@@ -78,7 +80,8 @@ typedef enum { XKD_AUDIO_REQUIRE, XKD_AUDIO_SILENCE, XKD_AUDIO_DROP } xkd_audio_
 /* From files to views: `dataset` of the release and our `data.*` keys. */
 typedef struct {
     char *path;  /* folder or manifest; owned by the config */
-    char *split; /* "train", ... ; "" takes every line */
+    char *split; /* "train", ... ; "" takes every line; {fold} in it stands for the number below */
+    int64_t fold;
     double clip_duration, video_fps;
     int64_t crop_size;
     int64_t audio_rate, hop_length, n_mels, n_fft;
@@ -95,7 +98,7 @@ typedef struct {
     char *cache_folder;
     xkd_audio_policy audio_policy;
     double max_bad_fraction;
-    int64_t workers;
+    int64_t workers;       /* 0: as many as there are processors */
     double decode_seconds; /* time limit of one clip */
     bool follow_links;
 } xkd_data_config;
@@ -113,7 +116,8 @@ typedef struct {
     double teacher_temp_warmup[XKD_MODALITIES], teacher_temp[XKD_MODALITIES], student_temp[XKD_MODALITIES];
     int64_t teacher_temp_warmup_epochs[XKD_MODALITIES];
     int64_t epochs;
-    int64_t batch;      /* effective: num_node * batch_size */
+    int64_t num_node, batch_size;
+    int64_t batch;      /* effective: num_node * batch_size; set by xkd_config_finish */
     int64_t accumulate; /* micro-batches a step */
     uint64_t seed;
 } xkd_train_config;
@@ -124,9 +128,10 @@ typedef struct {
     int64_t save_steps, keep_last;
     double save_minutes;
     int64_t picture_steps, print_steps;
-    int64_t max_steps;        /* 0: to the end */
-    int64_t max_bad_steps;    /* skipped non-finite steps before exit 6 */
-    bool overfit;             /* the first batch over and over */
+    bool tensorboard;
+    int64_t max_steps;     /* 0: to the end */
+    int64_t max_bad_steps; /* skipped non-finite steps before exit 6 */
+    bool overfit;          /* the first batch over and over */
 } xkd_run_config;
 
 typedef struct {
@@ -136,8 +141,33 @@ typedef struct {
     xkd_data_config data;
     xkd_train_config train;
     xkd_run_config run;
-    char *backend; /* "ref" or "cpu" */
-    int64_t threads;
+    char *backend;   /* "ref" or "cpu" */
+    int64_t threads; /* 0: as many as there are processors */
 } xkd_config;
+
+/* Fills *config with the defaults of the option table: the XKD preset. Release with xkd_config_free in any case. */
+xkd_status xkd_config_init(xkd_context *cx, xkd_config *config);
+void xkd_config_free(xkd_config *config); /* the strings in it, not the struct */
+
+/* Reads a YAML file (or text called `name`) into *config; what it does not mention stays. Unknown keys, wrong types and
+ * values out of range are XKD_ERR_CONFIG with file and line; with `strict` so is a key given twice. */
+xkd_status xkd_config_load(xkd_context *cx, xkd_config *config, const char *path, bool strict);
+xkd_status xkd_config_parse(xkd_context *cx, xkd_config *config, const char *name, const char *text, int64_t size,
+                            bool strict);
+
+/* Applies one "key.sub=value"; the value is YAML. */
+xkd_status xkd_config_override(xkd_context *cx, xkd_config *config, const char *assignment);
+
+/* Derives what follows from other values (effective batch, split name) and refuses models that contradict themselves:
+ * patches that do not divide the input, heads that do not divide the width, masks that leave nothing. Call it after the
+ * last load or override, before the config is used. */
+xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config);
+
+/* Refuses views that do not fit the model: for runs that read media, where xkd_config_finish looks at the model alone. */
+xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config);
+
+/* The whole configuration as YAML that xkd_config_parse reads back to the same values. The caller frees *text with
+ * xkd_free. */
+xkd_status xkd_config_write(xkd_context *cx, const xkd_config *config, char **text);
 
 #endif

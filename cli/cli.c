@@ -1,0 +1,229 @@
+#include "cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/nearest.h"
+#include "base/status.h"
+
+/* Options of every command; their fields are in a struct of their own. */
+struct common {
+    bool quiet, verbose, json, help;
+};
+
+static const struct cli_option common_options[] = {
+    {'q', "quiet", CLI_FLAG, offsetof(struct common, quiet), NULL, "log errors only"},
+    {'v', "verbose", CLI_FLAG, offsetof(struct common, verbose), NULL, "log more"},
+    {0, "json", CLI_FLAG, offsetof(struct common, json), NULL, "print the result as JSON"},
+    {'h', "help", CLI_FLAG, offsetof(struct common, help), NULL, "show this help"},
+    {0},
+};
+
+static const struct cli_option *find_long(const struct cli_option *options, const char *name, size_t length)
+{
+    for (; options && options->name; options++)
+        if (strlen(options->name) == length && strncmp(options->name, name, length) == 0) return options;
+    return NULL;
+}
+
+static const struct cli_option *find_letter(const struct cli_option *options, char letter)
+{
+    for (; options && options->name; options++)
+        if (options->letter && options->letter == letter) return options;
+    return NULL;
+}
+
+static xkd_status store(struct cli *cli, const struct cli_option *option, const char *text, void *values)
+{
+    char *field = (char *)values + option->offset, *end = NULL;
+    errno = 0;
+    switch (option->kind) {
+    case CLI_FLAG: *(bool *)field = true; return XKD_OK;
+    case CLI_TEXT: *(const char **)field = text; return XKD_OK;
+    case CLI_INT: *(int64_t *)field = strtoll(text, &end, 10); break;
+    case CLI_REAL: *(double *)field = strtod(text, &end); break;
+    }
+    if (end == text || *end || errno)
+        return xkd_fail(cli->cx, XKD_ERR_CONFIG, "--%s wants a number, not '%s'", option->name, text);
+    return XKD_OK;
+}
+
+static xkd_status unknown_option(struct cli *cli, const struct cli_command *command, const char *given)
+{
+    const struct cli_option *tables[] = {command->options, common_options};
+    const char *best = NULL;
+    int distance = 4;
+    for (int t = 0; t < 2; t++)
+        for (const struct cli_option *o = tables[t]; o && o->name; o++) {
+            int d = xkd_edit_distance(given + strspn(given, "-"), o->name, distance);
+            if (d < distance) {
+                distance = d;
+                best = o->name;
+            }
+        }
+    return xkd_fail(cli->cx, XKD_ERR_CONFIG, "%s: unknown option '%s'%s%s%s ('--help' lists them)", command->name,
+                    given, best ? "; did you mean '--" : "", best ? best : "", best ? "'?" : "");
+}
+
+/* Handles the option at argv[*at] and moves *at to the last word it used. */
+static xkd_status parse_one(struct cli *cli, const struct cli_command *command, int argc, char **argv, int *at,
+                            void *values, struct common *common)
+{
+    char *word = argv[*at];
+    bool is_long = word[1] == '-';
+    const char *name = word + 1 + is_long, *equals = is_long ? strchr(name, '=') : NULL;
+    size_t length = equals ? (size_t)(equals - name) : strlen(name);
+    void *into = values;
+    const struct cli_option *option =
+        is_long ? find_long(command->options, name, length) : find_letter(command->options, *name);
+    if (!option) {
+        option = is_long ? find_long(common_options, name, length) : find_letter(common_options, *name);
+        into = common;
+    }
+    if (!option) return unknown_option(cli, command, word);
+    if (option->kind == CLI_FLAG) {
+        if (equals || (!is_long && length > 1))
+            return xkd_fail(cli->cx, XKD_ERR_CONFIG, "'%s': --%s takes no value", word, option->name);
+        return store(cli, option, NULL, into);
+    }
+    if (equals) return store(cli, option, equals + 1, into);
+    if (!is_long && length > 1) return store(cli, option, name + 1, into);
+    if (*at + 1 >= argc)
+        return xkd_fail(cli->cx, XKD_ERR_CONFIG, "--%s needs a value: %s", option->name, option->value);
+    return store(cli, option, argv[++*at], into);
+}
+
+void cli_log(void *user, xkd_log_level level, const char *line)
+{
+    static const char *const names[] = {"error: ", "warning: ", "", "debug: "};
+    (void)user;
+    /* A progress bar occupies the terminal's last line; it is drawn anew at its next update. */
+    fprintf(stderr, "%sxkd: %s%s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", names[level], line);
+}
+
+static void log_level(struct cli *cli, const struct common *common)
+{
+    cli->json = common->json;
+    if (common->quiet) cli->level = XKD_LOG_ERROR;
+    if (common->verbose) cli->level = XKD_LOG_DEBUG;
+    xkd_context_set_log(cli->cx, cli_log, NULL, cli->level);
+}
+
+xkd_status cli_parse(struct cli *cli, const struct cli_command *command, int argc, char **argv, void *values, int *rest)
+{
+    struct common common = {0};
+    bool options = true;
+    *rest = 0;
+    for (int i = 1; i < argc; i++) {
+        if (options && strcmp(argv[i], "--") == 0)
+            options = false;
+        else if (options && argv[i][0] == '-' && argv[i][1]) {
+            xkd_status status = parse_one(cli, command, argc, argv, &i, values, &common);
+            if (status != XKD_OK) return status;
+        } else
+            argv[++*rest] = argv[i];
+    }
+    log_level(cli, &common);
+    return XKD_OK;
+}
+
+xkd_status cli_no_arguments(struct cli *cli, const struct cli_command *command, int rest, char **argv)
+{
+    if (rest == 0) return XKD_OK;
+    return xkd_fail(cli->cx, XKD_ERR_CONFIG, "%s takes no argument '%s' ('--help' shows its use)", command->name,
+                    argv[1]);
+}
+
+void cli_say(struct cli *cli, const char *format, ...)
+{
+    if (cli->level < XKD_LOG_INFO) return;
+    if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr);
+    va_list args;
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
+void cli_progress(struct cli *cli, const char *line)
+{
+    if (cli->level < XKD_LOG_INFO || !isatty(STDERR_FILENO)) return;
+    struct winsize window = {0};
+    int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col - 1 : 79;
+    fprintf(stderr, "\r\033[K%.*s", line ? width : 0, line ? line : "");
+    fflush(stderr);
+}
+
+static void print_options(const struct cli_option *options)
+{
+    for (; options && options->name; options++) {
+        char left[64];
+        snprintf(left, sizeof left, "%s%c%s--%s%s%s", options->letter ? "-" : " ",
+                 options->letter ? options->letter : ' ', options->letter ? ", " : "  ", options->name,
+                 options->value ? " " : "", options->value ? options->value : "");
+        printf("  %-28s %s\n", left, options->help);
+    }
+}
+
+static void print_commands(const struct cli_command *const *commands)
+{
+    for (; *commands; commands++)
+        if (!(*commands)->hidden) printf("  %-12s %s\n", (*commands)->name, (*commands)->summary);
+}
+
+void cli_print_help(const char *path, const struct cli_command *command)
+{
+    printf("%s - %s\n\nUsage: %s %s\n", path, command->summary, path,
+           command->subcommands ? "COMMAND ..."
+           : command->usage     ? command->usage
+                                : "");
+    if (command->description) printf("\n%s\n", command->description);
+    if (command->subcommands) {
+        puts("\nCommands:");
+        print_commands(command->subcommands);
+    }
+    puts("\nOptions:");
+    print_options(command->options);
+    print_options(common_options);
+    if (command->example) printf("\nExample:\n  %s\n", command->example);
+}
+
+void cli_print_overview(void)
+{
+    puts("xkd - self-supervised pre-training of video and audio encoders (XKD)\n\n"
+         "Usage: xkd COMMAND [OPTION ...] [KEY=VALUE ...]\n\nCommands:");
+    print_commands(cli_commands);
+    puts("\n'xkd COMMAND --help' explains a command, 'xkd help options' all configuration keys.\n"
+         "Results go to stdout, logs to stderr. Exit codes: 0 ok, 1 internal, 2 usage or config, 3 data,\n"
+         "4 checkpoint, 5 storage, 6 numeric, 7 peer lost, 8 memory, 9 device, 75 preempted and saved.\n\n"
+         "Example:\n  xkd pretrain --data videos/ --out runs/first");
+}
+
+static volatile sig_atomic_t caught;
+
+static void on_signal(int number)
+{
+    /* The first Ctrl-C asks the run to stop after its step; the second one means now. */
+    if (number == SIGINT && caught) _exit(128 + SIGINT);
+    if (!caught) caught = number;
+}
+
+void cli_catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+}
+
+int cli_signal(void)
+{
+    return caught;
+}

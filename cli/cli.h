@@ -1,0 +1,84 @@
+/* What the subcommands of the `xkd` program share: the table they stand in, option parsing, help.
+ *
+ * A subcommand is one `const struct cli_command cmd_NAME` in cli/cmd_NAME.c, listed in the table of main.c. Its options
+ * are a table as well: the parser and --help both read it, so they cannot disagree. Results go to stdout, everything
+ * else to stderr; the exit code is an xkd_status (or 128 + signal). */
+#ifndef XKD_CLI_H
+#define XKD_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <xkd/context.h>
+
+struct cli {
+    xkd_context *cx;
+    const char *program; /* argv[0] of the process, for those that start it again */
+    xkd_log_level level; /* -q: errors only, default: info, -v: debug */
+    bool json;           /* --json: the result is one JSON document on stdout */
+};
+
+typedef enum {
+    CLI_FLAG /* bool */,
+    CLI_TEXT /* const char * */,
+    CLI_INT /* int64_t */,
+    CLI_REAL /* double */
+} cli_kind;
+
+/* One option of a command. The table ends with an entry whose name is NULL. */
+struct cli_option {
+    char letter;       /* short form, 0: none */
+    const char *name;  /* long form without "--" */
+    cli_kind kind;     /* type of the field behind `offset` */
+    size_t offset;     /* of the field in the command's struct of values */
+    const char *value; /* placeholder in help, e.g. "DIR"; NULL for flags */
+    const char *help;
+};
+
+struct cli_command {
+    const char *name;
+    const char *summary;                          /* one line, for lists */
+    const char *usage;                            /* what follows the command's name, e.g. "--data DIR --out RUN" */
+    const char *description;                      /* paragraphs; NULL: the summary says it all */
+    const char *example;                          /* one or more whole command lines */
+    const struct cli_option *options;             /* NULL: only the common ones */
+    const struct cli_command *const *subcommands; /* ends with NULL; NULL: none */
+    int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the command's name; unused with subcommands */
+    bool hidden;
+};
+
+/* Parses argv[1..argc-1] by the command's table and the common options into *values (the struct that the offsets
+ * belong to, filled with defaults by the caller). What is no option stays in argv[1..*rest]; "--" ends the options.
+ * Returns XKD_OK or XKD_ERR_CONFIG with a message in the context. */
+xkd_status cli_parse(struct cli *cli, const struct cli_command *command, int argc, char **argv, void *values,
+                     int *rest);
+
+/* Refuses arguments that are left over. */
+xkd_status cli_no_arguments(struct cli *cli, const struct cli_command *command, int rest, char **argv);
+
+/* All commands of the program, ends with NULL. */
+extern const struct cli_command *const cli_commands[];
+
+const struct cli_command *cli_find(const struct cli_command *const *commands, const char *name);
+
+/* Full help of a command on stdout; `path` is how it is called, e.g. "xkd data index". */
+void cli_print_help(const char *path, const struct cli_command *command);
+void cli_print_overview(void);
+
+/* The log sink of the program: one line on stderr. */
+void cli_log(void *user, xkd_log_level level, const char *line);
+
+/* One line for people on stderr, over a progress bar if there is one; honours -q. */
+void cli_say(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Shows `line` as the progress bar of a terminal (NULL removes it). Does nothing when stderr is no terminal. */
+void cli_progress(struct cli *cli, const char *line);
+
+/* From now on SIGINT, SIGTERM and SIGUSR1 are noted instead of killing; a second SIGINT kills at once. */
+void cli_catch_signals(void);
+/* Number of the first signal noted, 0: none. */
+int cli_signal(void);
+
+extern const struct cli_command cmd_bench, cmd_bench_step, cmd_help, cmd_replay, cmd_version;
+
+#endif

@@ -1,0 +1,12 @@
+/* xkd bench: measurements of this machine. */
+#include "cli.h"
+
+static const struct cli_command *const subcommands[] = {&cmd_bench_step, NULL};
+
+const struct cli_command cmd_bench = {
+    .name = "bench",
+    .summary = "measure this machine",
+    .usage = "WHAT [options]",
+    .example = "xkd bench step",
+    .subcommands = subcommands,
+};

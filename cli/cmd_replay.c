@@ -1,0 +1,60 @@
+/* xkd replay: recorded training steps, step by step, for comparison with other implementations. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/pool.h"
+#include "base/status.h"
+#include "cli.h"
+#include "train/replay.h"
+
+struct values {
+    const char *out, *backend, *dtype;
+    int64_t threads;
+};
+
+static const struct cli_option options[] = {
+    {'o', "out", CLI_TEXT, offsetof(struct values, out), "DIR", "where losses.json and the tensors go (needed)"},
+    {0, "backend", CLI_TEXT, offsetof(struct values, backend), "NAME", "cpu (default) or ref, plain C"},
+    {0, "dtype", CLI_TEXT, offsetof(struct values, dtype), "TYPE", "f32 (default), or f64 with --backend ref"},
+    {0, "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: all processors)"},
+    {0},
+};
+
+static xkd_status replay(struct cli *cli, const struct values *v, const char *folder)
+{
+    xkd_context *cx = cli->cx;
+    xkd_status status = XKD_OK;
+    xkd_replay_options o = {.folder = folder, .out = v->out, .backend = v->backend, .threads = (int)v->threads};
+    if (strcmp(v->dtype, "f32") != 0 && strcmp(v->dtype, "f64") != 0)
+        XKD_FAIL(XKD_ERR_CONFIG, "--dtype=%s: wants f32 or f64", v->dtype);
+    if (v->threads < 1 || v->threads > 1024)
+        XKD_FAIL(XKD_ERR_CONFIG, "--threads=%lld: wants 1 to 1024", (long long)v->threads);
+    o.dtype = strcmp(v->dtype, "f64") == 0 ? XKD_F64 : XKD_F32;
+    XKD_TRY(xkd_replay(cx, &o));
+    if (!cli->json) printf("%s/losses.json\n%s/grads.safetensors\n%s/state.safetensors\n", v->out, v->out, v->out);
+fail:
+    return status;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    struct values v = {.backend = "cpu", .dtype = "f32", .threads = xkd_processor_count()};
+    int rest = 0;
+    xkd_status status = cli_parse(cli, &cmd_replay, argc, argv, &v, &rest);
+    if (status != XKD_OK) return status;
+    if (rest != 1) return xkd_fail(cli->cx, XKD_ERR_CONFIG, "replay needs one case folder (see 'xkd replay --help')");
+    if (!v.out) return xkd_fail(cli->cx, XKD_ERR_CONFIG, "replay needs --out DIR for its results");
+    return replay(cli, &v, argv[1]);
+}
+
+const struct cli_command cmd_replay = {
+    .name = "replay",
+    .summary = "run recorded training steps and write losses, gradients and the final state",
+    .usage = "CASE --out DIR [--backend ref|cpu]",
+    .description = "CASE is a folder with config.yaml, init.safetensors, batch.safetensors and steps.json. The steps are "
+                   "run with the recorded data, masks and schedules, so that two implementations can be compared number "
+                   "by number.",
+    .example = "xkd replay tests/golden/xkd --out /tmp/replay --backend ref",
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,65 @@
+#include "backend/backend.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+
+static xkd_status choose(xkd_context *cx, const char *name, xkd_dtype dtype, const xkd_ops **ops)
+{
+    *ops = NULL;
+    if (strcmp(name, "ref") == 0 && (dtype == XKD_F32 || dtype == XKD_F64)) *ops = xkd_ref_ops(dtype);
+    if (strcmp(name, "cpu") == 0 && dtype == XKD_F32) *ops = xkd_cpu_ops();
+    if (*ops) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_CONFIG, "backend=%s: not available for %s: use ref (float32, float64) or cpu (float32)",
+                    name, xkd_dtype_name(dtype));
+}
+
+xkd_status xkd_backend_new(xkd_context *cx, xkd_backend **out, const char *name, xkd_dtype dtype, int threads)
+{
+    xkd_status status = XKD_OK;
+    xkd_backend *be = NULL;
+    const xkd_ops *ops;
+    *out = NULL;
+    XKD_TRY(choose(cx, name, dtype, &ops));
+    XKD_TRY(xkd_alloc(cx, &be, 1, sizeof *be));
+    *be = (xkd_backend){.ops = ops, .cx = cx, .dtype = dtype, .size = xkd_dtype_size(dtype)};
+    XKD_TRY(xkd_pool_new(cx, &be->pool, threads));
+    XKD_TRY(xkd_alloc(cx, &be->scratch, threads, sizeof *be->scratch));
+    XKD_TRY(xkd_alloc(cx, &be->scratch_bytes, threads, sizeof *be->scratch_bytes));
+    *out = be;
+    be = NULL;
+fail:
+    xkd_backend_free(be);
+    return status;
+}
+
+void xkd_backend_free(xkd_backend *be)
+{
+    if (!be) return;
+    int threads = be->pool ? xkd_pool_threads(be->pool) : 0;
+    for (int i = 0; be->scratch && i < threads; i++) xkd_free(be->scratch[i]);
+    xkd_free(be->scratch);
+    xkd_free(be->scratch_bytes);
+    xkd_pool_free(be->pool);
+    xkd_free(be);
+}
+
+xkd_status xkd_backend_status(xkd_backend *be)
+{
+    xkd_status status = be->status;
+    be->status = XKD_OK;
+    return status;
+}
+
+void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes)
+{
+    if (bytes <= be->scratch_bytes[thread]) return be->scratch[thread];
+    xkd_free(be->scratch[thread]);
+    be->scratch_bytes[thread] = 0;
+    xkd_status status = xkd_alloc(be->cx, &be->scratch[thread], bytes, 1);
+    if (status == XKD_OK)
+        be->scratch_bytes[thread] = bytes;
+    else
+        __atomic_store_n(&be->status, status, __ATOMIC_RELAXED);
+    return be->scratch[thread];
+}

@@ -1,0 +1,208 @@
+/* Element-wise work on long vectors: optimiser, averages, activations, squared errors. Bound by memory, so each tensor
+ * is read once and everything that can be done with it is done then. */
+#include <math.h>
+
+#include "backend/cpu/cpu.h"
+#include "backend/cpu/simd.h"
+
+typedef struct {
+    float *y;
+    const float *x, *z;
+    double a, b;
+    int64_t n;
+    double *sums; /* [tasks] */
+    const xkd_adamw_args *adamw;
+} flat;
+
+static void run_flat(xkd_backend *be, flat *f, xkd_pool_fn fn)
+{
+    xkd_parallel_for(be->pool, tasks_of(f->n, ELEMENTS_A_TASK), fn, f);
+}
+
+/* Partial sums of fixed blocks, added in order: the same for any number of threads. */
+static double run_sum(xkd_backend *be, flat *f, xkd_pool_fn fn)
+{
+    int64_t tasks = tasks_of(f->n, ELEMENTS_A_TASK);
+    double total = 0;
+    f->sums = xkd_backend_scratch(be, 0, tasks * (int64_t)sizeof(double));
+    if (!f->sums) return 0;
+    xkd_parallel_for(be->pool, tasks, fn, f);
+    for (int64_t t = 0; t < tasks; t++) total += f->sums[t];
+    return total;
+}
+
+static void sum_squares_task(void *arg, int64_t task, int thread)
+{
+    const flat *f = arg;
+    const float *x = f->x + task * ELEMENTS_A_TASK;
+    int64_t n = task_size(task, f->n, ELEMENTS_A_TASK), i = 0;
+    double lane[LANES] = {0}, sum = 0;
+    (void)thread;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++) lane[l] += (double)x[i + l] * (double)x[i + l];
+    for (int l = 0; l < LANES; l++) sum += lane[l];
+    for (; i < n; i++) sum += (double)x[i] * (double)x[i];
+    f->sums[task] = sum;
+}
+
+static double sum_squares(xkd_backend *be, const void *x, int64_t n)
+{
+    flat f = {.x = x, .n = n};
+    return run_sum(be, &f, sum_squares_task);
+}
+
+static void mse_forward_task(void *arg, int64_t task, int thread)
+{
+    const flat *f = arg;
+    const float *x = f->x + task * ELEMENTS_A_TASK, *z = f->z + task * ELEMENTS_A_TASK;
+    int64_t n = task_size(task, f->n, ELEMENTS_A_TASK), i = 0;
+    double lane[LANES] = {0}, sum = 0;
+    (void)thread;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            double e = (double)x[i + l] - (double)z[i + l];
+            lane[l] += e * e;
+        }
+    for (int l = 0; l < LANES; l++) sum += lane[l];
+    for (; i < n; i++) sum += ((double)x[i] - (double)z[i]) * ((double)x[i] - (double)z[i]);
+    f->sums[task] = sum;
+}
+
+static void mse_forward(xkd_backend *be, double *loss, const void *pred, const void *target, int64_t n)
+{
+    flat f = {.x = pred, .z = target, .n = n};
+    *loss = run_sum(be, &f, mse_forward_task) / (double)n;
+}
+
+static void mse_backward_task(void *arg, int64_t task, int thread)
+{
+    const flat *f = arg;
+    int64_t at = task * ELEMENTS_A_TASK, n = task_size(task, f->n, ELEMENTS_A_TASK);
+    float a = (float)f->a;
+    (void)thread;
+    for (int64_t i = at; i < at + n; i++) f->y[i] = a * (f->x[i] - f->z[i]);
+}
+
+static void mse_backward(xkd_backend *be, void *dpred, const void *pred, const void *target, double scale, int64_t n)
+{
+    flat f = {.y = dpred, .x = pred, .z = target, .a = 2 * scale / (double)n, .n = n};
+    run_flat(be, &f, mse_backward_task);
+}
+
+static void gelu_forward_task(void *arg, int64_t task, int thread)
+{
+    const flat *f = arg;
+    int64_t end = task * ELEMENTS_A_TASK + task_size(task, f->n, ELEMENTS_A_TASK);
+    (void)thread;
+    for (int64_t i = task * ELEMENTS_A_TASK; i < end; i += LANES) {
+        int64_t part = end - i < LANES ? end - i : LANES;
+        v_store_part(f->y + i, v_gelu(v_load_part(f->x + i, part)), part);
+    }
+}
+
+static void gelu_forward(xkd_backend *be, void *y, const void *x, int64_t n)
+{
+    flat f = {.y = y, .x = x, .n = n};
+    run_flat(be, &f, gelu_forward_task);
+}
+
+static void gelu_backward_task(void *arg, int64_t task, int thread)
+{
+    const flat *f = arg;
+    int64_t end = task * ELEMENTS_A_TASK + task_size(task, f->n, ELEMENTS_A_TASK);
+    (void)thread;
+    for (int64_t i = task * ELEMENTS_A_TASK; i < end; i += LANES) {
+        int64_t part = end - i < LANES ? end - i : LANES;
+        vf distribution, density, x = v_load_part(f->x + i, part), dy = v_load_part(f->z + i, part);
+        v_normal(x, &distribution, &density);
+        v_store_part(f->y + i, dy * (distribution + x * density), part);
+    }
+}
+
+static void gelu_backward(xkd_backend *be, void *dx, const void *dy, const void *x, int64_t n)
+{
+    flat f = {.y = dx, .x = x, .z = dy, .n = n};
+    run_flat(be, &f, gelu_backward_task);
+}
+
+static void adamw_task(void *arg, int64_t task, int thread)
+{
+    const flat *f = arg;
+    const xkd_adamw_args *a = f->adamw;
+    float *p = a->p, *m = a->m, *v = a->v;
+    const float *g = a->g;
+    const float clip = (float)a->grad_scale, b1 = (float)a->beta1, b2 = (float)a->beta2, eps = (float)a->eps;
+    const float c1 = (float)(1 - a->beta1), c2 = (float)(1 - a->beta2), keep = (float)(1 - a->lr * a->weight_decay);
+    const float rate = (float)(a->lr / a->correction1), root = (float)(1 / sqrt(a->correction2));
+    int64_t first = task * ELEMENTS_A_TASK, end = first + task_size(task, a->n, ELEMENTS_A_TASK);
+    (void)thread;
+    for (int64_t i = first; i < end; i++) {
+        float grad = clip * g[i];
+        m[i] = b1 * m[i] + c1 * grad;
+        v[i] = b2 * v[i] + c2 * grad * grad;
+        p[i] = p[i] * keep - rate * m[i] / (sqrtf(v[i]) * root + eps);
+    }
+    for (int k = 0; k < 2; k++) {
+        float *t = a->ema[k];
+        const float old = (float)a->ema_momentum[k], fresh = (float)(1 - a->ema_momentum[k]);
+        if (!t) continue;
+        for (int64_t i = first; i < end; i++) t[i] = old * t[i] + fresh * p[i];
+    }
+}
+
+static void adamw(xkd_backend *be, const xkd_adamw_args *args)
+{
+    flat f = {.n = args->n, .adamw = args};
+    run_flat(be, &f, adamw_task);
+}
+
+static void axpby_task(void *arg, int64_t task, int thread)
+{
+    const flat *f = arg;
+    int64_t first = task * ELEMENTS_A_TASK, end = first + task_size(task, f->n, ELEMENTS_A_TASK);
+    float a = (float)f->a, b = (float)f->b;
+    (void)thread;
+    if (b == 0)
+        for (int64_t i = first; i < end; i++) f->y[i] = a * f->x[i];
+    else
+        for (int64_t i = first; i < end; i++) f->y[i] = a * f->x[i] + b * f->y[i];
+}
+
+static void axpby(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n)
+{
+    flat f = {.y = y, .x = x, .a = a, .b = b, .n = n};
+    run_flat(be, &f, axpby_task);
+}
+
+static void ema(xkd_backend *be, void *t, const void *s, double m, int64_t n)
+{
+    axpby(be, t, s, 1 - m, m, n);
+}
+
+static void fill_task(void *arg, int64_t task, int thread)
+{
+    const flat *f = arg;
+    int64_t first = task * ELEMENTS_A_TASK, end = first + task_size(task, f->n, ELEMENTS_A_TASK);
+    float a = (float)f->a;
+    (void)thread;
+    for (int64_t i = first; i < end; i++) f->y[i] = a;
+}
+
+static void fill(xkd_backend *be, void *x, double value, int64_t n)
+{
+    flat f = {.y = x, .a = value, .n = n};
+    run_flat(be, &f, fill_task);
+}
+
+void xkd_cpu_flat_ops(xkd_ops *ops)
+{
+    ops->sum_squares = sum_squares;
+    ops->mse_forward = mse_forward;
+    ops->mse_backward = mse_backward;
+    ops->gelu_forward = gelu_forward;
+    ops->gelu_backward = gelu_backward;
+    ops->adamw = adamw;
+    ops->axpby = axpby;
+    ops->ema = ema;
+    ops->fill = fill;
+}

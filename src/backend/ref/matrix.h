@@ -1,0 +1,141 @@
+/* Template: matrix products in plain C. REAL is the element type, NAME(x) the name with its suffix.
+ * Sums run in double over fixed lanes or in index order, so the result is the same on every machine. */
+#ifndef REAL
+#error "included by ref_f32.c and ref_f64.c"
+#endif
+
+enum { NAME(LANES) = 8, NAME(ROWS_A_TASK) = 8 };
+
+static double NAME(dot)(const REAL *a, const REAL *b, int64_t n)
+{
+    double lane[NAME(LANES)] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + NAME(LANES) <= n; i += NAME(LANES))
+        for (int l = 0; l < NAME(LANES); l++) lane[l] += (double)a[i + l] * (double)b[i + l];
+    for (int l = 0; l < NAME(LANES); l++) sum += lane[l];
+    for (; i < n; i++) sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+/* One product y [M,N] of the layouts that a linear layer needs. */
+typedef struct {
+    xkd_backend *be;
+    REAL *y;
+    const REAL *a, *b, *bias;
+    int64_t M, N, K;
+    int64_t a_row, a_col; /* strides of a [m,k] */
+    bool accumulate;
+} NAME(product);
+
+static void NAME(product_nt_row)(void *arg, int64_t m, int thread)
+{
+    const NAME(product) *p = arg;
+    (void)thread;
+    for (int64_t n = 0; n < p->N; n++)
+        p->y[m * p->N + n] =
+            (REAL)(NAME(dot)(p->a + m * p->K, p->b + n * p->K, p->K) + (p->bias ? (double)p->bias[n] : 0));
+}
+
+/* ROWS_A_TASK rows of y = op(a) b [K,N], b's rows read once for all of them. */
+static void NAME(product_n_rows)(void *arg, int64_t task, int thread)
+{
+    const NAME(product) *p = arg;
+    int64_t first = task * NAME(ROWS_A_TASK), rows = p->M - first;
+    if (rows > NAME(ROWS_A_TASK)) rows = NAME(ROWS_A_TASK);
+    double *sum = xkd_backend_scratch(p->be, thread, NAME(ROWS_A_TASK) * p->N * (int64_t)sizeof(double));
+    if (!sum) return;
+    for (int64_t i = 0; i < rows * p->N; i++) sum[i] = 0;
+    for (int64_t k = 0; k < p->K; k++) {
+        const REAL *b = p->b + k * p->N;
+        for (int64_t r = 0; r < rows; r++) {
+            double a = p->a[(first + r) * p->a_row + k * p->a_col], *s = sum + r * p->N;
+            for (int64_t n = 0; n < p->N; n++) s[n] += a * (double)b[n];
+        }
+    }
+    REAL *y = p->y + first * p->N;
+    for (int64_t i = 0; i < rows * p->N; i++) y[i] = (REAL)(p->accumulate ? (double)y[i] + sum[i] : sum[i]);
+}
+
+/* Loops below this many multiply-adds are not worth waking a thread for. */
+enum { NAME(SERIAL_WORK) = 1 << 16 };
+
+static void NAME(run)(xkd_backend *be, int64_t work, int64_t n, xkd_pool_fn fn, void *arg)
+{
+    if (work >= NAME(SERIAL_WORK)) {
+        xkd_parallel_for(be->pool, n, fn, arg);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) fn(arg, i, 0);
+}
+
+static void NAME(linear_forward)(xkd_backend *be, void *y, const void *x, const void *w, const void *b, int64_t M,
+                                 int64_t N, int64_t K)
+{
+    NAME(product) p = {.be = be, .y = y, .a = x, .b = w, .bias = b, .M = M, .N = N, .K = K};
+    be->products += M * N * K;
+    NAME(run)(be, M * N * K, M, NAME(product_nt_row), &p);
+}
+
+static void NAME(linear_gelu_forward)(xkd_backend *be, void *y, void *h, const void *x, const void *w, const void *b,
+                                      int64_t M, int64_t N, int64_t K)
+{
+    NAME(linear_forward)(be, h, x, w, b, M, N, K);
+    be->ops->gelu_forward(be, y, h, M * N);
+}
+
+static void NAME(residual_row)(void *arg, int64_t m, int thread)
+{
+    const NAME(product) *p = arg; /* a: x, b: w; accumulate onto what y holds */
+    (void)thread;
+    for (int64_t n = 0; n < p->N; n++) {
+        double sum = NAME(dot)(p->a + m * p->K, p->b + n * p->K, p->K) + (p->bias ? (double)p->bias[n] : 0);
+        p->y[m * p->N + n] = (REAL)((double)p->y[m * p->N + n] + sum);
+    }
+}
+
+static void NAME(linear_residual_forward)(xkd_backend *be, void *y, const void *residual, const void *x,
+                                          const void *w, const void *b, int64_t M, int64_t N, int64_t K)
+{
+    NAME(product) p = {.be = be, .y = y, .a = x, .b = w, .bias = b, .M = M, .N = N, .K = K};
+    if (y != residual) memcpy(y, residual, (size_t)(M * N) * sizeof(REAL));
+    be->products += M * N * K;
+    NAME(run)(be, M * N * K, M, NAME(residual_row), &p);
+}
+
+static void NAME(linear_backward_data)(xkd_backend *be, void *dx, const void *dy, const void *w, int64_t M, int64_t N,
+                                       int64_t K)
+{
+    NAME(product) p = {.be = be, .y = dx, .a = dy, .b = w, .M = M, .N = K, .K = N, .a_row = N, .a_col = 1};
+    be->products += M * N * K;
+    NAME(run)(be, M * N * K, (M + NAME(ROWS_A_TASK) - 1) / NAME(ROWS_A_TASK), NAME(product_n_rows), &p);
+}
+
+static void NAME(linear_gelu_backward_data)(xkd_backend *be, void *dh, void *a, const void *dy, const void *w,
+                                            const void *h, int64_t M, int64_t N, int64_t K)
+{
+    NAME(linear_backward_data)(be, dh, dy, w, M, N, K);
+    be->ops->gelu_backward(be, dh, dh, h, M * K);
+    be->ops->gelu_forward(be, a, h, M * K);
+}
+
+static void NAME(column_sum)(xkd_backend *be, void *sum, const void *x, int64_t R, int64_t K)
+{
+    REAL *s = sum;
+    const REAL *in = x;
+    (void)be;
+    for (int64_t k = 0; k < K; k++) {
+        double total = 0;
+        for (int64_t r = 0; r < R; r++) total += (double)in[r * K + k];
+        s[k] = (REAL)((double)s[k] + total);
+    }
+}
+
+static void NAME(linear_backward_weight)(xkd_backend *be, void *dw, void *db, const void *dy, const void *x, int64_t M,
+                                         int64_t N, int64_t K)
+{
+    NAME(product) p = {.be = be, .y = dw, .a = dy, .b = x, .M = N, .N = K, .K = M, .a_row = 1, .a_col = N,
+                       .accumulate = true};
+    be->products += M * N * K;
+    NAME(run)(be, M * N * K, (N + NAME(ROWS_A_TASK) - 1) / NAME(ROWS_A_TASK), NAME(product_n_rows), &p);
+    if (db) NAME(column_sum)(be, db, dy, M, N);
+}

@@ -1,0 +1,8 @@
+#include "backend/backend.h"
+
+#include "backend/ref/ref.h"
+
+const xkd_ops *xkd_ref_ops(xkd_dtype dtype)
+{
+    return dtype == XKD_F64 ? xkd_ref_ops_f64() : xkd_ref_ops_f32();
+}

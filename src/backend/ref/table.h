@@ -1,0 +1,64 @@
+/* Template: every operation of backend.h for one element type, and the table of them. */
+#ifndef REAL
+#error "included by ref_f32.c and ref_f64.c"
+#endif
+
+#include <math.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "backend/constants.h"
+
+#include "backend/ref/matrix.h"
+#include "backend/ref/norm.h"
+#include "backend/ref/attention.h"
+#include "backend/ref/tokens.h"
+#include "backend/ref/loss.h"
+#include "backend/ref/optim.h"
+
+static const xkd_ops NAME(table) = {
+    .name = "ref",
+    .linear_forward = NAME(linear_forward),
+    .linear_gelu_forward = NAME(linear_gelu_forward),
+    .linear_residual_forward = NAME(linear_residual_forward),
+    .linear_backward_data = NAME(linear_backward_data),
+    .linear_gelu_backward_data = NAME(linear_gelu_backward_data),
+    .linear_backward_weight = NAME(linear_backward_weight),
+    .layernorm_forward = NAME(layernorm_forward),
+    .layernorm_backward = NAME(layernorm_backward),
+    .gelu_forward = NAME(gelu_forward),
+    .gelu_backward = NAME(gelu_backward),
+    .l2norm_forward = NAME(l2norm_forward),
+    .l2norm_backward = NAME(l2norm_backward),
+    .weightnorm_forward = NAME(weightnorm_forward),
+    .weightnorm_backward = NAME(weightnorm_backward),
+    .attention_forward = NAME(attention_forward),
+    .attention_backward = NAME(attention_backward),
+    .attention_probe = NAME(attention_probe),
+    .patchify = NAME(patchify),
+    .add_positions = NAME(add_positions),
+    .add_positions_backward = NAME(add_positions_backward),
+    .unmask_forward = NAME(unmask_forward),
+    .unmask_backward = NAME(unmask_backward),
+    .gather_rows = NAME(gather_rows),
+    .scatter_rows = NAME(scatter_rows),
+    .sparse_rows = NAME(sparse_rows),
+    .pool_forward = NAME(pool_forward),
+    .pool_backward = NAME(pool_backward),
+    .refine_pool = NAME(refine_pool),
+    .patch_normalize = NAME(patch_normalize),
+    .mse_forward = NAME(mse_forward),
+    .mse_backward = NAME(mse_backward),
+    .kd_forward = NAME(kd_forward),
+    .kd_backward = NAME(kd_backward),
+    .mmd_forward = NAME(mmd_forward),
+    .mmd_backward = NAME(mmd_backward),
+    .coral_forward = NAME(coral_forward),
+    .coral_backward = NAME(coral_backward),
+    .column_sum = NAME(column_sum),
+    .sum_squares = NAME(sum_squares),
+    .adamw = NAME(adamw),
+    .ema = NAME(ema),
+    .axpby = NAME(axpby),
+    .fill = NAME(fill),
+};

@@ -1,0 +1,197 @@
+/* Template: what moves, fills, interpolates and pools tokens, in plain C. */
+#ifndef REAL
+#error "included by ref_f32.c and ref_f64.c"
+#endif
+
+static void NAME(patchify)(xkd_backend *be, void *out, const float *clip, const int32_t *keep, int64_t M,
+                           const xkd_patch_geometry *g)
+{
+    int64_t nh = g->H / g->ph, nw = g->W / g->pw, P = xkd_patch_length(g);
+    REAL *to = out;
+    (void)be;
+    for (int64_t b = 0; b < g->B; b++)
+        for (int64_t m = 0; m < M; m++, to += P) {
+            int64_t token = keep ? keep[b * M + m] : m, p = 0;
+            int64_t t0 = token / (nh * nw) * g->pt, h0 = token / nw % nh * g->ph, w0 = token % nw * g->pw;
+            for (int64_t t = 0; t < g->pt; t++)
+                for (int64_t h = 0; h < g->ph; h++)
+                    for (int64_t w = 0; w < g->pw; w++)
+                        for (int64_t c = 0; c < g->C; c++)
+                            to[p++] = (REAL)clip[(((b * g->C + c) * g->T + t0 + t) * g->H + h0 + h) * g->W + w0 + w];
+        }
+}
+
+static void NAME(add_positions)(xkd_backend *be, void *x, const void *e, const void *cls, const void *pos,
+                                const int32_t *keep, int64_t B, int64_t M, int64_t D)
+{
+    const REAL *token = e, *first = cls, *table = pos;
+    int64_t c = cls ? 1 : 0;
+    REAL *out = x;
+    (void)be;
+    for (int64_t b = 0; b < B; b++) {
+        if (c)
+            for (int64_t d = 0; d < D; d++) *out++ = first[d] + table[d];
+        for (int64_t m = 0; m < M; m++) {
+            const REAL *row = table + (c + (keep ? keep[b * M + m] : m)) * D;
+            for (int64_t d = 0; d < D; d++) *out++ = *token++ + row[d];
+        }
+    }
+}
+
+static void NAME(add_row)(REAL *to, const REAL *from, int64_t D)
+{
+    for (int64_t d = 0; d < D; d++) to[d] += from[d];
+}
+
+static void NAME(add_positions_backward)(xkd_backend *be, void *de, void *dcls, void *dpos, const void *dx,
+                                         const int32_t *keep, int64_t B, int64_t M, int64_t D)
+{
+    int64_t c = dcls ? 1 : 0;
+    const REAL *grad = dx;
+    REAL *table = dpos, *token = de;
+    (void)be;
+    for (int64_t b = 0; b < B; b++) {
+        if (c) {
+            NAME(add_row)(dcls, grad, D);
+            NAME(add_row)(table, grad, D);
+            grad += D;
+        }
+        for (int64_t m = 0; m < M; m++, grad += D, token += D) {
+            memcpy(token, grad, (size_t)D * sizeof(REAL));
+            NAME(add_row)(table + (c + (keep ? keep[b * M + m] : m)) * D, grad, D);
+        }
+    }
+}
+
+static void NAME(unmask_forward)(xkd_backend *be, void *x, const void *z, const void *mask_token, const void *pos,
+                                 const int32_t *rank, int64_t B, int64_t N, int64_t M, int64_t D, bool cls)
+{
+    int64_t c = cls ? 1 : 0;
+    REAL *out = x;
+    (void)be;
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t n = -c; n < N; n++, out += D) {
+            const REAL *row = (const REAL *)pos + (c + n) * D, *from = mask_token;
+            if (n < 0)
+                from = (const REAL *)z + b * (M + c) * D;
+            else if (rank[b * N + n] >= 0)
+                from = (const REAL *)z + (b * (M + c) + c + rank[b * N + n]) * D;
+            for (int64_t d = 0; d < D; d++) out[d] = from[d] + row[d];
+        }
+}
+
+static void NAME(unmask_backward)(xkd_backend *be, void *dz, void *dmask, void *dpos, const void *dx,
+                                  const int32_t *rank, int64_t B, int64_t N, int64_t M, int64_t D, bool cls)
+{
+    int64_t c = cls ? 1 : 0;
+    const REAL *grad = dx;
+    (void)be;
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t n = -c; n < N; n++, grad += D) {
+            NAME(add_row)((REAL *)dpos + (c + n) * D, grad, D);
+            int64_t kept = n < 0 ? -1 : rank[b * N + n];
+            if (n >= 0 && kept < 0)
+                NAME(add_row)(dmask, grad, D);
+            else
+                memcpy((REAL *)dz + (b * (M + c) + (n < 0 ? 0 : c + kept)) * D, grad, (size_t)D * sizeof(REAL));
+        }
+}
+
+static void NAME(gather_rows)(xkd_backend *be, void *out, const void *in, const int32_t *index, int64_t n, int64_t D)
+{
+    (void)be;
+    for (int64_t i = 0; i < n; i++)
+        memcpy((REAL *)out + i * D, (const REAL *)in + index[i] * D, (size_t)D * sizeof(REAL));
+}
+
+static void NAME(scatter_rows)(xkd_backend *be, void *din, const void *dout, const int32_t *index, int64_t n,
+                               int64_t rows, int64_t D)
+{
+    (void)be;
+    memset(din, 0, (size_t)(rows * D) * sizeof(REAL));
+    for (int64_t i = 0; i < n; i++)
+        memcpy((REAL *)din + index[i] * D, (const REAL *)dout + i * D, (size_t)D * sizeof(REAL));
+}
+
+static void NAME(sparse_rows)(xkd_backend *be, void *out, const void *in, const xkd_sparse_rows *s, int64_t D,
+                              bool accumulate)
+{
+    (void)be;
+    for (int64_t r = 0; r < s->rows_out; r++)
+        for (int64_t d = 0; d < D; d++) {
+            REAL *to = (REAL *)out + r * D + d;
+            double sum = accumulate ? (double)*to : 0;
+            for (int32_t k = s->start[r]; k < s->start[r + 1]; k++)
+                sum += s->weight[k] * (double)((const REAL *)in)[s->index[k] * D + d];
+            *to = (REAL)sum;
+        }
+}
+
+static void NAME(pool_forward)(xkd_backend *be, void *y, const void *x, int64_t B, int64_t tokens, int64_t D,
+                               int64_t skip)
+{
+    (void)be;
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t d = 0; d < D; d++) {
+            double sum = 0;
+            for (int64_t n = skip; n < tokens; n++) sum += (double)((const REAL *)x)[(b * tokens + n) * D + d];
+            ((REAL *)y)[b * D + d] = (REAL)(sum / (double)(tokens - skip));
+        }
+}
+
+static void NAME(pool_backward)(xkd_backend *be, void *dx, const void *dy, int64_t B, int64_t tokens, int64_t D,
+                                int64_t skip)
+{
+    double share = 1 / (double)(tokens - skip);
+    (void)be;
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t n = skip; n < tokens; n++)
+            for (int64_t d = 0; d < D; d++) {
+                REAL *to = (REAL *)dx + (b * tokens + n) * D + d;
+                *to = (REAL)((double)*to + share * (double)((const REAL *)dy)[b * D + d]);
+            }
+}
+
+/* weight [N]: head average of av_i mean(aa) / mean(av), or of softmax_i(av_i mean(aa)); the outer product
+ * av_i * aa_j is never formed because its row means factor. */
+static void NAME(refine_weights)(double *weight, const REAL *self, const REAL *other, const xkd_refine_args *a)
+{
+    for (int64_t i = 0; i < a->N; i++) weight[i] = 0;
+    for (int64_t h = 0; h < a->H; h++) {
+        const REAL *av = self + h * a->N, *aa = other + h * a->M;
+        double self_mean = 0, other_mean = 0, total = 0, largest = -INFINITY;
+        for (int64_t i = 0; i < a->N; i++) self_mean += (double)av[i] / (double)a->N;
+        for (int64_t j = 0; j < a->M; j++) other_mean += (double)aa[j] / (double)a->M;
+        for (int64_t i = 0; i < a->N; i++) largest = fmax(largest, (double)av[i] * other_mean);
+        for (int64_t i = 0; i < a->N; i++) total += exp((double)av[i] * other_mean - largest);
+        for (int64_t i = 0; i < a->N; i++) {
+            double x = (double)av[i] * other_mean;
+            weight[i] += (a->softmax ? exp(x - largest) / total : x / self_mean) / (double)a->H;
+        }
+    }
+}
+
+static void NAME(refine_pool)(xkd_backend *be, void *y, const xkd_refine_args *a)
+{
+    double *weight = xkd_backend_scratch(be, 0, (a->N + 2 * a->D) * (int64_t)sizeof(double));
+    if (!weight) return;
+    double *plain = weight + a->N, *refined = plain + a->D;
+    for (int64_t b = 0; b < a->B; b++) {
+        const REAL *f = (const REAL *)a->features + (b * a->tokens + a->tokens - a->N) * a->D;
+        double plain_energy = 0, refined_energy = 0;
+        NAME(refine_weights)(weight, (const REAL *)a->self_attn + b * a->H * a->N,
+                             (const REAL *)a->other_attn + b * a->H * a->M, a);
+        for (int64_t d = 0; d < 2 * a->D; d++) plain[d] = 0;
+        for (int64_t i = 0; i < a->N; i++)
+            for (int64_t d = 0; d < a->D; d++) {
+                plain[d] += (double)f[i * a->D + d] / (double)a->N;
+                refined[d] += weight[i] * (double)f[i * a->D + d] / (double)a->N;
+            }
+        for (int64_t d = 0; d < a->D; d++) {
+            plain_energy += plain[d] * plain[d];
+            refined_energy += refined[d] * refined[d];
+        }
+        double s = sqrt(plain_energy / refined_energy);
+        for (int64_t d = 0; d < a->D; d++) ((REAL *)y)[b * a->D + d] = (REAL)(s * refined[d]);
+    }
+}

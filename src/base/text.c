@@ -1,0 +1,142 @@
+#include "base/text.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+xkd_text xkd_text_make(xkd_context *cx)
+{
+    return (xkd_text){.cx = cx};
+}
+
+static int reserve(xkd_text *text, int64_t more)
+{
+    if (text->status != XKD_OK) return 0;
+    int64_t needed = text->size + more + 1, capacity = text->capacity ? text->capacity : 256;
+    if (needed <= text->capacity) return 1;
+    while (capacity < needed) capacity *= 2;
+    text->status = xkd_resize(text->cx, &text->data, text->capacity, capacity, 1);
+    if (text->status == XKD_OK) text->capacity = capacity;
+    return text->status == XKD_OK;
+}
+
+void xkd_text_add(xkd_text *text, const void *bytes, int64_t size)
+{
+    if (!reserve(text, size)) return;
+    if (size > 0) memcpy(text->data + text->size, bytes, (size_t)size);
+    text->size += size;
+    text->data[text->size] = 0;
+}
+
+void xkd_text_puts(xkd_text *text, const char *string)
+{
+    xkd_text_add(text, string, (int64_t)strlen(string));
+}
+
+void xkd_text_printf(xkd_text *text, const char *format, ...)
+{
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int length = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    if (length >= 0 && reserve(text, length)) {
+        vsnprintf(text->data + text->size, (size_t)length + 1, format, again);
+        text->size += length;
+    }
+    va_end(again);
+}
+
+/* Length of the valid UTF-8 sequence at p, 0 if there is none. */
+static int sequence_length(const unsigned char *p)
+{
+    static const unsigned smallest[] = {0, 0, 0x80, 0x800, 0x10000};
+    int length = *p < 0x80 ? 1 : (*p & 0xe0) == 0xc0 ? 2 : (*p & 0xf0) == 0xe0 ? 3 : (*p & 0xf8) == 0xf0 ? 4 : 0;
+    if (length <= 1) return length;
+    unsigned code = *p & (0x7fu >> length);
+    for (int i = 1; i < length; i++) {
+        if ((p[i] & 0xc0) != 0x80) return 0; /* also stops at the terminating 0 */
+        code = code << 6 | (p[i] & 0x3f);
+    }
+    if (code < smallest[length] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return 0;
+    return length;
+}
+
+void xkd_text_json_string(xkd_text *text, const char *string)
+{
+    xkd_text_puts(text, "\"");
+    for (const unsigned char *p = (const unsigned char *)string; *p;) {
+        int length = sequence_length(p);
+        if (length == 0) {
+            xkd_text_puts(text, "\\ufffd");
+            p++;
+        } else if (*p == '"' || *p == '\\')
+            xkd_text_printf(text, "\\%c", *p++);
+        else if (*p < 0x20 || *p == 0x7f)
+            xkd_text_printf(text, "\\u%04x", *p++);
+        else {
+            xkd_text_add(text, p, length);
+            p += length;
+        }
+    }
+    xkd_text_puts(text, "\"");
+}
+
+void xkd_format_double(char *buffer, size_t size, double value)
+{
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(buffer, size, "%.*g", digits, value);
+        if (strtod(buffer, NULL) == value) return;
+    }
+}
+
+void xkd_text_json_number(xkd_text *text, double value)
+{
+    char buffer[32] = "null";
+    if (isfinite(value)) xkd_format_double(buffer, sizeof buffer, value);
+    xkd_text_puts(text, buffer);
+}
+
+void xkd_text_xml(xkd_text *text, const char *string)
+{
+    for (; *string; string++) {
+        const char *escape = *string == '<'   ? "&lt;"
+                             : *string == '>' ? "&gt;"
+                             : *string == '&' ? "&amp;"
+                             : *string == '"' ? "&quot;"
+                                              : NULL;
+        if (escape)
+            xkd_text_puts(text, escape);
+        else
+            xkd_text_add(text, string, 1);
+    }
+}
+
+void xkd_text_clear(xkd_text *text)
+{
+    text->size = 0;
+    if (text->data) text->data[0] = 0;
+}
+
+void xkd_text_free(xkd_text *text)
+{
+    xkd_free(text->data);
+    *text = (xkd_text){.cx = text->cx};
+}
+
+xkd_status xkd_text_take(xkd_text *text, char **out)
+{
+    xkd_status status = text->status;
+    *out = NULL;
+    if (status == XKD_OK && !text->data) status = xkd_copy_string(text->cx, out, "");
+    if (status == XKD_OK && text->data) {
+        *out = text->data;
+        text->data = NULL;
+    }
+    xkd_text_free(text);
+    return status;
+}

@@ -1,0 +1,37 @@
+/* A growing string. Errors stick: append as often as you like and look at `status` (or xkd_text_take) at the end. */
+#ifndef XKD_BASE_TEXT_H
+#define XKD_BASE_TEXT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef struct {
+    xkd_context *cx;
+    char *data; /* `size` bytes and a 0 behind; NULL while empty */
+    int64_t size, capacity;
+    xkd_status status;
+} xkd_text;
+
+xkd_text xkd_text_make(xkd_context *cx);
+void xkd_text_add(xkd_text *text, const void *bytes, int64_t size);
+void xkd_text_puts(xkd_text *text, const char *string);
+void xkd_text_printf(xkd_text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */
+void xkd_text_json_string(xkd_text *text, const char *string);
+/* The shortest decimal that reads back as the same double; non-finite numbers as "null", for JSON. */
+void xkd_text_json_number(xkd_text *text, double value);
+/* Characters that mean something in XML are escaped. */
+void xkd_text_xml(xkd_text *text, const char *string);
+/* Forgets the content but keeps the memory. */
+void xkd_text_clear(xkd_text *text);
+void xkd_text_free(xkd_text *text);
+
+/* Hands the string (never NULL on success) to the caller, who frees it with xkd_free, or reports what went wrong. */
+xkd_status xkd_text_take(xkd_text *text, char **out);
+
+/* Writes the shortest decimal that reads back as the same double into buffer (32 bytes suffice). */
+void xkd_format_double(char *buffer, size_t size, double value);
+
+#endif

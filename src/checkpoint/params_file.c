@@ -1,0 +1,129 @@
+#include "checkpoint/params_file.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+
+static xkd_status append(xkd_context *cx, xkd_tensor_list *list, const char *name, const xkd_params *params,
+                         const xkd_param *row, const void *data)
+{
+    xkd_status status = XKD_OK;
+    if (list->count == list->capacity) {
+        int64_t larger = list->capacity ? 2 * list->capacity : 256;
+        XKD_TRY(xkd_resize(cx, &list->items, list->capacity, larger, sizeof *list->items));
+        list->capacity = larger;
+    }
+    list->items[list->count++] = (xkd_tensor_item){name, params->dtype, row->shape, data};
+fail:
+    return status;
+}
+
+static const void *part_of(const xkd_param *row, xkd_param_part part)
+{
+    switch (part) {
+    case XKD_PARAM_VALUE: return row->value;
+    case XKD_PARAM_GRAD: return row->grad;
+    case XKD_PARAM_MOMENT1: return row->moment1;
+    case XKD_PARAM_MOMENT2: return row->moment2;
+    }
+    return NULL;
+}
+
+xkd_status xkd_params_list(xkd_context *cx, const xkd_params *params, xkd_param_part part, xkd_tensor_list *list)
+{
+    xkd_status status = XKD_OK;
+    for (int64_t i = 0; i < params->count; i++) {
+        const xkd_param *row = params->rows[i];
+        if (part_of(row, part)) XKD_TRY(append(cx, list, row->name, params, row, part_of(row, part)));
+    }
+    for (int64_t i = 0; part == XKD_PARAM_VALUE && i < params->alias_count; i++) {
+        const xkd_param_alias *alias = &params->aliases[i];
+        if (alias->shared) XKD_TRY(append(cx, list, alias->name, params, alias->row, alias->row->value));
+    }
+fail:
+    return status;
+}
+
+xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from,
+                             const char *path)
+{
+    int64_t count = xkd_shape_count(&from->shape);
+    if (from->dtype != XKD_F32 && from->dtype != XKD_F64)
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s is %s: float32 or float64 is needed here", path, from->name,
+                        xkd_dtype_name(from->dtype));
+    if (from->dtype == to)
+        memcpy(data, from->data, (size_t)from->bytes);
+    else
+        for (int64_t i = 0; i < count; i++) xkd_set(to, data, i, xkd_get(from->dtype, from->data, i));
+    return XKD_OK;
+}
+
+/* Counts faults and remembers the first of each kind for the message. */
+typedef struct {
+    int64_t missing, unknown;
+    const char *first_missing, *first_unknown;
+} mismatch;
+
+static xkd_status report(xkd_context *cx, const char *path, const mismatch *m)
+{
+    if (m->missing && m->unknown)
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %lld tensors of this model are missing (first: %s) and %lld do "
+                        "not belong to it (first: %s): it is of another architecture", path, (long long)m->missing,
+                        m->first_missing, (long long)m->unknown, m->first_unknown);
+    if (m->missing)
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %lld tensors of this model are missing, first: %s", path,
+                        (long long)m->missing, m->first_missing);
+    return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %lld tensors do not belong to this model, first: %s", path,
+                    (long long)m->unknown, m->first_unknown);
+}
+
+static xkd_status load_row(xkd_context *cx, xkd_params *params, xkd_param *row, const xkd_stored_tensor *tensor,
+                           const char *path)
+{
+    if (!xkd_shape_equal(&tensor->shape, &row->shape))
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s has %lld elements in %d dimensions, the model wants %lld in %d: "
+                        "it is of another architecture", path, tensor->name,
+                        (long long)xkd_shape_count(&tensor->shape), tensor->shape.ndim, (long long)row->count,
+                        row->shape.ndim);
+    return xkd_copy_elements(cx, params->dtype, row->value, tensor, path);
+}
+
+/* A second name must hold the same numbers as the first. */
+static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const xkd_safetensors *file,
+                                const char *path)
+{
+    for (int64_t i = 0; i < params->alias_count; i++) {
+        const xkd_param_alias *alias = &params->aliases[i];
+        const xkd_stored_tensor *second = xkd_safetensors_find(file, alias->name);
+        const xkd_stored_tensor *first = xkd_safetensors_find(file, alias->row->name);
+        if (!second || !first) continue;
+        if (second->bytes != first->bytes || memcmp(second->data, first->data, (size_t)first->bytes) != 0)
+            return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s and %s are one tensor in this model but differ in the file",
+                            path, first->name, second->name);
+    }
+    return XKD_OK;
+}
+
+xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_safetensors *file, const char *path,
+                           const char *ignore)
+{
+    xkd_status status = XKD_OK;
+    mismatch wrong = {0};
+    for (int64_t i = 0; i < params->count; i++) {
+        xkd_param *row = params->rows[i];
+        const xkd_stored_tensor *tensor = xkd_safetensors_find(file, row->name);
+        if (tensor)
+            XKD_TRY(load_row(cx, params, row, tensor, path));
+        else if (!wrong.missing++)
+            wrong.first_missing = row->name;
+    }
+    for (int64_t i = 0; i < xkd_safetensors_count(file); i++) {
+        const char *name = xkd_safetensors_at(file, i)->name;
+        if (xkd_params_find(params, name) || (ignore && strncmp(name, ignore, strlen(ignore)) == 0)) continue;
+        if (!wrong.unknown++) wrong.first_unknown = name;
+    }
+    if (wrong.missing || wrong.unknown) XKD_TRY(report(cx, path, &wrong));
+    XKD_TRY(check_aliases(cx, params, file, path));
+fail:
+    return status;
+}

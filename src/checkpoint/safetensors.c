@@ -1,0 +1,414 @@
+#include "checkpoint/safetensors.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+
+/* A header of 16 MiB names some 100 000 tensors; more is an attack on memory, not a model. */
+enum { HEADER_LIMIT = 16 << 20, LENGTH_BYTES = 8, DIGITS = 32 };
+static const char CHECKSUM_KEY[] = "xkd.xxh3_128";
+static const char METADATA_KEY[] = "__metadata__";
+
+struct xkd_safetensors {
+    xkd_map map;
+    char *path;
+    json_t *header;
+    int64_t data_start; /* byte offset of the data section */
+    int64_t count;
+    xkd_stored_tensor *tensors; /* [count] in data order */
+    int64_t *by_name;           /* [count] indices in order of names */
+    void **copies;              /* [count] aligned copies of tensors that are not aligned in the file */
+};
+
+static const struct {
+    const char *name;
+    xkd_dtype dtype;
+} dtypes[] = {{"F32", XKD_F32}, {"F64", XKD_F64}, {"F16", XKD_F16}, {"BF16", XKD_BF16}, {"I64", XKD_I64},
+              {"I32", XKD_I32}, {"I16", XKD_I16}, {"I8", XKD_I8},   {"U8", XKD_U8},     {"BOOL", XKD_BOOL}};
+enum { DTYPES = sizeof dtypes / sizeof *dtypes };
+
+static uint64_t load_u64(const unsigned char *p)
+{
+    uint64_t value = 0;
+    for (int i = 7; i >= 0; i--) value = value << 8 | p[i];
+    return value;
+}
+
+/* An exact, non-negative JSON integer: 3.0 and 1e2 are reals and refused. */
+static int read_size(const json_t *value, int64_t *out)
+{
+    if (!json_is_integer(value) || json_integer_value(value) < 0) return 0;
+    *out = json_integer_value(value);
+    return 1;
+}
+
+static xkd_status read_shape(xkd_context *cx, const char *path, const char *name, const json_t *list, xkd_shape *shape)
+{
+    if (!json_is_array(list) || json_array_size(list) > XKD_MAX_DIMS)
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: tensor '%s': shape is not a list of at most %d sizes", path, name,
+                        XKD_MAX_DIMS);
+    shape->ndim = (int)json_array_size(list);
+    for (int i = 0; i < shape->ndim; i++)
+        if (!read_size(json_array_get(list, (size_t)i), &shape->dims[i]))
+            return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: tensor '%s': size %d is not an unsigned integer", path, name,
+                            i);
+    return XKD_OK;
+}
+
+static xkd_status read_dtype(xkd_context *cx, const char *path, const char *name, const json_t *value, xkd_dtype *out)
+{
+    const char *text = json_string_value(value);
+    for (int i = 0; text && i < DTYPES; i++)
+        if (strcmp(dtypes[i].name, text) == 0) {
+            *out = dtypes[i].dtype;
+            return XKD_OK;
+        }
+    return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: tensor '%s': unknown dtype '%.20s'", path, name,
+                    text ? text : "(none)");
+}
+
+/* Names are printed in messages and become labels: control characters have no place in them. */
+static int name_is_clean(const char *name)
+{
+    for (; *name; name++)
+        if ((unsigned char)*name < 0x20 || *name == 0x7f) return 0;
+    return 1;
+}
+
+static xkd_status read_entry(xkd_context *cx, xkd_safetensors *file, const char *name, const json_t *entry,
+                             xkd_stored_tensor *tensor)
+{
+    xkd_status status = XKD_OK;
+    const char *path = file->path;
+    int64_t available = file->map.size - file->data_start, begin, end, wanted;
+    if (!name_is_clean(name)) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: a tensor's name holds control characters", path);
+    if (!json_is_object(entry) || json_object_size(entry) != 3)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: tensor '%s': not an object of dtype, shape and data_offsets", path, name);
+    tensor->name = name;
+    XKD_TRY(read_dtype(cx, path, name, json_object_get(entry, "dtype"), &tensor->dtype));
+    XKD_TRY(read_shape(cx, path, name, json_object_get(entry, "shape"), &tensor->shape));
+    const json_t *offsets = json_object_get(entry, "data_offsets");
+    if (!json_is_array(offsets) || json_array_size(offsets) != 2 || !read_size(json_array_get(offsets, 0), &begin) ||
+        !read_size(json_array_get(offsets, 1), &end) || begin > end || end > available)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: tensor '%s': data_offsets are not a range within the file", path, name);
+    wanted = xkd_shape_count(&tensor->shape);
+    if (wanted < 0 || __builtin_mul_overflow(wanted, xkd_dtype_size(tensor->dtype), &wanted) || wanted != end - begin)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: tensor '%s': %" PRId64 " bytes do not hold its shape", path, name,
+                 end - begin);
+    tensor->data = file->map.base + file->data_start + begin;
+    tensor->bytes = wanted;
+fail:
+    return status;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const xkd_stored_tensor *x = a, *y = b;
+    if (x->data != y->data) return (const char *)x->data < (const char *)y->data ? -1 : 1;
+    if (x->bytes != y->bytes) return x->bytes < y->bytes ? -1 : 1; /* empty tensors before the one that starts here */
+    return strcmp(x->name, y->name);
+}
+
+static int by_name(const void *a, const void *b, void *tensors)
+{
+    const xkd_stored_tensor *list = tensors;
+    return strcmp(list[*(const int64_t *)a].name, list[*(const int64_t *)b].name);
+}
+
+/* Ranges must follow one another from 0 to the end: neither holes that could hide data nor overlaps. */
+static xkd_status check_contiguous(xkd_context *cx, const xkd_safetensors *file)
+{
+    const unsigned char *at = file->map.base + file->data_start;
+    for (int64_t i = 0; i < file->count; i++) {
+        const xkd_stored_tensor *t = &file->tensors[i];
+        if (t->data != at)
+            return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: tensor '%s' overlaps another one or follows a gap", file->path,
+                            t->name);
+        at += t->bytes;
+    }
+    if (at != file->map.base + file->map.size)
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %td bytes behind the last tensor", file->path,
+                        file->map.base + file->map.size - at);
+    return XKD_OK;
+}
+
+static xkd_status check_metadata(xkd_context *cx, const char *path, const json_t *metadata)
+{
+    const char *key;
+    json_t *value;
+    if (!metadata) return XKD_OK;
+    if (!json_is_object(metadata)) return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: __metadata__ is not an object", path);
+    json_object_foreach((json_t *)(uintptr_t)metadata, key, value) if (!json_is_string(value)) return xkd_fail(
+        cx, XKD_ERR_CHECKPOINT, "%s: __metadata__ '%s' is not a string", path, key);
+    return XKD_OK;
+}
+
+static xkd_status read_header(xkd_context *cx, xkd_safetensors *file)
+{
+    xkd_status status = XKD_OK;
+    json_error_t error;
+    const char *path = file->path;
+    if (file->map.size < LENGTH_BYTES) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: too short for a safetensors file", path);
+    uint64_t length = load_u64(file->map.base);
+    if (length > HEADER_LIMIT)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header of %" PRIu64 " bytes: no safetensors file?", path, length);
+    if ((int64_t)length > file->map.size - LENGTH_BYTES)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: cut off within its header", path);
+    const char *text = (const char *)file->map.base + LENGTH_BYTES;
+    if (length == 0 || *text != '{') XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header is not a JSON object", path);
+    file->header = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
+    if (!file->header) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header: %s", path, error.text);
+    file->data_start = LENGTH_BYTES + (int64_t)length;
+    XKD_TRY(check_metadata(cx, path, json_object_get(file->header, METADATA_KEY)));
+fail:
+    return status;
+}
+
+static xkd_status align_data(xkd_context *cx, xkd_safetensors *file)
+{
+    for (int64_t i = 0; i < file->count; i++) {
+        xkd_stored_tensor *t = &file->tensors[i];
+        if ((uintptr_t)t->data % (uintptr_t)xkd_dtype_size(t->dtype) == 0 || t->bytes == 0) continue;
+        xkd_status status = xkd_alloc(cx, &file->copies[i], t->bytes, 1);
+        if (status != XKD_OK) return status;
+        memcpy(file->copies[i], t->data, (size_t)t->bytes);
+        t->data = file->copies[i];
+    }
+    return XKD_OK;
+}
+
+static xkd_status read_tensors(xkd_context *cx, xkd_safetensors *file)
+{
+    xkd_status status = XKD_OK;
+    const char *name;
+    json_t *entry;
+    int64_t entries = (int64_t)json_object_size(file->header), count = 0;
+    XKD_TRY(xkd_alloc(cx, &file->tensors, entries, sizeof *file->tensors));
+    XKD_TRY(xkd_alloc(cx, &file->by_name, entries, sizeof *file->by_name));
+    XKD_TRY(xkd_alloc(cx, &file->copies, entries, sizeof *file->copies));
+    json_object_foreach(file->header, name, entry)
+    {
+        if (strcmp(name, METADATA_KEY) == 0) continue;
+        XKD_TRY(read_entry(cx, file, name, entry, &file->tensors[count]));
+        count++;
+    }
+    file->count = count;
+    qsort(file->tensors, (size_t)count, sizeof *file->tensors, by_place);
+    XKD_TRY(check_contiguous(cx, file));
+    for (int64_t i = 0; i < count; i++) file->by_name[i] = i;
+    qsort_r(file->by_name, (size_t)count, sizeof *file->by_name, by_name, file->tensors);
+    XKD_TRY(align_data(cx, file));
+fail:
+    return status;
+}
+
+xkd_status xkd_safetensors_open(xkd_context *cx, const char *path, xkd_safetensors **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_safetensors *file = NULL;
+    *out = NULL;
+    XKD_TRY(xkd_alloc(cx, &file, 1, sizeof *file));
+    XKD_TRY(xkd_copy_string(cx, &file->path, path));
+    XKD_TRY(xkd_map_file(cx, path, &file->map));
+    XKD_TRY(read_header(cx, file));
+    XKD_TRY(read_tensors(cx, file));
+    *out = file;
+    file = NULL;
+fail:
+    xkd_safetensors_close(file);
+    return status;
+}
+
+void xkd_safetensors_close(xkd_safetensors *file)
+{
+    if (!file) return;
+    for (int64_t i = 0; i < file->count && file->copies; i++) xkd_free(file->copies[i]);
+    xkd_free(file->copies);
+    xkd_free(file->by_name);
+    xkd_free(file->tensors);
+    json_decref(file->header);
+    xkd_unmap(&file->map);
+    xkd_free(file->path);
+    xkd_free(file);
+}
+
+int64_t xkd_safetensors_count(const xkd_safetensors *file)
+{
+    return file->count;
+}
+
+const xkd_stored_tensor *xkd_safetensors_at(const xkd_safetensors *file, int64_t i)
+{
+    return &file->tensors[i];
+}
+
+const xkd_stored_tensor *xkd_safetensors_find(const xkd_safetensors *file, const char *name)
+{
+    int64_t low = 0, high = file->count;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        const xkd_stored_tensor *t = &file->tensors[file->by_name[middle]];
+        int order = strcmp(name, t->name);
+        if (order == 0) return t;
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
+const char *xkd_safetensors_metadata(const xkd_safetensors *file, const char *key)
+{
+    return json_string_value(json_object_get(json_object_get(file->header, METADATA_KEY), key));
+}
+
+static void format_digest(XXH128_hash_t hash, char digits[DIGITS + 1])
+{
+    snprintf(digits, DIGITS + 1, "%016" PRIx64 "%016" PRIx64, hash.high64, hash.low64);
+}
+
+xkd_status xkd_safetensors_verify(xkd_context *cx, const xkd_safetensors *file, int *present)
+{
+    xkd_status status = XKD_OK;
+    XXH3_state_t *state = NULL;
+    char zeros[DIGITS], digits[DIGITS + 1];
+    const char *stored = xkd_safetensors_metadata(file, CHECKSUM_KEY);
+    if (present) *present = stored != NULL;
+    if (!stored) return XKD_OK;
+    const unsigned char *base = file->map.base;
+    const unsigned char *place =
+        strlen(stored) == DIGITS ? memmem(base, (size_t)file->data_start, stored, DIGITS) : NULL;
+    if (!place) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its checksum is malformed", file->path);
+    if (!(state = XXH3_createState())) XKD_FAIL(XKD_ERR_MEMORY, "out of memory: checksum state");
+    /* The sum covers the whole file with zeros in the place of its own digits. */
+    memset(zeros, '0', DIGITS);
+    XXH3_128bits_reset(state);
+    XXH3_128bits_update(state, base, (size_t)(place - base));
+    XXH3_128bits_update(state, zeros, DIGITS);
+    XXH3_128bits_update(state, place + DIGITS, (size_t)(base + file->map.size - place - DIGITS));
+    format_digest(XXH3_128bits_digest(state), digits);
+    if (strcmp(digits, stored) != 0)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: damaged: its checksum does not match", file->path);
+fail:
+    XXH3_freeState(state);
+    return status;
+}
+
+/* ---- writing ---- */
+
+static const char *dtype_code(xkd_dtype dtype)
+{
+    for (int i = 0; i < DTYPES; i++)
+        if (dtypes[i].dtype == dtype) return dtypes[i].name;
+    return NULL;
+}
+
+static int64_t item_bytes(const xkd_tensor_item *item)
+{
+    return xkd_shape_count(&item->shape) * xkd_dtype_size(item->dtype);
+}
+
+/* Sets object[key] = value, taking over `value`, which may be NULL when out of memory. */
+static xkd_status put(xkd_context *cx, json_t *object, const char *key, json_t *value)
+{
+    if (!value || json_object_get(object, key) || json_object_set_new(object, key, value) != 0)
+        return xkd_fail(cx, XKD_ERR_INTERNAL, "cannot write '%.100s': not UTF-8, given twice, or out of memory", key);
+    return XKD_OK;
+}
+
+static xkd_status put_item(xkd_context *cx, json_t *header, const xkd_tensor_item *item, int64_t *offset)
+{
+    json_t *shape = json_array();
+    for (int i = 0; i < item->shape.ndim; i++) json_array_append_new(shape, json_integer(item->shape.dims[i]));
+    int64_t end = *offset + item_bytes(item);
+    xkd_status status = put(cx, header, item->name,
+                            json_pack("{s:s,s:o,s:[I,I]}", "dtype", dtype_code(item->dtype), "shape", shape,
+                                      "data_offsets", (json_int_t)*offset, (json_int_t)end));
+    *offset = end;
+    return status;
+}
+
+/* Header text with zeros for the checksum, padded with spaces to a multiple of 8. The caller frees *text with free(),
+ * as it is jansson's. */
+static xkd_status make_header(xkd_context *cx, const xkd_tensor_item *items, const int64_t *order, int64_t count,
+                              const xkd_metadata_item *metadata, int64_t metadata_count, char **text)
+{
+    xkd_status status = XKD_OK;
+    int64_t offset = 0;
+    json_t *header = json_object(), *strings = json_object();
+    char zeros[DIGITS + 1] = {0};
+    *text = NULL;
+    memset(zeros, '0', DIGITS);
+    if (!header || !strings) XKD_FAIL(XKD_ERR_MEMORY, "out of memory: tensor file header");
+    XKD_TRY(put(cx, strings, CHECKSUM_KEY, json_string(zeros)));
+    for (int64_t i = 0; i < metadata_count; i++)
+        XKD_TRY(put(cx, strings, metadata[i].key, json_string(metadata[i].value)));
+    XKD_TRY(put(cx, header, METADATA_KEY, json_incref(strings)));
+    for (int64_t i = 0; i < count; i++) XKD_TRY(put_item(cx, header, &items[order[i]], &offset));
+    if (!(*text = json_dumps(header, JSON_COMPACT))) XKD_FAIL(XKD_ERR_MEMORY, "out of memory: tensor file header");
+fail:
+    json_decref(strings);
+    json_decref(header);
+    return status;
+}
+
+static xkd_status write_parts(xkd_context *cx, const char *path, char *header, const xkd_tensor_item *items,
+                              const int64_t *order, int64_t count)
+{
+    xkd_status status = XKD_OK;
+    xkd_writer *writer = NULL;
+    XXH3_state_t *state = XXH3_createState();
+    static const char spaces[] = "       ";
+    char digits[DIGITS + 1], length[LENGTH_BYTES];
+    uint64_t size = strlen(header), padding = -size % 8;
+    for (int i = 0; i < LENGTH_BYTES; i++) length[i] = (char)((size + padding) >> (8 * i));
+    if (!state) XKD_FAIL(XKD_ERR_MEMORY, "out of memory: checksum state");
+    XXH3_128bits_reset(state);
+    XXH3_128bits_update(state, length, LENGTH_BYTES);
+    XXH3_128bits_update(state, header, size);
+    XXH3_128bits_update(state, spaces, padding);
+    for (int64_t i = 0; i < count; i++)
+        XXH3_128bits_update(state, items[order[i]].data, (size_t)item_bytes(&items[order[i]]));
+    format_digest(XXH3_128bits_digest(state), digits);
+    /* The checksum is the first string of the header, so this is its place whatever the names are. */
+    char *place = strstr(header, CHECKSUM_KEY) + sizeof CHECKSUM_KEY - 1 + 3;
+    memcpy(place, digits, DIGITS);
+    XKD_TRY(xkd_writer_open(cx, path, &writer));
+    XKD_TRY(xkd_writer_write(writer, length, LENGTH_BYTES));
+    XKD_TRY(xkd_writer_write(writer, header, (int64_t)size));
+    XKD_TRY(xkd_writer_write(writer, spaces, (int64_t)padding));
+    for (int64_t i = 0; i < count; i++)
+        XKD_TRY(xkd_writer_write(writer, items[order[i]].data, item_bytes(&items[order[i]])));
+    xkd_writer *finished = writer;
+    writer = NULL;
+    XKD_TRY(xkd_writer_commit(finished));
+fail:
+    xkd_writer_abort(writer);
+    XXH3_freeState(state);
+    return status;
+}
+
+xkd_status xkd_safetensors_write(xkd_context *cx, const char *path, const xkd_tensor_item *items, int64_t count,
+                                 const xkd_metadata_item *metadata, int64_t metadata_count)
+{
+    xkd_status status = XKD_OK;
+    int64_t *order = NULL, placed = 0;
+    char *header = NULL;
+    XKD_TRY(xkd_alloc(cx, &order, count, sizeof *order));
+    for (int64_t size = 8; size >= 1; size /= 2)
+        for (int64_t i = 0; i < count; i++)
+            if (xkd_dtype_size(items[i].dtype) == size) order[placed++] = i;
+    XKD_TRY(make_header(cx, items, order, count, metadata, metadata_count, &header));
+    XKD_TRY(write_parts(cx, path, header, items, order, count));
+fail:
+    free(header);
+    xkd_free(order);
+    return status;
+}

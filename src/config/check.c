@@ -1,0 +1,189 @@
+/* What must hold between the values of a configuration. Messages name the keys that somebody would have to change. */
+#include <ctype.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/text.h"
+#include "config/config.h"
+
+static xkd_status check_divides(xkd_context *cx, const char *part_key, int64_t part, const char *whole_key,
+                                int64_t whole)
+{
+    if (part > 0 && whole % part == 0) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_CONFIG, "%s (%" PRId64 ") does not divide %s (%" PRId64 ")", part_key, part, whole_key,
+                    whole);
+}
+
+static xkd_status check_patches(xkd_context *cx, const xkd_model_config *m)
+{
+    xkd_status status = XKD_OK;
+    static const char frame[] = "model.kwargs.frame_size", spatial[] = "model.kwargs.vid_patch_spatial";
+    static const char spec[] = "model.kwargs.spec_size", patch[] = "model.kwargs.spec_patch_spatial";
+    if (m->channels != 3) XKD_FAIL(XKD_ERR_CONFIG, "%s: frames have 3 channels, not %" PRId64, frame, m->channels);
+    XKD_TRY(check_divides(cx, spatial, m->vid_patch_h, frame, m->frame_height));
+    XKD_TRY(check_divides(cx, spatial, m->vid_patch_w, frame, m->frame_width));
+    XKD_TRY(
+        check_divides(cx, "model.kwargs.vid_patch_temporal", m->vid_patch_t, "model.kwargs.num_frames", m->num_frames));
+    XKD_TRY(check_divides(cx, patch, m->spec_patch_f, spec, m->spec_freq));
+    XKD_TRY(check_divides(cx, patch, m->spec_patch_t, spec, m->spec_time));
+fail:
+    return status;
+}
+
+static xkd_status check_sizes(xkd_context *cx, const xkd_model_config *m)
+{
+    xkd_status status = XKD_OK;
+    XKD_TRY(check_divides(cx, "model.kwargs.student_cfg.num_heads", m->student.heads,
+                          "model.kwargs.student_cfg.embed_dim", m->student.width));
+    XKD_TRY(check_divides(cx, "model.kwargs.decoder_cfg.num_heads", m->decoder.heads,
+                          "model.kwargs.decoder_cfg.embed_dim", m->decoder.width));
+    if (m->teacher.width != m->student.width || m->teacher.depth != m->student.depth ||
+        m->teacher.heads != m->student.heads)
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "model.kwargs.teacher_cfg (%" PRId64 "/%" PRId64 "/%" PRId64 ") must equal student_cfg (%" PRId64
+                 "/%" PRId64 "/%" PRId64 "): a teacher is a moving average of its student",
+                 m->teacher.width, m->teacher.depth, m->teacher.heads, m->student.width, m->student.depth,
+                 m->student.heads);
+fail:
+    return status;
+}
+
+/* Some tokens must be kept, and some masked where the reconstruction loss reads them. */
+static xkd_status check_masks(xkd_context *cx, const xkd_config *c)
+{
+    static const char *const keys[] = {"model.fwd_kwargs.vid_mask_ratio", "model.fwd_kwargs.aud_mask_ratio"};
+    const xkd_model_config *m = &c->model;
+    const int64_t tokens[] = {(m->num_frames / m->vid_patch_t) * (m->frame_height / m->vid_patch_h) *
+                                  (m->frame_width / m->vid_patch_w),
+                              (m->spec_freq / m->spec_patch_f) * (m->spec_time / m->spec_patch_t)};
+    for (int i = 0; i < XKD_MODALITIES; i++) {
+        int64_t kept = (int64_t)rint((double)tokens[i] * (1 - c->step.mask_ratio[i]));
+        if (kept < 1)
+            return xkd_fail(cx, XKD_ERR_CONFIG, "%s (%g) keeps none of %" PRId64 " tokens", keys[i],
+                            c->step.mask_ratio[i], tokens[i]);
+        if (kept >= tokens[i] && c->step.recon_coeff > 0)
+            return xkd_fail(cx, XKD_ERR_CONFIG,
+                            "%s (%g) masks none of %" PRId64 " tokens, so there is nothing to reconstruct "
+                            "(model.fwd_kwargs.recon_coeff=0 turns that off)",
+                            keys[i], c->step.mask_ratio[i], tokens[i]);
+    }
+    return XKD_OK;
+}
+
+static xkd_status check_pair(xkd_context *cx, const char *key, const double pair[2])
+{
+    if (pair[0] <= pair[1]) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_CONFIG, "%s: %g is above %g", key, pair[0], pair[1]);
+}
+
+static xkd_status check_training(xkd_context *cx, const xkd_config *c)
+{
+    xkd_status status = XKD_OK;
+    const xkd_step_config *s = &c->step;
+    const xkd_train_config *t = &c->train;
+    XKD_TRY(check_divides(cx, "train.accumulate", t->accumulate, "num_node * dataset.batch_size", t->batch));
+    if (s->align_coeff + s->cmkd_coeff + s->recon_coeff <= 0)
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "model.fwd_kwargs: align_coeff, cmkd_coeff and recon_coeff are all 0: nothing to learn");
+    if (s->modality != XKD_TRAIN_BOTH && s->recon_coeff <= 0)
+        XKD_FAIL(XKD_ERR_CONFIG, "model.fwd_kwargs.modality: one modality alone needs recon_coeff above 0");
+    if (strcmp(c->backend, "cpu") != 0 && strcmp(c->backend, "ref") != 0)
+        XKD_FAIL(XKD_ERR_CONFIG, "run.backend: wants cpu or ref, not '%.40s'", c->backend);
+    for (int v = 0; v < XKD_VIEW_KINDS; v++) {
+        XKD_TRY(check_pair(cx, "crop_scale of a video view", c->data.video_view[v].crop_scale));
+        XKD_TRY(check_pair(cx, "freq_scale of an audio view", c->data.audio_view[v].freq_scale));
+        XKD_TRY(check_pair(cx, "time_scale of an audio view", c->data.audio_view[v].time_scale));
+    }
+fail:
+    return status;
+}
+
+/* "testlist{fold:02d}" and "split{fold}": the two forms of the released files. */
+static xkd_status format_split(xkd_context *cx, xkd_config *c)
+{
+    xkd_text out = xkd_text_make(cx);
+    for (const char *at = c->data.split; *at;) {
+        int width = 0, length = 0;
+        if (strncmp(at, "{fold}", 6) == 0)
+            length = 6;
+        else if (strncmp(at, "{fold:0", 7) == 0 && isdigit((unsigned char)at[7]) && strncmp(at + 8, "d}", 2) == 0) {
+            width = at[7] - '0';
+            length = 10;
+        }
+        if (length)
+            xkd_text_printf(&out, "%0*" PRId64, width, c->data.fold);
+        else
+            xkd_text_add(&out, at, 1);
+        at += length ? length : 1;
+    }
+    char *split;
+    xkd_status status = xkd_text_take(&out, &split);
+    if (status != XKD_OK) return status;
+    xkd_free(c->data.split);
+    c->data.split = split;
+    return XKD_OK;
+}
+
+xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config)
+{
+    xkd_status status = XKD_OK;
+    config->train.batch = config->train.num_node * config->train.batch_size;
+    config->data.global_views = config->step.global_views;
+    XKD_TRY(format_split(cx, config));
+    XKD_TRY(check_patches(cx, &config->model));
+    XKD_TRY(check_sizes(cx, &config->model));
+    XKD_TRY(check_masks(cx, config));
+    XKD_TRY(check_training(cx, config));
+fail:
+    return status;
+}
+
+/* Sizes of the views that the data keys ask for; method.md section 2. */
+xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config)
+{
+    xkd_status status = XKD_OK;
+    const xkd_data_config *d = &config->data;
+    const xkd_model_config *m = &config->model;
+    int64_t frames = llrint(d->clip_duration * d->video_fps);
+    double samples = rint(d->clip_duration * (double)d->audio_rate);
+    int64_t columns = 1 + (int64_t)(samples / (double)d->hop_length);
+    int64_t local_side = llrint(floor((double)d->crop_size / d->video_spatial_ratio));
+    int64_t local_columns =
+        1 + (int64_t)floor(floor(samples / (double)d->audio_temporal_ratio) / (double)d->hop_length);
+    if (config->step.mmd_group)
+        XKD_TRY(check_divides(cx, "model.fwd_kwargs.mmd_group", config->step.mmd_group, "the micro-batch",
+                              config->train.batch / config->train.accumulate));
+    if (frames != m->num_frames)
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "dataset.clip_duration * video_fps is %" PRId64 " frames, model.kwargs.num_frames %" PRId64, frames,
+                 m->num_frames);
+    if (d->crop_size != m->frame_height || d->crop_size != m->frame_width)
+        XKD_FAIL(XKD_ERR_CONFIG, "dataset.crop_size (%" PRId64 ") differs from model.kwargs.frame_size", d->crop_size);
+    if (d->n_mels != m->spec_freq || columns != m->spec_time)
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "spectrograms are %" PRId64 "x%" PRId64 " (n_mels, 1 + clip_duration * audio_fps / hop_length), but "
+                 "model.kwargs.spec_size says %" PRId64 "x%" PRId64,
+                 d->n_mels, columns, m->spec_freq, m->spec_time);
+    if (d->hop_length > d->n_fft)
+        XKD_FAIL(XKD_ERR_CONFIG, "dataset.hop_length is above n_fft: sound would be left out");
+    if (config->step.teacher_view == XKD_TEACHER_LOCAL && (d->video_local_views < 1 || d->audio_local_views < 1))
+        XKD_FAIL(XKD_ERR_CONFIG, "model.fwd_kwargs.teacher_view: local needs a local view of each modality");
+    if (d->video_local_views > 0) {
+        XKD_TRY(check_divides(cx, "dataset.train.vid_aug_kwargs.temporal_ratio", d->video_temporal_ratio, "num_frames",
+                              frames));
+        XKD_TRY(check_divides(cx, "model.kwargs.vid_patch_temporal", m->vid_patch_t, "the frames of a local view",
+                              frames / d->video_temporal_ratio));
+        XKD_TRY(check_divides(cx, "model.kwargs.vid_patch_spatial", m->vid_patch_h, "the side of a local view",
+                              local_side));
+        XKD_TRY(check_divides(cx, "model.kwargs.vid_patch_spatial", m->vid_patch_w, "the side of a local view",
+                              local_side));
+    }
+    if (d->audio_local_views > 0)
+        XKD_TRY(check_divides(cx, "model.kwargs.spec_patch_spatial", m->spec_patch_t, "the columns of a local view",
+                              local_columns));
+fail:
+    return status;
+}

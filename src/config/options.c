@@ -1,0 +1,363 @@
+#include "config/options.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/nearest.h"
+#include "config/config.h"
+
+/* Shorthands for the rows below; C is the field within xkd_config. */
+#define AT(C) offsetof(xkd_config, C)
+#define INT(KEY, C, LOW, HIGH, INITIAL, HELP)                                                                          \
+    {                                                                                                                  \
+        .key = KEY, .kind = XKD_OPTION_INT, .offset = AT(C), .count = 1, .low = LOW, .high = HIGH, .initial = INITIAL, \
+        .help = HELP                                                                                                   \
+    }
+#define INTS(KEY, C, COUNT, LOW, HIGH, INITIAL, HELP)                                                  \
+    {                                                                                                  \
+        .key = KEY, .kind = XKD_OPTION_INT, .offset = AT(C), .count = COUNT, .low = LOW, .high = HIGH, \
+        .initial = INITIAL, .help = HELP                                                               \
+    }
+#define INT_OR(WORD, KEY, C, LOW, HIGH, INITIAL, HELP)                                                                \
+    {                                                                                                                 \
+        .key = KEY, .kind = XKD_OPTION_INT, .offset = AT(C), .count = 1, .low = LOW, .high = HIGH, .zero_word = WORD, \
+        .initial = INITIAL, .help = HELP                                                                              \
+    }
+#define REAL(KEY, C, LOW, HIGH, INITIAL, HELP)                                                      \
+    {                                                                                               \
+        .key = KEY, .kind = XKD_OPTION_REAL, .offset = AT(C), .count = 1, .low = LOW, .high = HIGH, \
+        .initial = INITIAL, .help = HELP                                                            \
+    }
+#define REALS(KEY, C, COUNT, LOW, HIGH, INITIAL, HELP)                                                  \
+    {                                                                                                   \
+        .key = KEY, .kind = XKD_OPTION_REAL, .offset = AT(C), .count = COUNT, .low = LOW, .high = HIGH, \
+        .initial = INITIAL, .help = HELP                                                                \
+    }
+#define REAL_BELOW(KEY, C, COUNT, LOW, HIGH, INITIAL, HELP)                                             \
+    {                                                                                                   \
+        .key = KEY, .kind = XKD_OPTION_REAL, .offset = AT(C), .count = COUNT, .low = LOW, .high = HIGH, \
+        .below_high = true, .initial = INITIAL, .help = HELP                                            \
+    }
+#define REAL_OR(WORD, KEY, C, LOW, HIGH, INITIAL, HELP)                                                                \
+    {                                                                                                                  \
+        .key = KEY, .kind = XKD_OPTION_REAL, .offset = AT(C), .count = 1, .low = LOW, .high = HIGH, .zero_word = WORD, \
+        .initial = INITIAL, .help = HELP                                                                               \
+    }
+#define BOOL(KEY, C, INITIAL, HELP)                                                                        \
+    {                                                                                                      \
+        .key = KEY, .kind = XKD_OPTION_BOOL, .offset = AT(C), .count = 1, .initial = INITIAL, .help = HELP \
+    }
+#define SWITCH(KEY, C, CHOICES, INITIAL, HELP)                                                                    \
+    {                                                                                                             \
+        .key = KEY, .kind = XKD_OPTION_BOOL, .offset = AT(C), .count = 1, .choices = CHOICES, .initial = INITIAL, \
+        .help = HELP                                                                                              \
+    }
+#define TEXT(KEY, C, INITIAL, HELP)                                                                        \
+    {                                                                                                      \
+        .key = KEY, .kind = XKD_OPTION_TEXT, .offset = AT(C), .count = 1, .initial = INITIAL, .help = HELP \
+    }
+#define CHOICE(KEY, C, CHOICES, INITIAL, HELP)                                                                      \
+    {                                                                                                               \
+        .key = KEY, .kind = XKD_OPTION_CHOICE, .offset = AT(C), .count = 1, .choices = CHOICES, .initial = INITIAL, \
+        .help = HELP                                                                                                \
+    }
+#define PRESET(KIND, KEY, C, INITIAL, HELP)                                                     \
+    {                                                                                           \
+        .key = KEY, .kind = KIND, .offset = AT(C), .count = 1, .initial = INITIAL, .help = HELP \
+    }
+#define ALIAS(KEY, OF)                                                               \
+    {                                                                                \
+        .key = KEY, .kind = XKD_OPTION_ALIAS, .initial = OF, .help = "short for " OF \
+    }
+#define FIXED(KEY, CHOICES, HELP)                                              \
+    {                                                                          \
+        .key = KEY, .kind = XKD_OPTION_FIXED, .choices = CHOICES, .help = HELP \
+    }
+#define IGNORED(KEY, HELP)                                   \
+    {                                                        \
+        .key = KEY, .kind = XKD_OPTION_IGNORED, .help = HELP \
+    }
+
+#define VIT(KEY, C, WHAT)                                                 \
+    INT(KEY ".embed_dim", C.width, 1, 65536, NULL, "width of the " WHAT), \
+        INT(KEY ".depth", C.depth, 1, 1024, NULL, "blocks of the " WHAT), \
+        INT(KEY ".num_heads", C.heads, 1, 1024, NULL, "attention heads of the " WHAT)
+
+#define VIDEO_VIEW(KEY, V, COLOR, SCALE, FLIP, GRAY, BLUR, WHAT)                                        \
+    REALS(KEY ".color", data.video_view[V].color, 4, 0, 1, COLOR,                                       \
+          "jitter of brightness, contrast, saturation and hue of " WHAT " video views"),                \
+        REALS(KEY ".crop_scale", data.video_view[V].crop_scale, 2, 1e-4, 1, SCALE,                      \
+              "area of the random resized crop, smallest and largest"),                                 \
+        REAL(KEY ".p_flip", data.video_view[V].p_flip, 0, 1, FLIP, "probability of a horizontal flip"), \
+        REAL(KEY ".p_gray", data.video_view[V].p_gray, 0, 1, GRAY, "probability of grey"),              \
+        REAL(KEY ".p_blur", data.video_view[V].p_blur, 0, 1, BLUR, "probability of a Gaussian blur"),   \
+        IGNORED(KEY ".pad_missing", "missing frames are padded on the clip, before the view is cut"),   \
+        FIXED(KEY ".normalize", "true", "frames are always normalised"),                                \
+        FIXED(KEY ".totensor", "true", "frames always become numbers")
+
+#define AUDIO_VIEW(KEY, V, VOL, RANDCROP, WHAT)                                                                        \
+    REAL(KEY ".vol", data.audio_view[V].volume, 0, 1, VOL, "volume of " WHAT " audio views: factor in 1 -+ vol"),      \
+        BOOL(KEY ".voljitter", data.audio_view[V].volume_jitter, "true", "change the volume at random"),               \
+        BOOL(KEY ".timewarp", data.audio_view[V].time_warp, "false", "warp the spectrogram along time"),               \
+        INT(KEY ".wrap_window", data.audio_view[V].warp_window, 0, 1e6, "0", "farthest warp, in spectrogram columns"), \
+        BOOL(KEY ".randcrop", data.audio_view[V].rand_crop, RANDCROP, "random resize crop of the spectrogram"),        \
+        REALS(KEY ".virtual_crop_scale", data.audio_view[V].virtual_crop_scale, 2, 1, 16, "[1.0, 1.5]",                \
+              "canvas of the random resize crop, height and width as multiples of the spectrogram's"),                 \
+        REALS(KEY ".freq_scale", data.audio_view[V].freq_scale, 2, 1e-2, 16, "[0.6, 1.5]",                             \
+              "height of its box, smallest and largest"),                                                              \
+        REALS(KEY ".time_scale", data.audio_view[V].time_scale, 2, 1e-2, 16, "[0.6, 1.5]",                             \
+              "width of its box, smallest and largest"),                                                               \
+        FIXED(KEY ".normalize", "true", "spectrograms are always normalised"),                                         \
+        IGNORED(KEY ".trim_pad", "sound is cut or padded on the clip, before the view is cut")
+
+#define SCHEDULE(KEY, C, WARM, BASE, FINAL, EPOCHS, START, TOP, END, MAX, WHAT)                           \
+    FIXED(KEY ".name", "cosine", "cosine is the only form"),                                              \
+        REAL(KEY ".warmup_epochs", C.warmup_epochs, 0, 1e6, EPOCHS, "epochs of linear warm-up of " WHAT), \
+        REAL(KEY "." WARM, C.warmup, 0, MAX, START, "first value of the warm-up"),                        \
+        REAL(KEY "." BASE, C.base, 0, MAX, TOP, WHAT " after the warm-up"),                               \
+        REAL(KEY "." FINAL, C.final, 0, MAX, END, WHAT " at the end of the cosine")
+
+#define TEMPERATURE(KEY, M, START, END, WHAT)                                                                    \
+    REAL(KEY ".warmup_teacher_temp", train.teacher_temp_warmup[M], 1e-4, 100, START,                             \
+         "first temperature of the " WHAT " teacher"),                                                           \
+        INT(KEY ".warmup_teacher_temp_epochs", train.teacher_temp_warmup_epochs[M], 0, 1e6, "30",                \
+            "epochs in which it rises linearly"),                                                                \
+        REAL(KEY ".teacher_temp", train.teacher_temp[M], 1e-4, 100, END, "temperature of the " WHAT " teacher"), \
+        REAL(KEY ".student_temp", train.student_temp[M], 1e-4, 100, "0.1", "temperature of the " WHAT " student")
+
+/* Rows of one map stand together: the resolved configuration is written in this order. */
+static const xkd_option options[] = {
+    TEXT("name", name, "XKD", "name of the run, for people"),
+    INT("num_node", train.num_node, 1, 1e6, "2",
+        "the batch is num_node * batch_size, whatever the number of processes"),
+    IGNORED("num_workers", "see data.workers"),
+    IGNORED("apex", "this build computes in float32"),
+    IGNORED("apex_opt_level", "this build computes in float32"),
+    IGNORED("sync_bn", "the model has no batch norm"),
+
+    INT("progress.print_freq", run.print_steps, 1, 1e9, "100", "steps between two lines of the text log"),
+    BOOL("progress.log2tb", run.tensorboard, "true", "write TensorBoard event files"),
+    IGNORED("progress.wandb", "nothing is sent anywhere"),
+    IGNORED("progress.wandb_all", "nothing is sent anywhere"),
+
+    IGNORED("dataset.name", "the data set is what --data names"),
+    INT("dataset.fold", data.fold, 0, 1e6, "1", "stands for {fold} in dataset.train.split"),
+    INT("dataset.batch_size", train.batch_size, 1, 1e6, "128", "samples per node"),
+    REAL("dataset.clip_duration", data.clip_duration, 0.1, 3600, "4.0", "seconds of a clip and of a global view"),
+    REAL("dataset.video_fps", data.video_fps, 0.1, 240, "8.0", "frames a second"),
+    INT("dataset.crop_size", data.crop_size, 8, 4096, "112", "side of a global video view, pixels"),
+    FIXED("dataset.return_video", "true", "both modalities are needed"),
+    FIXED("dataset.return_audio", "true", "both modalities are needed"),
+    IGNORED("dataset.audio_clip_duration", "clip_duration holds for both modalities"),
+    INT("dataset.audio_fps", data.audio_rate, 1000, 384000, "16000", "sound samples a second"),
+    INT("dataset.hop_length", data.hop_length, 1, 65536, "143", "samples from one spectrogram column to the next"),
+    IGNORED("dataset.audio_fps_out", "follows from audio_fps and hop_length"),
+    INT("dataset.n_mels", data.n_mels, 1, 1024, "80", "bands of the log-mel spectrogram"),
+    INT("dataset.n_fft", data.n_fft, 16, 65536, "1024", "samples of a Fourier transform"),
+    FIXED("dataset.vid_transform", "global_local", "global and local views are what pre-training uses"),
+    FIXED("dataset.aud_transform", "global_local", "global and local views are what pre-training uses"),
+    TEXT("dataset.train.split", data.split, "train", "manifest lines to use; empty: all"),
+    IGNORED("dataset.train.mode", "pre-training draws one clip per file and epoch"),
+    IGNORED("dataset.train.clips_per_video", "pre-training draws one clip per file and epoch"),
+    IGNORED("dataset.train.aug_mode", "pre-training always augments"),
+    BOOL("dataset.train.use_shuffle", data.shuffle, "true", "a new order every epoch"),
+    BOOL("dataset.train.drop_last", data.drop_last, "true", "leave out a last batch that is not full"),
+    INT("dataset.train.vid_aug_kwargs.temporal_ratio", data.video_temporal_ratio, 1, 1024, "4",
+        "frames of a global view / of a local one"),
+    REAL("dataset.train.vid_aug_kwargs.spatial_ratio", data.video_spatial_ratio, 1, 64, "1.16",
+         "side of a global view / of a local one"),
+    INT("dataset.train.vid_aug_kwargs.num_local_views", data.video_local_views, 0, 15, "1", "local video views"),
+    VIDEO_VIEW("dataset.train.vid_aug_kwargs.global", XKD_GLOBAL_VIEW, "[0.4, 0.4, 0.4, 0.2]", "[0.2, 1.0]", "0.5", "0",
+               "0", "global"),
+    VIDEO_VIEW("dataset.train.vid_aug_kwargs.local", XKD_LOCAL_VIEW, "[0.4, 0.4, 0.4, 0.2]", "[0.08, 0.4]", "0.5",
+               "0.2", "0.5", "local"),
+    INT("dataset.train.aud_aug_kwargs.temporal_ratio", data.audio_temporal_ratio, 1, 1024, "4",
+        "sound of a global view / of a local one"),
+    INT("dataset.train.aud_aug_kwargs.num_local_views", data.audio_local_views, 0, 15, "1", "local audio views"),
+    AUDIO_VIEW("dataset.train.aud_aug_kwargs.global", XKD_GLOBAL_VIEW, "0.1", "false", "global"),
+    AUDIO_VIEW("dataset.train.aud_aug_kwargs.local", XKD_LOCAL_VIEW, "0.2", "true", "local"),
+
+    INT("hyperparams.num_epochs", train.epochs, 1, 1e6, "800", "passes over the data"),
+    FIXED("hyperparams.optimizer.name", "adamw", "AdamW is the only optimiser"),
+    REAL_BELOW("hyperparams.optimizer.betas", train.betas, 2, 0, 1, "[0.9, 0.95]", "decay of AdamW's two moments"),
+    REAL("hyperparams.optimizer.eps", train.eps, 1e-20, 1, "1e-8", "added to the root of the second moment"),
+    SCHEDULE("hyperparams.lr", train.lr, "warmup_lr", "base_lr", "final_lr", "30", "0", "0.0001", "0", 1e3,
+             "learning rate"),
+    REAL_OR("off", "hyperparams.lr.scale_to_batch", train.lr_scale_to_batch, 0, 1e9, "off",
+            "n: learning rates are those for a batch of n, and used times batch / n"),
+    SCHEDULE("hyperparams.weight_decay", train.weight_decay, "warmup", "base", "final", "0", "0", "0.3", "0.3", 1e3,
+             "weight decay"),
+    SCHEDULE("hyperparams.vid_ema", train.ema[XKD_VIDEO], "warmup", "base", "final", "0", "0", "0.997", "1", 1,
+             "EMA momentum of the video teacher"),
+    SCHEDULE("hyperparams.aud_ema", train.ema[XKD_AUDIO], "warmup", "base", "final", "0", "0", "0.997", "1", 1,
+             "EMA momentum of the audio teacher"),
+
+    CHOICE("model.name", model.variant, "XKD|XKD_MAS|XKD_MATS", "XKD",
+           "modality-specific encoders, modality-agnostic students, or agnostic students and teachers"),
+    INTS("model.kwargs.frame_size", model.channels, 3, 1, 4096, "[3, 112, 112]",
+         "channels, height and width of frames"),
+    INT("model.kwargs.num_frames", model.num_frames, 1, 4096, "32", "frames of a global view"),
+    INTS("model.kwargs.vid_patch_spatial", model.vid_patch_h, 2, 1, 4096, "[16, 16]", "height and width of a patch"),
+    INT("model.kwargs.vid_patch_temporal", model.vid_patch_t, 1, 4096, "4", "frames of a patch"),
+    INTS("model.kwargs.spec_size", model.spec_freq, 2, 1, 65536, "[80, 448]",
+         "bands and columns of a global spectrogram"),
+    INTS("model.kwargs.spec_patch_spatial", model.spec_patch_f, 2, 1, 4096, "[4, 16]", "bands and columns of a patch"),
+    BOOL("model.kwargs.apply_cls_token", model.cls_token, "true", "put a class token in front of the patches"),
+    PRESET(XKD_OPTION_ENCODER, "model.kwargs.teacher_cfg", model.teacher, "base_encoder",
+           "tiny, tiny_h6, small, small_h12, base or large, or a map; must equal student_cfg"),
+    VIT("model.kwargs.teacher_cfg", model.teacher, "teachers"),
+    PRESET(XKD_OPTION_ENCODER, "model.kwargs.student_cfg", model.student, "base_encoder",
+           "tiny, tiny_h6, small, small_h12, base or large, or a map"),
+    VIT("model.kwargs.student_cfg", model.student, "students"),
+    PRESET(XKD_OPTION_DECODER, "model.kwargs.decoder_cfg", model.decoder, "base_decoder",
+           "tiny, tiny_d1, small, small_d1, base, base_d1 or large, or a map"),
+    VIT("model.kwargs.decoder_cfg", model.decoder, "decoders"),
+    PRESET(XKD_OPTION_HEAD, "model.kwargs.projector_cfg", model.head, "2048-gelu-3-256-8192-norm3",
+           "HIDDEN-gelu-3-BOTTLENECK-OUTPUTS-norm3, or a map"),
+    INT("model.kwargs.projector_cfg.hidden_dim", model.head.hidden, 1, 1 << 20, NULL, "hidden width of the head"),
+    INT("model.kwargs.projector_cfg.bottleneck_dim", model.head.bottleneck, 1, 1 << 20, NULL,
+        "width before the last layer"),
+    INT("model.kwargs.projector_cfg.out_dim", model.head.outputs, 2, 1 << 24, NULL, "outputs of the head, K"),
+    REALS("model.kwargs.center_momentum", model.center_momentum, 2, 0, 1, "[0.9, 0.9]",
+          "momentum of the centres: video teacher to audio student, audio teacher to video student"),
+    BOOL("model.kwargs.norm_pix_loss", model.norm_pix_loss, "true", "normalise each target patch"),
+    FIXED("model.kwargs.masking_fn", "random_masking", "random masking is the only form"),
+    CHOICE("model.kwargs.align_loss", model.align_loss, "mmd|coral", "mmd", "domain alignment loss"),
+    TEMPERATURE("model.video_temp_kwargs", XKD_VIDEO, "0.1", "0.1", "video"),
+    TEMPERATURE("model.audio_temp_kwargs", XKD_AUDIO, "0.07", "0.07", "audio"),
+    INT("model.fwd_kwargs.global_views_number", step.global_views, 1, 8, "1", "global views a sample"),
+    REAL_BELOW("model.fwd_kwargs.vid_mask_ratio", step.mask_ratio[XKD_VIDEO], 1, 0, 1, "0.85", "masked video patches"),
+    REAL_BELOW("model.fwd_kwargs.aud_mask_ratio", step.mask_ratio[XKD_AUDIO], 1, 0, 1, "0.8", "masked audio patches"),
+    CHOICE("model.fwd_kwargs.cm_attn_mode", step.attn_mode, "mean|softmax", "mean",
+           "how cross-modal attention is normalised in the teachers' refinement"),
+    IGNORED("model.fwd_kwargs.align_mode", "students are aligned with students, teachers with teachers"),
+    BOOL("model.fwd_kwargs.refine", step.refine, "true", "refine the teachers' features by cross-modal attention"),
+    CHOICE("model.fwd_kwargs.teacher_view", step.teacher_view, "global|local", "global",
+           "what teachers see: the global view (paper) or the first local one (released code)"),
+    REAL("model.fwd_kwargs.align_coeff", step.align_coeff, 0, 1e6, "1", "weight of domain alignment"),
+    REAL("model.fwd_kwargs.cmkd_coeff", step.cmkd_coeff, 0, 1e6, "1", "weight of cross-modal distillation"),
+    REAL("model.fwd_kwargs.recon_coeff", step.recon_coeff, 0, 1e6, "5", "weight of masked reconstruction"),
+    REAL_OR("off", "model.fwd_kwargs.clip_grad", step.clip_grad, 0, 1e6, "0.3",
+            "largest gradient norm of each student tensor"),
+    INT("model.fwd_kwargs.freeze_last_layer", step.freeze_last_layer, 0, 1e6, "0",
+        "epochs in which the heads' last layer is not trained"),
+    INT_OR("off", "model.fwd_kwargs.mmd_group", step.mmd_group, 0, 1e6, "off",
+           "samples per MMD group: one process then equals many ranks of n samples; off: the whole micro-batch"),
+    CHOICE("model.fwd_kwargs.modality", step.modality, "both|video|audio", "both",
+           "video or audio: that autoencoder alone, an ablation"),
+
+    TEXT("data.path", data.path, "", "folder or manifest, as --data"),
+    INT_OR("auto", "data.workers", data.workers, 1, 256, "auto", "decoding processes; auto: one per processor"),
+    {.key = "data.cache",
+     .kind = XKD_OPTION_CACHE,
+     .count = 1,
+     .offset = AT(data.cache),
+     .initial = "none",
+     .help = "keep decoded clips: none, ram, or a folder"},
+    CHOICE("data.audio_policy", data.audio_policy, "require|silence|drop", "require",
+           "files without sound: refuse, take as silence, or leave out"),
+    REAL("data.max_bad_fraction", data.max_bad_fraction, 0, 1, "0.01",
+         "unreadable files that stop the run (at least 10)"),
+    REAL("data.decode_seconds", data.decode_seconds, 0.1, 3600, "20", "time limit of one clip"),
+    BOOL("data.follow_links", data.follow_links, "false", "follow links that lead out of the data folder"),
+    SWITCH("data.colour", data.stream_colour, "default|stream", "default",
+           "colour matrix: swscale's default or what the file says"),
+    SWITCH("data.blur", data.release_blur, "drawn|release", "drawn",
+           "blur: one sigma drawn from [0.1, 2], or the release's 0.1 and 2 along the two axes"),
+    REAL("data.mel_mean", data.mel_mean, -1e3, 1e3, "-5.3688107", "subtracted from spectrograms"),
+    REAL("data.mel_std", data.mel_std, 1e-6, 1e6, "4.410007", "spectrograms are divided by it"),
+
+    INT("train.seed", train.seed, 0, 9007199254740992.0, "0", "all random numbers follow from it"),
+    INT("train.accumulate", train.accumulate, 1, 65536, "1",
+        "micro-batches a step; MMD and the centres then see one micro-batch at a time"),
+
+    TEXT("run.out", run.out, "", "run folder, as --out"),
+    INT_OR("off", "run.save_steps", run.save_steps, 0, 1e9, "off", "steps between checkpoints"),
+    REAL_OR("off", "run.save_minutes", run.save_minutes, 0, 1e6, "15", "minutes between checkpoints"),
+    INT("run.keep_last", run.keep_last, 1, 1000, "2", "checkpoints to keep"),
+    INT_OR("off", "run.picture_steps", run.picture_steps, 0, 1e9, "1000", "steps between reconstruction pictures"),
+    INT_OR("off", "run.max_steps", run.max_steps, 0, 1e12, "off", "stop after this many steps"),
+    INT("run.max_bad_steps", run.max_bad_steps, 0, 1e9, "10", "non-finite steps that are skipped before the run stops"),
+    BOOL("run.overfit", run.overfit, "false", "train on the first batch only, to see the loss fall"),
+    TEXT("run.backend", backend, "cpu", "cpu, or ref: plain and slow, for checking"),
+    INT_OR("auto", "run.threads", threads, 1, 1024, "auto", "threads of a step; results do not depend on it"),
+
+    ALIAS("lr.scale_to_batch", "hyperparams.lr.scale_to_batch"),
+    ALIAS("run.print_steps", "progress.print_freq"),
+};
+
+enum { OPTIONS = sizeof options / sizeof *options };
+
+int xkd_option_count(void)
+{
+    return OPTIONS;
+}
+
+const xkd_option *xkd_option_at(int i)
+{
+    return &options[i];
+}
+
+const xkd_option *xkd_option_find(const char *key)
+{
+    for (int i = 0; i < OPTIONS; i++)
+        if (strcmp(options[i].key, key) == 0)
+            return options[i].kind == XKD_OPTION_ALIAS ? xkd_option_find(options[i].initial) : &options[i];
+    return NULL;
+}
+
+static const char *last_part(const char *key)
+{
+    const char *dot = strrchr(key, '.');
+    return dot ? dot + 1 : key;
+}
+
+const char *xkd_option_suggest(const char *key)
+{
+    const char *best = NULL;
+    size_t length = strlen(key);
+    int distance = length < 12 ? 4 : (int)(length / 3);
+    for (int i = 0; i < OPTIONS; i++) {
+        int whole = xkd_edit_distance(key, options[i].key, distance);
+        /* The right name in the wrong place, a common mistake in a deep tree; 2: whole paths are better matches. */
+        int tail = 2 + xkd_edit_distance(last_part(key), last_part(options[i].key), 2);
+        int d = tail < whole && tail < 4 ? tail : whole;
+        if (d < distance) {
+            distance = d;
+            best = options[i].key;
+        }
+    }
+    return best;
+}
+
+static void range_text(const xkd_option *option, char *out, size_t size)
+{
+    const char *type = option->kind == XKD_OPTION_INT ? "integer" : "real";
+    char list[32] = "", word[32] = "";
+    if (option->count > 1) snprintf(list, sizeof list, "%d x ", option->count);
+    if (option->zero_word) snprintf(word, sizeof word, " or %s", option->zero_word);
+    if (option->high >= 1e5)
+        snprintf(out, size, "%s%s >= %g%s", list, type, option->low, word);
+    else
+        snprintf(out, size, "%s%s %g..%s%g%s", list, type, option->low, option->below_high ? "<" : "", option->high,
+                 word);
+}
+
+void xkd_option_type_text(const xkd_option *option, char *out, size_t size)
+{
+    switch (option->kind) {
+    case XKD_OPTION_INT:
+    case XKD_OPTION_REAL: range_text(option, out, size); break;
+    case XKD_OPTION_BOOL: snprintf(out, size, "%s", option->choices ? option->choices : "true|false"); break;
+    case XKD_OPTION_CHOICE:
+    case XKD_OPTION_FIXED: snprintf(out, size, "%s", option->choices); break;
+    case XKD_OPTION_TEXT: snprintf(out, size, "text"); break;
+    case XKD_OPTION_CACHE: snprintf(out, size, "none|ram|DIR"); break;
+    case XKD_OPTION_ENCODER:
+    case XKD_OPTION_DECODER:
+    case XKD_OPTION_HEAD: snprintf(out, size, "preset or map"); break;
+    case XKD_OPTION_ALIAS:
+    case XKD_OPTION_IGNORED: *out = 0; break;
+    }
+}

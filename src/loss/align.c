@@ -1,0 +1,57 @@
+#include "loss/align.h"
+
+static int64_t rows_a_group(const xkd_align *a)
+{
+    return (a->sides.views_x + a->sides.views_y) * a->group;
+}
+
+void xkd_align_plan(xkd_arena *arena, xkd_align *a, int64_t element)
+{
+    int64_t n = rows_a_group(a), groups = a->sides.B / a->group;
+    a->weights = xkd_arena_take(arena, groups * n * n * (int64_t)sizeof(double));
+    a->centred = a->kind == XKD_ALIGN_CORAL ? xkd_arena_take(arena, groups * n * a->sides.K * element) : NULL;
+}
+
+/* The sides, and the saved memory, of group q. */
+static xkd_align_sides group_of(const xkd_backend *be, const xkd_align *a, int64_t q, double **weights, void **centred)
+{
+    int64_t n = rows_a_group(a);
+    xkd_align_sides sides = a->sides;
+    sides.first = q * a->group;
+    sides.samples = a->group;
+    *weights = a->weights + q * n * n;
+    *centred = a->centred ? xkd_at(be, a->centred, q * n * sides.K) : NULL;
+    return sides;
+}
+
+void xkd_align_forward(xkd_backend *be, double *loss, xkd_align *a, const void *x, const void *y)
+{
+    int64_t groups = a->sides.B / a->group;
+    a->sides.x = x;
+    a->sides.y = y;
+    *loss = 0;
+    for (int64_t q = 0; q < groups; q++) {
+        double *weights, one = 0;
+        void *centred;
+        xkd_align_sides sides = group_of(be, a, q, &weights, &centred);
+        if (a->kind == XKD_ALIGN_MMD)
+            be->ops->mmd_forward(be, &one, weights, &sides);
+        else
+            be->ops->coral_forward(be, &one, weights, centred, &sides);
+        *loss += one / (double)groups;
+    }
+}
+
+void xkd_align_backward(xkd_backend *be, void *dx, void *dy, xkd_align *a, double scale)
+{
+    int64_t groups = a->sides.B / a->group;
+    for (int64_t q = 0; q < groups; q++) {
+        double *weights;
+        void *centred;
+        xkd_align_sides sides = group_of(be, a, q, &weights, &centred);
+        if (a->kind == XKD_ALIGN_MMD)
+            be->ops->mmd_backward(be, dx, dy, weights, &sides, scale / (double)groups);
+        else
+            be->ops->coral_backward(be, dx, dy, weights, centred, &sides, scale / (double)groups);
+    }
+}

@@ -1,0 +1,99 @@
+#include "model/autoencoder.h"
+
+#include "loss/recon.h"
+
+xkd_status xkd_decoder_declare(const xkd_declare *at, xkd_decoder *out, const xkd_model_config *config,
+                               const xkd_backbone *encoder)
+{
+    xkd_status status = XKD_OK;
+    xkd_vit_size size = config->decoder;
+    int64_t D = encoder->blocks.width, N = xkd_grid_tokens(encoder->grid), c = xkd_cls_rows(encoder);
+    *out = (xkd_decoder){.N = N, .P = encoder->embed.in, .cls = c, .norm_pix = config->norm_pix_loss};
+    XKD_TRY(xkd_declare_param(at, &out->mask_token, "mask_token", (xkd_shape){3, {1, 1, size.width}}, XKD_INIT_NORMAL,
+                              0.02));
+    XKD_TRY(xkd_declare_param(at, &out->pos, "dec_pos_embed", (xkd_shape){3, {1, N + c, size.width}},
+                              XKD_INIT_TRUNC_NORMAL, 0.02));
+    if (D != size.width) XKD_TRY(xkd_declare_linear(at, &out->mid, "mid_proj", D, size.width, true, XKD_INIT_XAVIER, 0));
+    XKD_TRY(xkd_transformer_declare(at, &out->blocks, "decoder", size));
+    if (size.width != out->P)
+        XKD_TRY(xkd_declare_linear(at, &out->out, "out_proj", size.width, out->P, true, XKD_INIT_XAVIER, 0));
+fail:
+    return status;
+}
+
+void xkd_decoder_free(xkd_decoder *d)
+{
+    xkd_transformer_free(&d->blocks);
+}
+
+xkd_status xkd_decoder_plan(xkd_context *cx, xkd_arena *arena, const xkd_decoder *d, int64_t B, int64_t kept,
+                            int64_t element, xkd_decoder_run *run)
+{
+    xkd_status status = XKD_OK;
+    int64_t c = d->cls ? 1 : 0, width = d->blocks.width, masked = d->N - kept;
+    run->B = B;
+    run->kept = kept;
+    run->masked = masked;
+    run->item = (xkd_segment){B, d->N + c};
+    xkd_segments segs = {1, &run->item, B * (d->N + c)};
+    if (d->mid.w) run->z = xkd_arena_take(arena, B * (kept + c) * width * element);
+    XKD_TRY(xkd_transformer_plan(cx, arena, &d->blocks, &segs, element, true, &run->blocks));
+    run->gathered = xkd_arena_take(arena, B * masked * width * element);
+    run->pred = d->out.w ? xkd_arena_take(arena, B * masked * d->P * element) : run->gathered;
+    run->target = xkd_arena_take(arena, B * masked * d->P * element);
+    run->dx = xkd_arena_take(arena, segs.rows * width * element);
+fail:
+    return status;
+}
+
+void xkd_decoder_run_free(xkd_decoder_run *run)
+{
+    xkd_transformer_saved_free(&run->blocks);
+    *run = (xkd_decoder_run){0};
+}
+
+void xkd_decoder_forward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run *run, const void *latent,
+                         const float *const *clips, const xkd_patch_geometry *geometry, const xkd_masking *mask,
+                         const xkd_block_scratch *scratch, double *loss)
+{
+    const xkd_ops *ops = be->ops;
+    int64_t c = d->cls ? 1 : 0, width = d->blocks.width, rows = run->B * run->masked;
+    const void *z = latent;
+    if (d->mid.w) {
+        ops->linear_forward(be, run->z, latent, d->mid.w->value, d->mid.b->value, run->B * (run->kept + c), width,
+                            d->mid.in);
+        z = run->z;
+    }
+    ops->unmask_forward(be, run->blocks.blocks[0].x, z, d->mask_token->value, d->pos->value, mask->rank, run->B, d->N,
+                        run->kept, width, d->cls);
+    xkd_transformer_forward(be, &d->blocks, &run->blocks, scratch);
+    ops->gather_rows(be, run->gathered, run->blocks.out, mask->rows, rows, width);
+    if (d->out.w)
+        ops->linear_forward(be, run->pred, run->gathered, d->out.w->value, d->out.b->value, rows, d->P, width);
+    for (int64_t v = 0; v * geometry->B < run->B; v++) {
+        int64_t first = v * geometry->B * run->masked;
+        ops->patchify(be, xkd_at(be, run->target, first * d->P), clips[v], mask->masked + first, run->masked,
+                      geometry);
+    }
+    xkd_recon_forward(be, loss, run->pred, run->target, rows, d->P, d->norm_pix);
+}
+
+void xkd_decoder_backward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run *run, void *dlatent,
+                          const void *latent, const xkd_masking *mask, const xkd_block_scratch *scratch, double scale)
+{
+    const xkd_ops *ops = be->ops;
+    int64_t c = d->cls ? 1 : 0, width = d->blocks.width, rows = run->B * run->masked;
+    xkd_recon_backward(be, run->pred, run->pred, run->target, rows, d->P, scale);
+    if (d->out.w) {
+        xkd_linear_weights(be, &d->out, run->pred, run->gathered, rows);
+        ops->linear_backward_data(be, run->gathered, run->pred, d->out.w->value, rows, d->P, width);
+    }
+    ops->scatter_rows(be, run->dx, run->gathered, mask->rows, rows, run->blocks.segs.rows, width);
+    xkd_transformer_backward(be, &d->blocks, &run->blocks, run->dx, scratch);
+    void *dz = d->mid.w ? scratch->n : dlatent;
+    ops->unmask_backward(be, dz, d->mask_token->grad, d->pos->grad, run->dx, mask->rank, run->B, d->N, run->kept,
+                         width, d->cls);
+    if (!d->mid.w) return;
+    xkd_linear_weights(be, &d->mid, dz, latent, run->B * (run->kept + c));
+    ops->linear_backward_data(be, dlatent, dz, d->mid.w->value, run->B * (run->kept + c), width, d->mid.in);
+}

@@ -1,0 +1,118 @@
+#include "model/networks.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char *xkd_modality_prefix(xkd_modality modality)
+{
+    return modality == XKD_VIDEO ? "vid" : "aud";
+}
+
+static xkd_status declare_network(xkd_context *cx, xkd_networks *n, xkd_modality m, bool teacher,
+                                  const xkd_backbone *shared)
+{
+    xkd_status status = XKD_OK;
+    char prefix[XKD_PARAM_NAME];
+    const char *role = teacher ? "teacher" : "student";
+    xkd_backbone *backbone = teacher ? &n->teacher[m] : &n->student[m];
+    xkd_declare at = {cx, &n->params, prefix, teacher ? XKD_ROLE_TEACHER : XKD_ROLE_TRAINED, !teacher};
+    snprintf(prefix, sizeof prefix, "%s_%s.backbone.", xkd_modality_prefix(m), role);
+    XKD_TRY(xkd_backbone_declare(&at, backbone, &n->config, m, teacher ? n->config.teacher : n->config.student,
+                                 shared));
+    snprintf(prefix, sizeof prefix, "%s_%s.head.", xkd_modality_prefix(m), role);
+    XKD_TRY(xkd_head_declare(&at, teacher ? &n->teacher_head[m] : &n->student_head[m], backbone->blocks.width,
+                             n->config.head));
+fail:
+    return status;
+}
+
+static xkd_status declare_decoder(xkd_context *cx, xkd_networks *n, xkd_modality m)
+{
+    char prefix[XKD_PARAM_NAME];
+    snprintf(prefix, sizeof prefix, "%s_ae.", xkd_modality_prefix(m));
+    xkd_declare at = {cx, &n->params, prefix, XKD_ROLE_TRAINED, false};
+    return xkd_decoder_declare(&at, &n->decoder[m], &n->config, &n->student[m]);
+}
+
+/* The autoencoder's encoder is the student's backbone: "<m>_ae.encoder.X" names "<m>_student.backbone.X" again. */
+static xkd_status alias_encoder(xkd_context *cx, xkd_networks *n, xkd_modality m)
+{
+    xkd_status status = XKD_OK;
+    char from[XKD_PARAM_NAME], name[XKD_PARAM_NAME];
+    int length = snprintf(from, sizeof from, "%s_student.backbone.", xkd_modality_prefix(m));
+    int64_t aliases = n->params.alias_count;
+    for (int64_t i = 0; i < n->params.count + aliases; i++) {
+        int row_itself = i < n->params.count;
+        const xkd_param_alias *alias = row_itself ? NULL : &n->params.aliases[i - n->params.count];
+        const char *known = row_itself ? n->params.rows[i]->name : alias->name;
+        if (strncmp(known, from, (size_t)length) != 0) continue;
+        snprintf(name, sizeof name, "%s_ae.encoder.%.70s", xkd_modality_prefix(m), known + length);
+        XKD_TRY(xkd_params_add_alias(cx, &n->params, row_itself ? n->params.rows[i] : alias->row, name, false));
+    }
+fail:
+    return status;
+}
+
+/* Pairs one teacher tensor, under its public name, with the student tensor of the same name. */
+static xkd_status pair_name(xkd_context *cx, xkd_networks *n, xkd_param *teacher, const char *name, xkd_modality m)
+{
+    char student[XKD_PARAM_NAME];
+    snprintf(student, sizeof student, "%.3s_student%.80s", name, name + strlen("vid_teacher"));
+    xkd_param *row = xkd_params_find(&n->params, student);
+    if (!row)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "teacher_cfg and student_cfg differ: %s has no counterpart %s", name,
+                        student);
+    return xkd_params_add_pair(cx, &n->params, teacher, row, m);
+}
+
+static xkd_status pair_modality(xkd_context *cx, xkd_networks *n, xkd_modality m)
+{
+    xkd_status status = XKD_OK;
+    char prefix[XKD_PARAM_NAME];
+    int length = snprintf(prefix, sizeof prefix, "%s_teacher.", xkd_modality_prefix(m));
+    for (int64_t i = 0; i < n->params.count; i++)
+        if (strncmp(n->params.rows[i]->name, prefix, (size_t)length) == 0)
+            XKD_TRY(pair_name(cx, n, n->params.rows[i], n->params.rows[i]->name, m));
+    for (int64_t i = 0; i < n->params.alias_count; i++) {
+        const xkd_param_alias *alias = &n->params.aliases[i];
+        if (alias->shared && strncmp(alias->name, prefix, (size_t)length) == 0)
+            XKD_TRY(pair_name(cx, n, alias->row, alias->name, m));
+    }
+fail:
+    return status;
+}
+
+xkd_status xkd_networks_declare(xkd_context *cx, xkd_networks *out, const xkd_model_config *config)
+{
+    xkd_status status = XKD_OK;
+    static const char *centres[] = {"vt2as_ce_loss.center", "at2vs_ce_loss.center"};
+    *out = (xkd_networks){.config = *config};
+    bool share_students = config->variant != XKD_VARIANT_XKD, share_teachers = config->variant == XKD_VARIANT_MATS;
+    XKD_TRY(declare_network(cx, out, XKD_VIDEO, false, NULL));
+    XKD_TRY(declare_network(cx, out, XKD_AUDIO, false, share_students ? &out->student[XKD_VIDEO] : NULL));
+    XKD_TRY(declare_network(cx, out, XKD_VIDEO, true, NULL));
+    XKD_TRY(declare_network(cx, out, XKD_AUDIO, true, share_teachers ? &out->teacher[XKD_VIDEO] : NULL));
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        XKD_TRY(declare_decoder(cx, out, m));
+        XKD_TRY(alias_encoder(cx, out, m));
+    }
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        xkd_declare at = {cx, &out->params, "", XKD_ROLE_BUFFER, false};
+        XKD_TRY(xkd_declare_param(&at, &out->centre[m], centres[m], (xkd_shape){2, {1, config->head.outputs}},
+                                  XKD_INIT_ZERO, 0));
+        XKD_TRY(pair_modality(cx, out, m));
+    }
+fail:
+    if (status != XKD_OK) xkd_networks_free(out);
+    return status;
+}
+
+void xkd_networks_free(xkd_networks *n)
+{
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        xkd_backbone_free(&n->student[m]);
+        xkd_backbone_free(&n->teacher[m]);
+        xkd_decoder_free(&n->decoder[m]);
+    }
+    xkd_params_free(&n->params);
+}

@@ -1,0 +1,353 @@
+#include "model/pass.h"
+
+#include "base/alloc.h"
+#include "loss/distill.h"
+
+const char *const xkd_loss_names[XKD_LOSS_COUNT] = {
+    "vid_recon_loss", "aud_recon_loss", "as2vs_align_loss", "vt2at_align_loss", "vt2as_kd_loss",
+    "at2vs_kd_loss",  "recon_loss",     "cmkd_loss",        "alignment_loss",   "loss",
+};
+
+static int64_t cls_rows(const xkd_pass *p, xkd_modality m)
+{
+    return xkd_cls_rows(&p->networks->student[m]);
+}
+
+static int64_t student_rows(const xkd_pass *p, xkd_modality m)
+{
+    return p->views[m] * p->B;
+}
+
+static xkd_pass_wants what_is_wanted(const xkd_step_config *c, bool report_all)
+{
+    bool both = c->modality == XKD_TRAIN_BOTH;
+    xkd_pass_wants w = {.modality = {c->modality != XKD_TRAIN_AUDIO, c->modality != XKD_TRAIN_VIDEO}};
+    w.recon = !both || report_all || c->recon_coeff != 0;
+    w.kd = both && (report_all || c->cmkd_coeff != 0);
+    w.align = both && (report_all || c->align_coeff != 0);
+    w.heads = w.teachers = w.kd || w.align;
+    return w;
+}
+
+/* Index of the view that the teachers see; method.md section 2. */
+static int64_t teacher_view(const xkd_pass *p)
+{
+    return p->config.teacher_view == XKD_TEACHER_GLOBAL ? 0 : p->config.global_views;
+}
+
+static xkd_status check_shape(xkd_context *cx, const xkd_pass *p, const xkd_batch_shape *s)
+{
+    int64_t g = p->config.global_views, group = p->config.mmd_group;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        if (g < 1 || s->views[m] < g)
+            return xkd_fail(cx, XKD_ERR_CONFIG, "global_views_number=%lld, but the batch has %lld %s views",
+                            (long long)g, (long long)s->views[m], xkd_modality_prefix(m));
+        if (p->wants.teachers && teacher_view(p) >= s->views[m])
+            return xkd_fail(cx, XKD_ERR_CONFIG, "teacher_view=local, but there is no local %s view: set "
+                            "num_local_views to 1 or more, or teacher_view=global", xkd_modality_prefix(m));
+    }
+    if (group < 0 || (group > 0 && s->B % group))
+        return xkd_fail(cx, XKD_ERR_CONFIG, "mmd_group=%lld does not divide the (micro-)batch of %lld samples",
+                        (long long)group, (long long)s->B);
+    if (p->networks->config.align_loss == XKD_ALIGN_CORAL && p->wants.align && (group ? group : s->B) < 2)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "align_loss=coral needs at least 2 samples a group for a covariance");
+    return XKD_OK;
+}
+
+/* Lays out the students' views; the global ones are masked. */
+static xkd_status student_new(xkd_context *cx, xkd_pass *p, xkd_modality m, const xkd_batch_shape *s)
+{
+    xkd_status status = XKD_OK;
+    xkd_student_run *run = &p->student[m];
+    const xkd_backbone *b = &p->networks->student[m];
+    int64_t g = p->config.global_views, N = xkd_grid_tokens(b->grid);
+    int64_t kept = xkd_masking_kept(N, p->config.mask_ratio[m]);
+    xkd_view_shape *shapes = NULL;
+    if (kept < 1 || (kept >= N && p->wants.recon))
+        XKD_FAIL(XKD_ERR_CONFIG, "%s_mask_ratio=%g keeps %lld of %lld tokens: at least one must be kept and one masked",
+                 xkd_modality_prefix(m), p->config.mask_ratio[m], (long long)kept, (long long)N);
+    p->views[m] = p->wants.heads ? s->views[m] : g;
+    XKD_TRY(xkd_alloc(cx, &shapes, p->views[m], sizeof *shapes));
+    XKD_TRY(xkd_alloc(cx, &run->keep, p->views[m], sizeof *run->keep));
+    for (int64_t v = 0; v < p->views[m]; v++) {
+        shapes[v] = s->shape[m][v];
+        shapes[v].B = s->B;
+        shapes[v].kept = v < g ? kept : 0;
+    }
+    XKD_TRY(xkd_masking_new(cx, &run->mask, g * s->B, N, kept));
+    for (int64_t v = 0; v < g; v++) run->keep[v] = run->mask.keep + v * s->B * kept;
+    XKD_TRY(xkd_backbone_run_new(cx, b, shapes, p->views[m], &run->run));
+fail:
+    xkd_free(shapes);
+    return status;
+}
+
+static xkd_status teacher_new(xkd_context *cx, xkd_pass *p, xkd_modality m, const xkd_batch_shape *s)
+{
+    xkd_view_shape shape = s->shape[m][teacher_view(p)];
+    shape.B = s->B;
+    shape.kept = 0;
+    return xkd_backbone_run_new(cx, &p->networks->teacher[m], &shape, 1, &p->teacher[m].run);
+}
+
+/* Teachers' activations are needed only until their logits exist; students' are laid over them. */
+static xkd_status plan_teachers(xkd_context *cx, xkd_pass *p, int64_t element)
+{
+    xkd_status status = XKD_OK;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_backbone *b = &p->networks->teacher[m];
+        xkd_teacher_run *t = &p->teacher[m];
+        XKD_TRY(xkd_backbone_plan(cx, &p->arena, b, element, false, &t->run));
+        t->attn = xkd_arena_take(&p->arena, p->B * b->blocks.heads * t->run.view[0].tokens * element);
+    }
+fail:
+    return status;
+}
+
+static xkd_status plan_student(xkd_context *cx, xkd_pass *p, xkd_modality m, int64_t element)
+{
+    xkd_status status = XKD_OK;
+    xkd_student_run *s = &p->student[m];
+    const xkd_backbone *b = &p->networks->student[m];
+    XKD_TRY(xkd_backbone_plan(cx, &p->arena, b, element, true, &s->run));
+    s->dz = xkd_arena_take(&p->arena, s->run.segs.rows * b->blocks.width * element);
+    if (p->wants.recon)
+        XKD_TRY(xkd_decoder_plan(cx, &p->arena, &p->networks->decoder[m], s->mask.B, s->mask.kept, element,
+                                 &s->decoder));
+fail:
+    return status;
+}
+
+/* What heads and losses keep across the whole pass. */
+static void plan_heads(xkd_pass *p, int64_t element)
+{
+    int64_t K = p->networks->config.head.outputs;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        int64_t rows = student_rows(p, m), D = p->networks->student[m].blocks.width;
+        xkd_head_plan(&p->arena, &p->networks->teacher_head[m], p->B, element, &p->teacher[m].head);
+        xkd_head_plan(&p->arena, &p->networks->student_head[m], rows, element, &p->student[m].head);
+        p->teacher[m].lse = xkd_arena_take(&p->arena, p->B * element);
+        p->student[m].lse = xkd_arena_take(&p->arena, rows * element);
+        p->student[m].dlogits = xkd_arena_take(&p->arena, rows * K * element);
+        p->student[m].dpooled = xkd_arena_take(&p->arena, rows * D * element);
+    }
+    int64_t vid = student_rows(p, XKD_VIDEO), aud = student_rows(p, XKD_AUDIO);
+    xkd_head_scratch_plan(&p->arena, &p->networks->student_head[0], vid > aud ? vid : aud, element, &p->head_scratch);
+    int64_t group = p->config.mmd_group ? p->config.mmd_group : p->B;
+    p->align_students = (xkd_align){.kind = p->networks->config.align_loss, .group = group,
+                                    .sides = {.views_x = p->views[0], .views_y = p->views[1], .B = p->B, .K = K}};
+    p->align_teachers = p->align_students;
+    p->align_teachers.sides.views_x = p->align_teachers.sides.views_y = 1;
+    xkd_align_plan(&p->arena, &p->align_students, element);
+    xkd_align_plan(&p->arena, &p->align_teachers, element);
+}
+
+/* Largest rows x width of any transformer in the pass. */
+static void plan_scratch(xkd_pass *p, int64_t element)
+{
+    int64_t most = 0;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_networks *n = p->networks;
+        int64_t decoder = p->student[m].mask.B * (n->decoder[m].N + cls_rows(p, m)) * n->decoder[m].blocks.width;
+        int64_t student = p->student[m].run.segs.rows * n->student[m].blocks.width;
+        int64_t teacher = p->wants.teachers ? p->teacher[m].run.segs.rows * n->teacher[m].blocks.width : 0;
+        if (p->wants.recon && decoder > most) most = decoder;
+        if (student > most) most = student;
+        if (teacher > most) most = teacher;
+    }
+    xkd_block_scratch_plan(&p->arena, most, 1, element, &p->scratch);
+}
+
+static xkd_status plan(xkd_context *cx, xkd_pass *p, int64_t element)
+{
+    xkd_status status = XKD_OK;
+    plan_scratch(p, element);
+    if (p->wants.heads) plan_heads(p, element);
+    int64_t mark = p->arena.used;
+    if (p->wants.teachers) XKD_TRY(plan_teachers(cx, p, element));
+    xkd_arena_rewind(&p->arena, mark);
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
+        if (p->wants.modality[m]) XKD_TRY(plan_student(cx, p, m, element));
+fail:
+    return status;
+}
+
+xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *networks, const xkd_step_config *config,
+                        const xkd_batch_shape *shape, int64_t element, bool report_all)
+{
+    xkd_status status = XKD_OK;
+    *out = (xkd_pass){.networks = networks, .config = *config, .B = shape->B,
+                      .wants = what_is_wanted(config, report_all)};
+    XKD_TRY(check_shape(cx, out, shape));
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        if (out->wants.modality[m]) XKD_TRY(student_new(cx, out, m, shape));
+        if (out->wants.teachers) XKD_TRY(teacher_new(cx, out, m, shape));
+    }
+    XKD_TRY(plan(cx, out, element));
+    XKD_TRY(xkd_arena_commit(cx, &out->arena));
+    XKD_TRY(plan(cx, out, element));
+    XKD_TRY(xkd_arena_check(cx, &out->arena));
+fail:
+    if (status != XKD_OK) xkd_pass_free(out);
+    return status;
+}
+
+void xkd_pass_free(xkd_pass *p)
+{
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        xkd_backbone_run_free(&p->student[m].run);
+        xkd_backbone_run_free(&p->teacher[m].run);
+        xkd_decoder_run_free(&p->student[m].decoder);
+        xkd_masking_free(&p->student[m].mask);
+        xkd_free(p->student[m].keep);
+        p->student[m].keep = NULL;
+    }
+    xkd_arena_free(&p->arena);
+}
+
+void xkd_pass_mask(xkd_pass *p, const xkd_pass_input *in)
+{
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
+        if (p->wants.modality[m]) xkd_masking_draw(&p->student[m].mask, in->noise[m], cls_rows(p, m));
+}
+
+static void teacher_features(xkd_backend *be, xkd_pass *p, xkd_modality m, const xkd_pass_input *in)
+{
+    const xkd_backbone *b = &p->networks->teacher[m];
+    xkd_teacher_run *t = &p->teacher[m];
+    const float *clip = in->clips[m][teacher_view(p)];
+    const int32_t *all = NULL;
+    xkd_backbone_forward(be, b, &t->run, &clip, &all, &p->scratch);
+    if (!p->config.refine) return;
+    const xkd_block_saved *last = &t->run.blocks.blocks[b->blocks.depth - 1];
+    be->ops->attention_probe(be, t->attn, last->qkv, last->lse, p->B, t->run.items[0].tokens, b->blocks.heads,
+                             b->blocks.width, b->cls != NULL);
+}
+
+void xkd_pass_teachers(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in)
+{
+    if (!p->wants.teachers) return;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) teacher_features(be, p, m, in);
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_backbone *b = &p->networks->teacher[m];
+        xkd_teacher_run *t = &p->teacher[m], *other = &p->teacher[!m];
+        xkd_refine_args args = {.features = t->run.z, .self_attn = t->attn, .other_attn = other->attn, .B = p->B,
+                                .tokens = t->run.items[0].tokens, .D = b->blocks.width, .H = b->blocks.heads,
+                                .N = t->run.view[0].tokens, .M = other->run.view[0].tokens,
+                                .softmax = p->config.attn_mode == XKD_ATTN_SOFTMAX};
+        if (p->config.refine)
+            be->ops->refine_pool(be, t->head.x, &args);
+        else
+            be->ops->pool_forward(be, t->head.x, t->run.z, p->B, args.tokens, args.D, cls_rows(p, m));
+        xkd_head_forward(be, &p->networks->teacher_head[m], &t->head);
+    }
+}
+
+void xkd_pass_students(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in)
+{
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_backbone *b = &p->networks->student[m];
+        xkd_student_run *s = &p->student[m];
+        int64_t D = b->blocks.width;
+        if (!p->wants.modality[m]) continue;
+        xkd_backbone_forward(be, b, &s->run, in->clips[m], s->keep, &p->scratch);
+        if (p->wants.recon)
+            xkd_decoder_forward(be, &p->networks->decoder[m], &s->decoder, s->run.z, in->clips[m],
+                                &s->run.view[0].geometry, &s->mask, &p->scratch,
+                                &p->loss[m == XKD_VIDEO ? XKD_LOSS_VID_RECON : XKD_LOSS_AUD_RECON]);
+        if (!p->wants.heads) continue;
+        for (int64_t v = 0; v < p->views[m]; v++)
+            be->ops->pool_forward(be, xkd_at(be, s->head.x, v * p->B * D),
+                                  xkd_at(be, s->run.z, s->run.view[v].first * D), p->B, s->run.items[v].tokens, D,
+                                  cls_rows(p, m));
+        xkd_head_forward(be, &p->networks->student_head[m], &s->head);
+    }
+}
+
+/* The distillation term that the teacher of modality m gives to the other modality's student. */
+static xkd_kd_args kd_args(const xkd_pass *p, xkd_modality m, const xkd_temperatures *t)
+{
+    const xkd_student_run *s = &p->student[!m];
+    return (xkd_kd_args){.s = s->head.logits, .t = p->teacher[m].head.logits, .centre = p->networks->centre[m]->value,
+                         .student_temp = t->student_temp[!m], .teacher_temp = t->teacher_temp[m], .R = s->head.R,
+                         .B = p->B, .K = p->networks->config.head.outputs};
+}
+
+void xkd_pass_losses(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t)
+{
+    double *loss = p->loss;
+    const xkd_step_config *c = &p->config;
+    for (xkd_modality m = 0; p->wants.kd && m < XKD_MODALITIES; m++) {
+        xkd_kd_args args = kd_args(p, m, t);
+        xkd_distill_forward(be, &loss[m == XKD_VIDEO ? XKD_LOSS_KD_VT2AS : XKD_LOSS_KD_AT2VS], &p->teacher[m].entropy,
+                            p->student[!m].lse, p->teacher[m].lse, &args);
+    }
+    if (p->wants.align) {
+        xkd_align_forward(be, &loss[XKD_LOSS_ALIGN_STUDENTS], &p->align_students, p->student[XKD_VIDEO].head.logits,
+                          p->student[XKD_AUDIO].head.logits);
+        xkd_align_forward(be, &loss[XKD_LOSS_ALIGN_TEACHERS], &p->align_teachers, p->teacher[XKD_VIDEO].head.logits,
+                          p->teacher[XKD_AUDIO].head.logits);
+    }
+    loss[XKD_LOSS_RECON] = (loss[XKD_LOSS_VID_RECON] + loss[XKD_LOSS_AUD_RECON]) / 2;
+    if (c->modality != XKD_TRAIN_BOTH) {
+        loss[XKD_LOSS_RECON] = loss[XKD_LOSS_VID_RECON] + loss[XKD_LOSS_AUD_RECON]; /* one of them is 0 */
+        loss[XKD_LOSS_TOTAL] = loss[XKD_LOSS_RECON];
+        return;
+    }
+    loss[XKD_LOSS_KD] = (loss[XKD_LOSS_KD_VT2AS] + loss[XKD_LOSS_KD_AT2VS]) / 2;
+    loss[XKD_LOSS_ALIGN] = (loss[XKD_LOSS_ALIGN_STUDENTS] + loss[XKD_LOSS_ALIGN_TEACHERS]) / 2;
+    loss[XKD_LOSS_TOTAL] = (c->align_coeff * loss[XKD_LOSS_ALIGN] + c->cmkd_coeff * loss[XKD_LOSS_KD] +
+                            c->recon_coeff * loss[XKD_LOSS_RECON]) /
+                           (c->align_coeff + c->cmkd_coeff + c->recon_coeff);
+}
+
+/* d loss / d term: every term is half of a pair, weighted by its coefficient's share. */
+static double term_scale(const xkd_step_config *c, double coefficient)
+{
+    if (c->modality != XKD_TRAIN_BOTH) return 1;
+    return coefficient / (c->align_coeff + c->cmkd_coeff + c->recon_coeff) / 2;
+}
+
+/* dlogits of both students from distillation and alignment. */
+static void losses_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t, double scale)
+{
+    const xkd_step_config *c = &p->config;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
+        be->ops->fill(be, p->student[m].dlogits, 0, student_rows(p, m) * p->networks->config.head.outputs);
+    for (xkd_modality m = 0; p->wants.kd && m < XKD_MODALITIES; m++) {
+        xkd_kd_args args = kd_args(p, m, t);
+        xkd_distill_backward(be, p->student[!m].dlogits, &args, p->student[!m].lse, p->teacher[m].lse,
+                             scale * term_scale(c, c->cmkd_coeff));
+    }
+    if (p->wants.align)
+        xkd_align_backward(be, p->student[XKD_VIDEO].dlogits, p->student[XKD_AUDIO].dlogits, &p->align_students,
+                           scale * term_scale(c, c->align_coeff));
+}
+
+static void student_backward(xkd_backend *be, xkd_pass *p, xkd_modality m, double scale, bool train_last)
+{
+    xkd_student_run *s = &p->student[m];
+    const xkd_backbone *b = &p->networks->student[m];
+    int64_t D = b->blocks.width, masked_rows = s->mask.B * (s->mask.kept + cls_rows(p, m));
+    if (p->wants.recon)
+        xkd_decoder_backward(be, &p->networks->decoder[m], &s->decoder, s->dz, s->run.z, &s->mask, &p->scratch,
+                             scale * term_scale(&p->config, p->config.recon_coeff));
+    int64_t filled = p->wants.recon ? masked_rows : 0;
+    be->ops->fill(be, xkd_at(be, s->dz, filled * D), 0, (s->run.segs.rows - filled) * D);
+    if (p->wants.heads) {
+        xkd_head_backward(be, &p->networks->student_head[m], &s->head, s->dpooled, s->dlogits, train_last,
+                          &p->head_scratch);
+        for (int64_t v = 0; v < p->views[m]; v++)
+            be->ops->pool_backward(be, xkd_at(be, s->dz, s->run.view[v].first * D),
+                                   xkd_at(be, s->dpooled, v * p->B * D), p->B, s->run.items[v].tokens, D,
+                                   cls_rows(p, m));
+    }
+    xkd_backbone_backward(be, b, &s->run, s->dz, s->keep, &p->scratch);
+}
+
+void xkd_pass_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t, double scale, bool train_last)
+{
+    if (p->wants.heads) losses_backward(be, p, t, scale);
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
+        if (p->wants.modality[m]) student_backward(be, p, m, scale, train_last);
+}

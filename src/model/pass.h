@@ -1,0 +1,95 @@
+/* Forward and backward of all networks over one micro-batch, and the memory for it; method.md sections 1, 2, 5, 6.
+ * train/step.c calls the functions in this order: mask, teachers, students, losses, backward. */
+#ifndef XKD_MODEL_PASS_H
+#define XKD_MODEL_PASS_H
+
+#include "loss/align.h"
+#include "model/networks.h"
+
+/* Every loss by its public name. */
+typedef enum {
+    XKD_LOSS_VID_RECON, XKD_LOSS_AUD_RECON, XKD_LOSS_ALIGN_STUDENTS, XKD_LOSS_ALIGN_TEACHERS, XKD_LOSS_KD_VT2AS,
+    XKD_LOSS_KD_AT2VS, XKD_LOSS_RECON, XKD_LOSS_KD, XKD_LOSS_ALIGN, XKD_LOSS_TOTAL, XKD_LOSS_COUNT
+} xkd_loss;
+
+extern const char *const xkd_loss_names[XKD_LOSS_COUNT];
+
+/* Shapes of the views of a micro-batch of B samples: per modality g global views, then the local ones. */
+typedef struct {
+    int64_t B;
+    int64_t views[XKD_MODALITIES];
+    const xkd_view_shape *shape[XKD_MODALITIES]; /* [views]; B and kept are filled in by xkd_pass_new */
+} xkd_batch_shape;
+
+/* The data of a micro-batch. */
+typedef struct {
+    const float *const *clips[XKD_MODALITIES]; /* [views] of [B,C,T,H,W] */
+    const float *noise[XKD_MODALITIES];        /* [g*B,N] masking noise */
+} xkd_pass_input;
+
+typedef struct {
+    double teacher_temp[XKD_MODALITIES], student_temp[XKD_MODALITIES];
+} xkd_temperatures;
+
+typedef struct {
+    xkd_backbone_run run;
+    xkd_masking mask;
+    const int32_t **keep; /* [views] */
+    xkd_decoder_run decoder;
+    xkd_head_saved head;  /* (g+n)*B rows */
+    void *dz;             /* [R,D] */
+    void *dlogits;        /* [rows,K] */
+    void *dpooled;        /* [rows,D] */
+    void *lse;            /* [rows] of the distillation loss */
+} xkd_student_run;
+
+typedef struct {
+    xkd_backbone_run run;
+    xkd_head_saved head; /* B rows */
+    void *attn;          /* [B,H,N] class-token attention of the last block */
+    void *lse;           /* [B] */
+    double entropy;      /* mean entropy of the teacher's distribution in the last pass, nats */
+} xkd_teacher_run;
+
+/* What the coefficients ask for. */
+typedef struct {
+    bool modality[XKD_MODALITIES], recon, heads, teachers, kd, align;
+} xkd_pass_wants;
+
+typedef struct {
+    const xkd_networks *networks;
+    xkd_step_config config;
+    int64_t B;
+    int64_t views[XKD_MODALITIES]; /* views the students see */
+    xkd_pass_wants wants;
+    xkd_student_run student[XKD_MODALITIES];
+    xkd_teacher_run teacher[XKD_MODALITIES];
+    xkd_align align_students, align_teachers;
+    xkd_block_scratch scratch;
+    xkd_head_scratch head_scratch;
+    xkd_arena arena;
+    double loss[XKD_LOSS_COUNT];
+} xkd_pass;
+
+/* Plans and allocates all activations. With `report_all` terms of coefficient 0 are computed too. `networks` must
+ * outlive the pass. Free with xkd_pass_free. */
+xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *networks, const xkd_step_config *config,
+                        const xkd_batch_shape *shape, int64_t element, bool report_all);
+void xkd_pass_free(xkd_pass *p);
+
+/* Chooses the tokens each student keeps. */
+void xkd_pass_mask(xkd_pass *p, const xkd_pass_input *in);
+
+/* Teachers' refined logits [B,K] in teacher[m].head.logits. */
+void xkd_pass_teachers(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in);
+
+/* Students' logits [(g+n)*B,K] and reconstructions. */
+void xkd_pass_students(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in);
+
+/* Fills p->loss. */
+void xkd_pass_losses(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t);
+
+/* Parameter gradients += scale * d loss. `train_last`: see xkd_head_backward. */
+void xkd_pass_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t, double scale, bool train_last);
+
+#endif

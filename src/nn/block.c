@@ -1,0 +1,155 @@
+#include "nn/block.h"
+
+#include <stdio.h>
+
+#include "base/alloc.h"
+
+static xkd_status declare_block(const xkd_declare *at, xkd_block *b, int64_t D)
+{
+    xkd_status status = XKD_OK;
+    XKD_TRY(xkd_declare_norm(at, &b->norm1, "norm1", D));
+    XKD_TRY(xkd_declare_linear(at, &b->qkv, "attn.qkv", D, 3 * D, false, XKD_INIT_XAVIER, 0));
+    XKD_TRY(xkd_declare_linear(at, &b->proj, "attn.proj", D, D, true, XKD_INIT_XAVIER, 0));
+    XKD_TRY(xkd_declare_norm(at, &b->norm2, "norm2", D));
+    XKD_TRY(xkd_declare_linear(at, &b->fc1, "mlp.fc1", D, XKD_MLP_RATIO * D, true, XKD_INIT_XAVIER, 0));
+    XKD_TRY(xkd_declare_linear(at, &b->fc2, "mlp.fc2", XKD_MLP_RATIO * D, D, true, XKD_INIT_XAVIER, 0));
+fail:
+    return status;
+}
+
+xkd_status xkd_transformer_declare(const xkd_declare *at, xkd_transformer *out, const char *name, xkd_vit_size size)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = at->cx;
+    *out = (xkd_transformer){.depth = size.depth, .width = size.width, .heads = size.heads};
+    XKD_TRY(xkd_alloc(cx, &out->blocks, size.depth, sizeof *out->blocks));
+    for (int64_t i = 0; i < size.depth; i++) {
+        char prefix[XKD_PARAM_NAME];
+        xkd_declare block = *at;
+        snprintf(prefix, sizeof prefix, "%s%s.blocks.%lld.", at->prefix, name, (long long)i);
+        block.prefix = prefix;
+        XKD_TRY(declare_block(&block, &out->blocks[i], size.width));
+    }
+fail:
+    return status;
+}
+
+void xkd_transformer_free(xkd_transformer *t)
+{
+    xkd_free(t->blocks);
+    t->blocks = NULL;
+}
+
+static void plan_block(xkd_arena *arena, const xkd_transformer *t, int64_t R, int64_t element, xkd_block_saved *s)
+{
+    int64_t D = t->width;
+    s->mean1 = xkd_arena_take(arena, R * element);
+    s->rstd1 = xkd_arena_take(arena, R * element);
+    s->mean2 = xkd_arena_take(arena, R * element);
+    s->rstd2 = xkd_arena_take(arena, R * element);
+    s->lse = xkd_arena_take(arena, R * t->heads * element);
+    s->qkv = xkd_arena_take(arena, R * 3 * D * element);
+    s->o = xkd_arena_take(arena, R * D * element);
+    s->h = xkd_arena_take(arena, R * XKD_MLP_RATIO * D * element);
+}
+
+xkd_status xkd_transformer_plan(xkd_context *cx, xkd_arena *arena, const xkd_transformer *t, const xkd_segments *segs,
+                                int64_t element, bool keep, xkd_transformer_saved *saved)
+{
+    xkd_status status = XKD_OK;
+    int64_t rows = segs->rows * t->width * element;
+    if (!saved->blocks) XKD_TRY(xkd_alloc(cx, &saved->blocks, t->depth > 0 ? t->depth : 1, sizeof *saved->blocks));
+    saved->segs = *segs;
+    void *x = xkd_arena_take(arena, rows);
+    for (int64_t i = 0; i < t->depth; i++) {
+        xkd_block_saved *s = &saved->blocks[i];
+        if (keep || i == 0)
+            plan_block(arena, t, segs->rows, element, s);
+        else
+            *s = saved->blocks[0];
+        s->x = x;
+        s->mid = keep ? xkd_arena_take(arena, rows) : x;
+        x = keep ? xkd_arena_take(arena, rows) : x;
+    }
+    saved->out = x;
+    if (t->depth == 0) saved->blocks[0].x = x;
+fail:
+    return status;
+}
+
+void xkd_transformer_saved_free(xkd_transformer_saved *saved)
+{
+    xkd_free(saved->blocks);
+    saved->blocks = NULL;
+}
+
+void xkd_block_scratch_plan(xkd_arena *arena, int64_t R, int64_t D, int64_t element, xkd_block_scratch *scratch)
+{
+    scratch->n = xkd_arena_take(arena, R * D * element);
+    scratch->a = xkd_arena_take(arena, R * XKD_MLP_RATIO * D * element);
+}
+
+static void block_forward(xkd_backend *be, const xkd_block *b, const xkd_block_saved *s, void *out,
+                          const xkd_segments *segs, int64_t heads, const xkd_block_scratch *scratch)
+{
+    const xkd_ops *ops = be->ops;
+    int64_t R = segs->rows, D = b->norm1.width, F = b->fc1.out;
+    ops->layernorm_forward(be, scratch->n, s->mean1, s->rstd1, s->x, b->norm1.w->value, b->norm1.b->value, R, D);
+    ops->linear_forward(be, s->qkv, scratch->n, b->qkv.w->value, NULL, R, 3 * D, D);
+    ops->attention_forward(be, s->o, s->lse, s->qkv, segs, heads, D);
+    ops->linear_residual_forward(be, s->mid, s->x, s->o, b->proj.w->value, b->proj.b->value, R, D, D);
+    ops->layernorm_forward(be, scratch->n, s->mean2, s->rstd2, s->mid, b->norm2.w->value, b->norm2.b->value, R, D);
+    ops->linear_gelu_forward(be, scratch->a, s->h, scratch->n, b->fc1.w->value, b->fc1.b->value, R, F, D);
+    ops->linear_residual_forward(be, out, s->mid, scratch->a, b->fc2.w->value, b->fc2.b->value, R, D, F);
+}
+
+/* Gradients through the second half; dx [R,D] in place. scratch->a holds dh, s->h becomes gelu(h). */
+static void mlp_backward(xkd_backend *be, const xkd_block *b, const xkd_block_saved *s, void *dx, int64_t R,
+                         const xkd_block_scratch *scratch)
+{
+    const xkd_ops *ops = be->ops;
+    int64_t D = b->norm2.width, F = b->fc1.out;
+    void *dh = scratch->a, *n = scratch->n;
+    ops->linear_gelu_backward_data(be, dh, s->h, dx, b->fc2.w->value, s->h, R, D, F);
+    xkd_linear_weights(be, &b->fc2, dx, s->h, R);
+    ops->layernorm_forward(be, n, s->mean2, s->rstd2, s->mid, b->norm2.w->value, b->norm2.b->value, R, D);
+    xkd_linear_weights(be, &b->fc1, dh, n, R);
+    ops->linear_backward_data(be, n, dh, b->fc1.w->value, R, F, D);
+    ops->layernorm_backward(be, dx, b->norm2.w->grad, b->norm2.b->grad, dx, n, s->mid, s->mean2, s->rstd2,
+                            b->norm2.w->value, R, D);
+}
+
+/* Gradients through the first half; dx [R,D] in place. scratch->a holds dqkv. */
+static void attention_half_backward(xkd_backend *be, const xkd_block *b, const xkd_block_saved *s, void *dx,
+                                    const xkd_segments *segs, int64_t heads, const xkd_block_scratch *scratch)
+{
+    const xkd_ops *ops = be->ops;
+    int64_t R = segs->rows, D = b->norm1.width;
+    void *dqkv = scratch->a, *n = scratch->n;
+    xkd_linear_weights(be, &b->proj, dx, s->o, R);
+    ops->linear_backward_data(be, n, dx, b->proj.w->value, R, D, D);
+    ops->attention_backward(be, dqkv, n, s->qkv, s->o, s->lse, segs, heads, D);
+    ops->layernorm_forward(be, n, s->mean1, s->rstd1, s->x, b->norm1.w->value, b->norm1.b->value, R, D);
+    xkd_linear_weights(be, &b->qkv, dqkv, n, R);
+    ops->linear_backward_data(be, n, dqkv, b->qkv.w->value, R, 3 * D, D);
+    ops->layernorm_backward(be, dx, b->norm1.w->grad, b->norm1.b->grad, dx, n, s->x, s->mean1, s->rstd1,
+                            b->norm1.w->value, R, D);
+}
+
+void xkd_transformer_forward(xkd_backend *be, const xkd_transformer *t, xkd_transformer_saved *saved,
+                             const xkd_block_scratch *scratch)
+{
+    for (int64_t i = 0; i < t->depth; i++) {
+        void *out = i + 1 < t->depth ? saved->blocks[i + 1].x : saved->out;
+        block_forward(be, &t->blocks[i], &saved->blocks[i], out, &saved->segs, t->heads, scratch);
+    }
+}
+
+void xkd_transformer_backward(xkd_backend *be, const xkd_transformer *t, xkd_transformer_saved *saved, void *dx,
+                              const xkd_block_scratch *scratch)
+{
+    for (int64_t i = t->depth - 1; i >= 0; i--) {
+        mlp_backward(be, &t->blocks[i], &saved->blocks[i], dx, saved->segs.rows, scratch);
+        attention_half_backward(be, &t->blocks[i], &saved->blocks[i], dx, &saved->segs, t->heads, scratch);
+    }
+}

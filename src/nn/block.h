@@ -1,0 +1,69 @@
+/* Pre-norm transformer block and a stack of them; method.md section 4:
+ *   x += proj(attention(LN(x)));  x += fc2(gelu(fc1(LN(x)))) */
+#ifndef XKD_NN_BLOCK_H
+#define XKD_NN_BLOCK_H
+
+#include "base/arena.h"
+#include "config/config.h"
+#include "nn/layers.h"
+
+enum { XKD_MLP_RATIO = 4 };
+
+typedef struct {
+    xkd_norm norm1, norm2;
+    xkd_linear qkv, proj, fc1, fc2;
+} xkd_block;
+
+/* What the forward of one block leaves for its backward. LayerNorm and GELU outputs are recomputed instead: they are
+ * 6 of 16 widths a token and cost 2 % of the time. */
+typedef struct {
+    void *x;             /* [R,D] input; the next block's x is this one's output */
+    void *mean1, *rstd1; /* [R] */
+    void *qkv;           /* [R,3D] */
+    void *o;             /* [R,D] attention output */
+    void *lse;           /* [R,H] */
+    void *mid;           /* [R,D] between the two halves */
+    void *mean2, *rstd2; /* [R] */
+    void *h;             /* [R,4D] before GELU */
+} xkd_block_saved;
+
+/* Working memory that blocks of one width and row count share. */
+typedef struct {
+    void *n; /* [R,D] */
+    void *a; /* [R,4D] */
+} xkd_block_scratch;
+
+typedef struct {
+    xkd_block *blocks; /* [depth], owned */
+    int64_t depth, width, heads;
+} xkd_transformer;
+
+typedef struct {
+    xkd_block_saved *blocks; /* [depth], owned */
+    void *out;               /* [R,D] output of the last block */
+    xkd_segments segs;
+} xkd_transformer_saved;
+
+/* Declares prefix + "blocks.N.*". Free with xkd_transformer_free. */
+xkd_status xkd_transformer_declare(const xkd_declare *at, xkd_transformer *out, const char *name, xkd_vit_size size);
+void xkd_transformer_free(xkd_transformer *t);
+
+/* Plans activations for `segs` (whose items must outlive them). With keep = false all blocks work in one set of
+ * buffers, for passes without backward. `saved->blocks` is allocated on the first of the two planning calls and freed
+ * by xkd_transformer_saved_free. */
+xkd_status xkd_transformer_plan(xkd_context *cx, xkd_arena *arena, const xkd_transformer *t, const xkd_segments *segs,
+                                int64_t element, bool keep, xkd_transformer_saved *saved);
+void xkd_transformer_saved_free(xkd_transformer_saved *saved);
+
+/* Scratch for R rows of width D. */
+void xkd_block_scratch_plan(xkd_arena *arena, int64_t R, int64_t D, int64_t element, xkd_block_scratch *scratch);
+
+/* Input in saved->blocks[0].x, output in saved->out. */
+void xkd_transformer_forward(xkd_backend *be, const xkd_transformer *t, xkd_transformer_saved *saved,
+                             const xkd_block_scratch *scratch);
+
+/* dx [R,D]: gradient of the output on entry, of the input on return. Parameter gradients +=. Overwrites saved h. */
+void xkd_transformer_backward(xkd_backend *be, const xkd_transformer *t, xkd_transformer_saved *saved, void *dx,
+                              const xkd_block_scratch *scratch);
+
+#endif

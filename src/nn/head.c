@@ -1,0 +1,115 @@
+#include "nn/head.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* "mlp.4.*" is a second name of the shared LayerNorm "mlp.1.*". */
+static xkd_status alias_norm(const xkd_declare *at, const xkd_head *head)
+{
+    xkd_status status = XKD_OK;
+    char name[XKD_PARAM_NAME];
+    snprintf(name, sizeof name, "%smlp.4.weight", at->prefix);
+    XKD_TRY(xkd_params_add_alias(at->cx, at->params, head->norm.w, name, false));
+    snprintf(name, sizeof name, "%smlp.4.bias", at->prefix);
+    XKD_TRY(xkd_params_add_alias(at->cx, at->params, head->norm.b, name, false));
+fail:
+    return status;
+}
+
+xkd_status xkd_head_declare(const xkd_declare *at, xkd_head *out, int64_t D, xkd_head_size size)
+{
+    xkd_status status = XKD_OK;
+    const double std = 0.02; /* method.md section 7 */
+    int64_t F = size.hidden, E = size.bottleneck, K = size.outputs;
+    *out = (xkd_head){.size = size, .width = D};
+    XKD_TRY(xkd_declare_linear(at, &out->fc1, "mlp.0", D, F, true, XKD_INIT_TRUNC_NORMAL, std));
+    XKD_TRY(xkd_declare_norm(at, &out->norm, "mlp.1", F));
+    XKD_TRY(xkd_declare_linear(at, &out->fc2, "mlp.3", F, F, true, XKD_INIT_TRUNC_NORMAL, std));
+    XKD_TRY(xkd_declare_linear(at, &out->fc3, "mlp.6", F, E, true, XKD_INIT_TRUNC_NORMAL, std));
+    XKD_TRY(alias_norm(at, out));
+    xkd_declare frozen = *at;
+    if (at->role == XKD_ROLE_TRAINED) frozen.role = XKD_ROLE_FROZEN;
+    XKD_TRY(xkd_declare_param(&frozen, &out->gain, "last_layer.weight_g", (xkd_shape){2, {K, 1}}, XKD_INIT_ONE, 0));
+    XKD_TRY(xkd_declare_param(at, &out->direction, "last_layer.weight_v", (xkd_shape){2, {K, E}}, XKD_INIT_UNIFORM,
+                              1 / sqrt((double)E)));
+    out->direction->last_layer = true;
+fail:
+    return status;
+}
+
+void xkd_head_plan(xkd_arena *arena, const xkd_head *head, int64_t R, int64_t element, xkd_head_saved *saved)
+{
+    int64_t D = head->width, F = head->size.hidden, E = head->size.bottleneck, K = head->size.outputs;
+    struct {
+        void **to;
+        int64_t count;
+    } plan[] = {
+        {&saved->x, R * D},   {&saved->h1, R * F}, {&saved->n1, R * F},    {&saved->g1, R * F},
+        {&saved->h2, R * F},  {&saved->n2, R * F}, {&saved->g2, R * F},    {&saved->mean1, R},
+        {&saved->rstd1, R},   {&saved->mean2, R},  {&saved->rstd2, R},     {&saved->e, R * E},
+        {&saved->unit, R * E}, {&saved->inv, R},   {&saved->w, K * E},     {&saved->w_inv, K},
+        {&saved->z, R * K},   {&saved->mean3, R},  {&saved->rstd3, R},     {&saved->logits, R * K},
+    };
+    saved->R = R;
+    for (size_t i = 0; i < sizeof plan / sizeof *plan; i++)
+        *plan[i].to = xkd_arena_take(arena, plan[i].count * element);
+}
+
+void xkd_head_scratch_plan(xkd_arena *arena, const xkd_head *head, int64_t R, int64_t element,
+                           xkd_head_scratch *scratch)
+{
+    int64_t F = head->size.hidden, E = head->size.bottleneck, K = head->size.outputs;
+    scratch->dz = xkd_arena_take(arena, R * K * element);
+    scratch->dw = xkd_arena_take(arena, K * E * element);
+    scratch->de = xkd_arena_take(arena, R * E * element);
+    scratch->dh = xkd_arena_take(arena, R * F * element);
+}
+
+void xkd_head_forward(xkd_backend *be, const xkd_head *head, xkd_head_saved *s)
+{
+    const xkd_ops *ops = be->ops;
+    int64_t R = s->R, D = head->width, F = head->size.hidden, E = head->size.bottleneck, K = head->size.outputs;
+    const void *weight = head->norm.w->value, *bias = head->norm.b->value;
+    ops->linear_forward(be, s->h1, s->x, head->fc1.w->value, head->fc1.b->value, R, F, D);
+    ops->layernorm_forward(be, s->n1, s->mean1, s->rstd1, s->h1, weight, bias, R, F);
+    ops->gelu_forward(be, s->g1, s->n1, R * F);
+    ops->linear_forward(be, s->h2, s->g1, head->fc2.w->value, head->fc2.b->value, R, F, F);
+    ops->layernorm_forward(be, s->n2, s->mean2, s->rstd2, s->h2, weight, bias, R, F);
+    ops->gelu_forward(be, s->g2, s->n2, R * F);
+    ops->linear_forward(be, s->e, s->g2, head->fc3.w->value, head->fc3.b->value, R, E, F);
+    ops->l2norm_forward(be, s->unit, s->inv, s->e, R, E);
+    ops->weightnorm_forward(be, s->w, s->w_inv, head->direction->value, head->gain->value, K, E);
+    ops->linear_forward(be, s->z, s->unit, s->w, NULL, R, K, E);
+    ops->layernorm_forward(be, s->logits, s->mean3, s->rstd3, s->z, NULL, NULL, R, K);
+}
+
+void xkd_head_backward(xkd_backend *be, const xkd_head *head, xkd_head_saved *s, void *dx, const void *dlogits,
+                       bool train_last, const xkd_head_scratch *t)
+{
+    const xkd_ops *ops = be->ops;
+    int64_t R = s->R, D = head->width, F = head->size.hidden, E = head->size.bottleneck, K = head->size.outputs;
+    const xkd_norm *norm = &head->norm;
+    ops->layernorm_backward(be, t->dz, NULL, NULL, NULL, dlogits, s->z, s->mean3, s->rstd3, NULL, R, K);
+    if (train_last) {
+        ops->fill(be, t->dw, 0, K * E);
+        ops->linear_backward_weight(be, t->dw, NULL, t->dz, s->unit, R, K, E);
+        ops->weightnorm_backward(be, head->direction->grad, t->dw, head->direction->value, head->gain->value, s->w_inv,
+                                 K, E);
+    }
+    ops->linear_backward_data(be, t->de, t->dz, s->w, R, K, E);
+    ops->l2norm_backward(be, t->de, t->de, s->unit, s->inv, R, E);
+    xkd_linear_weights(be, &head->fc3, t->de, s->g2, R);
+    ops->linear_backward_data(be, t->dh, t->de, head->fc3.w->value, R, E, F);
+    ops->gelu_backward(be, t->dh, t->dh, s->n2, R * F);
+    ops->layernorm_backward(be, t->dh, norm->w->grad, norm->b->grad, NULL, t->dh, s->h2, s->mean2, s->rstd2,
+                            norm->w->value, R, F);
+    xkd_linear_weights(be, &head->fc2, t->dh, s->g1, R);
+    /* g1 is no longer needed: it takes the gradient of the first layer's output. */
+    void *dg = s->g1;
+    ops->linear_backward_data(be, dg, t->dh, head->fc2.w->value, R, F, F);
+    ops->gelu_backward(be, dg, dg, s->n1, R * F);
+    ops->layernorm_backward(be, dg, norm->w->grad, norm->b->grad, NULL, dg, s->h1, s->mean1, s->rstd1, norm->w->value,
+                            R, F);
+    xkd_linear_weights(be, &head->fc1, dg, s->x, R);
+    ops->linear_backward_data(be, dx, dg, head->fc1.w->value, R, F, D);
+}

@@ -1,0 +1,45 @@
+#include "nn/layers.h"
+
+#include <stdio.h>
+
+xkd_status xkd_declare_param(const xkd_declare *at, xkd_param **out, const char *name, xkd_shape shape, xkd_init init,
+                             double scale)
+{
+    xkd_param row = {.shape = shape, .init = init, .scale = scale, .role = at->role, .clipped = at->clipped};
+    int length = snprintf(row.name, sizeof row.name, "%s%s", at->prefix, name);
+    if (length < 0 || (size_t)length >= sizeof row.name)
+        return xkd_fail(at->cx, XKD_ERR_INTERNAL, "parameter name %s%s is too long", at->prefix, name);
+    return xkd_params_add(at->cx, at->params, &row, out);
+}
+
+xkd_status xkd_declare_linear(const xkd_declare *at, xkd_linear *out, const char *name, int64_t in, int64_t outputs,
+                              bool bias, xkd_init init, double scale)
+{
+    xkd_status status = XKD_OK;
+    char full[XKD_PARAM_NAME];
+    *out = (xkd_linear){.in = in, .out = outputs};
+    snprintf(full, sizeof full, "%s.weight", name);
+    XKD_TRY(xkd_declare_param(at, &out->w, full, (xkd_shape){2, {outputs, in}}, init, scale));
+    snprintf(full, sizeof full, "%s.bias", name);
+    if (bias) XKD_TRY(xkd_declare_param(at, &out->b, full, (xkd_shape){1, {outputs}}, XKD_INIT_ZERO, 0));
+fail:
+    return status;
+}
+
+xkd_status xkd_declare_norm(const xkd_declare *at, xkd_norm *out, const char *name, int64_t width)
+{
+    xkd_status status = XKD_OK;
+    char full[XKD_PARAM_NAME];
+    out->width = width;
+    snprintf(full, sizeof full, "%s.weight", name);
+    XKD_TRY(xkd_declare_param(at, &out->w, full, (xkd_shape){1, {width}}, XKD_INIT_ONE, 0));
+    snprintf(full, sizeof full, "%s.bias", name);
+    XKD_TRY(xkd_declare_param(at, &out->b, full, (xkd_shape){1, {width}}, XKD_INIT_ZERO, 0));
+fail:
+    return status;
+}
+
+void xkd_linear_weights(xkd_backend *be, const xkd_linear *l, const void *dy, const void *x, int64_t M)
+{
+    be->ops->linear_backward_weight(be, l->w->grad, xkd_grad(l->b), dy, x, M, l->out, l->in);
+}

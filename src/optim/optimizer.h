@@ -1,0 +1,45 @@
+/* Clipping, AdamW and the teachers' moving averages over the rows of the parameter table; method.md section 7. */
+#ifndef XKD_OPTIM_OPTIMIZER_H
+#define XKD_OPTIM_OPTIMIZER_H
+
+#include "backend/backend.h"
+#include "config/config.h"
+#include "tensor/params.h"
+
+/* A row and the averages that follow it. Rows that are not updated may still feed an average (the head's gain). */
+typedef struct {
+    xkd_param *row;
+    void *ema[2];         /* values of teacher rows in order, NULL: none */
+    int ema_modality[2];
+    double norm_squared;  /* of the gradient in this step */
+} xkd_update;
+
+typedef struct {
+    xkd_params *params;
+    xkd_update *updates; /* [count], owned */
+    int64_t count;
+    xkd_trained modality;
+} xkd_optimizer;
+
+/* Numbers of one step. */
+typedef struct {
+    double lr, weight_decay, beta1, beta2, eps;
+    double ema[XKD_MODALITIES];
+    double clip_grad;      /* 0: off */
+    bool train_last_layer;
+} xkd_optimizer_step;
+
+/* Free with xkd_optimizer_free; `params` must outlive it. With one modality only its backbone and decoder are trained. */
+xkd_status xkd_optimizer_new(xkd_context *cx, xkd_optimizer *out, xkd_params *params, xkd_trained modality);
+void xkd_optimizer_free(xkd_optimizer *o);
+
+/* All gradients = 0. */
+void xkd_optimizer_zero(xkd_backend *be, xkd_optimizer *o);
+
+/* Gradient norms of every row, and whether all are finite; the global norm in *norm. */
+bool xkd_optimizer_norms(xkd_backend *be, xkd_optimizer *o, double *norm);
+
+/* Clips, updates and averages, in one pass over each tensor. Needs the norms. */
+void xkd_optimizer_apply(xkd_backend *be, xkd_optimizer *o, const xkd_optimizer_step *s);
+
+#endif

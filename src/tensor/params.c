@@ -1,0 +1,157 @@
+#include "tensor/params.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/rng.h"
+
+double xkd_get(xkd_dtype dtype, const void *data, int64_t index)
+{
+    return dtype == XKD_F64 ? ((const double *)data)[index] : (double)((const float *)data)[index];
+}
+
+void xkd_set(xkd_dtype dtype, void *data, int64_t index, double value)
+{
+    if (dtype == XKD_F64)
+        ((double *)data)[index] = value;
+    else
+        ((float *)data)[index] = (float)value;
+}
+
+/* Makes room for one more element of a growing array. */
+static xkd_status reserve(xkd_context *cx, void *array, int64_t count, int64_t *capacity, size_t size)
+{
+    if (count < *capacity) return XKD_OK;
+    int64_t larger = *capacity ? 2 * *capacity : 64;
+    xkd_status status = xkd_resize(cx, array, *capacity, larger, size);
+    if (status == XKD_OK) *capacity = larger;
+    return status;
+}
+
+xkd_status xkd_params_add(xkd_context *cx, xkd_params *params, const xkd_param *row, xkd_param **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_param *stored = NULL;
+    if (xkd_params_find(params, row->name)) XKD_FAIL(XKD_ERR_INTERNAL, "parameter %s is declared twice", row->name);
+    XKD_TRY(reserve(cx, &params->rows, params->count, &params->capacity, sizeof(xkd_param *)));
+    XKD_TRY(xkd_alloc(cx, &stored, 1, sizeof *stored));
+    *stored = *row;
+    stored->count = xkd_shape_count(&row->shape);
+    size_t length = strlen(row->name);
+    bool bias = length >= 5 && strcmp(row->name + length - 5, ".bias") == 0;
+    stored->decayed = row->shape.ndim > 1 && !bias;
+    params->rows[params->count++] = stored;
+    *out = stored;
+fail:
+    return status;
+}
+
+xkd_status xkd_params_add_alias(xkd_context *cx, xkd_params *params, xkd_param *row, const char *name, bool shared)
+{
+    xkd_status status = XKD_OK;
+    XKD_TRY(reserve(cx, &params->aliases, params->alias_count, &params->alias_capacity, sizeof(xkd_param_alias)));
+    xkd_param_alias *alias = &params->aliases[params->alias_count++];
+    strncpy(alias->name, name, sizeof alias->name - 1);
+    alias->row = row;
+    alias->shared = shared;
+fail:
+    return status;
+}
+
+xkd_status xkd_params_add_pair(xkd_context *cx, xkd_params *params, xkd_param *teacher, xkd_param *student,
+                               int modality)
+{
+    xkd_status status = XKD_OK;
+    if (!xkd_shape_equal(&teacher->shape, &student->shape))
+        XKD_FAIL(XKD_ERR_CONFIG, "teacher_cfg and student_cfg differ: %s and %s have different shapes, but a teacher is "
+                 "an average of its student: give both the same size", teacher->name, student->name);
+    XKD_TRY(reserve(cx, &params->pairs, params->pair_count, &params->pair_capacity, sizeof(xkd_ema_pair)));
+    params->pairs[params->pair_count++] = (xkd_ema_pair){teacher, student, modality};
+fail:
+    return status;
+}
+
+xkd_param *xkd_params_find(const xkd_params *params, const char *name)
+{
+    for (int64_t i = 0; i < params->count; i++)
+        if (strcmp(params->rows[i]->name, name) == 0) return params->rows[i];
+    for (int64_t i = 0; i < params->alias_count; i++)
+        if (strcmp(params->aliases[i].name, name) == 0) return params->aliases[i].row;
+    return NULL;
+}
+
+/* Planning function of the arenas: runs once to measure and once to assign. */
+static void assign(xkd_params *params, int64_t size, bool training)
+{
+    for (int64_t i = 0; i < params->count; i++) {
+        xkd_param *row = params->rows[i];
+        row->value = xkd_arena_take(&params->values, row->count * size);
+        if (!training || row->role != XKD_ROLE_TRAINED) continue;
+        row->grad = xkd_arena_take(&params->grads, row->count * size);
+        row->moment1 = xkd_arena_take(&params->moments, row->count * size);
+        row->moment2 = xkd_arena_take(&params->moments, row->count * size);
+    }
+}
+
+xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_dtype dtype, bool training)
+{
+    xkd_status status = XKD_OK;
+    int64_t size = xkd_dtype_size(dtype);
+    params->dtype = dtype;
+    assign(params, size, training);
+    XKD_TRY(xkd_arena_commit(cx, &params->values));
+    XKD_TRY(xkd_arena_commit(cx, &params->grads));
+    XKD_TRY(xkd_arena_commit(cx, &params->moments));
+    assign(params, size, training);
+fail:
+    return status;
+}
+
+static double draw(xkd_rng *rng, const xkd_param *row)
+{
+    switch (row->init) {
+    case XKD_INIT_ZERO: return 0;
+    case XKD_INIT_ONE: return 1;
+    case XKD_INIT_XAVIER: {
+        double bound = sqrt(6.0 / (double)(row->shape.dims[0] + row->shape.dims[1]));
+        return xkd_rng_range(rng, -bound, bound);
+    }
+    case XKD_INIT_NORMAL: return row->scale * xkd_rng_normal(rng);
+    case XKD_INIT_TRUNC_NORMAL: {
+        double value;
+        do value = row->scale * xkd_rng_normal(rng);
+        while (fabs(value) > 2);
+        return value;
+    }
+    case XKD_INIT_UNIFORM: return xkd_rng_range(rng, -row->scale, row->scale);
+    }
+    return 0;
+}
+
+void xkd_params_init(xkd_params *params, uint64_t seed)
+{
+    for (int64_t i = 0; i < params->count; i++) {
+        xkd_param *row = params->rows[i];
+        if (row->role == XKD_ROLE_TEACHER) continue;
+        xkd_rng rng = xkd_rng_make(seed, 0, (uint32_t)i, 0, XKD_RNG_INIT);
+        for (int64_t k = 0; k < row->count; k++) xkd_set(params->dtype, row->value, k, draw(&rng, row));
+    }
+    for (int64_t i = 0; i < params->pair_count; i++) {
+        const xkd_ema_pair *pair = &params->pairs[i];
+        memcpy(pair->teacher->value, pair->student->value,
+               (size_t)(pair->teacher->count * xkd_dtype_size(params->dtype)));
+    }
+}
+
+void xkd_params_free(xkd_params *params)
+{
+    for (int64_t i = 0; i < params->count; i++) xkd_free(params->rows[i]);
+    xkd_free(params->rows);
+    xkd_free(params->aliases);
+    xkd_free(params->pairs);
+    xkd_arena_free(&params->values);
+    xkd_arena_free(&params->grads);
+    xkd_arena_free(&params->moments);
+    *params = (xkd_params){0};
+}

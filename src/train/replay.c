@@ -1,0 +1,259 @@
+#include "train/replay.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "checkpoint/params_file.h"
+#include "train/step.h"
+
+enum { STEPS_FILE_LIMIT = 16 << 20 };
+
+/* Names of the recorded tensors of one modality. */
+static const char *const clip_names[] = {"frames", "specs"}, *const noise_names[] = {"vid_noise", "aud_noise"};
+
+typedef struct {
+    const xkd_replay_options *options;
+    char *batch_path, *init_path, *steps_path;
+    xkd_config config;
+    xkd_safetensors *batch;
+    json_t *steps, *losses;
+    xkd_view_shape *shapes[XKD_MODALITIES];
+    const float **clips[XKD_MODALITIES];
+    int64_t views[XKD_MODALITIES], B;
+    xkd_backend *be;
+    xkd_trainer trainer;
+} replay;
+
+static xkd_status load_config(xkd_context *cx, replay *r)
+{
+    xkd_status status = XKD_OK;
+    char *path = NULL;
+    XKD_TRY(xkd_config_init(cx, &r->config));
+    XKD_TRY(xkd_join_path(cx, &path, r->options->folder, "config.yaml"));
+    XKD_TRY(xkd_config_load(cx, &r->config, path, false));
+    r->config.train.accumulate = 1; /* a recorded step is one batch */
+    XKD_TRY(xkd_config_finish(cx, &r->config));
+fail:
+    xkd_free(path);
+    return status;
+}
+
+static xkd_status load_steps(xkd_context *cx, replay *r)
+{
+    xkd_status status = XKD_OK;
+    json_error_t error;
+    char *text = NULL;
+    int64_t size;
+    XKD_TRY(xkd_read_file(cx, r->steps_path, STEPS_FILE_LIMIT, XKD_ERR_DATA, &text, &size));
+    r->steps = json_loadb(text, (size_t)size, JSON_REJECT_DUPLICATES, &error);
+    if (!r->steps) XKD_FAIL(XKD_ERR_DATA, "%s:%d: not JSON: %s", r->steps_path, error.line, error.text);
+    if (!json_is_array(r->steps) || json_array_size(r->steps) == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s: must be a list of steps, one object each", r->steps_path);
+fail:
+    xkd_free(text);
+    return status;
+}
+
+/* One number of a step; with `parent` it is parent.key. */
+static xkd_status step_number(xkd_context *cx, const replay *r, size_t step, const char *parent, const char *key,
+                              double *out)
+{
+    const json_t *object = json_array_get(r->steps, step), *value;
+    if (parent) object = json_object_get(object, parent);
+    value = json_object_get(object, key);
+    if (!json_is_number(value))
+        return xkd_fail(cx, XKD_ERR_DATA, "%s: step %zu: \"%s%s%s\" must be a number", r->steps_path, step + 1,
+                        parent ? parent : "", parent ? "." : "", key);
+    *out = json_number_value(value);
+    return XKD_OK;
+}
+
+static xkd_status step_values(xkd_context *cx, const replay *r, size_t step, xkd_step_values *v)
+{
+    xkd_status status = XKD_OK;
+    *v = (xkd_step_values){0};
+    XKD_TRY(step_number(cx, r, step, NULL, "lr", &v->lr));
+    XKD_TRY(step_number(cx, r, step, NULL, "weight_decay", &v->weight_decay));
+    XKD_TRY(step_number(cx, r, step, NULL, "vid_ema", &v->ema[XKD_VIDEO]));
+    XKD_TRY(step_number(cx, r, step, NULL, "aud_ema", &v->ema[XKD_AUDIO]));
+    XKD_TRY(step_number(cx, r, step, "teacher_temp", "video", &v->temp.teacher_temp[XKD_VIDEO]));
+    XKD_TRY(step_number(cx, r, step, "teacher_temp", "audio", &v->temp.teacher_temp[XKD_AUDIO]));
+    XKD_TRY(step_number(cx, r, step, "student_temp", "video", &v->temp.student_temp[XKD_VIDEO]));
+    XKD_TRY(step_number(cx, r, step, "student_temp", "audio", &v->temp.student_temp[XKD_AUDIO]));
+    /* A step without "epoch" is of epoch 0. */
+    v->epoch = json_integer_value(json_object_get(json_array_get(r->steps, step), "epoch"));
+fail:
+    return status;
+}
+
+/* The recorded tensor stepN.name, with `view` >= 0 stepN.name.view; NULL if there is none. */
+static const xkd_stored_tensor *recorded(const replay *r, size_t step, const char *name, int64_t view)
+{
+    char full[64];
+    if (view < 0)
+        snprintf(full, sizeof full, "step%zu.%s", step + 1, name);
+    else
+        snprintf(full, sizeof full, "step%zu.%s.%lld", step + 1, name, (long long)view);
+    return xkd_safetensors_find(r->batch, full);
+}
+
+/* Shape of a view: [B,3,T,H,W] frames or [B,1,F,T] spectrograms. */
+static xkd_status view_shape(xkd_context *cx, const replay *r, xkd_modality m, const xkd_stored_tensor *t,
+                             xkd_view_shape *out)
+{
+    const int64_t *d = t->shape.dims;
+    bool video = m == XKD_VIDEO, fits = t->shape.ndim == (video ? 5 : 4) && t->dtype == XKD_F32;
+    if (!fits || d[1] != (video ? r->config.model.channels : 1))
+        return xkd_fail(cx, XKD_ERR_DATA, "%s: %s must be float32 of shape %s", r->batch_path, t->name,
+                        video ? "(B,3,T,H,W)" : "(B,1,F,T)");
+    *out = video ? (xkd_view_shape){d[0], d[2], d[3], d[4], 0} : (xkd_view_shape){d[0], 1, d[2], d[3], 0};
+    return XKD_OK;
+}
+
+/* Number and sizes of the views come from the first step's data. */
+static xkd_status find_views(xkd_context *cx, replay *r)
+{
+    xkd_status status = XKD_OK;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        while (recorded(r, 0, clip_names[m], r->views[m])) r->views[m]++;
+        if (r->views[m] == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has no tensor step1.%s.0", r->batch_path, clip_names[m]);
+        XKD_TRY(xkd_alloc(cx, &r->shapes[m], r->views[m], sizeof *r->shapes[m]));
+        XKD_TRY(xkd_alloc(cx, &r->clips[m], r->views[m], sizeof *r->clips[m]));
+        for (int64_t v = 0; v < r->views[m]; v++)
+            XKD_TRY(view_shape(cx, r, m, recorded(r, 0, clip_names[m], v), &r->shapes[m][v]));
+    }
+    r->B = r->shapes[XKD_VIDEO][0].B;
+fail:
+    return status;
+}
+
+/* Points `in` at the recorded data of a step, which must have the first step's shapes. */
+static xkd_status step_input(xkd_context *cx, replay *r, size_t step, xkd_pass_input *in)
+{
+    xkd_status status = XKD_OK;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        for (int64_t v = 0; v < r->views[m]; v++) {
+            const xkd_stored_tensor *t = recorded(r, step, clip_names[m], v), *first = recorded(r, 0, clip_names[m], v);
+            if (!t || t->dtype != XKD_F32 || !xkd_shape_equal(&t->shape, &first->shape) || t->shape.dims[0] != r->B)
+                XKD_FAIL(XKD_ERR_DATA, "%s: step%zu.%s.%lld must be float32, of the shape it has in step 1, with %lld "
+                         "samples", r->batch_path, step + 1, clip_names[m], (long long)v, (long long)r->B);
+            r->clips[m][v] = t->data;
+        }
+        const xkd_stored_tensor *noise = recorded(r, step, noise_names[m], -1);
+        int64_t wanted = r->config.step.global_views * r->B * xkd_grid_tokens(r->trainer.networks.student[m].grid);
+        if (!noise || noise->dtype != XKD_F32 || xkd_shape_count(&noise->shape) != wanted)
+            XKD_FAIL(XKD_ERR_DATA, "%s: step%zu.%s must be float32 with %lld values", r->batch_path, step + 1,
+                     noise_names[m], (long long)wanted);
+        in->clips[m] = r->clips[m];
+        in->noise[m] = noise->data;
+    }
+fail:
+    return status;
+}
+
+static xkd_status write_list(xkd_context *cx, const replay *r, const char *name, xkd_param_part part)
+{
+    xkd_status status = XKD_OK;
+    xkd_tensor_list list = {0};
+    char *path = NULL;
+    XKD_TRY(xkd_params_list(cx, &r->trainer.networks.params, part, &list));
+    XKD_TRY(xkd_join_path(cx, &path, r->options->out, name));
+    XKD_TRY(xkd_safetensors_write(cx, path, list.items, list.count, NULL, 0));
+fail:
+    xkd_free(list.items);
+    xkd_free(path);
+    return status;
+}
+
+static xkd_status add_losses(xkd_context *cx, replay *r, const xkd_step_result *result)
+{
+    json_t *object = json_object();
+    for (int i = 0; i < XKD_LOSS_COUNT; i++)
+        if (json_object_set_new(object, xkd_loss_names[i], json_real(result->loss[i])) != 0)
+            json_object_set_new(object, xkd_loss_names[i], json_null()); /* not finite: JSON has no number for it */
+    if (json_array_append_new(r->losses, object) == 0) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory for the list of losses");
+}
+
+static xkd_status write_losses(xkd_context *cx, const replay *r)
+{
+    xkd_status status = XKD_OK;
+    char *path = NULL, *text = json_dumps(r->losses, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+    if (!text) XKD_FAIL(XKD_ERR_MEMORY, "out of memory for losses.json");
+    XKD_TRY(xkd_join_path(cx, &path, r->options->out, "losses.json"));
+    XKD_TRY(xkd_write_file(cx, path, text, (int64_t)strlen(text)));
+fail:
+    free(text);
+    xkd_free(path);
+    return status;
+}
+
+static xkd_status run_step(xkd_context *cx, replay *r, size_t step)
+{
+    xkd_status status = XKD_OK;
+    xkd_step_values values;
+    xkd_pass_input in;
+    xkd_step_result result;
+    XKD_TRY(step_values(cx, r, step, &values));
+    XKD_TRY(step_input(cx, r, step, &in));
+    xkd_step_begin(&r->trainer, &result);
+    xkd_step_micro_batch(&r->trainer, &in, &values, &result);
+    XKD_TRY(xkd_step_finish(&r->trainer, &values, &result));
+    if (result.skipped) xkd_log(cx, XKD_LOG_WARN, "step %zu: not finite, nothing was updated", step + 1);
+    XKD_TRY(add_losses(cx, r, &result));
+    if (step == 0) XKD_TRY(write_list(cx, r, "grads.safetensors", XKD_PARAM_GRAD));
+fail:
+    return status;
+}
+
+/* Opens everything, and builds the model in the recorded state. */
+static xkd_status prepare(xkd_context *cx, replay *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_safetensors *init = NULL;
+    const char *folder = r->options->folder;
+    XKD_TRY(load_config(cx, r));
+    XKD_TRY(xkd_join_path(cx, &r->batch_path, folder, "batch.safetensors"));
+    XKD_TRY(xkd_join_path(cx, &r->init_path, folder, "init.safetensors"));
+    XKD_TRY(xkd_join_path(cx, &r->steps_path, folder, "steps.json"));
+    XKD_TRY(load_steps(cx, r));
+    XKD_TRY(xkd_safetensors_open(cx, r->batch_path, &r->batch));
+    XKD_TRY(find_views(cx, r));
+    XKD_TRY(xkd_backend_new(cx, &r->be, r->options->backend, r->options->dtype, r->options->threads));
+    xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
+    XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, &r->config, &shape, true));
+    XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));
+    XKD_TRY(xkd_params_load(cx, &r->trainer.networks.params, init, r->init_path, NULL));
+    XKD_TRY(xkd_make_folder(cx, r->options->out));
+fail:
+    xkd_safetensors_close(init);
+    return status;
+}
+
+xkd_status xkd_replay(xkd_context *cx, const xkd_replay_options *options)
+{
+    xkd_status status = XKD_OK;
+    replay r = {.options = options, .losses = json_array()};
+    XKD_TRY(prepare(cx, &r));
+    for (size_t step = 0; step < json_array_size(r.steps); step++) XKD_TRY(run_step(cx, &r, step));
+    XKD_TRY(write_list(cx, &r, "state.safetensors", XKD_PARAM_VALUE));
+    XKD_TRY(write_losses(cx, &r));
+fail:
+    xkd_trainer_free(&r.trainer);
+    xkd_backend_free(r.be);
+    xkd_safetensors_close(r.batch);
+    json_decref(r.steps);
+    json_decref(r.losses);
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        xkd_free(r.shapes[m]);
+        xkd_free(r.clips[m]);
+    }
+    xkd_free(r.batch_path);
+    xkd_free(r.init_path);
+    xkd_free(r.steps_path);
+    xkd_config_free(&r.config);
+    return status;
+}

@@ -1,0 +1,54 @@
+/* One training step; method.md as a whole. */
+#ifndef XKD_TRAIN_STEP_H
+#define XKD_TRAIN_STEP_H
+
+#include "model/pass.h"
+#include "optim/optimizer.h"
+
+/* Numbers that schedules give for one step. */
+typedef struct {
+    double lr, weight_decay;
+    double ema[XKD_MODALITIES];
+    xkd_temperatures temp;
+    int64_t epoch; /* for freeze_last_layer */
+} xkd_step_values;
+
+typedef struct {
+    double loss[XKD_LOSS_COUNT];             /* mean over micro-batches */
+    double teacher_entropy[XKD_MODALITIES];  /* nats */
+    double grad_norm;                        /* over all tensors, before clipping */
+    bool skipped;                            /* something was not finite: nothing was changed */
+} xkd_step_result;
+
+/* Shape [T,H,W] of one global or local view of a configuration, without batch; method.md section 2. */
+xkd_view_shape xkd_config_view(const xkd_config *config, xkd_modality modality, bool local);
+
+/* A model in training. */
+typedef struct {
+    xkd_backend *be;
+    xkd_networks networks;
+    xkd_optimizer optimizer;
+    xkd_pass pass;
+    xkd_step_config config;
+    double beta1, beta2, eps;
+    int64_t accumulate;              /* micro-batches a step */
+    xkd_arena centre_memory;
+    void *centre_sum[XKD_MODALITIES]; /* [K] teacher logits summed over the step's micro-batches */
+    int64_t centre_rows;
+} xkd_trainer;
+
+/* Declares, allocates and initialises a model for micro-batches of `shape`. `be` must outlive it. Free with
+ * xkd_trainer_free. */
+xkd_status xkd_trainer_new(xkd_context *cx, xkd_trainer *out, xkd_backend *be, const xkd_config *config,
+                           const xkd_batch_shape *shape, bool report_all);
+void xkd_trainer_free(xkd_trainer *t);
+
+/* A step is begin, then `accumulate` micro-batches, then finish. */
+void xkd_step_begin(xkd_trainer *t, xkd_step_result *result);
+void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_step_values *values,
+                          xkd_step_result *result);
+
+/* Updates students, teachers and centres, unless a loss or gradient is not finite. */
+xkd_status xkd_step_finish(xkd_trainer *t, const xkd_step_values *values, xkd_step_result *result);
+
+#endif

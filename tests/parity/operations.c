@@ -1,0 +1,273 @@
+#include "operations.h"
+
+#include <string.h>
+
+#define OPS be->ops
+#define D0 d[0]
+#define D1 d[1]
+#define D2 d[2]
+#define D3 d[3]
+#define D4 d[4]
+#define SIZES(name, ...)                                                                                               \
+    static void name(const int64_t *d, int64_t *n)                                                                     \
+    {                                                                                                                  \
+        const int64_t sizes[] = {__VA_ARGS__};                                                                         \
+        (void)d;                                                                                                       \
+        memcpy(n, sizes, sizeof sizes);                                                                                \
+    }
+#define RUN(name, ...)                                                                                                 \
+    static void name(xkd_backend *be, void **t, const int64_t *d)                                                      \
+    {                                                                                                                  \
+        (void)d;                                                                                                       \
+        __VA_ARGS__;                                                                                                   \
+    }
+
+static int64_t by_d0(const int64_t *d) { return d[0]; }
+static int64_t by_d1(const int64_t *d) { return d[1]; }
+static int64_t by_d2(const int64_t *d) { return d[2]; }
+static int64_t by_total(const int64_t *d) { return d[0] * d[1]; }
+static int64_t one(const int64_t *d) { (void)d; return 1; }
+
+/* Linear layers: M N K; full, odd, one row, and larger than one tile. */
+#define LINEAR_SHAPES {{3, 5, 7}, {64, 48, 32}, {1, 1, 1}, {300, 400, 96}}
+SIZES(s_linear, D0 * D1, D0 * D2, D1 * D2, D1)
+RUN(r_linear, OPS->linear_forward(be, t[0], t[1], t[2], t[3], D0, D1, D2))
+SIZES(s_linear_plain, D0 * D1, D0 * D2, D1 * D2)
+RUN(r_linear_plain, OPS->linear_forward(be, t[0], t[1], t[2], NULL, D0, D1, D2))
+SIZES(s_linear_gelu, D0 * D1, D0 * D1, D0 * D2, D1 * D2, D1)
+RUN(r_linear_gelu, OPS->linear_gelu_forward(be, t[0], t[1], t[2], t[3], t[4], D0, D1, D2))
+SIZES(s_linear_residual, D0 * D1, D0 * D1, D0 * D2, D1 * D2, D1)
+RUN(r_linear_residual, OPS->linear_residual_forward(be, t[0], t[1], t[2], t[3], t[4], D0, D1, D2))
+SIZES(s_linear_in_place, D0 * D1, D0 * D2, D1 * D2, D1)
+RUN(r_linear_in_place, OPS->linear_residual_forward(be, t[0], t[0], t[1], t[2], t[3], D0, D1, D2))
+SIZES(s_backward_data, D0 * D2, D0 * D1, D1 * D2)
+RUN(r_backward_data, OPS->linear_backward_data(be, t[0], t[1], t[2], D0, D1, D2))
+SIZES(s_gelu_data, D0 * D2, D0 * D2, D0 * D1, D1 * D2, D0 * D2)
+RUN(r_gelu_data, OPS->linear_gelu_backward_data(be, t[0], t[1], t[2], t[3], t[4], D0, D1, D2))
+SIZES(s_gelu_data_in_place, D0 * D2, D0 * D2, D0 * D1, D1 * D2)
+RUN(r_gelu_data_in_place, OPS->linear_gelu_backward_data(be, t[0], t[1], t[2], t[3], t[1], D0, D1, D2))
+SIZES(s_backward_weight, D1 * D2, D1, D0 * D1, D0 * D2)
+RUN(r_backward_weight, OPS->linear_backward_weight(be, t[0], t[1], t[2], t[3], D0, D1, D2))
+
+/* Rows: R D. */
+#define ROW_SHAPES {{1, 2}, {5, 7}, {70, 33}, {40, 768}}
+SIZES(s_ln, D0 * D1, D0, D0, D0 * D1, D1, D1)
+RUN(r_ln, OPS->layernorm_forward(be, t[0], t[1], t[2], t[3], t[4], t[5], D0, D1))
+SIZES(s_ln_plain, D0 * D1, D0, D0, D0 * D1)
+RUN(r_ln_plain, OPS->layernorm_forward(be, t[0], t[1], t[2], t[3], NULL, NULL, D0, D1))
+/* The saved mean and rstd are made by the forward, into tensors of their own. */
+SIZES(s_ln_back, D0 * D1, D1, D1, D0, D0, D0 * D1, D0 * D1, D0 * D1, D1, D1)
+RUN(r_ln_back, OPS->layernorm_forward(be, t[0], t[3], t[4], t[7], t[8], t[9], D0, D1);
+    OPS->layernorm_backward(be, t[0], t[1], t[2], t[5], t[6], t[7], t[3], t[4], t[8], D0, D1))
+SIZES(s_ln_back_plain, D0 * D1, D0, D0, D0 * D1)
+RUN(r_ln_back_plain, void *y = xkd_backend_scratch(be, 0, D0 * D1 * be->size); /* the rows' own output is not read */
+    OPS->layernorm_forward(be, y, t[1], t[2], t[3], NULL, NULL, D0, D1);
+    OPS->layernorm_backward(be, t[0], NULL, NULL, NULL, t[0], t[3], t[1], t[2], NULL, D0, D1))
+SIZES(s_two, D0 * D1, D0 * D1)
+RUN(r_gelu, OPS->gelu_forward(be, t[0], t[1], D0 * D1))
+SIZES(s_three, D0 * D1, D0 * D1, D0 * D1)
+RUN(r_gelu_back, OPS->gelu_backward(be, t[0], t[1], t[2], D0 * D1))
+SIZES(s_l2, D0 * D1, D0, D0 * D1)
+RUN(r_l2, OPS->l2norm_forward(be, t[0], t[1], t[2], D0, D1))
+SIZES(s_l2_back, D0 * D1, D0 * D1, D0, D0 * D1, D0 * D1)
+RUN(r_l2_back, OPS->l2norm_forward(be, t[1], t[2], t[4], D0, D1);
+    OPS->l2norm_backward(be, t[0], t[3], t[1], t[2], D0, D1))
+SIZES(s_wn, D0 * D1, D0, D0 * D1, D0)
+RUN(r_wn, OPS->weightnorm_forward(be, t[0], t[1], t[2], t[3], D0, D1))
+SIZES(s_wn_back, D0 * D1, D0 * D1, D0, D0 * D1, D0 * D1, D0)
+RUN(r_wn_back, OPS->weightnorm_forward(be, t[1], t[2], t[4], t[5], D0, D1);
+    OPS->weightnorm_backward(be, t[0], t[3], t[4], t[5], t[2], D0, D1))
+SIZES(s_column_sum, D1, D0 * D1)
+RUN(r_column_sum, OPS->column_sum(be, t[0], t[1], D0, D1))
+RUN(r_patch_normalize, OPS->patch_normalize(be, t[0], D0, D1))
+SIZES(s_one, D0 * D1)
+
+/* Attention: B N H head-width, and a second segment of B+1 sequences of N/2+1 tokens. */
+#define ATTENTION_SHAPES {{2, 5, 2, 3}, {1, 1, 1, 4}, {1, 130, 3, 16}, {2, 300, 2, 64}}
+#define AROWS (D0 * D1 + (D0 + 1) * (D1 / 2 + 1))
+#define AWIDTH (D2 * D3)
+#define SEGMENTS                                                                                                       \
+    xkd_segment items[] = {{D0, D1}, {D0 + 1, D1 / 2 + 1}};                                                            \
+    xkd_segments segs = {2, items, AROWS}
+SIZES(s_attention, AROWS * AWIDTH, AROWS * D2, AROWS * 3 * AWIDTH)
+RUN(r_attention, SEGMENTS; OPS->attention_forward(be, t[0], t[1], t[2], &segs, D2, AWIDTH))
+SIZES(s_attention_back, AROWS * 3 * AWIDTH, AROWS * AWIDTH, AROWS * D2, AROWS * AWIDTH, AROWS * 3 * AWIDTH)
+RUN(r_attention_back, SEGMENTS; OPS->attention_forward(be, t[1], t[2], t[4], &segs, D2, AWIDTH);
+    OPS->attention_backward(be, t[0], t[3], t[4], t[1], t[2], &segs, D2, AWIDTH))
+SIZES(s_probe, D0 * D2 * D1, D0 * D1 * AWIDTH, D0 * D1 * D2, D0 * D1 * 3 * AWIDTH)
+static void probe(xkd_backend *be, void **t, const int64_t *d, bool cls)
+{
+    xkd_segment item = {D0, D1};
+    xkd_segments segs = {1, &item, D0 * D1};
+    OPS->attention_forward(be, t[1], t[2], t[3], &segs, D2, AWIDTH);
+    OPS->fill(be, t[0], 0, D0 * D2 * D1); /* with a class token the last D0*D2 elements are not written */
+    OPS->attention_probe(be, t[0], t[3], t[2], D0, D1, D2, AWIDTH, cls);
+}
+RUN(r_probe_cls, probe(be, t, d, true))
+RUN(r_probe_mean, probe(be, t, d, false))
+
+/* Tokens: B N M D; kept tokens of sample b are (b + 2i) mod N, distinct while 2M <= N or N odd. */
+#define TOKEN_SHAPES {{1, 5, 2, 3}, {3, 9, 4, 8}, {2, 31, 13, 33}}
+enum { MOST_TOKENS = 256 };
+static void make_keep(int32_t *keep, int32_t *rank, const int64_t *d)
+{
+    for (int64_t i = 0; i < D0 * D1; i++) rank[i] = -1;
+    for (int64_t b = 0; b < D0; b++)
+        for (int64_t i = 0; i < D2; i++) {
+            keep[b * D2 + i] = (int32_t)((b + 2 * i) % D1);
+            rank[b * D1 + keep[b * D2 + i]] = (int32_t)i;
+        }
+}
+#define KEEP int32_t keep[MOST_TOKENS], rank[MOST_TOKENS]; make_keep(keep, rank, d)
+SIZES(s_positions, D0 * (D2 + 1) * D3, D0 * D2 * D3, D3, (D1 + 1) * D3)
+RUN(r_positions, KEEP; OPS->add_positions(be, t[0], t[1], t[2], t[3], keep, D0, D2, D3))
+SIZES(s_positions_all, D0 * D2 * D3, D0 * D2 * D3, D1 * D3)
+RUN(r_positions_all, OPS->add_positions(be, t[0], t[1], NULL, t[2], NULL, D0, D2, D3))
+SIZES(s_positions_back, D0 * D2 * D3, D3, (D1 + 1) * D3, D0 * (D2 + 1) * D3)
+RUN(r_positions_back, KEEP; OPS->add_positions_backward(be, t[0], t[1], t[2], t[3], keep, D0, D2, D3))
+SIZES(s_unmask, D0 * (D1 + 1) * D3, D0 * (D2 + 1) * D3, D3, (D1 + 1) * D3)
+RUN(r_unmask, KEEP; OPS->unmask_forward(be, t[0], t[1], t[2], t[3], rank, D0, D1, D2, D3, true))
+SIZES(s_unmask_back, D0 * (D2 + 1) * D3, D3, (D1 + 1) * D3, D0 * (D1 + 1) * D3)
+RUN(r_unmask_back, KEEP; OPS->unmask_backward(be, t[0], t[1], t[2], t[3], rank, D0, D1, D2, D3, true))
+SIZES(s_gather, D2 * D3, D1 * D3)
+RUN(r_gather, KEEP; OPS->gather_rows(be, t[0], t[1], keep, D2, D3))
+SIZES(s_scatter, D1 * D3, D2 * D3)
+RUN(r_scatter, KEEP; OPS->scatter_rows(be, t[0], t[1], keep, D2, D1, D3))
+SIZES(s_pool, D0 * D3, D0 * D1 * D3)
+RUN(r_pool, OPS->pool_forward(be, t[0], t[1], D0, D1, D3, 1))
+SIZES(s_pool_back, D0 * D1 * D3, D0 * D3)
+RUN(r_pool_back, OPS->pool_backward(be, t[0], t[1], D0, D1, D3, 1))
+SIZES(s_sparse, D2 * D3, D1 * D3)
+static void sparse(xkd_backend *be, void **t, const int64_t *d, bool accumulate)
+{
+    int32_t start[MOST_TOKENS], index[MOST_TOKENS];
+    double weight[MOST_TOKENS];
+    for (int64_t r = 0; r <= D2; r++) start[r] = (int32_t)(2 * r);
+    for (int64_t k = 0; k < 2 * D2; k++) {
+        index[k] = (int32_t)(3 * k % D1);
+        weight[k] = 0.25 + 0.01 * (double)k;
+    }
+    xkd_sparse_rows rows = {D2, D1, start, index, weight};
+    OPS->sparse_rows(be, t[0], t[1], &rows, D3, accumulate);
+}
+RUN(r_sparse, sparse(be, t, d, false))
+RUN(r_sparse_add, sparse(be, t, d, true))
+/* Refinement: B N M D, two heads. Attention is positive. */
+SIZES(s_refine, D0 * D3, D0 * D2 * 2, D0 * D1 * 2, D0 * (D1 + 1) * D3, D0 * 2 * D1, D0 * 2 * D2)
+static void refine(xkd_backend *be, void **t, const int64_t *d, bool softmax)
+{
+    OPS->gelu_forward(be, t[2], t[4], D0 * 2 * D1); /* some numbers that are not symmetric about 0 */
+    OPS->gelu_forward(be, t[1], t[5], D0 * 2 * D2);
+    xkd_refine_args a = {.features = t[3], .self_attn = t[2], .other_attn = t[1], .B = D0, .tokens = D1 + 1, .D = D3,
+                         .H = 2, .N = D1, .M = D2, .softmax = softmax};
+    OPS->refine_pool(be, t[0], &a);
+}
+RUN(r_refine_mean, refine(be, t, d, false))
+RUN(r_refine_softmax, refine(be, t, d, true))
+
+/* Losses: R or views, B, K. */
+SIZES(s_mse, 1, D0 * D1, D0 * D1)
+RUN(r_mse, OPS->mse_forward(be, t[0], t[1], t[2], D0 * D1))
+RUN(r_mse_back, OPS->mse_backward(be, t[0], t[1], t[2], 0.7, D0 * D1))
+#define KD_SHAPES {{2, 2, 5}, {6, 3, 40}, {4, 1, 1000}}
+#define KD_ARGS xkd_kd_args a = {t[4], t[5], t[6], 0.5, 0.3, D0, D1, D2}
+SIZES(s_kd, 1, 1, D0, D1, D0 * D2, D1 * D2, D2)
+RUN(r_kd, KD_ARGS; OPS->kd_forward(be, t[0], t[1], t[2], t[3], &a))
+SIZES(s_kd_back, D0 * D2, 2, D0, D1, D0 * D2, D1 * D2, D2)
+RUN(r_kd_back, KD_ARGS; OPS->kd_forward(be, t[1], (double *)t[1] + 1, t[2], t[3], &a);
+    OPS->kd_backward(be, t[0], &a, t[2], t[3], 0.7))
+/* Alignment: views_x views_y B K, all samples but the first. */
+#define ALIGN_SHAPES {{1, 1, 3, 6}, {2, 3, 4, 40}, {4, 1, 3, 64}}
+#define AN ((D0 + D1) * (D2 - 1))
+#define ALIGN_ARGS(x, y) xkd_align_sides a = {x, y, D0, D1, D2, D3, 1, D2 - 1}
+SIZES(s_mmd, 1, AN * AN, D0 * D2 * D3, D1 * D2 * D3)
+RUN(r_mmd, ALIGN_ARGS(t[2], t[3]); OPS->mmd_forward(be, t[0], t[1], &a))
+SIZES(s_mmd_back, D0 * D2 * D3, D1 * D2 * D3, 1, AN * AN, D0 * D2 * D3, D1 * D2 * D3)
+RUN(r_mmd_back, ALIGN_ARGS(t[4], t[5]); OPS->mmd_forward(be, t[2], t[3], &a);
+    OPS->mmd_backward(be, t[0], t[1], t[3], &a, 0.7))
+SIZES(s_coral, 1, AN * AN, AN * D3, D0 * D2 * D3, D1 * D2 * D3)
+RUN(r_coral, ALIGN_ARGS(t[3], t[4]); OPS->coral_forward(be, t[0], t[1], t[2], &a))
+SIZES(s_coral_back, D0 * D2 * D3, D1 * D2 * D3, 1, AN * AN, AN * D3, D0 * D2 * D3, D1 * D2 * D3)
+RUN(r_coral_back, ALIGN_ARGS(t[5], t[6]); OPS->coral_forward(be, t[2], t[3], t[4], &a);
+    OPS->coral_backward(be, t[0], t[1], t[3], t[4], &a, 0.7))
+static int64_t by_k(const int64_t *d) { return d[3]; }
+
+/* Optimiser: D0*D1 elements; v is squared first, because second moments are not negative. */
+SIZES(s_adamw, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1)
+static void run_adamw(xkd_backend *be, void **t, const int64_t *d)
+{
+    for (int64_t i = 0; i < D0 * D1; i++) {
+        if (be->dtype == XKD_F64)
+            ((double *)t[2])[i] *= ((double *)t[2])[i];
+        else
+            ((float *)t[2])[i] *= ((float *)t[2])[i];
+    }
+    xkd_adamw_args a = {.p = t[0], .m = t[1], .v = t[2], .g = t[4], .ema = {t[3], t[3]}, .ema_momentum = {0.9, 0.8},
+                        .n = D0 * D1, .grad_scale = 0.5, .lr = 0.01, .weight_decay = 0.3, .beta1 = 0.9, .beta2 = 0.95,
+                        .eps = 1e-8, .correction1 = 0.19, .correction2 = 0.0975};
+    OPS->adamw(be, &a);
+}
+RUN(r_ema, OPS->ema(be, t[0], t[1], 0.9, D0 * D1))
+RUN(r_axpby, OPS->axpby(be, t[0], t[1], 0.3, -0.6, D0 * D1))
+RUN(r_scale, OPS->axpby(be, t[0], t[1], 0.3, 0, D0 * D1))
+RUN(r_fill, OPS->fill(be, t[0], 0.125, D0 * D1))
+SIZES(s_sum, 1, D0 * D1)
+RUN(r_sum, *(double *)t[0] = OPS->sum_squares(be, t[1], D0 * D1))
+#define FLAT_SHAPES {{1, 1}, {3, 11}, {250, 300}}
+
+const operation operations[] = {
+    {"linear_forward", "oiii", s_linear, r_linear, by_d2, LINEAR_SHAPES, 0},
+    {"linear_forward without bias", "oii", s_linear_plain, r_linear_plain, by_d2, LINEAR_SHAPES, 0},
+    {"linear_gelu_forward", "osiii", s_linear_gelu, r_linear_gelu, by_d2, LINEAR_SHAPES, 0},
+    {"linear_residual_forward", "oiiii", s_linear_residual, r_linear_residual, by_d2, LINEAR_SHAPES, 0},
+    {"linear_residual_forward in place", "aiii", s_linear_in_place, r_linear_in_place, by_d2, LINEAR_SHAPES, 0},
+    {"linear_backward_data", "oii", s_backward_data, r_backward_data, by_d1, LINEAR_SHAPES, 0},
+    {"linear_gelu_backward_data", "osiii", s_gelu_data, r_gelu_data, by_d1, LINEAR_SHAPES, 0},
+    {"linear_gelu_backward_data in place", "oaii", s_gelu_data_in_place, r_gelu_data_in_place, by_d1, LINEAR_SHAPES, 0},
+    {"linear_backward_weight", "aaii", s_backward_weight, r_backward_weight, by_d0, LINEAR_SHAPES, 0},
+    {"layernorm_forward", "ossiii", s_ln, r_ln, by_d1, ROW_SHAPES, 50},
+    {"layernorm_forward without affine", "ossi", s_ln_plain, r_ln_plain, by_d1, ROW_SHAPES, 50},
+    {"layernorm_backward", "oaassiiiii", s_ln_back, r_ln_back, by_d1, ROW_SHAPES, 200},
+    {"layernorm_backward without affine, in place", "assi", s_ln_back_plain, r_ln_back_plain, by_d1, ROW_SHAPES, 200},
+    {"gelu_forward", "oi", s_two, r_gelu, one, FLAT_SHAPES, 0},
+    {"gelu_backward", "oii", s_three, r_gelu_back, one, FLAT_SHAPES, 0},
+    {"l2norm_forward", "osi", s_l2, r_l2, by_d1, ROW_SHAPES, 0},
+    {"l2norm_backward", "ossii", s_l2_back, r_l2_back, by_d1, ROW_SHAPES, 10},
+    {"weightnorm_forward", "osii", s_wn, r_wn, by_d1, ROW_SHAPES, 0},
+    {"weightnorm_backward", "assiii", s_wn_back, r_wn_back, by_d1, ROW_SHAPES, 10},
+    {"attention_forward", "osi", s_attention, r_attention, by_d1, ATTENTION_SHAPES, 4},
+    {"attention_backward", "ossii", s_attention_back, r_attention_back, by_d1, ATTENTION_SHAPES, 20},
+    {"attention_probe of the class token", "ossi", s_probe, r_probe_cls, by_d1, ATTENTION_SHAPES, 4},
+    {"attention_probe mean", "ossi", s_probe, r_probe_mean, by_d1, ATTENTION_SHAPES, 4},
+    {"add_positions", "oiii", s_positions, r_positions, one, TOKEN_SHAPES, 0},
+    {"add_positions of all tokens", "oii", s_positions_all, r_positions_all, one, TOKEN_SHAPES, 0},
+    {"add_positions_backward", "oaai", s_positions_back, r_positions_back, by_d0, TOKEN_SHAPES, 0},
+    {"unmask_forward", "oiii", s_unmask, r_unmask, one, TOKEN_SHAPES, 0},
+    {"unmask_backward", "oaai", s_unmask_back, r_unmask_back, by_total, TOKEN_SHAPES, 0},
+    {"gather_rows", "oi", s_gather, r_gather, one, TOKEN_SHAPES, 0},
+    {"scatter_rows", "oi", s_scatter, r_scatter, one, TOKEN_SHAPES, 0},
+    {"pool_forward", "oi", s_pool, r_pool, by_d1, TOKEN_SHAPES, 0},
+    {"pool_backward", "ai", s_pool_back, r_pool_back, one, TOKEN_SHAPES, 0},
+    {"sparse_rows", "oi", s_sparse, r_sparse, one, TOKEN_SHAPES, 0},
+    {"sparse_rows accumulating", "ai", s_sparse, r_sparse_add, one, TOKEN_SHAPES, 0},
+    {"refine_pool mean", "ossiii", s_refine, r_refine_mean, by_d1, TOKEN_SHAPES, 2000},
+    {"refine_pool softmax", "ossiii", s_refine, r_refine_softmax, by_d1, TOKEN_SHAPES, 50},
+    {"patch_normalize", "a", s_one, r_patch_normalize, by_d1, ROW_SHAPES, 50},
+    {"mse_forward", "dii", s_mse, r_mse, one, FLAT_SHAPES, 0},
+    {"mse_backward", "oii", s_three, r_mse_back, one, FLAT_SHAPES, 0},
+    {"kd_forward", "ddssiii", s_kd, r_kd, by_d2, KD_SHAPES, 10},
+    {"kd_backward", "adssiii", s_kd_back, r_kd_back, by_d2, KD_SHAPES, 10},
+    {"mmd_forward", "ddii", s_mmd, r_mmd, by_k, ALIGN_SHAPES, 10},
+    {"mmd_backward", "aaddii", s_mmd_back, r_mmd_back, by_k, ALIGN_SHAPES, 10},
+    {"coral_forward", "ddsii", s_coral, r_coral, by_k, ALIGN_SHAPES, 10},
+    {"coral_backward", "aaddsii", s_coral_back, r_coral_back, by_k, ALIGN_SHAPES, 10},
+    {"column_sum", "ai", s_column_sum, r_column_sum, by_d0, ROW_SHAPES, 0},
+    {"sum_squares", "di", s_sum, r_sum, one, FLAT_SHAPES, 0},
+    {"adamw", "aaaai", s_adamw, run_adamw, one, FLAT_SHAPES, 10},
+    {"ema", "ai", s_two, r_ema, one, FLAT_SHAPES, 0},
+    {"axpby", "ai", s_two, r_axpby, one, FLAT_SHAPES, 0},
+    {"axpby without y", "oi", s_two, r_scale, one, FLAT_SHAPES, 0},
+    {"fill", "o", s_one, r_fill, one, FLAT_SHAPES, 0},
+};
+
+const int operation_count = sizeof operations / sizeof *operations;
