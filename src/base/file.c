@@ -1,9 +1,12 @@
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -220,6 +223,65 @@ xkd_status xkd_make_folder(xkd_context *cx, const char *path)
 fail:
     xkd_free(copy);
     return status;
+}
+
+xkd_status xkd_remove_file(xkd_context *cx, const char *path)
+{
+    if (unlink(path) == 0 || errno == ENOENT) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot remove: %s", path, strerror(errno));
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static xkd_status add_name(xkd_context *cx, xkd_names *names, const char *name)
+{
+    if (names->count == names->capacity) {
+        int64_t wider = names->capacity ? 2 * names->capacity : 16;
+        xkd_status status = xkd_resize(cx, &names->items, names->capacity, wider, sizeof *names->items);
+        if (status != XKD_OK) return status;
+        names->capacity = wider;
+    }
+    xkd_status status = xkd_copy_string(cx, &names->items[names->count], name);
+    if (status == XKD_OK) names->count++;
+    return status;
+}
+
+xkd_status xkd_list_folder(xkd_context *cx, const char *path, xkd_names *out)
+{
+    xkd_status status = XKD_OK;
+    *out = (xkd_names){0};
+    DIR *dir = opendir(path);
+    if (!dir) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot open folder: %s", path, strerror(errno));
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            XKD_TRY(add_name(cx, out, entry->d_name));
+    if (out->count > 1) qsort(out->items, (size_t)out->count, sizeof *out->items, compare_names);
+fail:
+    if (dir) closedir(dir);
+    if (status != XKD_OK) xkd_free_names(out);
+    return status;
+}
+
+void xkd_free_names(xkd_names *names)
+{
+    for (int64_t i = 0; i < names->count; i++) xkd_free(names->items[i]);
+    xkd_free(names->items);
+    *names = (xkd_names){0};
+}
+
+xkd_status xkd_lock_file(xkd_context *cx, const char *path, int *fd)
+{
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (*fd < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot create: %s", path, strerror(errno));
+    if (flock(*fd, LOCK_EX | LOCK_NB) == 0) return XKD_OK;
+    int error = errno;
+    close(*fd);
+    *fd = -1;
+    if (error == EWOULDBLOCK) return xkd_fail(cx, XKD_ERR_CONFIG, "%s: another process is using this folder", path);
+    return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot lock: %s", path, strerror(error));
 }
 
 int xkd_path_exists(const char *path)

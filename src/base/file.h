@@ -45,6 +45,22 @@ xkd_status xkd_append(xkd_context *cx, int fd, const char *path, const void *dat
 /* Makes a folder and its missing parents; an existing folder is fine. */
 xkd_status xkd_make_folder(xkd_context *cx, const char *path);
 
+/* Removes a file; one that is not there is fine. */
+xkd_status xkd_remove_file(xkd_context *cx, const char *path);
+
+/* Names in a folder without "." and "..", sorted by bytes. Free with xkd_free_names. */
+typedef struct {
+    char **items; /* [count] */
+    int64_t count, capacity;
+} xkd_names;
+
+xkd_status xkd_list_folder(xkd_context *cx, const char *path, xkd_names *out);
+void xkd_free_names(xkd_names *names);
+
+/* Opens (or makes) a file and locks it for this process; the lock ends when *fd is closed or the process dies. Already
+ * locked by another process: XKD_ERR_CONFIG. */
+xkd_status xkd_lock_file(xkd_context *cx, const char *path, int *fd);
+
 int xkd_path_exists(const char *path);
 int xkd_is_folder(const char *path);
 

@@ -1,0 +1,417 @@
+#include "checkpoint/state.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "checkpoint/safetensors.h"
+
+/* Tensors beside the model's. No public name begins like this. */
+static const char MOMENT1[] = "optimizer.moment1.", MOMENT2[] = "optimizer.moment2.", STEPS[] = "optimizer.steps";
+static const char OPTIMIZER[] = "optimizer.";
+static const char FORMAT_KEY[] = "xkd.format", FORMAT[] = "1";
+enum { LISTED_DIFFERENCES = 8 };
+
+/* The numbers of a state by the key of their metadata entry. */
+enum { STEP, EPOCH, EPOCH_STEP, BAD_STEPS, SEED, DATA_HASH, WHOLE };
+static const char *const whole_keys[WHOLE] = {"xkd.step",      "xkd.epoch", "xkd.epoch_step",
+                                              "xkd.bad_steps", "xkd.seed",  "xkd.data_hash"};
+enum { SECONDS, EPOCH_LOSS, EPOCH_SECONDS, EPOCH_WAIT, REAL };
+static const char *const real_keys[REAL] = {"xkd.seconds", "xkd.epoch_loss", "xkd.epoch_seconds", "xkd.epoch_wait"};
+static const char CONFIG_KEY[] = "xkd.config";
+
+void xkd_run_state_free(xkd_run_state *state)
+{
+    xkd_free(state->config);
+    *state = (xkd_run_state){0};
+}
+
+/* A list of tensors with names that it owns. */
+typedef struct {
+    xkd_tensor_item *items;
+    char (*names)[XKD_PARAM_NAME + 32];
+    int64_t count;
+} tensor_list;
+
+static xkd_status list_new(xkd_context *cx, tensor_list *list, int64_t capacity)
+{
+    xkd_status status = xkd_alloc(cx, &list->items, capacity, sizeof *list->items);
+    if (status == XKD_OK) status = xkd_alloc(cx, &list->names, capacity, sizeof *list->names);
+    return status;
+}
+
+static void list_free(tensor_list *list)
+{
+    xkd_free(list->items);
+    xkd_free(list->names);
+}
+
+static void list_add(tensor_list *list, const char *prefix, const char *name, xkd_dtype dtype, const xkd_shape *shape,
+                     const void *data)
+{
+    char *full = list->names[list->count];
+    snprintf(full, sizeof list->names[0], "%s%s", prefix, name);
+    list->items[list->count++] = (xkd_tensor_item){full, dtype, *shape, data};
+}
+
+static xkd_status list_of_run(xkd_context *cx, tensor_list *list, const xkd_params *params, int64_t *steps)
+{
+    xkd_status status = XKD_OK;
+    XKD_TRY(list_new(cx, list, 3 * params->count + params->alias_count + 1));
+    for (int64_t i = 0; i < params->count; i++) {
+        const xkd_param *row = params->rows[i];
+        steps[i] = row->steps;
+        list_add(list, "", row->name, params->dtype, &row->shape, row->value);
+        if (row->moment1) list_add(list, MOMENT1, row->name, params->dtype, &row->shape, row->moment1);
+        if (row->moment2) list_add(list, MOMENT2, row->name, params->dtype, &row->shape, row->moment2);
+    }
+    for (int64_t i = 0; i < params->alias_count; i++) {
+        const xkd_param_alias *alias = &params->aliases[i];
+        if (alias->shared) list_add(list, "", alias->name, params->dtype, &alias->row->shape, alias->row->value);
+    }
+    const xkd_shape one = {1, {params->count}};
+    list_add(list, "", STEPS, XKD_I64, &one, steps);
+fail:
+    return status;
+}
+
+static bool is_checkpoint(const char *name)
+{
+    size_t length = strlen(name);
+    return strncmp(name, "step-", 5) == 0 && length > 17 && strcmp(name + length - 12, ".safetensors") == 0;
+}
+
+/* Names of the checkpoints, oldest first: the step has a fixed width, so sorted names are sorted steps. */
+static xkd_status list_checkpoints(xkd_context *cx, const char *folder, xkd_names *names)
+{
+    *names = (xkd_names){0};
+    if (!xkd_is_folder(folder)) return XKD_OK;
+    xkd_status status = xkd_list_folder(cx, folder, names);
+    int64_t kept = 0;
+    for (int64_t i = 0; i < names->count; i++) {
+        if (is_checkpoint(names->items[i]))
+            names->items[kept++] = names->items[i];
+        else
+            xkd_free(names->items[i]);
+    }
+    names->count = kept;
+    return status;
+}
+
+xkd_status xkd_state_count(xkd_context *cx, const char *folder, int64_t *count)
+{
+    xkd_names names;
+    xkd_status status = list_checkpoints(cx, folder, &names);
+    *count = names.count;
+    xkd_free_names(&names);
+    return status;
+}
+
+static xkd_status prune(xkd_context *cx, const char *folder, int64_t keep_last)
+{
+    xkd_status status = XKD_OK;
+    xkd_names names;
+    char *path = NULL;
+    XKD_TRY(list_checkpoints(cx, folder, &names));
+    for (int64_t i = 0; i + keep_last < names.count; i++) {
+        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
+        XKD_TRY(xkd_remove_file(cx, path));
+        xkd_free(path);
+        path = NULL;
+    }
+fail:
+    xkd_free(path);
+    xkd_free_names(&names);
+    return status;
+}
+
+/* A checkpoint that the run has gone back behind (its file was damaged, so an older one was loaded) would be newer than
+ * the one being written and be taken for the newest at the next start. */
+static xkd_status remove_later(xkd_context *cx, const char *folder, int64_t step)
+{
+    xkd_status status = XKD_OK;
+    xkd_names names;
+    char *path = NULL;
+    XKD_TRY(list_checkpoints(cx, folder, &names));
+    for (int64_t i = 0; i < names.count; i++) {
+        if (strtoll(names.items[i] + 5, NULL, 10) <= step) continue;
+        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
+        XKD_TRY(xkd_remove_file(cx, path));
+        xkd_free(path);
+        path = NULL;
+    }
+fail:
+    xkd_free(path);
+    xkd_free_names(&names);
+    return status;
+}
+
+static xkd_status write_state(xkd_context *cx, const char *path, const tensor_list *list, const xkd_run_state *s)
+{
+    const uint64_t whole[WHOLE] = {
+        (uint64_t)s->step, (uint64_t)s->epoch, (uint64_t)s->epoch_step, (uint64_t)s->bad_steps, s->seed, s->data_hash};
+    const double real[REAL] = {s->seconds, s->epoch_loss, s->epoch_seconds, s->epoch_wait};
+    char numbers[WHOLE + REAL][32];
+    xkd_metadata_item metadata[WHOLE + REAL + 2];
+    int64_t n = 0;
+    metadata[n++] = (xkd_metadata_item){FORMAT_KEY, FORMAT};
+    metadata[n++] = (xkd_metadata_item){CONFIG_KEY, s->config ? s->config : ""};
+    for (int i = 0; i < WHOLE; i++) {
+        snprintf(numbers[i], sizeof numbers[i], "%" PRIu64, whole[i]);
+        metadata[n++] = (xkd_metadata_item){whole_keys[i], numbers[i]};
+    }
+    for (int i = 0; i < REAL; i++) {
+        snprintf(numbers[WHOLE + i], sizeof numbers[0], "%.17g", real[i]);
+        metadata[n++] = (xkd_metadata_item){real_keys[i], numbers[WHOLE + i]};
+    }
+    return xkd_safetensors_write(cx, path, list->items, list->count, metadata, n);
+}
+
+xkd_status xkd_state_save(xkd_context *cx, const char *folder, const xkd_params *params, const xkd_run_state *state,
+                          int64_t keep_last)
+{
+    xkd_status status = XKD_OK;
+    tensor_list list = {0};
+    int64_t *steps = NULL;
+    char *path = NULL;
+    XKD_TRY(xkd_make_folder(cx, folder));
+    XKD_TRY(xkd_alloc(cx, &steps, params->count, sizeof *steps));
+    XKD_TRY(list_of_run(cx, &list, params, steps));
+    XKD_TRY(xkd_format_string(cx, &path, "%s/step-%08" PRId64 ".safetensors", folder, state->step));
+    XKD_TRY(write_state(cx, path, &list, state));
+    XKD_TRY(remove_later(cx, folder, state->step));
+    XKD_TRY(prune(cx, folder, keep_last));
+fail:
+    xkd_free(path);
+    xkd_free(steps);
+    list_free(&list);
+    return status;
+}
+
+/* ---- loading ---- */
+
+static void shape_text(char *out, size_t size, const xkd_shape *shape)
+{
+    size_t used = (size_t)snprintf(out, size, "[");
+    for (int i = 0; i < shape->ndim && used < size; i++)
+        used += (size_t)snprintf(out + used, size - used, "%s%" PRId64, i ? "," : "", shape->dims[i]);
+    if (used < size) snprintf(out + used, size - used, "]");
+}
+
+/* Notes one difference between the file and the model; only the first few are spelled out. */
+static void difference(xkd_text *out, int64_t *count, const char *what, const char *name, const xkd_shape *theirs,
+                       const xkd_shape *ours)
+{
+    char a[200] = "", b[200] = "";
+    if ((*count)++ >= LISTED_DIFFERENCES) return;
+    if (theirs) shape_text(a, sizeof a, theirs);
+    if (ours) shape_text(b, sizeof b, ours);
+    xkd_text_printf(out, "\n  %s %s", name, what);
+    if (theirs && ours) xkd_text_printf(out, " %s in the file, %s in the model", a, b);
+}
+
+static void compare_row(xkd_text *out, int64_t *count, const xkd_safetensors *file, const xkd_params *params,
+                        const xkd_param *row)
+{
+    const xkd_stored_tensor *t = xkd_safetensors_find(file, row->name);
+    if (!t)
+        difference(out, count, "is missing in the file", row->name, NULL, NULL);
+    else if (!xkd_shape_equal(&t->shape, &row->shape))
+        difference(out, count, "is", row->name, &t->shape, &row->shape);
+    else if (t->dtype != params->dtype)
+        difference(out, count, "has another element type", row->name, NULL, NULL);
+}
+
+static xkd_status check_architecture(xkd_context *cx, const char *path, const xkd_safetensors *file,
+                                     const xkd_params *params)
+{
+    xkd_text out = xkd_text_make(cx);
+    int64_t count = 0;
+    for (int64_t i = 0; i < params->count; i++) compare_row(&out, &count, file, params, params->rows[i]);
+    for (int64_t i = 0; i < xkd_safetensors_count(file); i++) {
+        const xkd_stored_tensor *t = xkd_safetensors_at(file, i);
+        if (strncmp(t->name, OPTIMIZER, sizeof OPTIMIZER - 1) != 0 && !xkd_params_find(params, t->name))
+            difference(&out, &count, "is not in the model", t->name, NULL, NULL);
+    }
+    xkd_status status = out.status;
+    if (status == XKD_OK && count > 0)
+        status = xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: of another architecture: %" PRId64 " differences%s%s", path,
+                          count, out.data, count > LISTED_DIFFERENCES ? "\n  ..." : "");
+    xkd_text_free(&out);
+    return status;
+}
+
+static xkd_status find_like(xkd_context *cx, const char *path, const xkd_safetensors *file, const xkd_param *row,
+                            xkd_dtype dtype, const char *prefix, const xkd_stored_tensor **out)
+{
+    char name[XKD_PARAM_NAME + 32];
+    snprintf(name, sizeof name, "%s%s", prefix, row->name);
+    *out = xkd_safetensors_find(file, name);
+    if (*out && (*out)->dtype == dtype && xkd_shape_equal(&(*out)->shape, &row->shape)) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: tensor '%s' is missing or has another shape", path, name);
+}
+
+/* Copies tensors into the rows. Everything was checked before, so either all rows change or none. */
+static xkd_status copy_rows(xkd_context *cx, const char *path, const xkd_safetensors *file, xkd_params *params,
+                            bool copy)
+{
+    xkd_status status = XKD_OK;
+    const xkd_stored_tensor *t, *steps = xkd_safetensors_find(file, STEPS);
+    if (!steps || steps->dtype != XKD_I64 || steps->bytes != params->count * 8)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: tensor '%s' is missing or has another shape", path, STEPS);
+    for (int64_t i = 0; i < params->count; i++) {
+        xkd_param *row = params->rows[i];
+        void *const targets[] = {row->value, row->moment1, row->moment2};
+        static const char *const prefixes[] = {"", MOMENT1, MOMENT2};
+        for (int k = 0; k < 3; k++) {
+            if (!targets[k]) continue;
+            XKD_TRY(find_like(cx, path, file, row, params->dtype, prefixes[k], &t));
+            if (copy) memcpy(targets[k], t->data, (size_t)t->bytes);
+        }
+        if (copy) row->steps = ((const int64_t *)steps->data)[i];
+    }
+fail:
+    return status;
+}
+
+static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safetensors *file, xkd_run_state *s)
+{
+    uint64_t whole[WHOLE];
+    double real[REAL];
+    const char *format = xkd_safetensors_metadata(file, FORMAT_KEY),
+               *config = xkd_safetensors_metadata(file, CONFIG_KEY);
+    if (!format || strcmp(format, FORMAT) != 0 || !config)
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: not the state of a training run", path);
+    for (int i = 0; i < WHOLE + REAL; i++) {
+        const char *key = i < WHOLE ? whole_keys[i] : real_keys[i - WHOLE];
+        const char *text = xkd_safetensors_metadata(file, key);
+        char *end = (char *)"x";
+        if (text && *text && i < WHOLE) whole[i] = strtoull(text, &end, 10);
+        if (text && *text && i >= WHOLE) real[i - WHOLE] = strtod(text, &end);
+        if (*end) return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: its '%s' is missing or no number", path, key);
+    }
+    for (int i = 0; i <= BAD_STEPS; i++)
+        if (whole[i] > INT64_MAX / 2)
+            return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: '%s' is too large", path, whole_keys[i]);
+    *s = (xkd_run_state){.step = (int64_t)whole[STEP],
+                         .epoch = (int64_t)whole[EPOCH],
+                         .epoch_step = (int64_t)whole[EPOCH_STEP],
+                         .bad_steps = (int64_t)whole[BAD_STEPS],
+                         .seed = whole[SEED],
+                         .data_hash = whole[DATA_HASH],
+                         .seconds = real[SECONDS],
+                         .epoch_loss = real[EPOCH_LOSS],
+                         .epoch_seconds = real[EPOCH_SECONDS],
+                         .epoch_wait = real[EPOCH_WAIT]};
+    return xkd_copy_string(cx, &s->config, config);
+}
+
+/* *whole: the file is undamaged, so an error is about what it says. */
+static xkd_status load(xkd_context *cx, const char *path, xkd_params *params, xkd_run_state *state, bool *whole)
+{
+    xkd_status status = XKD_OK;
+    xkd_safetensors *file = NULL;
+    *whole = false;
+    *state = (xkd_run_state){0};
+    XKD_TRY(xkd_safetensors_open(cx, path, &file));
+    XKD_TRY(xkd_safetensors_verify(cx, file, NULL));
+    *whole = true;
+    XKD_TRY(check_architecture(cx, path, file, params));
+    XKD_TRY(copy_rows(cx, path, file, params, false));
+    XKD_TRY(read_state(cx, path, file, state));
+    XKD_TRY(copy_rows(cx, path, file, params, true));
+fail:
+    xkd_safetensors_close(file);
+    return status;
+}
+
+xkd_status xkd_state_load(xkd_context *cx, const char *path, xkd_params *params, xkd_run_state *state)
+{
+    bool whole;
+    return load(cx, path, params, state, &whole);
+}
+
+static xkd_status remove_temporaries(xkd_context *cx, const char *folder)
+{
+    xkd_status status = XKD_OK;
+    xkd_names names = {0};
+    char *path = NULL;
+    XKD_TRY(xkd_list_folder(cx, folder, &names));
+    for (int64_t i = 0; i < names.count; i++) {
+        if (!strstr(names.items[i], ".safetensors.tmp-")) continue;
+        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
+        XKD_TRY(xkd_remove_file(cx, path));
+        xkd_free(path);
+        path = NULL;
+    }
+fail:
+    xkd_free(path);
+    xkd_free_names(&names);
+    return status;
+}
+
+xkd_status xkd_state_load_newest(xkd_context *cx, const char *folder, xkd_params *params, xkd_run_state *state)
+{
+    xkd_status status = XKD_OK;
+    xkd_names names = {0};
+    char *path = NULL;
+    bool whole = false;
+    *state = (xkd_run_state){0};
+    if (!xkd_is_folder(folder)) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: no checkpoint to resume from", folder);
+    XKD_TRY(remove_temporaries(cx, folder));
+    XKD_TRY(list_checkpoints(cx, folder, &names));
+    if (names.count == 0) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: no checkpoint to resume from", folder);
+    for (int64_t i = names.count - 1; i >= 0; i--) {
+        xkd_free(path);
+        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
+        status = load(cx, path, params, state, &whole);
+        /* Only damage is a reason to look further back; lack of memory or another model is not. */
+        if (status == XKD_OK || whole || status == XKD_ERR_MEMORY || i == 0) break;
+        xkd_log(cx, XKD_LOG_WARN, "%s; falling back to %s", xkd_last_error(cx), names.items[i - 1]);
+        xkd_clear_error(cx);
+    }
+fail:
+    xkd_free(path);
+    xkd_free_names(&names);
+    return status;
+}
+
+/* ---- export ---- */
+
+static xkd_status export_backbone(xkd_context *cx, const char *folder, const xkd_params *params, const char *network)
+{
+    xkd_status status = XKD_OK;
+    tensor_list list = {0};
+    char *path = NULL, prefix[64];
+    int length = snprintf(prefix, sizeof prefix, "%s.backbone.", network);
+    const xkd_metadata_item metadata[] = {{"format", "pt"}, {"xkd.network", network}};
+    XKD_TRY(list_new(cx, &list, params->count + params->alias_count));
+    for (int64_t i = 0; i < params->count; i++) {
+        const xkd_param *row = params->rows[i];
+        if (strncmp(row->name, prefix, (size_t)length) == 0)
+            list_add(&list, "", row->name + length, params->dtype, &row->shape, row->value);
+    }
+    for (int64_t i = 0; i < params->alias_count; i++) {
+        const xkd_param_alias *alias = &params->aliases[i];
+        if (strncmp(alias->name, prefix, (size_t)length) == 0)
+            list_add(&list, "", alias->name + length, params->dtype, &alias->row->shape, alias->row->value);
+    }
+    XKD_TRY(xkd_format_string(cx, &path, "%s/%s.safetensors", folder, network));
+    XKD_TRY(xkd_safetensors_write(cx, path, list.items, list.count, metadata, 2));
+fail:
+    xkd_free(path);
+    list_free(&list);
+    return status;
+}
+
+xkd_status xkd_export_backbones(xkd_context *cx, const char *folder, const xkd_params *params)
+{
+    static const char *const networks[] = {"vid_student", "vid_teacher", "aud_student", "aud_teacher"};
+    xkd_status status = xkd_make_folder(cx, folder);
+    for (int i = 0; status == XKD_OK && i < 4; i++) status = export_backbone(cx, folder, params, networks[i]);
+    return status;
+}

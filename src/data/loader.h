@@ -1,0 +1,86 @@
+/* The prefetching loader: threads, each with a media worker process of its own, turn files into batches of views ahead
+ * of the training step. What a batch holds is a function of (manifest, configuration, seed, epoch, step, rank, world)
+ * alone: the number of workers, their speed and a resumed run never change a bit of it. */
+#ifndef XKD_DATA_LOADER_H
+#define XKD_DATA_LOADER_H
+
+#include <stdint.h>
+
+#include "base/status.h"
+#include "config/config.h"
+
+/* Upper bound of views of one modality in a batch (global ones included). */
+enum { XKD_MAX_VIEWS = 16 };
+
+/* Shapes of all views, by modality; index 0 .. views-1, the global views first. */
+typedef struct {
+    int64_t video_views, audio_views; /* global + local */
+    struct {
+        int64_t frames, height, width; /* T H W */
+    } video[XKD_MAX_VIEWS];
+    struct {
+        int64_t bands, columns; /* F T */
+    } audio[XKD_MAX_VIEWS];
+} xkd_view_shapes;
+
+/* Shapes that `data` asks for: global views have clip_duration * video_fps frames of crop_size^2 and
+ * 1 + clip_duration * audio_rate / hop_length columns; local ones are divided by the configured ratios. Impossible
+ * values (a view without frames, more than XKD_MAX_VIEWS views) are XKD_ERR_CONFIG. */
+xkd_status xkd_view_shapes_of(xkd_context *cx, const xkd_data_config *data, xkd_view_shapes *shapes);
+
+/* One micro-batch. Memory belongs to the loader and is valid until the next xkd_loader_next or xkd_loader_free. */
+typedef struct {
+    int64_t
+        count; /* B: samples in this micro-batch = batch / (accumulate * world), less in a last batch that is kept */
+    int64_t video_views, audio_views;
+    float *frames[XKD_MAX_VIEWS]; /* per view [B,3,T,H,W], normalised; the global views first */
+    float *specs[XKD_MAX_VIEWS];  /* per view [B,1,F,T], normalised; the global views first */
+    int64_t *sample;              /* [B] manifest index of the sample drawn for this place: the RNG's sample number,
+                                     also where an unreadable clip has been replaced by another one */
+    uint32_t epoch;
+    int64_t step;        /* optimiser step within the epoch */
+    int64_t micro;       /* micro-batch within the step, 0 .. accumulate-1 */
+    double wait_seconds; /* how long xkd_loader_next had to wait for this one */
+} xkd_batch;
+
+typedef struct {
+    int64_t clips;         /* clips delivered so far */
+    int64_t bad_clips;     /* clips that could not be read and were replaced */
+    int64_t bad_files;     /* distinct files among them */
+    int64_t silent_clips;  /* clips of files without sound that got silence (audio_policy: silence) */
+    int64_t dropped_files; /* files left out because they have no sound (audio_policy: drop) */
+    int64_t restarts;      /* worker processes that crashed or were killed for exceeding their time */
+    double wait_seconds;   /* total time that xkd_loader_next waited */
+} xkd_loader_statistics;
+
+typedef struct xkd_loader xkd_loader;
+
+/* Reads the manifest (or scans the folder) data->path, keeps the lines of data->split, and starts data->workers threads
+ * at epoch 0, step 0. The configurations must outlive the loader. rank of world: this process takes the rank-th
+ * contiguous part of each global batch. Errors: XKD_ERR_CONFIG (batch not divisible by accumulate * world, no workers),
+ * XKD_ERR_DATA (manifest, too few samples for one batch). Free with xkd_loader_free. */
+xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train, int rank,
+                          int world, xkd_loader **out);
+void xkd_loader_free(xkd_loader *loader); /* NULL is allowed */
+
+/* Names the run folder: bad clips are appended to FOLDER/bad_clips.jsonl, one JSON object a line, from now on. */
+xkd_status xkd_loader_set_folder(xkd_loader *loader, const char *folder);
+
+/* Optimiser steps in one epoch. Each consists of train->accumulate micro-batches. */
+int64_t xkd_loader_steps_per_epoch(const xkd_loader *loader);
+/* Samples the loader draws from, after split and audio policy. */
+int64_t xkd_loader_sample_count(const xkd_loader *loader);
+/* XXH3-64 of the paths, sizes and hashes of all samples: changes when the data set does. */
+uint64_t xkd_loader_data_hash(const xkd_loader *loader);
+const xkd_view_shapes *xkd_loader_shapes(const xkd_loader *loader);
+
+/* Goes on at micro-batch 0 of (epoch, step); what was prefetched for elsewhere is dropped. */
+xkd_status xkd_loader_seek(xkd_loader *loader, uint32_t epoch, int64_t step);
+
+/* Waits for the next micro-batch. After the last step of an epoch comes step 0 of the next one; there is no end.
+ * XKD_ERR_DATA: more distinct files than max_bad_fraction allows (and at least 10) could not be read. */
+xkd_status xkd_loader_next(xkd_loader *loader, const xkd_batch **out);
+
+void xkd_loader_stats(const xkd_loader *loader, xkd_loader_statistics *out);
+
+#endif

@@ -1,0 +1,516 @@
+#include "data/manifest.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+
+/* A manifest line holds two paths at most; ten million lines of 400 bytes are more than the largest data sets have. */
+static const int64_t MAX_BYTES = (int64_t)4 << 30;
+enum { MAX_LABEL = 1000000 };
+
+static const char BASE64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/* Where an error message points. */
+typedef struct {
+    xkd_context *cx;
+    const char *file;
+    int64_t line;
+    bool fixed_classes; /* the first line lists them all */
+} place;
+
+static void free_sample(xkd_sample *sample)
+{
+    xkd_free(sample->path);
+}
+
+void xkd_manifest_free(xkd_manifest *m)
+{
+    for (int64_t i = 0; i < m->count; i++) free_sample(&m->samples[i]);
+    for (int64_t i = 0; i < m->class_count; i++) xkd_free(m->classes[i]);
+    xkd_free(m->classes);
+    xkd_free(m->samples);
+    xkd_free(m->root);
+    *m = (xkd_manifest){0};
+}
+
+xkd_status xkd_manifest_add(xkd_context *cx, xkd_manifest *m, const char *path, xkd_sample **sample)
+{
+    xkd_status status = XKD_OK;
+    if (m->count == m->capacity) {
+        int64_t capacity = m->capacity ? 2 * m->capacity : 256;
+        XKD_TRY(xkd_resize(cx, &m->samples, m->capacity, capacity, sizeof *m->samples));
+        m->capacity = capacity;
+    }
+    xkd_sample fresh = {.label = -1, .has_audio = -1, .bytes = -1};
+    XKD_TRY(xkd_copy_string(cx, &fresh.path, path));
+    m->samples[m->count] = fresh;
+    *sample = &m->samples[m->count++];
+fail:
+    return status;
+}
+
+xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *m, const char *name, bool add, int64_t *label)
+{
+    xkd_status status = XKD_OK;
+    *label = -1;
+    for (int64_t i = 0; i < m->class_count; i++)
+        if (!strcmp(m->classes[i], name)) *label = i;
+    if (*label >= 0 || !add) return XKD_OK;
+    XKD_TRY(xkd_resize(cx, &m->classes, m->class_count, m->class_count + 1, sizeof *m->classes));
+    XKD_TRY(xkd_copy_string(cx, &m->classes[m->class_count], name));
+    *label = m->class_count++;
+fail:
+    return status;
+}
+
+void xkd_manifest_remove(xkd_manifest *m, int64_t i)
+{
+    free_sample(&m->samples[i]);
+    memmove(&m->samples[i], &m->samples[i + 1], (size_t)(m->count - i - 1) * sizeof *m->samples);
+    m->count--;
+}
+
+void xkd_manifest_keep_split(xkd_manifest *m, const char *split)
+{
+    int64_t kept = 0;
+    for (int64_t i = 0; i < m->count; i++) {
+        xkd_sample *s = &m->samples[i];
+        if (!split[0] || !s->split[0] || !strcmp(s->split, split))
+            m->samples[kept++] = *s;
+        else
+            free_sample(s);
+    }
+    m->count = kept;
+}
+
+static xkd_status encode_base64(xkd_context *cx, const char *text, char **out)
+{
+    const unsigned char *in = (const unsigned char *)text;
+    size_t n = strlen(text), at = 0;
+    xkd_status status = xkd_alloc(cx, out, (int64_t)(n + 2) / 3 * 4 + 1, 1);
+    if (status != XKD_OK) return status;
+    for (size_t i = 0; i < n; i += 3) {
+        unsigned a = in[i], b = i + 1 < n ? in[i + 1] : 0, c = i + 2 < n ? in[i + 2] : 0;
+        (*out)[at++] = BASE64[a >> 2];
+        (*out)[at++] = BASE64[(a & 3) << 4 | b >> 4];
+        (*out)[at++] = i + 1 < n ? BASE64[(b & 15) << 2 | c >> 6] : '=';
+        (*out)[at++] = i + 2 < n ? BASE64[c & 63] : '=';
+    }
+    return XKD_OK;
+}
+
+static xkd_status decode_base64(const place *p, const char *text, char **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    size_t n = strlen(text), at = 0;
+    unsigned bits = 0, value = 0;
+    XKD_TRY(xkd_alloc(cx, out, (int64_t)n + 1, 1));
+    while (n && text[n - 1] == '=') n--;
+    for (size_t i = 0; i < n; i++) {
+        const char *digit = strchr(BASE64, text[i]);
+        if (!digit) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path_base64: not base64", p->file, (long long)p->line);
+        value = value << 6 | (unsigned)(digit - BASE64);
+        bits += 6;
+        if (bits >= 8) {
+            bits -= 8;
+            (*out)[at++] = (char)(value >> bits & 255);
+        }
+    }
+    if (strlen(*out) != at)
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path_base64: holds a zero byte", p->file, (long long)p->line);
+fail:
+    return status;
+}
+
+/* Absolute paths, "..", "." and empty parts would leave the root or name one file in two ways. */
+static xkd_status check_path(const place *p, const char *path)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    if (!path[0] || path[0] == '/')
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path \"%s\" is %s (paths are relative to the root, see the first line)",
+                 p->file, (long long)p->line, path, path[0] ? "absolute" : "empty");
+    if (strlen(path) >= PATH_MAX)
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: the path has more than %d bytes", p->file, (long long)p->line, PATH_MAX - 1);
+    for (const char *part = path; part;) {
+        const char *slash = strchr(part, '/');
+        size_t length = slash ? (size_t)(slash - part) : strlen(part);
+        if (length == 0 || (length == 1 && part[0] == '.') || (length == 2 && part[0] == '.' && part[1] == '.'))
+            XKD_FAIL(XKD_ERR_DATA,
+                     "%s:%lld: path \"%s\" has a part \"%.*s\": it must name a file below the root directly", p->file,
+                     (long long)p->line, path, (int)length, part);
+        part = slash ? slash + 1 : NULL;
+    }
+fail:
+    return status;
+}
+
+static xkd_status read_real(const place *p, const json_t *object, const char *key, double *out)
+{
+    const json_t *value = json_object_get(object, key);
+    if (!value || json_is_null(value)) return XKD_OK;
+    if (!json_is_number(value))
+        return xkd_fail(p->cx, XKD_ERR_DATA, "%s:%lld: \"%s\" must be a number", p->file, (long long)p->line, key);
+    *out = json_number_value(value);
+    return XKD_OK;
+}
+
+static xkd_status read_integer(const place *p, const json_t *object, const char *key, int64_t *out)
+{
+    const json_t *value = json_object_get(object, key);
+    if (!value || json_is_null(value)) return XKD_OK;
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return xkd_fail(p->cx, XKD_ERR_DATA, "%s:%lld: \"%s\" must be a whole number from 0 on", p->file,
+                        (long long)p->line, key);
+    *out = json_integer_value(value);
+    return XKD_OK;
+}
+
+static xkd_status read_text(const place *p, const json_t *object, const char *key, char *out, size_t size)
+{
+    const json_t *value = json_object_get(object, key);
+    if (!value || json_is_null(value)) return XKD_OK;
+    if (!json_is_string(value) || json_string_length(value) >= size)
+        return xkd_fail(p->cx, XKD_ERR_DATA, "%s:%lld: \"%s\" must be a string of less than %zu bytes", p->file,
+                        (long long)p->line, key, size);
+    memcpy(out, json_string_value(value), json_string_length(value) + 1);
+    return XKD_OK;
+}
+
+static xkd_status read_label(const place *p, xkd_manifest *m, const json_t *object, int64_t *label)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    const json_t *value = json_object_get(object, "label");
+    if (!value || json_is_null(value)) return XKD_OK;
+    if (json_is_string(value)) {
+        XKD_TRY(xkd_manifest_class(cx, m, json_string_value(value), !p->fixed_classes, label));
+        if (*label < 0)
+            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: label \"%s\" is none of the %lld classes of the first line", p->file,
+                     (long long)p->line, json_string_value(value), (long long)m->class_count);
+        return XKD_OK;
+    }
+    if (!json_is_integer(value))
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"label\" must be a number or a class name", p->file, (long long)p->line);
+    *label = json_integer_value(value);
+    int64_t limit = p->fixed_classes ? m->class_count : MAX_LABEL;
+    if (*label == -1) return XKD_OK;
+    if (*label < 0 || *label >= limit)
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: label %lld is out of range 0 .. %lld (correct it or the classes in line 1)",
+                 p->file, (long long)p->line, (long long)*label, (long long)limit - 1);
+fail:
+    return status;
+}
+
+static xkd_status read_sample(const place *p, xkd_manifest *m, const json_t *object)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    char *decoded = NULL;
+    const json_t *path = json_object_get(object, "path"), *coded = json_object_get(object, "path_base64");
+    if ((path != NULL) + (coded != NULL) != 1 || !json_is_string(path ? path : coded))
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: needs one string \"path\" or \"path_base64\"", p->file, (long long)p->line);
+    if (coded)
+        XKD_TRY(decode_base64(p, json_string_value(coded), &decoded));
+    else
+        XKD_TRY(xkd_copy_string(cx, &decoded, json_string_value(path)));
+    XKD_TRY(check_path(p, decoded));
+    xkd_sample *s = NULL;
+    XKD_TRY(xkd_manifest_add(cx, m, decoded, &s));
+    XKD_TRY(read_label(p, m, object, &s->label));
+    XKD_TRY(read_text(p, object, "split", s->split, sizeof s->split));
+    XKD_TRY(read_text(p, object, "hash", s->hash, sizeof s->hash));
+    XKD_TRY(read_real(p, object, "video_start", &s->video_start));
+    XKD_TRY(read_real(p, object, "video_seconds", &s->video_seconds));
+    XKD_TRY(read_real(p, object, "audio_start", &s->audio_start));
+    XKD_TRY(read_real(p, object, "audio_seconds", &s->audio_seconds));
+    XKD_TRY(read_real(p, object, "fps", &s->fps));
+    XKD_TRY(read_integer(p, object, "width", &s->width));
+    XKD_TRY(read_integer(p, object, "height", &s->height));
+    XKD_TRY(read_integer(p, object, "sample_rate", &s->sample_rate));
+    XKD_TRY(read_integer(p, object, "channels", &s->channels));
+    XKD_TRY(read_integer(p, object, "bytes", &s->bytes));
+    const json_t *sound = json_object_get(object, "has_audio");
+    if (sound && !json_is_null(sound) && !json_is_boolean(sound))
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"has_audio\" must be true or false", p->file, (long long)p->line);
+    if (json_is_boolean(sound)) s->has_audio = json_is_true(sound);
+fail:
+    xkd_free(decoded);
+    return status;
+}
+
+static xkd_status read_header(place *p, xkd_manifest *m, const json_t *object, const char *folder)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    const json_t *root = json_object_get(object, "root"), *classes = json_object_get(object, "classes"), *name;
+    size_t i;
+    if (json_integer_value(json_object_get(object, "xkd_manifest")) != 1)
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: manifest version is not 1 (written by a newer xkd?)", p->file,
+                 (long long)p->line);
+    if (root && !json_is_string(root))
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"root\" must be a string", p->file, (long long)p->line);
+    const char *text = root ? json_string_value(root) : ".";
+    xkd_free(m->root);
+    m->root = NULL;
+    if (text[0] == '/')
+        XKD_TRY(xkd_copy_string(cx, &m->root, text));
+    else if (!strcmp(text, "."))
+        XKD_TRY(xkd_copy_string(cx, &m->root, folder));
+    else
+        XKD_TRY(xkd_join_path(cx, &m->root, folder, text));
+    if (classes && !json_is_array(classes))
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"classes\" must be a list of names", p->file, (long long)p->line);
+    p->fixed_classes = classes != NULL;
+    json_array_foreach((json_t *)(uintptr_t)classes, i, name)
+    {
+        int64_t label;
+        if (!json_is_string(name))
+            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"classes\" must be a list of names", p->file, (long long)p->line);
+        XKD_TRY(xkd_manifest_class(cx, m, json_string_value(name), true, &label));
+        if (label != (int64_t)i)
+            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: class \"%s\" is listed twice", p->file, (long long)p->line,
+                     json_string_value(name));
+    }
+fail:
+    return status;
+}
+
+typedef struct {
+    const char *path;
+    int64_t line;
+} named_line;
+
+static int compare_lines(const void *a, const void *b)
+{
+    const named_line *x = a, *y = b;
+    int order = strcmp(x->path, y->path);
+    return order ? order : (x->line > y->line) - (x->line < y->line);
+}
+
+static xkd_status check_duplicates(place *p, const xkd_manifest *m, const int64_t *lines)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    named_line *sorted = NULL;
+    XKD_TRY(xkd_alloc(cx, &sorted, m->count, sizeof *sorted));
+    for (int64_t i = 0; i < m->count; i++) sorted[i] = (named_line){m->samples[i].path, lines[i]};
+    qsort(sorted, (size_t)m->count, sizeof *sorted, compare_lines);
+    for (int64_t i = 1; i < m->count; i++)
+        if (!strcmp(sorted[i - 1].path, sorted[i].path))
+            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path \"%s\" stands already in line %lld (remove one of them)", p->file,
+                     (long long)sorted[i].line, sorted[i].path, (long long)sorted[i - 1].line);
+fail:
+    xkd_free(sorted);
+    return status;
+}
+
+static xkd_status read_line(place *p, xkd_manifest *m, const char *line, size_t length, const char *folder)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    json_error_t error;
+    json_t *object = json_loadb(line, length, JSON_REJECT_DUPLICATES, &error);
+    if (!object)
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: bad JSON at column %d: %s (one object a line; `xkd data index` writes them)",
+                 p->file, (long long)p->line, error.column, error.text);
+    if (!json_is_object(object)) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: not a JSON object", p->file, (long long)p->line);
+    if (json_object_get(object, "xkd_manifest")) {
+        if (p->line != 1)
+            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"xkd_manifest\" may stand in the first line only", p->file,
+                     (long long)p->line);
+        XKD_TRY(read_header(p, m, object, folder));
+    } else {
+        XKD_TRY(read_sample(p, m, object));
+    }
+fail:
+    json_decref(object);
+    return status;
+}
+
+/* The folder part of a path, "." if it has none. */
+static xkd_status folder_of(xkd_context *cx, const char *path, char **out)
+{
+    xkd_status status = xkd_copy_string(cx, out, path);
+    if (status != XKD_OK) return status;
+    char *slash = strrchr(*out, '/');
+    if (slash) {
+        slash[slash == *out] = 0;
+        return XKD_OK;
+    }
+    xkd_free(*out);
+    return xkd_copy_string(cx, out, ".");
+}
+
+xkd_status xkd_manifest_read(xkd_context *cx, const char *path, xkd_manifest *m)
+{
+    xkd_status status = XKD_OK;
+    char *text = NULL, *folder = NULL;
+    int64_t size = 0, *lines = NULL, capacity = 0;
+    place p = {.cx = cx, .file = path};
+    *m = (xkd_manifest){0};
+    XKD_TRY(xkd_read_file(cx, path, MAX_BYTES, XKD_ERR_DATA, &text, &size));
+    XKD_TRY(folder_of(cx, path, &folder));
+    XKD_TRY(xkd_copy_string(cx, &m->root, folder));
+    for (char *line = text, *end = text + size; line < end;) {
+        char *stop = memchr(line, '\n', (size_t)(end - line));
+        size_t length = (size_t)((stop ? stop : end) - line);
+        p.line++;
+        if (strspn(line, " \t\r") < length) XKD_TRY(read_line(&p, m, line, length, folder));
+        if (m->count > capacity) {
+            XKD_TRY(xkd_resize(cx, &lines, capacity, 2 * m->count + 256, sizeof *lines));
+            capacity = 2 * m->count + 256;
+        }
+        if (m->count && !lines[m->count - 1]) lines[m->count - 1] = p.line;
+        line += length + 1;
+    }
+    if (m->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no samples in it (make one with `xkd data index DIR`)", path);
+    XKD_TRY(check_duplicates(&p, m, lines));
+fail:
+    xkd_free(text);
+    xkd_free(folder);
+    xkd_free(lines);
+    if (status != XKD_OK) xkd_manifest_free(m);
+    return status;
+}
+
+static void set_path(json_t *object, xkd_context *cx, const char *path, xkd_status *status)
+{
+    json_t *value = json_string(path); /* NULL where it is no UTF-8 */
+    if (value) {
+        json_object_set_new(object, "path", value);
+        return;
+    }
+    char *coded = NULL;
+    *status = encode_base64(cx, path, &coded);
+    if (*status == XKD_OK) json_object_set_new(object, "path_base64", json_string(coded));
+    xkd_free(coded);
+}
+
+/* Six decimals are a microsecond, more than containers keep. */
+static json_t *rounded(double x)
+{
+    double scaled = x * 1e6;
+    return json_real((double)(int64_t)(scaled + (scaled < 0 ? -0.5 : 0.5)) / 1e6);
+}
+
+static void set_facts(json_t *o, const xkd_sample *s)
+{
+    if (s->label >= 0) json_object_set_new(o, "label", json_integer(s->label));
+    if (s->split[0]) json_object_set_new(o, "split", json_string(s->split));
+    if (s->video_seconds > 0) {
+        json_object_set_new(o, "video_start", rounded(s->video_start));
+        json_object_set_new(o, "video_seconds", rounded(s->video_seconds));
+        json_object_set_new(o, "fps", rounded(s->fps));
+        json_object_set_new(o, "width", json_integer(s->width));
+        json_object_set_new(o, "height", json_integer(s->height));
+    }
+    if (s->has_audio >= 0) json_object_set_new(o, "has_audio", json_boolean(s->has_audio));
+    if (s->has_audio == 1) {
+        json_object_set_new(o, "audio_start", rounded(s->audio_start));
+        json_object_set_new(o, "audio_seconds", rounded(s->audio_seconds));
+        json_object_set_new(o, "sample_rate", json_integer(s->sample_rate));
+        json_object_set_new(o, "channels", json_integer(s->channels));
+    }
+    if (s->bytes >= 0) json_object_set_new(o, "bytes", json_integer(s->bytes));
+    if (s->hash[0]) json_object_set_new(o, "hash", json_string(s->hash));
+}
+
+static xkd_status write_line(xkd_writer *writer, xkd_context *cx, json_t *object)
+{
+    xkd_status status = XKD_OK;
+    char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(12));
+    json_decref(object);
+    if (!text) XKD_FAIL(XKD_ERR_MEMORY, "out of memory while writing a manifest");
+    XKD_TRY(xkd_writer_write(writer, text, (int64_t)strlen(text)));
+    XKD_TRY(xkd_writer_write(writer, "\n", 1));
+fail:
+    free(text);
+    return status;
+}
+
+xkd_status xkd_manifest_write(xkd_context *cx, const xkd_manifest *m, const char *path, const char *root_text)
+{
+    xkd_status status = XKD_OK;
+    xkd_writer *writer = NULL;
+    XKD_TRY(xkd_writer_open(cx, path, &writer));
+    json_t *header = json_pack("{s:i,s:s}", "xkd_manifest", 1, "root", root_text ? root_text : ".");
+    if (!header) XKD_FAIL(XKD_ERR_DATA, "%s: the root \"%s\" is no UTF-8 (move the folder)", path, root_text);
+    if (m->class_count) {
+        json_t *classes = json_array();
+        for (int64_t i = 0; i < m->class_count; i++) {
+            json_t *name = json_string(m->classes[i]);
+            json_array_append_new(classes, name ? name : json_string("?"));
+        }
+        json_object_set_new(header, "classes", classes);
+    }
+    XKD_TRY(write_line(writer, cx, header));
+    for (int64_t i = 0; i < m->count; i++) {
+        json_t *object = json_object();
+        set_path(object, cx, m->samples[i].path, &status);
+        set_facts(object, &m->samples[i]);
+        xkd_status written = write_line(writer, cx, object);
+        XKD_TRY(status);
+        XKD_TRY(written);
+    }
+    xkd_writer *published = writer;
+    writer = NULL;
+    XKD_TRY(xkd_writer_commit(published));
+fail:
+    xkd_writer_abort(writer);
+    return status;
+}
+
+xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *m, const xkd_sample *s, bool follow_links, int *fd,
+                             int64_t *size, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    char *path = NULL, *real = NULL, *root = NULL;
+    *fd = -1;
+    *fault = XKD_FAULT_NONE;
+    XKD_TRY(xkd_join_path(cx, &path, m->root, s->path));
+    real = realpath(path, NULL);
+    if (!real) {
+        *fault = errno == ENOENT || errno == ENOTDIR ? XKD_FAULT_MISSING : XKD_FAULT_UNREADABLE;
+        XKD_FAIL(XKD_ERR_DATA, "%s: %s", path, strerror(errno));
+    }
+    root = realpath(m->root, NULL);
+    size_t length = root ? strlen(root) : 0;
+    bool inside = root && (!strcmp(root, "/") || (!strncmp(real, root, length) && real[length] == '/'));
+    if (!inside && !follow_links) {
+        *fault = XKD_FAULT_REFUSED;
+        XKD_FAIL(XKD_ERR_DATA, "%s: a link that leads out of the data folder (allow it with --follow-links)", path);
+    }
+    status = xkd_open_read(cx, real, fd, size);
+    if (status != XKD_OK) *fault = XKD_FAULT_UNREADABLE;
+fail:
+    free(real);
+    free(root);
+    xkd_free(path);
+    return status;
+}
+
+void xkd_sample_describe(xkd_sample *s, const xkd_media_info *info)
+{
+    s->has_audio = info->has_audio;
+    if (info->has_video) {
+        s->video_start = info->video_start;
+        s->video_seconds = info->video_end - info->video_start;
+        s->fps = info->fps;
+        s->width = info->width;
+        s->height = info->height;
+    }
+    if (info->has_audio) {
+        s->audio_start = info->audio_start;
+        s->audio_seconds = info->audio_end - info->audio_start;
+        s->sample_rate = info->sample_rate;
+        s->channels = info->channels;
+    }
+}

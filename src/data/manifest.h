@@ -1,0 +1,64 @@
+/* The list of samples: one JSON object a line. An optional first line holds what is common to all:
+ *   {"xkd_manifest":1,"root":".","classes":["bounce","orbit"]}
+ *   {"path":"train/bounce/0001.mp4","label":0,"split":"train","video_seconds":5.0,...,"hash":"..."}
+ * Paths are relative to root, which is relative to the manifest's folder; never absolute, never with "..". They are data:
+ * whatever they look like, they only ever name a file. A name that is no UTF-8 stands as "path_base64". Only "path" is
+ * required. A sample without "split" belongs to every split. */
+#ifndef XKD_DATA_MANIFEST_H
+#define XKD_DATA_MANIFEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "media/media.h"
+
+typedef struct {
+    char *path;    /* relative to the root, bytes as the file system has them; owned */
+    int64_t label; /* index into classes; -1: none */
+    char split[16];
+    double video_start, video_seconds, audio_start, audio_seconds; /* seconds are 0 where unknown or absent */
+    double fps;
+    int64_t width, height, sample_rate, channels;
+    int has_audio; /* 1, 0, or -1: unknown */
+    int64_t bytes; /* -1: unknown */
+    char hash[33]; /* XXH3-128 of the contents in hex; "": unknown */
+} xkd_sample;
+
+typedef struct {
+    char *root; /* folder that paths are relative to, as it can be opened from here */
+    char **classes;
+    int64_t class_count;
+    xkd_sample *samples;
+    int64_t count, capacity;
+} xkd_manifest;
+
+/* Reads and checks a manifest. XKD_ERR_DATA with "file:line: what (what to do)" for bad JSON, wrong types, duplicate
+ * paths, labels out of range, paths outside the root. Free with xkd_manifest_free. */
+xkd_status xkd_manifest_read(xkd_context *cx, const char *path, xkd_manifest *out);
+
+/* Writes; `root_text` is what the first line says, NULL: ".". */
+xkd_status xkd_manifest_write(xkd_context *cx, const xkd_manifest *manifest, const char *path, const char *root_text);
+void xkd_manifest_free(xkd_manifest *manifest);
+
+/* Appends a sample with this path and everything else unknown; *sample stays valid until the next call. */
+xkd_status xkd_manifest_add(xkd_context *cx, xkd_manifest *manifest, const char *path, xkd_sample **sample);
+
+/* Index of a class, added when new and `add`; -1 otherwise. */
+xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *manifest, const char *name, bool add, int64_t *label);
+
+/* Keeps the samples of one split ("": all). */
+void xkd_manifest_keep_split(xkd_manifest *manifest, const char *split);
+
+/* Removes sample i. */
+void xkd_manifest_remove(xkd_manifest *manifest, int64_t i);
+
+/* Opens a sample's file for reading. Links are followed inside the root only, unless follow_links. On failure *fault is
+ * missing, unreadable or refused. The caller closes *fd. */
+xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *manifest, const xkd_sample *sample, bool follow_links,
+                             int *fd, int64_t *size, xkd_media_fault *fault);
+
+/* Copies what a probe found into the sample. */
+void xkd_sample_describe(xkd_sample *sample, const xkd_media_info *info);
+
+#endif

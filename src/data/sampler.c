@@ -1,0 +1,43 @@
+#include "data/sampler.h"
+
+#include "base/rng.h"
+
+xkd_status xkd_sampler_check(xkd_context *cx, const xkd_sampler *s)
+{
+    xkd_status status = XKD_OK;
+    if (s->batch < 1 || s->accumulate < 1 || s->world < 1 || s->rank < 0 || s->rank >= s->world)
+        XKD_FAIL(XKD_ERR_CONFIG, "batch %lld, accumulate %lld, rank %d of %d: impossible", (long long)s->batch,
+                 (long long)s->accumulate, s->rank, s->world);
+    if (s->batch % (s->accumulate * s->world))
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "the batch of %lld (num_node * batch_size) cannot be split over %d processes with accumulate=%lld: "
+                 "choose a multiple of %lld",
+                 (long long)s->batch, s->world, (long long)s->accumulate, (long long)(s->accumulate * s->world));
+    if (xkd_sampler_steps(s) < 1)
+        XKD_FAIL(XKD_ERR_DATA, "%lld samples do not fill one batch of %lld: lower dataset.batch_size or add videos",
+                 (long long)s->samples, (long long)s->batch);
+fail:
+    return status;
+}
+
+int64_t xkd_sampler_steps(const xkd_sampler *s)
+{
+    int64_t unit = s->accumulate * s->world, rest = s->samples % s->batch;
+    return s->samples / s->batch + (!s->drop_last && rest >= unit);
+}
+
+void xkd_sampler_order(const xkd_sampler *s, uint32_t epoch, int64_t *order)
+{
+    for (int64_t i = 0; i < s->samples; i++) order[i] = i;
+    if (!s->shuffle) return;
+    xkd_rng rng = xkd_rng_make(s->seed, epoch, 0, 0, XKD_RNG_SHUFFLE);
+    xkd_rng_shuffle(&rng, order, s->samples);
+}
+
+void xkd_sampler_part(const xkd_sampler *s, int64_t step, int64_t micro, int64_t *first, int64_t *count)
+{
+    int64_t start = step * s->batch, size = s->samples - start, unit = s->accumulate * s->world;
+    if (size > s->batch) size = s->batch;
+    *count = size / unit;
+    *first = start + (s->rank * s->accumulate + micro) * *count;
+}

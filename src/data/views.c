@@ -1,0 +1,288 @@
+#include "data/views.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "data/image.h"
+#include "data/mel.h"
+#include "media/resize.h"
+
+/* Starts of local sound are multiples of this many samples, as in the release. */
+enum { SOUND_STEP = 100, CROP_TRIES = 10 };
+
+static const double RATIO_LOW = 3.0 / 4.0, RATIO_HIGH = 4.0 / 3.0;
+static const float SOUND_SCALE = 32767.0f;
+
+struct xkd_viewer {
+    xkd_context *cx;
+    const xkd_data_config *data;
+    xkd_view_shapes shapes;
+    xkd_planes planes; /* room for the largest view */
+    uint8_t *rgb;      /* one frame of the largest view */
+    float *blur;       /* scratch of xkd_image_blur */
+    xkd_mel *mel;
+    float *wave;   /* one global view's samples */
+    float *canvas; /* scratch of the spectrogram operations */
+};
+
+static int64_t clip_samples(const xkd_data_config *data)
+{
+    return llround(data->clip_duration * (double)data->audio_rate);
+}
+
+/* Python's round(): halves to even, which is the default rounding mode. */
+static int64_t round_even(double x)
+{
+    return (int64_t)nearbyint(x);
+}
+
+static xkd_status check_sizes(xkd_context *cx, const xkd_data_config *d)
+{
+    xkd_status status = XKD_OK;
+    if (d->video_temporal_ratio < 1 || d->audio_temporal_ratio < 1 || !(d->video_spatial_ratio >= 1))
+        XKD_FAIL(XKD_ERR_CONFIG, "dataset: temporal_ratio and spatial_ratio must be at least 1");
+    if (!(d->clip_duration > 0 && d->clip_duration <= 600) || !(d->video_fps > 0 && d->video_fps <= 240) ||
+        d->crop_size < 8 || d->crop_size > 2048)
+        XKD_FAIL(XKD_ERR_CONFIG, "dataset: clip_duration=%g, video_fps=%g, crop_size=%lld: out of range",
+                 d->clip_duration, d->video_fps, (long long)d->crop_size);
+    if (d->hop_length < 1 || d->audio_rate < 1000 || d->n_mels < 1)
+        XKD_FAIL(XKD_ERR_CONFIG, "dataset: hop_length=%lld, audio_fps=%lld, n_mels=%lld: out of range",
+                 (long long)d->hop_length, (long long)d->audio_rate, (long long)d->n_mels);
+    if (d->global_views < 1 || d->video_local_views < 0 || d->audio_local_views < 0 ||
+        d->global_views > XKD_MAX_VIEWS || d->video_local_views > XKD_MAX_VIEWS - d->global_views ||
+        d->audio_local_views > XKD_MAX_VIEWS - d->global_views)
+        XKD_FAIL(XKD_ERR_CONFIG, "dataset: 1 to %d views of a modality, one of them global", XKD_MAX_VIEWS);
+fail:
+    return status;
+}
+
+xkd_status xkd_view_shapes_of(xkd_context *cx, const xkd_data_config *d, xkd_view_shapes *s)
+{
+    xkd_status status = XKD_OK;
+    XKD_TRY(check_sizes(cx, d));
+    *s = (xkd_view_shapes){.video_views = d->global_views + d->video_local_views,
+                           .audio_views = d->global_views + d->audio_local_views};
+    int64_t frames = llround(d->clip_duration * d->video_fps), samples = clip_samples(d);
+    for (int64_t v = 0; v < s->video_views; v++) {
+        bool local = v >= d->global_views;
+        int64_t side = local ? round_even(floor((double)d->crop_size / d->video_spatial_ratio)) : d->crop_size;
+        s->video[v].frames = local ? frames / d->video_temporal_ratio : frames;
+        s->video[v].height = s->video[v].width = side;
+        if (s->video[v].frames < 1 || side < 1)
+            XKD_FAIL(XKD_ERR_CONFIG, "dataset: video view %lld would have no frames or pixels", (long long)v);
+    }
+    for (int64_t v = 0; v < s->audio_views; v++) {
+        int64_t count = v >= d->global_views ? samples / d->audio_temporal_ratio : samples;
+        if (count <= d->n_fft / 2)
+            XKD_FAIL(XKD_ERR_CONFIG, "dataset: audio view %lld: %lld samples are too few for n_fft=%lld", (long long)v,
+                     (long long)count, (long long)d->n_fft);
+        s->audio[v].bands = d->n_mels;
+        s->audio[v].columns = xkd_mel_columns(count, d->hop_length);
+    }
+fail:
+    return status;
+}
+
+/* RandomResizedCrop's box in pictures of height x width. */
+static void draw_crop(xkd_rng *rng, const double scale[2], int64_t height, int64_t width, xkd_video_draw *draw)
+{
+    bool found = false;
+    for (int i = 0; i < CROP_TRIES; i++) {
+        double area = (double)(height * width) * xkd_rng_range(rng, scale[0], scale[1]);
+        double ratio = exp(xkd_rng_range(rng, log(RATIO_LOW), log(RATIO_HIGH)));
+        int64_t w = round_even(sqrt(area * ratio)), h = round_even(sqrt(area / ratio));
+        if (found || w < 1 || h < 1 || w > width || h > height) continue;
+        draw->width = w;
+        draw->height = h;
+        found = true;
+    }
+    double top = xkd_rng_uniform(rng), left = xkd_rng_uniform(rng);
+    if (found) {
+        draw->top = (int64_t)(top * (double)(height - draw->height + 1));
+        draw->left = (int64_t)(left * (double)(width - draw->width + 1));
+        return;
+    }
+    double ratio = (double)width / (double)height;
+    draw->width = ratio > RATIO_HIGH ? round_even((double)height * RATIO_HIGH) : width;
+    draw->height = ratio < RATIO_LOW ? round_even((double)width / RATIO_LOW) : height;
+    draw->top = (height - draw->height) / 2;
+    draw->left = (width - draw->width) / 2;
+}
+
+xkd_video_draw xkd_draw_video(const xkd_data_config *data, const xkd_view_shapes *shapes, xkd_view_key key,
+                              int64_t view, int64_t height, int64_t width)
+{
+    bool local = view >= data->global_views;
+    const xkd_video_view_config *v = &data->video_view[local ? XKD_LOCAL_VIEW : XKD_GLOBAL_VIEW];
+    xkd_rng rng = xkd_rng_make(key.seed, key.epoch, key.sample, (uint32_t)view, XKD_RNG_VIDEO_VIEW);
+    xkd_video_draw draw = {.order = {0, 1, 2, 3}};
+    if (local) draw.first_frame = xkd_rng_below(&rng, shapes->video[0].frames - shapes->video[view].frames + 1);
+    draw_crop(&rng, v->crop_scale, height, width, &draw);
+    draw.flip = xkd_rng_uniform(&rng) < v->p_flip;
+    xkd_rng_shuffle(&rng, draw.order, 4);
+    for (int i = 0; i < 3; i++) draw.factor[i] = xkd_rng_range(&rng, fmax(0, 1 - v->color[i]), 1 + v->color[i]);
+    draw.factor[3] = xkd_rng_range(&rng, -v->color[3], v->color[3]);
+    draw.grey = xkd_rng_uniform(&rng) < v->p_gray;
+    draw.blur = xkd_rng_uniform(&rng) < v->p_blur;
+    draw.sigma_x = draw.sigma_y = xkd_rng_range(&rng, 0.1, 2.0);
+    if (data->release_blur) {
+        draw.sigma_x = 0.1;
+        draw.sigma_y = 2.0;
+    }
+    return draw;
+}
+
+/* A side of the box: uniform share of the spectrogram's, cut to the canvas. */
+static int64_t box_side(xkd_rng *rng, const double scale[2], int64_t side, int64_t canvas)
+{
+    int64_t drawn = (int64_t)(xkd_rng_range(rng, scale[0], scale[1]) * (double)side);
+    return drawn < 1 ? 1 : drawn > canvas ? canvas : drawn;
+}
+
+xkd_audio_draw xkd_draw_audio(const xkd_data_config *data, const xkd_view_shapes *shapes, xkd_view_key key,
+                              int64_t view)
+{
+    bool local = view >= data->global_views;
+    const xkd_audio_view_config *v = &data->audio_view[local ? XKD_LOCAL_VIEW : XKD_GLOBAL_VIEW];
+    xkd_rng rng = xkd_rng_make(key.seed, key.epoch, key.sample, (uint32_t)view, XKD_RNG_AUDIO_VIEW);
+    int64_t bands = shapes->audio[view].bands, columns = shapes->audio[view].columns, window = v->warp_window;
+    int64_t total = clip_samples(data);
+    xkd_audio_draw draw = {0};
+    if (local)
+        draw.first_sample =
+            SOUND_STEP * xkd_rng_below(&rng, (total - total / data->audio_temporal_ratio) / SOUND_STEP + 1);
+    draw.gain = xkd_rng_range(&rng, 1 - v->volume, 1 + v->volume);
+    if (!v->volume_jitter) draw.gain = 1;
+    double centre = xkd_rng_uniform(&rng), target = xkd_rng_uniform(&rng);
+    draw.warp = v->time_warp && window > 0 && columns - window > window;
+    if (draw.warp) {
+        draw.warp_centre = window + (int64_t)(centre * (double)(columns - 2 * window));
+        draw.warp_to = draw.warp_centre - window + (int64_t)(target * (double)(2 * window)) + 1;
+        if (draw.warp_to >= columns) draw.warp_to = columns - 1;
+    }
+    draw.crop = v->rand_crop;
+    draw.canvas_height = (int64_t)fmax((double)bands, (double)bands * v->virtual_crop_scale[0]);
+    draw.canvas_width = (int64_t)fmax((double)columns, (double)columns * v->virtual_crop_scale[1]);
+    draw.height = box_side(&rng, v->freq_scale, bands, draw.canvas_height);
+    draw.width = box_side(&rng, v->time_scale, columns, draw.canvas_width);
+    draw.top = xkd_rng_below(&rng, draw.canvas_height - draw.height + 1);
+    draw.left = xkd_rng_below(&rng, draw.canvas_width - draw.width + 1);
+    return draw;
+}
+
+static int64_t canvas_floats(const xkd_data_config *data, const xkd_view_shapes *shapes)
+{
+    int64_t most = 0;
+    for (int64_t v = 0; v < shapes->audio_views; v++) {
+        const xkd_audio_view_config *a = &data->audio_view[v >= data->global_views ? XKD_LOCAL_VIEW : XKD_GLOBAL_VIEW];
+        int64_t f = shapes->audio[v].bands, t = shapes->audio[v].columns;
+        int64_t height = (int64_t)fmax((double)f, (double)f * a->virtual_crop_scale[0]);
+        int64_t width = (int64_t)fmax((double)t, (double)t * a->virtual_crop_scale[1]);
+        int64_t need = (height + f) * width;
+        if (need > most) most = need;
+    }
+    return most;
+}
+
+xkd_status xkd_viewer_new(xkd_context *cx, const xkd_data_config *data, xkd_viewer **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_viewer *viewer = NULL;
+    *out = NULL;
+    XKD_TRY(xkd_alloc(cx, &viewer, 1, sizeof *viewer));
+    viewer->cx = cx;
+    viewer->data = data;
+    XKD_TRY(xkd_view_shapes_of(cx, data, &viewer->shapes));
+    /* Local views are never larger than global ones, of which the first has the same size as all others. */
+    int64_t side = viewer->shapes.video[0].height, frames = viewer->shapes.video[0].frames;
+    for (int c = 0; c < 3; c++) XKD_TRY(xkd_alloc(cx, &viewer->planes.plane[c], frames * side * side, 1));
+    XKD_TRY(xkd_alloc(cx, &viewer->rgb, 3 * side * side, 1));
+    XKD_TRY(xkd_alloc(cx, &viewer->blur, side * side + 3 * (side + side / 10 + 64), sizeof(float)));
+    XKD_TRY(xkd_mel_new(cx, data->audio_rate, data->n_fft, data->hop_length, data->n_mels, &viewer->mel));
+    XKD_TRY(xkd_alloc(cx, &viewer->wave, clip_samples(data), sizeof(float)));
+    XKD_TRY(xkd_alloc(cx, &viewer->canvas, canvas_floats(data, &viewer->shapes), sizeof(float)));
+    *out = viewer;
+    viewer = NULL;
+fail:
+    xkd_viewer_free(viewer);
+    return status;
+}
+
+void xkd_viewer_free(xkd_viewer *viewer)
+{
+    if (!viewer) return;
+    for (int c = 0; c < 3; c++) xkd_free(viewer->planes.plane[c]);
+    xkd_free(viewer->rgb);
+    xkd_free(viewer->blur);
+    xkd_mel_free(viewer->mel);
+    xkd_free(viewer->wave);
+    xkd_free(viewer->canvas);
+    xkd_free(viewer);
+}
+
+static void jitter(const xkd_planes *planes, const xkd_video_view_config *v, const xkd_video_draw *draw)
+{
+    for (int i = 0; i < 4; i++) {
+        int64_t operation = draw->order[i];
+        double factor = draw->factor[operation];
+        if (!(v->color[operation] > 0)) continue;
+        if (operation == 0) xkd_image_brightness(planes, factor);
+        if (operation == 1) xkd_image_contrast(planes, factor);
+        if (operation == 2) xkd_image_saturation(planes, factor);
+        if (operation == 3) xkd_image_hue(planes, factor);
+    }
+}
+
+xkd_status xkd_view_video(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key key, int64_t view, float *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = viewer->cx;
+    xkd_resizer *resizer = NULL;
+    const xkd_data_config *data = viewer->data;
+    bool local = view >= data->global_views;
+    const xkd_video_view_config *v = &data->video_view[local ? XKD_LOCAL_VIEW : XKD_GLOBAL_VIEW];
+    if (clip->count < 1) XKD_FAIL(XKD_ERR_INTERNAL, "a clip without frames reached the views");
+    xkd_video_draw draw = xkd_draw_video(data, &viewer->shapes, key, view, clip->height, clip->width);
+    xkd_planes planes = viewer->planes;
+    planes.frames = viewer->shapes.video[view].frames;
+    planes.height = viewer->shapes.video[view].height;
+    planes.width = viewer->shapes.video[view].width;
+    XKD_TRY(xkd_resizer_new(cx, draw.width, draw.height, planes.width, planes.height, &resizer));
+    for (int64_t t = 0; t < planes.frames; t++) {
+        int64_t from = (draw.first_frame + t) % clip->count;
+        const uint8_t *frame = clip->frames + from * clip->height * clip->width * 3;
+        xkd_resizer_run(resizer, frame + 3 * (draw.top * clip->width + draw.left), 3 * clip->width, viewer->rgb);
+        xkd_planes_put(&planes, t, viewer->rgb, draw.flip);
+    }
+    jitter(&planes, v, &draw);
+    if (draw.grey) xkd_image_grey(&planes);
+    if (draw.blur) xkd_image_blur(&planes, planes.width / 20 * 2 + 1, draw.sigma_x, draw.sigma_y, viewer->blur);
+    xkd_image_normalise(&planes, out);
+fail:
+    xkd_resizer_free(resizer);
+    return status;
+}
+
+xkd_status xkd_view_audio(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key key, int64_t view, float *out)
+{
+    const xkd_data_config *data = viewer->data;
+    xkd_audio_draw draw = xkd_draw_audio(data, &viewer->shapes, key, view);
+    int64_t total = clip_samples(data);
+    int64_t count = view >= data->global_views ? total / data->audio_temporal_ratio : total;
+    int64_t bands = viewer->shapes.audio[view].bands, columns = viewer->shapes.audio[view].columns;
+    float gain = (float)draw.gain;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = draw.first_sample + i;
+        viewer->wave[i] = at < clip->samples ? (float)clip->sound[at] / SOUND_SCALE * gain : 0.0f;
+    }
+    xkd_mel_run(viewer->mel, viewer->wave, count, out);
+    float mean = (float)data->mel_mean, std = (float)data->mel_std;
+    for (int64_t i = 0; i < bands * columns; i++) out[i] = (out[i] - mean) / std;
+    if (draw.warp) xkd_spec_time_warp(out, bands, columns, draw.warp_centre, draw.warp_to, viewer->canvas);
+    if (draw.crop) {
+        xkd_spec_box box = {draw.canvas_height, draw.canvas_width, draw.top, draw.left, draw.height, draw.width};
+        xkd_spec_resize_crop(out, bands, columns, &box, viewer->canvas);
+    }
+    return XKD_OK;
+}

@@ -1,0 +1,116 @@
+/* File -> frames and samples. This folder is the only one that includes libav*.
+ *
+ * A file is always our own open descriptor: libavformat reads it through our callbacks, may not open anything else
+ * (io_open is denied) and chooses among the formats and codecs of open.c's tables only (docs/media-formats.md). Times are
+ * seconds. The common clock of a file starts at 0 = the later of both streams' starts, so that at every time from 0
+ * on there is both picture and sound. */
+#ifndef XKD_MEDIA_MEDIA_H
+#define XKD_MEDIA_MEDIA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+/* What is wrong with a file. The order is that of severity for reports; names by xkd_media_fault_name. */
+typedef enum {
+    XKD_FAULT_NONE,
+    XKD_FAULT_MISSING,     /* no such file */
+    XKD_FAULT_UNREADABLE,  /* not a regular file, no permission, I/O error */
+    XKD_FAULT_EMPTY,       /* zero bytes */
+    XKD_FAULT_NOT_MEDIA,   /* no known format recognised */
+    XKD_FAULT_REFUSED,     /* a format, codec or size outside the lists and limits */
+    XKD_FAULT_BROKEN,      /* recognised, but headers or packets are damaged or cut off */
+    XKD_FAULT_NO_VIDEO,    /* no video stream where one is needed */
+    XKD_FAULT_NO_AUDIO,    /* no sound where it is needed */
+    XKD_FAULT_SHORT,       /* shorter than a clip */
+    XKD_FAULT_OUT_OF_SYNC, /* streams start too far apart */
+    XKD_FAULT_TIMEOUT,     /* decoding took longer than allowed */
+    XKD_FAULT_CRASH,       /* the decoder brought its process down */
+    XKD_FAULT_COUNT
+} xkd_media_fault;
+
+/* "ok", "missing", "unreadable", "empty", "not-media", ... Static strings. */
+const char *xkd_media_fault_name(xkd_media_fault fault);
+
+/* What a file holds. Starts and ends are on the file's own clock. Plain data: it crosses process borders as bytes. */
+typedef struct {
+    bool has_video, has_audio;
+    double video_start, video_end, audio_start, audio_end;
+    double start, end;     /* the common clock: start = later start, end = earlier end; with one stream, its own */
+    double fps;            /* average; 0 unknown */
+    int64_t width, height; /* after rotation */
+    int64_t quarter_turns; /* clockwise turns for display, 0 .. 3 */
+    int64_t sample_rate, channels;
+    char format[32], video_codec[32], audio_codec[32];
+} xkd_media_info;
+
+typedef struct xkd_media xkd_media;
+
+/* Opens a file by path, or a descriptor that the media object then owns (closed in any case); `name` is for messages.
+ * On failure *fault says why. Errors: XKD_ERR_DATA, XKD_ERR_STORAGE, XKD_ERR_MEMORY. Free with xkd_media_free.
+ * Sets libav's process-wide log level to quiet. */
+xkd_status xkd_media_open(xkd_context *cx, const char *path, xkd_media **out, xkd_media_fault *fault);
+xkd_status xkd_media_open_fd(xkd_context *cx, int fd, int64_t size, const char *name, xkd_media **out,
+                             xkd_media_fault *fault);
+void xkd_media_free(xkd_media *media); /* NULL is allowed */
+
+const xkd_media_info *xkd_media_about(const xkd_media *media);
+
+typedef enum {
+    XKD_CLIP_AT,    /* a clip at `start` seconds of the common clock */
+    XKD_CLIP_PLACE, /* a clip at the fraction `start` in [0,1) of all admissible starts [0, end - duration] */
+    XKD_CLIP_WHOLE  /* everything from 0 on; `duration` is ignored */
+} xkd_clip_mode;
+
+/* What to decode. Plain data: it crosses process borders as bytes. */
+typedef struct {
+    xkd_clip_mode mode;
+    double start, duration;
+    double fps;         /* of the grid: frame k is the last one with time stamp <= start + k / fps */
+    int64_t short_side; /* frames are resized (Pillow, bilinear, antialiased) so; 0: as they are */
+    int64_t audio_rate; /* mono, 16 bit */
+    bool video, audio;  /* wanted streams; a file without one of them simply delivers none of it */
+    bool stream_colour; /* colour matrix and range from the file's tags instead of swscale's default */
+} xkd_media_request;
+
+/* Where the result goes, piece by piece and in constant memory. `begin` comes first, once. A non-zero status of a
+ * callback ends decoding with that status. */
+typedef struct {
+    void *user;
+    /* `start`: where decoding starts on the common clock, in seconds */
+    xkd_status (*begin)(void *user, const xkd_media_info *info, double start);
+    /* Frame `index` = 0, 1, 2, ... of the grid: rgb [height,width,3], tightly packed; all frames have the same size. */
+    xkd_status (*frame)(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index);
+    /* The next `count` samples; the first ever is that of the time `start`. */
+    xkd_status (*sound)(void *user, const int16_t *samples, int64_t count);
+} xkd_media_sink;
+
+/* How decoding went. Plain data. */
+typedef struct {
+    int64_t frames, samples;       /* delivered */
+    int64_t errors;                /* packets or frames that the decoders reported as damaged */
+    double video_seen, audio_seen; /* end of the last decoded frame / sample on the file's clock */
+} xkd_media_tally;
+
+/* Decodes. A clip delivers at most round(duration * fps) frames and round(duration * audio_rate) samples, less where
+ * the streams end before. XKD_ERR_DATA with *fault where nothing useful could be decoded. May be called repeatedly. */
+xkd_status xkd_media_decode(xkd_media *media, const xkd_media_request *request, const xkd_media_sink *sink,
+                            xkd_media_tally *tally, xkd_media_fault *fault);
+
+/* Limits, each with its reason. */
+enum {
+    XKD_MEDIA_MAX_STREAMS = 32,         /* real files have up to a dozen sound tracks and subtitles */
+    XKD_MEDIA_MAX_PIXELS = 8192 * 4320, /* 8K: larger frames exist only to exhaust memory */
+    XKD_MEDIA_MAX_SIDE = 16384,
+    XKD_MEDIA_MAX_ASPECT = 16, /* long / short side; keeps a resized frame small */
+    XKD_MEDIA_MAX_CHANNELS = 32,
+    XKD_MEDIA_MAX_RATE = 768000,     /* Hz; the highest that sound hardware uses */
+    XKD_MEDIA_PROBE_BYTES = 5 << 20, /* libavformat's own default: enough for every common container */
+    XKD_MEDIA_PROBE_SECONDS = 5,
+    XKD_MEDIA_MAX_SECONDS = 24 * 3600,        /* of one file */
+    XKD_MEDIA_MAX_PACKETS_PER_SECOND = 20000, /* more is an attack on time, not media */
+    XKD_MEDIA_MAX_PACKETS_TO_START = 2000000  /* packets before the clip: long files without an index */
+};
+
+#endif

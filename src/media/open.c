@@ -1,0 +1,392 @@
+/* Opening a file from a stranger: our descriptor, our lists, our limits. */
+#include "media/media.h"
+
+#include <errno.h>
+#include <libavutil/avstring.h>
+#include <libavutil/channel_layout.h>
+#include <libavutil/display.h>
+#include <libavutil/opt.h>
+#include <math.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "media/internal.h"
+
+/* Containers that hold their streams themselves. Left out on purpose: play lists and anything else that names further
+ * files (hls, dash, concat, ffconcat, sdp, rtsp, mpls, imf), devices, image sequences, raw streams without time stamps
+ * and rare formats whose parsers see little testing. Names are libavformat's. */
+static const char FORMATS[] = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,flac,mp3";
+
+/* Decoders by libavcodec's names. */
+static const char CODECS[] =
+    "h264,hevc,av1,libdav1d,vp8,vp9,libvpx,libvpx-vp9,mpeg4,mpeg1video,mpeg2video,msmpeg4v1,msmpeg4v2,msmpeg4,h263,flv,"
+    "wmv1,wmv2,wmv3,vc1,theora,mjpeg,prores,dnxhd,ffv1,"
+    "aac,aac_fixed,mp3,mp3float,mp2,mp2float,mp1,mp1float,ac3,eac3,opus,libopus,vorbis,libvorbis,flac,alac,wmav1,wmav2,"
+    "wmapro,amrnb,amrwb,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_u8,pcm_s8,pcm_f32le,pcm_f64le,"
+    "pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav";
+
+enum { IO_BUFFER = 64 << 10 };
+
+static const char *const FAULT_NAMES[XKD_FAULT_COUNT] = {
+    "ok",       "missing",  "unreadable", "empty",       "not-media", "refused", "broken",
+    "no-video", "no-audio", "short",      "out-of-sync", "timeout",   "crash"};
+
+const char *xkd_media_fault_name(xkd_media_fault fault)
+{
+    return (unsigned)fault < XKD_FAULT_COUNT ? FAULT_NAMES[fault] : "unknown";
+}
+
+const char *xkd_av_text(char out[128], int code)
+{
+    if (av_strerror(code, out, 128) < 0) snprintf(out, 128, "error %d", code);
+    return out;
+}
+
+static int read_bytes(void *opaque, uint8_t *buffer, int size)
+{
+    xkd_media *media = opaque;
+    for (;;) {
+        ssize_t got = pread(media->fd, buffer, (size_t)size, media->position);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return AVERROR(errno);
+        if (got == 0) return AVERROR_EOF;
+        media->position += got;
+        return (int)got;
+    }
+}
+
+static int64_t seek_bytes(void *opaque, int64_t offset, int whence)
+{
+    xkd_media *media = opaque;
+    int64_t base = 0;
+    if (whence & AVSEEK_SIZE) return media->size;
+    whence &= ~AVSEEK_FORCE;
+    if (whence == SEEK_CUR) base = media->position;
+    if (whence == SEEK_END) base = media->size;
+    if (__builtin_add_overflow(base, offset, &base) || base < 0) return AVERROR(EINVAL);
+    media->position = base;
+    return base;
+}
+
+/* A file must never make us open another one, whatever its play list or reference atom says. */
+static int deny_open(AVFormatContext *format, AVIOContext **io, const char *url, int flags, AVDictionary **options)
+{
+    (void)format, (void)url, (void)flags, (void)options;
+    *io = NULL;
+    return AVERROR(EACCES);
+}
+
+static xkd_media_fault fault_of(int code)
+{
+    if (code == AVERROR_INVALIDDATA || code == AVERROR_EOF || code == AVERROR(EIO)) return XKD_FAULT_BROKEN;
+    if (code == AVERROR_DECODER_NOT_FOUND || code == AVERROR_DEMUXER_NOT_FOUND || code == AVERROR(EINVAL) ||
+        code == AVERROR(EACCES) || code == AVERROR_PATCHWELCOME || code == AVERROR(ENOSYS))
+        return XKD_FAULT_REFUSED;
+    return XKD_FAULT_BROKEN;
+}
+
+static int on_list(const char *list, const char *names)
+{
+    return av_match_list(names, list, ',') > 0;
+}
+
+/* Recognises the format by content alone, so that a play list called .mp4 is seen as what it is. */
+static xkd_status recognise(xkd_media *media, const AVInputFormat **kind, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = media->cx;
+    *kind = NULL;
+    int code = av_probe_input_buffer2(media->io, kind, "", NULL, 0, 1 << 20);
+    if (code < 0 || !*kind) {
+        *fault = XKD_FAULT_NOT_MEDIA;
+        XKD_FAIL(XKD_ERR_DATA, "%s: not a media file that is known here", media->name);
+    }
+    if (!on_list(FORMATS, (*kind)->name)) {
+        /* Text and pictures are recognised as something, too: to the user they are no videos at all. */
+        *fault = XKD_FAULT_REFUSED;
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: format %s is not on the list (docs/media-formats.md)", media->name,
+                 (*kind)->name);
+    }
+fail:
+    return status;
+}
+
+static xkd_status open_format(xkd_media *media, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = media->cx;
+    const AVInputFormat *kind = NULL;
+    AVDictionary *options = NULL;
+    char text[128];
+    unsigned char *buffer = av_malloc(IO_BUFFER);
+    if (!buffer) XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", media->name);
+    media->io = avio_alloc_context(buffer, IO_BUFFER, 0, media, read_bytes, NULL, seek_bytes);
+    if (!media->io) {
+        av_free(buffer);
+        XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", media->name);
+    }
+    XKD_TRY(recognise(media, &kind, fault));
+    media->format = avformat_alloc_context();
+    if (!media->format) XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", media->name);
+    media->format->pb = media->io;
+    media->format->flags |= AVFMT_FLAG_CUSTOM_IO;
+    media->format->io_open = deny_open;
+    media->format->max_streams = XKD_MEDIA_MAX_STREAMS;
+    media->format->probesize = XKD_MEDIA_PROBE_BYTES;
+    media->format->max_analyze_duration = (int64_t)XKD_MEDIA_PROBE_SECONDS * AV_TIME_BASE;
+    av_dict_set(&options, "format_whitelist", FORMATS, 0);
+    av_dict_set(&options, "codec_whitelist", CODECS, 0);
+    av_dict_set(&options, "protocol_whitelist", "none", 0);
+    int code = avformat_open_input(&media->format, "", kind, &options);
+    if (code < 0) {
+        *fault = fault_of(code);
+        XKD_FAIL(XKD_ERR_DATA, "%s: %s header: %s", media->name, kind->name, xkd_av_text(text, code));
+    }
+fail:
+    av_dict_free(&options);
+    return status;
+}
+
+/* One thread and the pixel limit also for the decoders that libavformat opens while it looks for parameters. */
+static int find_streams(AVFormatContext *format)
+{
+    AVDictionary *options[XKD_MEDIA_MAX_STREAMS] = {0};
+    unsigned count = format->nb_streams < XKD_MEDIA_MAX_STREAMS ? format->nb_streams : XKD_MEDIA_MAX_STREAMS;
+    for (unsigned i = 0; i < count; i++) {
+        av_dict_set(&options[i], "threads", "1", 0);
+        av_dict_set_int(&options[i], "max_pixels", XKD_MEDIA_MAX_PIXELS, 0);
+        av_dict_set(&options[i], "codec_whitelist", CODECS, 0);
+    }
+    int code = avformat_find_stream_info(format, count ? options : NULL);
+    for (unsigned i = 0; i < count; i++) av_dict_free(&options[i]);
+    return code;
+}
+
+static AVStream *choose_stream(AVFormatContext *format, enum AVMediaType type)
+{
+    AVStream *best = NULL;
+    for (unsigned i = 0; i < format->nb_streams; i++) {
+        AVStream *stream = format->streams[i];
+        if (stream->codecpar->codec_type != type || stream->disposition & AV_DISPOSITION_ATTACHED_PIC) continue;
+        if (!best || (stream->disposition & AV_DISPOSITION_DEFAULT && !(best->disposition & AV_DISPOSITION_DEFAULT)))
+            best = stream;
+    }
+    return best;
+}
+
+static xkd_status check_limits(xkd_media *media, const AVCodecParameters *p, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = media->cx;
+    *fault = XKD_FAULT_REFUSED;
+    if (p->codec_type == AVMEDIA_TYPE_VIDEO) {
+        int64_t w = p->width, h = p->height, longer = w > h ? w : h, shorter = w > h ? h : w;
+        if (w < 1 || h < 1) {
+            *fault = XKD_FAULT_BROKEN;
+            XKD_FAIL(XKD_ERR_DATA, "%s: the video stream's size is unknown", media->name);
+        }
+        if (longer > XKD_MEDIA_MAX_SIDE || w * h > XKD_MEDIA_MAX_PIXELS || longer > shorter * XKD_MEDIA_MAX_ASPECT)
+            XKD_FAIL(XKD_ERR_DATA, "%s: refused: frames of %lldx%lld", media->name, (long long)w, (long long)h);
+    } else {
+        if (p->ch_layout.nb_channels < 1 || p->sample_rate < 1) {
+            *fault = XKD_FAULT_BROKEN;
+            XKD_FAIL(XKD_ERR_DATA, "%s: the sound stream's rate or channels are unknown", media->name);
+        }
+        if (p->ch_layout.nb_channels > XKD_MEDIA_MAX_CHANNELS || p->sample_rate > XKD_MEDIA_MAX_RATE)
+            XKD_FAIL(XKD_ERR_DATA, "%s: refused: %d channels at %d Hz", media->name, p->ch_layout.nb_channels,
+                     p->sample_rate);
+    }
+    *fault = XKD_FAULT_NONE;
+fail:
+    return status;
+}
+
+static xkd_status open_codec(xkd_media *media, AVStream *stream, AVCodecContext **out, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = media->cx;
+    AVDictionary *options = NULL;
+    char text[128];
+    XKD_TRY(check_limits(media, stream->codecpar, fault));
+    const AVCodec *codec = avcodec_find_decoder(stream->codecpar->codec_id);
+    if (!codec || !on_list(CODECS, codec->name)) {
+        *fault = XKD_FAULT_REFUSED;
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: codec %s is not on the list (docs/media-formats.md)", media->name,
+                 avcodec_get_name(stream->codecpar->codec_id));
+    }
+    *out = avcodec_alloc_context3(codec);
+    if (!*out || avcodec_parameters_to_context(*out, stream->codecpar) < 0)
+        XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", media->name);
+    (*out)->thread_count = 1;
+    (*out)->max_pixels = XKD_MEDIA_MAX_PIXELS;
+    (*out)->pkt_timebase = stream->time_base;
+    av_dict_set(&options, "codec_whitelist", CODECS, 0);
+    int code = avcodec_open2(*out, codec, &options);
+    if (code < 0) {
+        *fault = fault_of(code);
+        XKD_FAIL(XKD_ERR_DATA, "%s: %s: %s", media->name, codec->name, xkd_av_text(text, code));
+    }
+fail:
+    av_dict_free(&options);
+    return status;
+}
+
+static void read_rotation(xkd_media *media)
+{
+    size_t size = 0;
+    const int32_t *m =
+        (const int32_t *)(const void *)av_stream_get_side_data(media->video, AV_PKT_DATA_DISPLAYMATRIX, &size);
+    if (!m || size < 9 * sizeof *m) return;
+    /* x' = m0 x + m3 y, y' = m1 x + m4 y: only the nearest multiple of a quarter turn, mirrored or not, is applied. */
+    media->transpose = llabs(m[1]) > llabs(m[0]);
+    media->flip_x = media->transpose ? m[3] < 0 : m[0] < 0;
+    media->flip_y = media->transpose ? m[1] < 0 : m[4] < 0;
+    double angle = av_display_rotation_get(m);
+    if (isfinite(angle)) media->info.quarter_turns = ((lround(-angle / 90) % 4) + 4) % 4;
+}
+
+static double stream_seconds(const AVStream *stream, int64_t time, double otherwise)
+{
+    return time == AV_NOPTS_VALUE ? otherwise : (double)time * av_q2d(stream->time_base);
+}
+
+static void stream_span(const xkd_media *media, const AVStream *stream, double *start, double *end)
+{
+    const AVFormatContext *format = media->format;
+    double file_start = format->start_time == AV_NOPTS_VALUE ? 0 : (double)format->start_time / AV_TIME_BASE;
+    *start = stream_seconds(stream, stream->start_time, file_start);
+    double length = 0;
+    if (stream->duration != AV_NOPTS_VALUE && stream->duration > 0)
+        length = (double)stream->duration * av_q2d(stream->time_base);
+    else if (format->duration != AV_NOPTS_VALUE && format->duration > 0)
+        length = file_start + (double)format->duration / AV_TIME_BASE - *start;
+    *end = *start + fmax(length, 0);
+}
+
+static void copy_name(char out[32], const char *name)
+{
+    snprintf(out, 32, "%s", name ? name : "");
+}
+
+static xkd_status describe(xkd_media *media, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = media->cx;
+    xkd_media_info *info = &media->info;
+    copy_name(info->format, media->format->iformat->name);
+    info->has_video = media->video != NULL;
+    info->has_audio = media->audio != NULL;
+    if (media->video) {
+        const AVCodecParameters *p = media->video->codecpar;
+        read_rotation(media);
+        stream_span(media, media->video, &info->video_start, &info->video_end);
+        AVRational rate =
+            media->video->avg_frame_rate.num > 0 ? media->video->avg_frame_rate : media->video->r_frame_rate;
+        info->fps = rate.num > 0 && rate.den > 0 ? av_q2d(rate) : 0;
+        info->width = media->transpose ? p->height : p->width;
+        info->height = media->transpose ? p->width : p->height;
+        copy_name(info->video_codec, avcodec_get_name(p->codec_id));
+    }
+    if (media->audio) {
+        const AVCodecParameters *p = media->audio->codecpar;
+        stream_span(media, media->audio, &info->audio_start, &info->audio_end);
+        info->sample_rate = p->sample_rate;
+        info->channels = p->ch_layout.nb_channels;
+        copy_name(info->audio_codec, avcodec_get_name(p->codec_id));
+    }
+    bool both = media->video && media->audio;
+    info->start =
+        both ? fmax(info->video_start, info->audio_start) : (media->video ? info->video_start : info->audio_start);
+    info->end = both ? fmin(info->video_end, info->audio_end) : (media->video ? info->video_end : info->audio_end);
+    if (info->end - info->start > XKD_MEDIA_MAX_SECONDS || fabs(info->start) > 1e9) {
+        *fault = XKD_FAULT_REFUSED;
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: claims to last %.0f s", media->name, info->end - info->start);
+    }
+fail:
+    return status;
+}
+
+static xkd_status open_streams(xkd_media *media, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = media->cx;
+    char text[128];
+    int code = find_streams(media->format);
+    if (code < 0) {
+        *fault = fault_of(code);
+        XKD_FAIL(XKD_ERR_DATA, "%s: cannot read stream parameters: %s", media->name, xkd_av_text(text, code));
+    }
+    media->video = choose_stream(media->format, AVMEDIA_TYPE_VIDEO);
+    media->audio = choose_stream(media->format, AVMEDIA_TYPE_AUDIO);
+    if (!media->video && !media->audio) {
+        *fault = XKD_FAULT_BROKEN;
+        XKD_FAIL(XKD_ERR_DATA, "%s: neither picture nor sound in it", media->name);
+    }
+    if (media->video) XKD_TRY(open_codec(media, media->video, &media->video_codec, fault));
+    if (media->audio) XKD_TRY(open_codec(media, media->audio, &media->audio_codec, fault));
+    XKD_TRY(describe(media, fault));
+fail:
+    return status;
+}
+
+xkd_status xkd_media_open_fd(xkd_context *cx, int fd, int64_t size, const char *name, xkd_media **out,
+                             xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_media *media = NULL;
+    *out = NULL;
+    *fault = XKD_FAULT_NONE;
+    av_log_set_level(AV_LOG_QUIET); /* libav would print on stderr by itself */
+    XKD_TRY(xkd_alloc(cx, &media, 1, sizeof *media));
+    *media = (xkd_media){.cx = cx, .fd = fd, .size = size};
+    fd = -1;
+    XKD_TRY(xkd_copy_string(cx, &media->name, name));
+    if (size == 0) {
+        *fault = XKD_FAULT_EMPTY;
+        XKD_FAIL(XKD_ERR_DATA, "%s: is empty", name);
+    }
+    XKD_TRY(open_format(media, fault));
+    XKD_TRY(open_streams(media, fault));
+    *out = media;
+    media = NULL;
+fail:
+    if (fd >= 0) close(fd);
+    xkd_media_free(media);
+    return status;
+}
+
+xkd_status xkd_media_open(xkd_context *cx, const char *path, xkd_media **out, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    int fd = -1;
+    int64_t size = 0;
+    *out = NULL;
+    *fault = XKD_FAULT_NONE;
+    status = xkd_open_read(cx, path, &fd, &size);
+    if (status != XKD_OK) {
+        *fault = xkd_path_exists(path) ? XKD_FAULT_UNREADABLE : XKD_FAULT_MISSING;
+        return status;
+    }
+    return xkd_media_open_fd(cx, fd, size, path, out, fault);
+}
+
+void xkd_media_free(xkd_media *media)
+{
+    if (!media) return;
+    avcodec_free_context(&media->video_codec);
+    avcodec_free_context(&media->audio_codec);
+    if (media->format) avformat_close_input(&media->format); /* leaves our pb alone: AVFMT_FLAG_CUSTOM_IO */
+    if (media->io) av_freep(&media->io->buffer);
+    avio_context_free(&media->io);
+    if (media->fd >= 0) close(media->fd);
+    xkd_free(media->name);
+    xkd_free(media);
+}
+
+const xkd_media_info *xkd_media_about(const xkd_media *media)
+{
+    return &media->info;
+}

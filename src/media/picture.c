@@ -1,0 +1,148 @@
+#include "media/picture.h"
+
+#include <libswscale/swscale.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "media/resize.h"
+
+/* swscale's vector code writes whole vectors: rows are padded to and followed by one. */
+enum { ROW_ALIGN = 64 };
+
+struct xkd_picture {
+    xkd_media *media;
+    int64_t short_side;
+    bool stream_colour;
+    struct SwsContext *sws;
+    int sws_colour[2];                      /* colour space and range that sws has been told; -1: none */
+    int64_t in_width, in_height, in_format; /* of the buffers below */
+    int64_t stride;                         /* bytes of a row of `raw` */
+    uint8_t *raw;                           /* [in_height, stride] */
+    uint8_t *turned;                        /* after rotation, tight */
+    xkd_resizer *resizer;                   /* NULL: sizes agree */
+    int64_t width, height;                  /* of the output; 0: no frame yet */
+    uint8_t *out;
+};
+
+xkd_status xkd_picture_new(xkd_media *media, int64_t short_side, bool stream_colour, xkd_picture **out)
+{
+    xkd_status status = xkd_alloc(media->cx, out, 1, sizeof **out);
+    if (status != XKD_OK) return status;
+    **out =
+        (xkd_picture){.media = media, .short_side = short_side, .stream_colour = stream_colour, .sws_colour = {-1, -1}};
+    return XKD_OK;
+}
+
+void xkd_picture_free(xkd_picture *picture)
+{
+    if (!picture) return;
+    sws_freeContext(picture->sws);
+    xkd_resizer_free(picture->resizer);
+    xkd_free(picture->raw);
+    xkd_free(picture->turned);
+    xkd_free(picture->out);
+    xkd_free(picture);
+}
+
+/* Buffers and plan for frames of another size than before. */
+static xkd_status fit(xkd_picture *p, const AVFrame *frame)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->media->cx;
+    int64_t w = frame->width, h = frame->height;
+    int64_t shown_width = p->media->transpose ? h : w, shown_height = p->media->transpose ? w : h;
+    xkd_resizer_free(p->resizer);
+    p->resizer = NULL;
+    xkd_free(p->raw);
+    p->raw = NULL;
+    xkd_free(p->turned);
+    p->turned = NULL;
+    p->in_width = p->in_height = 0;
+    p->stride = (3 * w + ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN;
+    XKD_TRY(xkd_alloc(cx, &p->raw, p->stride * h + 2 * ROW_ALIGN, 1));
+    XKD_TRY(xkd_alloc(cx, &p->turned, 3 * w * h, 1));
+    if (!p->width) {
+        p->width = shown_width;
+        p->height = shown_height;
+        if (p->short_side) xkd_short_side_size(shown_width, shown_height, p->short_side, &p->width, &p->height);
+        XKD_TRY(xkd_alloc(cx, &p->out, 3 * p->width * p->height, 1));
+    }
+    if (p->width != shown_width || p->height != shown_height)
+        XKD_TRY(xkd_resizer_new(cx, shown_width, shown_height, p->width, p->height, &p->resizer));
+    p->in_width = w;
+    p->in_height = h;
+fail:
+    return status;
+}
+
+/* Tells swscale the stream's matrix and range; without tags the usual guess by height is made. */
+static void set_colour(xkd_picture *p, const AVFrame *frame)
+{
+    int space = frame->colorspace, range = frame->color_range == AVCOL_RANGE_JPEG;
+    if (space == AVCOL_SPC_UNSPECIFIED || space == AVCOL_SPC_RGB)
+        space = frame->height >= 720 ? SWS_CS_ITU709 : SWS_CS_ITU601;
+    if (p->sws_colour[0] == space && p->sws_colour[1] == range) return;
+    const int *matrix = sws_getCoefficients(space);
+    sws_setColorspaceDetails(p->sws, matrix, range, sws_getCoefficients(SWS_CS_DEFAULT), 1, 0, 1 << 16, 1 << 16);
+    p->sws_colour[0] = space;
+    p->sws_colour[1] = range;
+}
+
+/* Applies the display matrix: raw [h, stride] -> turned, rows of 3 * (transposed ? h : w) bytes. */
+static void turn(xkd_picture *p)
+{
+    int64_t w = p->in_width, h = p->in_height;
+    const xkd_media *m = p->media;
+    int64_t out_width = m->transpose ? h : w, out_height = m->transpose ? w : h;
+    for (int64_t y = 0; y < out_height; y++) {
+        for (int64_t x = 0; x < out_width; x++) {
+            int64_t to_x = m->flip_x ? out_width - 1 - x : x, to_y = m->flip_y ? out_height - 1 - y : y;
+            const uint8_t *from = m->transpose ? p->raw + x * p->stride + 3 * y : p->raw + y * p->stride + 3 * x;
+            memcpy(p->turned + 3 * (to_y * out_width + to_x), from, 3);
+        }
+    }
+}
+
+xkd_status xkd_picture_convert(xkd_picture *p, const AVFrame *frame, const uint8_t **rgb, int64_t *width,
+                               int64_t *height, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->media->cx;
+    int64_t w = frame->width, h = frame->height, longer = w > h ? w : h, shorter = w > h ? h : w;
+    if (w < 1 || h < 1 || w * h > XKD_MEDIA_MAX_PIXELS || longer > shorter * XKD_MEDIA_MAX_ASPECT) {
+        *fault = XKD_FAULT_REFUSED;
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: a frame of %lldx%lld", p->media->name, (long long)w, (long long)h);
+    }
+    if (w != p->in_width || h != p->in_height || frame->format != p->in_format) {
+        p->in_format = frame->format;
+        p->sws_colour[0] = p->sws_colour[1] = -1;
+        if (w != p->in_width || h != p->in_height) XKD_TRY(fit(p, frame));
+    }
+    p->sws = sws_getCachedContext(p->sws, (int)w, (int)h, frame->format, (int)w, (int)h, AV_PIX_FMT_RGB24, SWS_BILINEAR,
+                                  NULL, NULL, NULL);
+    if (!p->sws) {
+        *fault = XKD_FAULT_REFUSED;
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: pixel format %d cannot be converted", p->media->name, frame->format);
+    }
+    if (p->stream_colour) set_colour(p, frame);
+    uint8_t *planes[4] = {p->raw};
+    int strides[4] = {(int)p->stride};
+    sws_scale(p->sws, (const uint8_t *const *)frame->data, frame->linesize, 0, (int)h, planes, strides);
+    const uint8_t *shown = p->raw;
+    int64_t stride = p->stride;
+    if (p->media->transpose || p->media->flip_x || p->media->flip_y) {
+        turn(p);
+        shown = p->turned;
+        stride = 3 * (p->media->transpose ? h : w);
+    }
+    if (p->resizer)
+        xkd_resizer_run(p->resizer, shown, stride, p->out);
+    else
+        for (int64_t y = 0; y < p->height; y++)
+            memcpy(p->out + 3 * y * p->width, shown + y * stride, (size_t)(3 * p->width));
+    *rgb = p->out;
+    *width = p->width;
+    *height = p->height;
+fail:
+    return status;
+}

@@ -1,0 +1,167 @@
+#include "media/sound.h"
+
+#include <libavutil/channel_layout.h>
+#include <libavutil/opt.h>
+#include <libswresample/swresample.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+/* Time stamps in containers are rounded (1 ms in Matroska) and encoders drift a little: only a larger jump is a real
+ * gap, for which sound must be moved to stay in step with the picture. */
+static const double GAP_SECONDS = 0.05;
+
+/* Silence is delivered in pieces of this many samples, and a time stamp that claims a longer gap than an hour is
+ * damaged rather than true. */
+enum { PIECE = 4096, MAX_GAP_SECONDS = 3600 };
+
+struct xkd_sound {
+    xkd_media *media;
+    const xkd_media_sink *sink;
+    int64_t rate, limit;
+    double start;
+    SwrContext *swr;
+    AVChannelLayout layout; /* of the input that swr was made for */
+    int in_rate, in_format;
+    double next;      /* time at which the next frame is expected */
+    int64_t position; /* index of the next sample out of swr; negative before `start` */
+    int64_t delivered;
+    int16_t *buffer;
+    int64_t capacity;
+};
+
+xkd_status xkd_sound_new(xkd_media *media, int64_t rate, double start, int64_t limit, const xkd_media_sink *sink,
+                         xkd_sound **out)
+{
+    xkd_status status = xkd_alloc(media->cx, out, 1, sizeof **out);
+    if (status != XKD_OK) return status;
+    **out = (xkd_sound){.media = media, .sink = sink, .rate = rate, .limit = limit, .start = start};
+    return XKD_OK;
+}
+
+void xkd_sound_free(xkd_sound *sound)
+{
+    if (!sound) return;
+    swr_free(&sound->swr);
+    av_channel_layout_uninit(&sound->layout);
+    xkd_free(sound->buffer);
+    xkd_free(sound);
+}
+
+int64_t xkd_sound_delivered(const xkd_sound *sound)
+{
+    return sound->delivered;
+}
+
+static xkd_status reserve(xkd_sound *s, int64_t count)
+{
+    if (count <= s->capacity) return XKD_OK;
+    int64_t capacity = count + PIECE;
+    xkd_status status = xkd_resize(s->media->cx, &s->buffer, 0, capacity, sizeof *s->buffer);
+    s->capacity = status == XKD_OK ? capacity : s->capacity;
+    return status;
+}
+
+static xkd_status deliver(xkd_sound *s, const int16_t *samples, int64_t count)
+{
+    if (s->limit >= 0 && count > s->limit - s->delivered) count = s->limit - s->delivered;
+    if (count <= 0) return XKD_OK;
+    s->delivered += count;
+    return s->sink->sound(s->sink->user, samples, count);
+}
+
+/* Puts `count` samples at s->position: what lies before the samples already delivered is dropped, a gap is silence. */
+static xkd_status place(xkd_sound *s, const int16_t *samples, int64_t count)
+{
+    static const int16_t SILENCE[PIECE];
+    xkd_status status = XKD_OK;
+    while (count > 0 && s->position > s->delivered && (s->limit < 0 || s->delivered < s->limit)) {
+        int64_t gap = s->position - s->delivered;
+        XKD_TRY(deliver(s, SILENCE, gap < PIECE ? gap : PIECE));
+    }
+    int64_t skip = s->delivered - s->position;
+    s->position += count;
+    if (skip < 0) skip = 0;
+    if (skip < count) XKD_TRY(deliver(s, samples + skip, count - skip));
+fail:
+    return status;
+}
+
+/* Feeds one frame (NULL: the end) to the resampler and places what comes out. */
+static xkd_status convert(xkd_sound *s, const AVFrame *frame)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = s->media->cx;
+    int in = frame ? frame->nb_samples : 0;
+    int room = swr_get_out_samples(s->swr, in);
+    if (room < 0) room = 0;
+    XKD_TRY(reserve(s, room + 64));
+    uint8_t *planes[1] = {(uint8_t *)s->buffer};
+    int got = swr_convert(s->swr, planes, room + 64, frame ? (const uint8_t **)(void *)frame->extended_data : NULL, in);
+    if (got < 0) XKD_FAIL(XKD_ERR_DATA, "%s: the sound cannot be resampled", s->media->name);
+    XKD_TRY(place(s, s->buffer, got));
+fail:
+    return status;
+}
+
+xkd_status xkd_sound_finish(xkd_sound *s)
+{
+    return s->swr ? convert(s, NULL) : XKD_OK;
+}
+
+static xkd_status make_resampler(xkd_sound *s, const AVFrame *frame, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = s->media->cx;
+    AVChannelLayout mono = AV_CHANNEL_LAYOUT_MONO;
+    swr_free(&s->swr);
+    av_channel_layout_uninit(&s->layout);
+    if (av_channel_layout_copy(&s->layout, &frame->ch_layout) < 0)
+        XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", s->media->name);
+    if (s->layout.order == AV_CHANNEL_ORDER_UNSPEC) av_channel_layout_default(&s->layout, frame->ch_layout.nb_channels);
+    s->in_rate = frame->sample_rate;
+    s->in_format = frame->format;
+    if (swr_alloc_set_opts2(&s->swr, &mono, AV_SAMPLE_FMT_S16, (int)s->rate, &s->layout, frame->format,
+                            frame->sample_rate, 0, NULL) < 0 ||
+        swr_init(s->swr) < 0) {
+        *fault = XKD_FAULT_REFUSED;
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: sound of %d channels at %d Hz cannot be resampled", s->media->name,
+                 frame->ch_layout.nb_channels, frame->sample_rate);
+    }
+fail:
+    return status;
+}
+
+static bool same_input(const xkd_sound *s, const AVFrame *frame)
+{
+    return s->in_rate == frame->sample_rate && s->in_format == frame->format &&
+           s->layout.nb_channels == frame->ch_layout.nb_channels;
+}
+
+xkd_status xkd_sound_add(xkd_sound *s, const AVFrame *frame, double time, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = s->media->cx;
+    if (frame->sample_rate < 1 || frame->sample_rate > XKD_MEDIA_MAX_RATE || frame->ch_layout.nb_channels < 1 ||
+        frame->ch_layout.nb_channels > XKD_MEDIA_MAX_CHANNELS) {
+        *fault = XKD_FAULT_REFUSED;
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: sound of %d channels at %d Hz", s->media->name,
+                 frame->ch_layout.nb_channels, frame->sample_rate);
+    }
+    bool gap = s->swr && fabs(time - s->next) > GAP_SECONDS;
+    if (gap && fabs(time - s->next) > MAX_GAP_SECONDS) {
+        time = s->next;
+        gap = false;
+    }
+    if (!s->swr || gap || !same_input(s, frame)) {
+        XKD_TRY(xkd_sound_finish(s));
+        XKD_TRY(make_resampler(s, frame, fault));
+        s->position = llround((time - s->start) * (double)s->rate);
+        s->next = time;
+    }
+    s->next += (double)frame->nb_samples / frame->sample_rate;
+    XKD_TRY(convert(s, frame));
+fail:
+    return status;
+}

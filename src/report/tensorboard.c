@@ -1,0 +1,183 @@
+#include "report/tensorboard.h"
+
+#include <stdio.h>
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/text.h"
+
+struct xkd_tensorboard {
+    xkd_context *cx;
+    char *path;
+    int fd;
+    xkd_text event, inner, value; /* reused from event to event: no allocation in the long run */
+};
+
+uint32_t xkd_crc32c(const void *bytes, int64_t size)
+{
+    const unsigned char *p = bytes;
+    uint32_t crc = ~0u;
+    for (int64_t i = 0; i < size; i++) {
+        crc ^= p[i];
+        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (0x82f63b78u & -(crc & 1));
+    }
+    return ~crc;
+}
+
+/* TFRecord stores a rotated sum, so that the CRC of data that holds CRCs stays meaningful. */
+static uint32_t masked_crc(const void *bytes, int64_t size)
+{
+    uint32_t crc = xkd_crc32c(bytes, size);
+    return (crc >> 15 | crc << 17) + 0xa282ead8u;
+}
+
+static void put_fixed(xkd_text *out, uint64_t value, int bytes)
+{
+    unsigned char raw[8];
+    for (int i = 0; i < bytes; i++) raw[i] = (unsigned char)(value >> 8 * i);
+    xkd_text_add(out, raw, bytes);
+}
+
+static void put_varint(xkd_text *out, uint64_t value)
+{
+    for (; value >= 0x80; value >>= 7) put_fixed(out, (value & 0x7f) | 0x80, 1);
+    put_fixed(out, value, 1);
+}
+
+/* Protobuf wire types and fields: https://protobuf.dev/programming-guides/encoding, tensorflow's event.proto. */
+enum { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
+enum { EVENT_TIME = 1, EVENT_STEP = 2, EVENT_VERSION = 3, EVENT_SUMMARY = 5, EVENT_SESSION = 7 };
+enum { SUMMARY_VALUE = 1, VALUE_TAG = 1, VALUE_SIMPLE = 2, VALUE_IMAGE = 4 };
+enum { IMAGE_HEIGHT = 1, IMAGE_WIDTH = 2, IMAGE_COLORSPACE = 3, IMAGE_BYTES = 4, IMAGE_RGB = 3 };
+enum { SESSION_STATUS = 1, SESSION_START = 1 };
+
+static void put_tag(xkd_text *out, int field, int wire)
+{
+    put_varint(out, (uint64_t)field << 3 | (uint64_t)wire);
+}
+
+static void put_number(xkd_text *out, int field, int64_t value)
+{
+    put_tag(out, field, WIRE_VARINT);
+    put_varint(out, (uint64_t)value);
+}
+
+static void put_bytes(xkd_text *out, int field, const void *bytes, int64_t size)
+{
+    put_tag(out, field, WIRE_BYTES);
+    put_varint(out, (uint64_t)size);
+    xkd_text_add(out, bytes, size);
+}
+
+static void begin_event(xkd_tensorboard *board, int64_t step)
+{
+    double now = xkd_wall_time();
+    uint64_t bits;
+    memcpy(&bits, &now, sizeof bits);
+    xkd_text_clear(&board->event);
+    put_tag(&board->event, EVENT_TIME, WIRE_64);
+    put_fixed(&board->event, bits, 8);
+    if (step) put_number(&board->event, EVENT_STEP, step);
+}
+
+static xkd_status end_event(xkd_tensorboard *board)
+{
+    unsigned char length[8];
+    xkd_text *event = &board->event, *record = &board->inner;
+    if (board->value.status != XKD_OK) return board->value.status;
+    if (event->status != XKD_OK) return event->status;
+    for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)event->size >> 8 * i);
+    xkd_text_clear(record);
+    xkd_text_add(record, length, 8);
+    put_fixed(record, masked_crc(length, 8), 4);
+    xkd_text_add(record, event->data, event->size);
+    put_fixed(record, masked_crc(event->data, event->size), 4);
+    if (record->status != XKD_OK) return record->status;
+    return xkd_append(board->cx, board->fd, board->path, record->data, record->size);
+}
+
+xkd_status xkd_tensorboard_open(xkd_context *cx, const char *folder, int64_t first_step, xkd_tensorboard **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_tensorboard *board = NULL;
+    char host[256] = "localhost", name[400];
+    static const char version[] = "brain.Event:2";
+    *out = NULL;
+    XKD_TRY(xkd_alloc(cx, &board, 1, sizeof *board));
+    *board = (xkd_tensorboard){
+        .cx = cx, .fd = -1, .event = xkd_text_make(cx), .inner = xkd_text_make(cx), .value = xkd_text_make(cx)};
+    gethostname(host, sizeof host - 1);
+    snprintf(name, sizeof name, "events.out.tfevents.%.0f.%s.%d", xkd_wall_time(), host, (int)getpid());
+    XKD_TRY(xkd_join_path(cx, &board->path, folder, name));
+    XKD_TRY(xkd_append_open(cx, board->path, &board->fd));
+    begin_event(board, 0);
+    put_bytes(&board->event, EVENT_VERSION, version, sizeof version - 1);
+    XKD_TRY(end_event(board));
+    if (first_step > 0) {
+        const char session[] = {SESSION_STATUS << 3 | WIRE_VARINT, SESSION_START};
+        begin_event(board, first_step);
+        put_bytes(&board->event, EVENT_SESSION, session, sizeof session);
+        XKD_TRY(end_event(board));
+    }
+    *out = board;
+    board = NULL;
+fail:
+    xkd_tensorboard_close(board);
+    return status;
+}
+
+void xkd_tensorboard_close(xkd_tensorboard *board)
+{
+    if (!board) return;
+    if (board->fd >= 0) close(board->fd);
+    xkd_text_free(&board->event);
+    xkd_text_free(&board->inner);
+    xkd_text_free(&board->value);
+    xkd_free(board->path);
+    xkd_free(board);
+}
+
+xkd_status xkd_tensorboard_scalars(xkd_tensorboard *board, int64_t step, const char *prefix, const char *const *names,
+                                   const double *values, int64_t count)
+{
+    xkd_text *summary = &board->inner, *value = &board->value;
+    char tag[160];
+    begin_event(board, step);
+    xkd_text_clear(summary);
+    for (int64_t i = 0; i < count; i++) {
+        float number = (float)values[i];
+        uint32_t bits;
+        memcpy(&bits, &number, sizeof bits);
+        snprintf(tag, sizeof tag, "%s/%s", prefix, names[i]);
+        xkd_text_clear(value);
+        put_bytes(value, VALUE_TAG, tag, (int64_t)strlen(tag));
+        put_tag(value, VALUE_SIMPLE, WIRE_32);
+        put_fixed(value, bits, 4);
+        put_bytes(summary, SUMMARY_VALUE, value->data, value->size);
+    }
+    put_bytes(&board->event, EVENT_SUMMARY, summary->data, summary->size);
+    return end_event(board);
+}
+
+xkd_status xkd_tensorboard_image(xkd_tensorboard *board, int64_t step, const char *tag, const uint8_t *png,
+                                 int64_t size, int64_t width, int64_t height)
+{
+    xkd_text *image = &board->inner, *value = &board->value;
+    begin_event(board, step);
+    xkd_text_clear(image);
+    put_number(image, IMAGE_HEIGHT, height);
+    put_number(image, IMAGE_WIDTH, width);
+    put_number(image, IMAGE_COLORSPACE, IMAGE_RGB);
+    put_bytes(image, IMAGE_BYTES, png, size);
+    xkd_text_clear(value);
+    put_bytes(value, VALUE_TAG, tag, (int64_t)strlen(tag));
+    put_bytes(value, VALUE_IMAGE, image->data, image->size);
+    xkd_text_clear(image);
+    put_bytes(image, SUMMARY_VALUE, value->data, value->size);
+    put_bytes(&board->event, EVENT_SUMMARY, image->data, image->size);
+    return end_event(board);
+}

@@ -1,0 +1,107 @@
+#include "train/folder.h"
+
+#include <stdbool.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+
+/* Files of a run that --force removes: those in a subfolder that begin and end like this. */
+static const struct {
+    const char *subfolder, *begins, *ends;
+} made_by_runs[] = {
+    {"checkpoints", "step-", ".safetensors"},
+    {"tensorboard", "events.out.tfevents.", ""},
+    {"pictures", "video-", ".png"},
+    {"pictures", "audio-", ".png"},
+    {"curves", "", ".svg"},
+    {"backbones", "", ".safetensors"},
+    {"", "bad_clips.jsonl", ""},
+    {"", "report.html", ""},
+};
+
+static bool matches(const char *name, const char *begins, const char *ends)
+{
+    size_t length = strlen(name), tail = strlen(ends);
+    return strncmp(name, begins, strlen(begins)) == 0 && length >= tail && strcmp(name + length - tail, ends) == 0;
+}
+
+static xkd_status remove_matching(xkd_context *cx, const char *folder, const char *begins, const char *ends)
+{
+    xkd_status status = XKD_OK;
+    xkd_names names = {0};
+    char *path = NULL;
+    if (!xkd_is_folder(folder)) return XKD_OK;
+    XKD_TRY(xkd_list_folder(cx, folder, &names));
+    for (int64_t i = 0; i < names.count; i++) {
+        if (!matches(names.items[i], begins, ends)) continue;
+        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
+        XKD_TRY(xkd_remove_file(cx, path));
+        xkd_free(path);
+        path = NULL;
+    }
+fail:
+    xkd_free(path);
+    xkd_free_names(&names);
+    return status;
+}
+
+static xkd_status remove_former_run(xkd_context *cx, const char *folder)
+{
+    xkd_status status = XKD_OK;
+    char *path = NULL;
+    for (size_t i = 0; i < sizeof made_by_runs / sizeof *made_by_runs; i++) {
+        XKD_TRY(xkd_join_path(cx, &path, folder, made_by_runs[i].subfolder));
+        XKD_TRY(remove_matching(cx, path, made_by_runs[i].begins, made_by_runs[i].ends));
+        xkd_free(path);
+        path = NULL;
+    }
+fail:
+    xkd_free(path);
+    return status;
+}
+
+/* A lock file left by a run that ended early does not make a folder a run. */
+static xkd_status refuse_if_used(xkd_context *cx, const char *path)
+{
+    xkd_names names = {0};
+    xkd_status status = xkd_list_folder(cx, path, &names);
+    int64_t others = 0;
+    for (int64_t i = 0; i < names.count; i++) others += strcmp(names.items[i], ".lock") != 0;
+    xkd_free_names(&names);
+    if (status == XKD_OK && others > 0)
+        status = xkd_fail(cx, XKD_ERR_CONFIG,
+                          "%s: exists and is not empty: --resume goes on with it, --force starts anew", path);
+    return status;
+}
+
+xkd_status xkd_run_folder_open(xkd_context *cx, const char *path, xkd_folder_mode mode, xkd_run_folder *out)
+{
+    xkd_status status = XKD_OK;
+    char *lock = NULL;
+    *out = (xkd_run_folder){.lock = -1};
+    if (mode == XKD_FOLDER_RESUME && !xkd_is_folder(path))
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: no run to resume: leave out --resume to start one", path);
+    XKD_TRY(xkd_copy_string(cx, &out->path, path));
+    XKD_TRY(xkd_join_path(cx, &out->checkpoints, path, "checkpoints"));
+    XKD_TRY(xkd_join_path(cx, &out->backbones, path, "backbones"));
+    XKD_TRY(xkd_make_folder(cx, path));
+    if (mode == XKD_FOLDER_NEW) XKD_TRY(refuse_if_used(cx, path));
+    XKD_TRY(xkd_join_path(cx, &lock, path, ".lock"));
+    XKD_TRY(xkd_lock_file(cx, lock, &out->lock));
+    if (mode == XKD_FOLDER_FORCE) XKD_TRY(remove_former_run(cx, path));
+fail:
+    xkd_free(lock);
+    if (status != XKD_OK) xkd_run_folder_close(out);
+    return status;
+}
+
+void xkd_run_folder_close(xkd_run_folder *folder)
+{
+    if (folder->lock >= 0) close(folder->lock);
+    xkd_free(folder->path);
+    xkd_free(folder->checkpoints);
+    xkd_free(folder->backbones);
+    *folder = (xkd_run_folder){.lock = -1};
+}

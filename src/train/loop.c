@@ -1,0 +1,469 @@
+/* The loop around the training step. Start reading at xkd_train at the end; each function above is one of its parts. */
+#include "train/loop.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "checkpoint/state.h"
+#include "report/html.h"
+#include "report/progress.h"
+#include "train/feed.h"
+#include "train/schedule.h"
+#include "train/show.h"
+#include "train/watch.h"
+
+/* Columns of metrics.csv behind the losses, and TensorBoard tags. */
+enum {
+    LR = XKD_LOSS_COUNT,
+    WD,
+    VID_EMA,
+    AUD_EMA,
+    VIDEO_TEACHER_TEMP,
+    VIDEO_STUDENT_TEMP,
+    AUDIO_TEACHER_TEMP,
+    AUDIO_STUDENT_TEMP,
+    TIME,
+    DATA,
+    SAMPLES_PER_SECOND,
+    GRAD_NORM,
+    SKIPPED,
+    VIDEO_ENTROPY,
+    AUDIO_ENTROPY,
+    VIDEO_CENTRE,
+    AUDIO_CENTRE,
+    VIDEO_SPREAD,
+    AUDIO_SPREAD,
+    COLUMNS
+};
+static const char *const column_names[COLUMNS] = {[LR] = "lr",
+                                                  [WD] = "wd",
+                                                  [VID_EMA] = "vid_ema",
+                                                  [AUD_EMA] = "aud_ema",
+                                                  [VIDEO_TEACHER_TEMP] = "video_teacher_temp",
+                                                  [VIDEO_STUDENT_TEMP] = "video_student_temp",
+                                                  [AUDIO_TEACHER_TEMP] = "audio_teacher_temp",
+                                                  [AUDIO_STUDENT_TEMP] = "audio_student_temp",
+                                                  [TIME] = "Time",
+                                                  [DATA] = "Data",
+                                                  [SAMPLES_PER_SECOND] = "samples_per_second",
+                                                  [GRAD_NORM] = "grad_norm",
+                                                  [SKIPPED] = "skipped",
+                                                  [VIDEO_ENTROPY] = "video_teacher_entropy",
+                                                  [AUDIO_ENTROPY] = "audio_teacher_entropy",
+                                                  [VIDEO_CENTRE] = "video_centre_norm",
+                                                  [AUDIO_CENTRE] = "audio_centre_norm",
+                                                  [VIDEO_SPREAD] = "video_feature_spread",
+                                                  [AUDIO_SPREAD] = "audio_feature_spread"};
+
+static const xkd_report_chart charts[] = {
+    {"loss", {"loss", "recon_loss", "cmkd_loss", "alignment_loss"}},
+    {"reconstruction", {"vid_recon_loss", "aud_recon_loss"}},
+    {"distillation", {"vt2as_kd_loss", "at2vs_kd_loss"}},
+    {"alignment", {"as2vs_align_loss", "vt2at_align_loss"}},
+    {"teacher-entropy", {"video_teacher_entropy", "audio_teacher_entropy"}},
+    {"collapse-watch", {"video_centre_norm", "audio_centre_norm", "video_feature_spread", "audio_feature_spread"}},
+    {"learning-rate", {"lr"}},
+    {"gradient-norm", {"grad_norm"}},
+    {"speed", {"samples_per_second"}},
+};
+
+/* Everything a run holds while it lasts. */
+typedef struct {
+    xkd_context *cx;
+    xkd_config config; /* the caller's, with numbers of threads and workers filled in; its strings are the caller's */
+    const xkd_loop_options *options;
+    xkd_run_folder folder;
+    xkd_loader *loader;
+    xkd_feed feed;
+    xkd_backend *backend;
+    xkd_trainer trainer;
+    bool has_trainer;
+    xkd_metrics *metrics;
+    const char *columns[COLUMNS];
+    xkd_run_state state; /* config: the YAML text of this run */
+    int64_t steps_per_epoch, total, first_step;
+    int64_t saved_step; /* -1: never */
+    double started, saved_time, waited;
+    xkd_watch watch[XKD_MODALITIES];
+    double values[COLUMNS];
+} run;
+
+static void fill_in_machine(xkd_config *config)
+{
+    int processors = xkd_processor_count();
+    if (config->threads == 0) config->threads = processors;
+    if (config->data.workers == 0) config->data.workers = processors;
+}
+
+static xkd_status make_trainer(run *r)
+{
+    xkd_batch_shape shape = xkd_feed_shape(&r->feed, r->feed.samples);
+    xkd_status status = xkd_backend_new(r->cx, &r->backend, r->config.backend, XKD_F32, (int)r->config.threads);
+    if (status == XKD_OK) status = xkd_trainer_new(r->cx, &r->trainer, r->backend, &r->config, &shape, false);
+    r->has_trainer = status == XKD_OK;
+    return status;
+}
+
+/* Says which settings changed since the run was saved: its numbers are no longer those of one configuration. The last
+ * section, `run`, does not touch them. */
+static void compare_configs(xkd_context *cx, const char *before, const char *now)
+{
+    while (*before && *now) {
+        int a = (int)strcspn(before, "\n"), b = (int)strcspn(now, "\n");
+        if (strncmp(now, "run:", 4) == 0) return;
+        if (a != b || strncmp(before, now, (size_t)a) != 0)
+            xkd_log(cx, XKD_LOG_WARN, "resume: the configuration changed from '%.*s' to '%.*s'",
+                    a - (int)strspn(before, " "), before + strspn(before, " "), b - (int)strspn(now, " "),
+                    now + strspn(now, " "));
+        before += a + (before[a] != 0);
+        now += b + (now[b] != 0);
+    }
+}
+
+static xkd_status restore(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    xkd_run_state loaded = {0};
+    int64_t count = 0;
+    XKD_TRY(xkd_state_count(cx, r->folder.checkpoints, &count));
+    if (count == 0) {
+        xkd_log(cx, XKD_LOG_WARN, "%s: holds no checkpoint yet: starting at step 0", r->folder.path);
+        goto fail;
+    }
+    XKD_TRY(xkd_state_load_newest(cx, r->folder.checkpoints, &r->trainer.networks.params, &loaded));
+    if (loaded.seed != r->config.train.seed)
+        XKD_FAIL(XKD_ERR_CONFIG, "train.seed is %" PRIu64 ", but the run was started with %" PRIu64,
+                 r->config.train.seed, loaded.seed);
+    if (loaded.data_hash != xkd_loader_data_hash(r->loader))
+        xkd_log(cx, XKD_LOG_WARN, "resume: the data are not the ones of the run so far");
+    compare_configs(cx, loaded.config, r->state.config);
+    /* The configuration of this call goes on to be the run's. */
+    xkd_free(loaded.config);
+    loaded.config = r->state.config;
+    r->state = loaded;
+    loaded = (xkd_run_state){0};
+    r->saved_step = r->state.step;
+    if (r->state.epoch_step >= r->steps_per_epoch) { /* the data have become fewer */
+        r->state.epoch++;
+        r->state.epoch_step = 0;
+    }
+    XKD_TRY(xkd_loader_seek(r->loader, (uint32_t)r->state.epoch, r->state.epoch_step));
+    xkd_log(cx, XKD_LOG_INFO, "resumed at step %" PRId64 " of %" PRId64, r->state.step, r->total);
+fail:
+    xkd_run_state_free(&loaded);
+    return status;
+}
+
+static xkd_status write_config(run *r)
+{
+    char *path;
+    xkd_status status = xkd_join_path(r->cx, &path, r->folder.path, "config.yaml");
+    if (status != XKD_OK) return status;
+    status = xkd_write_file(r->cx, path, r->state.config, (int64_t)strlen(r->state.config));
+    xkd_free(path);
+    return status;
+}
+
+static xkd_status start(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    const xkd_config *c = &r->config;
+    XKD_TRY(xkd_config_write(cx, c, &r->state.config));
+    fill_in_machine(&r->config);
+    XKD_TRY(xkd_loader_new(cx, &c->data, &c->train, 0, 1, &r->loader));
+    r->steps_per_epoch = xkd_loader_steps_per_epoch(r->loader);
+    r->total = c->train.epochs * r->steps_per_epoch;
+    /* The folder comes after everything that may be refused: a mistake leaves nothing behind. */
+    XKD_TRY(xkd_feed_new(cx, &r->feed, c, r->loader));
+    XKD_TRY(make_trainer(r));
+    XKD_TRY(xkd_run_folder_open(cx, c->run.out, r->options->mode, &r->folder));
+    XKD_TRY(xkd_loader_set_folder(r->loader, r->folder.path));
+    r->state.seed = c->train.seed;
+    r->state.data_hash = xkd_loader_data_hash(r->loader);
+    if (r->options->mode == XKD_FOLDER_RESUME) XKD_TRY(restore(r));
+    r->state.data_hash = xkd_loader_data_hash(r->loader);
+    XKD_TRY(write_config(r));
+    for (int i = 0; i < COLUMNS; i++) r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i] : column_names[i];
+    XKD_TRY(xkd_metrics_open(cx, r->folder.path, r->columns, COLUMNS, r->options->mode == XKD_FOLDER_RESUME ? r->state.step : -1,
+                             c->run.tensorboard, &r->metrics));
+    for (int m = 0; m < XKD_MODALITIES; m++) r->watch[m] = (xkd_watch){.outputs = c->model.head.outputs};
+    r->first_step = r->state.step;
+    r->started = r->saved_time = xkd_now();
+fail:
+    return status;
+}
+
+static xkd_status save(run *r)
+{
+    xkd_run_state s = r->state;
+    if (r->saved_step == s.step) return XKD_OK;
+    s.seconds += xkd_now() - r->started;
+    xkd_status status =
+        xkd_state_save(r->cx, r->folder.checkpoints, &r->trainer.networks.params, &s, r->config.run.keep_last);
+    if (status != XKD_OK) return status;
+    r->saved_step = s.step;
+    r->saved_time = xkd_now();
+    return XKD_OK;
+}
+
+static bool save_is_due(const run *r)
+{
+    const xkd_run_config *c = &r->config.run;
+    if (c->save_steps > 0 && r->state.step % c->save_steps == 0) return true;
+    return c->save_minutes > 0 && xkd_now() - r->saved_time >= 60 * c->save_minutes;
+}
+
+/* A last batch of an epoch may be smaller where drop_last is off; the plan of activations is for one size. */
+static xkd_status fit_pass(run *r, int64_t B)
+{
+    xkd_trainer *t = &r->trainer;
+    if (t->pass.B == B) return XKD_OK;
+    xkd_batch_shape shape = xkd_feed_shape(&r->feed, B);
+    xkd_pass_free(&t->pass);
+    return xkd_pass_new(r->cx, &t->pass, &t->networks, &r->config.step, &shape, r->backend->size, false);
+}
+
+static void note_values(run *r, const xkd_schedule_values *s, const xkd_step_result *result)
+{
+    double *v = r->values;
+    for (int i = 0; i < XKD_LOSS_COUNT; i++) v[i] = result->loss[i];
+    v[LR] = s->lr;
+    v[WD] = s->weight_decay;
+    v[VID_EMA] = s->ema[XKD_VIDEO];
+    v[AUD_EMA] = s->ema[XKD_AUDIO];
+    v[VIDEO_TEACHER_TEMP] = s->teacher_temp[XKD_VIDEO];
+    v[VIDEO_STUDENT_TEMP] = s->student_temp[XKD_VIDEO];
+    v[AUDIO_TEACHER_TEMP] = s->teacher_temp[XKD_AUDIO];
+    v[AUDIO_STUDENT_TEMP] = s->student_temp[XKD_AUDIO];
+    v[GRAD_NORM] = result->grad_norm;
+    v[SKIPPED] = (double)r->state.bad_steps;
+}
+
+static xkd_status watch(run *r, const xkd_step_result *result)
+{
+    static const char *const names[] = {"video", "audio"};
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        xkd_watch_sample s = xkd_watch_measure(&r->trainer, result, m);
+        r->values[VIDEO_ENTROPY + m] = s.entropy;
+        r->values[VIDEO_CENTRE + m] = s.centre_norm;
+        r->values[VIDEO_SPREAD + m] = s.spread;
+        const char *advice = result->skipped ? NULL : xkd_watch_step(&r->watch[m], &s);
+        if (!advice) continue;
+        xkd_status status = xkd_metrics_line(
+            r->metrics,
+            "collapse watch, %s teacher: %s (distillation %.3g, ln K %.3g, entropy %.3g, centre %.3g, "
+            "spread %.3g)",
+            names[m], advice, s.kd, log((double)r->watch[m].outputs), s.entropy, s.centre_norm, s.spread);
+        if (status != XKD_OK) return status;
+    }
+    return XKD_OK;
+}
+
+/* One optimiser step: `accumulate` micro-batches, then the update. *in is left at the last micro-batch. */
+static xkd_status one_step(run *r, xkd_pass_input *in, xkd_step_result *result)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    xkd_schedule_values s;
+    const xkd_batch *batch;
+    double begin = xkd_now(), wait = 0, samples = 0;
+    xkd_schedule_at(&r->config.train, r->state.step, r->steps_per_epoch, &s);
+    const xkd_step_values values = {.lr = s.lr,
+                                    .weight_decay = s.weight_decay,
+                                    .ema = {s.ema[0], s.ema[1]},
+                                    .temp = {.teacher_temp = {s.teacher_temp[0], s.teacher_temp[1]},
+                                             .student_temp = {s.student_temp[0], s.student_temp[1]}},
+                                    .epoch = s.epoch};
+    xkd_step_begin(&r->trainer, result);
+    for (int64_t i = 0; i < r->config.train.accumulate; i++) {
+        XKD_TRY(xkd_feed_next(cx, &r->feed, &batch, in));
+        XKD_TRY(fit_pass(r, batch->count));
+        xkd_step_micro_batch(&r->trainer, in, &values, result);
+        wait += batch->wait_seconds;
+        samples += (double)batch->count;
+    }
+    XKD_TRY(xkd_step_finish(&r->trainer, &values, result));
+    r->state.bad_steps += result->skipped;
+    note_values(r, &s, result);
+    XKD_TRY(watch(r, result));
+    double seconds = xkd_now() - begin;
+    r->values[TIME] = seconds;
+    r->values[DATA] = wait;
+    r->values[SAMPLES_PER_SECOND] = samples / seconds;
+    r->waited += wait;
+    r->state.epoch_seconds += seconds;
+    r->state.epoch_wait += wait;
+    if (!result->skipped) r->state.epoch_loss += result->loss[XKD_LOSS_TOTAL];
+fail:
+    return status;
+}
+
+/* Moves the position on by one step and closes an epoch. */
+static xkd_status advance(run *r)
+{
+    xkd_run_state *s = &r->state;
+    int64_t epoch = s->epoch;
+    s->step++;
+    xkd_status status = xkd_metrics_step(r->metrics, s->step, epoch, r->values);
+    if (status != XKD_OK || ++s->epoch_step < r->steps_per_epoch) return status;
+    s->epoch++;
+    s->epoch_step = 0;
+    status = xkd_metrics_epoch(r->metrics, s->step, s->epoch, s->epoch_seconds, s->epoch_wait,
+                               s->epoch_loss / (double)r->steps_per_epoch);
+    s->epoch_loss = s->epoch_seconds = s->epoch_wait = 0;
+    return status;
+}
+
+static void show_progress(const run *r)
+{
+    char tail[120], line[300];
+    if (!r->options->progress) return;
+    double seconds = xkd_now() - r->started;
+    snprintf(tail, sizeof tail, "loss %.4f  %.1f samples/s  data %.0f %%", r->values[XKD_LOSS_TOTAL],
+             r->values[SAMPLES_PER_SECOND], 100 * r->waited / seconds);
+    xkd_progress_line(line, sizeof line, "pretrain", r->first_step, r->state.step, r->total, seconds, tail);
+    r->options->progress(r->options->user, line);
+}
+
+static xkd_status print_line(run *r)
+{
+    const double *v = r->values;
+    const xkd_run_state *s = &r->state;
+    if (s->step % r->config.run.print_steps != 0 && s->step != r->total) return XKD_OK;
+    return xkd_metrics_line(r->metrics,
+                            "epoch %" PRId64 " step %" PRId64 "/%" PRId64 " loss %.4f recon %.4f kd %.4f align %.4f "
+                            "lr %.3g %.1f samples/s data %.0f %%",
+                            s->epoch, s->step, r->total, v[XKD_LOSS_TOTAL], v[XKD_LOSS_RECON], v[XKD_LOSS_KD],
+                            v[XKD_LOSS_ALIGN], v[LR], v[SAMPLES_PER_SECOND], v[TIME] > 0 ? 100 * v[DATA] / v[TIME] : 0);
+}
+
+static bool picture_is_due(const run *r, bool last)
+{
+    int64_t every = r->config.run.picture_steps;
+    return every > 0 && (last || r->state.step % every == 0);
+}
+
+static xkd_status steps(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    const xkd_run_config *c = &r->config.run;
+    int64_t end = c->max_steps > 0 && c->max_steps < r->total ? c->max_steps : r->total;
+    while (r->state.step < end) {
+        xkd_pass_input in;
+        xkd_step_result result;
+        XKD_TRY(one_step(r, &in, &result));
+        XKD_TRY(advance(r));
+        XKD_TRY(print_line(r));
+        show_progress(r);
+        if (result.skipped)
+            xkd_log(cx, XKD_LOG_WARN,
+                    "step %" PRId64 ": a loss or gradient is not finite: step skipped (%" PRId64 " of "
+                    "%" PRId64 " allowed)",
+                    r->state.step, r->state.bad_steps, c->max_bad_steps);
+        if (r->state.bad_steps > c->max_bad_steps)
+            XKD_FAIL(XKD_ERR_NUMERIC,
+                     "%" PRId64 " steps were not finite, more than run.max_bad_steps: lower "
+                     "hyperparams.lr.base_lr or raise the temperatures; the weights of the last good step are saved",
+                     r->state.bad_steps);
+        int stop = r->options->stop_signal ? r->options->stop_signal(r->options->user) : 0;
+        if (picture_is_due(r, r->state.step == end || stop))
+            XKD_TRY(xkd_show_reconstruction(cx, &r->trainer, &in, r->metrics, r->state.step));
+        if (save_is_due(r)) XKD_TRY(save(r));
+        if (stop && r->state.step < end)
+            XKD_FAIL(stop == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED,
+                     "stopped by signal %d at step %" PRId64 " of %" PRId64 "; the run is saved: --resume goes on",
+                     stop, r->state.step, r->total);
+    }
+fail:
+    return status;
+}
+
+static xkd_status write_report(run *r, const xkd_loop_result *result)
+{
+    char text[6][64];
+    xkd_loader_statistics data;
+    xkd_loader_stats(r->loader, &data);
+    snprintf(text[0], sizeof text[0], "%" PRId64 " of %" PRId64, result->step, result->total_steps);
+    snprintf(text[1], sizeof text[1], "%.4f", result->loss);
+    xkd_format_count(text[2], sizeof text[2], (double)result->parameters, "");
+    xkd_format_duration(text[3], sizeof text[3], r->state.seconds + result->seconds);
+    snprintf(text[4], sizeof text[4], "%.2f, %.0f %% of the time waiting for data", result->samples_per_second,
+             100 * result->data_share);
+    snprintf(text[5], sizeof text[5], "%" PRId64 " of %" PRId64 " clips", data.bad_clips, data.clips);
+    const xkd_report_fact facts[] = {
+        {"steps", text[0]},     {"last loss", text[1]},  {"parameters", text[2]},      {"time", text[3]},
+        {"samples/s", text[4]}, {"unreadable", text[5]}, {"data", r->config.data.path}};
+    const xkd_report report = {.title = r->config.name,
+                               .facts = facts,
+                               .fact_count = sizeof facts / sizeof *facts,
+                               .charts = charts,
+                               .chart_count = sizeof charts / sizeof *charts,
+                               .config = r->state.config};
+    return xkd_report_write(r->cx, r->folder.path, &report);
+}
+
+static void summarise(const run *r, xkd_loop_result *out)
+{
+    xkd_loader_statistics data;
+    xkd_loader_stats(r->loader, &data);
+    double seconds = xkd_now() - r->started;
+    int64_t done = r->state.step - r->first_step;
+    *out = (xkd_loop_result){.step = r->state.step,
+                             .total_steps = r->total,
+                             .bad_steps = r->state.bad_steps,
+                             .bad_clips = data.bad_clips,
+                             .loss = done > 0 ? r->values[XKD_LOSS_TOTAL] : NAN,
+                             .seconds = seconds};
+    for (int64_t i = 0; i < r->trainer.networks.params.count; i++)
+        out->parameters += r->trainer.networks.params.rows[i]->count;
+    out->samples_per_second = (double)(done * r->config.train.batch) / seconds;
+    out->data_share = r->waited / seconds;
+}
+
+/* Saves what there is, whatever ended the steps; the first error is the one that counts. */
+static xkd_status finish(run *r, xkd_status status, xkd_loop_result *result)
+{
+    if (r->options->progress) r->options->progress(r->options->user, NULL);
+    summarise(r, result);
+    /* After a storage error another attempt would fail as well and hide its message. */
+    if (status == XKD_ERR_STORAGE || status == XKD_ERR_MEMORY || status == XKD_ERR_INTERNAL) return status;
+    xkd_status saved = save(r);
+    if (saved == XKD_OK && status == XKD_OK)
+        saved = xkd_export_backbones(r->cx, r->folder.backbones, &r->trainer.networks.params);
+    if (saved == XKD_OK) saved = write_report(r, result);
+    return status != XKD_OK ? status : saved;
+}
+
+static void release(run *r)
+{
+    xkd_metrics_close(r->metrics);
+    if (r->has_trainer) xkd_trainer_free(&r->trainer);
+    xkd_backend_free(r->backend);
+    if (r->feed.config) xkd_feed_free(&r->feed);
+    xkd_loader_free(r->loader);
+    xkd_run_folder_close(&r->folder);
+    xkd_run_state_free(&r->state);
+}
+
+xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_loop_options *options,
+                     xkd_loop_result *result)
+{
+    run r = {.cx = cx, .config = *config, .options = options, .folder = {.lock = -1}, .saved_step = -1};
+    *result = (xkd_loop_result){0};
+    xkd_status status = start(&r);
+    if (status == XKD_OK) {
+        status = steps(&r);
+        status = finish(&r, status, result);
+    }
+    release(&r);
+    return status;
+}

@@ -1,0 +1,84 @@
+#include "train/watch.h"
+
+#include <math.h>
+
+/* Running means remember about 50 steps; nothing is said before 200, when the first noise is over, and the same run is
+ * not told more often than every 500. */
+static const double MEMORY = 0.98;
+enum { FIRST_STEPS = 200, QUIET_STEPS = 500 };
+
+static double spread_of(const xkd_trainer *t, xkd_modality m)
+{
+    const xkd_pass *p = &t->pass;
+    int64_t K = t->networks.config.head.outputs, B = p->B;
+    double within = 0, total = 0;
+    if (B < 2) return NAN;
+    for (int64_t k = 0; k < K; k++) {
+        double sum = 0, squares = 0;
+        for (int64_t b = 0; b < B; b++) {
+            double x = xkd_get(t->be->dtype, p->teacher[m].head.logits, b * K + k);
+            sum += x;
+            squares += x * x;
+        }
+        within += squares - sum * sum / (double)B;
+        total += squares;
+    }
+    return total > 0 ? within / total * (double)B / (double)(B - 1) : NAN;
+}
+
+xkd_watch_sample xkd_watch_measure(const xkd_trainer *t, const xkd_step_result *result, xkd_modality m)
+{
+    const xkd_param *centre = t->networks.centre[m];
+    xkd_watch_sample s = {.kd = NAN, .entropy = NAN, .centre_norm = NAN, .spread = NAN};
+    if (!t->pass.wants.kd) return s;
+    double squares = 0;
+    for (int64_t k = 0; k < centre->count; k++) squares += pow(xkd_get(t->be->dtype, centre->value, k), 2);
+    s.kd = result->loss[m == XKD_VIDEO ? XKD_LOSS_KD_VT2AS : XKD_LOSS_KD_AT2VS];
+    s.entropy = result->teacher_entropy[m];
+    s.centre_norm = sqrt(squares / (double)centre->count);
+    s.spread = spread_of(t, m);
+    return s;
+}
+
+static void follow(double *mean, double value, bool first)
+{
+    if (isfinite(value)) *mean = first || !isfinite(*mean) ? value : MEMORY * *mean + (1 - MEMORY) * value;
+    if (first && !isfinite(value)) *mean = NAN;
+}
+
+/* Comparisons with NAN are false, so what is not measured never trips. */
+static const char *judge(const xkd_watch *w)
+{
+    double uniform = log((double)w->outputs);
+    if (w->mean.spread < 0.01)
+        return "the teacher gives nearly the same answer for every clip: lower the learning rate, or raise the EMA "
+               "momentum or center_momentum";
+    if (w->mean.centre_norm > 0.98)
+        return "the centre explains nearly all of the teacher's answer, so clips hardly differ: lower the learning "
+               "rate "
+               "or raise the EMA momentum";
+    if (w->mean.entropy > 0.98 * uniform)
+        return "the teacher's answers are nearly uniform, so there is nothing to distil: lower teacher_temp";
+    if (w->mean.entropy < 0.01 * uniform && w->mean.kd < 0.02 * uniform)
+        return "the teacher always picks one output and the student follows: raise teacher_temp";
+    if (w->mean.kd > 1.5 * uniform)
+        return "the student is worse than guessing (distillation loss above 1.5 ln K): lower the learning rate or "
+               "raise "
+               "teacher_temp";
+    return NULL;
+}
+
+const char *xkd_watch_step(xkd_watch *w, const xkd_watch_sample *s)
+{
+    bool first = w->steps == 0;
+    follow(&w->mean.kd, s->kd, first);
+    follow(&w->mean.entropy, s->entropy, first);
+    follow(&w->mean.centre_norm, s->centre_norm, first);
+    follow(&w->mean.spread, s->spread, first);
+    w->steps++;
+    if (w->quiet > 0) w->quiet--;
+    if (w->steps < FIRST_STEPS || w->quiet > 0) return NULL;
+    const char *advice = judge(w);
+    if (advice) w->quiet = QUIET_STEPS;
+    return advice;
+}

@@ -1,0 +1,300 @@
+/* Logs, event files, pictures and the report of a run. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <dirent.h>
+#include <math.h>
+#include <png.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "report/html.h"
+#include "report/metrics.h"
+#include "report/picture.h"
+#include "report/plot.h"
+#include "report/png.h"
+#include "report/progress.h"
+#include "report/tensorboard.h"
+
+static char folder[] = "/tmp/xkd-test-report-XXXXXX";
+
+static int setup(void **state)
+{
+    *state = xkd_context_new();
+    return *state == NULL || !mkdtemp(folder);
+}
+
+static int teardown(void **state)
+{
+    char command[200];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    xkd_context_free(*state);
+    return system(command);
+}
+
+static char *read_text(xkd_context *cx, const char *name, int64_t *size)
+{
+    char *path, *text;
+    int64_t length;
+    assert_int_equal(xkd_join_path(cx, &path, folder, name), XKD_OK);
+    if (xkd_read_file(cx, path, 1 << 24, XKD_ERR_DATA, &text, &length) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    xkd_free(path);
+    if (size) *size = length;
+    return text;
+}
+
+static void expect_file(xkd_context *cx, const char *name, const char *wanted)
+{
+    char *text = read_text(cx, name, NULL);
+    assert_string_equal(text, wanted);
+    xkd_free(text);
+}
+
+static const char *const columns[] = {"loss", "lr"};
+
+static void test_resume_drops_later_steps(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_metrics *m;
+    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, false, &m), XKD_OK);
+    for (int step = 1; step <= 3; step++) {
+        const double values[] = {1.5 / step, 1e-4};
+        assert_int_equal(xkd_metrics_step(m, step, 0, values), XKD_OK);
+    }
+    assert_int_equal(xkd_metrics_epoch(m, 3, 1, 2, 0.5, 1), XKD_OK);
+    xkd_metrics_close(m);
+    /* A line that a power cut tore. */
+    char *path;
+    int fd;
+    assert_int_equal(xkd_join_path(cx, &path, folder, "metrics.jsonl"), XKD_OK);
+    assert_int_equal(xkd_append_open(cx, path, &fd), XKD_OK);
+    assert_int_equal(xkd_append(cx, fd, path, "{\"step\": 1, \"ep", 15), XKD_OK);
+    close(fd);
+    xkd_free(path);
+    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, 2, false, &m), XKD_OK);
+    const double values[] = {NAN, 0};
+    assert_int_equal(xkd_metrics_step(m, 3, 1, values), XKD_OK);
+    assert_int_equal(xkd_metrics_line(m, "hello"), XKD_OK);
+    xkd_metrics_close(m);
+    expect_file(cx, "metrics.jsonl",
+                "{\"step\": 1, \"epoch\": 0, \"loss\": 1.5, \"lr\": 0.0001}\n"
+                "{\"step\": 2, \"epoch\": 0, \"loss\": 0.75, \"lr\": 0.0001}\n"
+                "{\"step\": 3, \"epoch\": 1, \"loss\": null, \"lr\": 0}\n");
+    expect_file(cx, "metrics.csv", "step,epoch,loss,lr\n1,0,1.5,0.0001\n2,0,0.75,0.0001\n3,1,nan,0\n");
+    expect_file(cx, "epochs.jsonl", "");
+}
+
+static void test_crc32c(void **state)
+{
+    (void)state;
+    assert_int_equal(xkd_crc32c("123456789", 9), 0xe3069283u); /* the check value of the polynomial */
+}
+
+/* Reads the records of the only event file and returns how many there are. */
+static int count_records(xkd_context *cx, const char *events, const char *needle, int *found)
+{
+    char name[600] = "", path[400];
+    snprintf(path, sizeof path, "%s/%s", folder, events);
+    DIR *dir = opendir(path);
+    assert_non_null(dir);
+    for (struct dirent *e; (e = readdir(dir));)
+        if (e->d_name[0] != '.') snprintf(name, sizeof name, "%s/%s", events, e->d_name);
+    closedir(dir);
+    int64_t size, records = 0;
+    char *bytes = read_text(cx, name, &size);
+    for (int64_t at = 0; at < size; records++) {
+        uint64_t length;
+        uint32_t crc;
+        memcpy(&length, bytes + at, 8);
+        memcpy(&crc, bytes + at + 12 + length, 4);
+        uint32_t sum = xkd_crc32c(bytes + at + 12, (int64_t)length);
+        assert_int_equal(crc, (sum >> 15 | sum << 17) + 0xa282ead8u);
+        *found += memmem(bytes + at, length + 12, needle, strlen(needle)) != NULL;
+        at += (int64_t)length + 16;
+    }
+    xkd_free(bytes);
+    return (int)records;
+}
+
+static void test_event_files(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_metrics *m;
+    int found = 0;
+    const double values[] = {2, 3};
+    const uint8_t rgb[12] = {0};
+    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, 7, true, &m), XKD_OK);
+    assert_int_equal(xkd_metrics_step(m, 8, 0, values), XKD_OK);
+    assert_int_equal(xkd_metrics_epoch(m, 8, 1, 2, 0.5, 1), XKD_OK);
+    assert_int_equal(xkd_metrics_picture(m, 8, "video", rgb, 2, 2), XKD_OK);
+    xkd_metrics_close(m);
+    /* version, session start, step, epoch, picture */
+    assert_int_equal(count_records(cx, "tensorboard", "pretext-iter/loss", &found), 5);
+    assert_int_equal(found, 1);
+    /* Event{step: 8, session_log: {status: START}}, the record that makes TensorBoard forget what came after. */
+    count_records(cx, "tensorboard", "\x10\x08\x3a\x02\x08\x01", &found);
+    assert_int_equal(found, 2);
+    /* Value{tag: "pretext-iter/lr", simple_value: 3.0f} */
+    count_records(cx, "tensorboard", "\x0a\x0fpretext-iter/lr\x15", &found);
+    assert_int_equal(found, 3);
+}
+
+static void test_png_round_trip(void **state)
+{
+    xkd_context *cx = *state;
+    uint8_t rgb[3 * 5 * 3], back[3 * 5 * 3], *png;
+    int64_t size;
+    for (size_t i = 0; i < sizeof rgb; i++) rgb[i] = (uint8_t)(i * 7);
+    assert_int_equal(xkd_png_encode(cx, rgb, 5, 3, &png, &size), XKD_OK);
+    png_image image = {.version = PNG_IMAGE_VERSION};
+    assert_true(png_image_begin_read_from_memory(&image, png, (size_t)size));
+    image.format = PNG_FORMAT_RGB;
+    assert_int_equal(image.width, 5);
+    assert_true(png_image_finish_read(&image, NULL, back, 0, NULL));
+    assert_memory_equal(rgb, back, sizeof rgb);
+    xkd_free(png);
+    assert_int_equal(xkd_png_encode(cx, rgb, 0, 3, &png, &size), XKD_ERR_INTERNAL);
+    assert_int_equal(xkd_png_write(cx, "/nonexistent/x.png", rgb, 5, 3), XKD_ERR_STORAGE);
+}
+
+static void test_colour_map(void **state)
+{
+    (void)state;
+    uint8_t low[3], middle[3], high[3], bad[3];
+    xkd_colour_map(-1, low);
+    xkd_colour_map(0.5, middle);
+    xkd_colour_map(2, high);
+    xkd_colour_map(NAN, bad);
+    assert_int_equal(low[0], 68);
+    assert_int_equal(middle[1], 144);
+    assert_int_equal(high[2], 37);
+    assert_int_equal(bad[0], 255);
+}
+
+static void test_patches(void **state)
+{
+    (void)state;
+    /* C 3, T 2, H 2, W 4 cut into two patches of 2x2x2x3; element order (t, h, w, c), channels fastest. */
+    const xkd_patch_grid grid = {3, 2, 2, 4, 2, 2, 2};
+    float clip[48], prediction[48], masked[48], predicted[48], filled[48];
+    const uint8_t hidden[2] = {0, 1};
+    for (int i = 0; i < 48; i++) {
+        clip[i] = (float)i;
+        prediction[i] = (float)(1000 + i);
+    }
+    xkd_show_patches(&grid, clip, hidden, prediction, 0, masked, predicted, filled);
+    /* channel 2, t 1, h 0, w 3 lies in patch 1 as element ((1*2+0)*2+1)*3+2 = 17 */
+    int at = ((2 * 2 + 1) * 2 + 0) * 4 + 3;
+    assert_true(isnan(masked[at]));
+    assert_true(predicted[at] == 1000 + 24 + 17);
+    assert_true(filled[at] == predicted[at]);
+    assert_true(masked[0] == 0 && isnan(predicted[0]) && filled[0] == 0);
+    /* Normalised: a prediction of 0 is the patch's mean. */
+    float zeros[48] = {0}, mean = 0;
+    xkd_show_patches(&grid, clip, hidden, zeros, 1, masked, predicted, filled);
+    for (int i = 0; i < 48; i++) mean += isnan(masked[i]) ? clip[i] / 24 : 0;
+    assert_true(fabsf(predicted[at] - mean) < 1e-4f);
+}
+
+static void test_pictures(void **state)
+{
+    xkd_context *cx = *state;
+    float frames[3 * 2 * 2 * 2], spec[6] = {0, 1, 2, 3, 4, 5};
+    for (int i = 0; i < 24; i++) frames[i] = 10; /* white after clamping */
+    const float *rows[] = {frames, frames}, *specs[] = {spec};
+    const int64_t size[3] = {2, 2, 2};
+    xkd_picture picture;
+    assert_int_equal(xkd_picture_clips(cx, rows, 2, size, &picture), XKD_OK);
+    assert_int_equal(picture.width, 4 + 2 * (2 * 56 + 4));
+    assert_int_equal(picture.rgb[(4 * picture.width + 4) * 3], 255);
+    assert_int_equal(picture.rgb[0], 40);
+    xkd_picture_free(&picture);
+    assert_int_equal(xkd_picture_spectrograms(cx, specs, 1, 2, 3, &picture), XKD_OK);
+    /* The lowest band is at the bottom: its first value has the darkest colour. */
+    assert_int_equal(picture.rgb[((4 + 2 * 56 - 1) * picture.width + 4) * 3], 68);
+    xkd_picture_free(&picture);
+}
+
+static void test_progress(void **state)
+{
+    (void)state;
+    char text[200];
+    xkd_format_duration(text, sizeof text, 42);
+    assert_string_equal(text, "0:42");
+    xkd_format_duration(text, sizeof text, 3 * 3600 + 7 * 60);
+    assert_string_equal(text, "3:07:00");
+    xkd_format_duration(text, sizeof text, 51.2 * 3600);
+    assert_string_equal(text, "2 d 03:12");
+    xkd_format_duration(text, sizeof text, NAN);
+    assert_string_equal(text, "-");
+    xkd_format_count(text, sizeof text, 86.23e6, "");
+    assert_string_equal(text, "86.2 M");
+    xkd_format_count(text, sizeof text, 812, "");
+    assert_string_equal(text, "812");
+    xkd_progress_line(text, sizeof text, "train", 0, 5, 10, 10, "loss 1");
+    assert_string_equal(text, "train [==========>         ]  50 % 5/10  ETA 0:10  loss 1");
+    xkd_progress_line(text, sizeof text, "train", 5, 5, 10, 0, "");
+    assert_non_null(strstr(text, "ETA -"));
+}
+
+static void test_report(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_metrics *m;
+    const uint8_t rgb[12] = {0};
+    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, false, &m), XKD_OK);
+    for (int step = 1; step <= 2000; step++) {
+        const double values[] = {step == 700 ? NAN : 100.0 / step, 1e-4};
+        assert_int_equal(xkd_metrics_step(m, step, 0, values), XKD_OK);
+    }
+    assert_int_equal(xkd_metrics_picture(m, 2000, "video", rgb, 2, 2), XKD_OK);
+    xkd_metrics_close(m);
+    const xkd_report_fact facts[] = {{"steps", "2000"}, {"data", "a <b> & \"c\""}};
+    const xkd_report_chart charts[] = {{"losses", {"loss"}}, {"rates", {"lr", "absent"}}, {"none", {"nothing"}}};
+    const xkd_report report = {"run", facts, 2, charts, 3, "name: \"<x>\"\n"};
+    if (xkd_report_write(cx, folder, &report) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    int64_t size;
+    char *html = read_text(cx, "report.html", &size);
+    assert_non_null(strstr(html, "a &lt;b&gt; &amp; &quot;c&quot;"));
+    assert_non_null(strstr(html, "data:image/png;base64,iVBORw0KGgo"));
+    assert_non_null(strstr(html, ">losses</text>"));
+    assert_null(strstr(html, "<x>"));
+    assert_true(size < 100000); /* 2000 points are averaged down */
+    xkd_free(html);
+    char *svg = read_text(cx, "curves/losses.svg", NULL);
+    assert_memory_equal(svg, "<svg", 4);
+    xkd_free(svg);
+}
+
+static void test_report_of_an_empty_run(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_metrics *m;
+    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, false, &m), XKD_OK);
+    xkd_metrics_close(m);
+    const xkd_report_chart charts[] = {{"losses", {"loss"}}};
+    const xkd_report report = {"run", NULL, 0, charts, 1, ""};
+    assert_int_equal(xkd_report_write(cx, folder, &report), XKD_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_resume_drops_later_steps),
+        cmocka_unit_test(test_crc32c),
+        cmocka_unit_test(test_event_files),
+        cmocka_unit_test(test_png_round_trip),
+        cmocka_unit_test(test_colour_map),
+        cmocka_unit_test(test_patches),
+        cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_report),
+        cmocka_unit_test(test_report_of_an_empty_run),
+    };
+    return cmocka_run_group_tests_name("report", tests, setup, teardown);
+}
