@@ -21,6 +21,7 @@ typedef struct {
     xkd_context *cx;
     const char *file;
     int64_t line;
+    bool fixed_classes; /* the first line lists them all */
 } place;
 
 static void free_sample(xkd_sample *sample)
@@ -183,14 +184,14 @@ static xkd_status read_text(const place *p, const json_t *object, const char *ke
     return XKD_OK;
 }
 
-static xkd_status read_label(const place *p, xkd_manifest *m, const json_t *object, bool fixed_classes, int64_t *label)
+static xkd_status read_label(const place *p, xkd_manifest *m, const json_t *object, int64_t *label)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cx;
     const json_t *value = json_object_get(object, "label");
     if (!value || json_is_null(value)) return XKD_OK;
     if (json_is_string(value)) {
-        XKD_TRY(xkd_manifest_class(cx, m, json_string_value(value), !fixed_classes, label));
+        XKD_TRY(xkd_manifest_class(cx, m, json_string_value(value), !p->fixed_classes, label));
         if (*label < 0)
             XKD_FAIL(XKD_ERR_DATA, "%s:%lld: label \"%s\" is none of the %lld classes of the first line", p->file,
                      (long long)p->line, json_string_value(value), (long long)m->class_count);
@@ -199,7 +200,7 @@ static xkd_status read_label(const place *p, xkd_manifest *m, const json_t *obje
     if (!json_is_integer(value))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"label\" must be a number or a class name", p->file, (long long)p->line);
     *label = json_integer_value(value);
-    int64_t limit = fixed_classes ? m->class_count : MAX_LABEL;
+    int64_t limit = p->fixed_classes ? m->class_count : MAX_LABEL;
     if (*label == -1) return XKD_OK;
     if (*label < 0 || *label >= limit)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: label %lld is out of range 0 .. %lld (correct it or the classes in line 1)",
@@ -208,7 +209,7 @@ fail:
     return status;
 }
 
-static xkd_status read_sample(const place *p, xkd_manifest *m, const json_t *object, bool fixed_classes)
+static xkd_status read_sample(const place *p, xkd_manifest *m, const json_t *object)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cx;
@@ -223,7 +224,7 @@ static xkd_status read_sample(const place *p, xkd_manifest *m, const json_t *obj
     XKD_TRY(check_path(p, decoded));
     xkd_sample *s = NULL;
     XKD_TRY(xkd_manifest_add(cx, m, decoded, &s));
-    XKD_TRY(read_label(p, m, object, fixed_classes, &s->label));
+    XKD_TRY(read_label(p, m, object, &s->label));
     XKD_TRY(read_text(p, object, "split", s->split, sizeof s->split));
     XKD_TRY(read_text(p, object, "hash", s->hash, sizeof s->hash));
     XKD_TRY(read_real(p, object, "video_start", &s->video_start));
@@ -245,7 +246,7 @@ fail:
     return status;
 }
 
-static xkd_status read_header(const place *p, xkd_manifest *m, const json_t *object, const char *folder)
+static xkd_status read_header(place *p, xkd_manifest *m, const json_t *object, const char *folder)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cx;
@@ -267,6 +268,7 @@ static xkd_status read_header(const place *p, xkd_manifest *m, const json_t *obj
         XKD_TRY(xkd_join_path(cx, &m->root, folder, text));
     if (classes && !json_is_array(classes))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"classes\" must be a list of names", p->file, (long long)p->line);
+    p->fixed_classes = classes != NULL;
     json_array_foreach((json_t *)(uintptr_t)classes, i, name)
     {
         int64_t label;
@@ -326,7 +328,7 @@ static xkd_status read_line(place *p, xkd_manifest *m, const char *line, size_t 
                      (long long)p->line);
         XKD_TRY(read_header(p, m, object, folder));
     } else {
-        XKD_TRY(read_sample(p, m, object, m->class_count > 0 && json_is_integer(json_object_get(object, "label"))));
+        XKD_TRY(read_sample(p, m, object));
     }
 fail:
     json_decref(object);

@@ -1,0 +1,42 @@
+/* Decoded files: 8-bit frames on the grid after the short-side resize, and 16-bit sound, so that small sets are decoded
+ * once. In memory, or as files named by the hash of (contents, settings), checked when they are read.
+ *
+ * With a cache a clip starts on the file's own frame grid (a multiple of 1 / video_fps): frames between would need another
+ * decoding. Cold, warm, in memory or in a folder, the clips are then the same to the bit. */
+#ifndef XKD_DATA_CACHE_H
+#define XKD_DATA_CACHE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/file.h"
+#include "config/config.h"
+
+/* One whole decoded file. */
+typedef struct {
+    int64_t frames, height, width; /* grid frames */
+    int64_t samples;
+    int64_t has_audio;
+    uint8_t *rgb;   /* [frames,height,width,3] */
+    int16_t *sound; /* [samples] */
+    xkd_map map;    /* what the two point into, if they come from a cache file */
+} xkd_cached;
+
+typedef struct xkd_cache xkd_cache;
+
+/* For `count` samples. May be shared by threads. XKD_ERR_STORAGE where the folder cannot be made. */
+xkd_status xkd_cache_new(xkd_context *cx, const xkd_data_config *data, int64_t count, xkd_cache **out);
+void xkd_cache_free(xkd_cache *cache); /* NULL is allowed */
+
+/* Looks sample i up; `hash` names its contents. *entry is NULL where it is not there (a damaged file counts as not
+ * there). Give it back with xkd_cache_release. */
+xkd_status xkd_cache_get(xkd_cache *cache, xkd_context *cx, int64_t i, const char *hash, const xkd_cached **entry);
+
+/* Stores *fresh, whose memory passes to the cache in any case, and returns the entry to use, as from get. */
+xkd_status xkd_cache_put(xkd_cache *cache, xkd_context *cx, int64_t i, const char *hash, xkd_cached *fresh,
+                         const xkd_cached **entry);
+void xkd_cache_release(xkd_cache *cache, const xkd_cached *entry);
+
+void xkd_cached_free(xkd_cached *entry);
+
+#endif

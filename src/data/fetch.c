@@ -1,0 +1,261 @@
+#include "data/fetch.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+
+struct xkd_fetcher {
+    xkd_context *cx;
+    const xkd_data_config *data;
+    const xkd_manifest *manifest;
+    xkd_cache *cache;
+    xkd_worker *worker;
+    const xkd_cached *held; /* cache entry of the last clip */
+    /* The decoded clip or file: grows to the largest seen. */
+    uint8_t *rgb;
+    int64_t rgb_bytes, frames, height, width;
+    int16_t *sound;
+    int64_t sound_capacity, samples;
+    bool has_audio;
+};
+
+xkd_status xkd_fetcher_new(xkd_context *cx, const xkd_data_config *data, const xkd_manifest *manifest, xkd_cache *cache,
+                           xkd_fetcher **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_fetcher *f = NULL;
+    *out = NULL;
+    XKD_TRY(xkd_alloc(cx, &f, 1, sizeof *f));
+    *f = (xkd_fetcher){.cx = cx, .data = data, .manifest = manifest, .cache = cache};
+    XKD_TRY(xkd_worker_new(cx, NULL, data->decode_seconds, &f->worker));
+    *out = f;
+    f = NULL;
+fail:
+    xkd_fetcher_free(f);
+    return status;
+}
+
+static void let_go(xkd_fetcher *f)
+{
+    if (f->held) xkd_cache_release(f->cache, f->held);
+    f->held = NULL;
+}
+
+void xkd_fetcher_free(xkd_fetcher *f)
+{
+    if (!f) return;
+    let_go(f);
+    xkd_worker_free(f->worker);
+    xkd_free(f->rgb);
+    xkd_free(f->sound);
+    xkd_free(f);
+}
+
+int64_t xkd_fetcher_restarts(const xkd_fetcher *f)
+{
+    return xkd_worker_restarts(f->worker);
+}
+
+static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
+{
+    xkd_fetcher *f = user;
+    (void)start;
+    f->frames = f->samples = f->height = f->width = 0;
+    f->has_audio = info->has_audio;
+    return XKD_OK;
+}
+
+static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
+{
+    xkd_status status = XKD_OK;
+    xkd_fetcher *f = user;
+    xkd_context *cx = f->cx;
+    int64_t bytes = 3 * width * height, used = f->frames * bytes;
+    if (index != f->frames || (f->frames && (width != f->width || height != f->height)))
+        XKD_FAIL(XKD_ERR_INTERNAL, "a media worker delivered frames out of order");
+    if (used + bytes > f->rgb_bytes) {
+        int64_t expected = llround(f->data->clip_duration * f->data->video_fps) * bytes;
+        int64_t capacity = used + bytes > expected ? 2 * (used + bytes) : expected;
+        XKD_TRY(xkd_resize(cx, &f->rgb, f->rgb_bytes, capacity, 1));
+        f->rgb_bytes = capacity;
+    }
+    memcpy(f->rgb + used, rgb, (size_t)bytes);
+    f->frames++;
+    f->width = width;
+    f->height = height;
+fail:
+    return status;
+}
+
+static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
+{
+    xkd_status status = XKD_OK;
+    xkd_fetcher *f = user;
+    xkd_context *cx = f->cx;
+    if (f->samples + count > f->sound_capacity) {
+        int64_t capacity = 2 * (f->samples + count);
+        XKD_TRY(xkd_resize(cx, &f->sound, f->sound_capacity, capacity, sizeof *f->sound));
+        f->sound_capacity = capacity;
+    }
+    memcpy(f->sound + f->samples, samples, (size_t)count * sizeof *samples);
+    f->samples += count;
+fail:
+    return status;
+}
+
+xkd_status xkd_hash_file(xkd_context *cx, int fd, int64_t size, char out[33])
+{
+    enum { PIECE = 1 << 18 };
+    xkd_status status = XKD_OK;
+    uint8_t *buffer = NULL;
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) XKD_FAIL(XKD_ERR_MEMORY, "out of memory while hashing a file");
+    XKD_TRY(xkd_alloc(cx, &buffer, PIECE, 1));
+    XXH3_128bits_reset(state);
+    for (int64_t at = 0; at < size;) {
+        ssize_t got = pread(fd, buffer, PIECE, at);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) XKD_FAIL(XKD_ERR_STORAGE, "cannot read: %s", strerror(errno));
+        if (got == 0) break;
+        XXH3_128bits_update(state, buffer, (size_t)got);
+        at += got;
+    }
+    XXH128_hash_t hash = XXH3_128bits_digest(state);
+    snprintf(out, 33, "%016" PRIx64 "%016" PRIx64, (uint64_t)hash.high64, (uint64_t)hash.low64);
+fail:
+    XXH3_freeState(state);
+    xkd_free(buffer);
+    return status;
+}
+
+/* Decodes into the fetcher's buffers; a file's fault is not a status. */
+static xkd_status decode(xkd_fetcher *f, int fd, int64_t size, xkd_clip_mode mode, double place,
+                         xkd_media_result *result)
+{
+    const xkd_data_config *d = f->data;
+    xkd_media_request request = {.mode = mode,
+                                 .start = place,
+                                 .duration = d->clip_duration,
+                                 .fps = d->video_fps,
+                                 .short_side = d->crop_size,
+                                 .audio_rate = d->audio_rate,
+                                 .video = true,
+                                 .audio = true,
+                                 .stream_colour = d->stream_colour};
+    xkd_media_sink sink = {.user = f, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    f->frames = f->samples = 0;
+    xkd_status status = xkd_worker_decode(f->worker, fd, size, &request, &sink, result);
+    if (status == XKD_OK && result->fault == XKD_FAULT_NONE && !result->info.has_video) {
+        result->fault = XKD_FAULT_NO_VIDEO;
+        snprintf(result->message, sizeof result->message, "no video stream");
+    } else if (status == XKD_OK && result->fault == XKD_FAULT_NONE && f->frames == 0) {
+        result->fault = XKD_FAULT_BROKEN;
+        snprintf(result->message, sizeof result->message, "no frame could be decoded");
+    }
+    return status;
+}
+
+/* Hands the decoded file over to the cache. */
+static xkd_status store(xkd_fetcher *f, int64_t i, const char *hash)
+{
+    xkd_status status = XKD_OK;
+    xkd_cached *fresh = NULL;
+    xkd_context *cx = f->cx;
+    XKD_TRY(xkd_alloc(cx, &fresh, 1, sizeof *fresh));
+    *fresh = (xkd_cached){
+        .frames = f->frames, .height = f->height, .width = f->width, .samples = f->samples, .has_audio = f->has_audio};
+    int64_t bytes = 3 * f->frames * f->height * f->width;
+    XKD_TRY(xkd_alloc(cx, &fresh->rgb, bytes, 1));
+    XKD_TRY(xkd_alloc(cx, &fresh->sound, f->samples, sizeof *fresh->sound));
+    memcpy(fresh->rgb, f->rgb, (size_t)bytes);
+    if (f->samples) memcpy(fresh->sound, f->sound, (size_t)f->samples * sizeof *f->sound);
+    xkd_cached *given = fresh;
+    fresh = NULL;
+    XKD_TRY(xkd_cache_put(f->cache, cx, i, hash, given, &f->held));
+fail:
+    xkd_cached_free(fresh);
+    return status;
+}
+
+/* The clip at the fraction `place` of the starts on the grid that leave room for a whole clip. */
+static void cut_clip(const xkd_data_config *d, const xkd_cached *e, double place, xkd_clip *clip)
+{
+    int64_t frames = llround(d->clip_duration * d->video_fps),
+            samples = llround(d->clip_duration * (double)d->audio_rate);
+    int64_t room = e->frames - frames;
+    if (e->has_audio) {
+        int64_t other = (int64_t)floor((double)(e->samples - samples) * d->video_fps / (double)d->audio_rate);
+        if (other < room) room = other;
+    }
+    int64_t start = room > 0 ? (int64_t)(place * (double)(room + 1)) : 0;
+    int64_t first = llround((double)start * (double)d->audio_rate / d->video_fps);
+    clip->height = e->height;
+    clip->width = e->width;
+    clip->frames = e->rgb + 3 * start * e->height * e->width;
+    clip->count = e->frames - start < frames ? e->frames - start : frames;
+    clip->sound = e->sound + (first < e->samples ? first : e->samples);
+    clip->samples = e->samples - first < samples ? e->samples - first : samples;
+    if (clip->samples < 0) clip->samples = 0;
+}
+
+static xkd_status fetch_cached(xkd_fetcher *f, int64_t i, int fd, int64_t size, double place, xkd_clip *clip,
+                               xkd_media_result *result)
+{
+    xkd_status status = XKD_OK;
+    char hash[33];
+    memcpy(hash, f->manifest->samples[i].hash, sizeof hash);
+    if (!hash[0] && f->data->cache == XKD_CACHE_FOLDER) XKD_TRY(xkd_hash_file(f->cx, fd, size, hash));
+    XKD_TRY(xkd_cache_get(f->cache, f->cx, i, hash, &f->held));
+    if (!f->held) {
+        XKD_TRY(decode(f, fd, size, XKD_CLIP_WHOLE, 0, result));
+        if (result->fault != XKD_FAULT_NONE) goto fail;
+        XKD_TRY(store(f, i, hash));
+    }
+    f->has_audio = f->held->has_audio != 0;
+    cut_clip(f->data, f->held, place, clip);
+fail:
+    return status;
+}
+
+xkd_status xkd_fetch_clip(xkd_fetcher *f, int64_t i, double place, xkd_clip *clip, bool *silent,
+                          xkd_media_result *result)
+{
+    xkd_status status = XKD_OK;
+    int fd = -1;
+    int64_t size = 0;
+    let_go(f);
+    *clip = (xkd_clip){0};
+    *silent = false;
+    *result = (xkd_media_result){0};
+    status = xkd_manifest_open(f->cx, f->manifest, &f->manifest->samples[i], f->data->follow_links, &fd, &size,
+                               &result->fault);
+    if (status != XKD_OK && result->fault != XKD_FAULT_NONE) {
+        snprintf(result->message, sizeof result->message, "%.500s", xkd_last_error(f->cx));
+        xkd_clear_error(f->cx);
+        return XKD_OK;
+    }
+    XKD_TRY(status);
+    if (f->cache) {
+        XKD_TRY(fetch_cached(f, i, fd, size, place, clip, result));
+    } else {
+        XKD_TRY(decode(f, fd, size, XKD_CLIP_PLACE, place, result));
+        *clip = (xkd_clip){.frames = f->rgb,
+                           .count = f->frames,
+                           .height = f->height,
+                           .width = f->width,
+                           .sound = f->sound,
+                           .samples = f->samples};
+    }
+    *silent = !f->has_audio;
+    if (result->fault != XKD_FAULT_NONE) *clip = (xkd_clip){0};
+fail:
+    if (fd >= 0) close(fd);
+    return status;
+}

@@ -1,0 +1,28 @@
+/* Sample -> clip: opens the file, has the worker process decode it, or takes it from the cache. One thread's tool. */
+#ifndef XKD_DATA_FETCH_H
+#define XKD_DATA_FETCH_H
+
+#include "data/cache.h"
+#include "data/manifest.h"
+#include "data/views.h"
+#include "media/worker.h"
+
+typedef struct xkd_fetcher xkd_fetcher;
+
+/* What is borrowed must outlive the fetcher; cache may be NULL. */
+xkd_status xkd_fetcher_new(xkd_context *cx, const xkd_data_config *data, const xkd_manifest *manifest, xkd_cache *cache,
+                           xkd_fetcher **out);
+void xkd_fetcher_free(xkd_fetcher *fetcher); /* NULL is allowed */
+
+/* A clip of sample i at the fraction `place` in [0,1) of all admissible starts. result->fault says what is wrong with the
+ * file, with XKD_OK; then *clip is empty. *silent: the file has no sound. *clip is valid until the next call. The status is
+ * for our own troubles. */
+xkd_status xkd_fetch_clip(xkd_fetcher *fetcher, int64_t i, double place, xkd_clip *clip, bool *silent,
+                          xkd_media_result *result);
+
+int64_t xkd_fetcher_restarts(const xkd_fetcher *fetcher);
+
+/* XXH3-128 of a file's contents as 32 hex digits. The descriptor is read with pread. */
+xkd_status xkd_hash_file(xkd_context *cx, int fd, int64_t size, char out[33]);
+
+#endif

@@ -1,0 +1,561 @@
+#include "data/loader.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <xxhash.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/rng.h"
+#include "data/fetch.h"
+#include "data/index.h"
+#include "data/sampler.h"
+
+enum {
+    MAX_TRIES = 20,     /* replacements of one place before the data set is given up */
+    MAX_DEPTH = 4,      /* batches in the ring: the one in use and up to three ahead */
+    MIN_BAD_FILES = 10, /* a small set may always have so many */
+    MAX_WORKERS = 256
+};
+/* The ring is kept below this where two batches allow it: large batches need little look-ahead. */
+static const int64_t RING_BYTES = (int64_t)512 << 20;
+
+/* One try at one place of a batch that failed. Kept with the batch and reported when it is delivered, so that log, counts
+ * and the decision to stop depend on the data alone, not on how far ahead the threads are. */
+typedef struct {
+    int64_t sample;
+    xkd_media_fault fault;
+    bool dropped; /* left out by the audio policy, which is no fault */
+    char message[160];
+} failure;
+
+typedef struct {
+    xkd_batch batch;
+    int64_t sequence;  /* which micro-batch; -1: free */
+    int64_t next;      /* next place to hand out */
+    int64_t done;      /* places finished */
+    int64_t first;     /* into the epoch's order */
+    int64_t *silent;   /* [B] 1: this place got silence */
+    int64_t *tries;    /* [B] failures of this place */
+    failure *failures; /* [B,MAX_TRIES] */
+    xkd_status status;
+    char message[512];
+} slot;
+
+typedef struct {
+    struct xkd_loader *loader;
+    pthread_t thread;
+    bool started;
+    xkd_context *cx; /* of its own: a bad clip must not leave a message in the caller's context */
+    xkd_fetcher *fetcher;
+    xkd_viewer *viewer;
+    xkd_status status; /* of making the above */
+} worker;
+
+struct xkd_loader {
+    xkd_context *cx;
+    const xkd_data_config *data;
+    xkd_manifest manifest;
+    xkd_sampler sampler;
+    xkd_view_shapes shapes;
+    xkd_cache *cache;
+    int64_t batch; /* B */
+    int64_t steps;
+    worker *workers;
+    int64_t worker_count;
+
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t work, ready;
+    slot slots[MAX_DEPTH];
+    int depth;
+    int64_t *order; /* of order_epoch */
+    int64_t order_epoch;
+    int64_t base;     /* sequence 0 is this micro-batch, counted from epoch 0 */
+    int64_t consumed; /* sequences given back by the caller */
+    bool held;        /* the caller has sequence `consumed` */
+    int64_t active;   /* places being worked on */
+    bool paused, quit;
+    _Atomic int64_t restarts;
+
+    char *log_path;
+    int log_fd;
+    uint8_t *bad, *dropped; /* [samples] seen so */
+    xkd_loader_statistics stats;
+};
+
+static void locate(const xkd_loader *l, int64_t sequence, int64_t *epoch, int64_t *step, int64_t *micro)
+{
+    int64_t at = l->base + sequence, per_epoch = l->steps * l->sampler.accumulate;
+    *epoch = at / per_epoch;
+    *step = at % per_epoch / l->sampler.accumulate;
+    *micro = at % l->sampler.accumulate;
+}
+
+/* Prepares a free slot for its next micro-batch. Called with the lock held. */
+static void open_slot(xkd_loader *l, slot *s, int64_t sequence)
+{
+    int64_t epoch, step, micro, first, count;
+    locate(l, sequence, &epoch, &step, &micro);
+    if (l->order_epoch != epoch) {
+        xkd_sampler_order(&l->sampler, (uint32_t)epoch, l->order);
+        l->order_epoch = epoch;
+    }
+    xkd_sampler_part(&l->sampler, step, micro, &first, &count);
+    s->sequence = sequence;
+    s->next = s->done = 0;
+    s->status = XKD_OK;
+    s->batch.count = count;
+    s->batch.epoch = (uint32_t)epoch;
+    s->batch.step = step;
+    s->batch.micro = micro;
+    for (int64_t i = 0; i < count; i++) {
+        s->batch.sample[i] = l->order[first + i];
+        s->tries[i] = s->silent[i] = 0;
+    }
+}
+
+/* Next place to work on: batches in order, so that the oldest is ready first. Called with the lock held. */
+static slot *find_work(xkd_loader *l, int64_t *place)
+{
+    if (l->paused) return NULL;
+    for (int64_t q = l->consumed; q < l->consumed + l->depth; q++) {
+        slot *s = &l->slots[q % l->depth];
+        if (s->sequence < q) open_slot(l, s, q);
+        if (s->sequence == q && s->next < s->batch.count) {
+            *place = s->next++;
+            return s;
+        }
+    }
+    return NULL;
+}
+
+/* Tries one clip; true: it is good, or trying more is useless because of s->status. */
+static bool try_clip(worker *w, slot *s, int64_t place, int64_t sample, xkd_clip *clip, xkd_status *status)
+{
+    xkd_loader *l = w->loader;
+    bool silent = false;
+    xkd_media_result result;
+    int64_t drawn = s->batch.sample[place];
+    xkd_rng rng =
+        xkd_rng_make(l->sampler.seed, s->batch.epoch, (uint32_t)drawn, (uint32_t)s->tries[place], XKD_RNG_CLIP);
+    *status = xkd_fetch_clip(w->fetcher, sample, xkd_rng_uniform(&rng), clip, &silent, &result);
+    if (*status != XKD_OK) return true;
+    bool dropped = result.fault == XKD_FAULT_NONE && silent && l->data->audio_policy == XKD_AUDIO_DROP;
+    if (result.fault == XKD_FAULT_NONE && silent && l->data->audio_policy == XKD_AUDIO_REQUIRE) {
+        result.fault = XKD_FAULT_NO_AUDIO;
+        snprintf(result.message, sizeof result.message, "no sound (data.audio_policy=silence or drop accept that)");
+    }
+    if (result.fault == XKD_FAULT_NONE && !dropped) {
+        s->silent[place] = silent;
+        return true;
+    }
+    failure *f = &s->failures[place * MAX_TRIES + s->tries[place]++];
+    *f = (failure){.sample = sample, .fault = result.fault, .dropped = dropped};
+    snprintf(f->message, sizeof f->message, "%.150s", result.message);
+    return false;
+}
+
+static xkd_status make_views(worker *w, slot *s, int64_t place, const xkd_clip *clip)
+{
+    xkd_status status = XKD_OK;
+    const xkd_loader *l = w->loader;
+    xkd_view_key key = {l->sampler.seed, s->batch.epoch, (uint32_t)s->batch.sample[place]};
+    for (int64_t v = 0; v < l->shapes.video_views; v++) {
+        int64_t size = 3 * l->shapes.video[v].frames * l->shapes.video[v].height * l->shapes.video[v].width;
+        XKD_TRY(xkd_view_video(w->viewer, clip, key, v, s->batch.frames[v] + place * size));
+    }
+    for (int64_t v = 0; v < l->shapes.audio_views; v++) {
+        int64_t size = l->shapes.audio[v].bands * l->shapes.audio[v].columns;
+        XKD_TRY(xkd_view_audio(w->viewer, clip, key, v, s->batch.specs[v] + place * size));
+    }
+fail:
+    return status;
+}
+
+/* One place of a batch. A clip that cannot be read is replaced by draw number 1, 2, ... of this place. */
+static xkd_status fill_place(worker *w, slot *s, int64_t place)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = w->cx;
+    xkd_loader *l = w->loader;
+    int64_t drawn = s->batch.sample[place], sample = drawn;
+    xkd_clip clip;
+    while (!try_clip(w, s, place, sample, &clip, &status)) {
+        if (s->tries[place] == MAX_TRIES)
+            XKD_FAIL(XKD_ERR_DATA, "%s and %d files drawn in its place cannot be used (run `xkd data check`)",
+                     l->manifest.samples[drawn].path, MAX_TRIES - 1);
+        xkd_rng rng =
+            xkd_rng_make(l->sampler.seed, s->batch.epoch, (uint32_t)drawn, (uint32_t)s->tries[place], XKD_RNG_REPLACE);
+        sample = xkd_rng_below(&rng, l->manifest.count);
+    }
+    XKD_TRY(status);
+    XKD_TRY(make_views(w, s, place, &clip));
+fail:
+    return status;
+}
+
+static void *worker_main(void *arg)
+{
+    worker *w = arg;
+    xkd_loader *l = w->loader;
+    pthread_mutex_lock(&l->lock);
+    while (!l->quit) {
+        int64_t place = 0;
+        slot *s = find_work(l, &place);
+        if (!s) {
+            pthread_cond_wait(&l->work, &l->lock);
+            continue;
+        }
+        l->active++;
+        pthread_mutex_unlock(&l->lock);
+        int64_t before = xkd_fetcher_restarts(w->fetcher);
+        xkd_status status = fill_place(w, s, place);
+        atomic_fetch_add(&l->restarts, xkd_fetcher_restarts(w->fetcher) - before);
+        pthread_mutex_lock(&l->lock);
+        if (status != XKD_OK && s->status == XKD_OK) {
+            s->status = status;
+            snprintf(s->message, sizeof s->message, "%.500s", xkd_last_error(w->cx));
+        }
+        xkd_clear_error(w->cx);
+        l->active--;
+        s->done++;
+        pthread_cond_broadcast(&l->ready);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+static xkd_status make_slot(xkd_loader *l, slot *s)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->cx;
+    s->sequence = -1;
+    s->batch.video_views = l->shapes.video_views;
+    s->batch.audio_views = l->shapes.audio_views;
+    for (int64_t v = 0; v < l->shapes.video_views; v++) {
+        int64_t size = 3 * l->shapes.video[v].frames * l->shapes.video[v].height * l->shapes.video[v].width;
+        XKD_TRY(xkd_alloc(cx, &s->batch.frames[v], l->batch * size, sizeof(float)));
+    }
+    for (int64_t v = 0; v < l->shapes.audio_views; v++) {
+        int64_t size = l->shapes.audio[v].bands * l->shapes.audio[v].columns;
+        XKD_TRY(xkd_alloc(cx, &s->batch.specs[v], l->batch * size, sizeof(float)));
+    }
+    XKD_TRY(xkd_alloc(cx, &s->batch.sample, l->batch, sizeof(int64_t)));
+    XKD_TRY(xkd_alloc(cx, &s->silent, l->batch, sizeof(int64_t)));
+    XKD_TRY(xkd_alloc(cx, &s->tries, l->batch, sizeof(int64_t)));
+    XKD_TRY(xkd_alloc(cx, &s->failures, l->batch * MAX_TRIES, sizeof(failure)));
+fail:
+    return status;
+}
+
+static void free_slot(slot *s)
+{
+    for (int v = 0; v < XKD_MAX_VIEWS; v++) {
+        xkd_free(s->batch.frames[v]);
+        xkd_free(s->batch.specs[v]);
+    }
+    xkd_free(s->batch.sample);
+    xkd_free(s->silent);
+    xkd_free(s->tries);
+    xkd_free(s->failures);
+}
+
+static int64_t batch_bytes(const xkd_loader *l)
+{
+    int64_t floats = 0;
+    for (int64_t v = 0; v < l->shapes.video_views; v++)
+        floats += 3 * l->shapes.video[v].frames * l->shapes.video[v].height * l->shapes.video[v].width;
+    for (int64_t v = 0; v < l->shapes.audio_views; v++) floats += l->shapes.audio[v].bands * l->shapes.audio[v].columns;
+    return l->batch * floats * (int64_t)sizeof(float);
+}
+
+/* Reads the list of samples and applies split and audio policy. */
+static xkd_status load_samples(xkd_loader *l)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->cx;
+    const xkd_data_config *d = l->data;
+    XKD_TRY(xkd_manifest_load(cx, d->path, d->follow_links, &l->manifest));
+    int64_t all = l->manifest.count;
+    if (d->split) xkd_manifest_keep_split(&l->manifest, d->split);
+    if (l->manifest.count == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s: none of its %lld samples is of split \"%s\" (data.split=...)", d->path,
+                 (long long)all, d->split);
+    int64_t without = 0, kept = 0;
+    for (int64_t i = 0; i < l->manifest.count; i++) without += l->manifest.samples[i].has_audio == 0;
+    if (d->audio_policy == XKD_AUDIO_DROP && without) {
+        for (int64_t i = 0; i < l->manifest.count; i++) {
+            if (l->manifest.samples[i].has_audio == 0)
+                xkd_free(l->manifest.samples[i].path);
+            else
+                l->manifest.samples[kept++] = l->manifest.samples[i];
+        }
+        l->manifest.count = kept;
+        l->stats.dropped_files = without;
+    }
+    static const char *const DONE[] = {"will be refused", "get silence", "are left out"};
+    if (without)
+        xkd_log(cx, XKD_LOG_WARN, "%lld of %lld files have no sound and %s (data.audio_policy)", (long long)without,
+                (long long)(l->manifest.count + l->stats.dropped_files), DONE[d->audio_policy]);
+    if (l->manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file has sound", d->path);
+    if (l->manifest.count > UINT32_MAX) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^32 samples", d->path);
+    l->sampler.samples = l->manifest.count;
+    XKD_TRY(xkd_sampler_check(cx, &l->sampler));
+fail:
+    return status;
+}
+
+static xkd_status make_ring(xkd_loader *l)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->cx;
+    l->batch = l->sampler.batch / (l->sampler.accumulate * l->sampler.world);
+    l->steps = xkd_sampler_steps(&l->sampler);
+    l->depth = MAX_DEPTH;
+    while (l->depth > 2 && l->depth * batch_bytes(l) > RING_BYTES) l->depth--;
+    for (int i = 0; i < MAX_DEPTH; i++) l->slots[i].sequence = -1;
+    for (int i = 0; i < l->depth; i++) XKD_TRY(make_slot(l, &l->slots[i]));
+    XKD_TRY(xkd_alloc(cx, &l->order, l->manifest.count, sizeof *l->order));
+    XKD_TRY(xkd_alloc(cx, &l->bad, l->manifest.count, 1));
+    XKD_TRY(xkd_alloc(cx, &l->dropped, l->manifest.count, 1));
+    l->order_epoch = -1;
+    if (l->data->cache != XKD_CACHE_NONE) XKD_TRY(xkd_cache_new(cx, l->data, l->manifest.count, &l->cache));
+fail:
+    return status;
+}
+
+static xkd_status start_workers(xkd_loader *l)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->cx;
+    XKD_TRY(xkd_alloc(cx, &l->workers, l->worker_count, sizeof *l->workers));
+    for (int64_t i = 0; i < l->worker_count; i++) {
+        worker *w = &l->workers[i];
+        w->loader = l;
+        w->cx = xkd_context_new();
+        if (!w->cx) XKD_FAIL(XKD_ERR_MEMORY, "out of memory for loader threads");
+        status = xkd_fetcher_new(w->cx, l->data, &l->manifest, l->cache, &w->fetcher);
+        if (status == XKD_OK) status = xkd_viewer_new(w->cx, l->data, &w->viewer);
+        if (status != XKD_OK) XKD_FAIL(status, "%s", xkd_last_error(w->cx));
+        if (pthread_create(&w->thread, NULL, worker_main, w) != 0)
+            XKD_FAIL(XKD_ERR_MEMORY, "cannot start loader thread %lld: lower data.workers", (long long)i + 1);
+        w->started = true;
+    }
+fail:
+    return status;
+}
+
+xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train, int rank,
+                          int world, xkd_loader **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_loader *l = NULL;
+    *out = NULL;
+    if (data->workers < 1 || data->workers > MAX_WORKERS)
+        XKD_FAIL(XKD_ERR_CONFIG, "data.workers=%lld: from 1 to %d", (long long)data->workers, MAX_WORKERS);
+    if (!(data->decode_seconds > 0)) XKD_FAIL(XKD_ERR_CONFIG, "data.decode_seconds must be above 0");
+    XKD_TRY(xkd_alloc(cx, &l, 1, sizeof *l));
+    l->cx = cx;
+    l->data = data;
+    l->log_fd = -1;
+    l->worker_count = data->workers;
+    l->sampler = (xkd_sampler){.batch = train->batch,
+                               .accumulate = train->accumulate > 0 ? train->accumulate : 1,
+                               .rank = rank,
+                               .world = world,
+                               .shuffle = data->shuffle,
+                               .drop_last = data->drop_last,
+                               .seed = train->seed};
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->work, NULL);
+    pthread_cond_init(&l->ready, NULL);
+    XKD_TRY(xkd_view_shapes_of(cx, data, &l->shapes));
+    XKD_TRY(load_samples(l));
+    XKD_TRY(make_ring(l));
+    XKD_TRY(start_workers(l));
+    *out = l;
+    l = NULL;
+fail:
+    xkd_loader_free(l);
+    return status;
+}
+
+void xkd_loader_free(xkd_loader *l)
+{
+    if (!l) return;
+    pthread_mutex_lock(&l->lock);
+    l->quit = true;
+    pthread_cond_broadcast(&l->work);
+    pthread_mutex_unlock(&l->lock);
+    for (int64_t i = 0; l->workers && i < l->worker_count; i++) {
+        worker *w = &l->workers[i];
+        if (w->started) pthread_join(w->thread, NULL);
+        xkd_fetcher_free(w->fetcher);
+        xkd_viewer_free(w->viewer);
+        xkd_context_free(w->cx);
+    }
+    for (int i = 0; i < MAX_DEPTH; i++) free_slot(&l->slots[i]);
+    pthread_mutex_destroy(&l->lock);
+    pthread_cond_destroy(&l->work);
+    pthread_cond_destroy(&l->ready);
+    xkd_cache_free(l->cache);
+    xkd_manifest_free(&l->manifest);
+    if (l->log_fd >= 0) close(l->log_fd);
+    xkd_free(l->log_path);
+    xkd_free(l->workers);
+    xkd_free(l->order);
+    xkd_free(l->bad);
+    xkd_free(l->dropped);
+    xkd_free(l);
+}
+
+xkd_status xkd_loader_set_folder(xkd_loader *l, const char *folder)
+{
+    xkd_status status = XKD_OK;
+    xkd_free(l->log_path);
+    l->log_path = NULL;
+    if (l->log_fd >= 0) close(l->log_fd);
+    l->log_fd = -1;
+    XKD_TRY(xkd_join_path(l->cx, &l->log_path, folder, "bad_clips.jsonl"));
+    XKD_TRY(xkd_append_open(l->cx, l->log_path, &l->log_fd));
+fail:
+    return status;
+}
+
+int64_t xkd_loader_steps_per_epoch(const xkd_loader *l)
+{
+    return l->steps;
+}
+
+int64_t xkd_loader_sample_count(const xkd_loader *l)
+{
+    return l->manifest.count;
+}
+
+const xkd_view_shapes *xkd_loader_shapes(const xkd_loader *l)
+{
+    return &l->shapes;
+}
+
+uint64_t xkd_loader_data_hash(const xkd_loader *l)
+{
+    XXH64_hash_t hash = 0;
+    for (int64_t i = 0; i < l->manifest.count; i++) {
+        const xkd_sample *s = &l->manifest.samples[i];
+        hash = XXH3_64bits_withSeed(s->path, strlen(s->path) + 1, hash);
+        hash = XXH3_64bits_withSeed(&s->bytes, sizeof s->bytes, hash);
+        hash = XXH3_64bits_withSeed(s->hash, strlen(s->hash), hash);
+    }
+    return hash;
+}
+
+xkd_status xkd_loader_seek(xkd_loader *l, uint32_t epoch, int64_t step)
+{
+    if (step < 0 || step >= l->steps)
+        return xkd_fail(l->cx, XKD_ERR_INTERNAL, "step %lld of an epoch of %lld", (long long)step, (long long)l->steps);
+    pthread_mutex_lock(&l->lock);
+    l->paused = true;
+    while (l->active) pthread_cond_wait(&l->ready, &l->lock);
+    l->base = ((int64_t)epoch * l->steps + step) * l->sampler.accumulate;
+    l->consumed = 0;
+    l->held = false;
+    for (int i = 0; i < l->depth; i++) l->slots[i].sequence = -1;
+    l->paused = false;
+    pthread_cond_broadcast(&l->work);
+    pthread_mutex_unlock(&l->lock);
+    return XKD_OK;
+}
+
+/* One line of bad_clips.jsonl. */
+static xkd_status write_failure(xkd_loader *l, const xkd_batch *b, int64_t place, const failure *f)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->cx;
+    if (l->log_fd < 0) return XKD_OK;
+    json_t *line = json_pack("{s:I,s:I,s:I,s:s}", "epoch", (json_int_t)b->epoch, "step", (json_int_t)b->step, "sample",
+                             (json_int_t)b->sample[place], "reason", xkd_media_fault_name(f->fault));
+    json_t *path = json_string(l->manifest.samples[f->sample].path), *message = json_string(f->message);
+    json_object_set_new(line, "path", path ? path : json_sprintf("sample %lld", (long long)f->sample));
+    if (message) json_object_set_new(line, "message", message);
+    char *text = json_dumps(line, JSON_COMPACT);
+    json_decref(line);
+    if (!text) XKD_FAIL(XKD_ERR_MEMORY, "out of memory while writing bad_clips.jsonl");
+    size_t length = strlen(text);
+    text[length] = '\n'; /* in place of the final 0: one write per line */
+    status = xkd_append(cx, l->log_fd, l->log_path, text, (int64_t)length + 1);
+fail:
+    free(text);
+    return status;
+}
+
+static xkd_status report_failure(xkd_loader *l, const xkd_batch *b, int64_t place, const failure *f)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->cx;
+    const char *path = l->manifest.samples[f->sample].path;
+    if (f->dropped) {
+        l->stats.dropped_files += !l->dropped[f->sample];
+        l->dropped[f->sample] = 1;
+        return XKD_OK;
+    }
+    if (!l->bad[f->sample]) xkd_log(cx, XKD_LOG_WARN, "%s: %s: %s", path, xkd_media_fault_name(f->fault), f->message);
+    l->stats.bad_clips++;
+    l->stats.bad_files += !l->bad[f->sample];
+    l->bad[f->sample] = 1;
+    XKD_TRY(write_failure(l, b, place, f));
+    int64_t limit = (int64_t)(l->data->max_bad_fraction * (double)l->manifest.count);
+    if (limit < MIN_BAD_FILES) limit = MIN_BAD_FILES;
+    if (l->stats.bad_files > limit)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%lld of %lld files cannot be read, more than data.max_bad_fraction allows; the last one is %s: %s "
+                 "(run `xkd data check`)",
+                 (long long)l->stats.bad_files, (long long)l->manifest.count, path, f->message);
+fail:
+    return status;
+}
+
+static xkd_status report_batch(xkd_loader *l, const slot *s)
+{
+    xkd_status status = XKD_OK;
+    for (int64_t i = 0; i < s->batch.count; i++) {
+        l->stats.silent_clips += s->silent[i];
+        for (int64_t k = 0; k < s->tries[i]; k++)
+            XKD_TRY(report_failure(l, &s->batch, i, &s->failures[i * MAX_TRIES + k]));
+    }
+    l->stats.clips += s->batch.count;
+fail:
+    return status;
+}
+
+xkd_status xkd_loader_next(xkd_loader *l, const xkd_batch **out)
+{
+    double start = xkd_now();
+    *out = NULL;
+    pthread_mutex_lock(&l->lock);
+    if (l->held) l->consumed++;
+    l->held = true;
+    pthread_cond_broadcast(&l->work);
+    slot *s = &l->slots[l->consumed % l->depth];
+    while (s->sequence != l->consumed || s->done < s->batch.count) pthread_cond_wait(&l->ready, &l->lock);
+    pthread_mutex_unlock(&l->lock);
+    /* From here on the slot is the caller's until the next call. */
+    s->batch.wait_seconds = xkd_now() - start;
+    l->stats.wait_seconds += s->batch.wait_seconds;
+    xkd_status status = report_batch(l, s);
+    if (s->status != XKD_OK) return xkd_fail(l->cx, s->status, "%s", s->message);
+    if (status == XKD_OK) *out = &s->batch;
+    return status;
+}
+
+void xkd_loader_stats(const xkd_loader *l, xkd_loader_statistics *out)
+{
+    *out = l->stats;
+    out->restarts = atomic_load(&l->restarts);
+}

@@ -1,0 +1,300 @@
+/* The parent's side of a worker process. */
+#include "media/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "media/worker_protocol.h"
+
+/* Starting a process with FFmpeg's libraries takes 0.1 s, on a loaded machine with cold disks much longer. */
+static const double START_SECONDS = 60;
+
+/* Seconds of media that may take the time limit of one clip when a whole file is decoded. */
+static const double SECONDS_PER_LIMIT = 4;
+
+/* Descriptors are moved up here first, so that giving the child its fixed numbers cannot overwrite one of them. */
+enum { SAFE_DESCRIPTOR = 32 };
+
+struct xkd_worker {
+    xkd_context *cx;
+    char *command;
+    double seconds;
+    pid_t pid; /* 0: not running */
+    int socket;
+    uint8_t *memory;
+    int memory_fd;
+    int64_t restarts;
+};
+
+extern char **environ;
+
+xkd_status xkd_worker_new(xkd_context *cx, const char *command, double seconds, xkd_worker **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_worker *w = NULL;
+    *out = NULL;
+    if (!command) command = getenv("XKD_WORKER");
+    if (!command || !command[0]) command = "/proc/self/exe";
+    XKD_TRY(xkd_alloc(cx, &w, 1, sizeof *w));
+    *w = (xkd_worker){.cx = cx, .seconds = seconds, .socket = -1, .memory_fd = -1, .memory = MAP_FAILED};
+    XKD_TRY(xkd_copy_string(cx, &w->command, command));
+    *out = w;
+    w = NULL;
+fail:
+    xkd_worker_free(w);
+    return status;
+}
+
+/* Kills and reaps the process; returns how it ended (waitpid's status), 0 if there was none. */
+static int stop(xkd_worker *w)
+{
+    int how = 0;
+    if (w->socket >= 0) close(w->socket);
+    w->socket = -1;
+    if (w->pid > 0) {
+        /* A process that died by itself keeps its own status: give it a moment to be a corpse. */
+        for (int i = 0; i < 20; i++) {
+            if (waitpid(w->pid, &how, WNOHANG) == w->pid) {
+                w->pid = 0;
+                return how;
+            }
+            if (i >= 10) kill(w->pid, SIGKILL);
+            usleep(500);
+        }
+        kill(w->pid, SIGKILL);
+        while (waitpid(w->pid, &how, 0) < 0 && errno == EINTR) continue;
+    }
+    w->pid = 0;
+    return how;
+}
+
+void xkd_worker_free(xkd_worker *w)
+{
+    if (!w) return;
+    stop(w);
+    if (w->memory != MAP_FAILED) munmap(w->memory, (size_t)WORKER_SLOTS * WORKER_SLOT_BYTES);
+    if (w->memory_fd >= 0) close(w->memory_fd);
+    xkd_free(w->command);
+    xkd_free(w);
+}
+
+int64_t xkd_worker_restarts(const xkd_worker *w)
+{
+    return w->restarts;
+}
+
+int xkd_worker_process(const xkd_worker *w)
+{
+    return (int)w->pid;
+}
+
+static xkd_status make_memory(xkd_worker *w)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = w->cx;
+    size_t size = (size_t)WORKER_SLOTS * WORKER_SLOT_BYTES;
+    if (w->memory != MAP_FAILED) return XKD_OK;
+    int fd = memfd_create("xkd-media", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) XKD_FAIL(XKD_ERR_MEMORY, "cannot make shared memory for a media worker: %s", strerror(errno));
+    w->memory_fd = fcntl(fd, F_DUPFD_CLOEXEC, SAFE_DESCRIPTOR);
+    close(fd);
+    /* Sealed: a worker gone wrong cannot shrink it under our feet. */
+    if (w->memory_fd < 0 || ftruncate(w->memory_fd, (off_t)size) != 0 ||
+        fcntl(w->memory_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+        XKD_FAIL(XKD_ERR_MEMORY, "cannot make shared memory for a media worker: %s", strerror(errno));
+    w->memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, w->memory_fd, 0);
+    if (w->memory == MAP_FAILED)
+        XKD_FAIL(XKD_ERR_MEMORY, "cannot map shared memory for a media worker: %s", strerror(errno));
+fail:
+    return status;
+}
+
+static int spawn(xkd_worker *w, int child_socket)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    char *const argv[] = {w->command, "--media-worker", NULL};
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, child_socket, WORKER_SOCKET);
+    posix_spawn_file_actions_adddup2(&actions, w->memory_fd, WORKER_MEMORY);
+    posix_spawn_file_actions_addclosefrom_np(&actions, WORKER_MEMORY + 1);
+    posix_spawnattr_init(&attributes);
+    /* A group of its own: Ctrl-C on the terminal is for the parent. */
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    posix_spawnattr_setpgroup(&attributes, 0);
+    int code = posix_spawn(&w->pid, w->command, &actions, &attributes, argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    if (code != 0) w->pid = 0;
+    return code;
+}
+
+/* The next reply: 1 received, 0 the process is gone, -1 too late. */
+static int next_reply(xkd_worker *w, worker_reply *reply, double deadline)
+{
+    for (;;) {
+        double left = deadline - xkd_now();
+        struct pollfd wait = {.fd = w->socket, .events = POLLIN};
+        if (left <= 0) return -1;
+        int ready = poll(&wait, 1, (int)fmin(left * 1000 + 1, 1e8));
+        if (ready < 0 && errno != EINTR) return 0;
+        if (ready <= 0) continue;
+        ssize_t got = recv(w->socket, reply, sizeof *reply, MSG_DONTWAIT);
+        if (got == sizeof *reply) return 1;
+        if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+        return 0;
+    }
+}
+
+static xkd_status start(xkd_worker *w)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = w->cx;
+    int pair[2] = {-1, -1}, child = -1;
+    worker_reply reply;
+    if (w->pid > 0) return XKD_OK;
+    XKD_TRY(make_memory(w));
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+        XKD_FAIL(XKD_ERR_INTERNAL, "cannot make a socket for a media worker: %s", strerror(errno));
+    w->socket = pair[0];
+    child = fcntl(pair[1], F_DUPFD_CLOEXEC, SAFE_DESCRIPTOR);
+    close(pair[1]);
+    int code = child < 0 ? errno : spawn(w, child);
+    if (child >= 0) close(child);
+    if (code != 0) XKD_FAIL(XKD_ERR_INTERNAL, "%s: cannot start a media worker: %s", w->command, strerror(code));
+    if (next_reply(w, &reply, xkd_now() + START_SECONDS) != 1 || reply.kind != REPLY_HELLO ||
+        reply.count != WORKER_VERSION)
+        XKD_FAIL(XKD_ERR_INTERNAL, "%s: is no media worker of this version (set XKD_WORKER to the xkd program)",
+                 w->command);
+fail:
+    if (status != XKD_OK) stop(w);
+    return status;
+}
+
+static bool send_request(xkd_worker *w, const worker_request *q, int fd)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    memset(&control, 0, sizeof control);
+    struct iovec part = {.iov_base = (void *)(uintptr_t)q, .iov_len = sizeof *q};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+    ssize_t sent;
+    do sent = sendmsg(w->socket, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent == sizeof *q;
+}
+
+/* Nothing a worker says is believed unchecked: it may have been taken over by a file. */
+static bool plausible(const worker_reply *r)
+{
+    if (r->slot < 0 || r->slot >= WORKER_SLOTS || r->count < 1) return false;
+    if (r->kind == REPLY_SOUND) return r->count <= WORKER_SOUND;
+    if (r->width < 1 || r->height < 1 || r->width > XKD_MEDIA_MAX_PIXELS || r->height > XKD_MEDIA_MAX_PIXELS)
+        return false;
+    int64_t frame = r->width * r->height * 3;
+    return frame <= WORKER_SLOT_BYTES && r->count <= WORKER_SLOT_BYTES / frame && r->index >= 0;
+}
+
+static xkd_status take_slot(xkd_worker *w, const worker_reply *r, const xkd_media_sink *sink)
+{
+    xkd_status status = XKD_OK;
+    const uint8_t *slot = w->memory + (size_t)r->slot * WORKER_SLOT_BYTES;
+    if (r->kind == REPLY_SOUND) {
+        status = sink->sound(sink->user, (const int16_t *)(const void *)slot, r->count);
+    } else {
+        for (int64_t i = 0; i < r->count && status == XKD_OK; i++)
+            status = sink->frame(sink->user, slot + i * r->width * r->height * 3, r->width, r->height, r->index + i);
+    }
+    worker_ack ack = {.slot = r->slot};
+    while (send(w->socket, &ack, sizeof ack, MSG_NOSIGNAL) < 0 && errno == EINTR) continue;
+    return status;
+}
+
+static void blame(xkd_worker *w, xkd_media_result *result, int how, double limit)
+{
+    bool late = how < 0;
+    int ended = stop(w);
+    w->restarts++;
+    if (WIFSIGNALED(ended) && WTERMSIG(ended) == SIGXCPU) late = true;
+    result->fault = late ? XKD_FAULT_TIMEOUT : XKD_FAULT_CRASH;
+    if (late)
+        snprintf(result->message, sizeof result->message, "decoding took longer than %g s", limit);
+    else if (WIFSIGNALED(ended))
+        snprintf(result->message, sizeof result->message, "the decoder crashed (signal %d)", WTERMSIG(ended));
+    else
+        snprintf(result->message, sizeof result->message, "the decoder gave up (exit %d)", WEXITSTATUS(ended));
+}
+
+static void finish(const worker_reply *r, xkd_media_result *result)
+{
+    result->fault = r->fault >= 0 && r->fault < XKD_FAULT_COUNT ? (xkd_media_fault)r->fault : XKD_FAULT_BROKEN;
+    result->tally = r->tally;
+    result->info = r->info;
+    memcpy(result->message, r->message, sizeof result->message);
+    result->message[sizeof result->message - 1] = 0;
+    for (char *c = result->message; *c; c++)
+        if ((unsigned char)*c < ' ') *c = '?'; /* a stream's name may hold anything */
+}
+
+xkd_status xkd_worker_decode(xkd_worker *w, int fd, int64_t size, const xkd_media_request *request,
+                             const xkd_media_sink *sink, xkd_media_result *result)
+{
+    xkd_status status = XKD_OK;
+    worker_request q = {.probe = !request, .size = size, .cpu_seconds = w->seconds + 1};
+    worker_reply r;
+    double limit = w->seconds;
+    *result = (xkd_media_result){0};
+    if (request) q.request = *request;
+    bool whole = request && request->mode == XKD_CLIP_WHOLE;
+    if (whole) q.cpu_seconds = 1e6; /* the parent's clock decides, once it knows how long the file is */
+    XKD_TRY(start(w));
+    double begun = xkd_now();
+    int how = send_request(w, &q, fd) ? 1 : 0;
+    while (how == 1) {
+        how = next_reply(w, &r, begun + limit);
+        if (how != 1) break;
+        if (r.kind == REPLY_END) {
+            finish(&r, result);
+            return XKD_OK;
+        }
+        if (r.kind == REPLY_BEGIN && request) {
+            double length = r.info.end - r.info.start;
+            if (whole && length > 0) limit += w->seconds * fmin(length, XKD_MEDIA_MAX_SECONDS) / SECONDS_PER_LIMIT;
+            result->info = r.info;
+            status = sink->begin(sink->user, &r.info, r.start);
+        } else if ((r.kind == REPLY_FRAMES || r.kind == REPLY_SOUND) && request && plausible(&r)) {
+            status = take_slot(w, &r, sink);
+        } else {
+            how = 0;
+        }
+        if (status != XKD_OK) {
+            stop(w); /* it would go on decoding for nobody */
+            goto fail;
+        }
+    }
+    blame(w, result, how, limit);
+fail:
+    return status;
+}

@@ -1,0 +1,221 @@
+/* The worker process. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "media/worker.h"
+#include "media/worker_protocol.h"
+
+/* Address space: an 8K film with 16 reference frames needs 1 GB; libraries and the shared slots 0.5 GB. */
+static const rlim_t MEMORY_LIMIT = (rlim_t)4 << 30;
+
+typedef struct {
+    xkd_context *cx;
+    uint8_t *memory; /* [WORKER_SLOTS][WORKER_SLOT_BYTES] */
+    bool busy[WORKER_SLOTS];
+    int slot;                                   /* the one being filled */
+    int64_t frames, width, height, first_index; /* frames in it */
+    int64_t samples;
+    int16_t sound[WORKER_SOUND];
+    worker_reply reply;
+} worker_state;
+
+bool xkd_media_worker_requested(int argc, char **argv)
+{
+    return argc >= 2 && !strcmp(argv[1], "--media-worker");
+}
+
+/* A worker that cannot talk to its parent has nothing left to do. */
+static void send_reply(worker_state *w, worker_reply_kind kind)
+{
+    w->reply.kind = kind;
+    while (send(WORKER_SOCKET, &w->reply, sizeof w->reply, MSG_NOSIGNAL) < 0)
+        if (errno != EINTR) _exit(1);
+}
+
+/* Waits until the current slot has been read by the parent. */
+static uint8_t *claim_slot(worker_state *w)
+{
+    while (w->busy[w->slot]) {
+        worker_ack ack;
+        ssize_t got = recv(WORKER_SOCKET, &ack, sizeof ack, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got != sizeof ack || ack.slot < 0 || ack.slot >= WORKER_SLOTS) _exit(1);
+        w->busy[ack.slot] = false;
+    }
+    return w->memory + (size_t)w->slot * WORKER_SLOT_BYTES;
+}
+
+static void hand_over(worker_state *w, worker_reply_kind kind, int64_t count)
+{
+    w->reply.slot = w->slot;
+    w->reply.count = count;
+    w->busy[w->slot] = true;
+    send_reply(w, kind);
+    w->slot = (w->slot + 1) % WORKER_SLOTS;
+}
+
+static void flush_frames(worker_state *w)
+{
+    if (!w->frames) return;
+    w->reply.width = w->width;
+    w->reply.height = w->height;
+    w->reply.index = w->first_index;
+    hand_over(w, REPLY_FRAMES, w->frames);
+    w->frames = 0;
+}
+
+static void flush_sound(worker_state *w)
+{
+    if (!w->samples) return;
+    flush_frames(w);
+    memcpy(claim_slot(w), w->sound, (size_t)w->samples * sizeof *w->sound);
+    hand_over(w, REPLY_SOUND, w->samples);
+    w->samples = 0;
+}
+
+static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
+{
+    worker_state *w = user;
+    w->reply.info = *info;
+    w->reply.start = start;
+    send_reply(w, REPLY_BEGIN);
+    return XKD_OK;
+}
+
+static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
+{
+    worker_state *w = user;
+    int64_t bytes = 3 * width * height;
+    if (bytes > WORKER_SLOT_BYTES) return xkd_fail(w->cx, XKD_ERR_DATA, "a frame is larger than a slot");
+    if ((w->frames + 1) * bytes > WORKER_SLOT_BYTES) flush_frames(w);
+    uint8_t *slot = claim_slot(w);
+    if (!w->frames) w->first_index = index;
+    memcpy(slot + w->frames * bytes, rgb, (size_t)bytes);
+    w->width = width;
+    w->height = height;
+    w->frames++;
+    if (w->frames * bytes >= WORKER_FLUSH_BYTES) flush_frames(w);
+    return XKD_OK;
+}
+
+static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
+{
+    worker_state *w = user;
+    while (count > 0) {
+        int64_t room = WORKER_SOUND - w->samples, take = count < room ? count : room;
+        memcpy(w->sound + w->samples, samples, (size_t)take * sizeof *samples);
+        w->samples += take;
+        samples += take;
+        count -= take;
+        if (w->samples == WORKER_SOUND) flush_sound(w);
+    }
+    return XKD_OK;
+}
+
+/* The soft limit is raised from request to request; reaching it kills the process, which the parent sees. */
+static void limit_processor_time(double seconds)
+{
+    struct rusage used;
+    struct rlimit limit;
+    if (getrusage(RUSAGE_SELF, &used) != 0 || getrlimit(RLIMIT_CPU, &limit) != 0) return;
+    limit.rlim_cur = (rlim_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec + 2) + (rlim_t)seconds;
+    if (limit.rlim_max != RLIM_INFINITY && limit.rlim_cur > limit.rlim_max) limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_CPU, &limit);
+}
+
+static void serve(worker_state *w, const worker_request *q, int fd)
+{
+    xkd_media *media = NULL;
+    xkd_media_fault fault = XKD_FAULT_NONE;
+    xkd_media_sink sink = {.user = w, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    xkd_media_tally tally = {0};
+    limit_processor_time(q->cpu_seconds);
+    memset(&w->reply, 0, sizeof w->reply);
+    xkd_clear_error(w->cx);
+    xkd_status status = xkd_media_open_fd(w->cx, fd, q->size, "", &media, &fault);
+    if (status == XKD_OK) {
+        w->reply.info = *xkd_media_about(media);
+        if (!q->probe) status = xkd_media_decode(media, &q->request, &sink, &tally, &fault);
+    }
+    xkd_media_free(media);
+    flush_frames(w);
+    flush_sound(w);
+    for (w->slot = 0; w->slot < WORKER_SLOTS; w->slot++) claim_slot(w); /* so that no late ack meets a new request */
+    w->slot = 0;
+    const char *text = xkd_last_error(w->cx);
+    if (!strncmp(text, ": ", 2)) text += 2; /* the file's name is the parent's to know */
+    if (status != XKD_OK && fault == XKD_FAULT_NONE) fault = XKD_FAULT_BROKEN;
+    w->reply.status = status;
+    w->reply.fault = (int32_t)fault;
+    w->reply.tally = tally;
+    snprintf(w->reply.message, sizeof w->reply.message, "%s", status == XKD_OK ? "" : text);
+    send_reply(w, REPLY_END);
+}
+
+/* One request with its descriptor; false: the parent is gone. */
+static bool receive(worker_request *q, int *fd)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = q, .iov_len = sizeof *q};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t got;
+    do got = recvmsg(WORKER_SOCKET, &message, MSG_CMSG_CLOEXEC);
+    while (got < 0 && errno == EINTR);
+    const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (got != sizeof *q || !header || header->cmsg_type != SCM_RIGHTS) return false;
+    memcpy(fd, CMSG_DATA(header), sizeof *fd);
+    return true;
+}
+
+static void confine(void)
+{
+    struct rlimit none = {0, 0};
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    /* Schedulers signal every process of a job; only the parent decides what that means. */
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGUSR2, SIG_IGN);
+    setrlimit(RLIMIT_CORE, &none);
+    setrlimit(RLIMIT_FSIZE, &none);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* they reserve terabytes of addresses */
+    struct rlimit memory = {MEMORY_LIMIT, MEMORY_LIMIT};
+    setrlimit(RLIMIT_AS, &memory);
+#else
+    (void)MEMORY_LIMIT;
+#endif
+}
+
+int xkd_media_worker_main(int argc, char **argv)
+{
+    worker_state *w = NULL;
+    worker_request request;
+    int fd = -1;
+    (void)argc, (void)argv;
+    confine();
+    xkd_context *cx = xkd_context_new();
+    if (!cx || xkd_alloc(cx, &w, 1, sizeof *w) != XKD_OK) return XKD_ERR_MEMORY;
+    w->cx = cx;
+    w->memory =
+        mmap(NULL, (size_t)WORKER_SLOTS * WORKER_SLOT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, WORKER_MEMORY, 0);
+    if (w->memory == MAP_FAILED) return XKD_ERR_MEMORY;
+    w->reply.count = WORKER_VERSION;
+    send_reply(w, REPLY_HELLO);
+    while (receive(&request, &fd)) serve(w, &request, fd);
+    xkd_free(w);
+    xkd_context_free(cx);
+    return 0;
+}

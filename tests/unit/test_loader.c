@@ -1,0 +1,246 @@
+/* The loader: batches depend on nothing but data, seed and position; bad clips are replaced, counted, and finally too
+ * many. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <xxhash.h>
+
+#include "base/file.h"
+#include "data/loader.h"
+#include "data_config.h"
+#include "media/worker.h"
+#include "media_files.h"
+
+enum { FILES = 14, BATCH = 4 };
+
+static xkd_context *cx;
+static char folder[4096];
+
+static xkd_train_config training(void)
+{
+    return (xkd_train_config){.batch = BATCH, .accumulate = 1, .seed = 7};
+}
+
+static uint64_t hash_batch(const xkd_loader *l, const xkd_batch *b)
+{
+    const xkd_view_shapes *s = xkd_loader_shapes(l);
+    uint64_t h = XXH3_64bits(b->sample, (size_t)b->count * sizeof *b->sample);
+    for (int64_t v = 0; v < b->video_views; v++) {
+        size_t n = (size_t)(b->count * 3 * s->video[v].frames * s->video[v].height * s->video[v].width);
+        h = XXH3_64bits_withSeed(b->frames[v], n * sizeof(float), h);
+    }
+    for (int64_t v = 0; v < b->audio_views; v++) {
+        size_t n = (size_t)(b->count * s->audio[v].bands * s->audio[v].columns);
+        h = XXH3_64bits_withSeed(b->specs[v], n * sizeof(float), h);
+    }
+    return h;
+}
+
+/* Hashes of the first n micro-batches from (epoch, step) on. */
+static xkd_status run(const xkd_data_config *data, const xkd_train_config *train, int rank, int world, uint32_t epoch,
+                      int64_t step, int n, uint64_t *hashes, xkd_loader_statistics *stats)
+{
+    xkd_loader *l = NULL;
+    const xkd_batch *b = NULL;
+    xkd_clear_error(cx);
+    xkd_status status = xkd_loader_new(cx, data, train, rank, world, &l);
+    if (status == XKD_OK) status = xkd_loader_set_folder(l, folder);
+    if (status == XKD_OK && (epoch || step)) status = xkd_loader_seek(l, epoch, step);
+    for (int i = 0; i < n && status == XKD_OK; i++) {
+        status = xkd_loader_next(l, &b);
+        if (status == XKD_OK) hashes[i] = hash_batch(l, b);
+    }
+    if (l && stats) xkd_loader_stats(l, stats);
+    xkd_loader_free(l);
+    return status;
+}
+
+static void workers_and_resume_change_nothing(void **state)
+{
+    uint64_t one[7], many[7], later[3];
+    xkd_data_config data = small_data_config(folder);
+    xkd_train_config train = training();
+    (void)state;
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 7, one, NULL), XKD_OK);
+    data.workers = 3;
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 7, many, NULL), XKD_OK);
+    assert_memory_equal(one, many, sizeof one);
+    assert_int_equal(run(&data, &train, 0, 1, 1, 1, 3, later, NULL), XKD_OK); /* 3 steps an epoch */
+    assert_memory_equal(later, one + 4, sizeof later);
+    for (int i = 1; i < 7; i++) assert_true(one[i] != one[0]);
+}
+
+static void shapes_are_the_methods(void **state)
+{
+    xkd_data_config data = small_data_config(folder);
+    xkd_view_shapes s;
+    (void)state;
+    data.clip_duration = 4;
+    data.crop_size = 112;
+    data.video_local_views = 1;
+    data.audio_local_views = 1;
+    assert_int_equal(xkd_view_shapes_of(cx, &data, &s), XKD_OK);
+    assert_int_equal(s.video[0].frames, 32);
+    assert_int_equal(s.video[0].height, 112);
+    assert_int_equal(s.video[1].frames, 8);
+    assert_int_equal(s.video[1].width, 96);
+    assert_int_equal(s.audio[0].bands, 80);
+    assert_int_equal(s.audio[0].columns, 448);
+    assert_int_equal(s.audio[1].columns, 112);
+}
+
+static void caches_agree(void **state)
+{
+    uint64_t ram[7], cold[7], warm[7];
+    char where[5000];
+    xkd_data_config data = small_data_config(folder);
+    xkd_train_config train = training();
+    (void)state;
+    snprintf(where, sizeof where, "%s/.cache", folder);
+    data.cache = XKD_CACHE_RAM;
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 7, ram, NULL), XKD_OK);
+    data.cache = XKD_CACHE_FOLDER;
+    data.cache_folder = where;
+    data.workers = 2;
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 7, cold, NULL), XKD_OK);
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 7, warm, NULL), XKD_OK);
+    assert_memory_equal(ram, cold, sizeof ram);
+    assert_memory_equal(ram, warm, sizeof ram);
+    /* A damaged cache file is noticed and made again. */
+    char command[6000];
+    snprintf(command, sizeof command,
+             "for f in '%s'/*; do printf x | dd of=\"$f\" bs=1 seek=5000 conv=notrunc 2>/dev/null; done", where);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 7, warm, NULL), XKD_OK);
+    assert_memory_equal(ram, warm, sizeof ram);
+}
+
+/* Frames of the global view of one global batch, however it is split. */
+static void ranks_and_accumulation_split_a_batch(void **state)
+{
+    xkd_data_config data = small_data_config(folder);
+    xkd_train_config train = training();
+    xkd_loader *l = NULL;
+    const xkd_batch *b = NULL;
+    int64_t whole[BATCH], parts[BATCH];
+    (void)state;
+    xkd_clear_error(cx);
+    assert_int_equal(xkd_loader_new(cx, &data, &train, 0, 1, &l), XKD_OK);
+    assert_int_equal(xkd_loader_next(l, &b), XKD_OK);
+    memcpy(whole, b->sample, sizeof whole);
+    xkd_loader_free(l);
+    train.accumulate = 2;
+    for (int rank = 0; rank < 2; rank++) {
+        assert_int_equal(xkd_loader_new(cx, &data, &train, rank, 2, &l), XKD_OK);
+        for (int micro = 0; micro < 2; micro++) {
+            assert_int_equal(xkd_loader_next(l, &b), XKD_OK);
+            assert_int_equal(b->count, 1);
+            assert_int_equal(b->micro, micro);
+            assert_int_equal(b->step, 0);
+            parts[2 * rank + micro] = b->sample[0];
+        }
+        xkd_loader_free(l);
+    }
+    assert_memory_equal(whole, parts, sizeof whole);
+    train.accumulate = 3;
+    assert_int_equal(xkd_loader_new(cx, &data, &train, 0, 1, &l), XKD_ERR_CONFIG);
+    xkd_clear_error(cx);
+    train.accumulate = 1;
+    train.batch = 64;
+    assert_int_equal(xkd_loader_new(cx, &data, &train, 0, 1, &l), XKD_ERR_DATA);
+    data.workers = 0;
+    xkd_clear_error(cx);
+    assert_int_equal(xkd_loader_new(cx, &data, &train, 0, 1, &l), XKD_ERR_CONFIG);
+}
+
+static void bad_clips_are_replaced_and_counted(void **state)
+{
+    uint64_t one[6], many[6];
+    char path[5000];
+    xkd_data_config data = small_data_config(folder);
+    xkd_train_config train = training();
+    xkd_loader_statistics stats, again;
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/a/broken%d.mp4", folder, i);
+        assert_int_equal(xkd_write_file(cx, path, "junk", 4), XKD_OK);
+    }
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 6, one, &stats), XKD_OK);
+    assert_true(stats.bad_files > 0 && stats.bad_files <= 3);
+    assert_true(stats.bad_clips >= stats.bad_files);
+    data.workers = 2;
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 6, many, &again), XKD_OK);
+    assert_memory_equal(one, many, sizeof one);
+    assert_int_equal(stats.bad_clips, again.bad_clips);
+    snprintf(path, sizeof path, "%s/bad_clips.jsonl", folder);
+    assert_true(xkd_path_exists(path));
+    /* Too many distinct ones end the run. */
+    for (int i = 3; i < 40; i++) {
+        snprintf(path, sizeof path, "%s/a/broken%d.mp4", folder, i);
+        assert_int_equal(xkd_write_file(cx, path, "junk", 4), XKD_OK);
+    }
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 6, one, NULL), XKD_ERR_DATA);
+    for (int i = 0; i < 40; i++) {
+        snprintf(path, sizeof path, "%s/a/broken%d.mp4", folder, i);
+        unlink(path);
+    }
+}
+
+static void sound_policies(void **state)
+{
+    uint64_t h[4];
+    char path[5000];
+    xkd_data_config data = small_data_config(folder);
+    xkd_train_config train = training();
+    xkd_loader_statistics stats;
+    test_file mute = test_file_default();
+    (void)state;
+    mute.encode.sample_rate = 0;
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/a/mute%d.mp4", folder, i);
+        assert_int_equal(make_test_file(cx, path, &mute), XKD_OK);
+    }
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 4, h, &stats), XKD_OK);
+    assert_true(stats.bad_files > 0);
+    data.audio_policy = XKD_AUDIO_SILENCE;
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 4, h, &stats), XKD_OK);
+    assert_int_equal(stats.bad_files, 0);
+    assert_true(stats.silent_clips > 0);
+    data.audio_policy = XKD_AUDIO_DROP;
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 4, h, &stats), XKD_OK);
+    assert_int_equal(stats.bad_files, 0);
+    assert_true(stats.dropped_files > 0);
+}
+
+int main(int argc, char **argv)
+{
+    if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(workers_and_resume_change_nothing),
+        cmocka_unit_test(shapes_are_the_methods),
+        cmocka_unit_test(caches_agree),
+        cmocka_unit_test(ranks_and_accumulation_split_a_batch),
+        cmocka_unit_test(bad_clips_are_replaced_and_counted),
+        cmocka_unit_test(sound_policies),
+    };
+    char path[5000];
+    cx = xkd_context_new();
+    snprintf(folder, sizeof folder, "%s", test_folder("loader"));
+    for (int i = 0; i < FILES; i++) {
+        test_file file = test_file_default();
+        file.seconds = 2.2 + 0.1 * i;
+        file.encode.width = 64;
+        file.encode.height = 48;
+        file.tone_from = 0.05 * i;
+        snprintf(path, sizeof path, "%s/%s", folder, i % 2 ? "a" : "b");
+        if (xkd_make_folder(cx, path) != XKD_OK) return 1;
+        snprintf(path, sizeof path, "%s/%s/%d.mp4", folder, i % 2 ? "a" : "b", i);
+        if (make_test_file(cx, path, &file) != XKD_OK) return 1;
+    }
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_test_folder(folder);
+    xkd_context_free(cx);
+    return failed;
+}

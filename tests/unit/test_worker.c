@@ -1,0 +1,182 @@
+/* Worker processes: the same result as in this process, and what becomes of crashes, stalls and wrong programs. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <signal.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "media/worker.h"
+#include "media_files.h"
+
+typedef struct {
+    uint64_t frame_sum, sound_sum;
+    int64_t frames, samples;
+    xkd_worker *victim; /* gets this signal at frame 3 */
+    int signal;
+} sums;
+
+static xkd_context *cx;
+static char folder[4096], path[5000];
+
+static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
+{
+    (void)user, (void)info, (void)start;
+    return XKD_OK;
+}
+
+static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
+{
+    sums *s = user;
+    for (int64_t i = 0; i < 3 * width * height; i++) s->frame_sum = s->frame_sum * 31 + rgb[i];
+    assert_int_equal(index, s->frames);
+    if (++s->frames == 3 && s->victim) kill(xkd_worker_process(s->victim), s->signal);
+    return XKD_OK;
+}
+
+static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
+{
+    sums *s = user;
+    for (int64_t i = 0; i < count; i++) s->sound_sum = s->sound_sum * 31 + (uint16_t)samples[i];
+    s->samples += count;
+    return XKD_OK;
+}
+
+static const xkd_media_request WHOLE = {
+    .mode = XKD_CLIP_WHOLE, .fps = 25, .audio_rate = 16000, .video = true, .audio = true};
+
+static xkd_media_result decode(xkd_worker *worker, const xkd_media_request *request, sums *s)
+{
+    xkd_media_result result;
+    int fd;
+    int64_t size;
+    xkd_media_sink sink = {.user = s, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    assert_int_equal(xkd_open_read(cx, path, &fd, &size), XKD_OK);
+    assert_int_equal(xkd_worker_decode(worker, fd, size, request, &sink, &result), XKD_OK);
+    close(fd);
+    return result;
+}
+
+static void same_as_in_this_process(void **state)
+{
+    sums here = {0}, there = {0};
+    xkd_media *media = NULL;
+    xkd_media_fault fault;
+    xkd_media_tally tally;
+    xkd_worker *worker = NULL;
+    xkd_media_sink sink = {.user = &here, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    (void)state;
+    assert_int_equal(xkd_media_open(cx, path, &media, &fault), XKD_OK);
+    assert_int_equal(xkd_media_decode(media, &WHOLE, &sink, &tally, &fault), XKD_OK);
+    xkd_media_free(media);
+    assert_int_equal(xkd_worker_new(cx, NULL, 20, &worker), XKD_OK);
+    for (int i = 0; i < 3; i++) {
+        there = (sums){0};
+        xkd_media_result result = decode(worker, &WHOLE, &there);
+        assert_int_equal(result.fault, XKD_FAULT_NONE);
+        assert_int_equal(there.frames, here.frames);
+        assert_int_equal(there.samples, here.samples);
+        assert_true(there.frame_sum == here.frame_sum && there.sound_sum == here.sound_sum);
+        assert_int_equal(result.tally.frames, here.frames);
+    }
+    xkd_media_result probe = decode(worker, NULL, &there);
+    assert_int_equal(probe.fault, XKD_FAULT_NONE);
+    assert_int_equal(probe.info.width, 640);
+    assert_int_equal(xkd_worker_restarts(worker), 0);
+    xkd_worker_free(worker);
+}
+
+static void a_crash_costs_one_clip(void **state)
+{
+    sums s = {.signal = SIGSEGV};
+    xkd_worker *worker = NULL;
+    (void)state;
+    assert_int_equal(xkd_worker_new(cx, NULL, 20, &worker), XKD_OK);
+    s.victim = worker;
+    xkd_media_result result = decode(worker, &WHOLE, &s);
+    assert_string_equal(xkd_media_fault_name(result.fault), "crash");
+    assert_int_equal(xkd_worker_restarts(worker), 1);
+    s = (sums){0};
+    result = decode(worker, &WHOLE, &s);
+    assert_int_equal(result.fault, XKD_FAULT_NONE);
+    xkd_worker_free(worker);
+}
+
+static void a_stall_is_cut_off(void **state)
+{
+    sums s = {.signal = SIGSTOP};
+    xkd_worker *worker = NULL;
+    (void)state;
+    assert_int_equal(xkd_worker_new(cx, NULL, 0.5, &worker), XKD_OK);
+    s.victim = worker;
+    xkd_media_request clip = WHOLE;
+    clip.mode = XKD_CLIP_AT;
+    clip.duration = 3;
+    double start = xkd_now();
+    xkd_media_result result = decode(worker, &clip, &s);
+    assert_string_equal(xkd_media_fault_name(result.fault), "timeout");
+    assert_true(xkd_now() - start < 5);
+    xkd_worker_free(worker);
+}
+
+static void a_wrong_program_is_told_from_a_bad_file(void **state)
+{
+    static const char *const PROGRAMS[] = {"/bin/true", "/nonexistent/xkd"};
+    xkd_media_sink sink = {.begin = on_begin, .frame = on_frame, .sound = on_sound};
+    xkd_media_result result;
+    int fd;
+    int64_t size;
+    (void)state;
+    assert_int_equal(xkd_open_read(cx, path, &fd, &size), XKD_OK);
+    for (int i = 0; i < 2; i++) {
+        xkd_worker *worker = NULL;
+        xkd_clear_error(cx);
+        assert_int_equal(xkd_worker_new(cx, PROGRAMS[i], 5, &worker), XKD_OK);
+        assert_int_equal(xkd_worker_decode(worker, fd, size, &WHOLE, &sink, &result), XKD_ERR_INTERNAL);
+        xkd_worker_free(worker);
+    }
+    xkd_clear_error(cx);
+    close(fd);
+}
+
+static void faults_come_back_with_words(void **state)
+{
+    xkd_worker *worker = NULL;
+    sums s = {0};
+    char good[5000];
+    (void)state;
+    snprintf(good, sizeof good, "%s", path);
+    snprintf(path, sizeof path, "%s/list.mp4", folder);
+    assert_int_equal(xkd_write_file(cx, path, "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\na.mp4\n", 50), XKD_OK);
+    assert_int_equal(xkd_worker_new(cx, NULL, 20, &worker), XKD_OK);
+    xkd_media_result result = decode(worker, &WHOLE, &s);
+    assert_string_equal(xkd_media_fault_name(result.fault), "refused");
+    assert_non_null(strstr(result.message, "hls"));
+    xkd_worker_free(worker);
+    snprintf(path, sizeof path, "%s", good);
+}
+
+int main(int argc, char **argv)
+{
+    if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(same_as_in_this_process),     cmocka_unit_test(a_crash_costs_one_clip),
+        cmocka_unit_test(a_stall_is_cut_off),          cmocka_unit_test(a_wrong_program_is_told_from_a_bad_file),
+        cmocka_unit_test(faults_come_back_with_words),
+    };
+    cx = xkd_context_new();
+    snprintf(folder, sizeof folder, "%s", test_folder("worker"));
+    snprintf(path, sizeof path, "%s/a.mp4", folder);
+    test_file file = test_file_default();
+    file.encode.width = 640; /* more than the slots hold at once */
+    file.encode.height = 480;
+    file.seconds = 3;
+    file.tone_from = 1;
+    if (xkd_make_folder(cx, folder) != XKD_OK || make_test_file(cx, path, &file) != XKD_OK) return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_test_folder(folder);
+    xkd_context_free(cx);
+    return failed;
+}
