@@ -60,6 +60,8 @@ static void configure(xkd_context *cx, xkd_config *c, const char *name)
         "model.fwd_kwargs={vid_mask_ratio: 0.5, aud_mask_ratio: 0.5}",
         "dataset={crop_size: 16, clip_duration: 1, video_fps: 4, audio_fps: 1600, hop_length: 106, n_mels: 16, n_fft: "
         "256}",
+        "dataset.train.vid_aug_kwargs={temporal_ratio: 1, spatial_ratio: 1}",
+        "dataset.train.aud_aug_kwargs.temporal_ratio=1",
         "dataset.batch_size=4",
         "num_node=1",
         "train.accumulate=2",
