@@ -5,14 +5,11 @@
 #include <string.h>
 
 #include "base/nearest.h"
+#include "media/worker.h"
 
 /* Every subcommand, in the order of --help. To add one: write cli/cmd_NAME.c, declare it in cli.h, list it here. */
 const struct cli_command *const cli_commands[] = {
-    &cmd_bench,
-    &cmd_replay,
-    &cmd_version,
-    &cmd_help,
-    NULL,
+    &cmd_pretrain, &cmd_bench, &cmd_replay, &cmd_version, &cmd_help, NULL,
 };
 
 const struct cli_command *cli_find(const struct cli_command *const *commands, const char *name)
@@ -86,6 +83,7 @@ static int run(struct cli *cli, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
     struct cli cli = {.cx = xkd_context_new(), .program = argv[0], .level = XKD_LOG_INFO};
     if (!cli.cx) {
         fputs("xkd: error: out of memory\n", stderr);

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "report/picture.h"
+#include "report/canvas.h"
 
 /* Rows of a picture, top to bottom. */
 enum { VIEW, MASKED, PREDICTED, FILLED, ROWS };
@@ -36,11 +36,11 @@ static void gather(const xkd_trainer *t, xkd_modality m, int64_t P, uint8_t *hid
 }
 
 static xkd_status draw(xkd_context *cx, const xkd_patch_grid *g, xkd_modality m, const float *const *rows,
-                       xkd_picture *picture)
+                       xkd_canvas *picture)
 {
     const int64_t size[3] = {g->T, g->H, g->W};
-    if (m == XKD_VIDEO) return xkd_picture_clips(cx, rows, ROWS, size, picture);
-    return xkd_picture_spectrograms(cx, rows, ROWS, g->H, g->W, picture);
+    if (m == XKD_VIDEO) return xkd_canvas_clips(cx, rows, ROWS, size, picture);
+    return xkd_canvas_spectrograms(cx, rows, ROWS, g->H, g->W, picture);
 }
 
 static xkd_status show_one(xkd_context *cx, const xkd_trainer *t, xkd_modality m, const float *clip,
@@ -52,7 +52,7 @@ static xkd_status show_one(xkd_context *cx, const xkd_trainer *t, xkd_modality m
     int64_t P = g.pt * g.ph * g.pw * g.C, N = t->pass.student[m].mask.N, size = g.C * g.T * g.H * g.W;
     float *memory = NULL, *prediction = NULL;
     uint8_t *hidden = NULL;
-    xkd_picture picture = {0};
+    xkd_canvas picture = {0};
     XKD_TRY(xkd_alloc(cx, &memory, (ROWS - 1) * size, sizeof *memory));
     XKD_TRY(xkd_alloc(cx, &prediction, N * P, sizeof *prediction));
     XKD_TRY(xkd_alloc(cx, &hidden, N, 1));
@@ -63,7 +63,7 @@ static xkd_status show_one(xkd_context *cx, const xkd_trainer *t, xkd_modality m
     XKD_TRY(draw(cx, &g, m, rows, &picture));
     XKD_TRY(xkd_metrics_picture(metrics, step, names[m], picture.rgb, picture.width, picture.height));
 fail:
-    xkd_picture_free(&picture);
+    xkd_canvas_free(&picture);
     xkd_free(hidden);
     xkd_free(prediction);
     xkd_free(memory);

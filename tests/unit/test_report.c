@@ -15,7 +15,7 @@
 #include "base/file.h"
 #include "report/html.h"
 #include "report/metrics.h"
-#include "report/picture.h"
+#include "report/canvas.h"
 #include "report/plot.h"
 #include "report/png.h"
 #include "report/progress.h"
@@ -208,16 +208,16 @@ static void test_pictures(void **state)
     for (int i = 0; i < 24; i++) frames[i] = 10; /* white after clamping */
     const float *rows[] = {frames, frames}, *specs[] = {spec};
     const int64_t size[3] = {2, 2, 2};
-    xkd_picture picture;
-    assert_int_equal(xkd_picture_clips(cx, rows, 2, size, &picture), XKD_OK);
+    xkd_canvas picture;
+    assert_int_equal(xkd_canvas_clips(cx, rows, 2, size, &picture), XKD_OK);
     assert_int_equal(picture.width, 4 + 2 * (2 * 56 + 4));
     assert_int_equal(picture.rgb[(4 * picture.width + 4) * 3], 255);
     assert_int_equal(picture.rgb[0], 40);
-    xkd_picture_free(&picture);
-    assert_int_equal(xkd_picture_spectrograms(cx, specs, 1, 2, 3, &picture), XKD_OK);
+    xkd_canvas_free(&picture);
+    assert_int_equal(xkd_canvas_spectrograms(cx, specs, 1, 2, 3, &picture), XKD_OK);
     /* The lowest band is at the bottom: its first value has the darkest colour. */
     assert_int_equal(picture.rgb[((4 + 2 * 56 - 1) * picture.width + 4) * 3], 68);
-    xkd_picture_free(&picture);
+    xkd_canvas_free(&picture);
 }
 
 static void test_progress(void **state)

@@ -1,6 +1,6 @@
 /* Pictures of views and reconstructions: frames, spectrograms and patches drawn into one RGB canvas. */
-#ifndef XKD_REPORT_PICTURE_H
-#define XKD_REPORT_PICTURE_H
+#ifndef XKD_REPORT_CANVAS_H
+#define XKD_REPORT_CANVAS_H
 
 #include <stdint.h>
 
@@ -9,22 +9,22 @@
 typedef struct {
     int64_t width, height;
     uint8_t *rgb; /* [height,width,3] */
-} xkd_picture;
+} xkd_canvas;
 
-/* A canvas of one grey. Free with xkd_picture_free. */
-xkd_status xkd_picture_new(xkd_context *cx, xkd_picture *out, int64_t width, int64_t height, uint8_t grey);
-void xkd_picture_free(xkd_picture *picture);
+/* A canvas of one grey. Free with xkd_canvas_free. */
+xkd_status xkd_canvas_new(xkd_context *cx, xkd_canvas *out, int64_t width, int64_t height, uint8_t grey);
+void xkd_canvas_free(xkd_canvas *picture);
 
 /* Colour of a value in 0..1 (clamped; NaN is red) on a perceptually even dark-blue to yellow map. */
 void xkd_colour_map(double value, uint8_t rgb[3]);
 
 /* Draws frame t of normalised frames [3,T,H,W] at (x, y), each pixel as zoom x zoom. Parts outside are cut off. */
-void xkd_picture_frame(xkd_picture *picture, int64_t x, int64_t y, const float *frames, const int64_t size[3] /* THW */,
-                       int64_t t, int64_t zoom);
+void xkd_canvas_frame(xkd_canvas *picture, int64_t x, int64_t y, const float *frames, const int64_t size[3] /* THW */,
+                      int64_t t, int64_t zoom);
 
 /* Draws a spectrogram [F,T], low frequencies at the bottom; low..high is the range of the colour map. */
-void xkd_picture_spectrogram(xkd_picture *picture, int64_t x, int64_t y, const float *spec, int64_t bands,
-                             int64_t columns, double low, double high, int64_t zoom);
+void xkd_canvas_spectrogram(xkd_canvas *picture, int64_t x, int64_t y, const float *spec, int64_t bands,
+                            int64_t columns, double low, double high, int64_t zoom);
 
 /* How a clip [C,T,H,W] is cut into N patches of length pt*ph*pw*C, channels fastest. A spectrogram is C = T = pt = 1. */
 typedef struct {
@@ -39,11 +39,11 @@ void xkd_show_patches(const xkd_patch_grid *grid, const float *clip, const uint8
                       int normalised, float *masked, float *predicted, float *filled);
 
 /* One picture of rows of frames: rows [count] of [3,T,H,W], at most 8 frames each. NaN is drawn grey. */
-xkd_status xkd_picture_clips(xkd_context *cx, const float *const *rows, int64_t count, const int64_t size[3],
-                             xkd_picture *out);
+xkd_status xkd_canvas_clips(xkd_context *cx, const float *const *rows, int64_t count, const int64_t size[3],
+                            xkd_canvas *out);
 
 /* Likewise spectrograms [F,T] one below the other, all on the colour range of the first one. */
-xkd_status xkd_picture_spectrograms(xkd_context *cx, const float *const *rows, int64_t count, int64_t bands,
-                                    int64_t columns, xkd_picture *out);
+xkd_status xkd_canvas_spectrograms(xkd_context *cx, const float *const *rows, int64_t count, int64_t bands,
+                                   int64_t columns, xkd_canvas *out);
 
 #endif

@@ -1,4 +1,4 @@
-#include "report/picture.h"
+#include "report/canvas.h"
 
 #include <math.h>
 #include <string.h>
@@ -9,18 +9,18 @@
 static const double MEAN[3] = {0.485, 0.456, 0.406}, DEVIATION[3] = {0.229, 0.224, 0.225};
 enum { GAP = 4, BACKGROUND = 40, HIDDEN = 128, MOST_FRAMES = 8, LEAST_SIDE = 112 };
 
-xkd_status xkd_picture_new(xkd_context *cx, xkd_picture *out, int64_t width, int64_t height, uint8_t grey)
+xkd_status xkd_canvas_new(xkd_context *cx, xkd_canvas *out, int64_t width, int64_t height, uint8_t grey)
 {
-    *out = (xkd_picture){.width = width, .height = height};
+    *out = (xkd_canvas){.width = width, .height = height};
     xkd_status status = xkd_alloc(cx, &out->rgb, width * height, 3);
     if (status == XKD_OK) memset(out->rgb, grey, (size_t)(width * height * 3));
     return status;
 }
 
-void xkd_picture_free(xkd_picture *picture)
+void xkd_canvas_free(xkd_canvas *picture)
 {
     xkd_free(picture->rgb);
-    *picture = (xkd_picture){0};
+    *picture = (xkd_canvas){0};
 }
 
 void xkd_colour_map(double value, uint8_t rgb[3])
@@ -39,15 +39,15 @@ void xkd_colour_map(double value, uint8_t rgb[3])
         rgb[c] = (uint8_t)lrint(stops[stop][c] + (place - stop) * (stops[stop + 1][c] - stops[stop][c]));
 }
 
-static void draw_block(xkd_picture *p, int64_t x, int64_t y, int64_t zoom, const uint8_t rgb[3])
+static void draw_block(xkd_canvas *p, int64_t x, int64_t y, int64_t zoom, const uint8_t rgb[3])
 {
     for (int64_t j = y < 0 ? 0 : y; j < y + zoom && j < p->height; j++)
         for (int64_t i = x < 0 ? 0 : x; i < x + zoom && i < p->width; i++)
             memcpy(p->rgb + (j * p->width + i) * 3, rgb, 3);
 }
 
-void xkd_picture_frame(xkd_picture *picture, int64_t x, int64_t y, const float *frames, const int64_t size[3],
-                       int64_t t, int64_t zoom)
+void xkd_canvas_frame(xkd_canvas *picture, int64_t x, int64_t y, const float *frames, const int64_t size[3], int64_t t,
+                      int64_t zoom)
 {
     int64_t T = size[0], H = size[1], W = size[2];
     for (int64_t j = 0; j < H; j++)
@@ -61,8 +61,8 @@ void xkd_picture_frame(xkd_picture *picture, int64_t x, int64_t y, const float *
         }
 }
 
-void xkd_picture_spectrogram(xkd_picture *picture, int64_t x, int64_t y, const float *spec, int64_t bands,
-                             int64_t columns, double low, double high, int64_t zoom)
+void xkd_canvas_spectrogram(xkd_canvas *picture, int64_t x, int64_t y, const float *spec, int64_t bands,
+                            int64_t columns, double low, double high, int64_t zoom)
 {
     static const uint8_t grey[3] = {HIDDEN, HIDDEN, HIDDEN};
     double range = high > low ? high - low : 1;
@@ -118,20 +118,20 @@ static int64_t zoom_for(int64_t side)
     return side >= LEAST_SIDE ? 1 : (LEAST_SIDE + side - 1) / side;
 }
 
-xkd_status xkd_picture_clips(xkd_context *cx, const float *const *rows, int64_t count, const int64_t size[3],
-                             xkd_picture *out)
+xkd_status xkd_canvas_clips(xkd_context *cx, const float *const *rows, int64_t count, const int64_t size[3],
+                            xkd_canvas *out)
 {
     int64_t T = size[0], zoom = zoom_for(size[1]), shown = T < MOST_FRAMES ? T : MOST_FRAMES;
     int64_t width = size[2] * zoom + GAP, height = size[1] * zoom + GAP;
-    xkd_status status = xkd_picture_new(cx, out, GAP + shown * width, GAP + count * height, BACKGROUND);
+    xkd_status status = xkd_canvas_new(cx, out, GAP + shown * width, GAP + count * height, BACKGROUND);
     for (int64_t r = 0; status == XKD_OK && r < count; r++)
         for (int64_t k = 0; k < shown; k++)
-            xkd_picture_frame(out, GAP + k * width, GAP + r * height, rows[r], size, k * T / shown, zoom);
+            xkd_canvas_frame(out, GAP + k * width, GAP + r * height, rows[r], size, k * T / shown, zoom);
     return status;
 }
 
-xkd_status xkd_picture_spectrograms(xkd_context *cx, const float *const *rows, int64_t count, int64_t bands,
-                                    int64_t columns, xkd_picture *out)
+xkd_status xkd_canvas_spectrograms(xkd_context *cx, const float *const *rows, int64_t count, int64_t bands,
+                                   int64_t columns, xkd_canvas *out)
 {
     int64_t zoom = zoom_for(bands), height = bands * zoom + GAP;
     double low = INFINITY, high = -INFINITY;
@@ -139,8 +139,8 @@ xkd_status xkd_picture_spectrograms(xkd_context *cx, const float *const *rows, i
         low = fmin(low, rows[0][i]);
         high = fmax(high, rows[0][i]);
     }
-    xkd_status status = xkd_picture_new(cx, out, 2 * GAP + columns * zoom, GAP + count * height, BACKGROUND);
+    xkd_status status = xkd_canvas_new(cx, out, 2 * GAP + columns * zoom, GAP + count * height, BACKGROUND);
     for (int64_t r = 0; status == XKD_OK && r < count; r++)
-        xkd_picture_spectrogram(out, GAP, GAP + r * height, rows[r], bands, columns, low, high, zoom);
+        xkd_canvas_spectrogram(out, GAP, GAP + r * height, rows[r], bands, columns, low, high, zoom);
     return status;
 }

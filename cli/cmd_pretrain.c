@@ -1,0 +1,241 @@
+/* xkd pretrain: from a folder of videos to trained encoders. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "cli.h"
+#include "report/progress.h"
+#include "train/loop.h"
+
+struct values {
+    const char *data, *out, *config;
+    int64_t max_steps, overfit, workers;
+    bool resume, force, dry_run, strict;
+};
+
+static const struct cli_option options[] = {
+    {0, "data", CLI_TEXT, offsetof(struct values, data), "PATH", "folder of videos, or a manifest (xkd data index)"},
+    {'o', "out", CLI_TEXT, offsetof(struct values, out), "RUN", "folder of the run"},
+    {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "YAML configuration (default: XKD)"},
+    {0, "resume", CLI_FLAG, offsetof(struct values, resume), NULL, "go on with the run in --out"},
+    {0, "force", CLI_FLAG, offsetof(struct values, force), NULL, "start anew in a folder that holds a run"},
+    {'n', "dry-run", CLI_FLAG, offsetof(struct values, dry_run), NULL, "say what would be done, and what it costs"},
+    {0, "max-steps", CLI_INT, offsetof(struct values, max_steps), "N", "stop after step N"},
+    {0, "overfit", CLI_INT, offsetof(struct values, overfit), "1", "train on the first batch only"},
+    {0, "workers", CLI_INT, offsetof(struct values, workers), "N", "decoding processes"},
+    {0, "strict", CLI_FLAG, offsetof(struct values, strict), NULL, "refuse a key that is given twice"},
+    {0},
+};
+
+static xkd_status check_values(struct cli *cli, const struct values *v)
+{
+    xkd_context *cx = cli->cx;
+    if (!v->out && !v->dry_run)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: --out RUN is missing ('--help' shows its use)");
+    if (v->resume && v->force) return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: --resume and --force exclude each other");
+    if (v->overfit > 1) return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: --overfit takes 1: the first batch");
+    if (v->max_steps < 0 || v->overfit < 0)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: a number of steps is not negative");
+    if (v->workers == 0) return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: --workers wants at least 1");
+    return XKD_OK;
+}
+
+/* The run's own configuration comes before the command line when it is resumed. */
+static xkd_status load_base(xkd_context *cx, xkd_config *config, const struct values *v)
+{
+    xkd_status status = XKD_OK;
+    char *path = NULL;
+    if (v->config) {
+        XKD_TRY(xkd_config_load(cx, config, v->config, v->strict));
+    } else if (v->resume) {
+        XKD_TRY(xkd_join_path(cx, &path, v->out, "config.yaml"));
+        if (!xkd_path_exists(path))
+            XKD_FAIL(XKD_ERR_CONFIG, "%s: no run to resume: leave out --resume to start one", v->out);
+        XKD_TRY(xkd_config_load(cx, config, path, true));
+        config->run.max_steps = 0; /* --max-steps holds for one call */
+    }
+fail:
+    xkd_free(path);
+    return status;
+}
+
+static xkd_status override(xkd_context *cx, xkd_config *config, const char *key, const char *value)
+{
+    char *assignment;
+    xkd_status status = xkd_format_string(cx, &assignment, "%s=%s", key, value);
+    if (status == XKD_OK) status = xkd_config_override(cx, config, assignment);
+    xkd_free(assignment);
+    return status;
+}
+
+static xkd_status configure(struct cli *cli, const struct values *v, char **overrides, int count, xkd_config *config)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    XKD_TRY(check_values(cli, v));
+    XKD_TRY(load_base(cx, config, v));
+    for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, config, overrides[i]));
+    if (v->data) XKD_TRY(override(cx, config, "data.path", v->data));
+    if (v->out) XKD_TRY(override(cx, config, "run.out", v->out));
+    if (v->max_steps > 0) config->run.max_steps = v->max_steps;
+    if (v->overfit == 1) config->run.overfit = true;
+    if (v->workers > 0) config->data.workers = v->workers;
+    XKD_TRY(xkd_config_finish(cx, config));
+    XKD_TRY(xkd_config_check_data(cx, config));
+    if (!*config->data.path && !v->dry_run)
+        XKD_FAIL(XKD_ERR_CONFIG, "pretrain: --data PATH is missing ('--help' shows its use)");
+fail:
+    return status;
+}
+
+static int stop_signal(void *user)
+{
+    (void)user;
+    return cli_signal();
+}
+
+static void progress(void *user, const char *line)
+{
+    cli_progress(user, line);
+}
+
+static void print_plan_json(const xkd_config *c, const xkd_train_plan *p)
+{
+    printf("{\"parameters\": %" PRId64 ", \"trained\": %" PRId64 ", \"batch\": %" PRId64 ", \"micro_batch\": %" PRId64
+           ", \"video_tokens\": %" PRId64 ", \"video_kept\": %" PRId64 ", \"audio_tokens\": %" PRId64
+           ", \"audio_kept\": %" PRId64 ", \"state_bytes\": %.0f, \"activation_bytes\": %.0f, \"samples\": %" PRId64
+           ", \"steps_per_epoch\": %" PRId64 ", \"total_steps\": %" PRId64 ", \"seconds_per_sample\": %.6f}\n",
+           p->parameters, p->trained, c->train.batch, p->micro_batch, p->video_tokens, p->video_kept, p->audio_tokens,
+           p->audio_kept, p->state_bytes, p->activation_bytes, p->samples, p->steps_per_epoch, p->total_steps,
+           p->seconds_per_sample);
+}
+
+static void print_view(const char *name, int64_t tokens, int64_t kept)
+{
+    printf("%-22s %" PRId64 " tokens, %" PRId64 " kept by the mask\n", name, tokens, kept);
+}
+
+static void print_plan(const xkd_config *c, const xkd_train_plan *p)
+{
+    const xkd_model_config *m = &c->model;
+    char a[32], b[32], time[32];
+    printf("%-22s %" PRId64 " global + %" PRId64 " local, global 3x%" PRId64 "x%" PRId64 "x%" PRId64 "\n",
+           "video views", c->step.global_views, c->data.video_local_views, m->num_frames, m->frame_height,
+           m->frame_width);
+    printf("%-22s %" PRId64 " global + %" PRId64 " local, global 1x%" PRId64 "x%" PRId64 "\n", "audio views",
+           c->step.global_views, c->data.audio_local_views, m->spec_freq, m->spec_time);
+    print_view("video tokens", p->video_tokens, p->video_kept);
+    print_view("audio tokens", p->audio_tokens, p->audio_kept);
+    xkd_format_count(a, sizeof a, (double)p->parameters, "");
+    xkd_format_count(b, sizeof b, (double)p->trained, "");
+    printf("%-22s %s, %s of them trained\n", "parameters", a, b);
+    xkd_format_count(a, sizeof a, p->state_bytes, "B");
+    xkd_format_count(b, sizeof b, p->activation_bytes, "B");
+    printf("%-22s %s model and optimiser + %s activations\n", "memory", a, b);
+    printf("%-22s %" PRId64 " (%" PRId64 " at a time)\n", "batch", c->train.batch, p->micro_batch);
+    if (p->total_steps)
+        printf("%-22s %" PRId64 " (%" PRId64 " an epoch, %" PRId64 " samples)\n", "steps", p->total_steps,
+               p->steps_per_epoch, p->samples);
+    if (p->seconds_per_sample > 0) printf("%-22s %.3f s\n", "time per sample", p->seconds_per_sample);
+    if (p->total_steps && p->seconds_per_sample > 0) {
+        xkd_format_duration(time, sizeof time, p->seconds_per_sample * (double)(p->total_steps * c->train.batch));
+        printf("%-22s %s if data keep up\n", "time in all", time);
+    }
+}
+
+static xkd_status dry_run(struct cli *cli, const xkd_config *config)
+{
+    xkd_train_plan plan;
+    xkd_status status = xkd_plan_training(cli->cx, config, &plan);
+    if (status != XKD_OK) return status;
+    if (cli->json)
+        print_plan_json(config, &plan);
+    else
+        print_plan(config, &plan);
+    return XKD_OK;
+}
+
+static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_loop_result *r, xkd_status ended)
+{
+    xkd_text out = xkd_text_make(cli->cx);
+    const char *run = c->run.out;
+    if (cli->json) {
+        xkd_text_puts(&out, "{\"run\": ");
+        xkd_text_json_string(&out, run);
+        xkd_text_printf(&out, ", \"status\": \"%s\", \"step\": %" PRId64 ", \"total_steps\": %" PRId64 ", \"loss\": ",
+                        xkd_status_name(ended), r->step, r->total_steps);
+        xkd_text_json_number(&out, r->loss);
+        xkd_text_printf(&out,
+                        ", \"bad_steps\": %" PRId64 ", \"bad_clips\": %" PRId64 ", \"parameters\": %" PRId64
+                        ", \"seconds\": %.3f, \"samples_per_second\": %.4f, \"data_share\": %.4f}\n",
+                        r->bad_steps, r->bad_clips, r->parameters, r->seconds, r->samples_per_second, r->data_share);
+    } else {
+        xkd_text_printf(&out,
+                        "step %" PRId64 " of %" PRId64 ", loss %.4f, %.2f samples/s, %.0f %% of the time waiting for "
+                        "data\n",
+                        r->step, r->total_steps, r->loss, r->samples_per_second, 100 * r->data_share);
+        xkd_text_printf(&out,
+                        "checkpoints  %s/checkpoints\ncurves       %s/curves\npictures     %s/pictures\n"
+                        "report       %s/report.html\n",
+                        run, run, run, run);
+        if (ended == XKD_OK) xkd_text_printf(&out, "backbones    %s/backbones\n", run);
+    }
+    if (out.status == XKD_OK) fputs(out.data, stdout);
+    xkd_status status = out.status;
+    xkd_text_free(&out);
+    return status;
+}
+
+static xkd_status train(struct cli *cli, const struct values *v, const xkd_config *config)
+{
+    const xkd_loop_options loop = {.mode = v->resume  ? XKD_FOLDER_RESUME
+                                           : v->force ? XKD_FOLDER_FORCE
+                                                      : XKD_FOLDER_NEW,
+                                   .stop_signal = stop_signal,
+                                   .progress = progress,
+                                   .user = cli};
+    xkd_loop_result result;
+    cli_catch_signals();
+    xkd_status status = xkd_train(cli->cx, config, &loop, &result);
+    /* A run that got as far as training says what it left behind, however it ended. */
+    if (result.total_steps > 0) {
+        xkd_status printed = print_result(cli, config, &result, status);
+        if (status == XKD_OK) status = printed;
+    }
+    return status;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    struct values v = {.workers = -1};
+    xkd_config config;
+    int rest = 0;
+    xkd_status status = cli_parse(cli, &cmd_pretrain, argc, argv, &v, &rest);
+    if (status != XKD_OK) return status;
+    status = xkd_config_init(cli->cx, &config);
+    if (status == XKD_OK) status = configure(cli, &v, argv + 1, rest, &config);
+    if (status == XKD_OK) status = v.dry_run ? dry_run(cli, &config) : train(cli, &v, &config);
+    xkd_config_free(&config);
+    return status;
+}
+
+const struct cli_command cmd_pretrain = {
+    .name = "pretrain",
+    .summary = "train video and audio encoders on a folder of videos",
+    .usage = "--data PATH --out RUN [-c FILE] [KEY=VALUE ...]",
+    .description =
+        "Reads videos, trains the students, teachers and decoders of XKD, and writes checkpoints, logs, curves,\n"
+        "reconstruction pictures and a report into RUN. KEY=VALUE changes one key of the configuration;\n"
+        "'xkd help options' lists all. Ctrl-C, SIGTERM and SIGUSR1 end the run after its step and save it\n"
+        "(exit codes 130 and 75); --resume goes on and ends with the same bits as if never stopped.\n"
+        "With train.accumulate=N a step is N micro-batches: gradients add up, but MMD and the centres see one\n"
+        "micro-batch at a time.",
+    .example = "xkd pretrain --data videos/ --out runs/first -c configs/xkd.yaml dataset.batch_size=8 num_node=1",
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,179 @@
+/* What a run would cost, found out without starting it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/rng.h"
+#include "data/loader.h"
+#include "train/loop.h"
+#include "train/step.h"
+
+/* Activations grow linearly with the batch, so two small plans tell those of any batch. Two samples are the least that
+ * every loss accepts. */
+enum { SMALL = 2, LARGER = 4 };
+
+/* Views of the configured sizes, filled with numbers that mean nothing. */
+typedef struct {
+    xkd_view_shape shape[XKD_MODALITIES][XKD_MAX_VIEWS];
+    float *clips[XKD_MODALITIES][XKD_MAX_VIEWS], *noise[XKD_MODALITIES];
+    int64_t views[XKD_MODALITIES];
+} dummy;
+
+static void dummy_shapes(const xkd_config *c, dummy *d)
+{
+    const int64_t local[] = {c->data.video_local_views, c->data.audio_local_views};
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        d->views[m] = c->step.global_views + local[m];
+        for (int64_t v = 0; v < d->views[m]; v++) d->shape[m][v] = xkd_config_view(c, m, v >= c->step.global_views);
+    }
+}
+
+static xkd_batch_shape dummy_batch(const dummy *d, int64_t B)
+{
+    return (xkd_batch_shape){.B = B, .views = {d->views[0], d->views[1]}, .shape = {d->shape[0], d->shape[1]}};
+}
+
+static xkd_status random_floats(xkd_context *cx, float **out, int64_t count, uint32_t stream)
+{
+    xkd_rng rng = xkd_rng_make(1, 0, stream, 0, XKD_RNG_TEST);
+    xkd_status status = xkd_alloc(cx, out, count, sizeof **out);
+    for (int64_t i = 0; status == XKD_OK && i < count; i++) (*out)[i] = (float)xkd_rng_uniform(&rng);
+    return status;
+}
+
+static xkd_status dummy_fill(xkd_context *cx, const xkd_config *c, dummy *d)
+{
+    xkd_status status = XKD_OK;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        int64_t channels = m == XKD_VIDEO ? c->model.channels : 1;
+        for (int64_t v = 0; v < d->views[m]; v++) {
+            const xkd_view_shape *s = &d->shape[m][v];
+            XKD_TRY(random_floats(cx, &d->clips[m][v], SMALL * channels * s->T * s->H * s->W, (uint32_t)(16 * m + v)));
+        }
+        const xkd_view_shape *s = &d->shape[m][0];
+        XKD_TRY(random_floats(cx, &d->noise[m], c->step.global_views * SMALL * s->T * s->H * s->W, 99));
+    }
+fail:
+    return status;
+}
+
+static void dummy_free(dummy *d)
+{
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        for (int v = 0; v < XKD_MAX_VIEWS; v++) xkd_free(d->clips[m][v]);
+        xkd_free(d->noise[m]);
+    }
+}
+
+static xkd_status activation_bytes(xkd_context *cx, const xkd_networks *n, const xkd_step_config *step, const dummy *d,
+                                   int64_t B, double *bytes)
+{
+    xkd_pass pass = {0};
+    xkd_batch_shape shape = dummy_batch(d, B);
+    xkd_status status = xkd_pass_new(cx, &pass, n, step, &shape, (int64_t)sizeof(float), false);
+    *bytes = (double)pass.arena.size;
+    if (status == XKD_OK) xkd_pass_free(&pass);
+    return status;
+}
+
+/* Memory that the system could hand out, 0 if it does not say. */
+static double available_bytes(void)
+{
+    char line[200];
+    double kilobytes = 0;
+    FILE *file = fopen("/proc/meminfo", "re");
+    if (!file) return 0;
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %lf", &kilobytes) == 1) break;
+    fclose(file);
+    return 1024 * kilobytes;
+}
+
+static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, double *seconds_per_sample)
+{
+    xkd_status status = XKD_OK;
+    xkd_backend *be = NULL;
+    xkd_trainer trainer = {0};
+    xkd_batch_shape shape = dummy_batch(d, SMALL);
+    int threads = c->threads > 0 ? (int)c->threads : xkd_processor_count();
+    xkd_step_values values = {.lr = 0, .ema = {1, 1}};
+    for (int m = 0; m < XKD_MODALITIES; m++) values.temp.teacher_temp[m] = values.temp.student_temp[m] = 0.1;
+    XKD_TRY(dummy_fill(cx, c, d));
+    XKD_TRY(xkd_backend_new(cx, &be, c->backend, XKD_F32, threads));
+    XKD_TRY(xkd_trainer_new(cx, &trainer, be, c, &shape, false));
+    const xkd_pass_input in = {.clips = {(const float *const *)d->clips[0], (const float *const *)d->clips[1]},
+                               .noise = {d->noise[0], d->noise[1]}};
+    for (int round = 0; round < 2; round++) { /* the first one touches memory for the first time */
+        xkd_step_result result;
+        double begin = xkd_now();
+        xkd_step_begin(&trainer, &result);
+        xkd_step_micro_batch(&trainer, &in, &values, &result);
+        *seconds_per_sample = (xkd_now() - begin) / SMALL;
+        XKD_TRY(xkd_step_finish(&trainer, &values, &result));
+    }
+fail:
+    xkd_trainer_free(&trainer);
+    xkd_backend_free(be);
+    return status;
+}
+
+static void count_parameters(const xkd_params *params, xkd_train_plan *out)
+{
+    int64_t size = (int64_t)sizeof(float);
+    for (int64_t i = 0; i < params->count; i++) {
+        const xkd_param *row = params->rows[i];
+        bool trained = row->role == XKD_ROLE_TRAINED;
+        out->parameters += row->count;
+        out->trained += trained ? row->count : 0;
+        out->state_bytes += (double)(row->count * size * (trained ? 4 : 1)); /* value, gradient, two moments */
+    }
+}
+
+static xkd_status look_at_data(xkd_context *cx, const xkd_config *config, xkd_train_plan *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_loader *loader = NULL;
+    xkd_data_config data = config->data;
+    data.workers = 1;
+    if (!*data.path) return XKD_OK;
+    XKD_TRY(xkd_loader_new(cx, &data, &config->train, 0, 1, &loader));
+    out->samples = xkd_loader_sample_count(loader);
+    out->steps_per_epoch = xkd_loader_steps_per_epoch(loader);
+    out->total_steps = out->steps_per_epoch * config->train.epochs;
+    if (config->run.max_steps > 0 && config->run.max_steps < out->total_steps) out->total_steps = config->run.max_steps;
+fail:
+    xkd_loader_free(loader);
+    return status;
+}
+
+xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_train_plan *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_networks networks = {0};
+    dummy d = {0};
+    double small, larger;
+    xkd_config c = *config;
+    const xkd_model_config *m = &c.model;
+    *out = (xkd_train_plan){.micro_batch = c.train.batch / c.train.accumulate};
+    c.step.mmd_group = 0; /* it need not divide the small batches used here */
+    c.train.accumulate = 1;
+    XKD_TRY(look_at_data(cx, config, out));
+    dummy_shapes(&c, &d);
+    XKD_TRY(xkd_networks_declare(cx, &networks, m));
+    count_parameters(&networks.params, out);
+    XKD_TRY(activation_bytes(cx, &networks, &c.step, &d, SMALL, &small));
+    XKD_TRY(activation_bytes(cx, &networks, &c.step, &d, LARGER, &larger));
+    out->activation_bytes = small + (larger - small) / (LARGER - SMALL) * (double)(out->micro_batch - SMALL);
+    out->video_tokens =
+        (m->num_frames / m->vid_patch_t) * (m->frame_height / m->vid_patch_h) * (m->frame_width / m->vid_patch_w);
+    out->audio_tokens = (m->spec_freq / m->spec_patch_f) * (m->spec_time / m->spec_patch_t);
+    out->video_kept = xkd_masking_kept(out->video_tokens, c.step.mask_ratio[XKD_VIDEO]);
+    out->audio_kept = xkd_masking_kept(out->audio_tokens, c.step.mask_ratio[XKD_AUDIO]);
+    if (out->state_bytes + larger < available_bytes() / 2) XKD_TRY(time_step(cx, &c, &d, &out->seconds_per_sample));
+fail:
+    xkd_networks_free(&networks);
+    dummy_free(&d);
+    return status;
+}

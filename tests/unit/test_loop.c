@@ -1,0 +1,320 @@
+/* The training loop on a small model and made-up data: resume is exact, folders are protected, bad steps are counted. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "checkpoint/safetensors.h"
+#include "fake_loader.h"
+#include "train/loop.h"
+#include "train/watch.h"
+
+static char folder[] = "/tmp/xkd-test-loop-XXXXXX";
+
+static int setup(void **state)
+{
+    *state = xkd_context_new();
+    return *state == NULL || !mkdtemp(folder);
+}
+
+static int teardown(void **state)
+{
+    char command[200];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    xkd_context_free(*state);
+    return system(command);
+}
+
+static int clear(void **state)
+{
+    char command[200];
+    snprintf(command, sizeof command, "rm -rf '%s'/*", folder);
+    memset(&fake, 0, sizeof fake);
+    xkd_clear_error(*state);
+    return system(command);
+}
+
+static void must(xkd_context *cx, xkd_status status, const char *what)
+{
+    if (status != XKD_OK) fail_msg("%s: %s", what, xkd_last_error(cx));
+}
+
+/* 3 epochs of 3 steps of 2 micro-batches of 2 samples. */
+static void configure(xkd_context *cx, xkd_config *c, const char *name)
+{
+    static const char *const small[] = {
+        "model.kwargs={frame_size: [3, 16, 16], num_frames: 4, vid_patch_spatial: [8, 8], vid_patch_temporal: 2}",
+        "model.kwargs={spec_size: [16, 16], spec_patch_spatial: [4, 8], decoder_cfg: {embed_dim: 16, depth: 1, "
+        "num_heads: 2}}",
+        "model.kwargs.teacher_cfg={embed_dim: 16, depth: 1, num_heads: 2}",
+        "model.kwargs.student_cfg={embed_dim: 16, depth: 1, num_heads: 2}",
+        "model.kwargs.projector_cfg={hidden_dim: 16, bottleneck_dim: 8, out_dim: 16}",
+        "model.fwd_kwargs={vid_mask_ratio: 0.5, aud_mask_ratio: 0.5}",
+        "dataset={crop_size: 16, clip_duration: 1, video_fps: 4, audio_fps: 1600, hop_length: 106, n_mels: 16, n_fft: "
+        "256}",
+        "dataset.train.vid_aug_kwargs={temporal_ratio: 1, spatial_ratio: 1}",
+        "dataset.train.aud_aug_kwargs.temporal_ratio=1",
+        "dataset.batch_size=4",
+        "num_node=1",
+        "train.accumulate=2",
+        "hyperparams.num_epochs=3",
+        "hyperparams.lr={warmup_epochs: 0, base_lr: 0.01}",
+        "run.backend=ref",
+        "run.threads=1",
+        "run.picture_steps=off",
+        "run.save_minutes=off",
+        "data.path=none",
+        "progress.log2tb=false"};
+    char out[200];
+    must(cx, xkd_config_init(cx, c), "init");
+    for (size_t i = 0; i < sizeof small / sizeof *small; i++) must(cx, xkd_config_override(cx, c, small[i]), small[i]);
+    snprintf(out, sizeof out, "run.out=%s/%s", folder, name);
+    must(cx, xkd_config_override(cx, c, out), out);
+    must(cx, xkd_config_finish(cx, c), "finish");
+}
+
+static int64_t stop_after; /* steps until the fake signal comes */
+static int stop_number;
+
+static int stop_signal(void *user)
+{
+    (void)user;
+    return --stop_after == 0 ? stop_number : 0;
+}
+
+static xkd_status train(xkd_context *cx, const char *name, xkd_folder_mode mode, const char *override,
+                        xkd_loop_result *result)
+{
+    const xkd_loop_options options = {.mode = mode, .stop_signal = stop_signal};
+    xkd_config c;
+    configure(cx, &c, name);
+    if (override) must(cx, xkd_config_override(cx, &c, override), override);
+    xkd_status status = xkd_train(cx, &c, &options, result);
+    xkd_config_free(&c);
+    return status;
+}
+
+static char *read_text(xkd_context *cx, const char *run, const char *name)
+{
+    char path[300], *text;
+    int64_t size;
+    snprintf(path, sizeof path, "%s/%s/%s", folder, run, name);
+    must(cx, xkd_read_file(cx, path, 1 << 24, XKD_ERR_DATA, &text, &size), path);
+    return text;
+}
+
+static int count_lines(xkd_context *cx, const char *run, const char *name)
+{
+    char *text = read_text(cx, run, name);
+    int lines = 0;
+    for (char *p = text; *p; p++) lines += *p == '\n';
+    xkd_free(text);
+    return lines;
+}
+
+static void assert_same_weights(xkd_context *cx, const char *a, const char *b, const char *name)
+{
+    char path[2][300];
+    xkd_safetensors *file[2];
+    for (int i = 0; i < 2; i++) {
+        snprintf(path[i], sizeof path[i], "%s/%s/%s", folder, i ? b : a, name);
+        must(cx, xkd_safetensors_open(cx, path[i], &file[i]), path[i]);
+    }
+    int64_t count = xkd_safetensors_count(file[0]);
+    assert_int_equal(count, xkd_safetensors_count(file[1]));
+    for (int64_t i = 0; i < count; i++) {
+        const xkd_stored_tensor *x = xkd_safetensors_at(file[0], i), *y = xkd_safetensors_find(file[1], x->name);
+        assert_non_null(y);
+        if (memcmp(x->data, y->data, (size_t)x->bytes) != 0) fail_msg("%s differs", x->name);
+    }
+    for (int i = 0; i < 2; i++) xkd_safetensors_close(file[i]);
+}
+
+static void test_resume_ends_with_the_same_bits(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_loop_result result;
+    static const char last[] = "checkpoints/step-00000009.safetensors";
+    must(cx, train(cx, "whole", XKD_FOLDER_NEW, NULL, &result), "whole");
+    assert_int_equal(result.step, 9);
+    assert_int_equal(result.total_steps, 9);
+    assert_int_equal(count_lines(cx, "whole", "metrics.jsonl"), 9);
+    assert_int_equal(count_lines(cx, "whole", "metrics.csv"), 10);
+    assert_int_equal(count_lines(cx, "whole", "epochs.jsonl"), 3);
+    for (int stop = 1; stop <= 8; stop++) {
+        char name[20];
+        snprintf(name, sizeof name, "stopped%d", stop);
+        stop_after = stop;
+        stop_number = stop % 2 ? SIGINT : SIGTERM;
+        assert_int_equal(train(cx, name, XKD_FOLDER_NEW, NULL, &result),
+                         stop % 2 ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED);
+        assert_int_equal(result.step, stop);
+        xkd_clear_error(cx);
+        must(cx, train(cx, name, XKD_FOLDER_RESUME, NULL, &result), "resume");
+        assert_int_equal(result.step, 9);
+        assert_same_weights(cx, "whole", name, last);
+        assert_int_equal(count_lines(cx, name, "metrics.jsonl"), 9);
+        assert_int_equal(count_lines(cx, name, "epochs.jsonl"), 3);
+    }
+}
+
+static void test_what_a_run_leaves(void **state)
+{
+    static const char *const files[] = {"config.yaml",
+                                        "metrics.jsonl",
+                                        "train.log",
+                                        "report.html",
+                                        "curves/loss.svg",
+                                        "pictures/video-00000002.png",
+                                        "pictures/audio-00000002.png",
+                                        "backbones/vid_teacher.safetensors",
+                                        "backbones/aud_student.safetensors",
+                                        "checkpoints/step-00000002.safetensors"};
+    xkd_context *cx = *state;
+    xkd_loop_result result;
+    xkd_config c, again;
+    const xkd_loop_options options = {.mode = XKD_FOLDER_NEW};
+    configure(cx, &c, "run");
+    c.run.max_steps = 2;
+    c.run.picture_steps = 100; /* and one at the end */
+    must(cx, xkd_train(cx, &c, &options, &result), "train");
+    assert_int_equal(result.step, 2);
+    assert_true(result.parameters > 1000 && isfinite(result.loss));
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) xkd_free(read_text(cx, "run", files[i]));
+    char path[300];
+    snprintf(path, sizeof path, "%s/run/config.yaml", folder);
+    must(cx, xkd_config_init(cx, &again), "init");
+    must(cx, xkd_config_load(cx, &again, path, true), "resolved configuration");
+    assert_int_equal(again.model.head.outputs, 16);
+    xkd_config_free(&again);
+    /* The same folder again: refused, unless asked for. */
+    assert_int_equal(xkd_train(cx, &c, &options, &result), XKD_ERR_CONFIG);
+    assert_non_null(strstr(xkd_last_error(cx), "--resume goes on with it, --force starts anew"));
+    assert_int_equal(count_lines(cx, "run", "metrics.jsonl"), 2);
+    xkd_clear_error(cx);
+    c.run.max_steps = 1;
+    c.run.picture_steps = 0;
+    const xkd_loop_options force = {.mode = XKD_FOLDER_FORCE};
+    must(cx, xkd_train(cx, &c, &force, &result), "force");
+    assert_int_equal(result.step, 1);
+    snprintf(path, sizeof path, "%s/run/pictures/video-00000002.png", folder);
+    assert_false(xkd_path_exists(path));
+    xkd_config_free(&c);
+}
+
+static void test_resume_refusals(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_loop_result result;
+    assert_int_equal(train(cx, "none", XKD_FOLDER_RESUME, NULL, &result), XKD_ERR_CONFIG);
+    must(cx, train(cx, "run", XKD_FOLDER_NEW, "run.max_steps=1", &result), "train");
+    assert_int_equal(train(cx, "run", XKD_FOLDER_RESUME, "train.seed=5", &result), XKD_ERR_CONFIG);
+    xkd_clear_error(cx);
+    assert_int_equal(train(cx, "run", XKD_FOLDER_RESUME, "model.kwargs.projector_cfg.out_dim=32", &result),
+                     XKD_ERR_CHECKPOINT);
+    assert_non_null(strstr(xkd_last_error(cx), "of another architecture"));
+    xkd_clear_error(cx);
+    must(cx, train(cx, "run", XKD_FOLDER_RESUME, NULL, &result), "resume");
+    assert_int_equal(result.step, 9);
+}
+
+static void test_bad_numbers(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_loop_result result;
+    fake.poison = 3;
+    must(cx, train(cx, "one", XKD_FOLDER_NEW, NULL, &result), "one bad step");
+    assert_int_equal(result.bad_steps, 1);
+    assert_true(isfinite(result.loss));
+    fake.poison = 3;
+    assert_int_equal(train(cx, "stop", XKD_FOLDER_NEW, "run.max_bad_steps=0", &result), XKD_ERR_NUMERIC);
+    assert_int_equal(result.step, 2);
+    xkd_free(read_text(cx, "stop", "checkpoints/step-00000002.safetensors"));
+}
+
+static void test_data_that_run_out(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_loop_result result;
+    fake.fail_after = 5; /* in the middle of the third step */
+    assert_int_equal(train(cx, "run", XKD_FOLDER_NEW, NULL, &result), XKD_ERR_DATA);
+    xkd_free(read_text(cx, "run", "checkpoints/step-00000002.safetensors"));
+    fake.fail_after = 0;
+    xkd_clear_error(cx);
+    must(cx, train(cx, "run", XKD_FOLDER_RESUME, NULL, &result), "resume");
+    must(cx, train(cx, "whole", XKD_FOLDER_NEW, NULL, &result), "whole");
+    assert_same_weights(cx, "whole", "run", "checkpoints/step-00000009.safetensors");
+}
+
+static void test_overfit(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_loop_result first, last;
+    must(cx, train(cx, "a", XKD_FOLDER_NEW, "run.max_steps=1", &first), "first");
+    xkd_config c;
+    configure(cx, &c, "b");
+    c.run.overfit = true;
+    c.train.epochs = 20;
+    const xkd_loop_options options = {.mode = XKD_FOLDER_NEW};
+    must(cx, xkd_train(cx, &c, &options, &last), "overfit");
+    xkd_config_free(&c);
+    assert_true(last.loss < first.loss);
+}
+
+static void test_plan(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_train_plan plan;
+    xkd_config c;
+    configure(cx, &c, "plan");
+    must(cx, xkd_plan_training(cx, &c, &plan), "plan");
+    assert_int_equal(plan.samples, FAKE_SAMPLES);
+    assert_int_equal(plan.total_steps, 9);
+    assert_int_equal(plan.micro_batch, 2);
+    assert_int_equal(plan.video_tokens, 8);
+    assert_int_equal(plan.video_kept, 4);
+    assert_true(plan.parameters > plan.trained && plan.trained > 0);
+    assert_true(plan.activation_bytes > 0 && plan.seconds_per_sample > 0);
+    xkd_config_free(&c);
+}
+
+static void test_watch(void **state)
+{
+    (void)state;
+    const xkd_watch_sample good = {.kd = 5, .entropy = 4, .centre_norm = 0.3, .spread = 0.5};
+    const xkd_watch_sample same = {.kd = 5, .entropy = 4, .centre_norm = 0.3, .spread = 0.001};
+    const xkd_watch_sample uniform = {.kd = 9, .entropy = 9, .centre_norm = 0.3, .spread = NAN};
+    xkd_watch w = {.outputs = 8192};
+    for (int i = 0; i < 1000; i++) assert_null(xkd_watch_step(&w, &good));
+    int said = 0;
+    for (int i = 0; i < 1000; i++) said += xkd_watch_step(&w, &same) != NULL;
+    assert_in_range(said, 1, 2);
+    w = (xkd_watch){.outputs = 8192};
+    for (int i = 0; i < 199; i++) assert_null(xkd_watch_step(&w, &uniform));
+    const char *advice = xkd_watch_step(&w, &uniform);
+    assert_non_null(advice);
+    assert_non_null(strstr(advice, "lower teacher_temp"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_resume_ends_with_the_same_bits, clear),
+        cmocka_unit_test_setup(test_what_a_run_leaves, clear),
+        cmocka_unit_test_setup(test_resume_refusals, clear),
+        cmocka_unit_test_setup(test_bad_numbers, clear),
+        cmocka_unit_test_setup(test_data_that_run_out, clear),
+        cmocka_unit_test_setup(test_overfit, clear),
+        cmocka_unit_test_setup(test_plan, clear),
+        cmocka_unit_test(test_watch),
+    };
+    return cmocka_run_group_tests_name("loop", tests, setup, teardown);
+}
