@@ -79,6 +79,7 @@ void cli_catch_signals(void);
 /* Number of the first signal noted, 0: none. */
 int cli_signal(void);
 
-extern const struct cli_command cmd_bench, cmd_bench_step, cmd_help, cmd_pretrain, cmd_replay, cmd_version;
+extern const struct cli_command cmd_bench, cmd_bench_data, cmd_bench_step, cmd_data, cmd_help, cmd_pretrain, cmd_replay,
+    cmd_version;
 
 #endif

@@ -9,7 +9,7 @@
 
 /* Every subcommand, in the order of --help. To add one: write cli/cmd_NAME.c, declare it in cli.h, list it here. */
 const struct cli_command *const cli_commands[] = {
-    &cmd_pretrain, &cmd_bench, &cmd_replay, &cmd_version, &cmd_help, NULL,
+    &cmd_data, &cmd_pretrain, &cmd_bench, &cmd_replay, &cmd_version, &cmd_help, NULL,
 };
 
 const struct cli_command *cli_find(const struct cli_command *const *commands, const char *name)
