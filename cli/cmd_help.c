@@ -208,7 +208,7 @@ static int run_completion(struct cli *cli, int argc, char **argv)
          "        [[ ${COMP_WORDS[1]} == pretrain || ${COMP_WORDS[1]} == bench ]] && words=\"$words $keys\"\n"
          "    fi\n"
          "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
-         "    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n"
+         "    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2>/dev/null\n"
          "    [[ ${#COMPREPLY[@]} -eq 0 ]] && COMPREPLY=($(compgen -f -- \"$word\"))\n"
          "}\n"
          "complete -F _xkd xkd");
