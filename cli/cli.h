@@ -80,8 +80,10 @@ void cli_catch_signals(void);
 int cli_signal(void);
 
 extern const struct cli_command cmd_bench;
+extern const struct cli_command cmd_bench_data;
 extern const struct cli_command cmd_bench_step;
 extern const struct cli_command cmd_completion;
+extern const struct cli_command cmd_data;
 extern const struct cli_command cmd_doctor;
 extern const struct cli_command cmd_help;
 extern const struct cli_command cmd_pretrain;

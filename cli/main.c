@@ -8,9 +8,18 @@
 #include "media/worker.h"
 
 /* Every subcommand, in the order of --help. To add one: write cli/cmd_NAME.c, declare it in cli.h, list it here. */
-/* clang-format off: a line each, so that branches merge */
+/* A line each, so that branches merge. */
+/* clang-format off */
 const struct cli_command *const cli_commands[] = {
-    &cmd_pretrain, &cmd_replay, &cmd_bench, &cmd_doctor, &cmd_version, &cmd_help, &cmd_completion, NULL,
+    &cmd_data,
+    &cmd_pretrain,
+    &cmd_replay,
+    &cmd_bench,
+    &cmd_doctor,
+    &cmd_version,
+    &cmd_help,
+    &cmd_completion,
+    NULL,
 };
 /* clang-format on */
 
