@@ -7,8 +7,8 @@
 #include "base/nearest.h"
 #include "media/worker.h"
 
-/* Every subcommand, in the order of --help. To add one: write cli/cmd_NAME.c, declare it in cli.h, list it here. */
-/* A line each, so that branches merge. */
+/* Every subcommand, in the order of --help. To add one: write cli/cmd_NAME.c, declare it in cli.h, list it here,
+ * a line each so that branches merge. */
 /* clang-format off */
 const struct cli_command *const cli_commands[] = {
     &cmd_data,
