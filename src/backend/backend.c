@@ -63,3 +63,12 @@ void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes)
         __atomic_store_n(&be->status, status, __ATOMIC_RELAXED);
     return be->scratch[thread];
 }
+
+void xkd_backend_settle(xkd_backend *be)
+{
+    int64_t largest = 0;
+    int threads = xkd_pool_threads(be->pool);
+    for (int i = 0; i < threads; i++)
+        if (be->scratch_bytes[i] > largest) largest = be->scratch_bytes[i];
+    for (int i = 0; i < threads; i++) xkd_backend_scratch(be, i, largest);
+}

@@ -52,6 +52,21 @@ typedef struct {
     const double *weight;   /* likewise */
 } xkd_sparse_rows;
 
+/* Backward of a LayerNorm. dx [R,D] = residual + gradient through the norm; residual [R,D] or NULL; dx may be residual
+ * or dy. dw, db [D] += (or both NULL). x [R,D], mean, rstd [R] as in the forward; w [D] or NULL. */
+typedef struct {
+    void *dx, *dw, *db;
+    const void *residual, *dy, *x, *mean, *rstd, *w;
+    int64_t R, D;
+} xkd_layernorm_grad;
+
+/* Where the kept tokens of B masked clips stand: c = cls ? 1 : 0 leading rows, N tokens, M kept, D wide. */
+typedef struct {
+    const int32_t *rank; /* [B,N] which kept token stands there, -1: none */
+    int64_t B, N, M, D;
+    bool cls;
+} xkd_unmask_args;
+
 /* Rows of the two sides of an alignment loss. Side X has views_x blocks of B rows, Y views_y; samples
  * [first, first+samples) of every block take part. */
 typedef struct {
@@ -116,10 +131,7 @@ typedef struct {
     /* y [R,D] = (x - mean) * rstd * w + b, rstd = 1 / sqrt(var + 1e-5); mean, rstd [R] saved; w, b [D] or both NULL */
     void (*layernorm_forward)(xkd_backend *be, void *y, void *mean, void *rstd, const void *x, const void *w,
                               const void *b, int64_t R, int64_t D);
-    /* dx [R,D] = residual + gradient through the norm (residual [R,D] or NULL; dx may be residual or dy);
-     * dw, db [D] += (or NULL) */
-    void (*layernorm_backward)(xkd_backend *be, void *dx, void *dw, void *db, const void *residual, const void *dy,
-                               const void *x, const void *mean, const void *rstd, const void *w, int64_t R, int64_t D);
+    void (*layernorm_backward)(xkd_backend *be, const xkd_layernorm_grad *args);
     /* y [n] = x * Phi(x), the exact (erf) GELU; dx [n] = dy * (Phi(x) + x * phi(x)), dx may be dy */
     void (*gelu_forward)(xkd_backend *be, void *y, const void *x, int64_t n);
     void (*gelu_backward)(xkd_backend *be, void *dx, const void *dy, const void *x, int64_t n);
@@ -157,13 +169,12 @@ typedef struct {
     /* de [B,M,D] =, dcls [D] += (NULL: c = 0), dpos += */
     void (*add_positions_backward)(xkd_backend *be, void *de, void *dcls, void *dpos, const void *dx,
                                    const int32_t *keep, int64_t B, int64_t M, int64_t D);
-    /* x [B,N+c,D] = pos + (z row of the kept token, mask_token elsewhere); z [B,M+c,D], c = cls ? 1 : 0;
-     * rank [B,N] says which kept token stands there, -1: none. method.md section 4 */
+    /* x [B,N+c,D] = pos [N+c,D] + (z [B,M+c,D] row of the kept token, mask_token [D] elsewhere); method.md section 4 */
     void (*unmask_forward)(xkd_backend *be, void *x, const void *z, const void *mask_token, const void *pos,
-                           const int32_t *rank, int64_t B, int64_t N, int64_t M, int64_t D, bool cls);
+                           const xkd_unmask_args *args);
     /* dz =, dmask [D] +=, dpos [N+c,D] += */
-    void (*unmask_backward)(xkd_backend *be, void *dz, void *dmask, void *dpos, const void *dx, const int32_t *rank,
-                            int64_t B, int64_t N, int64_t M, int64_t D, bool cls);
+    void (*unmask_backward)(xkd_backend *be, void *dz, void *dmask, void *dpos, const void *dx,
+                            const xkd_unmask_args *args);
     /* out [n,D] = in [rows,D] at rows index[n] */
     void (*gather_rows)(xkd_backend *be, void *out, const void *in, const int32_t *index, int64_t n, int64_t D);
     /* din [rows,D] = 0 but for dout [n,D] at the rows index[n], which are distinct */
@@ -236,8 +247,12 @@ void xkd_backend_free(xkd_backend *be);
 xkd_status xkd_backend_status(xkd_backend *be);
 
 /* Memory of at least `bytes` that only `thread` uses until the operation ends. It grows in the first step and then
- * stays. NULL when out of memory (the backend remembers). Thread-safe for distinct threads. */
+ * stays (xkd_backend_settle). NULL when out of memory (the backend remembers). Thread-safe for distinct threads. */
 void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes);
+
+/* Gives every thread as much scratch as the largest has: whoever meets the largest task in the first step is chance,
+ * and no later step may allocate. Call it when no operation runs; it does nothing when all are equal. */
+void xkd_backend_settle(xkd_backend *be);
 
 /* Address of element `index` of a tensor of the backend's dtype. */
 static inline void *xkd_at(const xkd_backend *be, const void *tensor, int64_t index)

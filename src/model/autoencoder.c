@@ -64,8 +64,8 @@ void xkd_decoder_forward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run 
                             d->mid.in);
         z = run->z;
     }
-    ops->unmask_forward(be, run->blocks.blocks[0].x, z, d->mask_token->value, d->pos->value, mask->rank, run->B, d->N,
-                        run->kept, width, d->cls);
+    xkd_unmask_args where = {mask->rank, run->B, d->N, run->kept, width, d->cls};
+    ops->unmask_forward(be, run->blocks.blocks[0].x, z, d->mask_token->value, d->pos->value, &where);
     xkd_transformer_forward(be, &d->blocks, &run->blocks, scratch);
     ops->gather_rows(be, run->gathered, run->blocks.out, mask->rows, rows, width);
     if (d->out.w)
@@ -91,8 +91,8 @@ void xkd_decoder_backward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run
     ops->scatter_rows(be, run->dx, run->gathered, mask->rows, rows, run->blocks.segs.rows, width);
     xkd_transformer_backward(be, &d->blocks, &run->blocks, run->dx, scratch);
     void *dz = d->mid.w ? scratch->n : dlatent;
-    ops->unmask_backward(be, dz, d->mask_token->grad, d->pos->grad, run->dx, mask->rank, run->B, d->N, run->kept,
-                         width, d->cls);
+    xkd_unmask_args where = {mask->rank, run->B, d->N, run->kept, width, d->cls};
+    ops->unmask_backward(be, dz, d->mask_token->grad, d->pos->grad, run->dx, &where);
     if (!d->mid.w) return;
     xkd_linear_weights(be, &d->mid, dz, latent, run->B * (run->kept + c));
     ops->linear_backward_data(be, dlatent, dz, d->mid.w->value, run->B * (run->kept + c), width, d->mid.in);

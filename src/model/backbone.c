@@ -183,8 +183,8 @@ void xkd_backbone_backward(xkd_backend *be, const xkd_backbone *b, xkd_backbone_
 {
     const xkd_ops *ops = be->ops;
     int64_t D = b->blocks.width;
-    ops->layernorm_backward(be, dz, b->norm.w->grad, b->norm.b->grad, NULL, dz, run->blocks.out, run->mean, run->rstd,
-                            b->norm.w->value, run->segs.rows, D);
+    xkd_norm_backward(be, &b->norm, &(xkd_layernorm_grad){.dx = dz, .dy = dz, .x = run->blocks.out, .mean = run->mean,
+                                                          .rstd = run->rstd, .R = run->segs.rows});
     xkd_transformer_backward(be, &b->blocks, &run->blocks, dz, scratch);
     void *de = scratch->n;
     for (int64_t v = 0; v < run->views; v++) {

@@ -88,8 +88,8 @@ void xkd_head_backward(xkd_backend *be, const xkd_head *head, xkd_head_saved *s,
 {
     const xkd_ops *ops = be->ops;
     int64_t R = s->R, D = head->width, F = head->size.hidden, E = head->size.bottleneck, K = head->size.outputs;
-    const xkd_norm *norm = &head->norm;
-    ops->layernorm_backward(be, t->dz, NULL, NULL, NULL, dlogits, s->z, s->mean3, s->rstd3, NULL, R, K);
+    ops->layernorm_backward(be, &(xkd_layernorm_grad){.dx = t->dz, .dy = dlogits, .x = s->z, .mean = s->mean3,
+                                                      .rstd = s->rstd3, .R = R, .D = K});
     if (train_last) {
         ops->fill(be, t->dw, 0, K * E);
         ops->linear_backward_weight(be, t->dw, NULL, t->dz, s->unit, R, K, E);
@@ -101,15 +101,15 @@ void xkd_head_backward(xkd_backend *be, const xkd_head *head, xkd_head_saved *s,
     xkd_linear_weights(be, &head->fc3, t->de, s->g2, R);
     ops->linear_backward_data(be, t->dh, t->de, head->fc3.w->value, R, E, F);
     ops->gelu_backward(be, t->dh, t->dh, s->n2, R * F);
-    ops->layernorm_backward(be, t->dh, norm->w->grad, norm->b->grad, NULL, t->dh, s->h2, s->mean2, s->rstd2,
-                            norm->w->value, R, F);
+    xkd_norm_backward(be, &head->norm, &(xkd_layernorm_grad){.dx = t->dh, .dy = t->dh, .x = s->h2, .mean = s->mean2,
+                                                             .rstd = s->rstd2, .R = R});
     xkd_linear_weights(be, &head->fc2, t->dh, s->g1, R);
     /* g1 is no longer needed: it takes the gradient of the first layer's output. */
     void *dg = s->g1;
     ops->linear_backward_data(be, dg, t->dh, head->fc2.w->value, R, F, F);
     ops->gelu_backward(be, dg, dg, s->n1, R * F);
-    ops->layernorm_backward(be, dg, norm->w->grad, norm->b->grad, NULL, dg, s->h1, s->mean1, s->rstd1, norm->w->value,
-                            R, F);
+    xkd_norm_backward(be, &head->norm, &(xkd_layernorm_grad){.dx = dg, .dy = dg, .x = s->h1, .mean = s->mean1,
+                                                             .rstd = s->rstd1, .R = R});
     xkd_linear_weights(be, &head->fc1, dg, s->x, R);
     ops->linear_backward_data(be, dx, dg, head->fc1.w->value, R, F, D);
 }

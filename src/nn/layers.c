@@ -43,3 +43,12 @@ void xkd_linear_weights(xkd_backend *be, const xkd_linear *l, const void *dy, co
 {
     be->ops->linear_backward_weight(be, l->w->grad, xkd_grad(l->b), dy, x, M, l->out, l->in);
 }
+
+void xkd_norm_backward(xkd_backend *be, const xkd_norm *norm, xkd_layernorm_grad *args)
+{
+    args->dw = norm->w->grad;
+    args->db = norm->b->grad;
+    args->w = norm->w->value;
+    args->D = norm->width;
+    be->ops->layernorm_backward(be, args);
+}

@@ -52,4 +52,7 @@ static inline void *xkd_grad(const xkd_param *row)
 /* Gradients of a linear layer: dw, db += from dy [M,out] and x [M,in]. */
 void xkd_linear_weights(xkd_backend *be, const xkd_linear *l, const void *dy, const void *x, int64_t M);
 
+/* Backward of a LayerNorm: fills in the norm's own part of the arguments (dw, db, w, D). */
+void xkd_norm_backward(xkd_backend *be, const xkd_norm *norm, xkd_layernorm_grad *args);
+
 #endif

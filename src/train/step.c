@@ -114,5 +114,6 @@ xkd_status xkd_step_finish(xkd_trainer *t, const xkd_step_values *values, xkd_st
             xkd_centre_update(be, t->networks.centre[m]->value, t->centre_sum[m],
                               t->networks.config.center_momentum[m], t->centre_rows, t->networks.config.head.outputs);
     }
+    xkd_backend_settle(be);
     return xkd_backend_status(be);
 }

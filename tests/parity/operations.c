@@ -58,11 +58,11 @@ RUN(r_ln_plain, OPS->layernorm_forward(be, t[0], t[1], t[2], t[3], NULL, NULL, D
 /* The saved mean and rstd are made by the forward, into tensors of their own. */
 SIZES(s_ln_back, D0 * D1, D1, D1, D0, D0, D0 * D1, D0 * D1, D0 * D1, D1, D1)
 RUN(r_ln_back, OPS->layernorm_forward(be, t[0], t[3], t[4], t[7], t[8], t[9], D0, D1);
-    OPS->layernorm_backward(be, t[0], t[1], t[2], t[5], t[6], t[7], t[3], t[4], t[8], D0, D1))
+    OPS->layernorm_backward(be, &(xkd_layernorm_grad){t[0], t[1], t[2], t[5], t[6], t[7], t[3], t[4], t[8], D0, D1}))
 SIZES(s_ln_back_plain, D0 * D1, D0, D0, D0 * D1)
 RUN(r_ln_back_plain, void *y = xkd_backend_scratch(be, 0, D0 * D1 * be->size); /* the rows' own output is not read */
     OPS->layernorm_forward(be, y, t[1], t[2], t[3], NULL, NULL, D0, D1);
-    OPS->layernorm_backward(be, t[0], NULL, NULL, NULL, t[0], t[3], t[1], t[2], NULL, D0, D1))
+    OPS->layernorm_backward(be, &(xkd_layernorm_grad){t[0], NULL, NULL, NULL, t[0], t[3], t[1], t[2], NULL, D0, D1}))
 SIZES(s_two, D0 * D1, D0 * D1)
 RUN(r_gelu, OPS->gelu_forward(be, t[0], t[1], D0 * D1))
 SIZES(s_three, D0 * D1, D0 * D1, D0 * D1)
@@ -126,9 +126,10 @@ RUN(r_positions_all, OPS->add_positions(be, t[0], t[1], NULL, t[2], NULL, D0, D2
 SIZES(s_positions_back, D0 * D2 * D3, D3, (D1 + 1) * D3, D0 * (D2 + 1) * D3)
 RUN(r_positions_back, KEEP; OPS->add_positions_backward(be, t[0], t[1], t[2], t[3], keep, D0, D2, D3))
 SIZES(s_unmask, D0 * (D1 + 1) * D3, D0 * (D2 + 1) * D3, D3, (D1 + 1) * D3)
-RUN(r_unmask, KEEP; OPS->unmask_forward(be, t[0], t[1], t[2], t[3], rank, D0, D1, D2, D3, true))
+#define UNMASK &(xkd_unmask_args){rank, D0, D1, D2, D3, true}
+RUN(r_unmask, KEEP; OPS->unmask_forward(be, t[0], t[1], t[2], t[3], UNMASK))
 SIZES(s_unmask_back, D0 * (D2 + 1) * D3, D3, (D1 + 1) * D3, D0 * (D1 + 1) * D3)
-RUN(r_unmask_back, KEEP; OPS->unmask_backward(be, t[0], t[1], t[2], t[3], rank, D0, D1, D2, D3, true))
+RUN(r_unmask_back, KEEP; OPS->unmask_backward(be, t[0], t[1], t[2], t[3], UNMASK))
 SIZES(s_gather, D2 * D3, D1 * D3)
 RUN(r_gather, KEEP; OPS->gather_rows(be, t[0], t[1], keep, D2, D3))
 SIZES(s_scatter, D1 * D3, D2 * D3)

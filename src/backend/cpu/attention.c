@@ -100,15 +100,6 @@ static void score_gradient(float *dp, const float *p, int64_t n, float along, fl
     for (int64_t i = 0; i < n; i++) dp[i] = scale * p[i] * (dp[i] - along);
 }
 
-static float dot(const float *a, const float *b, int64_t n)
-{
-    vf sum = {0};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) sum += v_load(a + i) * v_load(b + i);
-    if (i < n) sum += v_load_part(a + i, n - i) * v_load_part(b + i, n - i);
-    return v_sum(sum);
-}
-
 /* p and ds [rows,N] of one block of queries. */
 static void block_gradients(const attention *a, const slice *s, int64_t first, int64_t rows, float *p, float *ds)
 {
@@ -125,7 +116,7 @@ static void block_gradients(const attention *a, const slice *s, int64_t first, i
     run_gemm(a->be, &dov);
     for (int64_t r = 0; r < rows; r++) {
         exponentials(p + r * ld, s->N, s->scale, a->saved_lse[(s->row + first + r) * a->H + s->head]);
-        score_gradient(ds + r * ld, p + r * ld, s->N, dot(d_o + r * D, o + r * D, s->d), s->scale);
+        score_gradient(ds + r * ld, p + r * ld, s->N, v_dot(d_o + r * D, o + r * D, s->d), s->scale);
     }
 }
 

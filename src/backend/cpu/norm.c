@@ -89,32 +89,22 @@ static void backward_rows(void *arg, int64_t task, int thread)
     for (int64_t r = first; r < first + count; r++) backward_row(a, r, dw, db);
 }
 
-static void layernorm_backward(xkd_backend *be, void *dx, void *dw, void *db, const void *residual, const void *dy,
-                               const void *x, const void *mean, const void *rstd, const void *w, int64_t R, int64_t D)
+static void layernorm_backward(xkd_backend *be, const xkd_layernorm_grad *g)
 {
-    int64_t tasks = tasks_of(R, ROWS_A_TASK);
-    rows a = {.dx = dx, .residual = residual, .dy = dy, .x = x, .saved_mean = mean, .saved_rstd = rstd, .w = w, .R = R,
-              .D = D};
-    if (dw) {
+    int64_t tasks = tasks_of(g->R, ROWS_A_TASK), D = g->D;
+    rows a = {.dx = g->dx, .residual = g->residual, .dy = g->dy, .x = g->x, .saved_mean = g->mean,
+              .saved_rstd = g->rstd, .w = g->w, .R = g->R, .D = D};
+    if (g->dw) {
         /* Thread 0's scratch: the tasks themselves use none. */
         a.partial = xkd_backend_scratch(be, 0, tasks * 2 * D * (int64_t)sizeof(float));
         if (!a.partial) return;
     }
     xkd_parallel_for(be->pool, tasks, backward_rows, &a);
-    for (int64_t t = 0; dw && t < tasks; t++)
+    for (int64_t t = 0; g->dw && t < tasks; t++)
         for (int64_t i = 0; i < D; i++) {
-            ((float *)dw)[i] += a.partial[t * 2 * D + i];
-            ((float *)db)[i] += a.partial[t * 2 * D + D + i];
+            ((float *)g->dw)[i] += a.partial[t * 2 * D + i];
+            ((float *)g->db)[i] += a.partial[t * 2 * D + D + i];
         }
-}
-
-static float dot(const float *a, const float *b, int64_t n)
-{
-    vf sum = {0};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) sum += v_load(a + i) * v_load(b + i);
-    if (i < n) sum += v_load_part(a + i, n - i) * v_load_part(b + i, n - i);
-    return v_sum(sum);
 }
 
 static void weightnorm_forward_rows(void *arg, int64_t task, int thread)
@@ -123,7 +113,7 @@ static void weightnorm_forward_rows(void *arg, int64_t task, int thread)
     int64_t D = a->D, first = task * ROWS_A_TASK, count = task_size(task, a->R, ROWS_A_TASK);
     (void)thread;
     for (int64_t k = first; k < first + count; k++) {
-        float inverse = 1 / sqrtf(dot(a->x + k * D, a->x + k * D, D)), scale = inverse * a->gain[k];
+        float inverse = 1 / sqrtf(v_dot(a->x + k * D, a->x + k * D, D)), scale = inverse * a->gain[k];
         a->rstd[k] = inverse;
         for (int64_t i = 0; i < D; i++) a->y[k * D + i] = scale * a->x[k * D + i];
     }
@@ -142,7 +132,7 @@ static void weightnorm_backward_rows(void *arg, int64_t task, int thread)
     (void)thread;
     for (int64_t k = first; k < first + count; k++) {
         const float *v = a->x + k * D, *dw = a->dy + k * D;
-        float inverse = a->saved_rstd[k], scale = inverse * a->gain[k], along = dot(v, dw, D) * inverse * inverse;
+        float inverse = a->saved_rstd[k], scale = inverse * a->gain[k], along = v_dot(v, dw, D) * inverse * inverse;
         for (int64_t i = 0; i < D; i++) a->dx[k * D + i] += scale * (dw[i] - v[i] * along);
     }
 }

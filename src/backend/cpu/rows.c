@@ -7,13 +7,13 @@
 typedef struct {
     xkd_backend *be;
     const xkd_ops *ref;
-    void *out, *out2;
+    void *out;
     const void *in, *pos, *cls, *mask_token;
     const float *clip;
     const int32_t *index;
     const xkd_patch_geometry *geometry;
-    int64_t B, N, M, D, skip;
-    bool flag;
+    const xkd_unmask_args *unmask;
+    int64_t N, M, D;
 } job;
 
 static float *row_of(const void *base, int64_t element)
@@ -59,18 +59,21 @@ static void add_positions(xkd_backend *be, void *x, const void *e, const void *c
 static void unmask_sample(void *arg, int64_t b, int thread)
 {
     const job *j = arg;
-    int64_t c = j->flag ? 1 : 0;
+    xkd_unmask_args one = *j->unmask;
+    int64_t c = one.cls ? 1 : 0;
     (void)thread;
-    j->ref->unmask_forward(j->be, row_of(j->out, b * (j->N + c) * j->D), row_of(j->in, b * (j->M + c) * j->D),
-                           j->mask_token, j->pos, j->index + b * j->N, 1, j->N, j->M, j->D, j->flag);
+    one.B = 1;
+    one.rank += b * one.N;
+    j->ref->unmask_forward(j->be, row_of(j->out, b * (one.N + c) * one.D), row_of(j->in, b * (one.M + c) * one.D),
+                           j->mask_token, j->pos, &one);
 }
 
 static void unmask_forward(xkd_backend *be, void *x, const void *z, const void *mask_token, const void *pos,
-                           const int32_t *rank, int64_t B, int64_t N, int64_t M, int64_t D, bool cls)
+                           const xkd_unmask_args *args)
 {
     job j = {.be = be, .ref = xkd_ref_ops(XKD_F32), .out = x, .in = z, .mask_token = mask_token, .pos = pos,
-             .index = rank, .N = N, .M = M, .D = D, .flag = cls};
-    xkd_parallel_for(be->pool, B, unmask_sample, &j);
+             .unmask = args};
+    xkd_parallel_for(be->pool, args->B, unmask_sample, &j);
 }
 
 static void patch_normalize_rows(void *arg, int64_t task, int thread)

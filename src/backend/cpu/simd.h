@@ -74,6 +74,15 @@ static inline float v_largest(vf v)
     return x[0];
 }
 
+static inline float v_dot(const float *a, const float *b, int64_t n)
+{
+    vf sum = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) sum += v_load(a + i) * v_load(b + i);
+    if (i < n) sum += v_load_part(a + i, n - i) * v_load_part(b + i, n - i);
+    return v_sum(sum);
+}
+
 /* exp(x) within 1 ulp for x in [-87, 88]; 0 or the largest finite power outside. x = n ln 2 + r, |r| <= ln 2 / 2, with
  * ln 2 in two parts, and the Taylor polynomial of degree 6 economised on that range. */
 static inline vf v_exp(vf x)

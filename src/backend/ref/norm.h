@@ -26,28 +26,28 @@ static void NAME(layernorm_forward)(xkd_backend *be, void *y, void *mean, void *
 }
 
 /* With n = (x - mean) rstd and e = dy w:  dx = rstd (e - mean(e) - n mean(e n)). */
-static void NAME(layernorm_backward)(xkd_backend *be, void *dx, void *dw, void *db, const void *residual,
-                                     const void *dy, const void *x, const void *mean, const void *rstd, const void *w,
-                                     int64_t R, int64_t D)
+static void NAME(layernorm_backward)(xkd_backend *be, const xkd_layernorm_grad *a)
 {
-    const REAL *weight = w;
+    const REAL *weight = a->w;
+    REAL *dw = a->dw, *db = a->db;
+    int64_t D = a->D;
     (void)be;
-    for (int64_t r = 0; r < R; r++) {
-        const REAL *in = (const REAL *)x + r * D, *g = (const REAL *)dy + r * D;
-        const REAL *res = residual ? (const REAL *)residual + r * D : NULL;
-        REAL *out = (REAL *)dx + r * D;
-        double m = (double)((const REAL *)mean)[r], s = (double)((const REAL *)rstd)[r], e_sum = 0, en_sum = 0;
+    for (int64_t r = 0; r < a->R; r++) {
+        const REAL *x = (const REAL *)a->x + r * D, *dy = (const REAL *)a->dy + r * D;
+        const REAL *residual = a->residual ? (const REAL *)a->residual + r * D : NULL;
+        REAL *dx = (REAL *)a->dx + r * D;
+        double m = (double)((const REAL *)a->mean)[r], s = (double)((const REAL *)a->rstd)[r], e_sum = 0, en_sum = 0;
         for (int64_t d = 0; d < D; d++) {
-            double n = ((double)in[d] - m) * s, e = (double)g[d] * (weight ? (double)weight[d] : 1);
+            double n = ((double)x[d] - m) * s, e = (double)dy[d] * (weight ? (double)weight[d] : 1);
             e_sum += e;
             en_sum += e * n;
-            if (dw) ((REAL *)dw)[d] = (REAL)((double)((REAL *)dw)[d] + (double)g[d] * n);
-            if (db) ((REAL *)db)[d] = (REAL)((double)((REAL *)db)[d] + (double)g[d]);
+            if (dw) dw[d] = (REAL)((double)dw[d] + (double)dy[d] * n);
+            if (db) db[d] = (REAL)((double)db[d] + (double)dy[d]);
         }
         for (int64_t d = 0; d < D; d++) {
-            double n = ((double)in[d] - m) * s, e = (double)g[d] * (weight ? (double)weight[d] : 1);
+            double n = ((double)x[d] - m) * s, e = (double)dy[d] * (weight ? (double)weight[d] : 1);
             double grad = s * (e - e_sum / (double)D - n * en_sum / (double)D);
-            out[d] = (REAL)(grad + (res ? (double)res[d] : 0));
+            dx[d] = (REAL)(grad + (residual ? (double)residual[d] : 0));
         }
     }
 }

@@ -64,36 +64,36 @@ static void NAME(add_positions_backward)(xkd_backend *be, void *de, void *dcls, 
 }
 
 static void NAME(unmask_forward)(xkd_backend *be, void *x, const void *z, const void *mask_token, const void *pos,
-                                 const int32_t *rank, int64_t B, int64_t N, int64_t M, int64_t D, bool cls)
+                                 const xkd_unmask_args *a)
 {
-    int64_t c = cls ? 1 : 0;
+    int64_t c = a->cls ? 1 : 0, D = a->D;
     REAL *out = x;
     (void)be;
-    for (int64_t b = 0; b < B; b++)
-        for (int64_t n = -c; n < N; n++, out += D) {
+    for (int64_t b = 0; b < a->B; b++)
+        for (int64_t n = -c; n < a->N; n++, out += D) {
             const REAL *row = (const REAL *)pos + (c + n) * D, *from = mask_token;
             if (n < 0)
-                from = (const REAL *)z + b * (M + c) * D;
-            else if (rank[b * N + n] >= 0)
-                from = (const REAL *)z + (b * (M + c) + c + rank[b * N + n]) * D;
+                from = (const REAL *)z + b * (a->M + c) * D;
+            else if (a->rank[b * a->N + n] >= 0)
+                from = (const REAL *)z + (b * (a->M + c) + c + a->rank[b * a->N + n]) * D;
             for (int64_t d = 0; d < D; d++) out[d] = from[d] + row[d];
         }
 }
 
 static void NAME(unmask_backward)(xkd_backend *be, void *dz, void *dmask, void *dpos, const void *dx,
-                                  const int32_t *rank, int64_t B, int64_t N, int64_t M, int64_t D, bool cls)
+                                  const xkd_unmask_args *a)
 {
-    int64_t c = cls ? 1 : 0;
+    int64_t c = a->cls ? 1 : 0, D = a->D;
     const REAL *grad = dx;
     (void)be;
-    for (int64_t b = 0; b < B; b++)
-        for (int64_t n = -c; n < N; n++, grad += D) {
+    for (int64_t b = 0; b < a->B; b++)
+        for (int64_t n = -c; n < a->N; n++, grad += D) {
             NAME(add_row)((REAL *)dpos + (c + n) * D, grad, D);
-            int64_t kept = n < 0 ? -1 : rank[b * N + n];
+            int64_t kept = n < 0 ? -1 : a->rank[b * a->N + n];
             if (n >= 0 && kept < 0)
                 NAME(add_row)(dmask, grad, D);
             else
-                memcpy((REAL *)dz + (b * (M + c) + (n < 0 ? 0 : c + kept)) * D, grad, (size_t)D * sizeof(REAL));
+                memcpy((REAL *)dz + (b * (a->M + c) + (n < 0 ? 0 : c + kept)) * D, grad, (size_t)D * sizeof(REAL));
         }
 }
 
