@@ -79,6 +79,15 @@ void cli_catch_signals(void);
 /* Number of the first signal noted, 0: none. */
 int cli_signal(void);
 
-extern const struct cli_command cmd_bench, cmd_bench_step, cmd_help, cmd_pretrain, cmd_replay, cmd_version;
+extern const struct cli_command cmd_bench;
+extern const struct cli_command cmd_bench_data;
+extern const struct cli_command cmd_bench_step;
+extern const struct cli_command cmd_completion;
+extern const struct cli_command cmd_data;
+extern const struct cli_command cmd_doctor;
+extern const struct cli_command cmd_help;
+extern const struct cli_command cmd_pretrain;
+extern const struct cli_command cmd_replay;
+extern const struct cli_command cmd_version;
 
 #endif

@@ -80,8 +80,8 @@ static double one_step(struct bench *b)
     const xkd_train_config *t = &b->config.train;
     xkd_pass_input in = {.clips = {(const float *const *)b->clips[0], (const float *const *)b->clips[1]},
                          .noise = {b->noise[0], b->noise[1]}};
-    xkd_step_values values = {.lr = t->lr.base, .weight_decay = t->weight_decay.base,
-                              .ema = {t->ema[0].base, t->ema[1].base}};
+    xkd_step_values values = {
+        .lr = t->lr.base, .weight_decay = t->weight_decay.base, .ema = {t->ema[0].base, t->ema[1].base}};
     xkd_step_result result;
     for (int m = 0; m < XKD_MODALITIES; m++) {
         values.temp.teacher_temp[m] = t->teacher_temp[m];
@@ -140,8 +140,7 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
                "\"activation_bytes\": %lld, \"peak_rss_bytes\": %lld, \"new_allocations\": %lld}\n",
                b->seconds / samples, rate / 1e9, b->gemm_flops / 1e9, share, flop / samples / 1e9,
                (long long)b->config.train.batch, (long long)v->threads, state_bytes(b),
-               (long long)b->trainer.pass.arena.size, (long long)usage.ru_maxrss * 1024,
-               (long long)b->new_allocations);
+               (long long)b->trainer.pass.arena.size, (long long)usage.ru_maxrss * 1024, (long long)b->new_allocations);
         return;
     }
     printf("%-34s %10.4f s\n", "time per sample", b->seconds / samples);

@@ -51,9 +51,10 @@ const struct cli_command cmd_replay = {
     .name = "replay",
     .summary = "run recorded training steps and write losses, gradients and the final state",
     .usage = "CASE --out DIR [--backend ref|cpu]",
-    .description = "CASE is a folder with config.yaml, init.safetensors, batch.safetensors and steps.json. The steps are "
-                   "run with the recorded data, masks and schedules, so that two implementations can be compared number "
-                   "by number.",
+    .description =
+        "CASE is a folder with config.yaml, init.safetensors, batch.safetensors and steps.json. The steps are "
+        "run with the recorded data, masks and schedules, so that two implementations can be compared number "
+        "by number.",
     .example = "xkd replay tests/golden/xkd --out /tmp/replay --backend ref",
     .options = options,
     .run = run,

@@ -7,10 +7,21 @@
 #include "base/nearest.h"
 #include "media/worker.h"
 
-/* Every subcommand, in the order of --help. To add one: write cli/cmd_NAME.c, declare it in cli.h, list it here. */
+/* Every subcommand, in the order of --help. To add one: write cli/cmd_NAME.c, declare it in cli.h, list it here,
+ * a line each so that branches merge. */
+/* clang-format off */
 const struct cli_command *const cli_commands[] = {
-    &cmd_pretrain, &cmd_bench, &cmd_replay, &cmd_version, &cmd_help, NULL,
+    &cmd_data,
+    &cmd_pretrain,
+    &cmd_replay,
+    &cmd_bench,
+    &cmd_doctor,
+    &cmd_version,
+    &cmd_help,
+    &cmd_completion,
+    NULL,
 };
+/* clang-format on */
 
 const struct cli_command *cli_find(const struct cli_command *const *commands, const char *name)
 {

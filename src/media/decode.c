@@ -6,7 +6,7 @@
 
 #include "base/alloc.h"
 #include "media/internal.h"
-#include "media/picture.h"
+#include "media/convert.h"
 #include "media/sound.h"
 
 /* Grid times and time stamps are both rounded to doubles; a frame this close behind a grid time counts as on it. */
@@ -24,7 +24,7 @@ typedef struct {
     xkd_media_fault *fault;
     AVPacket *packet;
     AVFrame *frame, *shown; /* `shown`: the last frame whose time may be needed again */
-    xkd_picture *picture;
+    xkd_converter *converter;
     xkd_sound *sound;
     double origin;  /* grid time 0 on the file's clock */
     double end;     /* of the clip; +inf for a whole file */
@@ -48,7 +48,7 @@ static xkd_status deliver_shown(run *r)
 {
     xkd_status status = XKD_OK;
     if (!r->converted) {
-        XKD_TRY(xkd_picture_convert(r->picture, r->shown, &r->rgb, &r->width, &r->height, r->fault));
+        XKD_TRY(xkd_convert(r->converter, r->shown, &r->rgb, &r->width, &r->height, r->fault));
         r->converted = true;
     }
     XKD_TRY(r->sink->frame(r->sink->user, r->rgb, r->width, r->height, r->next));
@@ -259,7 +259,7 @@ static xkd_status prepare(run *r)
     r->frame = av_frame_alloc();
     r->shown = av_frame_alloc();
     if (!r->packet || !r->frame || !r->shown) XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", m->name);
-    if (video) XKD_TRY(xkd_picture_new(m, q->short_side, q->stream_colour, &r->picture));
+    if (video) XKD_TRY(xkd_converter_new(m, q->short_side, q->stream_colour, &r->converter));
     int64_t samples = whole ? -1 : llround(q->duration * (double)q->audio_rate);
     if (audio) XKD_TRY(xkd_sound_new(m, q->audio_rate, r->origin, samples, r->sink, &r->sound));
     for (unsigned i = 0; i < m->format->nb_streams; i++) {
@@ -279,7 +279,7 @@ static void release(run *r)
     av_packet_free(&r->packet);
     av_frame_free(&r->frame);
     av_frame_free(&r->shown);
-    xkd_picture_free(r->picture);
+    xkd_converter_free(r->converter);
     xkd_sound_free(r->sound);
 }
 

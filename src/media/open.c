@@ -30,9 +30,9 @@ static const char CODECS[] =
 
 enum { IO_BUFFER = 64 << 10 };
 
-static const char *const FAULT_NAMES[XKD_FAULT_COUNT] = {
-    "ok",       "missing",  "unreadable", "empty",       "not-media", "refused", "broken",
-    "no-video", "no-audio", "short",      "out-of-sync", "timeout",   "crash"};
+static const char *const FAULT_NAMES[XKD_FAULT_COUNT] = {"ok",          "missing", "unreadable", "empty",  "not-media",
+                                                         "refused",     "broken",  "no-video",   "silent", "short",
+                                                         "out-of-sync", "timeout", "crash"};
 
 const char *xkd_media_fault_name(xkd_media_fault fault)
 {

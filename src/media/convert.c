@@ -1,4 +1,4 @@
-#include "media/picture.h"
+#include "media/convert.h"
 
 #include <libswscale/swscale.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 /* swscale's vector code writes whole vectors: rows are padded to and followed by one. */
 enum { ROW_ALIGN = 64 };
 
-struct xkd_picture {
+struct xkd_converter {
     xkd_media *media;
     int64_t short_side;
     bool stream_colour;
@@ -24,28 +24,28 @@ struct xkd_picture {
     uint8_t *out;
 };
 
-xkd_status xkd_picture_new(xkd_media *media, int64_t short_side, bool stream_colour, xkd_picture **out)
+xkd_status xkd_converter_new(xkd_media *media, int64_t short_side, bool stream_colour, xkd_converter **out)
 {
     xkd_status status = xkd_alloc(media->cx, out, 1, sizeof **out);
     if (status != XKD_OK) return status;
-    **out =
-        (xkd_picture){.media = media, .short_side = short_side, .stream_colour = stream_colour, .sws_colour = {-1, -1}};
+    **out = (xkd_converter){
+        .media = media, .short_side = short_side, .stream_colour = stream_colour, .sws_colour = {-1, -1}};
     return XKD_OK;
 }
 
-void xkd_picture_free(xkd_picture *picture)
+void xkd_converter_free(xkd_converter *converter)
 {
-    if (!picture) return;
-    sws_freeContext(picture->sws);
-    xkd_resizer_free(picture->resizer);
-    xkd_free(picture->raw);
-    xkd_free(picture->turned);
-    xkd_free(picture->out);
-    xkd_free(picture);
+    if (!converter) return;
+    sws_freeContext(converter->sws);
+    xkd_resizer_free(converter->resizer);
+    xkd_free(converter->raw);
+    xkd_free(converter->turned);
+    xkd_free(converter->out);
+    xkd_free(converter);
 }
 
 /* Buffers and plan for frames of another size than before. */
-static xkd_status fit(xkd_picture *p, const AVFrame *frame)
+static xkd_status fit(xkd_converter *p, const AVFrame *frame)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->media->cx;
@@ -76,7 +76,7 @@ fail:
 }
 
 /* Tells swscale the stream's matrix and range; without tags the usual guess by height is made. */
-static void set_colour(xkd_picture *p, const AVFrame *frame)
+static void set_colour(xkd_converter *p, const AVFrame *frame)
 {
     int space = frame->colorspace, range = frame->color_range == AVCOL_RANGE_JPEG;
     if (space == AVCOL_SPC_UNSPECIFIED || space == AVCOL_SPC_RGB)
@@ -89,7 +89,7 @@ static void set_colour(xkd_picture *p, const AVFrame *frame)
 }
 
 /* Applies the display matrix: raw [h, stride] -> turned, rows of 3 * (transposed ? h : w) bytes. */
-static void turn(xkd_picture *p)
+static void turn(xkd_converter *p)
 {
     int64_t w = p->in_width, h = p->in_height;
     const xkd_media *m = p->media;
@@ -103,8 +103,8 @@ static void turn(xkd_picture *p)
     }
 }
 
-xkd_status xkd_picture_convert(xkd_picture *p, const AVFrame *frame, const uint8_t **rgb, int64_t *width,
-                               int64_t *height, xkd_media_fault *fault)
+xkd_status xkd_convert(xkd_converter *p, const AVFrame *frame, const uint8_t **rgb, int64_t *width, int64_t *height,
+                       xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->media->cx;

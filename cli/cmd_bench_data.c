@@ -1,0 +1,334 @@
+/* xkd bench data: what a training sample costs between file and batch, on one core. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/rng.h"
+#include "base/status.h"
+#include "data/fetch.h"
+#include "data_args.h"
+#include "media/encode.h"
+
+enum { WIDTH = 340, HEIGHT = 256, RATE = 25, SECONDS = 20, SAMPLE_RATE = 44100 };
+
+struct values {
+    const char *clip, *config;
+    int64_t count;
+};
+
+static const struct cli_option options[] = {
+    {0, "clip", CLI_TEXT, offsetof(struct values, clip), "FILE",
+     "media file (default: a 340x256 H.264 one made for it)"},
+    {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "configuration of the views (default: XKD)"},
+    {0, "count", CLI_INT, offsetof(struct values, count), "N", "clips of each kind (default: 30)"},
+    {0},
+};
+
+/* Where the pieces of a decoded clip go: into memory, as the loader keeps them. */
+struct sink {
+    xkd_context *cx;
+    uint8_t *rgb;
+    int64_t rgb_bytes, frames, width, height;
+    int16_t *sound;
+    int64_t room, samples;
+};
+
+static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
+{
+    struct sink *s = user;
+    (void)info, (void)start;
+    s->frames = s->samples = 0;
+    return XKD_OK;
+}
+
+static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
+{
+    xkd_status status = XKD_OK;
+    struct sink *s = user;
+    int64_t bytes = 3 * width * height;
+    if ((index + 1) * bytes > s->rgb_bytes) {
+        XKD_TRY(xkd_resize(s->cx, &s->rgb, s->rgb_bytes, 2 * (index + 1) * bytes, 1));
+        s->rgb_bytes = 2 * (index + 1) * bytes;
+    }
+    memcpy(s->rgb + index * bytes, rgb, (size_t)bytes);
+    s->frames = index + 1;
+    s->width = width;
+    s->height = height;
+fail:
+    return status;
+}
+
+static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
+{
+    struct sink *s = user;
+    if (count > s->room - s->samples) count = s->room - s->samples;
+    memcpy(s->sound + s->samples, samples, (size_t)count * sizeof *samples);
+    s->samples += count;
+    return XKD_OK;
+}
+
+/* A moving scene with texture and grain, so that 600 kb/s are really used. */
+static void paint(uint8_t *rgb, int frame, xkd_rng *rng)
+{
+    for (int y = 0; y < HEIGHT; y++) {
+        uint32_t word = 0;
+        for (int x = 0; x < WIDTH; x++) {
+            if (x % 4 == 0) word = xkd_rng_u32(rng);
+            int grain = (int)(word >> 8 * (x % 4) & 15) - 8, shift = 2 * frame;
+            int texture = (((x + shift) / 12 + y / 9) % 7) * 17 + ((x * 3 + y * 5 + 4 * frame) % 64);
+            int inside = (x - 170 - (int)(100 * sin(frame * 0.07))) * (x - 170 - (int)(100 * sin(frame * 0.07))) +
+                             (y - 128) * (y - 128) <
+                         2500;
+            uint8_t *p = rgb + 3 * (y * WIDTH + x);
+            for (int c = 0; c < 3; c++) {
+                int value = (inside ? 220 - 60 * c : texture + 20 * c) + grain;
+                p[c] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+            }
+        }
+    }
+}
+
+static xkd_status make_clip(xkd_context *cx, const char *path)
+{
+    xkd_status status = XKD_OK;
+    xkd_encoder *encoder = NULL, *complete;
+    uint8_t *rgb = NULL;
+    xkd_rng rng = xkd_rng_make(0, 0, 0, 0, XKD_RNG_TEST);
+    xkd_encode_options o = {.width = WIDTH,
+                            .height = HEIGHT,
+                            .fps = RATE,
+                            .video_bits = 600000,
+                            .key_frames = 250,
+                            .sample_rate = SAMPLE_RATE,
+                            .channels = 2};
+    XKD_TRY(xkd_alloc(cx, &rgb, 3 * WIDTH * HEIGHT, 1));
+    XKD_TRY(xkd_encoder_new(cx, path, &o, &encoder));
+    for (int k = 0; k < RATE * SECONDS; k++) {
+        paint(rgb, k, &rng);
+        XKD_TRY(xkd_encoder_frame(encoder, rgb, (double)k / RATE));
+        for (int i = 0; i < SAMPLE_RATE / RATE; i++) {
+            double t = (double)k / RATE + (double)i / SAMPLE_RATE;
+            int16_t pair[2] = {(int16_t)(9000 * sin(2 * M_PI * 440 * t)), (int16_t)(3000 * xkd_rng_normal(&rng))};
+            XKD_TRY(xkd_encoder_sound(encoder, pair, 1));
+        }
+    }
+    complete = encoder;
+    encoder = NULL;
+    XKD_TRY(xkd_encoder_commit(complete));
+fail:
+    xkd_encoder_abort(encoder);
+    xkd_free(rgb);
+    return status;
+}
+
+/* Processor seconds of this thread: other programs on the machine do not disturb it. */
+static double cpu_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+struct bench {
+    struct cli *cli;
+    const xkd_data_config *data;
+    const char *path;
+    int64_t count;
+    xkd_view_shapes shapes;
+    xkd_viewer *viewer;
+    float *values; /* room for the largest view */
+    struct sink sink;
+    double decode, sample, worker; /* seconds a clip */
+};
+
+static xkd_status decode_clip(struct bench *b, int64_t short_side, double place)
+{
+    xkd_status status = XKD_OK;
+    xkd_media *media = NULL;
+    xkd_media_fault fault;
+    xkd_media_tally tally;
+    const xkd_data_config *d = b->data;
+    xkd_media_request request = {.mode = XKD_CLIP_PLACE,
+                                 .start = place,
+                                 .duration = d->clip_duration,
+                                 .fps = d->video_fps,
+                                 .short_side = short_side,
+                                 .audio_rate = d->audio_rate,
+                                 .video = true,
+                                 .audio = true,
+                                 .stream_colour = d->stream_colour};
+    xkd_media_sink sink = {.user = &b->sink, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    XKD_TRY(xkd_media_open(b->cli->cx, b->path, &media, &fault));
+    XKD_TRY(xkd_media_decode(media, &request, &sink, &tally, &fault));
+fail:
+    xkd_media_free(media);
+    return status;
+}
+
+static xkd_status make_views(struct bench *b, const xkd_clip *clip, int64_t number)
+{
+    xkd_status status = XKD_OK;
+    xkd_view_key key = {1, 0, (uint32_t)number};
+    for (int64_t v = 0; v < b->shapes.video_views; v++) XKD_TRY(xkd_view_video(b->viewer, clip, key, v, b->values));
+    for (int64_t v = 0; v < b->shapes.audio_views; v++) XKD_TRY(xkd_view_audio(b->viewer, clip, key, v, b->values));
+fail:
+    return status;
+}
+
+static double place_of(int64_t i)
+{
+    xkd_rng rng = xkd_rng_make(2, 0, (uint32_t)i, 0, XKD_RNG_TEST);
+    return xkd_rng_uniform(&rng);
+}
+
+/* The same clips once bare and once as whole samples, in turns, so that a change of clock rate hits both. */
+static xkd_status measure(struct bench *b)
+{
+    xkd_status status = XKD_OK;
+    for (int64_t i = -1; i < b->count; i++) { /* -1 warms up */
+        double place = place_of(i), start = cpu_now();
+        XKD_TRY(decode_clip(b, 0, place));
+        double middle = cpu_now();
+        XKD_TRY(decode_clip(b, b->data->crop_size, place));
+        xkd_clip clip = {b->sink.rgb, b->sink.frames, b->sink.height, b->sink.width, b->sink.sound, b->sink.samples};
+        XKD_TRY(make_views(b, &clip, i + 1));
+        double end = cpu_now();
+        if (i < 0) continue;
+        b->decode += (middle - start) / (double)b->count;
+        b->sample += (end - middle) / (double)b->count;
+    }
+fail:
+    return status;
+}
+
+/* As the loader does it, with a worker process: wall-clock time of one thread and its worker. */
+static xkd_status measure_worker(struct bench *b)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = b->cli->cx;
+    xkd_manifest manifest = {0};
+    xkd_sample *sample;
+    xkd_fetcher *fetcher = NULL;
+    xkd_media_result result;
+    xkd_clip clip;
+    bool silent;
+    char *copy = NULL;
+    XKD_TRY(xkd_copy_string(cx, &copy, b->path));
+    char *slash = strrchr(copy, '/');
+    XKD_TRY(xkd_manifest_add(cx, &manifest, slash ? slash + 1 : copy, &sample));
+    if (slash) *slash = 0;
+    XKD_TRY(xkd_copy_string(cx, &manifest.root, slash ? (*copy ? copy : "/") : "."));
+    XKD_TRY(xkd_fetcher_new(cx, b->data, &manifest, NULL, &fetcher));
+    double start = 0;
+    for (int64_t i = -1; i < b->count; i++) {
+        if (i == 0) start = xkd_now();
+        XKD_TRY(xkd_fetch_clip(fetcher, 0, place_of(i), &clip, &silent, &result));
+        if (result.fault != XKD_FAULT_NONE) XKD_FAIL(XKD_ERR_DATA, "%s: %s", b->path, result.message);
+        XKD_TRY(make_views(b, &clip, i + 1));
+    }
+    b->worker = (xkd_now() - start) / (double)b->count;
+fail:
+    xkd_fetcher_free(fetcher);
+    xkd_manifest_free(&manifest);
+    xkd_free(copy);
+    return status;
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static xkd_status prepare(struct bench *b)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = b->cli->cx;
+    const xkd_data_config *d = b->data;
+    int64_t largest = 0;
+    XKD_TRY(xkd_view_shapes_of(cx, d, &b->shapes));
+    XKD_TRY(xkd_viewer_new(cx, d, &b->viewer));
+    for (int64_t v = 0; v < b->shapes.video_views; v++)
+        largest = larger(largest, 3 * b->shapes.video[v].frames * b->shapes.video[v].height * b->shapes.video[v].width);
+    for (int64_t v = 0; v < b->shapes.audio_views; v++)
+        largest = larger(largest, b->shapes.audio[v].bands * b->shapes.audio[v].columns);
+    XKD_TRY(xkd_alloc(cx, &b->values, largest, sizeof *b->values));
+    b->sink.cx = cx;
+    b->sink.room = llround(d->clip_duration * (double)d->audio_rate) + 16;
+    XKD_TRY(xkd_alloc(cx, &b->sink.sound, b->sink.room, sizeof *b->sink.sound));
+fail:
+    return status;
+}
+
+static void print(const struct bench *b)
+{
+    double ratio = b->sample / b->decode;
+    if (b->cli->json) {
+        printf("{\"clips\": %" PRId64
+               ", \"decode_ms\": %.3f, \"sample_ms\": %.3f, \"ratio\": %.4f, \"decode_per_second\": "
+               "%.3f, \"sample_per_second\": %.3f, \"worker_sample_per_second\": %.3f}\n",
+               b->count, 1e3 * b->decode, 1e3 * b->sample, ratio, 1 / b->decode, 1 / b->sample, 1 / b->worker);
+        return;
+    }
+    printf("open + seek + decode      %8.2f ms a clip  %7.2f clips/s per core\n", 1e3 * b->decode, 1 / b->decode);
+    printf("whole sample, all views   %8.2f ms a clip  %7.2f clips/s per core, %.2f times the decoding\n",
+           1e3 * b->sample, 1 / b->sample, ratio);
+    printf("through a worker process  %8.2f ms a clip  %7.2f clips/s\n", 1e3 * b->worker, 1 / b->worker);
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    struct values v = {.count = 30};
+    xkd_config config = {0};
+    struct bench b = {.cli = cli, .data = &config.data};
+    char folder[] = "/tmp/xkd-bench-XXXXXX";
+    char *made = NULL;
+    int rest = 0;
+    XKD_TRY(cli_parse(cli, &cmd_bench_data, argc, argv, &v, &rest));
+    XKD_TRY(data_configure(cli, v.config, argv + 1, rest, &config));
+    if (v.count < 1) XKD_FAIL(XKD_ERR_CONFIG, "--count %" PRId64 ": at least one", v.count);
+    b.count = v.count;
+    b.path = v.clip;
+    if (!v.clip) {
+        if (!mkdtemp(folder)) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot make a folder for the test clip", folder);
+        XKD_TRY(xkd_join_path(cx, &made, folder, "clip.mp4"));
+        XKD_TRY(make_clip(cx, made));
+        b.path = made;
+    }
+    XKD_TRY(prepare(&b));
+    XKD_TRY(measure(&b));
+    XKD_TRY(measure_worker(&b));
+    print(&b);
+fail:
+    if (made) {
+        unlink(made);
+        rmdir(folder);
+    }
+    xkd_free(made);
+    xkd_viewer_free(b.viewer);
+    xkd_free(b.values);
+    xkd_free(b.sink.rgb);
+    xkd_free(b.sink.sound);
+    xkd_config_free(&config);
+    return status;
+}
+
+const struct cli_command cmd_bench_data = {
+    .name = "data",
+    .summary = "measure decoding and augmentation",
+    .usage = "[--clip FILE] [-c FILE] [--count N] [--json]",
+    .description =
+        "Times, on one core and in processor seconds, opening, seeking and decoding pictures and sound of a clip,\n"
+        "and a whole training sample with all its views.",
+    .example = "xkd bench data --json",
+    .options = options,
+    .run = run,
+};

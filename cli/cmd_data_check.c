@@ -1,0 +1,134 @@
+/* xkd data check: decodes every file and says what is wrong with it. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/pool.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "data/check.h"
+#include "data/index.h"
+#include "data_args.h"
+
+struct values {
+    const char *out, *config;
+    int64_t workers;
+    bool follow_links;
+};
+
+static const struct cli_option options[] = {
+    {'o', "out", CLI_TEXT, offsetof(struct values, out), "FILE",
+     "clean manifest (default: clean.jsonl beside the data)"},
+    {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "configuration (clip length, time limit)"},
+    {0, "workers", CLI_INT, offsetof(struct values, workers), "N", "files decoded side by side (default: processors)"},
+    {0, "follow-links", CLI_FLAG, offsetof(struct values, follow_links), NULL, "follow links that leave the folder"},
+    {0},
+};
+
+static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *findings, const char *out)
+{
+    int64_t count[XKD_FAULT_COUNT] = {0};
+    xkd_text text = xkd_text_make(cli->cx);
+    if (cli->json) xkd_text_puts(&text, "{\"findings\": [");
+    bool first = true;
+    for (int64_t i = 0; i < m->count; i++) {
+        const xkd_finding *f = &findings[i];
+        count[f->fault]++;
+        if (f->fault == XKD_FAULT_NONE) continue;
+        if (cli->json) {
+            xkd_text_puts(&text, first ? "{\"path\": " : ", {\"path\": ");
+            xkd_text_json_string(&text, m->samples[i].path);
+            xkd_text_printf(&text, ", \"fault\": \"%s\", \"message\": ", xkd_media_fault_name(f->fault));
+            xkd_text_json_string(&text, f->message);
+            xkd_text_puts(&text, "}");
+        } else {
+            xkd_text_printf(&text, "%-12s %s: %s\n", xkd_media_fault_name(f->fault), m->samples[i].path, f->message);
+        }
+        first = false;
+    }
+    if (cli->json)
+        xkd_text_printf(&text, "], \"files\": %" PRId64, m->count);
+    else
+        xkd_text_printf(&text, "%" PRId64 " files:", m->count);
+    for (int k = 0; k < XKD_FAULT_COUNT; k++) {
+        if (cli->json)
+            xkd_text_printf(&text, ", \"%s\": %" PRId64, xkd_media_fault_name(k), count[k]);
+        else if (count[k])
+            xkd_text_printf(&text, " %" PRId64 " %s", count[k], xkd_media_fault_name(k));
+    }
+    if (cli->json) {
+        xkd_text_puts(&text, ", \"clean\": ");
+        xkd_text_json_string(&text, out);
+        xkd_text_puts(&text, "}\n");
+    } else {
+        xkd_text_printf(&text, "\nclean manifest: %s\n", out);
+    }
+    if (text.status == XKD_OK) fputs(text.data, stdout);
+    xkd_text_free(&text);
+}
+
+/* Takes everything with a finding out of the manifest; returns whether a broken file was among it. */
+static bool clean(xkd_manifest *m, const xkd_finding *findings)
+{
+    bool broken = false;
+    int64_t kept = 0;
+    for (int64_t i = 0; i < m->count; i++) {
+        broken = broken || xkd_fault_is_broken(findings[i].fault);
+        if (findings[i].fault == XKD_FAULT_NONE)
+            m->samples[kept++] = m->samples[i];
+        else
+            xkd_free(m->samples[i].path);
+    }
+    m->count = kept;
+    return broken;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    struct values v = {.workers = xkd_processor_count()};
+    xkd_config config = {0};
+    xkd_manifest manifest = {0};
+    xkd_finding *findings = NULL;
+    char *out = NULL, *root = NULL;
+    int rest = 0;
+    XKD_TRY(cli_parse(cli, &cmd_data_check, argc, argv, &v, &rest));
+    if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data check: which data? (xkd data check DIR|MANIFEST)");
+    XKD_TRY(data_configure(cli, v.config, argv + 2, rest - 1, &config));
+    config.data.follow_links = config.data.follow_links || v.follow_links;
+    XKD_TRY(xkd_manifest_load(cx, argv[1], config.data.follow_links, &manifest));
+    XKD_TRY(v.out ? xkd_copy_string(cx, &out, v.out) : xkd_join_path(cx, &out, manifest.root, "clean.jsonl"));
+    XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
+    struct data_progress progress = {cli, "check", xkd_now()};
+    xkd_check_options check = {
+        .decode = true, .hash = true, .threads = (int)v.workers, .progress = data_show_progress, .user = &progress};
+    XKD_TRY(xkd_check(cx, &manifest, &config.data, &check, findings));
+    report(cli, &manifest, findings, out);
+    bool broken = clean(&manifest, findings);
+    XKD_TRY(data_root_text(cli, out, manifest.root, &root));
+    XKD_TRY(xkd_manifest_write(cx, &manifest, out, root));
+    if (broken) status = XKD_ERR_DATA; /* documented: 3 where broken files were found; the report says which */
+fail:
+    xkd_free(findings);
+    xkd_free(out);
+    xkd_free(root);
+    xkd_manifest_free(&manifest);
+    xkd_config_free(&config);
+    return status;
+}
+
+const struct cli_command cmd_data_check = {
+    .name = "check",
+    .summary = "decode every file and report broken, short, silent and out-of-sync ones",
+    .usage = "DIR|MANIFEST [--out FILE]",
+    .description =
+        "Decodes all of every file, names what is wrong with each, and writes a manifest of those that are in\n"
+        "order. Exit 3 where a file is broken (not where it is only short, silent or out of sync).",
+    .example = "xkd data check videos/",
+    .options = options,
+    .run = run,
+};

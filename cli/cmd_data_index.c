@@ -1,0 +1,138 @@
+/* xkd data index: a folder or list of videos -> manifest. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/pool.h"
+#include "base/status.h"
+#include "data/check.h"
+#include "data/index.h"
+#include "data_args.h"
+
+struct values {
+    const char *out, *root;
+    int64_t workers;
+    bool follow_links, no_hash;
+};
+
+static const struct cli_option options[] = {
+    {'o', "out", CLI_TEXT, offsetof(struct values, out), "FILE", "manifest to write (default: DIR/manifest.jsonl)"},
+    {0, "root", CLI_TEXT, offsetof(struct values, root), "DIR",
+     "folder a list's paths are relative to (default: its own)"},
+    {0, "workers", CLI_INT, offsetof(struct values, workers), "N",
+     "files looked at side by side (default: processors)"},
+    {0, "follow-links", CLI_FLAG, offsetof(struct values, follow_links), NULL, "follow links that leave the folder"},
+    {0, "no-hash", CLI_FLAG, offsetof(struct values, no_hash), NULL, "leave out hashes of the contents"},
+    {0},
+};
+
+static xkd_status gather(struct cli *cli, const struct values *v, const char *source, xkd_manifest *m, char **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    char *folder = NULL;
+    int64_t skipped = 0;
+    if (xkd_is_folder(source)) {
+        XKD_TRY(xkd_index_folder(cx, source, v->follow_links, m, &skipped));
+        if (skipped) cli_say(cli, "%" PRId64 " files without a media extension left out", skipped);
+        XKD_TRY(v->out ? xkd_copy_string(cx, out, v->out) : xkd_join_path(cx, out, source, "manifest.jsonl"));
+    } else {
+        if (!xkd_path_exists(source)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or list", source);
+        XKD_TRY(xkd_copy_string(cx, &folder, source));
+        char *slash = strrchr(folder, '/');
+        if (slash) slash[slash == folder] = 0;
+        const char *root = v->root ? v->root : slash ? folder : ".";
+        XKD_TRY(xkd_index_list(cx, source, root, m));
+        XKD_TRY(v->out ? xkd_copy_string(cx, out, v->out) : xkd_join_path(cx, out, root, "manifest.jsonl"));
+    }
+fail:
+    xkd_free(folder);
+    return status;
+}
+
+/* Leaves out what cannot be opened, and says so. */
+static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *findings)
+{
+    int64_t count = m->count, dropped = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (!xkd_fault_is_broken(findings[i].fault) || findings[i].fault == XKD_FAULT_NO_VIDEO) continue;
+        cli_say(cli, "left out: %s: %s: %s", m->samples[i - dropped].path, xkd_media_fault_name(findings[i].fault),
+                findings[i].message);
+        xkd_manifest_remove(m, i - dropped);
+        dropped++;
+    }
+    return dropped;
+}
+
+static xkd_status write(struct cli *cli, const xkd_manifest *m, const char *out, int64_t dropped)
+{
+    xkd_status status = XKD_OK;
+    char *root = NULL;
+    int64_t silent = 0;
+    double hours = 0;
+    XKD_TRY(data_root_text(cli, out, m->root, &root));
+    XKD_TRY(xkd_manifest_write(cli->cx, m, out, root));
+    for (int64_t i = 0; i < m->count; i++) {
+        silent += m->samples[i].has_audio == 0;
+        hours += m->samples[i].video_seconds / 3600;
+    }
+    if (cli->json)
+        printf("{\"files\": %" PRId64 ", \"classes\": %" PRId64 ", \"hours\": %.4f, \"without_sound\": %" PRId64
+               ", \"left_out\": %" PRId64 "}\n",
+               m->count, m->class_count, hours, silent, dropped);
+    else
+        printf("%s: %" PRId64 " files, %" PRId64 " classes, %.2f hours, %" PRId64 " without sound, %" PRId64
+               " left out\n",
+               out, m->count, m->class_count, hours, silent, dropped);
+fail:
+    xkd_free(root);
+    return status;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    struct values v = {.workers = xkd_processor_count()};
+    xkd_config config = {0};
+    xkd_manifest manifest = {0};
+    xkd_finding *findings = NULL;
+    char *out = NULL;
+    int rest = 0;
+    XKD_TRY(cli_parse(cli, &cmd_data_index, argc, argv, &v, &rest));
+    if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data index: which folder? (xkd data index DIR)");
+    XKD_TRY(data_configure(cli, NULL, argv + 2, rest - 1, &config));
+    config.data.follow_links = v.follow_links;
+    XKD_TRY(gather(cli, &v, argv[1], &manifest, &out));
+    XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
+    struct data_progress progress = {cli, "index", xkd_now()};
+    xkd_check_options check = {
+        .hash = !v.no_hash, .threads = (int)v.workers, .progress = data_show_progress, .user = &progress};
+    XKD_TRY(xkd_check(cx, &manifest, &config.data, &check, findings));
+    int64_t dropped = drop_broken(cli, &manifest, findings);
+    if (manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file in it can be read as video or sound", argv[1]);
+    XKD_TRY(write(cli, &manifest, out, dropped));
+fail:
+    xkd_free(findings);
+    xkd_free(out);
+    xkd_manifest_free(&manifest);
+    xkd_config_free(&config);
+    return status;
+}
+
+const struct cli_command cmd_data_index = {
+    .name = "index",
+    .summary = "write the manifest of a folder of videos",
+    .usage = "DIR|LIST [--out FILE]",
+    .description =
+        "DIR holds a folder per class, or train/ and test/ with a folder per class each, or just files.\n"
+        "LIST is a text file of lines \"path label\" or \"path,label[,split]\". The manifest (JSON, a line a\n"
+        "file) holds path, label, split, durations, sizes, rates and a hash of the contents. Files that\n"
+        "cannot be opened as media are named and left out; 'xkd data check' decodes all of them.",
+    .example = "xkd data index videos/",
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,78 @@
+/* xkd data stats: counts of a data set and its log-mel mean and deviation. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/alloc.h"
+#include "base/status.h"
+#include "data/index.h"
+#include "data/stats.h"
+#include "data_args.h"
+
+struct values {
+    const char *config;
+    int64_t max_files;
+};
+
+static const struct cli_option options[] = {
+    {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "configuration (clip length, mel settings)"},
+    {0, "max-files", CLI_INT, offsetof(struct values, max_files), "N", "files to listen to (default: 500, 0: none)"},
+    {0},
+};
+
+static void print_text(const xkd_manifest *m, const xkd_data_stats *s)
+{
+    printf("files          %" PRId64 " (%" PRId64 " labelled, %" PRId64 " classes)\n", s->files, s->labelled,
+           m->class_count);
+    printf("sound          %" PRId64 " with, %" PRId64 " without, %" PRId64 " not known\n", s->with_audio,
+           s->without_audio, s->unknown_audio);
+    if (s->longest > 0)
+        printf("length         %.2f hours; %.2f to %.2f s a file\n", s->video_hours, s->shortest, s->longest);
+    if (s->mel_files)
+        printf("log-mel        mean %.6f, deviation %.6f over %" PRId64 " files\n", s->mel_mean, s->mel_std,
+               s->mel_files);
+    if (s->unreadable) printf("unreadable     %" PRId64 " of the files listened to\n", s->unreadable);
+    for (int64_t k = 0; k < m->class_count; k++) {
+        int64_t count = 0;
+        for (int64_t i = 0; i < m->count; i++) count += m->samples[i].label == k;
+        printf("class %-8" PRId64 " %6" PRId64 "  %s\n", k, count, m->classes[k]);
+    }
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    struct values v = {.max_files = 500};
+    xkd_config config = {0};
+    xkd_manifest manifest = {0};
+    xkd_data_stats s;
+    int rest = 0;
+    XKD_TRY(cli_parse(cli, &cmd_data_stats, argc, argv, &v, &rest));
+    if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data stats: which data? (xkd data stats DIR|MANIFEST)");
+    XKD_TRY(data_configure(cli, v.config, argv + 2, rest - 1, &config));
+    XKD_TRY(xkd_manifest_load(cx, argv[1], config.data.follow_links, &manifest));
+    XKD_TRY(xkd_stats(cx, &manifest, &config.data, v.max_files, &s));
+    if (cli->json)
+        printf("{\"files\": %" PRId64 ", \"labelled\": %" PRId64 ", \"classes\": %" PRId64 ", \"with_audio\": %" PRId64
+               ", \"without_audio\": %" PRId64 ", \"hours\": %.6f, \"mel_files\": %" PRId64
+               ", \"mel_mean\": %.6f, \"mel_std\": %.6f}\n",
+               s.files, s.labelled, manifest.class_count, s.with_audio, s.without_audio, s.video_hours, s.mel_files,
+               s.mel_mean, s.mel_std);
+    else
+        print_text(&manifest, &s);
+fail:
+    xkd_manifest_free(&manifest);
+    xkd_config_free(&config);
+    return status;
+}
+
+const struct cli_command cmd_data_stats = {
+    .name = "stats",
+    .summary = "count files, classes and hours, and measure the log-mel mean and deviation",
+    .usage = "DIR|MANIFEST [--max-files N]",
+    .description =
+        "The mean and deviation are what data.mel_mean and data.mel_std want for a data set of its own kind.",
+    .example = "xkd data stats videos/manifest.jsonl",
+    .options = options,
+    .run = run,
+};

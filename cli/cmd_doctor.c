@@ -1,0 +1,183 @@
+/* xkd doctor: what this build and this machine can do, and what is missing. */
+#include <dnnl.h>
+#include <jansson.h>
+#include <libavcodec/avcodec.h>
+#include <libavformat/avformat.h>
+#include <libswresample/swresample.h>
+#include <libswscale/swscale.h>
+#include <png.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+#include <yaml.h>
+#include <zlib.h>
+
+#include "backend/cpu/rate.h"
+#include "base/pool.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "cli.h"
+#include "media/encode.h"
+
+struct values {
+    bool quick;
+};
+
+static const struct cli_option options[] = {
+    {0, "quick", CLI_FLAG, offsetof(struct values, quick), NULL, "do not measure the GEMM rate"},
+    {0},
+};
+
+/* One line of the findings; all of them are text or JSON strings alike. */
+struct finding {
+    const char *name;
+    char value[200];
+};
+
+enum { FINDINGS = 40 };
+
+struct findings {
+    struct finding items[FINDINGS];
+    int count;
+};
+
+__attribute__((format(printf, 3, 4))) static void note(struct findings *f, const char *name, const char *format, ...)
+{
+    if (f->count == FINDINGS) return;
+    struct finding *item = &f->items[f->count++];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(item->value, sizeof item->value, format, args);
+    va_end(args);
+    item->name = name;
+}
+
+static void note_version(struct findings *f, const char *name, unsigned version)
+{
+    note(f, name, "%u.%u.%u", version >> 16, version >> 8 & 255, version & 255);
+}
+
+static void libraries(struct findings *f)
+{
+    const dnnl_version_t *dnnl = dnnl_version();
+    unsigned xxh = XXH_versionNumber();
+    note(f, "oneDNN", "%d.%d.%d", dnnl->major, dnnl->minor, dnnl->patch);
+    note_version(f, "libavformat", avformat_version());
+    note_version(f, "libavcodec", avcodec_version());
+    note_version(f, "libswscale", swscale_version());
+    note_version(f, "libswresample", swresample_version());
+    note(f, "libyaml", "%s", yaml_get_version_string());
+    note(f, "jansson", "%s", jansson_version_str());
+    note(f, "zlib", "%s", zlibVersion());
+    note(f, "libpng", "%s", png_get_header_ver(NULL));
+    note(f, "xxhash", "%u.%u.%u", xxh / 10000, xxh / 100 % 100, xxh % 100);
+}
+
+static void processor(struct findings *f)
+{
+    char model[160] = "unknown", line[400];
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "model name : %159[^\n]", model) == 1) break;
+    if (file) fclose(file);
+    note(f, "processor", "%s", model);
+    note(f, "processors", "%d", xkd_processor_count());
+    char features[200] = "";
+    size_t used = 0;
+#define FEATURE(NAME)                 \
+    if (__builtin_cpu_supports(NAME)) \
+    used += (size_t)snprintf(features + used, sizeof features - used, "%s%s", used ? " " : "", NAME)
+#if defined(__x86_64__)
+    FEATURE("sse4.2");
+    FEATURE("avx2");
+    FEATURE("fma");
+    FEATURE("avx512f");
+    FEATURE("avx512bw");
+    FEATURE("avx512vnni");
+    FEATURE("avx512bf16");
+#endif
+#undef FEATURE
+    note(f, "instructions", "%s", used ? features : "none known");
+    note(f, "compiled for",
+#if defined(__AVX512F__)
+         "avx512"
+#elif defined(__AVX2__)
+         "avx2"
+#else
+         "the baseline"
+#endif
+    );
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    note(f, "memory", "%.1f GB", (double)pages * (double)page / 1e9);
+}
+
+static const char *has_decoder(enum AVCodecID id)
+{
+    return avcodec_find_decoder(id) ? "yes" : "MISSING";
+}
+
+static void features(struct findings *f)
+{
+    note(f, "backends", "cpu (float32), ref (float32, float64)");
+    note(f, "H.264 decoder", "%s", has_decoder(AV_CODEC_ID_H264));
+    note(f, "HEVC decoder", "%s", has_decoder(AV_CODEC_ID_HEVC));
+    note(f, "VP9 decoder", "%s", has_decoder(AV_CODEC_ID_VP9));
+    note(f, "AV1 decoder", "%s", has_decoder(AV_CODEC_ID_AV1));
+    note(f, "AAC decoder", "%s", has_decoder(AV_CODEC_ID_AAC));
+    note(f, "Opus decoder", "%s", has_decoder(AV_CODEC_ID_OPUS));
+    note(f, "H.264 encoder", "%s", xkd_encoder_has_h264() ? "yes" : "no: synthetic videos are MPEG-4");
+    note(f, "not built in", "CUDA, MPI, NCCL, bfloat16");
+}
+
+static xkd_status print(struct cli *cli, const struct findings *f)
+{
+    xkd_text out = xkd_text_make(cli->cx);
+    if (cli->json) xkd_text_puts(&out, "{");
+    for (int i = 0; i < f->count; i++) {
+        if (!cli->json) {
+            xkd_text_printf(&out, "%-16s %s\n", f->items[i].name, f->items[i].value);
+            continue;
+        }
+        if (i) xkd_text_puts(&out, ", ");
+        xkd_text_json_string(&out, f->items[i].name);
+        xkd_text_puts(&out, ": ");
+        xkd_text_json_string(&out, f->items[i].value);
+    }
+    if (cli->json) xkd_text_puts(&out, "}\n");
+    xkd_status status = out.status;
+    if (status == XKD_OK) fputs(out.data, stdout);
+    xkd_text_free(&out);
+    return status;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    struct values v = {0};
+    struct findings f = {.count = 0};
+    double flops = 0;
+    int rest = 0;
+    xkd_status status = cli_parse(cli, &cmd_doctor, argc, argv, &v, &rest);
+    if (status == XKD_OK) status = cli_no_arguments(cli, &cmd_doctor, rest, argv);
+    if (status != XKD_OK) return status;
+    note(&f, "xkd", "%s", XKD_VERSION);
+    features(&f);
+    libraries(&f);
+    processor(&f);
+    if (!v.quick) {
+        status = xkd_gemm_rate(cli->cx, xkd_processor_count(), &flops);
+        if (status != XKD_OK) return status;
+        note(&f, "GEMM rate", "%.1f GFLOP/s (4096x3072x3072, float32, all processors)", flops / 1e9);
+    }
+    return print(cli, &f);
+}
+
+const struct cli_command cmd_doctor = {
+    .name = "doctor",
+    .summary = "show what is built in, library versions, processor features and the GEMM rate",
+    .usage = "[--quick]",
+    .example = "xkd doctor --json",
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,46 @@
+#include "data_args.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "report/progress.h"
+
+xkd_status data_configure(struct cli *cli, const char *file, char **overrides, int count, xkd_config *config)
+{
+    xkd_status status = XKD_OK;
+    XKD_TRY(xkd_config_init(cli->cx, config));
+    if (file) XKD_TRY(xkd_config_load(cli->cx, config, file, false));
+    for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cli->cx, config, overrides[i]));
+    XKD_TRY(xkd_config_finish(cli->cx, config));
+fail:
+    return status;
+}
+
+void data_show_progress(void *user, int64_t done, int64_t total)
+{
+    const struct data_progress *p = user;
+    char line[256];
+    xkd_progress_line(line, sizeof line, p->title, 0, done, total, xkd_now() - p->start, "");
+    cli_progress(p->cli, done == total ? NULL : line);
+}
+
+xkd_status data_root_text(struct cli *cli, const char *path, const char *root, char **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    char *folder = NULL, *real_folder = NULL, *real_root = NULL;
+    XKD_TRY(xkd_copy_string(cx, &folder, path));
+    char *slash = strrchr(folder, '/');
+    if (slash) slash[slash == folder] = 0;
+    real_folder = realpath(slash ? folder : ".", NULL);
+    real_root = realpath(root, NULL);
+    if (!real_root) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", root);
+    XKD_TRY(xkd_copy_string(cx, out, real_folder && !strcmp(real_folder, real_root) ? "." : real_root));
+fail:
+    free(real_folder);
+    free(real_root);
+    xkd_free(folder);
+    return status;
+}

@@ -1,0 +1,26 @@
+/* What the `xkd data` commands share: configuration from file and overrides, a progress line, where a manifest's root is. */
+#ifndef XKD_CLI_DATA_ARGS_H
+#define XKD_CLI_DATA_ARGS_H
+
+#include "cli.h"
+#include "config/config.h"
+#include "data/manifest.h"
+
+/* Defaults, then `file` (may be NULL), then KEY=VALUE overrides. The caller frees *config in any case. */
+xkd_status data_configure(struct cli *cli, const char *file, char **overrides, int count, xkd_config *config);
+
+struct data_progress {
+    struct cli *cli;
+    const char *title;
+    double start;
+};
+
+/* Progress callback: user is a struct data_progress. */
+void data_show_progress(void *user, int64_t done, int64_t total);
+
+/* What a manifest at `path` must say for samples below `root`: "." or the absolute path. The caller frees *out. */
+xkd_status data_root_text(struct cli *cli, const char *path, const char *root, char **out);
+
+extern const struct cli_command cmd_data_index, cmd_data_check, cmd_data_stats, cmd_data_show, cmd_data_synth;
+
+#endif

@@ -1,0 +1,202 @@
+#include "data/check.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "base/pool.h"
+#include "data/fetch.h"
+
+static const double SYNC_SECONDS = 0.25; /* later starts than this are noticed by people and models */
+/* Containers round durations and estimate them where they are not written: less than this missing is no damage. */
+static const double MISSING_SECONDS = 0.5, MISSING_SHARE = 0.02;
+enum { SILENCE_PEAK = 32 }; /* of 32767; below it a 16-bit file holds dither only */
+
+/* Frames are only counted: the smallest size saves time. */
+enum { CHECK_SIDE = 16 };
+
+typedef struct {
+    xkd_context *cx;
+    xkd_worker *worker;
+    int peak; /* of the file's sound */
+} checker;
+
+typedef struct {
+    xkd_context *cx;
+    xkd_manifest *manifest;
+    const xkd_data_config *data;
+    const xkd_check_options *options;
+    xkd_finding *findings;
+    checker *checkers; /* one a thread */
+    pthread_mutex_t lock;
+    xkd_status status;
+    int64_t done;
+} job;
+
+bool xkd_fault_is_broken(xkd_media_fault fault)
+{
+    return fault != XKD_FAULT_NONE && fault != XKD_FAULT_SHORT && fault != XKD_FAULT_NO_AUDIO &&
+           fault != XKD_FAULT_OUT_OF_SYNC;
+}
+
+static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
+{
+    (void)info, (void)start;
+    ((checker *)user)->peak = 0;
+    return XKD_OK;
+}
+
+static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
+{
+    (void)user, (void)rgb, (void)width, (void)height, (void)index;
+    return XKD_OK;
+}
+
+static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
+{
+    checker *c = user;
+    for (int64_t i = 0; i < count; i++) {
+        int level = samples[i] < 0 ? -samples[i] : samples[i];
+        if (level > c->peak) c->peak = level;
+    }
+    return XKD_OK;
+}
+
+__attribute__((format(printf, 3, 4))) static void find(xkd_finding *f, xkd_media_fault fault, const char *format, ...)
+{
+    va_list args;
+    if (f->fault != XKD_FAULT_NONE) return; /* the worst comes first */
+    f->fault = fault;
+    va_start(args, format);
+    vsnprintf(f->message, sizeof f->message, format, args);
+    va_end(args);
+}
+
+static bool ends_early(double seen, double end, double start)
+{
+    return end - seen > fmax(MISSING_SECONDS, MISSING_SHARE * (end - start));
+}
+
+/* What is wrong with a file that could be opened. */
+static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd_finding *f)
+{
+    const xkd_media_info *info = &r->info;
+    const xkd_media_tally *t = &r->tally;
+    double clip = j->data->clip_duration, length = info->end - info->start;
+    if (!info->has_video) find(f, XKD_FAULT_NO_VIDEO, "no video stream");
+    if (j->options->decode) {
+        if (t->errors) find(f, XKD_FAULT_BROKEN, "%lld damaged packets", (long long)t->errors);
+        if (info->has_video && ends_early(t->video_seen, info->video_end, info->video_start))
+            find(f, XKD_FAULT_BROKEN, "cut off: pictures end at %.2f s of %.2f s", t->video_seen - info->video_start,
+                 info->video_end - info->video_start);
+        if (info->has_audio && ends_early(t->audio_seen, info->audio_end, info->audio_start))
+            find(f, XKD_FAULT_BROKEN, "cut off: sound ends at %.2f s of %.2f s", t->audio_seen - info->audio_start,
+                 info->audio_end - info->audio_start);
+        f->seconds =
+            fmax(info->has_audio ? fmin(t->video_seen, t->audio_seen) - info->start : t->video_seen - info->start, 0);
+        length = fmax(length, f->seconds);
+    }
+    if (length < clip - 1 / j->data->video_fps)
+        find(f, XKD_FAULT_SHORT, "%.2f s, shorter than a clip of %g s", length, clip);
+    if (!info->has_audio)
+        find(f, XKD_FAULT_NO_AUDIO, "no sound stream");
+    else if (j->options->decode && c->peak < SILENCE_PEAK)
+        find(f, XKD_FAULT_NO_AUDIO, "nothing to hear in its sound");
+    if (info->has_video && info->has_audio && fabs(info->video_start - info->audio_start) > SYNC_SECONDS)
+        find(f, XKD_FAULT_OUT_OF_SYNC, "sound starts %.2f s %s the picture",
+             fabs(info->audio_start - info->video_start), info->audio_start > info->video_start ? "after" : "before");
+}
+
+static xkd_status check_one(job *j, checker *c, int64_t i)
+{
+    xkd_status status = XKD_OK;
+    xkd_sample *s = &j->manifest->samples[i];
+    xkd_finding *f = &j->findings[i];
+    xkd_media_result result = {0};
+    xkd_media_fault fault;
+    int fd = -1;
+    int64_t size = 0;
+    *f = (xkd_finding){0};
+    status = xkd_manifest_open(c->cx, j->manifest, s, j->data->follow_links, &fd, &size, &fault);
+    if (status != XKD_OK && fault != XKD_FAULT_NONE) {
+        find(f, fault, "%.190s", xkd_last_error(c->cx));
+        xkd_clear_error(c->cx);
+        return XKD_OK;
+    }
+    XKD_TRY(status);
+    s->bytes = size;
+    xkd_media_request request = {.mode = XKD_CLIP_WHOLE,
+                                 .fps = j->data->video_fps,
+                                 .short_side = CHECK_SIDE,
+                                 .audio_rate = j->data->audio_rate,
+                                 .video = true,
+                                 .audio = true};
+    xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    c->peak = 0;
+    XKD_TRY(xkd_worker_decode(c->worker, fd, size, j->options->decode ? &request : NULL, &sink, &result));
+    if (result.fault != XKD_FAULT_NONE &&
+        !(result.fault == XKD_FAULT_BROKEN && result.info.has_audio && !result.info.has_video))
+        find(f, result.fault, "%.190s", result.message);
+    if (result.info.has_video || result.info.has_audio) xkd_sample_describe(s, &result.info);
+    if (f->fault == XKD_FAULT_NONE) judge(j, c, &result, f);
+    if (j->options->hash && xkd_hash_file(c->cx, fd, size, s->hash) != XKD_OK) {
+        find(f, XKD_FAULT_UNREADABLE, "%.190s", xkd_last_error(c->cx));
+        xkd_clear_error(c->cx);
+    }
+fail:
+    if (fd >= 0) close(fd);
+    return status;
+}
+
+static void run_one(void *arg, int64_t index, int thread)
+{
+    job *j = arg;
+    checker *c = &j->checkers[thread];
+    pthread_mutex_lock(&j->lock);
+    xkd_status before = j->status;
+    pthread_mutex_unlock(&j->lock);
+    if (before != XKD_OK) return;
+    xkd_status status = check_one(j, c, index);
+    pthread_mutex_lock(&j->lock);
+    if (status != XKD_OK && j->status == XKD_OK) {
+        j->status = xkd_fail(j->cx, status, "%s", xkd_last_error(c->cx));
+    }
+    j->done++;
+    if (j->options->progress) j->options->progress(j->options->user, j->done, j->manifest->count);
+    pthread_mutex_unlock(&j->lock);
+}
+
+xkd_status xkd_check(xkd_context *cx, xkd_manifest *manifest, const xkd_data_config *data,
+                     const xkd_check_options *options, xkd_finding *findings)
+{
+    xkd_status status = XKD_OK;
+    xkd_pool *pool = NULL;
+    job j = {.cx = cx, .manifest = manifest, .data = data, .options = options, .findings = findings};
+    int threads = options->threads;
+    pthread_mutex_init(&j.lock, NULL);
+    if (threads < 1) XKD_FAIL(XKD_ERR_CONFIG, "--workers %d: at least one is needed", threads);
+    XKD_TRY(xkd_alloc(cx, &j.checkers, threads, sizeof *j.checkers));
+    for (int t = 0; t < threads; t++) {
+        /* A context of its own: one bad file's message must not hide another's. */
+        j.checkers[t].cx = xkd_context_new();
+        if (!j.checkers[t].cx) XKD_FAIL(XKD_ERR_MEMORY, "out of memory");
+        XKD_TRY(xkd_worker_new(j.checkers[t].cx, NULL, data->decode_seconds, &j.checkers[t].worker));
+    }
+    XKD_TRY(xkd_pool_new(cx, &pool, threads));
+    xkd_parallel_for(pool, manifest->count, run_one, &j);
+    status = j.status;
+fail:
+    for (int t = 0; j.checkers && t < threads; t++) {
+        xkd_worker_free(j.checkers[t].worker);
+        xkd_context_free(j.checkers[t].cx);
+    }
+    xkd_pool_free(pool);
+    xkd_free(j.checkers);
+    pthread_mutex_destroy(&j.lock);
+    return status;
+}

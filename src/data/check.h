@@ -1,0 +1,33 @@
+/* Looks at every file of a manifest, each in a worker process: probing (index) or decoding all of it (check). */
+#ifndef XKD_DATA_CHECK_H
+#define XKD_DATA_CHECK_H
+
+#include "config/config.h"
+#include "data/manifest.h"
+
+/* What was found about one sample. */
+typedef struct {
+    xkd_media_fault fault; /* XKD_FAULT_NONE: nothing wrong */
+    char message[200];
+    double seconds; /* decoded, the shorter stream; 0 when only probed */
+} xkd_finding;
+
+typedef struct {
+    bool decode; /* everything, otherwise headers only */
+    bool hash;   /* fill in hashes of the contents */
+    int threads; /* each with a worker process of its own */
+    /* Called now and then from one thread at a time. May be NULL. */
+    void (*progress)(void *user, int64_t done, int64_t total);
+    void *user;
+} xkd_check_options;
+
+/* Fills in what the files say about themselves (durations, sizes, ...) and findings[i] for each sample: broken in any way,
+ * no picture, shorter than data->clip_duration, silent (no sound stream, or nothing in it), or streams that start more
+ * than 0.25 s apart. findings: [manifest->count], allocated by the caller. The status is for our own troubles only. */
+xkd_status xkd_check(xkd_context *cx, xkd_manifest *manifest, const xkd_data_config *data,
+                     const xkd_check_options *options, xkd_finding *findings);
+
+/* True for faults of the file itself, false for short, silent and out-of-sync ones that may still be wanted. */
+bool xkd_fault_is_broken(xkd_media_fault fault);
+
+#endif
