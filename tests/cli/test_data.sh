@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# xkd data ...: exit codes and what each command leaves behind.
+set -u
+xkd=$(cd "${XKD_BUILD:-build}" && pwd)/xkd
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+
+n=0
+check() { # check NAME EXPECTED_EXIT COMMAND...: runs it, output in out and err
+  n=$((n + 1)); name=$1 expected=$2; shift 2
+  "$@" >out 2>err
+  rc=$?
+  if [ "$rc" -eq "$expected" ]; then echo "ok $n - $name"; else echo "not ok $n - $name: exit $rc, not $expected: $(head -c 300 err)"; fi
+}
+says() { # says NAME FILE TEXT: the file holds the text
+  n=$((n + 1))
+  if grep -qF -- "$3" "$2"; then echo "ok $n - $1"; else echo "not ok $n - $1: \"$3\" is not in $2: $(head -c 300 "$2")"; fi
+}
+
+check "synth makes a data set" 0 "$xkd" data synth --out toys --classes 2 --clips 3 --seconds 2 --size 64 --seed 1
+says "synth has train" <(ls toys/train/bounce) 00000.mp4
+says "synth has test" <(ls toys/test/bounce) 00002.mp4
+check "synth keeps what exists" 2 "$xkd" data synth --out toys --classes 2 --clips 3
+check "synth needs --out" 2 "$xkd" data synth
+check "index writes a manifest" 0 "$xkd" data index toys
+says "manifest has classes" toys/manifest.jsonl '"classes":["bounce","orbit"]'
+says "manifest has splits" toys/manifest.jsonl '"split":"test"'
+says "index counts" out "6 files, 2 classes"
+check "index as JSON" 0 "$xkd" data index toys --json
+says "JSON counts" out '"files": 6'
+check "check finds them short for 4 s clips, not broken" 0 "$xkd" data check toys
+says "check names short files" out short
+check "check with 2 s clips" 0 "$xkd" data check toys dataset.clip_duration=2 model.kwargs.num_frames=16
+says "all are well" out "6 files: 6 ok"
+echo junk >toys/train/bounce/broken.mp4
+rm toys/manifest.jsonl
+check "check exits 3 with a broken file" 3 "$xkd" data check toys dataset.clip_duration=2 model.kwargs.num_frames=16
+says "check names the broken file" out "train/bounce/broken.mp4"
+n=$((n + 1))
+if grep -q broken toys/clean.jsonl; then echo "not ok $n - clean manifest has the broken file"; else echo "ok $n - clean manifest is clean"; fi
+check "stats measure" 0 "$xkd" data stats toys/clean.jsonl --json
+says "stats have the mel mean" out '"mel_mean": '
+check "show writes views" 0 "$xkd" data show toys/train/orbit/00000.mp4 --out shown
+says "show writes PNG" <(ls shown) video-0-global.png
+says "show writes WAV" <(ls shown) audio-1-local.wav
+check "show refuses junk" 3 "$xkd" data show toys/train/bounce/broken.mp4
+mkdir empty
+check "an empty folder is exit 3" 3 "$xkd" data index empty
+check "a missing folder is exit 3" 3 "$xkd" data index nowhere
+printf '{"path":"a.mp4"\n' >bad.jsonl
+check "bad JSON is exit 3" 3 "$xkd" data stats bad.jsonl
+says "bad JSON names the line" err "bad.jsonl:1:"
+check "no workers is exit 2" 2 "$xkd" data check toys --workers 0
+check "bench data as JSON" 0 "$xkd" bench data --clip toys/train/orbit/00000.mp4 --count 2 --json
+says "bench prints the ratio" out '"ratio": '

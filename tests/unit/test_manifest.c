@@ -1,0 +1,189 @@
+/* Manifests: what is written is read back; what is wrong is refused with file and line; folders and lists become one. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "data/index.h"
+#include "media_files.h"
+
+static xkd_context *cx;
+static char folder[4096];
+
+static const char *put(const char *name, const char *text)
+{
+    static char path[5000];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    xkd_clear_error(cx);
+    assert_int_equal(xkd_write_file(cx, path, text, (int64_t)strlen(text)), XKD_OK);
+    return path;
+}
+
+static void written_is_read_back(void **state)
+{
+    xkd_manifest m = {0}, back;
+    xkd_sample *s = NULL;
+    int64_t label;
+    char path[5000];
+    (void)state;
+    assert_int_equal(xkd_manifest_class(cx, &m, "caf\xc3\xa9", true, &label), XKD_OK);
+    assert_int_equal(xkd_manifest_add(cx, &m, "a \"b\"/\xff\xfe.mp4", &s), XKD_OK); /* no UTF-8 */
+    s->label = 0;
+    assert_int_equal(xkd_manifest_add(cx, &m, "d/\xe6\x97\xa5.mp4", &s), XKD_OK);
+    *s = (xkd_sample){.path = s->path,
+                      .label = 0,
+                      .split = "test",
+                      .video_start = 0.125,
+                      .video_seconds = 5,
+                      .fps = 29.97,
+                      .width = 340,
+                      .height = 256,
+                      .audio_start = 0.1,
+                      .audio_seconds = 4.9,
+                      .sample_rate = 44100,
+                      .channels = 2,
+                      .has_audio = 1,
+                      .bytes = 12345,
+                      .hash = "00112233445566778899aabbccddeeff"};
+    snprintf(path, sizeof path, "%s/m.jsonl", folder);
+    assert_int_equal(xkd_manifest_write(cx, &m, path, NULL), XKD_OK);
+    assert_int_equal(xkd_manifest_read(cx, path, &back), XKD_OK);
+    assert_int_equal(back.count, 2);
+    assert_string_equal(back.samples[0].path, m.samples[0].path);
+    assert_string_equal(back.classes[0], "caf\xc3\xa9");
+    const xkd_sample *a = &m.samples[1], *b = &back.samples[1];
+    assert_string_equal(a->path, b->path);
+    assert_string_equal(a->split, b->split);
+    assert_string_equal(a->hash, b->hash);
+    assert_true(a->fps == b->fps && a->audio_seconds == b->audio_seconds && a->video_start == b->video_start);
+    assert_true(a->width == b->width && a->bytes == b->bytes && b->has_audio == 1 && b->label == 0);
+    assert_int_equal(back.samples[0].has_audio, -1);
+    assert_int_equal(back.samples[0].bytes, -1);
+    xkd_manifest_keep_split(&back, "train"); /* the first has no split: it stays */
+    assert_int_equal(back.count, 1);
+    xkd_manifest_free(&back);
+    xkd_manifest_free(&m);
+}
+
+static void wrong_lines_are_named(void **state)
+{
+    static const struct {
+        const char *text, *message;
+    } CASES[] = {
+        {"{\"path\":\"a.mp4\"}\n{\"path\":\n", ":2: bad JSON"},
+        {"{\"path\":\"a.mp4\",\"path\":\"b.mp4\"}\n", ":1: bad JSON"},
+        {"[1]\n", ":1: not a JSON object"},
+        {"{\"label\":1}\n", ":1: needs one string"},
+        {"{\"path\":7}\n", ":1: needs one string"},
+        {"{\"path\":\"a.mp4\"}\n\n{\"path\":\"b.mp4\"}\n{\"path\":\"a.mp4\"}\n",
+         ":4: path \"a.mp4\" stands already in line 1"},
+        {"{\"path\":\"/etc/passwd\"}\n", "absolute"},
+        {"{\"path\":\"a/../../b.mp4\"}\n", "\"..\""},
+        {"{\"path\":\"./b.mp4\"}\n", "\".\""},
+        {"{\"path\":\"\"}\n", "empty"},
+        {"{\"xkd_manifest\":1,\"classes\":[\"x\",\"y\"]}\n{\"path\":\"a.mp4\",\"label\":2}\n",
+         ":2: label 2 is out of range 0 .. 1"},
+        {"{\"xkd_manifest\":1,\"classes\":[\"x\"]}\n{\"path\":\"a.mp4\",\"label\":\"z\"}\n", ":2: label \"z\" is none"},
+        {"{\"path\":\"a.mp4\",\"label\":-5}\n", ":1: label -5 is out of range"},
+        {"{\"path\":\"a.mp4\",\"label\":1.5}\n", ":1: \"label\" must be"},
+        {"{\"path\":\"a.mp4\",\"fps\":\"fast\"}\n", "\"fps\" must be a number"},
+        {"{\"path\":\"a.mp4\",\"has_audio\":1}\n", "\"has_audio\" must be true or false"},
+        {"{\"path_base64\":\"!!\"}\n", "not base64"},
+        {"{\"path_base64\":\"YQBi\"}\n", "zero byte"},
+        {"{\"xkd_manifest\":2}\n{\"path\":\"a.mp4\"}\n", "version"},
+        {"{\"xkd_manifest\":1,\"classes\":[\"x\",\"x\"]}\n", "listed twice"},
+        {"", "no samples"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        xkd_manifest m;
+        const char *path = put("wrong.jsonl", CASES[i].text);
+        assert_int_equal(xkd_manifest_read(cx, path, &m), XKD_ERR_DATA);
+        if (!strstr(xkd_last_error(cx), CASES[i].message)) print_message("# %s\n", xkd_last_error(cx));
+        assert_non_null(strstr(xkd_last_error(cx), CASES[i].message));
+        assert_non_null(strstr(xkd_last_error(cx), "wrong.jsonl"));
+    }
+    xkd_clear_error(cx);
+}
+
+static void folders_become_splits_and_classes(void **state)
+{
+    static const char *const FILES[] = {"set/train/zebra/1.mp4",    "set/train/ape/x/2.MKV", "set/test/ape/3.webm",
+                                        "set/val/loose.mp4",        "set/top.avi",           "set/notes.txt",
+                                        "set/train/ape/.hidden.mp4"};
+    char path[5000];
+    xkd_manifest m;
+    int64_t skipped = 0;
+    (void)state;
+    for (size_t i = 0; i < sizeof FILES / sizeof *FILES; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, FILES[i]);
+        *strrchr(path, '/') = 0;
+        assert_int_equal(xkd_make_folder(cx, path), XKD_OK);
+        put(FILES[i], "x");
+    }
+    snprintf(path, sizeof path, "%s/set", folder);
+    assert_int_equal(xkd_index_folder(cx, path, false, &m, &skipped), XKD_OK);
+    assert_int_equal(m.count, 5);
+    assert_int_equal(skipped, 1);
+    assert_int_equal(m.class_count, 2);
+    assert_string_equal(m.classes[0], "ape");
+    assert_string_equal(m.samples[0].path, "test/ape/3.webm");
+    assert_string_equal(m.samples[0].split, "test");
+    assert_int_equal(m.samples[0].label, 0);
+    assert_string_equal(m.samples[1].path, "top.avi");
+    assert_int_equal(m.samples[1].label, -1);
+    assert_string_equal(m.samples[2].path, "train/ape/x/2.MKV");
+    assert_int_equal(m.samples[2].label, 0);
+    assert_int_equal(m.samples[3].label, 1);
+    assert_string_equal(m.samples[4].split, "val");
+    xkd_manifest_free(&m);
+    snprintf(path, sizeof path, "%s/empty", folder);
+    assert_int_equal(xkd_make_folder(cx, path), XKD_OK);
+    assert_int_equal(xkd_manifest_load(cx, path, false, &m), XKD_ERR_DATA);
+    xkd_clear_error(cx);
+    assert_int_equal(xkd_manifest_load(cx, "/nonexistent", false, &m), XKD_ERR_DATA);
+    xkd_clear_error(cx);
+}
+
+static void lists_become_manifests(void **state)
+{
+    xkd_manifest m;
+    (void)state;
+    assert_int_equal(xkd_index_list(cx, put("a.txt", "# Kinetics style\nb b/1.mp4 3\r\n\na/2.mp4 0\n"), folder, &m),
+                     XKD_OK);
+    assert_int_equal(m.count, 2);
+    assert_string_equal(m.samples[1].path, "b b/1.mp4");
+    assert_int_equal(m.samples[1].label, 3);
+    xkd_manifest_free(&m);
+    assert_int_equal(
+        xkd_index_list(cx, put("a.csv", "path,label,split\nx.mp4,dog,train\ny.mp4,cat, test\n"), folder, &m), XKD_OK);
+    assert_int_equal(m.class_count, 2);
+    assert_string_equal(m.classes[m.samples[0].label], "dog");
+    assert_string_equal(m.samples[1].split, "test");
+    xkd_manifest_free(&m);
+    assert_int_equal(xkd_index_list(cx, put("b.csv", "../x.mp4,1\n"), folder, &m), XKD_ERR_DATA);
+    assert_non_null(strstr(xkd_last_error(cx), "b.csv:1"));
+    assert_int_equal(xkd_index_list(cx, put("c.csv", "x.mp4,1\nx.mp4,2\n"), folder, &m), XKD_ERR_DATA);
+    assert_int_equal(xkd_index_list(cx, put("d.csv", "\n"), folder, &m), XKD_ERR_DATA);
+    xkd_clear_error(cx);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(written_is_read_back),
+        cmocka_unit_test(wrong_lines_are_named),
+        cmocka_unit_test(folders_become_splits_and_classes),
+        cmocka_unit_test(lists_become_manifests),
+    };
+    cx = xkd_context_new();
+    snprintf(folder, sizeof folder, "%s", test_folder("manifest"));
+    if (xkd_make_folder(cx, folder) != XKD_OK) return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_test_folder(folder);
+    xkd_context_free(cx);
+    return failed;
+}
