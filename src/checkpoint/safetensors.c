@@ -412,3 +412,16 @@ fail:
     xkd_free(order);
     return status;
 }
+
+int64_t xkd_safetensors_note_count(const xkd_safetensors *file)
+{
+    return (int64_t)json_object_size(json_object_get(file->header, METADATA_KEY));
+}
+
+void xkd_safetensors_note(const xkd_safetensors *file, int64_t i, const char **key, const char **value)
+{
+    void *at = json_object_iter(json_object_get(file->header, METADATA_KEY));
+    for (int64_t k = 0; at && k < i; k++) at = json_object_iter_next(json_object_get(file->header, METADATA_KEY), at);
+    *key = at ? json_object_iter_key(at) : "";
+    *value = at ? json_string_value(json_object_iter_value(at)) : "";
+}

@@ -1,0 +1,222 @@
+/* numpy's npy (format 1.0 and 2.0) and npz (a zip of npy files). The header is a Python literal; only the exact form
+ * that numpy writes is understood, so nothing needs to be evaluated. */
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "checkpoint/file_parts.h"
+
+enum { MAGIC_SIZE = 6, HEADER_LIMIT = 10000, ALIGNMENT = 64 };
+static const unsigned char magic[MAGIC_SIZE] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
+
+/* numpy has no bfloat16. */
+static const char *const descriptions[XKD_DTYPE_COUNT] = {
+    [XKD_F32] = "<f4", [XKD_F64] = "<f8", [XKD_F16] = "<f2", [XKD_I64] = "<i8", [XKD_I32] = "<i4",
+    [XKD_I16] = "<i2", [XKD_I8] = "|i1",  [XKD_U8] = "|u1",  [XKD_BOOL] = "|b1",
+};
+
+bool xkd_npy_magic(const unsigned char *data, int64_t size)
+{
+    return size >= MAGIC_SIZE && memcmp(data, magic, MAGIC_SIZE) == 0;
+}
+
+/* Advances *at over `text` and the spaces behind it. */
+static bool expect(const char **at, const char *text)
+{
+    size_t length = strlen(text);
+    if (strncmp(*at, text, length) != 0) return false;
+    *at += length;
+    while (**at == ' ') (*at)++;
+    return true;
+}
+
+static bool read_description(const char **at, xkd_dtype *dtype)
+{
+    char quoted[8];
+    for (int d = 0; d < XKD_DTYPE_COUNT; d++) {
+        if (!descriptions[d]) continue;
+        snprintf(quoted, sizeof quoted, "'%s'", descriptions[d]);
+        if (!expect(at, quoted)) continue;
+        *dtype = (xkd_dtype)d;
+        return true;
+    }
+    return false;
+}
+
+static bool read_shape(const char **at, xkd_shape *shape)
+{
+    if (!expect(at, "(")) return false;
+    shape->ndim = 0;
+    while (!expect(at, ")")) {
+        int64_t value = 0;
+        if (shape->ndim == XKD_MAX_DIMS || !isdigit((unsigned char)**at)) return false;
+        for (; isdigit((unsigned char)**at); (*at)++)
+            if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, **at - '0', &value)) return false;
+        shape->dims[shape->ndim++] = value;
+        bool comma = expect(at, ",");
+        if (!comma && (**at != ')' || shape->ndim == 1)) return false; /* (3,) but (3, 4) */
+    }
+    return true;
+}
+
+/* {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), } and spaces to the newline */
+static xkd_status parse_header(xkd_context *cx, const char *path, const char *name, const char *header,
+                               xkd_dtype *dtype, xkd_shape *shape, bool *fortran)
+{
+    xkd_status status = XKD_OK;
+    const char *at = header;
+    if (!expect(&at, "{") || !expect(&at, "'descr':")) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': unknown header", path, name);
+    if (strncmp(at, "'|O'", 4) == 0)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': an array of Python objects is refused", path, name);
+    if (!read_description(&at, dtype))
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': element type %.12s is not read", path, name, at);
+    bool good = expect(&at, ",") && expect(&at, "'fortran_order':");
+    *fortran = good && expect(&at, "True");
+    good = good && (*fortran || expect(&at, "False")) && expect(&at, ",") && expect(&at, "'shape':") &&
+           read_shape(&at, shape);
+    if (good) expect(&at, ",");
+    good = good && expect(&at, "}") && strcmp(at, "\n") == 0;
+    if (!good) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': damaged header", path, name);
+    if (*fortran && shape->ndim > 1)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': column-major arrays are not read: save it with "
+                 "numpy.ascontiguousarray", path, name);
+fail:
+    return status;
+}
+
+xkd_status xkd_npy_read(xkd_context *cx, xkd_tensor_file *file, const char *name, const unsigned char *data,
+                        int64_t size)
+{
+    xkd_status status = XKD_OK;
+    const char *path = file->path;
+    char *header = NULL;
+    xkd_dtype dtype = XKD_F32;
+    xkd_shape shape = {0};
+    bool fortran = false;
+    if (!xkd_npy_magic(data, size) || size < 12) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s' is cut off", path, name);
+    int version = data[6], lead = version == 1 ? 10 : 12;
+    if (version < 1 || version > 2 || data[7] != 0)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': unknown version %d.%d", path, name, data[6], data[7]);
+    int64_t length = data[8] | data[9] << 8;
+    if (version == 2) length |= (int64_t)data[10] << 16 | (int64_t)data[11] << 24;
+    if (length > HEADER_LIMIT || length > size - lead)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': a header of %" PRId64 " bytes", path, name, length);
+    XKD_TRY(xkd_alloc(cx, &header, length + 1, 1));
+    memcpy(header, data + lead, (size_t)length);
+    if (strlen(header) != (size_t)length) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': damaged header", path, name);
+    XKD_TRY(parse_header(cx, path, name, header, &dtype, &shape, &fortran));
+    int64_t count = xkd_shape_count(&shape), bytes;
+    if (count < 0 || __builtin_mul_overflow(count, xkd_dtype_size(dtype), &bytes) || bytes != size - lead - length)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': its data are not exactly what its shape wants", path, name);
+    const unsigned char *payload = data + lead + length;
+    if (bytes > 0 && (uintptr_t)payload % (uintptr_t)xkd_dtype_size(dtype)) {
+        void *copy = NULL;
+        XKD_TRY(xkd_file_copy(cx, file, bytes, &copy));
+        memcpy(copy, payload, (size_t)bytes);
+        payload = copy;
+    }
+    XKD_TRY(xkd_file_add(cx, file, name, dtype, &shape, payload));
+fail:
+    xkd_free(header);
+    return status;
+}
+
+xkd_status xkd_npz_read(xkd_context *cx, xkd_tensor_file *file)
+{
+    xkd_status status = XKD_OK;
+    char *name = NULL;
+    file->kind = XKD_FILE_NPZ;
+    for (int64_t i = 0; i < file->parts->zip.count; i++) {
+        const xkd_zip_entry *e = &file->parts->zip.entries[i];
+        XKD_TRY(xkd_copy_string(cx, &name, e->name));
+        name[strlen(name) - 4] = 0; /* without ".npy" */
+        XKD_TRY(xkd_npy_read(cx, file, name, e->data, e->size));
+        xkd_free(name);
+        name = NULL;
+    }
+fail:
+    xkd_free(name);
+    return status;
+}
+
+/* The header of one array, padded so that the data behind it is aligned. The caller frees *out. */
+static xkd_status make_header(xkd_context *cx, const char *path, const xkd_tensor_item *item, char **out, int64_t *size)
+{
+    xkd_status status = XKD_OK;
+    char shape[XKD_MAX_DIMS * 24] = "";
+    if (!descriptions[item->dtype])
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: '%s' is %s, which numpy does not have: convert to safetensors or .pth", path,
+                 item->name, xkd_dtype_name(item->dtype));
+    for (int i = 0; i < item->shape.ndim; i++) {
+        size_t used = strlen(shape);
+        snprintf(shape + used, sizeof shape - used, i + 1 < item->shape.ndim ? "%" PRId64 ", " : "%" PRId64,
+                 item->shape.dims[i]);
+    }
+    XKD_TRY(xkd_alloc(cx, out, 512, 1));
+    int length = snprintf(*out + 10, 500, "{'descr': '%s', 'fortran_order': False, 'shape': (%s%s), }",
+                          descriptions[item->dtype], shape, item->shape.ndim == 1 ? "," : "");
+    int64_t total = (10 + length + 1 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    memset(*out + 10 + length, ' ', (size_t)(total - 10 - length));
+    (*out)[total - 1] = '\n';
+    memcpy(*out, magic, MAGIC_SIZE);
+    (*out)[6] = 1;
+    (*out)[7] = 0;
+    (*out)[8] = (char)((total - 10) & 0xff);
+    (*out)[9] = (char)((total - 10) >> 8);
+    *size = total;
+fail:
+    return status;
+}
+
+static int64_t item_bytes(const xkd_tensor_item *item)
+{
+    return xkd_shape_count(&item->shape) * xkd_dtype_size(item->dtype);
+}
+
+xkd_status xkd_npy_write(xkd_context *cx, const char *path, const xkd_tensor_item *item)
+{
+    xkd_status status = XKD_OK;
+    xkd_writer *w = NULL;
+    char *header = NULL;
+    int64_t size = 0;
+    XKD_TRY(make_header(cx, path, item, &header, &size));
+    XKD_TRY(xkd_writer_open(cx, path, &w));
+    XKD_TRY(xkd_writer_write(w, header, size));
+    XKD_TRY(xkd_writer_write(w, item->data, item_bytes(item)));
+    xkd_writer *done = w;
+    w = NULL;
+    XKD_TRY(xkd_writer_commit(done));
+fail:
+    xkd_writer_abort(w);
+    xkd_free(header);
+    return status;
+}
+
+xkd_status xkd_npz_write(xkd_context *cx, const char *path, const xkd_tensor_item *items, int64_t count)
+{
+    xkd_status status = XKD_OK;
+    xkd_zip_writer *w = NULL;
+    char *header = NULL, *name = NULL;
+    int64_t size = 0;
+    XKD_TRY(xkd_zip_writer_open(cx, path, &w));
+    for (int64_t i = 0; i < count; i++) {
+        XKD_TRY(make_header(cx, path, &items[i], &header, &size));
+        XKD_TRY(xkd_format_string(cx, &name, "%s.npy", items[i].name));
+        xkd_zip_part parts[] = {{header, size}, {items[i].data, item_bytes(&items[i])}};
+        XKD_TRY(xkd_zip_writer_add(w, name, parts, 2));
+        xkd_free(header);
+        xkd_free(name);
+        header = name = NULL;
+    }
+    xkd_zip_writer *done = w;
+    w = NULL;
+    XKD_TRY(xkd_zip_writer_commit(done));
+fail:
+    xkd_zip_writer_abort(w);
+    xkd_free(header);
+    xkd_free(name);
+    return status;
+}

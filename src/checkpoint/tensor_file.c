@@ -1,0 +1,211 @@
+#include "checkpoint/tensor_file.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "checkpoint/file_parts.h"
+
+static const char *const kind_names[XKD_FILE_KINDS] = {"safetensors", "PyTorch zip", "PyTorch (before 1.6)", "npy",
+                                                       "npz"};
+enum { COPY_FACTOR = 4 };
+
+const char *xkd_file_kind_name(xkd_file_kind kind)
+{
+    return kind_names[kind];
+}
+
+static xkd_status reserve(xkd_context *cx, void *array, int64_t count, int64_t *capacity, size_t size)
+{
+    if (count < *capacity) return XKD_OK;
+    int64_t larger = *capacity ? 2 * *capacity : 64;
+    xkd_status status = xkd_resize(cx, array, *capacity, larger, size);
+    if (status == XKD_OK) *capacity = larger;
+    return status;
+}
+
+static xkd_status keep_text(xkd_context *cx, xkd_tensor_file *file, const char *text, char **out)
+{
+    xkd_status status = XKD_OK;
+    struct xkd_tensor_file_parts *p = file->parts;
+    XKD_TRY(reserve(cx, &p->texts, p->text_count, &p->text_capacity, sizeof *p->texts));
+    XKD_TRY(xkd_copy_string(cx, out, text));
+    p->texts[p->text_count++] = *out;
+fail:
+    return status;
+}
+
+xkd_status xkd_file_add(xkd_context *cx, xkd_tensor_file *file, const char *name, xkd_dtype dtype,
+                        const xkd_shape *shape, const void *data)
+{
+    xkd_status status = XKD_OK;
+    struct xkd_tensor_file_parts *p = file->parts;
+    char *kept = NULL;
+    XKD_TRY(reserve(cx, &file->tensors, file->count, &p->tensor_capacity, sizeof *file->tensors));
+    XKD_TRY(keep_text(cx, file, name, &kept));
+    file->tensors[file->count++] =
+        (xkd_stored_tensor){kept, dtype, *shape, data, xkd_shape_count(shape) * xkd_dtype_size(dtype)};
+fail:
+    return status;
+}
+
+xkd_status xkd_file_add_note(xkd_context *cx, xkd_tensor_file *file, const char *name, const char *value)
+{
+    xkd_status status = XKD_OK;
+    struct xkd_tensor_file_parts *p = file->parts;
+    xkd_file_note note = {0};
+    XKD_TRY(reserve(cx, &file->notes, file->note_count, &p->note_capacity, sizeof *file->notes));
+    XKD_TRY(keep_text(cx, file, name, &note.name));
+    XKD_TRY(keep_text(cx, file, value, &note.value));
+    file->notes[file->note_count++] = note;
+fail:
+    return status;
+}
+
+xkd_status xkd_file_copy(xkd_context *cx, xkd_tensor_file *file, int64_t bytes, void **out)
+{
+    xkd_status status = XKD_OK;
+    struct xkd_tensor_file_parts *p = file->parts;
+    if (bytes > COPY_FACTOR * p->map.size - p->copied_bytes)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its views hold more than %d times the file's size", file->path, COPY_FACTOR);
+    XKD_TRY(reserve(cx, &p->copies, p->copy_count, &p->copy_capacity, sizeof *p->copies));
+    XKD_TRY(xkd_alloc(cx, out, bytes, 1));
+    p->copies[p->copy_count++] = *out;
+    p->copied_bytes += bytes;
+fail:
+    return status;
+}
+
+static xkd_status read_safetensors(xkd_context *cx, xkd_tensor_file *file)
+{
+    xkd_status status = XKD_OK;
+    struct xkd_tensor_file_parts *p = file->parts;
+    int present = 0;
+    file->kind = XKD_FILE_SAFETENSORS;
+    XKD_TRY(xkd_safetensors_open(cx, file->path, &p->safetensors));
+    XKD_TRY(xkd_safetensors_verify(cx, p->safetensors, &present));
+    file->checksummed = present;
+    for (int64_t i = 0; i < xkd_safetensors_count(p->safetensors); i++) {
+        const xkd_stored_tensor *t = xkd_safetensors_at(p->safetensors, i);
+        XKD_TRY(xkd_file_add(cx, file, t->name, t->dtype, &t->shape, t->data));
+    }
+    for (int64_t i = 0; i < xkd_safetensors_note_count(p->safetensors); i++) {
+        const char *key, *value;
+        xkd_safetensors_note(p->safetensors, i, &key, &value);
+        XKD_TRY(xkd_file_add_note(cx, file, key, value));
+    }
+fail:
+    return status;
+}
+
+static xkd_status read_zip(xkd_context *cx, xkd_tensor_file *file)
+{
+    xkd_status status = XKD_OK;
+    const xkd_zip *zip = &file->parts->zip;
+    XKD_TRY(xkd_zip_open(cx, file->path, &file->parts->map, &file->parts->zip));
+    for (int64_t i = 0; i < zip->count; i++) XKD_TRY(xkd_zip_verify(cx, file->path, &zip->entries[i]));
+    file->checksummed = true;
+    bool arrays = zip->count > 0;
+    for (int64_t i = 0; i < zip->count; i++) {
+        size_t length = strlen(zip->entries[i].name);
+        arrays &= length > 4 && strcmp(zip->entries[i].name + length - 4, ".npy") == 0;
+    }
+    XKD_TRY(arrays ? xkd_npz_read(cx, file) : xkd_torch_zip_read(cx, file));
+fail:
+    return status;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(const xkd_stored_tensor *const *)a)->name, (*(const xkd_stored_tensor *const *)b)->name);
+}
+
+/* Two ways through a tree can end in one name ("a.b" and "a" -> "b"): which tensor would it be? */
+static xkd_status check_names(xkd_context *cx, const xkd_tensor_file *file)
+{
+    xkd_status status = XKD_OK;
+    const xkd_stored_tensor **order = NULL;
+    XKD_TRY(xkd_alloc(cx, &order, file->count, sizeof *order));
+    for (int64_t i = 0; i < file->count; i++) order[i] = &file->tensors[i];
+    qsort(order, (size_t)file->count, sizeof *order, by_name);
+    for (int64_t i = 1; i < file->count; i++)
+        if (by_name(&order[i - 1], &order[i]) == 0)
+            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: two tensors are called '%s'", file->path, order[i]->name);
+fail:
+    xkd_free(order);
+    return status;
+}
+
+static xkd_status read_by_content(xkd_context *cx, xkd_tensor_file *file)
+{
+    const xkd_map *map = &file->parts->map;
+    if (map->size >= 4 && memcmp(map->base, "PK\3\4", 4) == 0) return read_zip(cx, file);
+    if (map->size >= 4 && memcmp(map->base, "PK\5\6", 4) == 0) return read_zip(cx, file);
+    if (xkd_torch_legacy_magic(map)) return xkd_torch_legacy_read(cx, file);
+    if (xkd_npy_magic(map->base, map->size)) {
+        file->kind = XKD_FILE_NPY;
+        return xkd_npy_read(cx, file, "array", map->base, map->size);
+    }
+    if (map->size > 8 && map->base[8] == '{') return read_safetensors(cx, file);
+    return xkd_fail(cx, XKD_ERR_CHECKPOINT,
+                    "%s: not a tensor file: it begins like none of safetensors, PyTorch, npy and npz", file->path);
+}
+
+xkd_status xkd_tensor_file_open(xkd_context *cx, const char *path, xkd_tensor_file *out)
+{
+    xkd_status status = XKD_OK;
+    *out = (xkd_tensor_file){0};
+    XKD_TRY(xkd_alloc(cx, &out->parts, 1, sizeof *out->parts));
+    if (xkd_is_folder(path)) /* Hugging Face style: the tensors of a folder are in this file */
+        XKD_TRY(xkd_join_path(cx, &out->path, path, "model.safetensors"));
+    else
+        XKD_TRY(xkd_copy_string(cx, &out->path, path));
+    XKD_TRY(xkd_map_file(cx, out->path, &out->parts->map));
+    XKD_TRY(read_by_content(cx, out));
+    XKD_TRY(check_names(cx, out));
+fail:
+    return status;
+}
+
+void xkd_tensor_file_close(xkd_tensor_file *file)
+{
+    struct xkd_tensor_file_parts *p = file->parts;
+    if (p) {
+        for (int64_t i = 0; i < p->text_count; i++) xkd_free(p->texts[i]);
+        for (int64_t i = 0; i < p->copy_count; i++) xkd_free(p->copies[i]);
+        xkd_free(p->texts);
+        xkd_free(p->copies);
+        xkd_safetensors_close(p->safetensors);
+        xkd_pickle_free(&p->pickle);
+        xkd_zip_free(&p->zip);
+        xkd_unmap(&p->map);
+        xkd_free(p);
+    }
+    xkd_free(file->path);
+    xkd_free(file->tensors);
+    xkd_free(file->notes);
+    *file = (xkd_tensor_file){0};
+}
+
+const xkd_stored_tensor *xkd_tensor_file_find(const xkd_tensor_file *file, const char *name)
+{
+    for (int64_t i = 0; i < file->count; i++)
+        if (strcmp(file->tensors[i].name, name) == 0) return &file->tensors[i];
+    return NULL;
+}
+
+xkd_status xkd_tensor_file_write(xkd_context *cx, const char *path, xkd_file_kind kind, const xkd_tensor_item *items,
+                                 int64_t count, const xkd_metadata_item *metadata, int64_t metadata_count)
+{
+    switch (kind) {
+    case XKD_FILE_SAFETENSORS: return xkd_safetensors_write(cx, path, items, count, metadata, metadata_count);
+    case XKD_FILE_TORCH: return xkd_torch_write(cx, path, items, count);
+    case XKD_FILE_NPZ: return xkd_npz_write(cx, path, items, count);
+    case XKD_FILE_NPY:
+        if (count == 1) return xkd_npy_write(cx, path, items);
+        return xkd_fail(cx, XKD_ERR_CONFIG, "%s: npy holds one tensor, not %lld: write .npz", path, (long long)count);
+    default: break;
+    }
+    return xkd_fail(cx, XKD_ERR_CONFIG, "%s: files of the kind '%s' are read, not written", path,
+                    xkd_file_kind_name(kind));
+}

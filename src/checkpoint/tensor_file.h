@@ -1,0 +1,46 @@
+/* Any tensor file behind one door: safetensors, PyTorch (zip and the older form), npy, npz, and a folder in Hugging Face
+ * style. The kind is told by content, never by name. Every rule of the format is checked while opening; what is not
+ * exactly right is refused with XKD_ERR_CHECKPOINT. */
+#ifndef XKD_CHECKPOINT_TENSOR_FILE_H
+#define XKD_CHECKPOINT_TENSOR_FILE_H
+
+#include <stdbool.h>
+
+#include "checkpoint/safetensors.h"
+
+typedef enum {
+    XKD_FILE_SAFETENSORS, XKD_FILE_TORCH, XKD_FILE_TORCH_LEGACY, XKD_FILE_NPY, XKD_FILE_NPZ, XKD_FILE_KINDS
+} xkd_file_kind;
+
+/* "safetensors", "PyTorch zip", ... */
+const char *xkd_file_kind_name(xkd_file_kind kind);
+
+/* What a file says besides tensors: metadata of safetensors, numbers and texts of a PyTorch tree. */
+typedef struct {
+    char *name, *value;
+} xkd_file_note;
+
+typedef struct {
+    xkd_file_kind kind;
+    char *path;
+    xkd_stored_tensor *tensors; /* [count], contiguous data, names with '.' between the levels of a tree */
+    int64_t count;
+    xkd_file_note *notes; /* [note_count] */
+    int64_t note_count;
+    bool checksummed;     /* the format carried checksums, and they were compared */
+    struct xkd_tensor_file_parts *parts; /* what the pointers above point into */
+} xkd_tensor_file;
+
+/* Opens and checks. Data stays in the memory map where it is contiguous and aligned. Free with xkd_tensor_file_close,
+ * also after an error. */
+xkd_status xkd_tensor_file_open(xkd_context *cx, const char *path, xkd_tensor_file *out);
+void xkd_tensor_file_close(xkd_tensor_file *file);
+
+const xkd_stored_tensor *xkd_tensor_file_find(const xkd_tensor_file *file, const char *name);
+
+/* Writes tensors as `kind` (not TORCH_LEGACY; NPY takes exactly one tensor), atomically. Notes become metadata where the
+ * format has a place for them (safetensors). bfloat16 cannot be npy: XKD_ERR_CONFIG. */
+xkd_status xkd_tensor_file_write(xkd_context *cx, const char *path, xkd_file_kind kind, const xkd_tensor_item *items,
+                                 int64_t count, const xkd_metadata_item *metadata, int64_t metadata_count);
+
+#endif
