@@ -74,7 +74,8 @@ void cli_say(struct cli *cli, const char *format, ...) __attribute__((format(pri
 /* Shows `line` as the progress bar of a terminal (NULL removes it). Does nothing when stderr is no terminal. */
 void cli_progress(struct cli *cli, const char *line);
 
-/* From now on SIGINT, SIGTERM and SIGUSR1 are noted instead of killing; a second SIGINT kills at once. */
+/* From now on SIGINT, SIGTERM and SIGUSR1 are noted instead of killing; a second SIGINT kills at once. Call it before
+ * other threads are made. */
 void cli_catch_signals(void);
 /* Number of the first signal noted, 0: none. */
 int cli_signal(void);

@@ -127,7 +127,11 @@ static xkd_status add_video(xkd_encoder *e)
         c->bit_rate = o->video_bits;
     else if (codec->id != AV_CODEC_ID_H264)
         c->bit_rate = 8 * o->width * o->height;
-    if (codec->id == AV_CODEC_ID_H264) av_opt_set(c->priv_data, "preset", "veryfast", 0);
+    if (codec->id == AV_CODEC_ID_H264) {
+        av_opt_set(c->priv_data, "preset", "veryfast", 0);
+        /* x264's macroblock tree gives other bytes with other memory addresses: files would differ from run to run. */
+        av_opt_set(c->priv_data, "mbtree", "0", 0);
+    }
     if (codec->id == AV_CODEC_ID_VP8) av_opt_set(c->priv_data, "deadline", "realtime", 0);
     int code = avcodec_open2(c, codec, NULL);
     if (code < 0) XKD_TRY(refuse(e, codec->name, code));
