@@ -318,9 +318,13 @@ static int64_t item_bytes(const xkd_tensor_item *item)
 /* Sets object[key] = value, taking over `value`, which may be NULL when out of memory. */
 static xkd_status put(xkd_context *cx, json_t *object, const char *key, json_t *value)
 {
-    if (!value || json_object_get(object, key) || json_object_set_new(object, key, value) != 0)
-        return xkd_fail(cx, XKD_ERR_INTERNAL, "cannot write '%.100s': not UTF-8, given twice, or out of memory", key);
-    return XKD_OK;
+    if (json_object_get(object, key)) {
+        json_decref(value);
+        return xkd_fail(cx, XKD_ERR_INTERNAL, "cannot write '%.100s': given twice", key);
+    }
+    /* Fails, and frees the value, where the key is not UTF-8, the value is NULL or memory is short. */
+    if (json_object_set_new(object, key, value) == 0) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_INTERNAL, "cannot write '%.100s': not UTF-8, or out of memory", key);
 }
 
 static xkd_status put_item(xkd_context *cx, json_t *header, const xkd_tensor_item *item, int64_t *offset)

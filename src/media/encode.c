@@ -45,7 +45,8 @@ bool xkd_encoder_has_h264(void)
 static xkd_status refuse(xkd_encoder *e, const char *what, int code)
 {
     char text[128];
-    return xkd_fail(e->cx, XKD_ERR_CONFIG, "%s: cannot encode: %s: %s", e->path, what, xkd_av_text(text, code));
+    xkd_status status = code == AVERROR(ENOMEM) ? XKD_ERR_MEMORY : XKD_ERR_CONFIG;
+    return xkd_fail(e->cx, status, "%s: cannot encode: %s: %s", e->path, what, xkd_av_text(text, code));
 }
 
 static int memory_write(void *opaque, uint8_t *data, int count)
