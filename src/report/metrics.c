@@ -85,7 +85,7 @@ fail:
 }
 
 xkd_status xkd_metrics_open(xkd_context *cx, const char *folder, const char *const *columns, int64_t count,
-                            int64_t resume_step, bool tensorboard, xkd_metrics **out)
+                            int64_t resume_step, int64_t epochs, bool tensorboard, xkd_metrics **out)
 {
     xkd_status status = XKD_OK;
     xkd_metrics *m = NULL;
@@ -100,7 +100,7 @@ xkd_status xkd_metrics_open(xkd_context *cx, const char *folder, const char *con
     if (tensorboard) {
         XKD_TRY(xkd_join_path(cx, &events, folder, "tensorboard"));
         XKD_TRY(xkd_make_folder(cx, events));
-        XKD_TRY(xkd_tensorboard_open(cx, events, resume_step >= 0 ? resume_step + 1 : 0, &m->board));
+        XKD_TRY(xkd_tensorboard_open(cx, events, resume_step >= 0 ? resume_step + 1 : 0, epochs, &m->board));
     }
     *out = m;
     m = NULL;

@@ -193,8 +193,8 @@ static xkd_status start(run *r)
     XKD_TRY(write_config(r));
     for (int i = 0; i < COLUMNS; i++) r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i] : column_names[i];
     XKD_TRY(xkd_metrics_open(cx, r->folder.path, r->columns, COLUMNS,
-                             r->options->mode == XKD_FOLDER_RESUME ? r->state.step : -1, c->run.tensorboard,
-                             &r->metrics));
+                             r->options->mode == XKD_FOLDER_RESUME ? r->state.step : -1, r->state.epoch,
+                             c->run.tensorboard, &r->metrics));
     for (int m = 0; m < XKD_MODALITIES; m++) r->watch[m] = (xkd_watch){.outputs = c->model.head.outputs};
     r->first_step = r->state.step;
     r->started = r->saved_time = xkd_now();
