@@ -13,6 +13,10 @@
 const struct cli_command *const cli_commands[] = {
     &cmd_data,
     &cmd_pretrain,
+    &cmd_inspect,
+    &cmd_convert,
+    &cmd_diff,
+    &cmd_verify,
     &cmd_replay,
     &cmd_bench,
     &cmd_doctor,

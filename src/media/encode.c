@@ -45,7 +45,8 @@ bool xkd_encoder_has_h264(void)
 static xkd_status refuse(xkd_encoder *e, const char *what, int code)
 {
     char text[128];
-    return xkd_fail(e->cx, XKD_ERR_CONFIG, "%s: cannot encode: %s: %s", e->path, what, xkd_av_text(text, code));
+    xkd_status status = code == AVERROR(ENOMEM) ? XKD_ERR_MEMORY : XKD_ERR_CONFIG;
+    return xkd_fail(e->cx, status, "%s: cannot encode: %s: %s", e->path, what, xkd_av_text(text, code));
 }
 
 static int memory_write(void *opaque, uint8_t *data, int count)
@@ -127,7 +128,11 @@ static xkd_status add_video(xkd_encoder *e)
         c->bit_rate = o->video_bits;
     else if (codec->id != AV_CODEC_ID_H264)
         c->bit_rate = 8 * o->width * o->height;
-    if (codec->id == AV_CODEC_ID_H264) av_opt_set(c->priv_data, "preset", "veryfast", 0);
+    if (codec->id == AV_CODEC_ID_H264) {
+        av_opt_set(c->priv_data, "preset", "veryfast", 0);
+        /* x264's macroblock tree gives other bytes with other memory addresses: files would differ from run to run. */
+        av_opt_set(c->priv_data, "mbtree", "0", 0);
+    }
     if (codec->id == AV_CODEC_ID_VP8) av_opt_set(c->priv_data, "deadline", "realtime", 0);
     int code = avcodec_open2(c, codec, NULL);
     if (code < 0) XKD_TRY(refuse(e, codec->name, code));

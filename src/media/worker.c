@@ -122,10 +122,24 @@ fail:
     return status;
 }
 
-static int spawn(xkd_worker *w, int child_socket)
+/* The environment with a mark that its owner is a worker already. The caller frees the array, not the strings. */
+static xkd_status mark_environment(xkd_context *cx, char ***out)
+{
+    static char mark[] = "XKD_IS_WORKER=1";
+    int64_t count = 0;
+    while (environ[count]) count++;
+    xkd_status status = xkd_alloc(cx, out, count + 2, sizeof **out);
+    if (status != XKD_OK) return status;
+    memcpy(*out, environ, (size_t)count * sizeof **out);
+    (*out)[count] = mark;
+    return XKD_OK;
+}
+
+static int spawn(xkd_worker *w, int child_socket, char **environment)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
+    sigset_t none, all;
     char *const argv[] = {w->command, "--media-worker", NULL};
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
@@ -134,10 +148,15 @@ static int spawn(xkd_worker *w, int child_socket)
     posix_spawn_file_actions_adddup2(&actions, w->memory_fd, WORKER_MEMORY);
     posix_spawn_file_actions_addclosefrom_np(&actions, WORKER_MEMORY + 1);
     posix_spawnattr_init(&attributes);
-    /* A group of its own: Ctrl-C on the terminal is for the parent. */
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    /* A group of its own: Ctrl-C on the terminal is for the parent. Signals as in a fresh process: with SIGXCPU blocked
+     * the limit of processor time would do nothing. */
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     posix_spawnattr_setpgroup(&attributes, 0);
-    int code = posix_spawn(&w->pid, w->command, &actions, &attributes, argv, environ);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    int code = posix_spawn(&w->pid, w->command, &actions, &attributes, argv, environment);
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attributes);
     if (code != 0) w->pid = 0;
@@ -166,15 +185,20 @@ static xkd_status start(xkd_worker *w)
     xkd_status status = XKD_OK;
     xkd_context *cx = w->cx;
     int pair[2] = {-1, -1}, child = -1;
+    char **environment = NULL;
     worker_reply reply;
     if (w->pid > 0) return XKD_OK;
+    /* A program without the hidden entry would run itself again and again. */
+    if (getenv("XKD_IS_WORKER"))
+        XKD_FAIL(XKD_ERR_INTERNAL, "%s: was started as a media worker but has no such entry", w->command);
+    XKD_TRY(mark_environment(cx, &environment));
     XKD_TRY(make_memory(w));
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
         XKD_FAIL(XKD_ERR_INTERNAL, "cannot make a socket for a media worker: %s", strerror(errno));
     w->socket = pair[0];
     child = fcntl(pair[1], F_DUPFD_CLOEXEC, SAFE_DESCRIPTOR);
     close(pair[1]);
-    int code = child < 0 ? errno : spawn(w, child);
+    int code = child < 0 ? errno : spawn(w, child, environment);
     if (child >= 0) close(child);
     if (code != 0) XKD_FAIL(XKD_ERR_INTERNAL, "%s: cannot start a media worker: %s", w->command, strerror(code));
     if (next_reply(w, &reply, xkd_now() + START_SECONDS) != 1 || reply.kind != REPLY_HELLO ||
@@ -182,6 +206,7 @@ static xkd_status start(xkd_worker *w)
         XKD_FAIL(XKD_ERR_INTERNAL, "%s: is no media worker of this version (set XKD_WORKER to the xkd program)",
                  w->command);
 fail:
+    xkd_free(environment);
     if (status != XKD_OK) stop(w);
     return status;
 }

@@ -1,6 +1,7 @@
 #include "tensor/dtype.h"
 
 #include <stddef.h>
+#include <string.h>
 
 static const struct {
     const char *name;
@@ -19,6 +20,32 @@ int64_t xkd_dtype_size(xkd_dtype dtype)
 const char *xkd_dtype_name(xkd_dtype dtype)
 {
     return types[dtype].name;
+}
+
+static double from_bfloat16(uint16_t half)
+{
+    uint32_t bits = (uint32_t)half << 16; /* the upper half of a float32 */
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return (double)value;
+}
+
+double xkd_element(xkd_dtype dtype, const void *data, int64_t index)
+{
+    switch (dtype) {
+    case XKD_F32: return (double)((const float *)data)[index];
+    case XKD_F64: return ((const double *)data)[index];
+    case XKD_F16: return (double)((const _Float16 *)data)[index];
+    case XKD_BF16: return from_bfloat16(((const uint16_t *)data)[index]);
+    case XKD_I64: return (double)((const int64_t *)data)[index];
+    case XKD_I32: return ((const int32_t *)data)[index];
+    case XKD_I16: return ((const int16_t *)data)[index];
+    case XKD_I8: return ((const int8_t *)data)[index];
+    case XKD_U8:
+    case XKD_BOOL: return ((const uint8_t *)data)[index];
+    case XKD_DTYPE_COUNT: break;
+    }
+    return 0;
 }
 
 int64_t xkd_shape_count(const xkd_shape *shape)

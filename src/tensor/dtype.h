@@ -11,6 +11,9 @@ typedef enum {
 int64_t xkd_dtype_size(xkd_dtype dtype);       /* bytes of one element */
 const char *xkd_dtype_name(xkd_dtype dtype);   /* "float32", as PyTorch and numpy say */
 
+/* One element as a double; exact for all types but integers beyond 2^53. */
+double xkd_element(xkd_dtype dtype, const void *data, int64_t index);
+
 enum { XKD_MAX_DIMS = 8 };
 
 /* A row-major shape: dims[0 .. ndim-1]; ndim 0 is a scalar of one element. */

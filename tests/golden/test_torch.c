@@ -23,29 +23,6 @@ static xkd_tensor_file open_file(xkd_context *cx, const char *path)
     return file;
 }
 
-/* Element as a double, of every dtype the golden file has. */
-static double element(const xkd_stored_tensor *t, int64_t i)
-{
-    uint16_t half;
-    uint32_t bits;
-    float value;
-    switch (t->dtype) {
-    case XKD_F32: return ((const float *)t->data)[i];
-    case XKD_F64: return ((const double *)t->data)[i];
-    case XKD_I64: return (double)((const int64_t *)t->data)[i];
-    case XKD_U8:
-    case XKD_BOOL: return ((const uint8_t *)t->data)[i];
-    case XKD_F16: return (double)((const _Float16 *)t->data)[i];
-    case XKD_BF16:
-        half = ((const uint16_t *)t->data)[i];
-        bits = (uint32_t)half << 16;
-        memcpy(&value, &bits, sizeof value);
-        return value;
-    default: fail_msg("dtype %s", xkd_dtype_name(t->dtype));
-    }
-    return 0;
-}
-
 static void recorded_tensors(void **state)
 {
     xkd_context *cx = xkd_context_new();
@@ -64,7 +41,7 @@ static void recorded_tensors(void **state)
             assert_int_equal(json_integer_value(json_array_get(json_object_get(type, "shape"), (size_t)k)), t->shape.dims[k]);
         assert_true(xkd_shape_equal(&t->shape, &e->shape));
         for (int64_t k = 0; k < xkd_shape_count(&t->shape); k++)
-            assert_true((float)element(t, k) == ((const float *)e->data)[k]);
+            assert_true((float)xkd_element(t->dtype, t->data, k) == ((const float *)e->data)[k]);
     }
     json_decref(types);
     xkd_tensor_file_close(&file);

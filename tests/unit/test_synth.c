@@ -76,7 +76,7 @@ static void a_seed_names_its_files(void **state)
         assert_int_equal(xkd_synth(cx, &o, NULL, NULL), XKD_OK);
     }
     for (int i = 0; i < 3; i++) {
-        char path[5000];
+        char path[6000];
         snprintf(path, sizeof path, "%s/%s/train/%s/00001.mp4", folder, NAMES[i], xkd_synth_class_name(1));
         assert_int_equal(xkd_read_file(cx, path, 1 << 30, XKD_ERR_DATA, &bytes[i], &size[i]), XKD_OK);
     }

@@ -1,0 +1,132 @@
+/* xkd convert: from any tensor file to any other form. */
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "base/status.h"
+#include "checkpoint/content.h"
+#include "checkpoint/hf_folder.h"
+#include "cli.h"
+
+struct values {
+    const char *to, *part;
+    bool all, force;
+};
+
+static const struct cli_option options[] = {
+    {0, "to", CLI_TEXT, offsetof(struct values, to), "FORM", "safetensors, pth, npz, npy or hf (default: by OUT's ending)"},
+    {0, "part", CLI_TEXT, offsetof(struct values, part), "NAME",
+     "one network of a whole model, e.g. vid_teacher.backbone, under its own names"},
+    {0, "all", CLI_FLAG, offsetof(struct values, all), NULL,
+     "everything under the file's own names, optimiser included, instead of the model alone"},
+    {'f', "force", CLI_FLAG, offsetof(struct values, force), NULL, "replace OUT if it exists"},
+    {0},
+};
+
+enum { TO_FOLDER = XKD_FILE_KINDS };
+
+static const struct {
+    const char *name;
+    int kind;
+} forms[] = {{"safetensors", XKD_FILE_SAFETENSORS}, {"pth", XKD_FILE_TORCH}, {"pt", XKD_FILE_TORCH},
+             {"pth.tar", XKD_FILE_TORCH}, {"npz", XKD_FILE_NPZ}, {"npy", XKD_FILE_NPY}, {"hf", TO_FOLDER}};
+enum { FORMS = sizeof forms / sizeof *forms };
+
+static xkd_status choose_form(xkd_context *cx, const struct values *v, const char *out, int *kind)
+{
+    size_t length = strlen(out);
+    for (int i = 0; i < FORMS; i++) {
+        size_t ending = strlen(forms[i].name);
+        bool by_name = !v->to && length > ending + 1 && out[length - ending - 1] == '.' &&
+                       strcasecmp(out + length - ending, forms[i].name) == 0;
+        if (by_name || (v->to && strcmp(v->to, forms[i].name) == 0)) {
+            *kind = forms[i].kind;
+            return XKD_OK;
+        }
+    }
+    return xkd_fail(cx, XKD_ERR_CONFIG, "%s: which form? Use an ending of safetensors, pth, npz or npy, or --to", v->to ? v->to : out);
+}
+
+/* Notes of a safetensors file travel on; its checksum is made anew. */
+static xkd_status notes_of(xkd_context *cx, const xkd_tensor_file *file, xkd_metadata_item **out, int64_t *count)
+{
+    xkd_status status = XKD_OK;
+    XKD_TRY(xkd_alloc(cx, out, file->note_count, sizeof **out));
+    for (int64_t i = 0; i < file->note_count; i++)
+        if (strcmp(file->notes[i].name, "xkd.xxh3_128") != 0)
+            (*out)[(*count)++] = (xkd_metadata_item){file->notes[i].name, file->notes[i].value};
+fail:
+    return status;
+}
+
+static xkd_status write_out(xkd_context *cx, const char *out, int kind, const xkd_tensor_file *file,
+                            const xkd_content *content, bool all)
+{
+    xkd_status status = XKD_OK;
+    xkd_tensor_item *items = NULL;
+    xkd_metadata_item *notes = NULL;
+    int64_t note_count = 0, count = all ? file->count : content->count;
+    const xkd_stored_tensor *tensors = all ? file->tensors : content->tensors;
+    XKD_TRY(notes_of(cx, file, &notes, &note_count));
+    if (kind == TO_FOLDER) {
+        XKD_TRY(xkd_hf_folder_write(cx, out, content, notes, note_count, NULL, 0));
+    } else {
+        XKD_TRY(xkd_alloc(cx, &items, count, sizeof *items));
+        for (int64_t i = 0; i < count; i++)
+            items[i] = (xkd_tensor_item){tensors[i].name, tensors[i].dtype, tensors[i].shape, tensors[i].data};
+        XKD_TRY(xkd_tensor_file_write(cx, out, (xkd_file_kind)kind, items, count, notes, note_count));
+    }
+fail:
+    xkd_free(items);
+    xkd_free(notes);
+    return status;
+}
+
+static xkd_status convert(struct cli *cli, const struct values *v, const char *in, const char *out)
+{
+    xkd_context *cx = cli->cx;
+    xkd_status status = XKD_OK;
+    xkd_tensor_file file = {0};
+    xkd_content content = {0};
+    char *described = NULL;
+    int kind = 0;
+    XKD_TRY(choose_form(cx, v, out, &kind));
+    if (!v->force && xkd_path_exists(out)) XKD_FAIL(XKD_ERR_STORAGE, "%s: exists already: --force replaces it", out);
+    XKD_TRY(xkd_tensor_file_open(cx, in, &file));
+    XKD_TRY(xkd_content_identify(cx, &file, &content));
+    XKD_TRY(xkd_content_describe(cx, &content, &described));
+    xkd_log(cx, XKD_LOG_INFO, "%s: %s", in, described);
+    if (content.checkpoint && !v->all)
+        xkd_log(cx, XKD_LOG_INFO, "optimiser state and counters of the checkpoint are left out (--all keeps them)");
+    if (v->part) XKD_TRY(xkd_content_select(cx, &content, v->part, in));
+    XKD_TRY(write_out(cx, out, kind, &file, &content, v->all));
+    if (!cli->json) printf("%s: %lld tensors\n", out, (long long)(v->all ? file.count : content.count));
+fail:
+    xkd_free(described);
+    xkd_content_free(&content);
+    xkd_tensor_file_close(&file);
+    return status;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    struct values v = {0};
+    int rest = 0;
+    xkd_status status = cli_parse(cli, &cmd_convert, argc, argv, &v, &rest);
+    if (status != XKD_OK) return status;
+    if (rest != 2) return xkd_fail(cli->cx, XKD_ERR_CONFIG, "convert needs a file and where to write (see 'xkd convert --help')");
+    return convert(cli, &v, argv[1], argv[2]);
+}
+
+const struct cli_command cmd_convert = {
+    .name = "convert",
+    .summary = "write a tensor file in another form: safetensors, PyTorch, npz, npy, Hugging Face folder",
+    .usage = "IN OUT [--to FORM] [--part NAME]",
+    .description = "The form of IN is told by its content, that of OUT by its ending or --to. Of a training checkpoint the "
+                   "model is taken, without the 'module.' of DDP; names come out in the release's form.",
+    .example = "xkd convert XKD_checkpoint.pth.tar vid_teacher.safetensors --part vid_teacher.backbone",
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,122 @@
+/* xkd diff: two tensor files, tensor by tensor. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "base/status.h"
+#include "checkpoint/content.h"
+#include "cli.h"
+
+/* Exit code where files differ; 0 where they do not. */
+enum { FILES_DIFFER = 1 };
+
+struct values {
+    double tolerance;
+    bool all;
+};
+
+static const struct cli_option options[] = {
+    {'t', "tolerance", CLI_REAL, offsetof(struct values, tolerance), "X",
+     "largest relative difference that still counts as equal (default 0)"},
+    {'a', "all", CLI_FLAG, offsetof(struct values, all), NULL, "list equal tensors too"},
+    {0},
+};
+
+typedef struct {
+    double largest, relative; /* max |a - b|, and that over max(|a|, |b|) of the tensor */
+    int64_t unequal;
+} difference;
+
+static difference compare(const xkd_stored_tensor *a, const xkd_stored_tensor *b)
+{
+    difference d = {0};
+    double scale = 0;
+    int64_t n = xkd_shape_count(&a->shape);
+    for (int64_t i = 0; i < n; i++) {
+        double x = xkd_element(a->dtype, a->data, i), y = xkd_element(b->dtype, b->data, i), e = fabs(x - y);
+        if (x == y || (isnan(x) && isnan(y))) e = 0;
+        if (e != 0) d.unequal++;
+        if (!(e <= d.largest)) d.largest = e; /* a NaN on one side is the largest difference */
+        scale = fmax(scale, fmax(fabs(x), fabs(y)));
+    }
+    d.relative = d.largest == 0 ? 0 : d.largest / scale;
+    return d;
+}
+
+/* Prints one tensor's comparison where it says something; returns whether they count as different. */
+static bool report(const struct cli *cli, const struct values *v, const xkd_stored_tensor *a,
+                   const xkd_stored_tensor *b, bool *first)
+{
+    const char *name = a ? a->name : b->name, *state = "equal";
+    difference d = {0};
+    bool differs = true;
+    if (!a || !b)
+        state = a ? "only in the first" : "only in the second";
+    else if (!xkd_shape_equal(&a->shape, &b->shape))
+        state = "other shape";
+    else {
+        d = compare(a, b);
+        differs = !(d.relative <= v->tolerance);
+        if (d.unequal) state = "other values";
+        if (a->dtype != b->dtype && !d.unequal) state = "equal, other type";
+    }
+    if (cli->json) {
+        printf("%s\n {\"name\": \"%s\", \"state\": \"%s\", \"max_difference\": %.9g, \"relative\": %.9g}", *first ? "" : ",",
+               name, state, isfinite(d.largest) ? d.largest : 1e308, isfinite(d.relative) ? d.relative : 1e308);
+        *first = false;
+    } else if (differs || d.unequal || v->all) {
+        printf("%-60s %-18s max %.6g, relative %.6g, %" PRId64 " elements\n", name, state, d.largest, d.relative,
+               d.unequal);
+    }
+    return differs;
+}
+
+static xkd_status compare_files(struct cli *cli, const struct values *v, const xkd_content *a, const xkd_content *b)
+{
+    int64_t different = 0;
+    bool first = true;
+    if (cli->json) printf("{\"tensors\": [");
+    for (int64_t i = 0; i < a->count; i++)
+        different += report(cli, v, &a->tensors[i], xkd_content_find(b, a->tensors[i].name), &first);
+    for (int64_t i = 0; i < b->count; i++)
+        if (!xkd_content_find(a, b->tensors[i].name)) different += report(cli, v, NULL, &b->tensors[i], &first);
+    if (cli->json)
+        printf("],\n \"different\": %" PRId64 "}\n", different);
+    else
+        printf("%" PRId64 " tensors differ\n", different);
+    return different ? FILES_DIFFER : XKD_OK;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    xkd_context *cx = cli->cx;
+    struct values v = {0};
+    xkd_tensor_file files[2] = {{0}, {0}};
+    xkd_content contents[2] = {{0}, {0}};
+    int rest = 0;
+    xkd_status status = cli_parse(cli, &cmd_diff, argc, argv, &v, &rest);
+    if (status != XKD_OK) return status;
+    if (rest != 2) return xkd_fail(cx, XKD_ERR_CONFIG, "diff needs two files (see 'xkd diff --help')");
+    for (int i = 0; i < 2; i++) {
+        XKD_TRY(xkd_tensor_file_open(cx, argv[1 + i], &files[i]));
+        XKD_TRY(xkd_content_identify(cx, &files[i], &contents[i]));
+    }
+    status = compare_files(cli, &v, &contents[0], &contents[1]);
+fail:
+    for (int i = 0; i < 2; i++) {
+        xkd_content_free(&contents[i]);
+        xkd_tensor_file_close(&files[i]);
+    }
+    return status;
+}
+
+const struct cli_command cmd_diff = {
+    .name = "diff",
+    .summary = "compare two tensor files, tensor by tensor; exit code 1 where they differ",
+    .usage = "A B [--tolerance X]",
+    .description = "Formats and types may differ. Names are brought into the release's form first, so a released backbone "
+                   "compares with an exported one.",
+    .example = "xkd diff vid_teacher.pth.tar runs/first/backbones/vid_teacher.safetensors",
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,248 @@
+#include "checkpoint/content.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/text.h"
+
+static bool begins(const char *name, const char *prefix)
+{
+    return strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
+/* Names of whole networks. */
+static bool is_model_name(const char *name)
+{
+    static const char *const prefixes[] = {"vid_student.", "vid_teacher.", "aud_student.", "aud_teacher.",
+                                           "vid_ae.", "aud_ae.", "vt2as_ce_loss.", "at2vs_ce_loss."};
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (begins(name, prefixes[i])) return true;
+    return false;
+}
+
+/* The evaluation code's names and the release's. {embed} depends on the modality. */
+static const struct {
+    const char *from, *to;
+} renames[] = {{"blocks.", "encoder.blocks."}, {"norm.", "encoder_norm."}, {"pos_embed", "enc_pos_embed"}};
+enum { RENAMES = sizeof renames / sizeof *renames };
+
+static bool has(const xkd_tensor_file *file, const char *prefix)
+{
+    for (int64_t i = 0; i < file->count; i++)
+        if (begins(file->tensors[i].name, prefix)) return true;
+    return false;
+}
+
+/* Where the model's own names begin: behind "model." of a checkpoint and "module." of DDP. */
+static const char *own_name(const xkd_content *c, const char *name)
+{
+    if (c->checkpoint) name += strlen("model.");
+    return c->ddp ? name + strlen("module.") : name;
+}
+
+static bool all_begin(const xkd_tensor_file *file, const char *scope, const char *prefix)
+{
+    bool any = false;
+    for (int64_t i = 0; i < file->count; i++) {
+        const char *name = file->tensors[i].name;
+        if (!begins(name, scope)) continue;
+        if (!begins(name + strlen(scope), prefix)) return false;
+        any = true;
+    }
+    return any;
+}
+
+/* A video patch has 3 channels; a spectrogram's has one and a power of two elements in every released model. */
+static xkd_modality modality_of(const xkd_stored_tensor *embed)
+{
+    return embed && embed->shape.ndim >= 2 && embed->shape.dims[1] % 3 == 0 ? XKD_VIDEO : XKD_AUDIO;
+}
+
+static xkd_status rename_tensor(xkd_context *cx, const xkd_content *c, const char *name, char **out)
+{
+    if (c->kind == XKD_CONTENT_BACKBONE && c->short_names) {
+        for (int i = 0; i < RENAMES; i++)
+            if (begins(name, renames[i].from))
+                return xkd_format_string(cx, out, "%s%s", renames[i].to, name + strlen(renames[i].from));
+        if (c->modality == XKD_VIDEO && begins(name, "patch_embed."))
+            return xkd_format_string(cx, out, "cuboid_embed.%s", name + strlen("patch_embed."));
+    }
+    return xkd_copy_string(cx, out, name);
+}
+
+const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char *name)
+{
+    for (int64_t i = 0; i < content->count; i++)
+        if (strcmp(content->tensors[i].name, name) == 0) return &content->tensors[i];
+    return NULL;
+}
+
+/* Kind and names from what is there; tensors still have the file's names. */
+static void classify(const xkd_tensor_file *file, xkd_content *c)
+{
+    char scope[8] = "";
+    c->checkpoint = has(file, "model.") && !has(file, "encoder.") && !has(file, "blocks.");
+    if (c->checkpoint) strcpy(scope, "model.");
+    c->ddp = all_begin(file, scope, "module.");
+    c->kind = XKD_CONTENT_OTHER;
+    const xkd_stored_tensor *embed = NULL;
+    bool blocks = false, model = false;
+    for (int64_t i = 0; i < file->count; i++) {
+        if (!begins(file->tensors[i].name, scope)) continue;
+        const char *name = own_name(c, file->tensors[i].name);
+        model |= is_model_name(name);
+        if (begins(name, "blocks.")) c->short_names = blocks = true;
+        blocks |= begins(name, "encoder.blocks.");
+        if (strcmp(name, "cuboid_embed.proj.weight") == 0 || strcmp(name, "patch_embed.proj.weight") == 0)
+            embed = &file->tensors[i];
+    }
+    if (model) c->kind = XKD_CONTENT_MODEL;
+    if (!model && blocks && embed) c->kind = XKD_CONTENT_BACKBONE;
+    if (embed) c->modality = modality_of(embed);
+}
+
+static int64_t preset_heads(int64_t width)
+{
+    static const int64_t presets[][2] = {{192, 3}, {384, 6}, {768, 12}, {1024, 16}};
+    for (int i = 0; i < 4; i++)
+        if (presets[i][0] == width) return presets[i][1];
+    return 0;
+}
+
+static void infer_geometry(xkd_content *c)
+{
+    char name[128];
+    const char *prefix = "";
+    if (c->kind == XKD_CONTENT_MODEL)
+        prefix = xkd_content_find(c, "vid_student.backbone.enc_pos_embed") ? "vid_student.backbone." : "aud_student.backbone.";
+    xkd_geometry *g = &c->geometry;
+    for (int64_t i = 0; i < c->count; i++) {
+        if (!begins(c->tensors[i].name, prefix)) continue;
+        const char *own = c->tensors[i].name + strlen(prefix);
+        const xkd_shape *shape = &c->tensors[i].shape;
+        if (strcmp(own, "cls_token") == 0) g->cls_token = true;
+        if (begins(own, "encoder.blocks.")) {
+            int64_t block = strtol(own + strlen("encoder.blocks."), NULL, 10) + 1;
+            if (block > g->depth) g->depth = block;
+        }
+        if (strstr(own, "_embed.proj.weight") && shape->ndim == 2) {
+            g->width = shape->dims[0];
+            g->patch = shape->dims[1];
+        }
+    }
+    strcpy(name, prefix);
+    strcat(name, "enc_pos_embed");
+    const xkd_stored_tensor *pos = xkd_content_find(c, name);
+    if (pos && pos->shape.ndim == 3) g->tokens = pos->shape.dims[1] - g->cls_token;
+    g->heads = preset_heads(g->width);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static xkd_status check_unique(xkd_context *cx, const xkd_content *c, const char *path)
+{
+    xkd_status status = XKD_OK;
+    char **order = NULL;
+    XKD_TRY(xkd_alloc(cx, &order, c->count, sizeof *order));
+    for (int64_t i = 0; i < c->count; i++) order[i] = c->names[i];
+    qsort(order, (size_t)c->count, sizeof *order, by_name);
+    for (int64_t i = 1; i < c->count; i++)
+        if (strcmp(order[i - 1], order[i]) == 0)
+            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: two tensors mean '%s'", path, order[i]);
+fail:
+    xkd_free(order);
+    return status;
+}
+
+xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xkd_content *out)
+{
+    xkd_status status = XKD_OK;
+    *out = (xkd_content){0};
+    classify(file, out);
+    XKD_TRY(xkd_alloc(cx, &out->tensors, file->count, sizeof *out->tensors));
+    XKD_TRY(xkd_alloc(cx, &out->names, file->count, sizeof *out->names));
+    for (int64_t i = 0; i < file->count; i++) {
+        const xkd_stored_tensor *t = &file->tensors[i];
+        if (out->checkpoint && !begins(t->name, "model.")) continue;
+        XKD_TRY(rename_tensor(cx, out, own_name(out, t->name), &out->names[out->count]));
+        out->tensors[out->count] = *t;
+        out->tensors[out->count].name = out->names[out->count];
+        out->count++;
+    }
+    XKD_TRY(check_unique(cx, out, file->path));
+    infer_geometry(out);
+fail:
+    return status;
+}
+
+void xkd_content_free(xkd_content *content)
+{
+    for (int64_t i = 0; i < content->count; i++) xkd_free(content->names[i]);
+    xkd_free(content->names);
+    xkd_free(content->tensors);
+    *content = (xkd_content){0};
+}
+
+xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *c, char **out)
+{
+    const xkd_geometry *g = &c->geometry;
+    xkd_text text = xkd_text_make(cx);
+    if (c->checkpoint) xkd_text_puts(&text, "training checkpoint of a ");
+    if (c->kind == XKD_CONTENT_MODEL)
+        xkd_text_puts(&text, "whole XKD model");
+    else if (c->kind == XKD_CONTENT_BACKBONE)
+        xkd_text_printf(&text, "%s backbone", c->modality == XKD_VIDEO ? "video" : "audio");
+    else
+        xkd_text_puts(&text, "state dict of no known kind");
+    if (c->ddp) xkd_text_puts(&text, ", saved by DDP");
+    if (c->short_names) xkd_text_puts(&text, ", under the evaluation code's names");
+    if (c->kind != XKD_CONTENT_OTHER) {
+        xkd_text_printf(&text, ", width %lld, %lld blocks", (long long)g->width, (long long)g->depth);
+        if (g->heads) xkd_text_printf(&text, ", %lld heads (by preset)", (long long)g->heads);
+        xkd_text_printf(&text, ", patches of %lld, %lld tokens%s", (long long)g->patch, (long long)g->tokens,
+                        g->cls_token ? " and a class token" : "");
+    }
+    return xkd_text_take(&text, out);
+}
+
+/* First part of a name, up to the dot: for the message. */
+static void list_parts(const xkd_content *c, xkd_text *text)
+{
+    const char *last = "";
+    for (int64_t i = 0; i < c->count; i++) {
+        const char *name = c->tensors[i].name;
+        size_t length = strcspn(name, ".");
+        if (strncmp(name, last, length + 1) == 0) continue;
+        xkd_text_printf(text, "%s%.*s", *last ? ", " : "", (int)length, name);
+        last = name;
+    }
+}
+
+xkd_status xkd_content_select(xkd_context *cx, xkd_content *content, const char *part, const char *path)
+{
+    int64_t kept = 0;
+    size_t length = strlen(part);
+    xkd_text parts = xkd_text_make(cx);
+    list_parts(content, &parts);
+    for (int64_t i = 0; i < content->count; i++) {
+        char *name = content->names[i];
+        if (strncmp(name, part, length) != 0 || name[length] != '.') {
+            xkd_free(name);
+            continue;
+        }
+        memmove(name, name + length + 1, strlen(name + length + 1) + 1);
+        content->tensors[kept] = content->tensors[i];
+        content->tensors[kept].name = content->names[kept] = name;
+        kept++;
+    }
+    content->count = kept;
+    xkd_status status = XKD_OK;
+    if (!kept)
+        status = xkd_fail(cx, XKD_ERR_CONFIG, "%s: has no part '%s'; it has %s", path, part, parts.data ? parts.data : "nothing");
+    xkd_text_free(&parts);
+    return status;
+}

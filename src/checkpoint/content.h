@@ -1,0 +1,47 @@
+/* What the tensors of a file mean: a whole XKD model, one backbone under the release's or the evaluation code's names,
+ * or something else; and their names in this project's (the release's) form. method.md section 9. */
+#ifndef XKD_CHECKPOINT_CONTENT_H
+#define XKD_CHECKPOINT_CONTENT_H
+
+#include "checkpoint/tensor_file.h"
+#include "config/config.h"
+
+typedef enum {
+    XKD_CONTENT_MODEL,    /* {vid,aud}_{student,teacher}.*, {vid,aud}_ae.*, centres */
+    XKD_CONTENT_BACKBONE, /* one encoder without prefix */
+    XKD_CONTENT_OTHER
+} xkd_content_kind;
+
+/* Sizes read from shapes. Heads cannot be: they are those of the preset with this width. */
+typedef struct {
+    int64_t width, depth, heads, patch, tokens; /* D, blocks, H, P, rows of the positional table without class token */
+    bool cls_token;
+} xkd_geometry;
+
+typedef struct {
+    xkd_content_kind kind;
+    xkd_modality modality;        /* of a backbone */
+    bool checkpoint;              /* it was the "model" of a training checkpoint; optimiser and the rest are left out */
+    bool ddp;                     /* names began with "module." */
+    bool short_names;             /* it had the evaluation code's names */
+    xkd_geometry geometry;        /* of the backbone, or of vid_student (else aud_student) */
+    xkd_stored_tensor *tensors;   /* [count] renamed; data belongs to the file */
+    int64_t count;
+    char **names;                 /* [count], owned */
+} xkd_content;
+
+/* Renames and classifies. The file must outlive the result; free with xkd_content_free, also after an error. Two tensors
+ * that would get one name are XKD_ERR_CHECKPOINT. */
+xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xkd_content *out);
+void xkd_content_free(xkd_content *content);
+
+const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char *name);
+
+/* One line for people: "video backbone, width 768, 12 blocks, 12 heads (by preset), ..." */
+xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *content, char **out);
+
+/* Keeps only tensors whose names begin with `part` and a dot ("vid_teacher.backbone"), and cuts that off. None:
+ * XKD_ERR_CONFIG with the parts there are. */
+xkd_status xkd_content_select(xkd_context *cx, xkd_content *content, const char *part, const char *path);
+
+#endif

@@ -1,0 +1,13 @@
+/* A folder in Hugging Face style: config.json (geometry, id2label), preprocessor_config.json, model.safetensors and a
+ * model card. It is data for other programs; nothing is uploaded or downloaded. */
+#ifndef XKD_CHECKPOINT_HF_FOLDER_H
+#define XKD_CHECKPOINT_HF_FOLDER_H
+
+#include "checkpoint/content.h"
+
+/* Writes the folder, which must not exist or be empty (XKD_ERR_STORAGE). `labels` NULL: no id2label. */
+xkd_status xkd_hf_folder_write(xkd_context *cx, const char *path, const xkd_content *content,
+                               const xkd_metadata_item *metadata, int64_t metadata_count, const char *const *labels,
+                               int64_t label_count);
+
+#endif

@@ -1,0 +1,104 @@
+/* Every hostile tensor file that scripts/make-hostile made: refused with XKD_ERR_CHECKPOINT, its own words, its path,
+ * in under a second, and nothing written. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "checkpoint/content.h"
+
+#define FOLDER "tests/failure/hostile/"
+
+static int refused(const char *path, const char *words)
+{
+    xkd_context *cx = xkd_context_new();
+    xkd_tensor_file file;
+    double start = xkd_now();
+    xkd_status status = xkd_tensor_file_open(cx, path, &file);
+    const char *says = xkd_last_error(cx);
+    /* The words must come behind the path: a path may contain them. */
+    const char *behind = strncmp(says, path, strlen(path)) == 0 ? says + strlen(path) : "";
+    int good = status == XKD_ERR_CHECKPOINT && strstr(behind, words) && xkd_now() - start < 1;
+    if (!good) print_message("%s: status %d, \"%s\", wanted \"%s\"\n", path, status, says, words);
+    xkd_tensor_file_close(&file);
+    xkd_context_free(cx);
+    return good;
+}
+
+static void all_are_refused(void **state)
+{
+    char line[512], path[400];
+    int count = 0, good = 0;
+    FILE *list = fopen(FOLDER "expected.tsv", "r");
+    (void)state;
+    assert_non_null(list);
+    while (fgets(line, sizeof line, list)) {
+        char *words = strchr(line, '\t');
+        assert_non_null(words);
+        *words++ = 0;
+        words[strcspn(words, "\n")] = 0;
+        snprintf(path, sizeof path, FOLDER "%s", line);
+        good += refused(path, words);
+        count++;
+    }
+    fclose(list);
+    assert_true(count >= 190);
+    assert_int_equal(good, count);
+    assert_int_not_equal(access("pwned", F_OK), 0);
+}
+
+/* Cutting a good file at every length, and flipping every bit of its first kilobyte, must never crash and never yield
+ * tensors that reach outside the file. */
+static void cut_and_flipped(void **state)
+{
+    static const char *const files[] = {"tests/golden/torch/state.pth", "tests/golden/torch/legacy.pth",
+                                        "tests/golden/torch/state.safetensors"};
+    char path[] = "/tmp/xkd-hostile-XXXXXX", data[8192];
+    int fd = mkstemp(path);
+    (void)state;
+    assert_true(fd >= 0);
+    close(fd);
+    for (int k = 0; k < 3; k++) {
+        FILE *in = fopen(files[k], "rb");
+        size_t size = fread(data, 1, sizeof data, in);
+        fclose(in);
+        for (size_t i = 0; i < size + 1024 * 8; i += i < size ? 7 : 1) {
+            xkd_context *cx = xkd_context_new();
+            xkd_tensor_file file;
+            xkd_content content = {0};
+            size_t bit = i - size, cut = i < size ? i : size;
+            if (i >= size) data[bit / 8] ^= (char)(1 << bit % 8);
+            FILE *out = fopen(path, "wb");
+            fwrite(data, 1, cut, out);
+            fclose(out);
+            if (xkd_tensor_file_open(cx, path, &file) == XKD_OK) {
+                assert_true(i >= size);
+                assert_true(xkd_content_identify(cx, &file, &content) == XKD_OK || xkd_last_error(cx)[0]);
+                double sum = 0;
+                for (int64_t t = 0; t < file.count; t++)
+                    for (int64_t e = 0; e < xkd_shape_count(&file.tensors[t].shape); e++)
+                        sum += xkd_element(file.tensors[t].dtype, file.tensors[t].data, e);
+                (void)sum;
+            } else {
+                assert_true(xkd_last_error(cx)[0]);
+            }
+            xkd_content_free(&content);
+            xkd_tensor_file_close(&file);
+            xkd_context_free(cx);
+            if (i >= size) data[bit / 8] ^= (char)(1 << bit % 8);
+        }
+    }
+    unlink(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(all_are_refused), cmocka_unit_test(cut_and_flipped)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
