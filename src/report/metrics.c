@@ -64,6 +64,7 @@ fail:
     return status;
 }
 
+/* Opens the four files, cut back or emptied, and writes the CSV's heading where it has none. */
 static xkd_status open_files(xkd_metrics *m, int64_t resume_step)
 {
     xkd_status status = XKD_OK;
@@ -124,6 +125,7 @@ void xkd_metrics_close(xkd_metrics *m)
     xkd_free(m);
 }
 
+/* A whole line in one write: a crash tears at most the last one, and resume drops that. */
 static xkd_status write_line(xkd_metrics *m, int file)
 {
     if (m->line.status != XKD_OK) return m->line.status;

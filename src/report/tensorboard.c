@@ -36,6 +36,7 @@ static uint32_t masked_crc(const void *bytes, int64_t size)
     return (crc >> 15 | crc << 17) + 0xa282ead8u;
 }
 
+/* Little-endian bytes of a number, whatever the machine's order. */
 static void put_fixed(xkd_text *out, uint64_t value, int bytes)
 {
     unsigned char raw[8];
@@ -43,6 +44,7 @@ static void put_fixed(xkd_text *out, uint64_t value, int bytes)
     xkd_text_add(out, raw, bytes);
 }
 
+/* Seven bits at a time, the highest bit says that more follow. */
 static void put_varint(xkd_text *out, uint64_t value)
 {
     for (; value >= 0x80; value >>= 7) put_fixed(out, (value & 0x7f) | 0x80, 1);
@@ -68,6 +70,7 @@ static void put_number(xkd_text *out, int field, int64_t value)
     put_varint(out, (uint64_t)value);
 }
 
+/* A string, or a message within a message. */
 static void put_bytes(xkd_text *out, int field, const void *bytes, int64_t size)
 {
     put_tag(out, field, WIRE_BYTES);
@@ -75,6 +78,7 @@ static void put_bytes(xkd_text *out, int field, const void *bytes, int64_t size)
     xkd_text_add(out, bytes, size);
 }
 
+/* Every event begins with its time; step 0 is the default and left out, as protobuf does. */
 static void begin_event(xkd_tensorboard *board, int64_t step)
 {
     double now = xkd_wall_time();
@@ -86,6 +90,7 @@ static void begin_event(xkd_tensorboard *board, int64_t step)
     if (step) put_number(&board->event, EVENT_STEP, step);
 }
 
+/* Frames the event as a record and appends it in one write, so that a reader never sees half of one. */
 static xkd_status end_event(xkd_tensorboard *board)
 {
     unsigned char length[8];
@@ -140,6 +145,7 @@ fail:
     return status;
 }
 
+/* Likewise all event files of former starts. */
 static xkd_status cut_folder(xkd_context *cx, const char *folder, int64_t last_step, int64_t epochs)
 {
     static const char prefix[] = "events.out.tfevents.";
