@@ -33,7 +33,7 @@ static int refused(const char *path, const char *words)
 
 static void all_are_refused(void **state)
 {
-    char line[512], path[400];
+    char line[512], path[600];
     int count = 0, good = 0;
     FILE *list = fopen(FOLDER "expected.tsv", "r");
     (void)state;
