@@ -32,6 +32,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* Mistakes of the command line alone, before anything is read. */
 static xkd_status check_values(struct cli *cli, const struct values *v)
 {
     xkd_context *cx = cli->cx;
@@ -41,7 +42,8 @@ static xkd_status check_values(struct cli *cli, const struct values *v)
     if (v->overfit > 1) return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: --overfit takes 1: the first batch");
     if (v->max_steps < 0 || v->overfit < 0)
         return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: a number of steps is not negative");
-    if (v->workers == 0) return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: --workers wants at least 1");
+    if (v->workers < 1 && v->workers != INT64_MIN)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: --workers wants at least 1");
     return XKD_OK;
 }
 
@@ -64,6 +66,7 @@ fail:
     return status;
 }
 
+/* Paths are passed as text of their own, so that no character in them means anything. */
 static xkd_status override(xkd_context *cx, xkd_config *config, const char *key, const char *value)
 {
     char *assignment;
@@ -73,6 +76,7 @@ static xkd_status override(xkd_context *cx, xkd_config *config, const char *key,
     return status;
 }
 
+/* Defaults, then the file, then KEY=VALUE, then options: the more particular, the later. */
 static xkd_status configure(struct cli *cli, const struct values *v, char **overrides, int count, xkd_config *config)
 {
     xkd_status status = XKD_OK;
@@ -93,6 +97,7 @@ fail:
     return status;
 }
 
+/* The loop asks after every step. */
 static int stop_signal(void *user)
 {
     (void)user;
@@ -160,6 +165,7 @@ static xkd_status dry_run(struct cli *cli, const xkd_config *config)
     return XKD_OK;
 }
 
+/* What the run has come to and where it lies; the one thing on stdout. */
 static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_loop_result *r, xkd_status ended)
 {
     xkd_text out = xkd_text_make(cli->cx);
@@ -212,7 +218,7 @@ static xkd_status train(struct cli *cli, const struct values *v, const xkd_confi
 
 static int run(struct cli *cli, int argc, char **argv)
 {
-    struct values v = {.workers = -1};
+    struct values v = {.workers = INT64_MIN}; /* not given */
     xkd_config config;
     int rest = 0;
     xkd_status status = cli_parse(cli, &cmd_pretrain, argc, argv, &v, &rest);

@@ -50,10 +50,10 @@ static xkd_status dummy_fill(xkd_context *cx, const xkd_config *c, dummy *d)
         int64_t channels = m == XKD_VIDEO ? c->model.channels : 1;
         for (int64_t v = 0; v < d->views[m]; v++) {
             const xkd_view_shape *s = &d->shape[m][v];
-            XKD_TRY(random_floats(cx, &d->clips[m][v], SMALL * channels * s->T * s->H * s->W, (uint32_t)(16 * m + v)));
+            XKD_TRY(random_floats(cx, &d->clips[m][v], LARGER * channels * s->T * s->H * s->W, (uint32_t)(16 * m + v)));
         }
         const xkd_view_shape *s = &d->shape[m][0];
-        XKD_TRY(random_floats(cx, &d->noise[m], c->step.global_views * SMALL * s->T * s->H * s->W, 99));
+        XKD_TRY(random_floats(cx, &d->noise[m], c->step.global_views * LARGER * s->T * s->H * s->W, 99));
     }
 fail:
     return status;
@@ -96,7 +96,7 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, doub
     xkd_status status = XKD_OK;
     xkd_backend *be = NULL;
     xkd_trainer trainer = {0};
-    xkd_batch_shape shape = dummy_batch(d, SMALL);
+    xkd_batch_shape shape = dummy_batch(d, LARGER);
     int threads = c->threads > 0 ? (int)c->threads : xkd_processor_count();
     xkd_step_values values = {.lr = 0, .ema = {1, 1}};
     for (int m = 0; m < XKD_MODALITIES; m++) values.temp.teacher_temp[m] = values.temp.student_temp[m] = 0.1;
@@ -110,7 +110,7 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, doub
         double begin = xkd_now();
         xkd_step_begin(&trainer, &result);
         xkd_step_micro_batch(&trainer, &in, &values, &result);
-        *seconds_per_sample = (xkd_now() - begin) / SMALL;
+        *seconds_per_sample = (xkd_now() - begin) / LARGER;
         XKD_TRY(xkd_step_finish(&trainer, &values, &result));
     }
 fail:
