@@ -166,7 +166,7 @@ static xkd_status dry_run(struct cli *cli, const xkd_config *config)
 }
 
 /* What the run has come to and where it lies; the one thing on stdout. */
-static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_loop_result *r, xkd_status ended)
+static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_run_result *r, xkd_status ended)
 {
     xkd_text out = xkd_text_make(cli->cx);
     const char *run = c->run.out;
@@ -199,13 +199,13 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_l
 
 static xkd_status train(struct cli *cli, const struct values *v, const xkd_config *config)
 {
-    const xkd_loop_options loop = {.mode = v->resume  ? XKD_FOLDER_RESUME
-                                           : v->force ? XKD_FOLDER_FORCE
-                                                      : XKD_FOLDER_NEW,
+    const xkd_run_options loop = {.mode = v->resume  ? XKD_RUN_RESUME
+                                           : v->force ? XKD_RUN_FORCE
+                                                      : XKD_RUN_NEW,
                                    .stop_signal = stop_signal,
                                    .progress = progress,
                                    .user = cli};
-    xkd_loop_result result;
+    xkd_run_result result;
     cli_catch_signals();
     xkd_status status = xkd_train(cli->cx, config, &loop, &result);
     /* A run that got as far as training says what it left behind, however it ended. */

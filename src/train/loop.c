@@ -77,7 +77,7 @@ static const xkd_report_chart charts[] = {
 typedef struct {
     xkd_context *cx;
     xkd_config config; /* the caller's, with numbers of threads and workers filled in; its strings are the caller's */
-    const xkd_loop_options *options;
+    const xkd_run_options *options;
     xkd_run_folder folder;
     xkd_loader *loader;
     xkd_feed feed;
@@ -192,12 +192,12 @@ static xkd_status start(run *r)
     XKD_TRY(xkd_loader_set_folder(r->loader, r->folder.path));
     r->state.seed = c->train.seed;
     r->state.data_hash = xkd_loader_data_hash(r->loader);
-    if (r->options->mode == XKD_FOLDER_RESUME) XKD_TRY(restore(r));
+    if (r->options->mode == XKD_RUN_RESUME) XKD_TRY(restore(r));
     r->state.data_hash = xkd_loader_data_hash(r->loader);
     XKD_TRY(write_config(r));
     for (int i = 0; i < COLUMNS; i++) r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i] : column_names[i];
     XKD_TRY(xkd_metrics_open(cx, r->folder.path, r->columns, COLUMNS,
-                             r->options->mode == XKD_FOLDER_RESUME ? r->state.step : -1, r->state.epoch,
+                             r->options->mode == XKD_RUN_RESUME ? r->state.step : -1, r->state.epoch,
                              c->run.tensorboard, &r->metrics));
     for (int m = 0; m < XKD_MODALITIES; m++) r->watch[m] = (xkd_watch){.outputs = c->model.head.outputs};
     r->first_step = r->state.step;
@@ -402,7 +402,7 @@ fail:
 }
 
 /* Curves and pictures as they are now; a run that was stopped has a report of its part. */
-static xkd_status write_report(run *r, const xkd_loop_result *result)
+static xkd_status write_report(run *r, const xkd_run_result *result)
 {
     char text[6][64];
     xkd_loader_statistics data;
@@ -427,13 +427,13 @@ static xkd_status write_report(run *r, const xkd_loop_result *result)
 }
 
 /* Numbers of this call for the caller, and of the whole run where a resume would hide them. */
-static void summarise(const run *r, xkd_loop_result *out)
+static void summarise(const run *r, xkd_run_result *out)
 {
     xkd_loader_statistics data;
     xkd_loader_stats(r->loader, &data);
     double seconds = xkd_now() - r->started;
     int64_t done = r->state.step - r->first_step;
-    *out = (xkd_loop_result){.step = r->state.step,
+    *out = (xkd_run_result){.step = r->state.step,
                              .total_steps = r->total,
                              .bad_steps = r->state.bad_steps,
                              .bad_clips = data.bad_clips,
@@ -446,7 +446,7 @@ static void summarise(const run *r, xkd_loop_result *out)
 }
 
 /* Saves what there is, whatever ended the steps; the first error is the one that counts. */
-static xkd_status finish(run *r, xkd_status status, xkd_loop_result *result)
+static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
 {
     if (r->options->progress) r->options->progress(r->options->user, NULL);
     summarise(r, result);
@@ -471,11 +471,11 @@ static void release(run *r)
     xkd_run_state_free(&r->state);
 }
 
-xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_loop_options *options,
-                     xkd_loop_result *result)
+xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options,
+                     xkd_run_result *result)
 {
     run r = {.cx = cx, .config = *config, .options = options, .folder = {.lock = -1}, .saved_step = -1};
-    *result = (xkd_loop_result){0};
+    *result = (xkd_run_result){0};
     xkd_status status = start(&r);
     if (status == XKD_OK) {
         status = steps(&r);

@@ -1,4 +1,5 @@
-#include "train/replay.h"
+/* Start at xkd_replay at the end. */
+#include <xkd/replay.h>
 
 #include <jansson.h>
 #include <stdio.h>
@@ -222,7 +223,8 @@ static xkd_status prepare(xkd_context *cx, replay *r)
     XKD_TRY(load_steps(cx, r));
     XKD_TRY(xkd_safetensors_open(cx, r->batch_path, &r->batch));
     XKD_TRY(find_views(cx, r));
-    XKD_TRY(xkd_backend_new(cx, &r->be, r->options->backend, r->options->dtype, r->options->threads));
+    XKD_TRY(xkd_backend_new(cx, &r->be, r->options->backend,
+                            r->options->float64 ? XKD_F64 : XKD_F32, r->options->threads));
     xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
     XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, &r->config, &shape, true));
     XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));
