@@ -239,8 +239,8 @@ const struct cli_command cmd_pretrain = {
         "reconstruction pictures and a report into RUN. KEY=VALUE changes one key of the configuration;\n"
         "'xkd help options' lists all. Ctrl-C, SIGTERM and SIGUSR1 end the run after its step and save it\n"
         "(exit codes 130 and 75); --resume goes on and ends with the same bits as if never stopped.\n"
-        "With train.accumulate=N a step is N micro-batches: gradients add up, but MMD and the centres see one\n"
-        "micro-batch at a time.",
+        "With train.accumulate=N a step is N micro-batches: gradients and centres average over all of them, but\n"
+        "MMD compares only the samples of one micro-batch, as with model.fwd_kwargs.mmd_group.",
     .example = "xkd pretrain --data videos/ --out runs/first -c configs/xkd.yaml dataset.batch_size=8 num_node=1",
     .options = options,
     .run = run,

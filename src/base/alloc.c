@@ -61,6 +61,16 @@ fail:
     return status;
 }
 
+xkd_status xkd_reserve(xkd_context *cx, void *inout, int64_t count, int64_t *capacity, size_t size)
+{
+    const int64_t first = 64; /* the arrays that grow hold tens to thousands of elements */
+    int64_t larger = *capacity ? 2 * *capacity : first;
+    if (count < *capacity) return XKD_OK;
+    xkd_status status = xkd_resize(cx, inout, *capacity, larger, size);
+    if (status == XKD_OK) *capacity = larger;
+    return status;
+}
+
 xkd_status xkd_copy_string(xkd_context *cx, char **out, const char *text)
 {
     size_t length = strlen(text) + 1;

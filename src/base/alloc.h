@@ -15,6 +15,9 @@ xkd_status xkd_alloc(xkd_context *cx, void *out, int64_t count, size_t size);
  * On failure the old memory stays. */
 xkd_status xkd_resize(xkd_context *cx, void *inout, int64_t old_count, int64_t new_count, size_t size);
 
+/* Makes room for one more element of a growing array of `count` elements: doubles it where *capacity is reached. */
+xkd_status xkd_reserve(xkd_context *cx, void *inout, int64_t count, int64_t *capacity, size_t size);
+
 /* Copies a string. The caller frees *out with xkd_free. */
 xkd_status xkd_copy_string(xkd_context *cx, char **out, const char *text);
 

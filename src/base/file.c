@@ -302,3 +302,14 @@ xkd_status xkd_join_path(xkd_context *cx, char **out, const char *folder, const 
     const char *slash = length && folder[length - 1] == '/' ? "" : "/";
     return xkd_format_string(cx, out, "%s%s%s", folder, slash, name);
 }
+
+xkd_status xkd_remove_in(xkd_context *cx, const char *folder, const char *name)
+{
+    xkd_status status = XKD_OK;
+    char *path = NULL;
+    XKD_TRY(xkd_join_path(cx, &path, folder, name));
+    XKD_TRY(xkd_remove_file(cx, path));
+fail:
+    xkd_free(path);
+    return status;
+}

@@ -8,11 +8,7 @@ static xkd_status append(xkd_context *cx, xkd_tensor_list *list, const char *nam
                          const xkd_param *row, const void *data)
 {
     xkd_status status = XKD_OK;
-    if (list->count == list->capacity) {
-        int64_t larger = list->capacity ? 2 * list->capacity : 256;
-        XKD_TRY(xkd_resize(cx, &list->items, list->capacity, larger, sizeof *list->items));
-        list->capacity = larger;
-    }
+    XKD_TRY(xkd_reserve(cx, &list->items, list->count, &list->capacity, sizeof *list->items));
     list->items[list->count++] = (xkd_tensor_item){name, params->dtype, row->shape, data};
 fail:
     return status;

@@ -102,14 +102,9 @@ static xkd_pickle_node *node_at(const machine *m, int64_t number)
 
 static xkd_status push_number(machine *m, int64_t number)
 {
-    if (m->depth == m->stack_capacity) {
-        int64_t larger = m->stack_capacity ? 2 * m->stack_capacity : 256;
-        xkd_status status = xkd_resize(m->cx, &m->stack, m->depth, larger, sizeof *m->stack);
-        if (status != XKD_OK) return status;
-        m->stack_capacity = larger;
-    }
-    m->stack[m->depth++] = number;
-    return XKD_OK;
+    xkd_status status = xkd_reserve(m->cx, &m->stack, m->depth, &m->stack_capacity, sizeof *m->stack);
+    if (status == XKD_OK) m->stack[m->depth++] = number;
+    return status;
 }
 
 /* Adds a node and pushes it. */
@@ -117,12 +112,8 @@ static xkd_status push(machine *m, xkd_pickle_node node)
 {
     xkd_pickle *p = m->out;
     if (p->count >= MOST_NODES) REFUSE("more than %d values", MOST_NODES);
-    if (p->count == p->capacity) {
-        int64_t larger = p->capacity ? 2 * p->capacity : 1024;
-        xkd_status status = xkd_resize(m->cx, &p->nodes, p->count, larger, sizeof *p->nodes);
-        if (status != XKD_OK) return status;
-        p->capacity = larger;
-    }
+    xkd_status status = xkd_reserve(m->cx, &p->nodes, p->count, &p->capacity, sizeof *p->nodes);
+    if (status != XKD_OK) return status;
     if (node.depth == 0) node.depth = 1;
     p->nodes[p->count] = node;
     return push_number(m, p->count++);

@@ -120,16 +120,11 @@ static xkd_status prune(xkd_context *cx, const char *folder, int64_t keep_last)
 {
     xkd_status status = XKD_OK;
     xkd_names names;
-    char *path = NULL;
     XKD_TRY(list_checkpoints(cx, folder, &names));
     for (int64_t i = 0; i + keep_last < names.count; i++) {
-        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
-        XKD_TRY(xkd_remove_file(cx, path));
-        xkd_free(path);
-        path = NULL;
+        XKD_TRY(xkd_remove_in(cx, folder, names.items[i]));
     }
 fail:
-    xkd_free(path);
     xkd_free_names(&names);
     return status;
 }
@@ -140,17 +135,12 @@ static xkd_status remove_later(xkd_context *cx, const char *folder, int64_t step
 {
     xkd_status status = XKD_OK;
     xkd_names names;
-    char *path = NULL;
     XKD_TRY(list_checkpoints(cx, folder, &names));
     for (int64_t i = 0; i < names.count; i++) {
         if (strtoll(names.items[i] + 5, NULL, 10) <= step) continue;
-        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
-        XKD_TRY(xkd_remove_file(cx, path));
-        xkd_free(path);
-        path = NULL;
+        XKD_TRY(xkd_remove_in(cx, folder, names.items[i]));
     }
 fail:
-    xkd_free(path);
     xkd_free_names(&names);
     return status;
 }
@@ -350,17 +340,12 @@ static xkd_status remove_temporaries(xkd_context *cx, const char *folder)
 {
     xkd_status status = XKD_OK;
     xkd_names names = {0};
-    char *path = NULL;
     XKD_TRY(xkd_list_folder(cx, folder, &names));
     for (int64_t i = 0; i < names.count; i++) {
         if (!strstr(names.items[i], ".safetensors.tmp-")) continue;
-        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
-        XKD_TRY(xkd_remove_file(cx, path));
-        xkd_free(path);
-        path = NULL;
+        XKD_TRY(xkd_remove_in(cx, folder, names.items[i]));
     }
 fail:
-    xkd_free(path);
     xkd_free_names(&names);
     return status;
 }

@@ -1,5 +1,6 @@
 #include "tensor/dtype.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -30,12 +31,21 @@ static double from_bfloat16(uint16_t half)
     return (double)value;
 }
 
+/* IEEE 754 half: sign, 5 bits of exponent, 10 of mantissa; not every compiler here has the type. */
+static double from_float16(uint16_t half)
+{
+    int exponent = half >> 10 & 31, mantissa = half & 1023;
+    double value = exponent == 31 ? (mantissa ? NAN : INFINITY)
+                                  : ldexp(exponent ? mantissa + 1024 : mantissa, (exponent ? exponent : 1) - 25);
+    return half >> 15 ? -value : value;
+}
+
 double xkd_element(xkd_dtype dtype, const void *data, int64_t index)
 {
     switch (dtype) {
     case XKD_F32: return (double)((const float *)data)[index];
     case XKD_F64: return ((const double *)data)[index];
-    case XKD_F16: return (double)((const _Float16 *)data)[index];
+    case XKD_F16: return from_float16(((const uint16_t *)data)[index]);
     case XKD_BF16: return from_bfloat16(((const uint16_t *)data)[index]);
     case XKD_I64: return (double)((const int64_t *)data)[index];
     case XKD_I32: return ((const int32_t *)data)[index];

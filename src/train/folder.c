@@ -31,18 +31,13 @@ static xkd_status remove_matching(xkd_context *cx, const char *folder, const cha
 {
     xkd_status status = XKD_OK;
     xkd_names names = {0};
-    char *path = NULL;
     if (!xkd_is_folder(folder)) return XKD_OK;
     XKD_TRY(xkd_list_folder(cx, folder, &names));
     for (int64_t i = 0; i < names.count; i++) {
         if (!matches(names.items[i], begins, ends)) continue;
-        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
-        XKD_TRY(xkd_remove_file(cx, path));
-        xkd_free(path);
-        path = NULL;
+        XKD_TRY(xkd_remove_in(cx, folder, names.items[i]));
     }
 fail:
-    xkd_free(path);
     xkd_free_names(&names);
     return status;
 }
