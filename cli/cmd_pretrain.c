@@ -200,11 +200,11 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
 static xkd_status train(struct cli *cli, const struct values *v, const xkd_config *config)
 {
     const xkd_run_options loop = {.mode = v->resume  ? XKD_RUN_RESUME
-                                           : v->force ? XKD_RUN_FORCE
-                                                      : XKD_RUN_NEW,
-                                   .stop_signal = stop_signal,
-                                   .progress = progress,
-                                   .user = cli};
+                                          : v->force ? XKD_RUN_FORCE
+                                                     : XKD_RUN_NEW,
+                                  .stop_signal = stop_signal,
+                                  .progress = progress,
+                                  .user = cli};
     xkd_run_result result;
     cli_catch_signals();
     xkd_status status = xkd_train(cli->cx, config, &loop, &result);

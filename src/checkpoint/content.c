@@ -14,8 +14,8 @@ static bool begins(const char *name, const char *prefix)
 /* Names of whole networks. */
 static bool is_model_name(const char *name)
 {
-    static const char *const prefixes[] = {"vid_student.", "vid_teacher.", "aud_student.", "aud_teacher.",
-                                           "vid_ae.", "aud_ae.", "vt2as_ce_loss.", "at2vs_ce_loss."};
+    static const char *const prefixes[] = {"vid_student.", "vid_teacher.", "aud_student.",   "aud_teacher.",
+                                           "vid_ae.",      "aud_ae.",      "vt2as_ce_loss.", "at2vs_ce_loss."};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (begins(name, prefixes[i])) return true;
     return false;
@@ -115,7 +115,8 @@ static void infer_geometry(xkd_content *c)
     char name[128];
     const char *prefix = "";
     if (c->kind == XKD_CONTENT_MODEL)
-        prefix = xkd_content_find(c, "vid_student.backbone.enc_pos_embed") ? "vid_student.backbone." : "aud_student.backbone.";
+        prefix = xkd_content_find(c, "vid_student.backbone.enc_pos_embed") ? "vid_student.backbone."
+                                                                           : "aud_student.backbone.";
     xkd_geometry *g = &c->geometry;
     for (int64_t i = 0; i < c->count; i++) {
         if (!begins(c->tensors[i].name, prefix)) continue;
@@ -242,7 +243,8 @@ xkd_status xkd_content_select(xkd_context *cx, xkd_content *content, const char 
     content->count = kept;
     xkd_status status = XKD_OK;
     if (!kept)
-        status = xkd_fail(cx, XKD_ERR_CONFIG, "%s: has no part '%s'; it has %s", path, part, parts.data ? parts.data : "nothing");
+        status = xkd_fail(cx, XKD_ERR_CONFIG, "%s: has no part '%s'; it has %s", path, part,
+                          parts.data ? parts.data : "nothing");
     xkd_text_free(&parts);
     return status;
 }

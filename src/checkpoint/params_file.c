@@ -40,8 +40,7 @@ fail:
     return status;
 }
 
-xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from,
-                             const char *path)
+xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from, const char *path)
 {
     int64_t count = xkd_shape_count(&from->shape);
     if (from->dtype != XKD_F32 && from->dtype != XKD_F64)
@@ -63,9 +62,10 @@ typedef struct {
 static xkd_status report(xkd_context *cx, const char *path, const mismatch *m)
 {
     if (m->missing && m->unknown)
-        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %lld tensors of this model are missing (first: %s) and %lld do "
-                        "not belong to it (first: %s): it is of another architecture", path, (long long)m->missing,
-                        m->first_missing, (long long)m->unknown, m->first_unknown);
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT,
+                        "%s: %lld tensors of this model are missing (first: %s) and %lld do "
+                        "not belong to it (first: %s): it is of another architecture",
+                        path, (long long)m->missing, m->first_missing, (long long)m->unknown, m->first_unknown);
     if (m->missing)
         return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %lld tensors of this model are missing, first: %s", path,
                         (long long)m->missing, m->first_missing);
@@ -77,10 +77,11 @@ static xkd_status load_row(xkd_context *cx, xkd_params *params, xkd_param *row, 
                            const char *path)
 {
     if (!xkd_shape_equal(&tensor->shape, &row->shape))
-        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s has %lld elements in %d dimensions, the model wants %lld in %d: "
-                        "it is of another architecture", path, tensor->name,
-                        (long long)xkd_shape_count(&tensor->shape), tensor->shape.ndim, (long long)row->count,
-                        row->shape.ndim);
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT,
+                        "%s: %s has %lld elements in %d dimensions, the model wants %lld in %d: "
+                        "it is of another architecture",
+                        path, tensor->name, (long long)xkd_shape_count(&tensor->shape), tensor->shape.ndim,
+                        (long long)row->count, row->shape.ndim);
     return xkd_copy_elements(cx, params->dtype, row->value, tensor, path);
 }
 

@@ -277,7 +277,8 @@ static const xkd_option options[] = {
 
     INT("train.seed", train.seed, 0, 9007199254740992.0, "0", "all random numbers follow from it"),
     INT("train.accumulate", train.accumulate, 1, 65536, "1",
-        "micro-batches a step: MMD then compares the samples of one micro-batch, as mmd_group does; centres average all"),
+        "micro-batches a step: MMD then compares the samples of one micro-batch, as mmd_group does; centres average "
+        "all"),
 
     TEXT("run.out", run.out, "", "run folder, as --out"),
     INT_OR("off", "run.save_steps", run.save_steps, 0, 1e9, "off", "steps between checkpoints"),

@@ -8,9 +8,9 @@ static const struct {
     const char *name;
     int64_t size;
 } types[XKD_DTYPE_COUNT] = {
-    [XKD_F32] = {"float32", 4},  [XKD_F64] = {"float64", 8}, [XKD_F16] = {"float16", 2}, [XKD_BF16] = {"bfloat16", 2},
-    [XKD_I64] = {"int64", 8},    [XKD_I32] = {"int32", 4},   [XKD_I16] = {"int16", 2},   [XKD_I8] = {"int8", 1},
-    [XKD_U8] = {"uint8", 1},     [XKD_BOOL] = {"bool", 1},
+    [XKD_F32] = {"float32", 4}, [XKD_F64] = {"float64", 8}, [XKD_F16] = {"float16", 2}, [XKD_BF16] = {"bfloat16", 2},
+    [XKD_I64] = {"int64", 8},   [XKD_I32] = {"int32", 4},   [XKD_I16] = {"int16", 2},   [XKD_I8] = {"int8", 1},
+    [XKD_U8] = {"uint8", 1},    [XKD_BOOL] = {"bool", 1},
 };
 
 int64_t xkd_dtype_size(xkd_dtype dtype)

@@ -54,8 +54,10 @@ xkd_status xkd_params_add_pair(xkd_context *cx, xkd_params *params, xkd_param *t
 {
     xkd_status status = XKD_OK;
     if (!xkd_shape_equal(&teacher->shape, &student->shape))
-        XKD_FAIL(XKD_ERR_CONFIG, "teacher_cfg and student_cfg differ: %s and %s have different shapes, but a teacher is "
-                 "an average of its student: give both the same size", teacher->name, student->name);
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "teacher_cfg and student_cfg differ: %s and %s have different shapes, but a teacher is "
+                 "an average of its student: give both the same size",
+                 teacher->name, student->name);
     XKD_TRY(xkd_reserve(cx, &params->pairs, params->pair_count, &params->pair_capacity, sizeof(xkd_ema_pair)));
     params->pairs[params->pair_count++] = (xkd_ema_pair){teacher, student, modality};
 fail:

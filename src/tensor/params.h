@@ -37,19 +37,20 @@ typedef struct {
     xkd_init init;
     double scale;
     xkd_param_role role;
-    bool decayed;    /* weight decay applies: neither one-dimensional nor a bias */
-    bool clipped;    /* per-tensor gradient clipping applies: encoder and head of a student */
-    bool last_layer; /* left out of the update in the first freeze_last_layer epochs */
-    void *value;     /* all of the dtype given to xkd_params_allocate */
+    bool decayed;                   /* weight decay applies: neither one-dimensional nor a bias */
+    bool clipped;                   /* per-tensor gradient clipping applies: encoder and head of a student */
+    bool last_layer;                /* left out of the update in the first freeze_last_layer epochs */
+    void *value;                    /* all of the dtype given to xkd_params_allocate */
     void *grad, *moment1, *moment2; /* NULL unless trained */
-    int64_t steps;   /* updates so far, for the moments' bias correction */
+    int64_t steps;                  /* updates so far, for the moments' bias correction */
 } xkd_param;
 
 /* A second public name of a row. */
 typedef struct {
     char name[XKD_PARAM_NAME];
     xkd_param *row;
-    bool shared; /* true: blocks shared by two networks, listed in state files; false: only full PyTorch exports list it */
+    bool
+        shared; /* true: blocks shared by two networks, listed in state files; false: only full PyTorch exports list it */
 } xkd_param_alias;
 
 /* Teacher row <- m * teacher + (1 - m) * student row, with the momentum of `modality`, in list order. */

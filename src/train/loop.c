@@ -434,11 +434,11 @@ static void summarise(const run *r, xkd_run_result *out)
     double seconds = xkd_now() - r->started;
     int64_t done = r->state.step - r->first_step;
     *out = (xkd_run_result){.step = r->state.step,
-                             .total_steps = r->total,
-                             .bad_steps = r->state.bad_steps,
-                             .bad_clips = data.bad_clips,
-                             .loss = done > 0 ? r->values[XKD_LOSS_TOTAL] : NAN,
-                             .seconds = seconds};
+                            .total_steps = r->total,
+                            .bad_steps = r->state.bad_steps,
+                            .bad_clips = data.bad_clips,
+                            .loss = done > 0 ? r->values[XKD_LOSS_TOTAL] : NAN,
+                            .seconds = seconds};
     for (int64_t i = 0; i < r->trainer.networks.params.count; i++)
         out->parameters += r->trainer.networks.params.rows[i]->count;
     out->samples_per_second = (double)(done * r->config.train.batch) / seconds;
@@ -471,8 +471,7 @@ static void release(run *r)
     xkd_run_state_free(&r->state);
 }
 
-xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options,
-                     xkd_run_result *result)
+xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options, xkd_run_result *result)
 {
     run r = {.cx = cx, .config = *config, .options = options, .folder = {.lock = -1}, .saved_step = -1};
     *result = (xkd_run_result){0};

@@ -9,8 +9,7 @@
  * a signal everything is saved. Returns XKD_OK, XKD_ERR_INTERRUPTED (SIGINT) or XKD_ERR_PREEMPTED (other signals) with
  * the run saved, XKD_ERR_NUMERIC past run.max_bad_steps, XKD_ERR_DATA, XKD_ERR_CHECKPOINT, XKD_ERR_CONFIG,
  * XKD_ERR_STORAGE or XKD_ERR_MEMORY; the last whole step is saved where that is still possible. */
-xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options,
-                     xkd_run_result *result);
+xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options, xkd_run_result *result);
 
 /* Opens the data (if config->data.path is not empty), lays out the model, and times one small step where the machine
  * has the memory for it. Writes nothing. */

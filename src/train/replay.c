@@ -139,8 +139,10 @@ static xkd_status step_input(xkd_context *cx, replay *r, size_t step, xkd_pass_i
         for (int64_t v = 0; v < r->views[m]; v++) {
             const xkd_stored_tensor *t = recorded(r, step, clip_names[m], v), *first = recorded(r, 0, clip_names[m], v);
             if (!t || t->dtype != XKD_F32 || !xkd_shape_equal(&t->shape, &first->shape) || t->shape.dims[0] != r->B)
-                XKD_FAIL(XKD_ERR_DATA, "%s: step%zu.%s.%lld must be float32, of the shape it has in step 1, with %lld "
-                         "samples", r->batch_path, step + 1, clip_names[m], (long long)v, (long long)r->B);
+                XKD_FAIL(XKD_ERR_DATA,
+                         "%s: step%zu.%s.%lld must be float32, of the shape it has in step 1, with %lld "
+                         "samples",
+                         r->batch_path, step + 1, clip_names[m], (long long)v, (long long)r->B);
             r->clips[m][v] = t->data;
         }
         const xkd_stored_tensor *noise = recorded(r, step, noise_names[m], -1);
@@ -223,8 +225,8 @@ static xkd_status prepare(xkd_context *cx, replay *r)
     XKD_TRY(load_steps(cx, r));
     XKD_TRY(xkd_safetensors_open(cx, r->batch_path, &r->batch));
     XKD_TRY(find_views(cx, r));
-    XKD_TRY(xkd_backend_new(cx, &r->be, r->options->backend,
-                            r->options->float64 ? XKD_F64 : XKD_F32, r->options->threads));
+    XKD_TRY(
+        xkd_backend_new(cx, &r->be, r->options->backend, r->options->float64 ? XKD_F64 : XKD_F32, r->options->threads));
     xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
     XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, &r->config, &shape, true));
     XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));

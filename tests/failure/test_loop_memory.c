@@ -30,9 +30,9 @@ static const char *const small[] = {
 
 static xkd_status run_once(xkd_context *cx, const char *folder, xkd_account *account, int64_t fail_at)
 {
-    const xkd_loop_options options = {.mode = XKD_FOLDER_FORCE};
+    const xkd_run_options options = {.mode = XKD_RUN_FORCE};
     xkd_config c;
-    xkd_loop_result result;
+    xkd_run_result result;
     char out[200];
     xkd_status status = xkd_config_init(cx, &c);
     for (size_t i = 0; status == XKD_OK && i < sizeof small / sizeof *small; i++)
