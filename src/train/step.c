@@ -89,7 +89,7 @@ void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_st
     xkd_pass_teachers(be, pass, in);
     xkd_pass_students(be, pass, in);
     xkd_pass_losses(be, pass, &values->temp);
-    xkd_pass_backward(be, pass, &values->temp, share, trains_last_layer(t, values));
+    xkd_pass_backward(be, pass, &values->temp, share, pass->wants.all || trains_last_layer(t, values));
 
     for (int i = 0; i < XKD_LOSS_COUNT; i++) result->loss[i] += share * pass->loss[i];
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
