@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "base/arena.h"
+#include "base/pool.h"
 #include "tensor/dtype.h"
 
 enum { XKD_PARAM_NAME = 96 };
@@ -83,8 +84,8 @@ xkd_param *xkd_params_find(const xkd_params *params, const char *name);
 /* Memory for all rows: values; gradients and moments too if `training`. Everything is zero. */
 xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_dtype dtype, bool training);
 
-/* Draws every row from (seed, row number) and then copies students into teachers. dtype F32 or F64. */
-void xkd_params_init(xkd_params *params, uint64_t seed);
+/* Draws every row from (seed, row number), rows in parallel, and then copies students into teachers. dtype F32 or F64. */
+void xkd_params_init(xkd_params *params, uint64_t seed, xkd_pool *pool);
 
 void xkd_params_free(xkd_params *params);
 

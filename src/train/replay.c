@@ -239,8 +239,8 @@ static xkd_status prepare(xkd_context *cx, replay *r)
     xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
     XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, &r->config, &shape, true));
     XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));
-    XKD_TRY(xkd_params_load(cx, &r->trainer.networks.params, xkd_safetensors_at(init, 0),
-                            xkd_safetensors_count(init), r->init_path));
+    XKD_TRY(xkd_params_load(cx, &r->trainer.networks.params, xkd_safetensors_at(init, 0), xkd_safetensors_count(init),
+                            r->init_path));
     XKD_TRY(xkd_make_folder(cx, r->options->out));
 fail:
     xkd_safetensors_close(init);

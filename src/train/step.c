@@ -50,7 +50,7 @@ xkd_status xkd_trainer_new(xkd_context *cx, xkd_trainer *out, xkd_backend *be, c
     XKD_TRY(xkd_params_allocate(cx, &out->networks.params, be->dtype, true));
     XKD_TRY(xkd_optimizer_new(cx, &out->optimizer, &out->networks.params, config->step.modality));
     XKD_TRY(allocate_centre_sums(cx, out));
-    xkd_params_init(&out->networks.params, config->train.seed);
+    xkd_params_init(&out->networks.params, config->train.seed, be->pool);
 fail:
     if (status != XKD_OK) xkd_trainer_free(out);
     return status;
