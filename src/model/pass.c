@@ -189,7 +189,11 @@ xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *netw
         if (out->wants.teachers) XKD_TRY(teacher_new(cx, out, m, shape));
     }
     XKD_TRY(plan(cx, out, element));
-    XKD_TRY(xkd_arena_commit(cx, &out->arena));
+    status = xkd_arena_commit(cx, &out->arena);
+    if (status == XKD_ERR_MEMORY)
+        xkd_error_prefix(cx, "activations of %lld samples do not fit (raise train.accumulate or lower the batch)",
+                         (long long)out->B);
+    if (status != XKD_OK) goto fail;
     XKD_TRY(plan(cx, out, element));
     XKD_TRY(xkd_arena_check(cx, &out->arena));
 fail:

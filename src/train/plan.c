@@ -78,19 +78,6 @@ static xkd_status activation_bytes(xkd_context *cx, const xkd_networks *n, const
     return status;
 }
 
-/* Memory that the system could hand out, 0 if it does not say. */
-static double available_bytes(void)
-{
-    char line[200];
-    double kilobytes = 0;
-    FILE *file = fopen("/proc/meminfo", "re");
-    if (!file) return 0;
-    while (fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %lf", &kilobytes) == 1) break;
-    fclose(file);
-    return 1024 * kilobytes;
-}
-
 static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, double *seconds_per_sample)
 {
     xkd_status status = XKD_OK;
@@ -171,7 +158,7 @@ xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_trai
     out->audio_tokens = (m->spec_freq / m->spec_patch_f) * (m->spec_time / m->spec_patch_t);
     out->video_kept = xkd_masking_kept(out->video_tokens, c.step.mask_ratio[XKD_VIDEO]);
     out->audio_kept = xkd_masking_kept(out->audio_tokens, c.step.mask_ratio[XKD_AUDIO]);
-    if (out->state_bytes + larger < available_bytes() / 2) XKD_TRY(time_step(cx, &c, &d, &out->seconds_per_sample));
+    if (out->state_bytes + larger < (double)xkd_available_memory() / 2) XKD_TRY(time_step(cx, &c, &d, &out->seconds_per_sample));
 fail:
     xkd_networks_free(&networks);
     dummy_free(&d);
