@@ -1,3 +1,5 @@
+/* Replays recorded steps: views, noise and step values come from files, so that losses, gradients and the
+ * state afterwards can be compared with another implementation's, number by number. */
 /* Start at xkd_replay at the end. */
 #include <xkd/replay.h>
 
@@ -10,24 +12,26 @@
 #include "checkpoint/params_file.h"
 #include "train/step.h"
 
+/* A step is about 300 bytes, so this is 50 000 steps; more is not a recording but a mistake. */
 enum { STEPS_FILE_LIMIT = 16 << 20 };
 
 /* Names of the recorded tensors of one modality. */
 static const char *const clip_names[] = {"frames", "specs"}, *const noise_names[] = {"vid_noise", "aud_noise"};
 
 typedef struct {
-    const xkd_replay_options *options;
-    char *batch_path, *init_path, *steps_path;
+    const xkd_replay_options *options;         /* the caller's */
+    char *batch_path, *init_path, *steps_path; /* names for messages */
     xkd_config config;
-    xkd_safetensors *batch;
+    xkd_safetensors *batch; /* recorded views and noise, mapped */
     json_t *steps, *losses;
-    xkd_view_shape *shapes[XKD_MODALITIES];
-    const float **clips[XKD_MODALITIES];
+    xkd_view_shape *shapes[XKD_MODALITIES]; /* [views] */
+    const float **clips[XKD_MODALITIES];    /* [views], into `batch` */
     int64_t views[XKD_MODALITIES], B;
     xkd_backend *be;
     xkd_trainer trainer;
 } replay;
 
+/* The recording's own configuration. Data settings in it are not checked, as no data are opened. */
 static xkd_status load_config(xkd_context *cx, replay *r)
 {
     xkd_status status = XKD_OK;
@@ -42,6 +46,7 @@ fail:
     return status;
 }
 
+/* A key given twice would leave open which number was used, so it is refused. */
 static xkd_status load_steps(xkd_context *cx, replay *r)
 {
     xkd_status status = XKD_OK;
@@ -72,6 +77,8 @@ static xkd_status step_number(xkd_context *cx, const replay *r, size_t step, con
     return XKD_OK;
 }
 
+/* Every value that a schedule would give is explicit in the recording: a replay tests the step and not the
+ * schedules. */
 static xkd_status step_values(xkd_context *cx, const replay *r, size_t step, xkd_step_values *v)
 {
     xkd_status status = XKD_OK;
@@ -90,6 +97,7 @@ fail:
     return status;
 }
 
+/* Steps count from 1 in the files. */
 /* The recorded tensor stepN.name, with `view` >= 0 stepN.name.view; NULL if there is none. */
 static const xkd_stored_tensor *recorded(const replay *r, size_t step, const char *name, int64_t view)
 {
@@ -101,6 +109,7 @@ static const xkd_stored_tensor *recorded(const replay *r, size_t step, const cha
     return xkd_safetensors_find(r->batch, full);
 }
 
+/* Recorded in PyTorch's order of axes, which is also the pass's. */
 /* Shape of a view: [B,3,T,H,W] frames or [B,1,F,T] spectrograms. */
 static xkd_status view_shape(xkd_context *cx, const replay *r, xkd_modality m, const xkd_stored_tensor *t,
                              xkd_view_shape *out)
@@ -114,6 +123,7 @@ static xkd_status view_shape(xkd_context *cx, const replay *r, xkd_modality m, c
     return XKD_OK;
 }
 
+/* All views of a modality are numbered from 0 without gaps. */
 /* Number and sizes of the views come from the first step's data. */
 static xkd_status find_views(xkd_context *cx, replay *r)
 {
@@ -132,6 +142,8 @@ fail:
 }
 
 /* Points `in` at the recorded data of a step, which must have the first step's shapes. */
+/* The tensors are used where they lie in the mapped file. Every step is checked, because the file is input
+ * like any other. */
 static xkd_status step_input(xkd_context *cx, replay *r, size_t step, xkd_pass_input *in)
 {
     xkd_status status = XKD_OK;
@@ -157,6 +169,7 @@ fail:
     return status;
 }
 
+/* Values or gradients under their public names, teachers and centres included. */
 static xkd_status write_list(xkd_context *cx, const replay *r, const char *name, xkd_param_part part)
 {
     xkd_status status = XKD_OK;
@@ -171,6 +184,7 @@ fail:
     return status;
 }
 
+/* JSON has no NaN: null says that the loss was not finite. */
 static xkd_status add_losses(xkd_context *cx, replay *r, const xkd_step_result *result)
 {
     json_t *object = json_object();
@@ -181,6 +195,7 @@ static xkd_status add_losses(xkd_context *cx, replay *r, const xkd_step_result *
     return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory for the list of losses");
 }
 
+/* 17 digits give back the same double. */
 static xkd_status write_losses(xkd_context *cx, const replay *r)
 {
     xkd_status status = XKD_OK;
@@ -189,11 +204,13 @@ static xkd_status write_losses(xkd_context *cx, const replay *r)
     XKD_TRY(xkd_join_path(cx, &path, r->options->out, "losses.json"));
     XKD_TRY(xkd_write_file(cx, path, text, (int64_t)strlen(text)));
 fail:
-    free(text);
+    free(text); /* jansson's */
     xkd_free(path);
     return status;
 }
 
+/* Gradients are kept of the first step only: later ones start from weights that rounding has already moved
+ * apart. */
 static xkd_status run_step(xkd_context *cx, replay *r, size_t step)
 {
     xkd_status status = XKD_OK;
@@ -212,6 +229,7 @@ fail:
     return status;
 }
 
+/* report_all is on: losses of coefficient 0 are compared as well. */
 /* Opens everything, and builds the model in the recorded state. */
 static xkd_status prepare(xkd_context *cx, replay *r)
 {
@@ -230,6 +248,7 @@ static xkd_status prepare(xkd_context *cx, replay *r)
     xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
     XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, &r->config, &shape, true));
     XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));
+    /* The initial weights replace the random ones; every tensor must be there. */
     XKD_TRY(xkd_params_load(cx, &r->trainer.networks.params, init, r->init_path, NULL));
     XKD_TRY(xkd_make_folder(cx, r->options->out));
 fail:
@@ -237,6 +256,7 @@ fail:
     return status;
 }
 
+/* Parts that were never opened are NULL or zero, so one clean-up serves all ways out. */
 xkd_status xkd_replay(xkd_context *cx, const xkd_replay_options *options)
 {
     xkd_status status = XKD_OK;
