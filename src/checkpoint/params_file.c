@@ -1,9 +1,12 @@
+/* Parameters to and from tensor files, by public name. Loading demands exactly the model's tensors: a
+ * checkpoint that fits in part is one of another model. */
 #include "checkpoint/params_file.h"
 
 #include <string.h>
 
 #include "base/alloc.h"
 
+/* The name is not copied; it belongs to the table of parameters. */
 static xkd_status append(xkd_context *cx, xkd_tensor_list *list, const char *name, const xkd_params *params,
                          const xkd_param *row, const void *data)
 {
@@ -14,6 +17,7 @@ fail:
     return status;
 }
 
+/* NULL where a row has no such part: teachers have no gradient. */
 static const void *part_of(const xkd_param *row, xkd_param_part part)
 {
     switch (part) {
@@ -25,6 +29,8 @@ static const void *part_of(const xkd_param *row, xkd_param_part part)
     return NULL;
 }
 
+/* Shared blocks appear under both names, as in the release. Aliases inside one network (the head's
+ * second LN) do not, and come after all rows. */
 xkd_status xkd_params_list(xkd_context *cx, const xkd_params *params, xkd_param_part part, xkd_tensor_list *list)
 {
     xkd_status status = XKD_OK;
@@ -40,6 +46,7 @@ fail:
     return status;
 }
 
+/* float32 and float64 convert into each other; half precision would lose what a resumed run needs. */
 xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from, const char *path)
 {
     int64_t count = xkd_shape_count(&from->shape);
@@ -59,6 +66,7 @@ typedef struct {
     const char *first_missing, *first_unknown;
 } mismatch;
 
+/* At least one of the two counts is not 0. */
 static xkd_status report(xkd_context *cx, const char *path, const mismatch *m)
 {
     if (m->missing && m->unknown)
@@ -73,6 +81,7 @@ static xkd_status report(xkd_context *cx, const char *path, const mismatch *m)
                     (long long)m->unknown, m->first_unknown);
 }
 
+/* The shape must be equal, not only the number of elements. */
 static xkd_status load_row(xkd_context *cx, xkd_params *params, xkd_param *row, const xkd_stored_tensor *tensor,
                            const char *path)
 {
@@ -85,6 +94,7 @@ static xkd_status load_row(xkd_context *cx, xkd_params *params, xkd_param *row, 
     return xkd_copy_elements(cx, params->dtype, row->value, tensor, path);
 }
 
+/* The release writes both names; a file edited by hand may have let them drift apart. */
 /* A second name must hold the same numbers as the first. */
 static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const xkd_safetensors *file,
                                 const char *path)
@@ -101,6 +111,8 @@ static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const
     return XKD_OK;
 }
 
+/* `ignore` is a prefix of names that may be there as well, NULL: none. Values may be partly replaced
+ * if a later tensor fails: the caller gives the model up then. */
 xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_safetensors *file, const char *path,
                            const char *ignore)
 {

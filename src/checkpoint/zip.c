@@ -1,3 +1,6 @@
+/* Zip archives as PyTorch and numpy write them: stored, not compressed. The reader takes only
+ * archives without anything unusual, because the same bytes may mean different things to different
+ * unzip programs; the writer aligns data to 64 bytes, so that tensors can be used where they lie. */
 #include "checkpoint/zip.h"
 
 #include <ctype.h>
@@ -9,6 +12,8 @@
 #include "base/alloc.h"
 #include "base/text.h"
 
+/* Record sizes without their variable parts, magic numbers and flags, from the format's specification
+ * (APPNOTE.TXT). */
 enum {
     LOCAL_SIZE = 30,
     CENTRAL_SIZE = 46,
@@ -28,6 +33,7 @@ enum {
 /* A state dict has some thousands of storages; a million entries of 76 bytes would be a file made to hurt. */
 static const int64_t MOST_ENTRIES = 1 << 20;
 
+/* Bytes need not be aligned. */
 static uint64_t little(const unsigned char *p, int bytes)
 {
     uint64_t value = 0;
@@ -40,6 +46,7 @@ typedef struct {
     int64_t start, size, entries, end_record;
 } directory;
 
+/* The record must stand right in front of its locator, and the locator in front of the end record. */
 /* The zip64 end record, where the plain one says "see there". */
 static xkd_status read_end64(xkd_context *cx, const char *path, const xkd_map *map, directory *d)
 {
@@ -62,6 +69,8 @@ fail:
     return status;
 }
 
+/* The end record must be the last thing in the file: searching backwards for one is what lets a file
+ * have two. */
 static xkd_status read_end(xkd_context *cx, const char *path, const xkd_map *map, directory *d)
 {
     xkd_status status = XKD_OK;
@@ -88,6 +97,7 @@ fail:
     return status;
 }
 
+/* Control characters are refused too, as names are printed in messages. */
 static bool valid_utf8(const unsigned char *s, int64_t n)
 {
     for (int64_t i = 0; i < n;) {
@@ -117,6 +127,7 @@ static bool traverses(const char *name)
     return false;
 }
 
+/* On failure the name is freed with the entry. */
 static xkd_status read_name(xkd_context *cx, const char *path, const unsigned char *bytes, int64_t length,
                             xkd_zip_entry *e)
 {
@@ -130,6 +141,7 @@ fail:
     return status;
 }
 
+/* numbers[i] is NULL where the header has no such number. */
 /* The 64-bit numbers that replace those that are all ones, in the order size, packed size, offset. */
 static xkd_status read_zip64(xkd_context *cx, const char *path, const char *name, const unsigned char *extra,
                              int64_t length, uint64_t *numbers[3])
@@ -155,6 +167,7 @@ static xkd_status read_zip64(xkd_context *cx, const char *path, const char *name
     return XKD_OK;
 }
 
+/* -1 if neither form fits. */
 /* The data descriptor behind data whose sizes the local header left open: with or without signature, 32 or 64 bit. */
 static int64_t descriptor_size(const unsigned char *p, int64_t left, const xkd_zip_entry *e)
 {
@@ -168,6 +181,8 @@ static int64_t descriptor_size(const unsigned char *p, int64_t left, const xkd_z
     return -1;
 }
 
+/* Disagreement between the two headers is the classic way of showing two contents, so all of it is
+ * refused. */
 /* Compares the local header at e->start with the central entry and finds the data. */
 static xkd_status read_local(xkd_context *cx, const char *path, const xkd_map *map, int64_t limit, xkd_zip_entry *e)
 {
@@ -202,6 +217,7 @@ fail:
     return status;
 }
 
+/* Moves *at on to the next entry. */
 /* One entry of the central directory at *at, and what belongs to it. */
 static xkd_status read_entry(xkd_context *cx, const char *path, const xkd_map *map, const directory *d, int64_t *at,
                              xkd_zip_entry *e)
@@ -234,12 +250,14 @@ fail:
     return status;
 }
 
+/* Entries may be listed in any order. */
 static int by_start(const void *a, const void *b)
 {
     const xkd_zip_entry *x = *(const xkd_zip_entry *const *)a, *y = *(const xkd_zip_entry *const *)b;
     return (x->start > y->start) - (x->start < y->start);
 }
 
+/* Case is folded, because such names would collide on some file systems. */
 static int by_folded_name(const void *a, const void *b)
 {
     const xkd_zip_entry *x = *(const xkd_zip_entry *const *)a, *y = *(const xkd_zip_entry *const *)b;
@@ -272,6 +290,7 @@ fail:
     return status;
 }
 
+/* Nothing is unpacked: entries point into the mapping. */
 xkd_status xkd_zip_open(xkd_context *cx, const char *path, const xkd_map *map, xkd_zip *out)
 {
     xkd_status status = XKD_OK;
@@ -291,6 +310,7 @@ fail:
     return status;
 }
 
+/* Data belong to the mapping. */
 void xkd_zip_free(xkd_zip *zip)
 {
     for (int64_t i = 0; i < zip->count; i++) xkd_free(zip->entries[i].name);
@@ -298,12 +318,14 @@ void xkd_zip_free(xkd_zip *zip)
     *zip = (xkd_zip){0};
 }
 
+/* Reads the whole entry once. */
 xkd_status xkd_zip_verify(xkd_context *cx, const char *path, const xkd_zip_entry *entry)
 {
     if (libdeflate_crc32(0, entry->data, (size_t)entry->size) == entry->crc) return XKD_OK;
     return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: zip: '%s' is damaged: its CRC differs", path, entry->name);
 }
 
+/* A linear search; names are unique. */
 const xkd_zip_entry *xkd_zip_find(const xkd_zip *zip, const char *name)
 {
     for (int64_t i = 0; i < zip->count; i++)
@@ -314,10 +336,11 @@ const xkd_zip_entry *xkd_zip_find(const xkd_zip *zip, const char *name)
 struct xkd_zip_writer {
     xkd_context *cx;
     xkd_writer *file;
-    int64_t position, entries;
-    xkd_text directory;
+    int64_t position, entries; /* bytes written so far */
+    xkd_text directory;        /* central directory, written at the end */
 };
 
+/* Publishes nothing until commit. */
 xkd_status xkd_zip_writer_open(xkd_context *cx, const char *path, xkd_zip_writer **out)
 {
     xkd_status status = XKD_OK;
@@ -334,6 +357,7 @@ fail:
     return status;
 }
 
+/* NULL does nothing; an unfinished archive vanishes. */
 void xkd_zip_writer_abort(xkd_zip_writer *w)
 {
     if (!w) return;
@@ -342,6 +366,7 @@ void xkd_zip_writer_abort(xkd_zip_writer *w)
     xkd_free(w);
 }
 
+/* Little endian, moving *p on. */
 static void put(unsigned char **p, uint64_t value, int bytes)
 {
     for (int i = 0; i < bytes; i++) *(*p)++ = (unsigned char)(value >> (8 * i));
@@ -379,6 +404,7 @@ static int64_t put_local_extra(unsigned char **p, int64_t size, int64_t data_wit
     return *p - start;
 }
 
+/* The directory is collected in memory: 50 bytes or so an entry. */
 static void add_to_directory(xkd_zip_writer *w, const char *name, uint32_t crc, int64_t size)
 {
     unsigned char header[CENTRAL_SIZE + 32], *p = header;
@@ -404,6 +430,8 @@ static void add_to_directory(xkd_zip_writer *w, const char *name, uint32_t crc, 
     xkd_text_add(&w->directory, header, p - header);
 }
 
+/* The parts are written one behind the other as a single entry. The CRC is taken before anything is
+ * written, so no descriptor is needed. */
 xkd_status xkd_zip_writer_add(xkd_zip_writer *w, const char *name, const xkd_zip_part *parts, int count)
 {
     xkd_status status = XKD_OK;
@@ -428,6 +456,7 @@ fail:
     return status;
 }
 
+/* The zip64 records are written only where a number does not fit. */
 static int64_t end_records(const xkd_zip_writer *w, unsigned char *out)
 {
     unsigned char *p = out;
@@ -458,6 +487,7 @@ static int64_t end_records(const xkd_zip_writer *w, unsigned char *out)
     return p - out;
 }
 
+/* Frees the writer whether or not it succeeds. */
 xkd_status xkd_zip_writer_commit(xkd_zip_writer *w)
 {
     xkd_status status = XKD_OK;
