@@ -9,6 +9,8 @@
 #include "base/text.h"
 #include "config/config.h"
 
+/* For sizes that must tile each other; the message names both keys, since either may be the wrong
+ * one. */
 static xkd_status check_divides(xkd_context *cx, const char *part_key, int64_t part, const char *whole_key,
                                 int64_t whole)
 {
@@ -34,6 +36,7 @@ fail:
     return status;
 }
 
+/* A decoder is not bound to the encoder's size, as mid_proj leads from one to the other. */
 /* Heads share the width evenly; teacher and student have the same tensors. */
 static xkd_status check_sizes(xkd_context *cx, const xkd_model_config *m)
 {
@@ -53,6 +56,7 @@ fail:
     return status;
 }
 
+/* The same rounding as the masking itself: halves to even. */
 /* Some tokens must be kept, and some masked where the reconstruction loss reads them. */
 static xkd_status check_masks(xkd_context *cx, const xkd_config *c)
 {
@@ -82,6 +86,7 @@ static xkd_status check_pair(xkd_context *cx, const char *key, const double pair
     return xkd_fail(cx, XKD_ERR_CONFIG, "%s: %g is above %g", key, pair[0], pair[1]);
 }
 
+/* Ranges of single values have been checked when they were read; these are the ones between keys. */
 /* What the loss and the optimiser need. */
 static xkd_status check_training(xkd_context *cx, const xkd_config *c)
 {
@@ -105,6 +110,8 @@ fail:
     return status;
 }
 
+/* Any other brace is taken as it stands. The result replaces the configured text, so this must run
+ * once only: a second run finds no braces and changes nothing. */
 /* "testlist{fold:02d}" and "split{fold}": the two forms of the released files. */
 static xkd_status format_split(xkd_context *cx, xkd_config *c)
 {
@@ -131,6 +138,8 @@ static xkd_status format_split(xkd_context *cx, xkd_config *c)
     return XKD_OK;
 }
 
+/* Derived values first, then checks, which use them. Called once all sources of settings have been
+ * read. */
 xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config)
 {
     xkd_status status = XKD_OK;
