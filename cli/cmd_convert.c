@@ -26,8 +26,10 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* One form more than there are file kinds: a folder. */
 enum { TO_FOLDER = XKD_FILE_KINDS };
 
+/* The ending decides unless --to does; case does not matter. */
 static const struct {
     const char *name;
     int kind;
@@ -40,6 +42,7 @@ static const struct {
              {"hf", TO_FOLDER}};
 enum { FORMS = sizeof forms / sizeof *forms };
 
+/* The dot is part of the match: "xpth" is no ending. */
 static xkd_status choose_form(xkd_context *cx, const struct values *v, const char *out, int *kind)
 {
     size_t length = strlen(out);
@@ -68,6 +71,7 @@ fail:
     return status;
 }
 
+/* Tensors are not copied: items point into the open input file. */
 static xkd_status write_out(xkd_context *cx, const char *out, int kind, const xkd_tensor_file *file,
                             const xkd_content *content, bool all)
 {
@@ -91,6 +95,7 @@ fail:
     return status;
 }
 
+/* The input is opened and checked before OUT is touched; OUT is published in one step. */
 static xkd_status convert(struct cli *cli, const struct values *v, const char *in, const char *out)
 {
     xkd_context *cx = cli->cx;
@@ -117,6 +122,7 @@ fail:
     return status;
 }
 
+/* Two words, neither of them guessed. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     struct values v = {0};

@@ -13,6 +13,7 @@
 #include "data/index.h"
 #include "data_args.h"
 
+/* workers: threads, each with a process of its own. */
 struct values {
     const char *out, *config;
     int64_t workers;
@@ -28,6 +29,8 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* Findings in order of the manifest, then counts by kind. The text is built first, so output is all
+ * or nothing. */
 static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *findings, const char *out)
 {
     int64_t count[XKD_FAULT_COUNT] = {0};
@@ -86,6 +89,7 @@ static bool clean(xkd_manifest *m, const xkd_finding *findings)
     return broken;
 }
 
+/* The report is printed even if the clean manifest cannot be written afterwards. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;

@@ -12,6 +12,7 @@
 #include "data/index.h"
 #include "data_args.h"
 
+/* no_hash: contents are then not read beyond their headers. */
 struct values {
     const char *out, *root;
     int64_t workers;
@@ -29,6 +30,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* A folder is scanned, a file is taken as a list; the manifest lands where the paths are relative to. */
 static xkd_status gather(struct cli *cli, const struct values *v, const char *source, xkd_manifest *m, char **out)
 {
     xkd_status status = XKD_OK;
@@ -54,6 +56,7 @@ fail:
 }
 
 /* Leaves out what cannot be opened, and says so. */
+/* Sound files without picture stay in the manifest, and `data check` reports them. */
 static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *findings)
 {
     int64_t count = m->count, dropped = 0;
@@ -67,6 +70,7 @@ static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *
     return dropped;
 }
 
+/* A summary on stdout, the manifest in its file. */
 static xkd_status write(struct cli *cli, const xkd_manifest *m, const char *out, int64_t dropped)
 {
     xkd_status status = XKD_OK;
@@ -92,6 +96,7 @@ fail:
     return status;
 }
 
+/* Without decoding: only headers are read, and contents where hashes are wanted. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;

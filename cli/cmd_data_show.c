@@ -16,6 +16,7 @@
 
 enum { TILES = 8 }; /* frames in a row of the sheet */
 
+/* epoch and sample choose the random draws, so that a view of a run can be looked at. */
 struct values {
     const char *out, *config;
     int64_t epoch, sample;
@@ -29,6 +30,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* Everything that is needed for one clip. */
 struct show {
     struct cli *cli;
     const struct values *v;
@@ -39,6 +41,7 @@ struct show {
     xkd_viewer *viewer;
 };
 
+/* WHAT-NUMBER-global.png and the like. */
 static xkd_status path_for(const struct show *s, char **out, const char *what, int64_t view, const char *end)
 {
     return xkd_format_string(s->cli->cx, out, "%s/%s-%" PRId64 "-%s.%s", s->v->out, what, view,
@@ -87,6 +90,8 @@ static void paint_spectrogram(const float *spec, int64_t bands, int64_t columns,
     }
 }
 
+/* The sound is what goes into the view before the spectrogram, with its volume: the crop of the
+ * spectrogram cannot be heard. */
 static xkd_status show_audio(struct show *s, int64_t view)
 {
     xkd_status status = XKD_OK;
@@ -125,6 +130,7 @@ fail:
     return status;
 }
 
+/* Global views first, as they are numbered. */
 static xkd_status show_views(struct show *s)
 {
     xkd_status status = XKD_OK;
@@ -135,6 +141,7 @@ fail:
     return status;
 }
 
+/* The fetcher takes manifests only; the root is the file's own folder. */
 /* A manifest of just this file. */
 static xkd_status name_clip(struct cli *cli, const char *path, xkd_manifest *m)
 {
@@ -154,6 +161,7 @@ fail:
     return status;
 }
 
+/* The same draws as in training: key of the view, stream of the clip's place. */
 static xkd_status show_clip(struct cli *cli, const struct values *v, const char *path, const xkd_config *config)
 {
     xkd_status status = XKD_OK;
@@ -181,6 +189,7 @@ fail:
     return status;
 }
 
+/* KEY=VALUE may follow the file. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;

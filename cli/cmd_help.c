@@ -28,6 +28,7 @@ static void print_option(const xkd_option *o)
         printf("%s [%s]\n", o->help, type);
 }
 
+/* A prefix that fits nothing gets the nearest key as a suggestion. */
 static xkd_status print_options_like(struct cli *cli, const char *prefix)
 {
     int shown = 0;
@@ -89,6 +90,7 @@ static void print_roff_command(const char *path, const struct cli_command *comma
     }
 }
 
+/* For man(1), by way of stdout; made when it is asked for, so it cannot be out of date. */
 static void print_manual(void)
 {
     char path[128];
@@ -117,6 +119,7 @@ static void print_manual(void)
          "7 peer lost, 8 out of memory, 9 device, 75 preempted and saved, 128+n signal n.");
 }
 
+/* "help data index" walks down the tables like the command itself. */
 static xkd_status print_command_help(struct cli *cli, int count, char **names)
 {
     char path[128] = "xkd";
@@ -135,6 +138,7 @@ static xkd_status print_command_help(struct cli *cli, int count, char **names)
     return XKD_OK;
 }
 
+/* Words that are neither commands nor one of the two topics are refused with the list. */
 static int run_help(struct cli *cli, int argc, char **argv)
 {
     int rest = 0;
@@ -187,6 +191,7 @@ static void print_cases(const char *path, const struct cli_command *const *comma
     }
 }
 
+/* bash alone: the script relies on its completion functions. */
 static int run_completion(struct cli *cli, int argc, char **argv)
 {
     int rest = 0;

@@ -12,6 +12,7 @@
 #include "report/progress.h"
 #include "train/loop.h"
 
+/* workers INT64_MIN: not given, so that 0 can be refused. */
 struct values {
     const char *data, *out, *config;
     int64_t max_steps, overfit, workers;
@@ -104,11 +105,13 @@ static int stop_signal(void *user)
     return cli_signal();
 }
 
+/* The user pointer is the cli. */
 static void progress(void *user, const char *line)
 {
     cli_progress(user, line);
 }
 
+/* For programs; the keys are the plan's fields. */
 static void print_plan_json(const xkd_config *c, const xkd_train_plan *p)
 {
     printf("{\"parameters\": %" PRId64 ", \"trained\": %" PRId64 ", \"batch\": %" PRId64 ", \"micro_batch\": %" PRId64
@@ -125,6 +128,7 @@ static void print_view(const char *name, int64_t tokens, int64_t kept)
     printf("%-22s %" PRId64 " tokens, %" PRId64 " kept by the mask\n", name, tokens, kept);
 }
 
+/* For people. Costs that could not be measured are left out. */
 static void print_plan(const xkd_config *c, const xkd_train_plan *p)
 {
     const xkd_model_config *m = &c->model;
@@ -153,6 +157,7 @@ static void print_plan(const xkd_config *c, const xkd_train_plan *p)
     }
 }
 
+/* Works without data and without a run folder. */
 static xkd_status dry_run(struct cli *cli, const xkd_config *config)
 {
     xkd_train_plan plan;
@@ -197,6 +202,7 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
     return status;
 }
 
+/* Signals are caught only from here on: before, Ctrl-C ends the program as usual. */
 static xkd_status train(struct cli *cli, const struct values *v, const xkd_config *config)
 {
     const xkd_run_options loop = {.mode = v->resume  ? XKD_RUN_RESUME
@@ -216,6 +222,7 @@ static xkd_status train(struct cli *cli, const struct values *v, const xkd_confi
     return status;
 }
 
+/* The configuration is made before it is filled, so it can be freed in every case. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     struct values v = {.workers = INT64_MIN}; /* not given */

@@ -27,6 +27,7 @@ const struct cli_command *const cli_commands[] = {
 };
 /* clang-format on */
 
+/* NULL commands have no subcommands. */
 const struct cli_command *cli_find(const struct cli_command *const *commands, const char *name)
 {
     for (; commands && *commands; commands++)
@@ -34,6 +35,7 @@ const struct cli_command *cli_find(const struct cli_command *const *commands, co
     return NULL;
 }
 
+/* Before anything is parsed, so that --help works whatever else is wrong with the line. */
 static bool asks_for_help(int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
@@ -41,6 +43,7 @@ static bool asks_for_help(int argc, char **argv)
     return false;
 }
 
+/* On stderr by hand: there is no command yet whose message it could be. */
 static int unknown_command(const char *path, const struct cli_command *const *commands, const char *name)
 {
     const char *best = NULL;
@@ -59,6 +62,7 @@ static int unknown_command(const char *path, const struct cli_command *const *co
     return XKD_ERR_CONFIG;
 }
 
+/* `path` grows by the names on the way, for help and messages. */
 /* Follows the names in argv down the tables and runs what they lead to. */
 static int dispatch(struct cli *cli, const struct cli_command *const *commands, char *path, size_t size, int argc,
                     char **argv)
@@ -81,6 +85,7 @@ static int dispatch(struct cli *cli, const struct cli_command *const *commands, 
     return command->run(cli, argc, argv);
 }
 
+/* Without arguments the overview is an answer, but the exit code says that nothing was done. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     char path[128] = "xkd";
@@ -96,6 +101,7 @@ static int run(struct cli *cli, int argc, char **argv)
     return dispatch(cli, cli_commands, path, sizeof path, argc - 1, argv + 1);
 }
 
+/* A media worker is this same program: that question comes first, before anything is set up. */
 int main(int argc, char **argv)
 {
     if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
