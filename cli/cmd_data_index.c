@@ -55,8 +55,8 @@ fail:
     return status;
 }
 
-/* Leaves out what cannot be opened, and says so. */
-/* Sound files without picture stay in the manifest, and `data check` reports them. */
+/* Leaves out what cannot be opened, and says so.
+ * Sound files without picture stay in the manifest, and `data check` reports them. */
 static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *findings)
 {
     int64_t count = m->count, dropped = 0;

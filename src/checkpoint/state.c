@@ -254,8 +254,8 @@ static xkd_status check_architecture(xkd_context *cx, const char *path, const xk
     return status;
 }
 
-/* Moments are as large as the row, in its element type. */
-/* The tensor prefix + row name, if it fits the row. */
+/* Moments are as large as the row, in its element type.
+ * The tensor prefix + row name, if it fits the row. */
 static xkd_status find_like(xkd_context *cx, const char *path, const xkd_safetensors *file, const xkd_param *row,
                             xkd_dtype dtype, const char *prefix, const xkd_stored_tensor **out)
 {
@@ -289,8 +289,8 @@ fail:
     return status;
 }
 
-/* The position; refuses files that are tensors of something else. */
-/* strtoull and strtod must use up the whole text; `end` is "x" where nothing was read. */
+/* The position; refuses files that are tensors of something else.
+ * strtoull and strtod must use up the whole text; `end` is "x" where nothing was read. */
 static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safetensors *file, xkd_run_state *s)
 {
     uint64_t whole[WHOLE];
@@ -324,8 +324,8 @@ static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safete
     return xkd_copy_string(cx, &s->config, config);
 }
 
-/* The rows are copied only after everything, the metadata included, has been found good. */
-/* *whole: the file is undamaged, so an error is about what it says. */
+/* The rows are copied only after everything, the metadata included, has been found good.
+ * *whole: the file is undamaged, so an error is about what it says. */
 static xkd_status load(xkd_context *cx, const char *path, xkd_params *params, xkd_run_state *state, bool *whole)
 {
     xkd_status status = XKD_OK;

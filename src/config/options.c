@@ -10,8 +10,8 @@
 #include "base/nearest.h"
 #include "config/config.h"
 
-/* Shorthands for the rows below; C is the field within xkd_config. */
-/* Offsets instead of pointers, because the table is constant and configurations are many. */
+/* Shorthands for the rows below; C is the field within xkd_config.
+ * Offsets instead of pointers, because the table is constant and configurations are many. */
 #define AT(C) offsetof(xkd_config, C)
 /* One number in [LOW, HIGH]. */
 #define INT(KEY, C, LOW, HIGH, INITIAL, HELP)                                                                          \
@@ -359,8 +359,8 @@ const char *xkd_option_suggest(const char *key)
     return best;
 }
 
-/* Ranges without a practical upper end are shown without it. */
-/* "integer >= 1", "2 x real 0..<1 or off". */
+/* Ranges without a practical upper end are shown without it.
+ * "integer >= 1", "2 x real 0..<1 or off". */
 static void range_text(const xkd_option *option, char *out, size_t size)
 {
     const char *type = option->kind == XKD_OPTION_INT ? "integer" : "real";

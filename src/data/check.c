@@ -89,8 +89,8 @@ static bool ends_early(double seen, double end, double start)
 }
 
 /* Order of the questions: no picture, damage, truncation, length, sound, start of streams. The first
- * one that applies is the finding. */
-/* What is wrong with a file that could be opened. */
+ * one that applies is the finding.
+ * What is wrong with a file that could be opened. */
 static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd_finding *f)
 {
     const xkd_media_info *info = &r->info;

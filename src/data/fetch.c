@@ -147,8 +147,8 @@ fail:
 }
 
 /* A file without any picture is a fault here, since every view needs frames; one without sound is for
- * the policy to decide. */
-/* Decodes into the fetcher's buffers; a file's fault is not a status. */
+ * the policy to decide.
+ * Decodes into the fetcher's buffers; a file's fault is not a status. */
 static xkd_status decode(xkd_fetcher *f, int fd, int64_t size, xkd_clip_mode mode, double place,
                          xkd_media_result *result)
 {
@@ -175,8 +175,8 @@ static xkd_status decode(xkd_fetcher *f, int fd, int64_t size, xkd_clip_mode mod
     return status;
 }
 
-/* Hands the decoded file over to the cache. */
-/* Copies are cut to size, as the fetcher's buffers have room for the largest file seen. */
+/* Hands the decoded file over to the cache.
+ * Copies are cut to size, as the fetcher's buffers have room for the largest file seen. */
 static xkd_status store(xkd_fetcher *f, int64_t i, const char *hash)
 {
     xkd_status status = XKD_OK;
@@ -199,8 +199,8 @@ fail:
 }
 
 /* The same draw as for files, but on the frame grid: `place` in [0, 1) picks one of room + 1 starts,
- * and sound is cut at the nearest sample. */
-/* The clip at the fraction `place` of the starts on the grid that leave room for a whole clip. */
+ * and sound is cut at the nearest sample.
+ * The clip at the fraction `place` of the starts on the grid that leave room for a whole clip. */
 static void cut_clip(const xkd_data_config *d, const xkd_cached *e, double place, xkd_clip *clip)
 {
     int64_t frames = llround(d->clip_duration * d->video_fps),

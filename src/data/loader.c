@@ -31,8 +31,8 @@ enum {
 /* The ring is kept below this where two batches allow it: large batches need little look-ahead. */
 static const int64_t RING_BYTES = (int64_t)512 << 20;
 
-/* A try is not a file: the same file may be tried in many places. */
-/* One try at one place of a batch that failed. Kept with the batch and reported when it is delivered, so that log, counts
+/* A try is not a file: the same file may be tried in many places.
+ * One try at one place of a batch that failed. Kept with the batch and reported when it is delivered, so that log, counts
  * and the decision to stop depend on the data alone, not on how far ahead the threads are. */
 typedef struct {
     int64_t sample;
@@ -108,8 +108,8 @@ static void locate(const xkd_loader *l, int64_t sequence, int64_t *epoch, int64_
 }
 
 /* The order of an epoch is drawn when its first batch is opened. Slots at an epoch's turn belong to
- * different epochs, but sample numbers are copied into them, so one order is enough. */
-/* Prepares a free slot for its next micro-batch. Called with the lock held. */
+ * different epochs, but sample numbers are copied into them, so one order is enough.
+ * Prepares a free slot for its next micro-batch. Called with the lock held. */
 static void open_slot(xkd_loader *l, slot *s, int64_t sequence)
 {
     int64_t epoch, step, micro, first, count;
@@ -132,8 +132,8 @@ static void open_slot(xkd_loader *l, slot *s, int64_t sequence)
     }
 }
 
-/* Slots behind the last consumed one are free again and are opened here by whoever comes first. */
-/* Next place to work on: batches in order, so that the oldest is ready first. Called with the lock held. */
+/* Slots behind the last consumed one are free again and are opened here by whoever comes first.
+ * Next place to work on: batches in order, so that the oldest is ready first. Called with the lock held. */
 static slot *find_work(xkd_loader *l, int64_t *place)
 {
     if (l->paused) return NULL;
@@ -196,8 +196,8 @@ fail:
 }
 
 /* The number of replacements is bounded, so that a data set without a single readable file is an
- * error and not a loop. */
-/* One place of a batch. A clip that cannot be read is replaced by draw number 1, 2, ... of this place. */
+ * error and not a loop.
+ * One place of a batch. A clip that cannot be read is replaced by draw number 1, 2, ... of this place. */
 static xkd_status fill_place(worker *w, slot *s, int64_t place)
 {
     xkd_status status = XKD_OK;
@@ -300,8 +300,8 @@ static int64_t batch_bytes(const xkd_loader *l)
 }
 
 /* Under `drop`, files known to be silent go before the first epoch; those whose sound is unknown are
- * found out when they are read. */
-/* Reads the list of samples and applies split and audio policy. */
+ * found out when they are read.
+ * Reads the list of samples and applies split and audio policy. */
 static xkd_status load_samples(xkd_loader *l)
 {
     xkd_status status = XKD_OK;
@@ -509,8 +509,8 @@ xkd_status xkd_loader_seek(xkd_loader *l, uint32_t epoch, int64_t step)
     return XKD_OK;
 }
 
-/* JSON Lines, one write a line, so that a killed run leaves whole lines. */
-/* One line of bad_clips.jsonl. */
+/* JSON Lines, one write a line, so that a killed run leaves whole lines.
+ * One line of bad_clips.jsonl. */
 static xkd_status write_failure(xkd_loader *l, const xkd_batch *b, int64_t place, const failure *f)
 {
     xkd_status status = XKD_OK;

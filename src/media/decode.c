@@ -62,8 +62,8 @@ fail:
     return status;
 }
 
-/* A frame without time stamp is put one frame length behind the last one. */
-/* A new frame ends the time of the one before it: that one serves all grid times up to here. */
+/* A frame without time stamp is put one frame length behind the last one.
+ * A new frame ends the time of the one before it: that one serves all grid times up to here. */
 static xkd_status take_frame(run *r)
 {
     xkd_status status = XKD_OK;
@@ -149,8 +149,8 @@ static xkd_status feed(run *r, AVCodecContext *codec, const AVPacket *packet)
     return status;
 }
 
-/* A packet that ends before the clip less the pre-roll cannot reach it. */
-/* Sound far before the clip need not be decoded. */
+/* A packet that ends before the clip less the pre-roll cannot reach it.
+ * Sound far before the clip need not be decoded. */
 static bool too_early(const run *r, const AVPacket *packet)
 {
     if (packet->stream_index != r->media->audio->index || packet->pts == AV_NOPTS_VALUE) return false;
@@ -192,8 +192,8 @@ fail:
 }
 
 /* Sound alone seeks by its own stream; otherwise the picture leads, as its key frames are the sparse
- * ones. */
-/* To the key frame at or before the start. Without an index that can fail: then decoding goes on from the beginning. */
+ * ones.
+ * To the key frame at or before the start. Without an index that can fail: then decoding goes on from the beginning. */
 static void seek(run *r, double time)
 {
     xkd_media *m = r->media;
@@ -253,8 +253,8 @@ fail:
 }
 
 /* XKD_CLIP_PLACE takes a fraction of the possible starts, so that the draw does not depend on the
- * file's length. */
-/* Where the clip starts, on the common clock. */
+ * file's length.
+ * Where the clip starts, on the common clock. */
 static double place_start(run *r)
 {
     const xkd_media_request *q = r->request;

@@ -1,5 +1,5 @@
-/* Opening a file from a stranger: our descriptor, our lists, our limits. */
-/* Everything here may be hostile. What is allowed is on lists, what is large is limited before it is
+/* Opening a file from a stranger: our descriptor, our lists, our limits.
+ * Everything here may be hostile. What is allowed is on lists, what is large is limited before it is
  * decoded, and every fault gets a name that the data report can count. The decoders run in a worker
  * process (worker.c), so that one that crashes takes nothing with it. */
 #include "media/media.h"

@@ -1,5 +1,5 @@
-/* The parent's side of a worker process. */
-/* A worker decodes files for us in a process of its own: it has limits of memory and time, and if it
+/* The parent's side of a worker process.
+ * A worker decodes files for us in a process of its own: it has limits of memory and time, and if it
  * crashes or hangs it is replaced and the file gets the blame. Pixels come through shared memory,
  * words through a socket of whole messages (worker_protocol.h). */
 #include "media/worker.h"
@@ -64,8 +64,8 @@ fail:
     return status;
 }
 
-/* Ten looks of 0.5 ms before the kill, in which a crash becomes visible as such. */
-/* Kills and reaps the process; returns how it ended (waitpid's status), 0 if there was none. */
+/* Ten looks of 0.5 ms before the kill, in which a crash becomes visible as such.
+ * Kills and reaps the process; returns how it ended (waitpid's status), 0 if there was none. */
 static int stop(xkd_worker *w)
 {
     int how = 0;
@@ -176,8 +176,8 @@ static int spawn(xkd_worker *w, int child_socket, char **environment)
 }
 
 /* A reply of the wrong size counts as a dead process. The wait is by a monotonic clock and unmoved by
- * signals. */
-/* The next reply: 1 received, 0 the process is gone, -1 too late. */
+ * signals.
+ * The next reply: 1 received, 0 the process is gone, -1 too late. */
 static int next_reply(xkd_worker *w, worker_reply *reply, double deadline)
 {
     for (;;) {

@@ -1,5 +1,5 @@
-/* The worker process. */
-/* Single-threaded loop: receive a file, decode it, send what comes out in slots of shared memory. It
+/* The worker process.
+ * Single-threaded loop: receive a file, decode it, send what comes out in slots of shared memory. It
  * trusts the parent and distrusts the file. */
 #include <errno.h>
 #include <signal.h>
@@ -130,8 +130,8 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     return XKD_OK;
 }
 
-/* The soft limit is raised from request to request; reaching it kills the process, which the parent sees. */
-/* RLIMIT_CPU counts the whole life of the process, hence the time used so far is added. */
+/* The soft limit is raised from request to request; reaching it kills the process, which the parent sees.
+ * RLIMIT_CPU counts the whole life of the process, hence the time used so far is added. */
 static void limit_processor_time(double seconds)
 {
     struct rusage used;
@@ -172,8 +172,8 @@ static void serve(worker_state *w, const worker_request *q, int fd)
     send_reply(w, REPLY_END);
 }
 
-/* One request with its descriptor; false: the parent is gone. */
-/* The descriptor is ours from here on and closed with the media. */
+/* One request with its descriptor; false: the parent is gone.
+ * The descriptor is ours from here on and closed with the media. */
 static bool receive(worker_request *q, int *fd)
 {
     union {

@@ -41,8 +41,8 @@ static xkd_status declare_decoder(xkd_context *cx, xkd_networks *n, xkd_modality
     return xkd_decoder_declare(&at, &n->decoder[m], &n->config, &n->student[m]);
 }
 
-/* The autoencoder's encoder is the student's backbone: "<m>_ae.encoder.X" names "<m>_student.backbone.X" again. */
-/* Aliases are looked through as well, for blocks that are shared have their name of this modality only as an
+/* The autoencoder's encoder is the student's backbone: "<m>_ae.encoder.X" names "<m>_student.backbone.X" again.
+ * Aliases are looked through as well, for blocks that are shared have their name of this modality only as an
  * alias. The count is taken before the loop, which adds aliases itself. */
 static xkd_status alias_encoder(xkd_context *cx, xkd_networks *n, xkd_modality m)
 {
@@ -62,8 +62,8 @@ fail:
     return status;
 }
 
-/* "vid_teacher" and "aud_teacher" are equally long, so the tail is the same for both. */
-/* Pairs one teacher tensor, under its public name, with the student tensor of the same name. */
+/* "vid_teacher" and "aud_teacher" are equally long, so the tail is the same for both.
+ * Pairs one teacher tensor, under its public name, with the student tensor of the same name. */
 static xkd_status pair_name(xkd_context *cx, xkd_networks *n, xkd_param *teacher, const char *name, xkd_modality m)
 {
     char student[XKD_PARAM_NAME];

@@ -37,8 +37,8 @@ static xkd_pass_wants what_is_wanted(const xkd_step_config *c, bool report_all)
     return w;
 }
 
-/* Index of the view that the teachers see; method.md section 2. */
-/* Global views come first in the list, so view g is the first local one. */
+/* Index of the view that the teachers see; method.md section 2.
+ * Global views come first in the list, so view g is the first local one. */
 static int64_t teacher_view(const xkd_pass *p)
 {
     return p->config.teacher_view == XKD_TEACHER_GLOBAL ? 0 : p->config.global_views;
@@ -138,8 +138,8 @@ fail:
     return status;
 }
 
-/* K-wide tensors of all rows: with K = 8192 the larger part of the heads' memory. */
-/* What heads and losses keep across the whole pass. */
+/* K-wide tensors of all rows: with K = 8192 the larger part of the heads' memory.
+ * What heads and losses keep across the whole pass. */
 static void plan_heads(xkd_pass *p, int64_t element)
 {
     int64_t K = p->networks->config.head.outputs;
@@ -165,8 +165,8 @@ static void plan_heads(xkd_pass *p, int64_t element)
     xkd_align_plan(&p->arena, &p->align_teachers, element);
 }
 
-/* As a product of rows and width, because the scratch is used by networks of different widths. */
-/* Largest rows x width of any transformer in the pass. */
+/* As a product of rows and width, because the scratch is used by networks of different widths.
+ * Largest rows x width of any transformer in the pass. */
 static void plan_scratch(xkd_pass *p, int64_t element)
 {
     int64_t most = 0;
@@ -304,8 +304,8 @@ void xkd_pass_students(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in)
     }
 }
 
-/* The distillation term that the teacher of modality m gives to the other modality's student. */
-/* !m is the other modality: there are two, numbered 0 and 1. */
+/* The distillation term that the teacher of modality m gives to the other modality's student.
+ * !m is the other modality: there are two, numbered 0 and 1. */
 static xkd_kd_args kd_args(const xkd_pass *p, xkd_modality m, const xkd_temperatures *t)
 {
     const xkd_student_run *s = &p->student[!m];
@@ -357,8 +357,8 @@ static double term_scale(const xkd_step_config *c, double coefficient)
 }
 
 /* The teachers' alignment has no gradient and is absent here. Both terms add to dlogits, which therefore
- * starts at 0. */
-/* dlogits of both students from distillation and alignment. */
+ * starts at 0.
+ * dlogits of both students from distillation and alignment. */
 static void losses_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t, double scale)
 {
     const xkd_step_config *c = &p->config;

@@ -59,8 +59,8 @@ static taps axis_taps(int64_t dst, int64_t n_dst, int64_t n_src, bool cubic)
     return t;
 }
 
-/* Appends the products of the three axes' taps as row `row`. */
-/* Order of entries: t, h, w. It fixes the order of the sums, and so the result. */
+/* Appends the products of the three axes' taps as row `row`.
+ * Order of entries: t, h, w. It fixes the order of the sums, and so the result. */
 static void add_row(int32_t *start, int32_t *index, double *weight, int64_t row, const taps axis[3], xkd_grid src,
                     int64_t cls)
 {
@@ -75,8 +75,8 @@ static void add_row(int32_t *start, int32_t *index, double *weight, int64_t row,
     start[row + 1] = k;
 }
 
-/* Entries sorted by column instead of row, rows in ascending order within a column. */
-/* A counting sort. `start` is advanced while filling and shifted back by one at the end, which saves a second
+/* Entries sorted by column instead of row, rows in ascending order within a column.
+ * A counting sort. `start` is advanced while filling and shifted back by one at the end, which saves a second
  * array of cursors. Zeros are expected in `start` on entry. */
 static void transpose(const xkd_sparse_rows *in, int32_t *start, int32_t *index, double *weight)
 {

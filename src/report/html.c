@@ -40,8 +40,8 @@ static int64_t count_char(const char *text, char c, char end)
 }
 
 /* A value that is no number ends up as 0 and the next cell is tried from the same place; our own
- * files have none. */
-/* Our own CSV: no quotes, no empty cells, "nan" for what was not measured. */
+ * files have none.
+ * Our own CSV: no quotes, no empty cells, "nan" for what was not measured. */
 static xkd_status table_read(xkd_context *cx, const char *path, table *t)
 {
     xkd_status status = XKD_OK;
@@ -113,8 +113,8 @@ fail:
     return status;
 }
 
-/* Pictures are inlined so that the report can be mailed as one file. */
-/* A fourth digit for every three bytes, padded at the end. */
+/* Pictures are inlined so that the report can be mailed as one file.
+ * A fourth digit for every three bytes, padded at the end. */
 static void add_base64(xkd_text *out, const char *bytes, int64_t size)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -1,6 +1,6 @@
-/* A run is one struct; its parts are opened in start, used in steps, and closed in finish and release. The
+/* The loop around the training step. Start reading at xkd_train at the end; each function above is one of its parts.
+ * A run is one struct; its parts are opened in start, used in steps, and closed in finish and release. The
  * order of a step is: feed, train, advance the position, report, perhaps save. */
-/* The loop around the training step. Start reading at xkd_train at the end; each function above is one of its parts. */
 #include "train/loop.h"
 
 #include <inttypes.h>
@@ -187,8 +187,8 @@ static xkd_status write_config(run *r)
     return status;
 }
 
-/* Whatever fails here leaves the run to `release`, which takes any half-open state. */
-/* Opens everything in the order data, model, folder, state, logs. */
+/* Whatever fails here leaves the run to `release`, which takes any half-open state.
+ * Opens everything in the order data, model, folder, state, logs. */
 static xkd_status start(run *r)
 {
     xkd_status status = XKD_OK;
@@ -245,8 +245,8 @@ static bool save_is_due(const run *r)
     return c->save_minutes > 0 && xkd_now() - r->saved_time >= 60 * c->save_minutes;
 }
 
-/* The new plan stays until the size changes again, so an epoch costs two plans at most. */
-/* A last batch of an epoch may be smaller where drop_last is off; the plan of activations is for one size. */
+/* The new plan stays until the size changes again, so an epoch costs two plans at most.
+ * A last batch of an epoch may be smaller where drop_last is off; the plan of activations is for one size. */
 static xkd_status fit_pass(run *r, int64_t B)
 {
     xkd_trainer *t = &r->trainer;
@@ -273,8 +273,8 @@ static void note_values(run *r, const xkd_schedule_values *s, const xkd_step_res
     v[SKIPPED] = (double)r->state.bad_steps;
 }
 
-/* Measures both teachers and passes on what the collapse watch has to say. A skipped step has nothing to say. */
-/* The advice goes to the log and the run goes on: whether to stop is the user's decision. */
+/* Measures both teachers and passes on what the collapse watch has to say. A skipped step has nothing to say.
+ * The advice goes to the log and the run goes on: whether to stop is the user's decision. */
 static xkd_status watch(run *r, const xkd_step_result *result)
 {
     static const char *const names[] = {"video", "audio"};
@@ -295,8 +295,8 @@ static xkd_status watch(run *r, const xkd_step_result *result)
     return XKD_OK;
 }
 
-/* One optimiser step: `accumulate` micro-batches, then the update. *in is left at the last micro-batch. */
-/* Times include the wait for data; `wait` is the part spent in the loader. */
+/* One optimiser step: `accumulate` micro-batches, then the update. *in is left at the last micro-batch.
+ * Times include the wait for data; `wait` is the part spent in the loader. */
 static xkd_status one_step(run *r, xkd_pass_input *in, xkd_step_result *result)
 {
     xkd_status status = XKD_OK;
@@ -338,8 +338,8 @@ fail:
     return status;
 }
 
-/* Moves the position on by one step and closes an epoch. */
-/* The position moves before anything is saved, so a checkpoint always names the next step to do. */
+/* Moves the position on by one step and closes an epoch.
+ * The position moves before anything is saved, so a checkpoint always names the next step to do. */
 static xkd_status advance(run *r)
 {
     xkd_run_state *s = &r->state;
@@ -355,8 +355,8 @@ static xkd_status advance(run *r)
     return status;
 }
 
-/* The bar counts from where this call began, so that the time left is right after a resume. */
-/* Called every step; the receiver decides how often it draws. */
+/* The bar counts from where this call began, so that the time left is right after a resume.
+ * Called every step; the receiver decides how often it draws. */
 static void show_progress(const run *r)
 {
     char tail[120], line[300];
@@ -389,8 +389,8 @@ static bool picture_is_due(const run *r, bool last)
     return every > 0 && (last || r->state.step % every == 0);
 }
 
-/* The stop signal is looked at between steps only, so a step is either done or not begun. */
-/* Steps until the schedule, run.max_steps, a signal or an error ends them. State is consistent wherever this returns:
+/* The stop signal is looked at between steps only, so a step is either done or not begun.
+ * Steps until the schedule, run.max_steps, a signal or an error ends them. State is consistent wherever this returns:
  * weights and position change together in one_step and advance. */
 static xkd_status steps(run *r)
 {
@@ -432,8 +432,8 @@ fail:
     return status;
 }
 
-/* Curves and pictures as they are now; a run that was stopped has a report of its part. */
-/* From the metrics files, not from memory: a resumed run shows the curve from its first step. */
+/* Curves and pictures as they are now; a run that was stopped has a report of its part.
+ * From the metrics files, not from memory: a resumed run shows the curve from its first step. */
 static xkd_status write_report(run *r, const xkd_run_result *result)
 {
     char text[6][64];
@@ -458,8 +458,8 @@ static xkd_status write_report(run *r, const xkd_run_result *result)
     return xkd_report_write(r->cx, r->folder.path, &report);
 }
 
-/* Numbers of this call for the caller, and of the whole run where a resume would hide them. */
-/* A call that did nothing, at the end of the schedule, has no loss. */
+/* Numbers of this call for the caller, and of the whole run where a resume would hide them.
+ * A call that did nothing, at the end of the schedule, has no loss. */
 static void summarise(const run *r, xkd_run_result *out)
 {
     xkd_loader_statistics data;
@@ -478,8 +478,8 @@ static void summarise(const run *r, xkd_run_result *out)
     out->data_share = r->waited / seconds;
 }
 
-/* Saves what there is, whatever ended the steps; the first error is the one that counts. */
-/* An interrupted run is saved and reported like a finished one; only the backbones are exported at the end
+/* Saves what there is, whatever ended the steps; the first error is the one that counts.
+ * An interrupted run is saved and reported like a finished one; only the backbones are exported at the end
  * alone. */
 static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
 {
@@ -494,8 +494,8 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
     return status != XKD_OK ? status : saved;
 }
 
-/* In the opposite order of start: the loader's threads use what the feed does not own. */
-/* Every part may be unopened. */
+/* In the opposite order of start: the loader's threads use what the feed does not own.
+ * Every part may be unopened. */
 static void release(run *r)
 {
     xkd_metrics_close(r->metrics);

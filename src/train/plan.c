@@ -1,6 +1,6 @@
-/* Counts come from the declared model, memory from two small plans, time from one small step on random data,
+/* What a run would cost, found out without starting it.
+ * Counts come from the declared model, memory from two small plans, time from one small step on random data,
  * and that only where the memory is there. Nothing touches the run folder. */
-/* What a run would cost, found out without starting it. */
 #include <stdio.h>
 #include <string.h>
 
@@ -86,8 +86,8 @@ static xkd_status activation_bytes(xkd_context *cx, const xkd_networks *n, const
     return status;
 }
 
-/* Memory that the system could hand out, 0 if it does not say. */
-/* MemAvailable counts caches that can be dropped, unlike MemFree. */
+/* Memory that the system could hand out, 0 if it does not say.
+ * MemAvailable counts caches that can be dropped, unlike MemFree. */
 static double available_bytes(void)
 {
     char line[200];

@@ -54,8 +54,8 @@ static void follow(double *mean, double value, bool first)
 }
 
 /* The order is from the surest sign to the vaguest; only the first is told. Entropies are measured against ln
- * K, that of uniform answers. */
-/* Comparisons with NAN are false, so what is not measured never trips. */
+ * K, that of uniform answers.
+ * Comparisons with NAN are false, so what is not measured never trips. */
 static const char *judge(const xkd_watch *w)
 {
     double uniform = log((double)w->outputs);

@@ -119,8 +119,8 @@ static void score_gradient(float *dp, const float *p, int64_t n, float along, fl
     for (int64_t i = 0; i < n; i++) dp[i] = scale * p[i] * (dp[i] - along);
 }
 
-/* p and ds [rows,N] of one block of queries. */
-/* P comes from the scores and the saved log-sum-exp; dS from dP = dO V^T by the softmax rule, with `along` =
+/* p and ds [rows,N] of one block of queries.
+ * P comes from the scores and the saved log-sum-exp; dS from dP = dO V^T by the softmax rule, with `along` =
  * dO . O in place of sum_j P_j dP_j, to which it is equal. */
 static void block_gradients(const attention *a, const slice *s, int64_t first, int64_t rows, float *p, float *ds)
 {

@@ -80,8 +80,8 @@ static void NAME(attention_forward)(xkd_backend *be, void *o, void *lse, const v
 }
 
 /* With p = softmax: dv_j = sum_i p_ij do_i; dp_ij = do_i . v_j; ds_ij = p_ij (dp_ij - do_i . o_i);
- * dq_i = scale sum_j ds_ij k_j; dk_j = scale sum_i ds_ij q_i. */
-/* Gradients of keys and values add up over queries in scratch and are stored once, in double until then. */
+ * dq_i = scale sum_j ds_ij k_j; dk_j = scale sum_i ds_ij q_i.
+ * Gradients of keys and values add up over queries in scratch and are stored once, in double until then. */
 static void NAME(attention_head_backward)(void *arg, int64_t item, int thread)
 {
     const NAME(attention) *a = arg;

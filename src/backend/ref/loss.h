@@ -100,8 +100,8 @@ static void NAME(kd_backward)(xkd_backend *be, void *ds, const xkd_kd_args *a, c
 }
 
 /* Samples [first, first + samples) of each view, view by view. Casting away const is for gradients, which
- * share the layout of the values. */
-/* Row i of the union of both sides, as a pointer into `x` and `y` (values or gradients). */
+ * share the layout of the values.
+ * Row i of the union of both sides, as a pointer into `x` and `y` (values or gradients). */
 static REAL *NAME(align_row)(const xkd_align_sides *a, const void *x, const void *y, int64_t i)
 {
     int64_t of_x = a->views_x * a->samples, in_y = i >= of_x;
