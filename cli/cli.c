@@ -45,8 +45,8 @@ static const struct cli_option *find_letter(const struct cli_option *options, ch
     return NULL;
 }
 
-/* errno catches numbers out of range, the end pointer what follows a number.
- * Puts the value into the command's struct, in the type its row names. */
+/* Puts the value into the command's struct, in the type its row names.
+ * errno catches numbers out of range, the end pointer what follows a number. */
 static xkd_status store(struct cli *cli, const struct cli_option *option, const char *text, void *values)
 {
     char *field = (char *)values + option->offset, *end = NULL;
@@ -81,9 +81,9 @@ static xkd_status unknown_option(struct cli *cli, const struct cli_command *comm
                     given, best ? "; did you mean '--" : "", best ? best : "", best ? "'?" : "");
 }
 
-/* Forms: --name VALUE, --name=VALUE, -x VALUE, -xVALUE. Letters are not bundled. The command's own
- * options come before the common ones.
- * Handles the option at argv[*at] and moves *at to the last word it used. */
+/* Handles the option at argv[*at] and moves *at to the last word it used.
+ * Forms: --name VALUE, --name=VALUE, -x VALUE, -xVALUE. Letters are not bundled. The command's own
+ * options come before the common ones. */
 static xkd_status parse_one(struct cli *cli, const struct cli_command *command, int argc, char **argv, int *at,
                             void *values, struct common *common)
 {

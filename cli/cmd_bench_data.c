@@ -133,8 +133,8 @@ fail:
     return status;
 }
 
-/* Decoding runs in this thread here, not in a worker process, or its time would not be counted.
- * Processor seconds of this thread: other programs on the machine do not disturb it. */
+/* Processor seconds of this thread: other programs on the machine do not disturb it.
+ * Decoding runs in this thread here, not in a worker process, or its time would not be counted. */
 static double cpu_now(void)
 {
     struct timespec t;
@@ -217,8 +217,8 @@ fail:
     return status;
 }
 
-/* The fetcher wants a manifest, so one is made of the single file.
- * As the loader does it, with a worker process: wall-clock time of one thread and its worker. */
+/* As the loader does it, with a worker process: wall-clock time of one thread and its worker.
+ * The fetcher wants a manifest, so one is made of the single file. */
 static xkd_status measure_worker(struct bench *b)
 {
     xkd_status status = XKD_OK;

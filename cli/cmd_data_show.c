@@ -141,8 +141,8 @@ fail:
     return status;
 }
 
-/* The fetcher takes manifests only; the root is the file's own folder.
- * A manifest of just this file. */
+/* A manifest of just this file.
+ * The fetcher takes manifests only; the root is the file's own folder. */
 static xkd_status name_clip(struct cli *cli, const char *path, xkd_manifest *m)
 {
     xkd_status status = XKD_OK;

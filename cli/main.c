@@ -62,8 +62,8 @@ static int unknown_command(const char *path, const struct cli_command *const *co
     return XKD_ERR_CONFIG;
 }
 
-/* `path` grows by the names on the way, for help and messages.
- * Follows the names in argv down the tables and runs what they lead to. */
+/* Follows the names in argv down the tables and runs what they lead to.
+ * `path` grows by the names on the way, for help and messages. */
 static int dispatch(struct cli *cli, const struct cli_command *const *commands, char *path, size_t size, int argc,
                     char **argv)
 {

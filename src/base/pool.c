@@ -67,9 +67,9 @@ static void run_indices(xkd_pool *pool, int thread)
     }
 }
 
-/* First by looking, then by sleeping. The counter is looked at again under the lock, so an
- * announcement between both is not missed.
- * Returns the number of the first loop after `seen`. */
+/* Returns the number of the first loop after `seen`.
+ * First by looking, then by sleeping. The counter is looked at again under the lock, so an
+ * announcement between both is not missed. */
 static uint64_t wait_for_loop(xkd_pool *pool, uint64_t seen)
 {
     uint64_t loop = atomic_load(&pool->loop);
@@ -162,9 +162,9 @@ int xkd_pool_threads(const xkd_pool *pool)
     return pool->threads;
 }
 
-/* fn, arg and n must be in place before the announcement. Returns when all indices are done and no
- * worker is inside the loop any more, so the next one may overwrite them.
- * The loop of several threads, the caller's as number 0. */
+/* The loop of several threads, the caller's as number 0.
+ * fn, arg and n must be in place before the announcement. Returns when all indices are done and no
+ * worker is inside the loop any more, so the next one may overwrite them. */
 static void run_team(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
 {
     pool->fn = fn;

@@ -57,8 +57,8 @@ void xkd_text_printf(xkd_text *text, const char *format, ...)
     va_end(again);
 }
 
-/* Overlong forms and surrogates are refused, as JSON parsers do.
- * Length of the valid UTF-8 sequence at p, 0 if there is none. */
+/* Length of the valid UTF-8 sequence at p, 0 if there is none.
+ * Overlong forms and surrogates are refused, as JSON parsers do. */
 static int sequence_length(const unsigned char *p)
 {
     static const unsigned smallest[] = {0, 0, 0x80, 0x800, 0x10000};
@@ -94,8 +94,8 @@ void xkd_text_json_string(xkd_text *text, const char *string)
     xkd_text_puts(text, "\"");
 }
 
-/* The shortest of the tried forms that reads back to the same double.
- * Most numbers people write need few digits; 17 always suffice. */
+/* Most numbers people write need few digits; 17 always suffice.
+ * The shortest of the tried forms that reads back to the same double. */
 void xkd_format_double(char *buffer, size_t size, double value)
 {
     for (int digits = 6; digits <= 17; digits++) {

@@ -39,8 +39,8 @@ static bool has(const xkd_tensor_file *file, const char *prefix)
     return false;
 }
 
-/* Valid for names in the checkpoint's scope only.
- * Where the model's own names begin: behind "model." of a checkpoint and "module." of DDP. */
+/* Where the model's own names begin: behind "model." of a checkpoint and "module." of DDP.
+ * Valid for names in the checkpoint's scope only. */
 static const char *own_name(const xkd_content *c, const char *name)
 {
     if (c->checkpoint) name += strlen("model.");
@@ -60,8 +60,8 @@ static bool all_begin(const xkd_tensor_file *file, const char *scope, const char
     return any;
 }
 
-/* A 4x16x16 video patch has 3072 values, an audio patch of 4x16 has 64.
- * A video patch has 3 channels; a spectrogram's has one and a power of two elements in every released model. */
+/* A video patch has 3 channels; a spectrogram's has one and a power of two elements in every released model.
+ * A 4x16x16 video patch has 3072 values, an audio patch of 4x16 has 64. */
 static xkd_modality modality_of(const xkd_stored_tensor *embed)
 {
     return embed && embed->shape.ndim >= 2 && embed->shape.dims[1] % 3 == 0 ? XKD_VIDEO : XKD_AUDIO;
@@ -231,8 +231,8 @@ xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *c, char **ou
     return xkd_text_take(&text, out);
 }
 
-/* Neighbours with the same first part count once; files list a network's tensors together.
- * First part of a name, up to the dot: for the message. */
+/* First part of a name, up to the dot: for the message.
+ * Neighbours with the same first part count once; files list a network's tensors together. */
 static void list_parts(const xkd_content *c, xkd_text *text)
 {
     const char *last = "";

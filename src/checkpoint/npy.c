@@ -13,8 +13,8 @@
 enum { MAGIC_SIZE = 6, HEADER_LIMIT = 10000, ALIGNMENT = 64 };
 static const unsigned char magic[MAGIC_SIZE] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
 
-/* NULL: not in the format. "<" is little endian, "|" says that order does not apply.
- * numpy has no bfloat16. */
+/* numpy has no bfloat16.
+ * NULL: not in the format. "<" is little endian, "|" says that order does not apply. */
 static const char *const descriptions[XKD_DTYPE_COUNT] = {
     [XKD_F32] = "<f4", [XKD_F64] = "<f8", [XKD_F16] = "<f2", [XKD_I64] = "<i8",  [XKD_I32] = "<i4",
     [XKD_I16] = "<i2", [XKD_I8] = "|i1",  [XKD_U8] = "|u1",  [XKD_BOOL] = "|b1",
@@ -68,8 +68,8 @@ static bool read_shape(const char **at, xkd_shape *shape)
     return true;
 }
 
-/* Keys in any other order than numpy's are refused.
- * {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), } and spaces to the newline */
+/* {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), } and spaces to the newline
+ * Keys in any other order than numpy's are refused. */
 static xkd_status parse_header(xkd_context *cx, const char *path, const char *name, const char *header,
                                xkd_dtype *dtype, xkd_shape *shape, bool *fortran)
 {
@@ -156,8 +156,8 @@ fail:
     return status;
 }
 
-/* Version 1.0: the length has 16 bits, ample for eight sizes.
- * The header of one array, padded so that the data behind it is aligned. The caller frees *out. */
+/* The header of one array, padded so that the data behind it is aligned. The caller frees *out.
+ * Version 1.0: the length has 16 bits, ample for eight sizes. */
 static xkd_status make_header(xkd_context *cx, const char *path, const xkd_tensor_item *item, char **out, int64_t *size)
 {
     xkd_status status = XKD_OK;

@@ -94,8 +94,8 @@ static xkd_status load_row(xkd_context *cx, xkd_params *params, xkd_param *row, 
     return xkd_copy_elements(cx, params->dtype, row->value, tensor, path);
 }
 
-/* The release writes both names; a file edited by hand may have let them drift apart.
- * A second name must hold the same numbers as the first. */
+/* A second name must hold the same numbers as the first.
+ * The release writes both names; a file edited by hand may have let them drift apart. */
 static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const xkd_safetensors *file,
                                 const char *path)
 {

@@ -138,8 +138,8 @@ static xkd_status pop(machine *m, int64_t *out)
     return XKD_OK;
 }
 
-/* O(depth), but marks are bounded and close to the top in real files.
- * Stack index of the topmost mark. */
+/* Stack index of the topmost mark.
+ * O(depth), but marks are bounded and close to the top in real files. */
 static xkd_status find_mark(machine *m, int64_t *out)
 {
     for (int64_t i = m->depth - 1; i >= 0; i--)
@@ -150,9 +150,9 @@ static xkd_status find_mark(machine *m, int64_t *out)
     REFUSE("a mark is missing on the stack");
 }
 
-/* Sealed values may not change any more: so no value can come to contain itself, and depths stay
- * right.
- * Appends `item` to a tuple, list or dict, and seals it. */
+/* Appends `item` to a tuple, list or dict, and seals it.
+ * Sealed values may not change any more: so no value can come to contain itself, and depths stay
+ * right. */
 static xkd_status append(machine *m, int64_t list, int64_t item)
 {
     xkd_pickle_node *to = node_at(m, list);
@@ -171,8 +171,8 @@ static xkd_status append(machine *m, int64_t list, int64_t item)
     return XKD_OK;
 }
 
-/* The tuple replaces the values.
- * A tuple of the stack's values from index `first` on. */
+/* A tuple of the stack's values from index `first` on.
+ * The tuple replaces the values. */
 static xkd_status make_tuple(machine *m, int64_t first)
 {
     xkd_status status = XKD_OK;
@@ -330,8 +330,8 @@ static xkd_status memo_get(machine *m, uint64_t slot)
     return push_number(m, m->memo[slot] - 1);
 }
 
-/* For reading arguments.
- * Item i of a tuple or list node, NULL if it has none. */
+/* Item i of a tuple or list node, NULL if it has none.
+ * For reading arguments. */
 static const xkd_pickle_node *item(const machine *m, const xkd_pickle_node *list, int64_t i)
 {
     return i < list->as.list.count ? node_at(m, list->as.list.items[i]) : NULL;
@@ -342,8 +342,8 @@ static bool is_kind(const xkd_pickle_node *n, xkd_pickle_kind kind)
     return n && n->kind == kind;
 }
 
-/* The device is ignored: all data go to memory.
- * BINPERSID of ('storage', type, key, device, count[, None]). */
+/* BINPERSID of ('storage', type, key, device, count[, None]).
+ * The device is ignored: all data go to memory. */
 static xkd_status push_storage(machine *m)
 {
     xkd_status status = XKD_OK;
@@ -365,8 +365,8 @@ fail:
     return status;
 }
 
-/* Also takes torch.Size, which is its tuple.
- * A tuple of non-negative integers into dims; *ndim -1 if it is none. */
+/* A tuple of non-negative integers into dims; *ndim -1 if it is none.
+ * Also takes torch.Size, which is its tuple. */
 static void read_dims(const machine *m, const xkd_pickle_node *n, int *ndim, int64_t *dims)
 {
     *ndim = -1;
@@ -378,8 +378,8 @@ static void read_dims(const machine *m, const xkd_pickle_node *n, int *ndim, int
     *ndim = (int)n->as.list.count;
 }
 
-/* Offsets and strides are counted in elements and never negative.
- * Whether the elements a view touches lie within its storage; products are checked for overflow. */
+/* Whether the elements a view touches lie within its storage; products are checked for overflow.
+ * Offsets and strides are counted in elements and never negative. */
 static bool view_fits(const xkd_pickle_tensor *t, int64_t storage)
 {
     int64_t last = t->offset, count = xkd_shape_count(&t->shape);
@@ -394,8 +394,8 @@ static bool view_fits(const xkd_pickle_tensor *t, int64_t storage)
     return last < storage;
 }
 
-/* requires_grad, hooks and metadata are ignored.
- * _rebuild_tensor[_v2](storage, offset, size, stride[, requires_grad, hooks[, metadata]]) */
+/* _rebuild_tensor[_v2](storage, offset, size, stride[, requires_grad, hooks[, metadata]])
+ * requires_grad, hooks and metadata are ignored. */
 static xkd_status push_tensor(machine *m, const xkd_pickle_node *args)
 {
     const xkd_pickle_node *storage = item(m, args, 0), *offset = item(m, args, 1);
@@ -448,8 +448,8 @@ fail:
     return status;
 }
 
-/* The value itself stays on the stack.
- * BUILD sets attributes: of an OrderedDict (its _metadata) they are read and dropped, of anything else refused. */
+/* BUILD sets attributes: of an OrderedDict (its _metadata) they are read and dropped, of anything else refused.
+ * The value itself stays on the stack. */
 static xkd_status build(machine *m)
 {
     xkd_status status = XKD_OK;
@@ -515,8 +515,8 @@ static xkd_status small_tuple(machine *m, int64_t n)
     return make_tuple(m, m->depth - n);
 }
 
-/* Little endian; J alone is signed.
- * Opcodes with a number behind them. */
+/* Opcodes with a number behind them.
+ * Little endian; J alone is signed. */
 static xkd_status number_opcode(machine *m, unsigned char op)
 {
     uint64_t value = 0;

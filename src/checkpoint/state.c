@@ -254,8 +254,8 @@ static xkd_status check_architecture(xkd_context *cx, const char *path, const xk
     return status;
 }
 
-/* Moments are as large as the row, in its element type.
- * The tensor prefix + row name, if it fits the row. */
+/* The tensor prefix + row name, if it fits the row.
+ * Moments are as large as the row, in its element type. */
 static xkd_status find_like(xkd_context *cx, const char *path, const xkd_safetensors *file, const xkd_param *row,
                             xkd_dtype dtype, const char *prefix, const xkd_stored_tensor **out)
 {

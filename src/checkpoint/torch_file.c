@@ -85,9 +85,9 @@ static bool storage_bytes(const xkd_pickle_storage *s, int64_t *bytes)
     return !__builtin_mul_overflow(s->count, xkd_dtype_size(s->dtype), bytes);
 }
 
-/* Element by element is slow, but transposed tensors are rare in state dicts. The index counts like
- * an odometer.
- * Copies a strided view element by element into contiguous memory. */
+/* Copies a strided view element by element into contiguous memory.
+ * Element by element is slow, but transposed tensors are rare in state dicts. The index counts like
+ * an odometer. */
 static void copy_view(unsigned char *to, const unsigned char *from, const xkd_pickle_tensor *t, int64_t size)
 {
     int64_t index[XKD_MAX_DIMS] = {0}, count = xkd_shape_count(&t->shape);
@@ -133,8 +133,8 @@ fail:
     return status;
 }
 
-/* Long texts are cut: notes are for looking at.
- * A number or text of the tree as a note. */
+/* A number or text of the tree as a note.
+ * Long texts are cut: notes are for looking at. */
 static xkd_status add_value(reader *r, const char *name, const xkd_pickle_node *n)
 {
     char text[80];
@@ -151,8 +151,8 @@ static xkd_status add_value(reader *r, const char *name, const xkd_pickle_node *
     return xkd_file_add_note(r->cx, r->file, name, text);
 }
 
-/* Integer keys, as optimiser states have, become decimal text.
- * Appends a key to the name of its parent; `length` is the parent's. */
+/* Appends a key to the name of its parent; `length` is the parent's.
+ * Integer keys, as optimiser states have, become decimal text. */
 static xkd_status join_name(reader *r, char *name, size_t length, const xkd_pickle_node *key, int64_t index)
 {
     char number[24];
@@ -206,8 +206,8 @@ static xkd_status flatten(reader *r)
     return visit(r, r->file->parts->pickle.root, name);
 }
 
-/* Every entry must lie in that folder; anything beside it is not PyTorch's.
- * The folder that holds data.pkl, with its slash. */
+/* The folder that holds data.pkl, with its slash.
+ * Every entry must lie in that folder; anything beside it is not PyTorch's. */
 static xkd_status find_prefix(xkd_context *cx, const xkd_tensor_file *file, char **prefix, const xkd_zip_entry **pickle)
 {
     xkd_status status = XKD_OK;
@@ -248,8 +248,8 @@ fail:
     return status;
 }
 
-/* A storage without data, or data of another size, is refused; data without a storage are ignored.
- * Entries "<prefix>data/<key>", one a storage, of exactly its size. */
+/* Entries "<prefix>data/<key>", one a storage, of exactly its size.
+ * A storage without data, or data of another size, is refused; data without a storage are ignored. */
 static xkd_status find_zip_data(reader *r, const char *prefix)
 {
     xkd_status status = XKD_OK;
@@ -305,8 +305,8 @@ bool xkd_torch_legacy_magic(const xkd_map *map)
     return map->size >= (int64_t)sizeof legacy_magic && memcmp(map->base, legacy_magic, sizeof legacy_magic) == 0;
 }
 
-/* Each pickle says where it ends, and the next begins there.
- * The pickles in front of the data: protocol version and system; both are checked and dropped. */
+/* The pickles in front of the data: protocol version and system; both are checked and dropped.
+ * Each pickle says where it ends, and the next begins there. */
 static xkd_status read_legacy_preamble(xkd_context *cx, const xkd_tensor_file *file, int64_t *at)
 {
     xkd_status status = XKD_OK;
@@ -329,8 +329,8 @@ fail:
     return status;
 }
 
-/* Data are not aligned in this format; add_tensor copies where that matters.
- * Behind the tree: a list of keys, then for each its number of elements and its bytes. */
+/* Behind the tree: a list of keys, then for each its number of elements and its bytes.
+ * Data are not aligned in this format; add_tensor copies where that matters. */
 static xkd_status read_legacy_data(reader *r, int64_t at)
 {
     xkd_status status = XKD_OK;
@@ -410,8 +410,8 @@ static void put_integer(xkd_text *out, int64_t value)
     xkd_text_add(out, wide ? (const void *)&value : (const void *)&narrow, wide ? 8 : 4);
 }
 
-/* The memo is not used: files are a little longer and simpler to check.
- * One key and its tensor, in the opcodes that PyTorch itself uses. */
+/* One key and its tensor, in the opcodes that PyTorch itself uses.
+ * The memo is not used: files are a little longer and simpler to check. */
 static void put_tensor(xkd_text *out, const xkd_tensor_item *item, int64_t number)
 {
     char key[24];

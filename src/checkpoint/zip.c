@@ -46,8 +46,8 @@ typedef struct {
     int64_t start, size, entries, end_record;
 } directory;
 
-/* The record must stand right in front of its locator, and the locator in front of the end record.
- * The zip64 end record, where the plain one says "see there". */
+/* The zip64 end record, where the plain one says "see there".
+ * The record must stand right in front of its locator, and the locator in front of the end record. */
 static xkd_status read_end64(xkd_context *cx, const char *path, const xkd_map *map, directory *d)
 {
     xkd_status status = XKD_OK;
@@ -141,8 +141,8 @@ fail:
     return status;
 }
 
-/* numbers[i] is NULL where the header has no such number.
- * The 64-bit numbers that replace those that are all ones, in the order size, packed size, offset. */
+/* The 64-bit numbers that replace those that are all ones, in the order size, packed size, offset.
+ * numbers[i] is NULL where the header has no such number. */
 static xkd_status read_zip64(xkd_context *cx, const char *path, const char *name, const unsigned char *extra,
                              int64_t length, uint64_t *numbers[3])
 {
@@ -167,8 +167,8 @@ static xkd_status read_zip64(xkd_context *cx, const char *path, const char *name
     return XKD_OK;
 }
 
-/* -1 if neither form fits.
- * The data descriptor behind data whose sizes the local header left open: with or without signature, 32 or 64 bit. */
+/* The data descriptor behind data whose sizes the local header left open: with or without signature, 32 or 64 bit.
+ * -1 if neither form fits. */
 static int64_t descriptor_size(const unsigned char *p, int64_t left, const xkd_zip_entry *e)
 {
     int64_t skip = left >= 4 && little(p, 4) == DESCRIPTOR_MAGIC ? 4 : 0;
@@ -181,9 +181,9 @@ static int64_t descriptor_size(const unsigned char *p, int64_t left, const xkd_z
     return -1;
 }
 
-/* Disagreement between the two headers is the classic way of showing two contents, so all of it is
- * refused.
- * Compares the local header at e->start with the central entry and finds the data. */
+/* Compares the local header at e->start with the central entry and finds the data.
+ * Disagreement between the two headers is the classic way of showing two contents, so all of it is
+ * refused. */
 static xkd_status read_local(xkd_context *cx, const char *path, const xkd_map *map, int64_t limit, xkd_zip_entry *e)
 {
     xkd_status status = XKD_OK;
@@ -217,8 +217,8 @@ fail:
     return status;
 }
 
-/* Moves *at on to the next entry.
- * One entry of the central directory at *at, and what belongs to it. */
+/* One entry of the central directory at *at, and what belongs to it.
+ * Moves *at on to the next entry. */
 static xkd_status read_entry(xkd_context *cx, const char *path, const xkd_map *map, const directory *d, int64_t *at,
                              xkd_zip_entry *e)
 {

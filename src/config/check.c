@@ -36,8 +36,8 @@ fail:
     return status;
 }
 
-/* A decoder is not bound to the encoder's size, as mid_proj leads from one to the other.
- * Heads share the width evenly; teacher and student have the same tensors. */
+/* Heads share the width evenly; teacher and student have the same tensors.
+ * A decoder is not bound to the encoder's size, as mid_proj leads from one to the other. */
 static xkd_status check_sizes(xkd_context *cx, const xkd_model_config *m)
 {
     xkd_status status = XKD_OK;
@@ -56,8 +56,8 @@ fail:
     return status;
 }
 
-/* The same rounding as the masking itself: halves to even.
- * Some tokens must be kept, and some masked where the reconstruction loss reads them. */
+/* Some tokens must be kept, and some masked where the reconstruction loss reads them.
+ * The same rounding as the masking itself: halves to even. */
 static xkd_status check_masks(xkd_context *cx, const xkd_config *c)
 {
     static const char *const keys[] = {"model.fwd_kwargs.vid_mask_ratio", "model.fwd_kwargs.aud_mask_ratio"};
@@ -86,8 +86,8 @@ static xkd_status check_pair(xkd_context *cx, const char *key, const double pair
     return xkd_fail(cx, XKD_ERR_CONFIG, "%s: %g is above %g", key, pair[0], pair[1]);
 }
 
-/* Ranges of single values have been checked when they were read; these are the ones between keys.
- * What the loss and the optimiser need. */
+/* What the loss and the optimiser need.
+ * Ranges of single values have been checked when they were read; these are the ones between keys. */
 static xkd_status check_training(xkd_context *cx, const xkd_config *c)
 {
     xkd_status status = XKD_OK;
@@ -110,9 +110,9 @@ fail:
     return status;
 }
 
-/* Any other brace is taken as it stands. The result replaces the configured text, so this must run
- * once only: a second run finds no braces and changes nothing.
- * "testlist{fold:02d}" and "split{fold}": the two forms of the released files. */
+/* "testlist{fold:02d}" and "split{fold}": the two forms of the released files.
+ * Any other brace is taken as it stands. The result replaces the configured text, so running it again
+ * changes nothing. */
 static xkd_status format_split(xkd_context *cx, xkd_config *c)
 {
     xkd_text out = xkd_text_make(cx);

@@ -61,8 +61,8 @@ static bool is_zero_word(const xkd_option *o, const xkd_yaml_node *node)
     return o->zero_word && (xkd_yaml_is_null(node) || (node->text && strcmp(node->text, o->zero_word) == 0));
 }
 
-/* Both kinds of number are arrays in the struct, of length 1 for most.
- * Element `index` of a number or list of numbers. */
+/* Element `index` of a number or list of numbers.
+ * Both kinds of number are arrays in the struct, of length 1 for most. */
 static xkd_status set_number(reader *r, const xkd_option *o, const xkd_yaml_node *node, int index)
 {
     int64_t whole = 0;
@@ -79,8 +79,8 @@ static xkd_status set_number(reader *r, const xkd_option *o, const xkd_yaml_node
     return XKD_OK;
 }
 
-/* A list of another length would leave entries at their defaults unnoticed.
- * A single number, or a list of exactly as many as the field holds. */
+/* A single number, or a list of exactly as many as the field holds.
+ * A list of another length would leave entries at their defaults unnoticed. */
 static xkd_status set_numbers(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     if (o->count == 1) return set_number(r, o, node, 0);
@@ -155,8 +155,8 @@ static xkd_status set_text(reader *r, const xkd_option *o, const xkd_yaml_node *
     return replace_text(r->cx, &data->cache_folder, data->cache == XKD_CACHE_FOLDER ? text : "");
 }
 
-/* Width, depth, heads.
- * method.md section 4. */
+/* method.md section 4.
+ * Width, depth, heads. */
 static const struct {
     const char *name;
     xkd_vit_size size;
@@ -193,8 +193,8 @@ static xkd_status set_vit(reader *r, const xkd_option *o, const xkd_yaml_node *n
     return refuse(r, node, o->key, o->help);
 }
 
-/* Nine digits at most, so that no number overflows; %n makes sure that nothing follows.
- * The release's notation: hidden-activation-layers-bottleneck-outputs-norm. Only its one form is known to work. */
+/* The release's notation: hidden-activation-layers-bottleneck-outputs-norm. Only its one form is known to work.
+ * Nine digits at most, so that no number overflows; %n makes sure that nothing follows. */
 static xkd_status set_head(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     long long hidden, bottleneck, outputs;
@@ -228,8 +228,8 @@ static xkd_status set_option(reader *r, const xkd_option *o, const xkd_yaml_node
     return XKD_OK;
 }
 
-/* A key may be both, as teacher_cfg is: a preset, or a map of sizes.
- * Whether the key stands for a map of further keys. */
+/* Whether the key stands for a map of further keys.
+ * A key may be both, as teacher_cfg is: a preset, or a map of sizes. */
 static bool is_prefix(const char *key)
 {
     size_t length = strlen(key);
@@ -249,9 +249,9 @@ static xkd_status unknown_key(reader *r, int line, const char *key)
                     suggestion ? "'?" : "");
 }
 
-/* An empty map (null) is accepted and changes nothing, since a file may have all its keys commented
- * out.
- * Walks down a map; `key` is the path to it, "" at the top. */
+/* Walks down a map; `key` is the path to it, "" at the top.
+ * An empty map (null) is accepted and changes nothing, since a file may have all its keys commented
+ * out. */
 static xkd_status read_map(reader *r, const xkd_yaml_node *map, const char *key)
 {
     char path[KEY_LENGTH];
@@ -379,8 +379,8 @@ void xkd_config_free(xkd_config *config)
 
 /* ---- writing ---- */
 
-/* Zero is written as the word where there is one, because the range need not hold 0.
- * In a form that reads back to the same bits. */
+/* In a form that reads back to the same bits.
+ * Zero is written as the word where there is one, because the range need not hold 0. */
 static void write_number(xkd_text *out, const xkd_option *o, const xkd_config *config, int index)
 {
     char buffer[32];
@@ -428,8 +428,8 @@ static void write_value(xkd_text *out, const xkd_option *o, const xkd_config *co
     }
 }
 
-/* Keys of one map stand together in the table, so no map is opened twice.
- * Opens the maps of `key` that the row before (`last`) did not have open and returns the depth of the value. */
+/* Opens the maps of `key` that the row before (`last`) did not have open and returns the depth of the value.
+ * Keys of one map stand together in the table, so no map is opened twice. */
 static int open_maps(xkd_text *out, const char *key, const char *last)
 {
     size_t common = 0, start = 0;

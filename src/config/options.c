@@ -359,8 +359,8 @@ const char *xkd_option_suggest(const char *key)
     return best;
 }
 
-/* Ranges without a practical upper end are shown without it.
- * "integer >= 1", "2 x real 0..<1 or off". */
+/* "integer >= 1", "2 x real 0..<1 or off".
+ * Ranges without a practical upper end are shown without it. */
 static void range_text(const xkd_option *option, char *out, size_t size)
 {
     const char *type = option->kind == XKD_OPTION_INT ? "integer" : "real";

@@ -56,8 +56,8 @@ const xkd_yaml_node *xkd_yaml_get(const xkd_yaml_node *map, const char *key)
     return NULL;
 }
 
-/* YAML forbids duplicates, but parsers take them, and one released file has one.
- * Takes an earlier value of the same key out of the map: the last one counts. */
+/* Takes an earlier value of the same key out of the map: the last one counts.
+ * YAML forbids duplicates, but parsers take them, and one released file has one. */
 static xkd_status drop_duplicate(builder *b, level *top)
 {
     for (xkd_yaml_node **at = &top->node->child; *at; at = &(*at)->next) {
@@ -79,8 +79,8 @@ static xkd_status drop_duplicate(builder *b, level *top)
     return XKD_OK;
 }
 
-/* The key passes from the level to the node.
- * Hangs a new node into the tree; takes it over in any case. */
+/* Hangs a new node into the tree; takes it over in any case.
+ * The key passes from the level to the node. */
 static xkd_status attach(builder *b, xkd_yaml_node *node)
 {
     xkd_status status = XKD_OK;

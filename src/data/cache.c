@@ -14,8 +14,8 @@
 
 static const char MAGIC[8] = "XKDCLIP1";
 
-/* Native byte order: a cache is for one machine, and a file from another has the wrong magic or key.
- * Start of a cache file; pixels and samples follow. */
+/* Start of a cache file; pixels and samples follow.
+ * Native byte order: a cache is for one machine, and a file from another has the wrong magic or key. */
 typedef struct {
     char magic[8];
     XXH128_hash_t key;
@@ -89,8 +89,8 @@ static xkd_status file_of(xkd_cache *cache, xkd_context *cx, const char *hash, c
                              (uint64_t)key.high64, (uint64_t)key.low64);
 }
 
-/* Sizes are bounded before they are multiplied, so that a damaged header cannot overflow.
- * True where the mapped file is what its header says. */
+/* True where the mapped file is what its header says.
+ * Sizes are bounded before they are multiplied, so that a damaged header cannot overflow. */
 static bool valid(const xkd_cache *cache, const char *hash, const xkd_map *map, header *h)
 {
     XXH128_hash_t key = key_of(cache->data, hash);
@@ -134,8 +134,7 @@ fail:
     return status;
 }
 
-/* Out of memory mode hands out the same entry to several threads: entries are never changed once they
- * are there. */
+/*  In memory mode several threads may get the same entry: entries are never changed once they are there. */
 xkd_status xkd_cache_get(xkd_cache *cache, xkd_context *cx, int64_t i, const char *hash, const xkd_cached **entry)
 {
     *entry = NULL;

@@ -88,9 +88,9 @@ static bool ends_early(double seen, double end, double start)
     return end - seen > fmax(MISSING_SECONDS, MISSING_SHARE * (end - start));
 }
 
-/* Order of the questions: no picture, damage, truncation, length, sound, start of streams. The first
- * one that applies is the finding.
- * What is wrong with a file that could be opened. */
+/* What is wrong with a file that could be opened.
+ * Order of the questions: no picture, damage, truncation, length, sound, start of streams. The first
+ * one that applies is the finding. */
 static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd_finding *f)
 {
     const xkd_media_info *info = &r->info;

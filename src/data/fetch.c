@@ -146,9 +146,9 @@ fail:
     return status;
 }
 
-/* A file without any picture is a fault here, since every view needs frames; one without sound is for
- * the policy to decide.
- * Decodes into the fetcher's buffers; a file's fault is not a status. */
+/* Decodes into the fetcher's buffers; a file's fault is not a status.
+ * A file without any picture is a fault here, since every view needs frames; one without sound is for
+ * the policy to decide. */
 static xkd_status decode(xkd_fetcher *f, int fd, int64_t size, xkd_clip_mode mode, double place,
                          xkd_media_result *result)
 {
@@ -198,9 +198,9 @@ fail:
     return status;
 }
 
-/* The same draw as for files, but on the frame grid: `place` in [0, 1) picks one of room + 1 starts,
- * and sound is cut at the nearest sample.
- * The clip at the fraction `place` of the starts on the grid that leave room for a whole clip. */
+/* The clip at the fraction `place` of the starts on the grid that leave room for a whole clip.
+ * The same draw as for files, but on the frame grid: `place` in [0, 1) picks one of room + 1 starts,
+ * and sound is cut at the nearest sample. */
 static void cut_clip(const xkd_data_config *d, const xkd_cached *e, double place, xkd_clip *clip)
 {
     int64_t frames = llround(d->clip_duration * d->video_fps),

@@ -200,9 +200,9 @@ static inline int64_t mirror(int64_t i, int64_t n)
     return i >= n ? 2 * n - 2 - i : i;
 }
 
-/* Separable: height x width of floats and one row are the scratch. Borders are mirrored without
- * repeating the edge.
- * Rows of `in` are blurred along y into `middle`, then along x into `in` again. */
+/* Rows of `in` are blurred along y into `middle`, then along x into `in` again.
+ * Separable: height x width of floats and one row are the scratch. Borders are mirrored without
+ * repeating the edge. */
 static void blur_plane(uint8_t *in, int64_t height, int64_t width, const float *wx, const float *wy, int64_t kernel,
                        float *restrict middle)
 {
@@ -271,8 +271,8 @@ void xkd_image_denormalise(const float *in, int64_t frames, int64_t height, int6
     }
 }
 
-/* PyTorch's align_corners = false, in float as there; the coordinate is clamped at 0.
- * The two neighbours of output i and the weight of the second. */
+/* The two neighbours of output i and the weight of the second.
+ * PyTorch's align_corners = false, in float as there; the coordinate is clamped at 0. */
 static void bilinear_tap(int64_t i, int64_t in, int64_t out, int64_t *low, int64_t *high, float *weight)
 {
     float scale = (float)in / (float)out, x = scale * ((float)i + 0.5f) - 0.5f;

@@ -111,8 +111,8 @@ static int compare_samples(const void *a, const void *b)
     return strcmp(((const xkd_sample *)a)->path, ((const xkd_sample *)b)->path);
 }
 
-/* Deeper folders do not matter.
- * split/class/..., class/..., or neither, from the path's first folders. */
+/* split/class/..., class/..., or neither, from the path's first folders.
+ * Deeper folders do not matter. */
 static xkd_status label_by_folder(xkd_context *cx, xkd_manifest *m, xkd_sample *sample)
 {
     xkd_status status = XKD_OK;
@@ -138,9 +138,9 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Twice: the first round finds the names, which are then sorted, and the second gives out the
- * numbers.
- * Classes get their numbers in alphabetical order, whatever split shows them first. */
+/* Classes get their numbers in alphabetical order, whatever split shows them first.
+ * Twice: the first round finds the names, which are then sorted, and the second gives out the
+ * numbers. */
 static xkd_status label_all(xkd_context *cx, xkd_manifest *m)
 {
     xkd_status status = XKD_OK;
@@ -178,8 +178,8 @@ static char *trim(char *text)
     return text;
 }
 
-/* With commas a path may hold blanks; without, the last blank separates the label, so it may as well.
- * Cuts a line into path, label, split; missing ones are "". */
+/* Cuts a line into path, label, split; missing ones are "".
+ * With commas a path may hold blanks; without, the last blank separates the label, so it may as well. */
 static void cut_line(char *line, char *fields[3])
 {
     static char NOTHING[1];

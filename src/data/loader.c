@@ -31,9 +31,9 @@ enum {
 /* The ring is kept below this where two batches allow it: large batches need little look-ahead. */
 static const int64_t RING_BYTES = (int64_t)512 << 20;
 
-/* A try is not a file: the same file may be tried in many places.
- * One try at one place of a batch that failed. Kept with the batch and reported when it is delivered, so that log, counts
- * and the decision to stop depend on the data alone, not on how far ahead the threads are. */
+/* One try at one place of a batch that failed. Kept with the batch and reported when it is delivered, so that log, counts
+ * and the decision to stop depend on the data alone, not on how far ahead the threads are.
+ * A try is not a file: the same file may be tried in many places. */
 typedef struct {
     int64_t sample;
     xkd_media_fault fault;
@@ -107,9 +107,9 @@ static void locate(const xkd_loader *l, int64_t sequence, int64_t *epoch, int64_
     *micro = at % l->sampler.accumulate;
 }
 
-/* The order of an epoch is drawn when its first batch is opened. Slots at an epoch's turn belong to
- * different epochs, but sample numbers are copied into them, so one order is enough.
- * Prepares a free slot for its next micro-batch. Called with the lock held. */
+/* Prepares a free slot for its next micro-batch. Called with the lock held.
+ * The order of an epoch is drawn when its first batch is opened. Slots at an epoch's turn belong to
+ * different epochs, but sample numbers are copied into them, so one order is enough. */
 static void open_slot(xkd_loader *l, slot *s, int64_t sequence)
 {
     int64_t epoch, step, micro, first, count;
@@ -132,8 +132,8 @@ static void open_slot(xkd_loader *l, slot *s, int64_t sequence)
     }
 }
 
-/* Slots behind the last consumed one are free again and are opened here by whoever comes first.
- * Next place to work on: batches in order, so that the oldest is ready first. Called with the lock held. */
+/* Next place to work on: batches in order, so that the oldest is ready first. Called with the lock held.
+ * Slots behind the last consumed one are free again and are opened here by whoever comes first. */
 static slot *find_work(xkd_loader *l, int64_t *place)
 {
     if (l->paused) return NULL;
@@ -195,9 +195,9 @@ fail:
     return status;
 }
 
-/* The number of replacements is bounded, so that a data set without a single readable file is an
- * error and not a loop.
- * One place of a batch. A clip that cannot be read is replaced by draw number 1, 2, ... of this place. */
+/* One place of a batch. A clip that cannot be read is replaced by draw number 1, 2, ... of this place.
+ * The number of replacements is bounded, so that a data set without a single readable file is an
+ * error and not a loop. */
 static xkd_status fill_place(worker *w, slot *s, int64_t place)
 {
     xkd_status status = XKD_OK;
@@ -299,9 +299,9 @@ static int64_t batch_bytes(const xkd_loader *l)
     return l->batch * floats * (int64_t)sizeof(float);
 }
 
-/* Under `drop`, files known to be silent go before the first epoch; those whose sound is unknown are
- * found out when they are read.
- * Reads the list of samples and applies split and audio policy. */
+/* Reads the list of samples and applies split and audio policy.
+ * Under `drop`, files known to be silent go before the first epoch; those whose sound is unknown are
+ * found out when they are read. */
 static xkd_status load_samples(xkd_loader *l)
 {
     xkd_status status = XKD_OK;
@@ -509,8 +509,8 @@ xkd_status xkd_loader_seek(xkd_loader *l, uint32_t epoch, int64_t step)
     return XKD_OK;
 }
 
-/* JSON Lines, one write a line, so that a killed run leaves whole lines.
- * One line of bad_clips.jsonl. */
+/* One line of bad_clips.jsonl.
+ * JSON Lines, one write a line, so that a killed run leaves whole lines. */
 static xkd_status write_failure(xkd_loader *l, const xkd_batch *b, int64_t place, const failure *f)
 {
     xkd_status status = XKD_OK;

@@ -355,8 +355,8 @@ fail:
     return status;
 }
 
-/* "/file" has the folder "/".
- * The folder part of a path, "." if it has none. */
+/* The folder part of a path, "." if it has none.
+ * "/file" has the folder "/". */
 static xkd_status folder_of(xkd_context *cx, const char *path, char **out)
 {
     xkd_status status = xkd_copy_string(cx, out, path);

@@ -36,8 +36,8 @@ static double hertz_to_mel(double hertz)
     return hertz < knee ? hertz / step : knee_mel + log(hertz / knee) / log_step;
 }
 
-/* The bands are narrow, so first and last non-zero bin are kept and the rest is never multiplied.
- * Triangles over the band edges, each of area 1 (librosa's norm = "slaney"). */
+/* Triangles over the band edges, each of area 1 (librosa's norm = "slaney").
+ * The bands are narrow, so first and last non-zero bin are kept and the rest is never multiplied. */
 static void fill_bank(xkd_mel *mel, int64_t rate)
 {
     double top = hertz_to_mel((double)rate / 2), bands = (double)mel->bands;
@@ -113,8 +113,8 @@ const float *xkd_mel_bank(const xkd_mel *mel)
     return mel->bank;
 }
 
-/* The mirror needs more than n_fft/2 samples, which the view's sizes guarantee.
- * Windowed samples around column t; outside the wave it is mirrored at its first and last sample. */
+/* Windowed samples around column t; outside the wave it is mirrored at its first and last sample.
+ * The mirror needs more than n_fft/2 samples, which the view's sizes guarantee. */
 static void cut_frame(const xkd_mel *mel, const float *wave, int64_t samples, int64_t t)
 {
     int64_t start = t * mel->hop - mel->n_fft / 2;

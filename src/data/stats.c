@@ -54,8 +54,8 @@ static void count(const xkd_manifest *m, xkd_data_stats *out)
     }
 }
 
-/* NAN says that the file gave nothing. Sums are in double: a clip has 36 000 cells.
- * Sum and sum of squares of one file's log-mel values. */
+/* Sum and sum of squares of one file's log-mel values.
+ * NAN says that the file gave nothing. Sums are in double: a clip has 36 000 cells. */
 static xkd_status hear(listener *l, xkd_worker *worker, xkd_mel *mel, const xkd_manifest *m, const xkd_sample *s,
                        const xkd_data_config *d, float *spec, double sums[2])
 {

@@ -108,7 +108,7 @@ static void draw_scene(xkd_rng *rng, double aspect, scene *s)
     bool dark = xkd_rng_uniform(rng) < 0.5;
     for (int i = 0; i < 2; i++) draw_colour(rng, s->back[i], dark ? 0 : 150, dark ? 105 : 255);
     double behind = (brightness(s->back[0]) + brightness(s->back[1])) / 2;
-    /* Ends soon: the background keeps to one half of the range, so the other half is far enough. */
+    /* Ends: the background keeps to one end of the range, so colours near the other end are always far enough. */
     do draw_colour(rng, s->object, 0, 255);
     while (fabs(brightness(s->object) - behind) < MIN_CONTRAST);
     for (int y = 0; y <= CELLS; y++)

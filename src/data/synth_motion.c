@@ -71,7 +71,7 @@ static int collide(const motion_values *v, double u, motion_object o[2])
     return 2;
 }
 
-/* Down and up twice as often as across. */
+/* Down and up four times as often as across. */
 static int zigzag(const motion_values *v, double u, motion_object o[2])
 {
     double y = v->radius + triangle(2 * u) * (1 - 2 * v->radius);

@@ -11,8 +11,8 @@
 #include "data/mel.h"
 #include "media/resize.h"
 
-/* Ten tries for a crop, as torchvision.
- * Starts of local sound are multiples of this many samples, as in the release. */
+/* Starts of local sound are multiples of this many samples, as in the release.
+ * Ten tries for a crop, as torchvision. */
 enum { SOUND_STEP = 100, CROP_TRIES = 10 };
 
 /* Width over height of a crop. */
@@ -95,8 +95,8 @@ fail:
     return status;
 }
 
-/* All ten tries are drawn even after one fits, so that what follows sees the same numbers.
- * RandomResizedCrop's box in pictures of height x width. */
+/* RandomResizedCrop's box in pictures of height x width.
+ * All ten tries are drawn even after one fits, so that what follows sees the same numbers. */
 static void draw_crop(xkd_rng *rng, const double scale[2], int64_t height, int64_t width, xkd_video_draw *draw)
 {
     bool found = false;
@@ -147,8 +147,8 @@ xkd_video_draw xkd_draw_video(const xkd_data_config *data, const xkd_view_shapes
     return draw;
 }
 
-/* Cut to an integer, at least 1.
- * A side of the box: uniform share of the spectrogram's, cut to the canvas. */
+/* A side of the box: uniform share of the spectrogram's, cut to the canvas.
+ * Cut to an integer, at least 1. */
 static int64_t box_side(xkd_rng *rng, const double scale[2], int64_t side, int64_t canvas)
 {
     int64_t drawn = (int64_t)(xkd_rng_range(rng, scale[0], scale[1]) * (double)side);

@@ -48,9 +48,9 @@ void xkd_converter_free(xkd_converter *converter)
     xkd_free(converter);
 }
 
-/* The output keeps the size of the first frame, because a clip is one tensor: a stream that changes
- * its size in between is resized to what it began with.
- * Buffers and plan for frames of another size than before. */
+/* Buffers and plan for frames of another size than before.
+ * The output keeps the size of the first frame, because a clip is one tensor: a stream that changes
+ * its size in between is resized to what it began with. */
 static xkd_status fit(xkd_converter *p, const AVFrame *frame)
 {
     xkd_status status = XKD_OK;
@@ -83,8 +83,8 @@ fail:
     return status;
 }
 
-/* HD is BT.709 by convention, SD is BT.601. The output is full range in any case.
- * Tells swscale the stream's matrix and range; without tags the usual guess by height is made. */
+/* Tells swscale the stream's matrix and range; without tags the usual guess by height is made.
+ * HD is BT.709 by convention, SD is BT.601. The output is full range in any case. */
 static void set_colour(xkd_converter *p, const AVFrame *frame)
 {
     int space = frame->colorspace, range = frame->color_range == AVCOL_RANGE_JPEG;
@@ -97,8 +97,8 @@ static void set_colour(xkd_converter *p, const AVFrame *frame)
     p->sws_colour[1] = range;
 }
 
-/* One pixel at a time: turned films are rare, and this is little beside decoding.
- * Applies the display matrix: raw [h, stride] -> turned, rows of 3 * (transposed ? h : w) bytes. */
+/* Applies the display matrix: raw [h, stride] -> turned, rows of 3 * (transposed ? h : w) bytes.
+ * One pixel at a time: turned films are rare, and this is little beside decoding. */
 static void turn(xkd_converter *p)
 {
     int64_t w = p->in_width, h = p->in_height;

@@ -62,8 +62,8 @@ fail:
     return status;
 }
 
-/* A frame without time stamp is put one frame length behind the last one.
- * A new frame ends the time of the one before it: that one serves all grid times up to here. */
+/* A new frame ends the time of the one before it: that one serves all grid times up to here.
+ * A frame without time stamp is put one frame length behind the last one. */
 static xkd_status take_frame(run *r)
 {
     xkd_status status = XKD_OK;
@@ -149,8 +149,8 @@ static xkd_status feed(run *r, AVCodecContext *codec, const AVPacket *packet)
     return status;
 }
 
-/* A packet that ends before the clip less the pre-roll cannot reach it.
- * Sound far before the clip need not be decoded. */
+/* Sound far before the clip need not be decoded.
+ * A packet that ends before the clip less the pre-roll cannot reach it. */
 static bool too_early(const run *r, const AVPacket *packet)
 {
     if (packet->stream_index != r->media->audio->index || packet->pts == AV_NOPTS_VALUE) return false;
@@ -191,9 +191,9 @@ fail:
     return status;
 }
 
-/* Sound alone seeks by its own stream; otherwise the picture leads, as its key frames are the sparse
- * ones.
- * To the key frame at or before the start. Without an index that can fail: then decoding goes on from the beginning. */
+/* To the key frame at or before the start. Without an index that can fail: then decoding goes on from the beginning.
+ * Sound alone seeks by its own stream; otherwise the picture leads, as its key frames are the sparse
+ * ones. */
 static void seek(run *r, double time)
 {
     xkd_media *m = r->media;
@@ -252,9 +252,9 @@ fail:
     return status;
 }
 
-/* XKD_CLIP_PLACE takes a fraction of the possible starts, so that the draw does not depend on the
- * file's length.
- * Where the clip starts, on the common clock. */
+/* Where the clip starts, on the common clock.
+ * XKD_CLIP_PLACE takes a fraction of the possible starts, so that the draw does not depend on the
+ * file's length. */
 static double place_start(run *r)
 {
     const xkd_media_request *q = r->request;

@@ -279,8 +279,8 @@ xkd_status xkd_encoder_frame(xkd_encoder *e, const uint8_t *rgb, double time)
     return encode(e, e->video_codec, e->video, e->picture);
 }
 
-/* 16-bit PCM is taken over; planar float is scaled to [-1, 1).
- * One sample of all channels into the frame, in the encoder's sample format. */
+/* One sample of all channels into the frame, in the encoder's sample format.
+ * 16-bit PCM is taken over; planar float is scaled to [-1, 1). */
 static void put_sample(xkd_encoder *e, const int16_t *in)
 {
     AVFrame *f = e->sound;

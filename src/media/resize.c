@@ -19,8 +19,8 @@ enum { PRECISION_BITS = 32 - 8 - 2, ROUND = 1 << (PRECISION_BITS - 1) };
 /* Bytes of one column block of the vertical pass: its 32-bit sums stay in registers. */
 enum { BLOCK = 64 };
 
-/* taps is the widest support; rows of `weight` are padded to it.
- * One axis: output i is the sum over t < count[i] of weight[i * taps + t] * in[first[i] + t]. */
+/* One axis: output i is the sum over t < count[i] of weight[i * taps + t] * in[first[i] + t].
+ * taps is the widest support; rows of `weight` are padded to it. */
 typedef struct {
     int64_t in, out, taps;
     int32_t *first, *count, *weight; /* [out], [out], [out,taps] */

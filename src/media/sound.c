@@ -94,8 +94,8 @@ fail:
     return status;
 }
 
-/* 64 samples more than FFmpeg promises: its figure is an estimate for some filters.
- * Feeds one frame (NULL: the end) to the resampler and places what comes out. */
+/* Feeds one frame (NULL: the end) to the resampler and places what comes out.
+ * 64 samples more than FFmpeg promises: its figure is an estimate for some filters. */
 static xkd_status convert(xkd_sound *s, const AVFrame *frame)
 {
     xkd_status status = XKD_OK;

@@ -64,8 +64,8 @@ fail:
     return status;
 }
 
-/* Ten looks of 0.5 ms before the kill, in which a crash becomes visible as such.
- * Kills and reaps the process; returns how it ended (waitpid's status), 0 if there was none. */
+/* Kills and reaps the process; returns how it ended (waitpid's status), 0 if there was none.
+ * Ten looks of 0.5 ms before the kill, in which a crash becomes visible as such. */
 static int stop(xkd_worker *w)
 {
     int how = 0;
@@ -144,8 +144,8 @@ static xkd_status mark_environment(xkd_context *cx, char ***out)
     return XKD_OK;
 }
 
-/* The child has /dev/null, its socket and the memory, and no other descriptor. stderr stays, for
- * sanitizers and crash messages. */
+/*  The child has /dev/null, stderr (for crash messages), its socket and the memory, and no other
+ * descriptor. */
 static int spawn(xkd_worker *w, int child_socket, char **environment)
 {
     posix_spawn_file_actions_t actions;
@@ -175,9 +175,9 @@ static int spawn(xkd_worker *w, int child_socket, char **environment)
     return code;
 }
 
-/* A reply of the wrong size counts as a dead process. The wait is by a monotonic clock and unmoved by
- * signals.
- * The next reply: 1 received, 0 the process is gone, -1 too late. */
+/* The next reply: 1 received, 0 the process is gone, -1 too late.
+ * A reply of the wrong size counts as a dead process. The wait is by a monotonic clock and unmoved by
+ * signals. */
 static int next_reply(xkd_worker *w, worker_reply *reply, double deadline)
 {
     for (;;) {

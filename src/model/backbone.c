@@ -27,9 +27,9 @@ static void geometry_of(const xkd_model_config *c, xkd_modality modality, xkd_ba
     }
 }
 
-/* Only blocks are shared; patch embedding, positions, class token and encoder_norm are not (method.md section
- * 8).
- * Gives the rows of shared blocks their second name, e.g. aud_student.backbone.encoder.blocks.0.norm1.weight. */
+/* Gives the rows of shared blocks their second name, e.g. aud_student.backbone.encoder.blocks.0.norm1.weight.
+ * Only blocks are shared; patch embedding, positions, class token and encoder_norm are not (method.md section
+ * 8). */
 static xkd_status alias_blocks(const xkd_declare *at, const char *owner_prefix)
 {
     xkd_status status = XKD_OK;

@@ -38,8 +38,8 @@ void xkd_masking_free(xkd_masking *m)
     *m = (xkd_masking){0};
 }
 
-/* A merge sort because qsort is not stable; N is a few hundred, so the time does not matter.
- * Stable merge sort of token numbers by noise; stability makes ties go to the lower index. */
+/* Stable merge sort of token numbers by noise; stability makes ties go to the lower index.
+ * A merge sort because qsort is not stable; N is a few hundred, so the time does not matter. */
 static void sort_tokens(int32_t *order, int32_t *other, const float *noise, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) order[i] = (int32_t)i;

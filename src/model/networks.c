@@ -62,8 +62,8 @@ fail:
     return status;
 }
 
-/* "vid_teacher" and "aud_teacher" are equally long, so the tail is the same for both.
- * Pairs one teacher tensor, under its public name, with the student tensor of the same name. */
+/* Pairs one teacher tensor, under its public name, with the student tensor of the same name.
+ * "vid_teacher" and "aud_teacher" are equally long, so the tail is the same for both. */
 static xkd_status pair_name(xkd_context *cx, xkd_networks *n, xkd_param *teacher, const char *name, xkd_modality m)
 {
     char student[XKD_PARAM_NAME];

@@ -138,8 +138,8 @@ fail:
     return status;
 }
 
-/* K-wide tensors of all rows: with K = 8192 the larger part of the heads' memory.
- * What heads and losses keep across the whole pass. */
+/* What heads and losses keep across the whole pass.
+ * K-wide tensors of all rows: with K = 8192 the larger part of the heads' memory. */
 static void plan_heads(xkd_pass *p, int64_t element)
 {
     int64_t K = p->networks->config.head.outputs;
@@ -165,8 +165,8 @@ static void plan_heads(xkd_pass *p, int64_t element)
     xkd_align_plan(&p->arena, &p->align_teachers, element);
 }
 
-/* As a product of rows and width, because the scratch is used by networks of different widths.
- * Largest rows x width of any transformer in the pass. */
+/* Largest rows x width of any transformer in the pass.
+ * As a product of rows and width, because the scratch is used by networks of different widths. */
 static void plan_scratch(xkd_pass *p, int64_t element)
 {
     int64_t most = 0;
@@ -356,9 +356,9 @@ static double term_scale(const xkd_step_config *c, double coefficient)
     return coefficient / (c->align_coeff + c->cmkd_coeff + c->recon_coeff) / 2;
 }
 
-/* The teachers' alignment has no gradient and is absent here. Both terms add to dlogits, which therefore
- * starts at 0.
- * dlogits of both students from distillation and alignment. */
+/* dlogits of both students from distillation and alignment.
+ * The teachers' alignment has no gradient and is absent here. Both terms add to dlogits, which therefore
+ * starts at 0. */
 static void losses_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t, double scale)
 {
     const xkd_step_config *c = &p->config;

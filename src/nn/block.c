@@ -104,8 +104,7 @@ void xkd_block_scratch_plan(xkd_arena *arena, int64_t R, int64_t D, int64_t elem
     scratch->a = xkd_arena_take(arena, R * XKD_MLP_RATIO * D * element);
 }
 
-/* Nothing here is allocated. `out` may be s->x where nothing is kept: every operation reads a row before it
- * writes it. */
+/* Nothing here is allocated. `out` may be s->x where nothing is kept: residual products work in place. */
 static void block_forward(xkd_backend *be, const xkd_block *b, const xkd_block_saved *s, void *out,
                           const xkd_segments *segs, int64_t heads, const xkd_block_scratch *scratch)
 {

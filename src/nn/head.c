@@ -6,8 +6,8 @@
 #include <math.h>
 #include <stdio.h>
 
-/* Files hold both names; reading either one sets the same tensor.
- * "mlp.4.*" is a second name of the shared LayerNorm "mlp.1.*". */
+/* "mlp.4.*" is a second name of the shared LayerNorm "mlp.1.*".
+ * Files hold both names; reading either one sets the same tensor. */
 static xkd_status alias_norm(const xkd_declare *at, const xkd_head *head)
 {
     xkd_status status = XKD_OK;

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-/* A name that does not fit is a fault of the program, not of the user: nothing he can set makes names longer. */
+/* A name that does not fit is a fault of the program, not of the user: no setting makes names longer. */
 xkd_status xkd_declare_param(const xkd_declare *at, xkd_param **out, const char *name, xkd_shape shape, xkd_init init,
                              double scale)
 {

@@ -83,8 +83,8 @@ void xkd_canvas_spectrogram(xkd_canvas *picture, int64_t x, int64_t y, const flo
         }
 }
 
-/* Patches are stored (t, h, w, c) with c fastest, clips (c, t, h, w); method.md section 3.
- * Offset within the clip of element e of patch n. */
+/* Offset within the clip of element e of patch n.
+ * Patches are stored (t, h, w, c) with c fastest, clips (c, t, h, w); method.md section 3. */
 static int64_t clip_offset(const xkd_patch_grid *g, int64_t n, int64_t e)
 {
     int64_t grid_w = g->W / g->pw, grid_h = g->H / g->ph;

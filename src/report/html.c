@@ -39,9 +39,9 @@ static int64_t count_char(const char *text, char c, char end)
     return n;
 }
 
-/* A value that is no number ends up as 0 and the next cell is tried from the same place; our own
- * files have none.
- * Our own CSV: no quotes, no empty cells, "nan" for what was not measured. */
+/* Our own CSV: no quotes, no empty cells, "nan" for what was not measured.
+ * A value that is no number ends up as 0 and the next cell is tried from the same place; our own
+ * files have none. */
 static xkd_status table_read(xkd_context *cx, const char *path, table *t)
 {
     xkd_status status = XKD_OK;

@@ -32,8 +32,8 @@ struct xkd_metrics {
     xkd_text line;          /* built here, reused from line to line */
 };
 
-/* Both formats begin with the step, so a line need not be parsed.
- * Step number at the start of a line of our JSONL or CSV, -1 for other lines (the CSV's header). */
+/* Step number at the start of a line of our JSONL or CSV, -1 for other lines (the CSV's header).
+ * Both formats begin with the step, so a line need not be parsed. */
 static int64_t line_step(const char *line)
 {
     static const char json[] = "{\"step\": ";
@@ -43,8 +43,8 @@ static int64_t line_step(const char *line)
     return end > line ? step : -1;
 }
 
-/* The file is replaced in one step.
- * Keeps the lines up to `step`; a last line that was cut off by a crash goes as well. */
+/* Keeps the lines up to `step`; a last line that was cut off by a crash goes as well.
+ * The file is replaced in one step. */
 static xkd_status truncate_to_step(xkd_context *cx, const char *path, int64_t step)
 {
     xkd_status status = XKD_OK;
@@ -70,8 +70,8 @@ fail:
     return status;
 }
 
-/* A resumed run goes on in the same files.
- * Opens the four files, cut back or emptied, and writes the CSV's heading where it has none. */
+/* Opens the four files, cut back or emptied, and writes the CSV's heading where it has none.
+ * A resumed run goes on in the same files. */
 static xkd_status open_files(xkd_metrics *m, int64_t resume_step)
 {
     xkd_status status = XKD_OK;

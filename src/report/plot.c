@@ -48,8 +48,8 @@ static double place_y(const range *r, double y)
     return HEIGHT - BOTTOM - (y - r->y0) / (r->y1 - r->y0) * (HEIGHT - TOP - BOTTOM);
 }
 
-/* log10 of a positive span: range_of never gives an empty one.
- * 1, 2 or 5 times a power of ten that gives about `ticks` steps. */
+/* 1, 2 or 5 times a power of ten that gives about `ticks` steps.
+ * log10 of a positive span: range_of never gives an empty one. */
 static double nice_step(double span, int ticks)
 {
     double raw = span / ticks, power = pow(10, floor(log10(raw))), rest = raw / power;

@@ -82,8 +82,8 @@ xkd_param *xkd_params_find(const xkd_params *params, const char *name)
     return NULL;
 }
 
-/* Gradients and moments exist for trained rows only.
- * Planning function of the arenas: runs once to measure and once to assign. */
+/* Planning function of the arenas: runs once to measure and once to assign.
+ * Gradients and moments exist for trained rows only. */
 static void assign(xkd_params *params, int64_t size, bool training)
 {
     for (int64_t i = 0; i < params->count; i++) {

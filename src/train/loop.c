@@ -65,7 +65,7 @@ static const char *const column_names[COLUMNS] = {[LR] = "lr",
                                                   [VIDEO_SPREAD] = "video_feature_spread",
                                                   [AUDIO_SPREAD] = "audio_feature_spread"};
 
-/* Columns drawn together in the report; a chart whose columns hold nothing is left out there. */
+/* Columns drawn together in the report; a chart none of whose columns was written is left out there. */
 static const xkd_report_chart charts[] = {
     {"loss", {"loss", "recon_loss", "cmkd_loss", "alignment_loss"}},
     {"reconstruction", {"vid_recon_loss", "aud_recon_loss"}},
@@ -94,7 +94,7 @@ typedef struct {
     xkd_run_state state;                        /* config: the YAML text of this run */
     int64_t steps_per_epoch, total, first_step; /* steps; first_step: where this call began */
     int64_t saved_step;                         /* -1: never */
-    double started, saved_time, waited;         /* wall clock of xkd_now, s; waited: sum of waits for data, s */
+    double started, saved_time, waited;         /* by xkd_now, s; waited: sum of waits for data, s */
     xkd_watch watch[XKD_MODALITIES];
     double values[COLUMNS]; /* the row of the step in work */
 } run;
@@ -187,8 +187,8 @@ static xkd_status write_config(run *r)
     return status;
 }
 
-/* Whatever fails here leaves the run to `release`, which takes any half-open state.
- * Opens everything in the order data, model, folder, state, logs. */
+/* Opens everything in the order data, model, folder, state, logs.
+ * Whatever fails here leaves the run to `release`, which takes any half-open state. */
 static xkd_status start(run *r)
 {
     xkd_status status = XKD_OK;
@@ -245,8 +245,8 @@ static bool save_is_due(const run *r)
     return c->save_minutes > 0 && xkd_now() - r->saved_time >= 60 * c->save_minutes;
 }
 
-/* The new plan stays until the size changes again, so an epoch costs two plans at most.
- * A last batch of an epoch may be smaller where drop_last is off; the plan of activations is for one size. */
+/* A last batch of an epoch may be smaller where drop_last is off; the plan of activations is for one size.
+ * The new plan stays until the size changes again, so an epoch costs two plans at most. */
 static xkd_status fit_pass(run *r, int64_t B)
 {
     xkd_trainer *t = &r->trainer;
@@ -389,9 +389,9 @@ static bool picture_is_due(const run *r, bool last)
     return every > 0 && (last || r->state.step % every == 0);
 }
 
-/* The stop signal is looked at between steps only, so a step is either done or not begun.
- * Steps until the schedule, run.max_steps, a signal or an error ends them. State is consistent wherever this returns:
- * weights and position change together in one_step and advance. */
+/* Steps until the schedule, run.max_steps, a signal or an error ends them. State is consistent wherever this returns:
+ * weights and position change together in one_step and advance.
+ * The stop signal is looked at between steps only, so a step is either done or not begun. */
 static xkd_status steps(run *r)
 {
     xkd_status status = XKD_OK;

@@ -97,8 +97,8 @@ fail:
     return status;
 }
 
-/* Steps count from 1 in the files.
- * The recorded tensor stepN.name, with `view` >= 0 stepN.name.view; NULL if there is none. */
+/* The recorded tensor stepN.name, with `view` >= 0 stepN.name.view; NULL if there is none.
+ * Steps count from 1 in the files. */
 static const xkd_stored_tensor *recorded(const replay *r, size_t step, const char *name, int64_t view)
 {
     char full[64];
@@ -109,8 +109,8 @@ static const xkd_stored_tensor *recorded(const replay *r, size_t step, const cha
     return xkd_safetensors_find(r->batch, full);
 }
 
-/* Recorded in PyTorch's order of axes, which is also the pass's.
- * Shape of a view: [B,3,T,H,W] frames or [B,1,F,T] spectrograms. */
+/* Shape of a view: [B,3,T,H,W] frames or [B,1,F,T] spectrograms.
+ * Recorded in PyTorch's order of axes, which is also the pass's. */
 static xkd_status view_shape(xkd_context *cx, const replay *r, xkd_modality m, const xkd_stored_tensor *t,
                              xkd_view_shape *out)
 {
@@ -123,8 +123,8 @@ static xkd_status view_shape(xkd_context *cx, const replay *r, xkd_modality m, c
     return XKD_OK;
 }
 
-/* All views of a modality are numbered from 0 without gaps.
- * Number and sizes of the views come from the first step's data. */
+/* Number and sizes of the views come from the first step's data.
+ * All views of a modality are numbered from 0 without gaps. */
 static xkd_status find_views(xkd_context *cx, replay *r)
 {
     xkd_status status = XKD_OK;
@@ -229,8 +229,8 @@ fail:
     return status;
 }
 
-/* report_all is on: losses of coefficient 0 are compared as well.
- * Opens everything, and builds the model in the recorded state. */
+/* Opens everything, and builds the model in the recorded state.
+ * report_all is on: losses of coefficient 0 are compared as well. */
 static xkd_status prepare(xkd_context *cx, replay *r)
 {
     xkd_status status = XKD_OK;

@@ -25,8 +25,8 @@ static xkd_patch_grid grid_of(const xkd_model_config *c, xkd_modality m)
         .C = 1, .T = 1, .H = c->spec_freq, .W = c->spec_time, .pt = 1, .ph = c->spec_patch_f, .pw = c->spec_patch_t};
 }
 
-/* Patches that were kept have no prediction; their entries stay 0 and are not drawn.
- * hidden [N] and prediction [N,P] of sample 0 of the first global view; the decoder has only the masked patches. */
+/* hidden [N] and prediction [N,P] of sample 0 of the first global view; the decoder has only the masked patches.
+ * Patches that were kept have no prediction; their entries stay 0 and are not drawn. */
 static void gather(const xkd_trainer *t, xkd_modality m, int64_t P, uint8_t *hidden, float *prediction)
 {
     const xkd_student_run *run = &t->pass.student[m];

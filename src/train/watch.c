@@ -53,9 +53,9 @@ static void follow(double *mean, double value, bool first)
     if (first && !isfinite(value)) *mean = NAN;
 }
 
-/* The order is from the surest sign to the vaguest; only the first is told. Entropies are measured against ln
- * K, that of uniform answers.
- * Comparisons with NAN are false, so what is not measured never trips. */
+/* Comparisons with NAN are false, so what is not measured never trips.
+ * The order is from the surest sign to the vaguest; only the first is told. Entropies are measured against ln
+ * K, that of uniform answers. */
 static const char *judge(const xkd_watch *w)
 {
     double uniform = log((double)w->outputs);

@@ -22,9 +22,9 @@ typedef struct {
     float *db;             /* WEIGHT: += column sums of a */
 } tiled;
 
-/* Columns that do not fill a vector go through part loads, which never touch memory behind the row: another
- * thread may own it.
- * One row of n floats behind the product. */
+/* One row of n floats behind the product.
+ * Columns that do not fill a vector go through part loads, which never touch memory behind the row: another
+ * thread may own it. */
 static void finish_row(const tiled *t, float *c, int64_t at, int64_t column, int64_t n)
 {
     for (int64_t i = 0; i < n; i += LANES) {
@@ -75,9 +75,9 @@ static void finish_tile(const tiled *t, const xkd_gemm *g, int64_t first_row, in
     }
 }
 
-/* Only tiles of column 0 do this, else every column of tiles would add the same sums again. Bounded by
- * memory: one more read of dy, which the product has just had in the cache.
- * db [rows of the tile] += sums over the K rows of a [K,M]: the bias gradient next to a weight gradient. */
+/* db [rows of the tile] += sums over the K rows of a [K,M]: the bias gradient next to a weight gradient.
+ * Only tiles of column 0 do this, else every column of tiles would add the same sums again. Bounded by
+ * memory: one more read of dy, which the product has just had in the cache. */
 static void bias_gradient(const tiled *t, const xkd_gemm *g, int64_t first_row)
 {
     for (int64_t m = 0; m < g->M; m += LANES) {

@@ -121,8 +121,8 @@ static void layernorm_backward(xkd_backend *be, const xkd_layernorm_grad *g)
 }
 
 /* A row of v is the direction of one of the K prototypes. Its norm has no lower bound in PyTorch either: a
- * zero row gives NaN there too, and does not occur, since rows start at random and the gradient is orthogonal
- * to them. */
+ * zero row gives NaN there too, and does not occur, since rows start at random and weight decay only
+ * scales them. */
 static void weightnorm_forward_rows(void *arg, int64_t task, int thread)
 {
     const rows *a = arg;

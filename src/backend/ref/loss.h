@@ -99,9 +99,9 @@ static void NAME(kd_backward)(xkd_backend *be, void *ds, const xkd_kd_args *a, c
     }
 }
 
-/* Samples [first, first + samples) of each view, view by view. Casting away const is for gradients, which
- * share the layout of the values.
- * Row i of the union of both sides, as a pointer into `x` and `y` (values or gradients). */
+/* Row i of the union of both sides, as a pointer into `x` and `y` (values or gradients).
+ * Samples [first, first + samples) of each view, view by view. Casting away const is for gradients, which
+ * share the layout of the values. */
 static REAL *NAME(align_row)(const xkd_align_sides *a, const void *x, const void *y, int64_t i)
 {
     int64_t of_x = a->views_x * a->samples, in_y = i >= of_x;
@@ -200,7 +200,8 @@ static void NAME(coral_backward)(xkd_backend *be, void *dx, void *dy, const doub
                                  const xkd_align_sides *a, double scale)
 {
     int64_t m = a->views_x * a->samples, n = m + a->views_y * a->samples, K = a->K;
-    /* The means are taken again from the rows: cheaper than carrying a further saved tensor of 2K. */
+    /* The means are taken again from the rows: simpler than a further saved tensor, and little beside the
+     * Gram matrix. */
     double *difference = xkd_backend_scratch(be, 0, K * (int64_t)sizeof(double));
     if (!difference) return;
     for (int64_t k = 0; k < K; k++) {

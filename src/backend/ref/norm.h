@@ -27,9 +27,9 @@ static void NAME(layernorm_forward)(xkd_backend *be, void *y, void *mean, void *
     }
 }
 
-/* dw and db add up over rows in index order. dx is written after both sums over the row are known, element by
- * element, so it may be dy or the residual.
- * With n = (x - mean) rstd and e = dy w:  dx = rstd (e - mean(e) - n mean(e n)). */
+/* With n = (x - mean) rstd and e = dy w:  dx = rstd (e - mean(e) - n mean(e n)).
+ * dw and db add up over rows in index order. dx is written after both sums over the row are known, element by
+ * element, so it may be dy or the residual. */
 static void NAME(layernorm_backward)(xkd_backend *be, const xkd_layernorm_grad *a)
 {
     const REAL *weight = a->w;
