@@ -110,7 +110,7 @@ static xkd_status convert(struct cli *cli, const struct values *v, const char *i
     XKD_TRY(xkd_content_identify(cx, &file, &content));
     XKD_TRY(xkd_content_describe(cx, &content, &described));
     xkd_log(cx, XKD_LOG_INFO, "%s: %s", in, described);
-    if (content.checkpoint && !v->all)
+    if ((content.checkpoint || content.own_checkpoint) && !v->all)
         xkd_log(cx, XKD_LOG_INFO, "optimiser state and counters of the checkpoint are left out (--all keeps them)");
     if (v->part) XKD_TRY(xkd_content_select(cx, &content, v->part, in));
     XKD_TRY(write_out(cx, out, kind, &file, &content, v->all));

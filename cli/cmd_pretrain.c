@@ -14,7 +14,7 @@
 
 /* workers INT64_MIN: not given, so that 0 can be refused. */
 struct values {
-    const char *data, *out, *config;
+    const char *data, *out, *config, *init;
     int64_t max_steps, overfit, workers;
     bool resume, force, dry_run, strict;
 };
@@ -23,6 +23,8 @@ static const struct cli_option options[] = {
     {0, "data", CLI_TEXT, offsetof(struct values, data), "PATH", "folder of videos, or a manifest (xkd data index)"},
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "RUN", "folder of the run"},
     {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "YAML configuration (default: XKD)"},
+    {0, "init", CLI_TEXT, offsetof(struct values, init), "FILE",
+     "weights to start from: a model or backbone as safetensors or a PyTorch file, the release's too"},
     {0, "resume", CLI_FLAG, offsetof(struct values, resume), NULL, "go on with the run in --out"},
     {0, "force", CLI_FLAG, offsetof(struct values, force), NULL, "start anew in a folder that holds a run"},
     {'n', "dry-run", CLI_FLAG, offsetof(struct values, dry_run), NULL, "say what would be done, and what it costs"},
@@ -87,6 +89,7 @@ static xkd_status configure(struct cli *cli, const struct values *v, char **over
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, config, overrides[i]));
     if (v->data) XKD_TRY(override(cx, config, "data.path", v->data));
     if (v->out) XKD_TRY(override(cx, config, "run.out", v->out));
+    if (v->init) XKD_TRY(override(cx, config, "run.init", v->init));
     if (v->max_steps > 0) config->run.max_steps = v->max_steps;
     if (v->overfit == 1) config->run.overfit = true;
     if (v->workers > 0) config->data.workers = v->workers;

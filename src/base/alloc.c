@@ -16,6 +16,23 @@ static const size_t HUGE_PAGE = (size_t)2 << 20;
 /* A cache line, and the widest vector register. */
 static const size_t ALIGNMENT = 64;
 
+/* From this size on the machine is asked first: memory is promised freely and taken away by killing the process. */
+static const size_t ASK_FROM = (size_t)1 << 30;
+
+/* MemAvailable counts caches that can be dropped, unlike MemFree. Where the system does not say, nothing is
+ * refused. */
+size_t xkd_available_memory(void)
+{
+    char line[128];
+    unsigned long long kilobytes;
+    size_t result = SIZE_MAX;
+    FILE *file = fopen("/proc/meminfo", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1) result = (size_t)kilobytes << 10;
+    if (file) fclose(file);
+    return result;
+}
+
 /* Atomic, because worker threads allocate too. Zero bytes give memory of one byte, so that NULL
  * always means failure. */
 static xkd_status allocate(xkd_context *cx, void **out, size_t bytes)
@@ -24,9 +41,15 @@ static xkd_status allocate(xkd_context *cx, void **out, size_t bytes)
     int64_t number = atomic_fetch_add(&account->count, 1);
     int64_t fail_at = atomic_load(&account->fail_at);
     void *memory = NULL;
+    /* Four huge pages at least, so that rounding up wastes little. */
     size_t alignment = bytes >= 4 * HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
     int injected = fail_at >= 0 && number >= fail_at;
-    /* Four huge pages at least, so that rounding up wastes little. */
+    size_t available = bytes >= ASK_FROM ? xkd_available_memory() : SIZE_MAX;
+    if (bytes > available) {
+        *out = NULL;
+        return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory: %.1f GB are wanted, %.1f GB are free", (double)bytes / 1e9,
+                        (double)available / 1e9);
+    }
     if (injected || posix_memalign(&memory, alignment, bytes ? bytes : 1) != 0) {
         *out = NULL;
         return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory: %zu bytes were refused", bytes);

@@ -189,6 +189,11 @@ xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xk
         const xkd_stored_tensor *t = &file->tensors[i];
         /* What a checkpoint holds beside the model, such as the optimiser, is left out. */
         if (out->checkpoint && !begins(t->name, "model.")) continue;
+        /* Our own checkpoints keep the optimiser's tensors beside the model's. */
+        if (out->kind == XKD_CONTENT_MODEL && !out->checkpoint && begins(t->name, "optimizer.")) {
+            out->own_checkpoint = true;
+            continue;
+        }
         XKD_TRY(rename_tensor(cx, out, own_name(out, t->name), &out->names[out->count]));
         out->tensors[out->count] = *t;
         out->tensors[out->count].name = out->names[out->count];
@@ -213,7 +218,7 @@ xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *c, char **ou
 {
     const xkd_geometry *g = &c->geometry;
     xkd_text text = xkd_text_make(cx);
-    if (c->checkpoint) xkd_text_puts(&text, "training checkpoint of a ");
+    if (c->checkpoint || c->own_checkpoint) xkd_text_puts(&text, "training checkpoint of a ");
     if (c->kind == XKD_CONTENT_MODEL)
         xkd_text_puts(&text, "whole XKD model");
     else if (c->kind == XKD_CONTENT_BACKBONE)

@@ -22,6 +22,7 @@ typedef struct {
     xkd_content_kind kind;
     xkd_modality modality;      /* of a backbone */
     bool checkpoint;            /* it was the "model" of a training checkpoint; optimiser and the rest are left out */
+    bool own_checkpoint;        /* one of ours: its optimiser is left out */
     bool ddp;                   /* names began with "module." */
     bool short_names;           /* it had the evaluation code's names */
     xkd_geometry geometry;      /* of the backbone, or of vid_student (else aud_student) */

@@ -88,16 +88,24 @@ static xkd_status parse_header(xkd_context *cx, const char *path, const char *na
     if (good) expect(&at, ",");
     good = good && expect(&at, "}") && strcmp(at, "\n") == 0;
     if (!good) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': damaged header", path, name);
-    if (*fortran && shape->ndim > 1)
-        XKD_FAIL(XKD_ERR_CHECKPOINT,
-                 "%s: npy '%s': column-major arrays are not read: save it with "
-                 "numpy.ascontiguousarray",
-                 path, name);
 fail:
     return status;
 }
 
-/* The tensor points into the file's mapping where its alignment allows, into a copy elsewhere. All
+/* Column-major data, as numpy saves a transposed array, in row-major order. The first axis is the fastest one in
+ * `from`; the index counts like an odometer. */
+static void to_row_major(unsigned char *to, const unsigned char *from, const xkd_shape *shape, int64_t size)
+{
+    int64_t index[XKD_MAX_DIMS] = {0}, count = xkd_shape_count(shape);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = 0;
+        for (int k = shape->ndim - 1; k >= 0; k--) at = at * shape->dims[k] + index[k];
+        memcpy(to + i * size, from + at * size, (size_t)size);
+        for (int k = shape->ndim - 1; k >= 0 && ++index[k] == shape->dims[k]; k--) index[k] = 0;
+    }
+}
+
+/* The tensor points into the file's mapping where its order and alignment allow, into a copy elsewhere. All
  * sizes are compared exactly: bytes left over are as suspect as bytes missing. */
 xkd_status xkd_npy_read(xkd_context *cx, xkd_tensor_file *file, const char *name, const unsigned char *data,
                         int64_t size)
@@ -125,10 +133,14 @@ xkd_status xkd_npy_read(xkd_context *cx, xkd_tensor_file *file, const char *name
     if (count < 0 || __builtin_mul_overflow(count, xkd_dtype_size(dtype), &bytes) || bytes != size - lead - length)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': its data are not exactly what its shape wants", path, name);
     const unsigned char *payload = data + lead + length;
-    if (bytes > 0 && (uintptr_t)payload % (uintptr_t)xkd_dtype_size(dtype)) {
+    bool turned = fortran && shape.ndim > 1;
+    if (bytes > 0 && (turned || (uintptr_t)payload % (uintptr_t)xkd_dtype_size(dtype))) {
         void *copy = NULL;
         XKD_TRY(xkd_file_copy(cx, file, bytes, &copy));
-        memcpy(copy, payload, (size_t)bytes);
+        if (turned)
+            to_row_major(copy, payload, &shape, xkd_dtype_size(dtype));
+        else
+            memcpy(copy, payload, (size_t)bytes);
         payload = copy;
     }
     XKD_TRY(xkd_file_add(cx, file, name, dtype, &shape, payload));

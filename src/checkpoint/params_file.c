@@ -2,9 +2,11 @@
  * checkpoint that fits in part is one of another model. */
 #include "checkpoint/params_file.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "checkpoint/content.h"
 
 /* The name is not copied; it belongs to the table of parameters. */
 static xkd_status append(xkd_context *cx, xkd_tensor_list *list, const char *name, const xkd_params *params,
@@ -94,15 +96,23 @@ static xkd_status load_row(xkd_context *cx, xkd_params *params, xkd_param *row, 
     return xkd_copy_elements(cx, params->dtype, row->value, tensor, path);
 }
 
+/* A linear search: n tensors cost n^2 comparisons, a few million for the largest models. */
+static const xkd_stored_tensor *find(const xkd_stored_tensor *tensors, int64_t count, const char *name)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (strcmp(tensors[i].name, name) == 0) return &tensors[i];
+    return NULL;
+}
+
 /* A second name must hold the same numbers as the first.
  * The release writes both names; a file edited by hand may have let them drift apart. */
-static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const xkd_safetensors *file,
-                                const char *path)
+static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const xkd_stored_tensor *tensors,
+                                int64_t count, const char *path)
 {
     for (int64_t i = 0; i < params->alias_count; i++) {
         const xkd_param_alias *alias = &params->aliases[i];
-        const xkd_stored_tensor *second = xkd_safetensors_find(file, alias->name);
-        const xkd_stored_tensor *first = xkd_safetensors_find(file, alias->row->name);
+        const xkd_stored_tensor *second = find(tensors, count, alias->name);
+        const xkd_stored_tensor *first = find(tensors, count, alias->row->name);
         if (!second || !first) continue;
         if (second->bytes != first->bytes || memcmp(second->data, first->data, (size_t)first->bytes) != 0)
             return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s and %s are one tensor in this model but differ in the file",
@@ -111,28 +121,76 @@ static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const
     return XKD_OK;
 }
 
-/* `ignore` is a prefix of names that may be there as well, NULL: none. Values may be partly replaced
- * if a later tensor fails: the caller gives the model up then. */
-xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_safetensors *file, const char *path,
-                           const char *ignore)
+/* Values may be partly replaced if a later tensor fails: the caller gives the model up then. */
+xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_stored_tensor *tensors, int64_t count,
+                           const char *path)
 {
     xkd_status status = XKD_OK;
     mismatch wrong = {0};
     for (int64_t i = 0; i < params->count; i++) {
         xkd_param *row = params->rows[i];
-        const xkd_stored_tensor *tensor = xkd_safetensors_find(file, row->name);
+        const xkd_stored_tensor *tensor = find(tensors, count, row->name);
         if (tensor)
             XKD_TRY(load_row(cx, params, row, tensor, path));
         else if (!wrong.missing++)
             wrong.first_missing = row->name;
     }
-    for (int64_t i = 0; i < xkd_safetensors_count(file); i++) {
-        const char *name = xkd_safetensors_at(file, i)->name;
-        if (xkd_params_find(params, name) || (ignore && strncmp(name, ignore, strlen(ignore)) == 0)) continue;
-        if (!wrong.unknown++) wrong.first_unknown = name;
+    for (int64_t i = 0; i < count; i++)
+        if (!xkd_params_find(params, tensors[i].name) && !wrong.unknown++) wrong.first_unknown = tensors[i].name;
+    if (wrong.missing || wrong.unknown) XKD_TRY(report(cx, path, &wrong));
+    XKD_TRY(check_aliases(cx, params, tensors, count, path));
+fail:
+    return status;
+}
+
+/* One backbone into the rows that begin with `prefix`, under their names behind it. */
+static xkd_status load_backbone(xkd_context *cx, xkd_params *params, const xkd_content *content, const char *prefix,
+                                const char *path)
+{
+    xkd_status status = XKD_OK;
+    mismatch wrong = {0};
+    char name[2 * XKD_PARAM_NAME];
+    for (int64_t i = 0; i < content->count; i++) {
+        snprintf(name, sizeof name, "%s%.*s", prefix, XKD_PARAM_NAME, content->tensors[i].name);
+        xkd_param *row = xkd_params_find(params, name);
+        if (row)
+            XKD_TRY(load_row(cx, params, row, &content->tensors[i], path));
+        else if (!wrong.unknown++)
+            wrong.first_unknown = content->tensors[i].name;
+    }
+    for (int64_t i = 0; i < params->count; i++) {
+        const char *row = params->rows[i]->name;
+        if (strncmp(row, prefix, strlen(prefix)) != 0 || xkd_content_find(content, row + strlen(prefix))) continue;
+        if (!wrong.missing++) wrong.first_missing = row;
     }
     if (wrong.missing || wrong.unknown) XKD_TRY(report(cx, path, &wrong));
-    XKD_TRY(check_aliases(cx, params, file, path));
 fail:
+    return status;
+}
+
+/* The file stays open until its tensors are copied. A backbone goes into student and teacher alike, since a teacher
+ * starts as its student's copy (method.md section 7); heads and decoders keep their random values. */
+xkd_status xkd_params_start_from(xkd_context *cx, xkd_params *params, const char *path)
+{
+    static const char *const prefixes[][2] = {{"vid_student.backbone.", "vid_teacher.backbone."},
+                                              {"aud_student.backbone.", "aud_teacher.backbone."}};
+    xkd_status status = XKD_OK;
+    xkd_tensor_file file = {0};
+    xkd_content content = {0};
+    char *described = NULL;
+    XKD_TRY(xkd_tensor_file_open(cx, path, &file));
+    XKD_TRY(xkd_content_identify(cx, &file, &content));
+    XKD_TRY(xkd_content_describe(cx, &content, &described));
+    xkd_log(cx, XKD_LOG_INFO, "%s: %s; weights are taken over, optimiser state is not", path, described);
+    if (content.kind == XKD_CONTENT_OTHER)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: neither a whole XKD model nor a backbone ('xkd inspect' shows what it holds)",
+                 path);
+    if (content.kind == XKD_CONTENT_MODEL) XKD_TRY(xkd_params_load(cx, params, content.tensors, content.count, path));
+    for (int i = 0; content.kind == XKD_CONTENT_BACKBONE && i < 2; i++)
+        XKD_TRY(load_backbone(cx, params, &content, prefixes[content.modality][i], path));
+fail:
+    xkd_free(described);
+    xkd_content_free(&content);
+    xkd_tensor_file_close(&file);
     return status;
 }

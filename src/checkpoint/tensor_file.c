@@ -75,7 +75,7 @@ fail:
     return status;
 }
 
-/* Mapped a second time by its own reader, which costs address space only. */
+/* Mapped a second time by its own reader; the pages are cached by then. */
 static xkd_status read_safetensors(xkd_context *cx, xkd_tensor_file *file)
 {
     xkd_status status = XKD_OK;

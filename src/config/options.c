@@ -297,6 +297,8 @@ static const xkd_option options[] = {
         "all"),
 
     TEXT("run.out", run.out, "", "run folder, as --out"),
+    TEXT("run.init", run.init, "",
+         "weights to start from: a whole model or one backbone, in any form 'xkd inspect' reads; empty: fresh ones"),
     INT_OR("off", "run.save_steps", run.save_steps, 0, 1e9, "off", "steps between checkpoints"),
     REAL_OR("off", "run.save_minutes", run.save_minutes, 0, 1e6, "15", "minutes between checkpoints"),
     INT("run.keep_last", run.keep_last, 1, 1000, "2", "checkpoints to keep"),

@@ -30,6 +30,7 @@ static xkd_pass_wants what_is_wanted(const xkd_step_config *c, bool report_all)
 {
     bool both = c->modality == XKD_TRAIN_BOTH;
     xkd_pass_wants w = {.modality = {c->modality != XKD_TRAIN_AUDIO, c->modality != XKD_TRAIN_VIDEO}};
+    w.all = report_all;
     w.recon = !both || report_all || c->recon_coeff != 0;
     w.kd = both && (report_all || c->cmkd_coeff != 0);
     w.align = both && (report_all || c->align_coeff != 0);
@@ -49,6 +50,7 @@ static xkd_status check_shape(xkd_context *cx, const xkd_pass *p, const xkd_batc
 {
     int64_t g = p->config.global_views, group = p->config.mmd_group;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        if (!p->wants.modality[m]) continue;
         if (g < 1 || s->views[m] < g)
             return xkd_fail(cx, XKD_ERR_CONFIG, "global_views_number=%lld, but the batch has %lld %s views",
                             (long long)g, (long long)s->views[m], xkd_modality_prefix(m));
@@ -211,7 +213,11 @@ xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *netw
         if (out->wants.teachers) XKD_TRY(teacher_new(cx, out, m, shape));
     }
     XKD_TRY(plan(cx, out, element));
-    XKD_TRY(xkd_arena_commit(cx, &out->arena));
+    status = xkd_arena_commit(cx, &out->arena);
+    if (status == XKD_ERR_MEMORY)
+        xkd_error_prefix(cx, "activations of %lld samples do not fit (raise train.accumulate or lower the batch)",
+                         (long long)out->B);
+    if (status != XKD_OK) goto fail;
     XKD_TRY(plan(cx, out, element));
     XKD_TRY(xkd_arena_check(cx, &out->arena));
 fail:

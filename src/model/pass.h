@@ -63,6 +63,7 @@ typedef struct {
 /* What the coefficients ask for. */
 typedef struct {
     bool modality[XKD_MODALITIES], recon, heads, teachers, kd, align;
+    bool all; /* report_all: also the gradient of a last layer that is frozen */
 } xkd_pass_wants;
 
 typedef struct {

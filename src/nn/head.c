@@ -103,7 +103,8 @@ void xkd_head_backward(xkd_backend *be, const xkd_head *head, xkd_head_saved *s,
     ops->layernorm_backward(
         be, &(xkd_layernorm_grad){
                 .dx = t->dz, .dy = dlogits, .x = s->z, .mean = s->mean3, .rstd = s->rstd3, .R = R, .D = K});
-    /* In the first freeze_last_layer epochs the layer gets no gradient, but passes it on to what is below. */
+    /* In the first freeze_last_layer epochs the layer gets no gradient (unless everything is reported), but passes
+     * it on to what is below. */
     if (train_last) {
         /* The gradient of the normalised w is new in each call; only the one of v accumulates. */
         ops->fill(be, t->dw, 0, K * E);

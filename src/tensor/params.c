@@ -133,16 +133,27 @@ static double draw(xkd_rng *rng, const xkd_param *row)
     return 0;
 }
 
-/* Every tensor has a stream of its own, keyed by its number: the values do not depend on how many
- * numbers another tensor takes. Teachers start as copies (method.md section 7). */
-void xkd_params_init(xkd_params *params, uint64_t seed)
+/* Arguments of the loop over rows. */
+typedef struct {
+    xkd_params *params;
+    uint64_t seed;
+} init_job;
+
+/* One row; its numbers depend on the seed and its place in the table alone, so rows may be drawn in any order. */
+static void init_row(void *arg, int64_t index, int thread)
 {
-    for (int64_t i = 0; i < params->count; i++) {
-        xkd_param *row = params->rows[i];
-        if (row->role == XKD_ROLE_TEACHER) continue;
-        xkd_rng rng = xkd_rng_make(seed, 0, (uint32_t)i, 0, XKD_RNG_INIT);
-        for (int64_t k = 0; k < row->count; k++) xkd_set(params->dtype, row->value, k, draw(&rng, row));
-    }
+    const init_job *job = arg;
+    xkd_param *row = job->params->rows[index];
+    (void)thread;
+    if (row->role == XKD_ROLE_TEACHER) return; /* copies of the students, below */
+    xkd_rng rng = xkd_rng_make(job->seed, 0, (uint32_t)index, 0, XKD_RNG_INIT);
+    for (int64_t k = 0; k < row->count; k++) xkd_set(job->params->dtype, row->value, k, draw(&rng, row));
+}
+
+void xkd_params_init(xkd_params *params, uint64_t seed, xkd_pool *pool)
+{
+    init_job job = {params, seed};
+    xkd_parallel_for(pool, params->count, init_row, &job);
     for (int64_t i = 0; i < params->pair_count; i++) {
         const xkd_ema_pair *pair = &params->pairs[i];
         memcpy(pair->teacher->value, pair->student->value,

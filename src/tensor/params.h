@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "base/arena.h"
+#include "base/pool.h"
 #include "tensor/dtype.h"
 
 enum { XKD_PARAM_NAME = 96 };
@@ -49,8 +50,7 @@ typedef struct {
 typedef struct {
     char name[XKD_PARAM_NAME];
     xkd_param *row;
-    bool
-        shared; /* true: blocks shared by two networks, listed in state files; false: only full PyTorch exports list it */
+    bool shared; /* blocks shared by two networks: listed in state files; others only in full PyTorch exports */
 } xkd_param_alias;
 
 /* Teacher row <- m * teacher + (1 - m) * student row, with the momentum of `modality`, in list order. */
@@ -83,8 +83,8 @@ xkd_param *xkd_params_find(const xkd_params *params, const char *name);
 /* Memory for all rows: values; gradients and moments too if `training`. Everything is zero. */
 xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_dtype dtype, bool training);
 
-/* Draws every row from (seed, row number) and then copies students into teachers. dtype F32 or F64. */
-void xkd_params_init(xkd_params *params, uint64_t seed);
+/* Draws every row from (seed, row number), rows in parallel, then copies students into teachers. dtype F32 or F64. */
+void xkd_params_init(xkd_params *params, uint64_t seed, xkd_pool *pool);
 
 void xkd_params_free(xkd_params *params);
 

@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "checkpoint/params_file.h"
 #include "checkpoint/state.h"
 #include "report/html.h"
 #include "report/progress.h"
@@ -115,6 +116,9 @@ static xkd_status make_trainer(run *r)
     xkd_status status = xkd_backend_new(r->cx, &r->backend, r->config.backend, XKD_F32, (int)r->config.threads);
     if (status == XKD_OK) status = xkd_trainer_new(r->cx, &r->trainer, r->backend, &r->config, &shape, false);
     r->has_trainer = status == XKD_OK;
+    /* A run that is resumed overwrites this with its own state. */
+    if (status == XKD_OK && r->config.run.init[0])
+        status = xkd_params_start_from(r->cx, &r->trainer.networks.params, r->config.run.init);
     return status;
 }
 

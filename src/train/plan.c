@@ -86,20 +86,6 @@ static xkd_status activation_bytes(xkd_context *cx, const xkd_networks *n, const
     return status;
 }
 
-/* Memory that the system could hand out, 0 if it does not say.
- * MemAvailable counts caches that can be dropped, unlike MemFree. */
-static double available_bytes(void)
-{
-    char line[200];
-    double kilobytes = 0;
-    FILE *file = fopen("/proc/meminfo", "re");
-    if (!file) return 0;
-    while (fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %lf", &kilobytes) == 1) break;
-    fclose(file);
-    return 1024 * kilobytes;
-}
-
 /* The second of two steps is taken. With learning rate 0 and EMA momentum 1 the weights stay as they are, so
  * both rounds do the same work. */
 static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, double *seconds_per_sample)
@@ -189,7 +175,8 @@ xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_trai
     out->audio_kept = xkd_masking_kept(out->audio_tokens, c.step.mask_ratio[XKD_AUDIO]);
     /* Half of the memory: the rest of the machine has to live too, and a plan must never cause an
      * out-of-memory kill. */
-    if (out->state_bytes + larger < available_bytes() / 2) XKD_TRY(time_step(cx, &c, &d, &out->seconds_per_sample));
+    if (out->state_bytes + larger < (double)xkd_available_memory() / 2)
+        XKD_TRY(time_step(cx, &c, &d, &out->seconds_per_sample));
 fail:
     xkd_networks_free(&networks);
     dummy_free(&d);

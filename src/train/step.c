@@ -56,7 +56,7 @@ xkd_status xkd_trainer_new(xkd_context *cx, xkd_trainer *out, xkd_backend *be, c
     XKD_TRY(xkd_params_allocate(cx, &out->networks.params, be->dtype, true));
     XKD_TRY(xkd_optimizer_new(cx, &out->optimizer, &out->networks.params, config->step.modality));
     XKD_TRY(allocate_centre_sums(cx, out));
-    xkd_params_init(&out->networks.params, config->train.seed);
+    xkd_params_init(&out->networks.params, config->train.seed, be->pool);
 fail:
     if (status != XKD_OK) xkd_trainer_free(out);
     return status;
@@ -100,7 +100,7 @@ void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_st
     xkd_pass_teachers(be, pass, in);
     xkd_pass_students(be, pass, in);
     xkd_pass_losses(be, pass, &values->temp);
-    xkd_pass_backward(be, pass, &values->temp, share, trains_last_layer(t, values));
+    xkd_pass_backward(be, pass, &values->temp, share, pass->wants.all || trains_last_layer(t, values));
 
     for (int i = 0; i < XKD_LOSS_COUNT; i++) result->loss[i] += share * pass->loss[i];
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
