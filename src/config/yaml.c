@@ -26,7 +26,7 @@ typedef struct {
 } level;
 
 typedef struct {
-    xkd_context *cx; /* owned until a node takes it */
+    xkd_context *cx;
     const char *name;
     bool strict;
     xkd_yaml_node *root;

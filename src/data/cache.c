@@ -134,7 +134,7 @@ fail:
     return status;
 }
 
-/*  In memory mode several threads may get the same entry: entries are never changed once they are there. */
+/* In memory mode several threads may get the same entry: entries are never changed once they are there. */
 xkd_status xkd_cache_get(xkd_cache *cache, xkd_context *cx, int64_t i, const char *hash, const xkd_cached **entry)
 {
     *entry = NULL;

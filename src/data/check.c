@@ -29,8 +29,8 @@ typedef struct {
 } checker;
 
 typedef struct {
-    xkd_context *cx; /* samples get sizes, lengths and hashes filled in */
-    xkd_manifest *manifest;
+    xkd_context *cx;
+    xkd_manifest *manifest; /* samples get sizes, lengths and hashes filled in */
     const xkd_data_config *data;
     const xkd_check_options *options;
     xkd_finding *findings; /* [samples], by sample number */

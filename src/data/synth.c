@@ -1,7 +1,7 @@
 /* A made-up data set in which picture and sound belong together: each class is a way of moving
  * (synth_motion.c) with a timbre that sounds at its events, while shape, colours, pitch, position and
- * noise are drawn anew for every clip. What a class is can be told from either modality, but only
- * from change over time. */
+ * noise are drawn anew for every clip. What a class is can be told from either modality, in
+ * pictures only from change over time. */
 #include "data/synth.h"
 
 #include <math.h>

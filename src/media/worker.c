@@ -144,7 +144,7 @@ static xkd_status mark_environment(xkd_context *cx, char ***out)
     return XKD_OK;
 }
 
-/*  The child has /dev/null, stderr (for crash messages), its socket and the memory, and no other
+/* The child has /dev/null, stderr (for crash messages), its socket and the memory, and no other
  * descriptor. */
 static int spawn(xkd_worker *w, int child_socket, char **environment)
 {

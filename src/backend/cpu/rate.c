@@ -6,8 +6,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 
-/* About the size of a base encoder's mlp product at batch 8: large enough to leave start-up behind, small
- * enough to end soon. */
+/* Large enough to leave start-up and packing behind, small enough to end soon. */
 enum { M = 4096, N = 3072, K = 3072, REPEATS = 5 };
 
 xkd_status xkd_gemm_rate(xkd_context *cx, int threads, double *flops)

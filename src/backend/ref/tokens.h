@@ -206,8 +206,7 @@ static void NAME(refine_pool)(xkd_backend *be, void *y, const xkd_refine_args *a
             plain_energy += plain[d] * plain[d];
             refined_energy += refined[d] * refined[d];
         }
-        /* The weights are positive (softmaxed attention), so the refined mean vanishes only where the
-         * features do. */
+        /* 0 only if the weighted features cancel exactly, which those of real clips do not. */
         double s = sqrt(plain_energy / refined_energy);
         for (int64_t d = 0; d < a->D; d++) ((REAL *)y)[b * a->D + d] = (REAL)(s * refined[d]);
     }
