@@ -1,5 +1,5 @@
 /* A folder in the layout that model hubs use: tensors, two JSON descriptions and a card. It is
- * written for reading elsewhere; this program takes its own files by their names. */
+ * written for reading elsewhere; this program itself reads the tensors only. */
 #include "checkpoint/hf_folder.h"
 
 #include <dirent.h>

@@ -1,6 +1,6 @@
 /* The state of a training run as one safetensors file: values, moments, step counts, and the position
- * as text in the metadata. A checkpoint is published in one step, checked by its own sum, and only
- * then are older ones removed; so at every moment of a run there is a whole one. */
+ * as text in the metadata. A checkpoint is published in one step and carries a sum by which loading finds damage;
+ * older ones are removed only once it is in place, so at every moment of a run there is a whole one. */
 #include "checkpoint/state.h"
 
 #include <inttypes.h>

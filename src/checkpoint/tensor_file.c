@@ -193,7 +193,7 @@ void xkd_tensor_file_close(xkd_tensor_file *file)
     *file = (xkd_tensor_file){0};
 }
 
-/* A linear search; callers with many names use the content's own order. */
+/* A linear search, for callers that want a few names. */
 const xkd_stored_tensor *xkd_tensor_file_find(const xkd_tensor_file *file, const char *name)
 {
     for (int64_t i = 0; i < file->count; i++)

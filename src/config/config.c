@@ -1,7 +1,6 @@
 /* The option table at work: YAML into the struct, the struct into YAML, and what must hold between values.
- * A value is checked before it is written. Unknown keys,
- * wrong types and values out of range are errors with file and line; the defaults go through the same
- * code, so a wrong row in the table shows at the first start. */
+ * A value is checked before it is written. Unknown keys, wrong types and values out of range are errors with file
+ * and line; the defaults go through the same code, so a wrong row in the table shows at the first start. */
 #include "config/config.h"
 
 #include <math.h>
