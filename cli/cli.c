@@ -100,6 +100,7 @@ static xkd_status parse_one(struct cli *cli, const struct cli_command *command, 
     }
     if (!option) return unknown_option(cli, command, word);
     if (option->kind == CLI_FLAG) {
+        /* -qv would be two flags elsewhere; here it is a mistake, and is told. */
         if (equals || (!is_long && length > 1))
             return xkd_fail(cli->cx, XKD_ERR_CONFIG, "'%s': --%s takes no value", word, option->name);
         return store(cli, option, NULL, into);
@@ -239,7 +240,8 @@ static void *wait_for_signals(void *argument)
 {
     sigset_t *set = argument;
     for (int number; sigwait(set, &number) == 0;) {
-        /* The first Ctrl-C asks the run to stop after its step; the second one means now. */
+        /* The first Ctrl-C asks the run to stop after its step; the second one means now.
+         * Without clean-up: files are published in one step, so none is left half written. */
         if (number == SIGINT && caught) _exit(128 + SIGINT);
         if (!caught) caught = number;
     }

@@ -238,6 +238,7 @@ static xkd_status measure_worker(struct bench *b)
     XKD_TRY(xkd_fetcher_new(cx, b->data, &manifest, NULL, &fetcher));
     double start = 0;
     for (int64_t i = -1; i < b->count; i++) {
+        /* The worker process has been started by then. */
         if (i == 0) start = xkd_now();
         XKD_TRY(xkd_fetch_clip(fetcher, 0, place_of(i), &clip, &silent, &result));
         if (result.fault != XKD_FAULT_NONE) XKD_FAIL(XKD_ERR_DATA, "%s: %s", b->path, result.message);
@@ -271,6 +272,7 @@ static xkd_status prepare(struct bench *b)
         largest = larger(largest, b->shapes.audio[v].bands * b->shapes.audio[v].columns);
     XKD_TRY(xkd_alloc(cx, &b->values, largest, sizeof *b->values));
     b->sink.cx = cx;
+    /* A few samples more, for a resampler that rounds up. */
     b->sink.room = llround(d->clip_duration * (double)d->audio_rate) + 16;
     XKD_TRY(xkd_alloc(cx, &b->sink.sound, b->sink.room, sizeof *b->sink.sound));
 fail:
@@ -306,6 +308,7 @@ static int run(struct cli *cli, int argc, char **argv)
     char *made = NULL;
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_bench_data, argc, argv, &v, &rest));
+    /* All words behind the options are KEY=VALUE here. */
     XKD_TRY(data_configure(cli, v.config, argv + 1, rest, &config));
     if (v.count < 1) XKD_FAIL(XKD_ERR_CONFIG, "--count %" PRId64 ": at least one", v.count);
     b.count = v.count;

@@ -111,6 +111,7 @@ static xkd_status measure(struct cli *cli, struct bench *b, const struct values 
     one_step(b);
     /* The yardstick is taken before and after the steps: on a shared machine one moment may be a slow one. */
     XKD_TRY(xkd_gemm_rate(cx, (int)v->threads, &before_steps));
+    /* Counted over the timed steps alone. */
     b->be->products = 0;
     int64_t before = xkd_alloc_count(cx);
     for (int64_t i = 0; i < v->repeats; i++) {
@@ -174,6 +175,7 @@ static xkd_status bench(struct cli *cli, const struct values *v, char **override
     if (v->config) XKD_TRY(xkd_config_load(cx, &b.config, v->config, false));
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &b.config, overrides[i]));
     XKD_TRY(xkd_config_finish(cx, &b.config));
+    /* After the checks, which hold for the configured batch. */
     b.config.train.batch = v->batch;
     b.config.train.accumulate = 1;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) XKD_TRY(make_views(cx, &b, m));

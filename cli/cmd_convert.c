@@ -48,6 +48,7 @@ static xkd_status choose_form(xkd_context *cx, const struct values *v, const cha
     size_t length = strlen(out);
     for (int i = 0; i < FORMS; i++) {
         size_t ending = strlen(forms[i].name);
+        /* Something must stand in front of the dot. */
         bool by_name = !v->to && length > ending + 1 && out[length - ending - 1] == '.' &&
                        strcasecmp(out + length - ending, forms[i].name) == 0;
         if (by_name || (v->to && strcmp(v->to, forms[i].name) == 0)) {
@@ -105,6 +106,7 @@ static xkd_status convert(struct cli *cli, const struct values *v, const char *i
     char *described = NULL;
     int kind = 0;
     XKD_TRY(choose_form(cx, v, out, &kind));
+    /* A dangling link counts as existing too. */
     if (!v->force && xkd_path_exists(out)) XKD_FAIL(XKD_ERR_STORAGE, "%s: exists already: --force replaces it", out);
     XKD_TRY(xkd_tensor_file_open(cx, in, &file));
     XKD_TRY(xkd_content_identify(cx, &file, &content));

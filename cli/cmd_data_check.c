@@ -79,6 +79,7 @@ static bool clean(xkd_manifest *m, const xkd_finding *findings)
     bool broken = false;
     int64_t kept = 0;
     for (int64_t i = 0; i < m->count; i++) {
+        /* Short or silent files leave the manifest, but are no failure. */
         broken = broken || xkd_fault_is_broken(findings[i].fault);
         if (findings[i].fault == XKD_FAULT_NONE)
             m->samples[kept++] = m->samples[i];
@@ -102,6 +103,7 @@ static int run(struct cli *cli, int argc, char **argv)
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_data_check, argc, argv, &v, &rest));
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data check: which data? (xkd data check DIR|MANIFEST)");
+    /* The first word is the data, the others KEY=VALUE. */
     XKD_TRY(data_configure(cli, v.config, argv + 2, rest - 1, &config));
     config.data.follow_links = config.data.follow_links || v.follow_links;
     XKD_TRY(xkd_manifest_load(cx, argv[1], config.data.follow_links, &manifest));

@@ -64,6 +64,7 @@ static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *
         if (!xkd_fault_is_broken(findings[i].fault) || findings[i].fault == XKD_FAULT_NO_VIDEO) continue;
         cli_say(cli, "left out: %s: %s: %s", m->samples[i - dropped].path, xkd_media_fault_name(findings[i].fault),
                 findings[i].message);
+        /* Findings keep their numbers while samples move up. */
         xkd_manifest_remove(m, i - dropped);
         dropped++;
     }
@@ -110,6 +111,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(cli_parse(cli, &cmd_data_index, argc, argv, &v, &rest));
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data index: which folder? (xkd data index DIR)");
     XKD_TRY(data_configure(cli, NULL, argv + 2, rest - 1, &config));
+    /* There is no configuration file here, so the option alone decides. */
     config.data.follow_links = v.follow_links;
     XKD_TRY(gather(cli, &v, argv[1], &manifest, &out));
     XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));

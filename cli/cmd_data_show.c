@@ -54,6 +54,7 @@ static xkd_status show_video(struct show *s, int64_t view)
     xkd_status status = XKD_OK;
     xkd_context *cx = s->cli->cx;
     int64_t t = s->shapes.video[view].frames, h = s->shapes.video[view].height, w = s->shapes.video[view].width;
+    /* At most eight frames a row, so that sheets stay narrow. */
     int64_t columns = t < TILES ? t : TILES, rows = (t + columns - 1) / columns;
     float *values = NULL;
     uint8_t *sheet = NULL, *frame = NULL;
@@ -104,6 +105,7 @@ static xkd_status show_audio(struct show *s, int64_t view)
     uint8_t *rgb = NULL;
     int16_t *sound = NULL;
     char *path = NULL;
+    /* A local view hears only its part. */
     if (view >= d->global_views) count /= d->audio_temporal_ratio;
     XKD_TRY(xkd_alloc(cx, &spec, bands * columns, sizeof *spec));
     XKD_TRY(xkd_alloc(cx, &rgb, 3 * bands * columns, 1));

@@ -43,6 +43,7 @@ static difference compare(const xkd_stored_tensor *a, const xkd_stored_tensor *b
         if (!(e <= d.largest)) d.largest = e; /* a NaN on one side is the largest difference */
         scale = fmax(scale, fmax(fabs(x), fabs(y)));
     }
+    /* scale is above 0 where anything differs, unless NaN is involved. */
     d.relative = d.largest == 0 ? 0 : d.largest / scale;
     return d;
 }
@@ -60,6 +61,7 @@ static bool report(const struct cli *cli, const struct values *v, const xkd_stor
         state = "other shape";
     else {
         d = compare(a, b);
+        /* A NaN on one side alone counts as different. */
         differs = !(d.relative <= v->tolerance);
         if (d.unequal) state = "other values";
         if (a->dtype != b->dtype && !d.unequal) state = "equal, other type";

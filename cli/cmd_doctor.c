@@ -174,6 +174,7 @@ static int run(struct cli *cli, int argc, char **argv)
     features(&f);
     libraries(&f);
     processor(&f);
+    /* The one part that takes time. */
     if (!v.quick) {
         status = xkd_gemm_rate(cli->cx, xkd_processor_count(), &flops);
         if (status != XKD_OK) return status;

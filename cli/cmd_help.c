@@ -51,6 +51,7 @@ static void print_roff(const char *text)
 {
     bool line_start = true;
     for (; *text; text++) {
+        /* \& is an empty character that hides it. */
         if (line_start && (*text == '.' || *text == '\'')) fputs("\\&", stdout);
         if (*text == '\\')
             fputs("\\e", stdout);
@@ -108,6 +109,7 @@ static void print_manual(void)
         print_roff(o->key);
         printf("\n");
         print_roff(o->help);
+        /* An alias's initial value is the name it stands for. */
         if (o->initial && o->kind != XKD_OPTION_ALIAS) {
             printf(" Default: ");
             print_roff(*o->initial ? o->initial : "empty");

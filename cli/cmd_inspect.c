@@ -73,6 +73,7 @@ static xkd_status print_table(xkd_context *cx, const xkd_tensor_file *file, cons
     int width = 8;
     for (int64_t i = 0; i < file->count; i++) {
         int length = (int)strlen(file->tensors[i].name);
+        /* One very long name must not widen all rows. */
         if (length > width && length <= 90) width = length;
     }
     printf("%s: %s, %s\n", file->path, xkd_file_kind_name(file->kind), described);

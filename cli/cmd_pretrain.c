@@ -90,11 +90,13 @@ static xkd_status configure(struct cli *cli, const struct values *v, char **over
     if (v->data) XKD_TRY(override(cx, config, "data.path", v->data));
     if (v->out) XKD_TRY(override(cx, config, "run.out", v->out));
     if (v->init) XKD_TRY(override(cx, config, "run.init", v->init));
+    /* Options with numbers write the field: their ranges were checked above. */
     if (v->max_steps > 0) config->run.max_steps = v->max_steps;
     if (v->overfit == 1) config->run.overfit = true;
     if (v->workers > 0) config->data.workers = v->workers;
     XKD_TRY(xkd_config_finish(cx, config));
     XKD_TRY(xkd_config_check_data(cx, config));
+    /* A dry run tells the cost of a model without data. */
     if (!*config->data.path && !v->dry_run)
         XKD_FAIL(XKD_ERR_CONFIG, "pretrain: --data PATH is missing ('--help' shows its use)");
 fail:
@@ -215,6 +217,7 @@ static xkd_status train(struct cli *cli, const struct values *v, const xkd_confi
                                   .progress = progress,
                                   .user = cli};
     xkd_run_result result;
+    /* Before any thread exists, so that all of them inherit the blocked signals. */
     cli_catch_signals();
     xkd_status status = xkd_train(cli->cx, config, &loop, &result);
     /* A run that got as far as training says what it left behind, however it ended. */

@@ -33,6 +33,7 @@ static xkd_status verify(struct cli *cli, const char *path)
     for (int64_t i = 0; i < file.count; i++) {
         int64_t bad = count_non_finite(&file.tensors[i]);
         if (!bad) continue;
+        /* One name helps to find the rest. */
         if (!first) first = file.tensors[i].name;
         tensors++;
         elements += bad;

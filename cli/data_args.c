@@ -41,6 +41,7 @@ xkd_status data_root_text(struct cli *cli, const char *path, const char *root, c
     if (slash) slash[slash == folder] = 0;
     real_folder = realpath(slash ? folder : ".", NULL);
     real_root = realpath(root, NULL);
+    /* Said now, because a manifest with such a root could never be read. */
     if (!real_root) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", root);
     XKD_TRY(xkd_copy_string(cx, out, real_folder && !strcmp(real_folder, real_root) ? "." : real_root));
 fail:

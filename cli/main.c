@@ -71,6 +71,7 @@ static int dispatch(struct cli *cli, const struct cli_command *const *commands, 
     if (!command) return unknown_command(path, commands, argv[0]);
     size_t length = strlen(path);
     snprintf(path + length, size - length, " %s", command->name);
+    /* Looked for here, where the names that lead to the command are still known. */
     bool help = asks_for_help(argc, argv);
     if (command->subcommands && argc > 1 && argv[1][0] != '-')
         return dispatch(cli, command->subcommands, path, size, argc - 1, argv + 1);
@@ -112,6 +113,7 @@ int main(int argc, char **argv)
     }
     xkd_context_set_log(cli.cx, cli_log, NULL, cli.level);
     int status = run(&cli, argc, argv);
+    /* A bar that an error left behind goes before the message. */
     cli_progress(&cli, NULL);
     if (status != XKD_OK && *xkd_last_error(cli.cx)) fprintf(stderr, "xkd: error: %s\n", xkd_last_error(cli.cx));
     xkd_context_free(cli.cx);

@@ -94,6 +94,7 @@ static void *worker_main(void *arg)
         seen = wait_for_loop(pool, seen);
         if (atomic_load(&pool->quit)) return NULL;
         run_indices(pool, self->number);
+        /* The value before: 1 means that this was the last one. */
         if (atomic_fetch_sub(&pool->busy, 1) > 1) continue;
         pthread_mutex_lock(&pool->lock);
         pthread_cond_signal(&pool->done);

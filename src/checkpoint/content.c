@@ -110,6 +110,8 @@ static void classify(const xkd_tensor_file *file, xkd_content *c)
             embed = &file->tensors[i];
     }
     if (model) c->kind = XKD_CONTENT_MODEL;
+    /* Blocks without an embedding could be a decoder's or a head's neighbour: too little to call it a
+     * backbone. */
     if (!model && blocks && embed) c->kind = XKD_CONTENT_BACKBONE;
     if (embed) c->modality = modality_of(embed);
 }
@@ -151,6 +153,7 @@ static void infer_geometry(xkd_content *c)
     strcat(name, "enc_pos_embed");
     const xkd_stored_tensor *pos = xkd_content_find(c, name);
     if (pos && pos->shape.ndim == 3) g->tokens = pos->shape.dims[1] - g->cls_token;
+    /* 0 where the width is none of the presets'; a description then leaves the number out. */
     g->heads = preset_heads(g->width);
 }
 
@@ -229,6 +232,7 @@ xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *c, char **ou
     if (c->short_names) xkd_text_puts(&text, ", under the evaluation code's names");
     if (c->kind != XKD_CONTENT_OTHER) {
         xkd_text_printf(&text, ", width %lld, %lld blocks", (long long)g->width, (long long)g->depth);
+        /* Said to be by preset, since the file cannot confirm it. */
         if (g->heads) xkd_text_printf(&text, ", %lld heads (by preset)", (long long)g->heads);
         xkd_text_printf(&text, ", patches of %lld, %lld tokens%s", (long long)g->patch, (long long)g->tokens,
                         g->cls_token ? " and a class token" : "");
@@ -264,6 +268,7 @@ xkd_status xkd_content_select(xkd_context *cx, xkd_content *content, const char 
             xkd_free(name);
             continue;
         }
+        /* The prefix is cut off in place; the pointer, which the list owns, stays the same. */
         memmove(name, name + length + 1, strlen(name + length + 1) + 1);
         content->tensors[kept] = content->tensors[i];
         content->tensors[kept].name = content->names[kept] = name;

@@ -103,6 +103,7 @@ xkd_status xkd_hf_folder_write(xkd_context *cx, const char *path, const xkd_cont
     char *described = NULL, *model = NULL;
     xkd_tensor_item *items = NULL;
     xkd_text text;
+    /* First of all, so that a mistake in the path costs no work. */
     XKD_TRY(refuse_full_folder(cx, path));
     XKD_TRY(xkd_content_describe(cx, content, &described));
     XKD_TRY(xkd_alloc(cx, &items, content->count, sizeof *items));

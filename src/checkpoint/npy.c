@@ -117,6 +117,8 @@ xkd_status xkd_npy_read(xkd_context *cx, xkd_tensor_file *file, const char *name
     xkd_shape shape = {0};
     bool fortran = false;
     if (!xkd_npy_magic(data, size) || size < 12) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s' is cut off", path, name);
+    /* Version 2 differs in the length's four bytes; version 3 (UTF-8 names) occurs in structured
+     * arrays only, which are refused anyway. */
     int version = data[6], lead = version == 1 ? 10 : 12;
     if (version < 1 || version > 2 || data[7] != 0)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': unknown version %d.%d", path, name, data[6], data[7]);
@@ -158,6 +160,7 @@ xkd_status xkd_npz_read(xkd_context *cx, xkd_tensor_file *file)
     for (int64_t i = 0; i < file->parts->zip.count; i++) {
         const xkd_zip_entry *e = &file->parts->zip.entries[i];
         XKD_TRY(xkd_copy_string(cx, &name, e->name));
+        /* numpy appends the ending to the array's name. */
         name[strlen(name) - 4] = 0; /* without ".npy" */
         XKD_TRY(xkd_npy_read(cx, file, name, e->data, e->size));
         xkd_free(name);
@@ -185,6 +188,7 @@ static xkd_status make_header(xkd_context *cx, const char *path, const xkd_tenso
     XKD_TRY(xkd_alloc(cx, out, 512, 1));
     int length = snprintf(*out + 10, 500, "{'descr': '%s', 'fortran_order': False, 'shape': (%s%s), }",
                           descriptions[item->dtype], shape, item->shape.ndim == 1 ? "," : "");
+    /* The newline is part of the padded length. */
     int64_t total = (10 + length + 1 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     memset(*out + 10 + length, ' ', (size_t)(total - 10 - length));
     (*out)[total - 1] = '\n';

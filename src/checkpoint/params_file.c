@@ -55,6 +55,7 @@ xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xk
     if (from->dtype != XKD_F32 && from->dtype != XKD_F64)
         return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s is %s: float32 or float64 is needed here", path, from->name,
                         xkd_dtype_name(from->dtype));
+    /* The common case: one copy of a mapped file. */
     if (from->dtype == to)
         memcpy(data, from->data, (size_t)from->bytes);
     else
@@ -113,6 +114,7 @@ static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const
         const xkd_param_alias *alias = &params->aliases[i];
         const xkd_stored_tensor *second = find(tensors, count, alias->name);
         const xkd_stored_tensor *first = find(tensors, count, alias->row->name);
+        /* Missing names are reported elsewhere, or were optional. */
         if (!second || !first) continue;
         if (second->bytes != first->bytes || memcmp(second->data, first->data, (size_t)first->bytes) != 0)
             return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s and %s are one tensor in this model but differ in the file",

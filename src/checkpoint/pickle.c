@@ -179,6 +179,7 @@ static xkd_status make_tuple(machine *m, int64_t first)
     int64_t top = m->depth;
     for (int64_t i = first; i < top; i++)
         if (m->stack[i] == MARK) REFUSE("a mark within a tuple");
+    /* Pushing may grow the stack's memory; indices stay valid where pointers would not. */
     XKD_TRY(push(m, (xkd_pickle_node){.kind = XKD_PICKLE_TUPLE}));
     int64_t tuple = m->stack[--m->depth];
     for (int64_t i = first; i < top; i++) XKD_TRY(append(m, tuple, m->stack[i]));
@@ -212,6 +213,7 @@ static xkd_status set_items(machine *m)
         REFUSE("SETITEMS without a dict or a pair");
     for (int64_t i = mark + 1; i < m->depth; i += 2)
         XKD_TRY(set_item(m, m->stack[mark - 1], m->stack[i], m->stack[i + 1]));
+    /* Mark and pairs go; the dict below stays on top. */
     m->depth = mark;
     m->marks--;
 fail:
@@ -320,6 +322,7 @@ static xkd_status memo_put(machine *m, uint64_t slot)
         if (status != XKD_OK) return status;
         m->memo_size = larger;
     }
+    /* A slot may be written again; later reads then get the newer value, as in Python. */
     m->memo[slot] = m->stack[m->depth - 1] + 1;
     return XKD_OK;
 }
@@ -358,6 +361,7 @@ static xkd_status push_storage(machine *m)
                is_kind(item(m, t, 3), XKD_PICKLE_TEXT) && is_kind(item(m, t, 4), XKD_PICKLE_INT) &&
                item(m, t, 4)->as.integer >= 0 && (t->as.list.count == 5 || is_kind(item(m, t, 5), XKD_PICKLE_NONE));
     }
+    /* PyTorch uses persistent ids for storages alone. */
     if (!good) REFUSE("a persistent id that is no storage");
     xkd_pickle_storage s = {globals[type->as.global].dtype, t->as.list.items[2], item(m, t, 4)->as.integer};
     XKD_TRY(push(m, (xkd_pickle_node){.kind = XKD_PICKLE_STORAGE, .as.storage = s}));
@@ -426,6 +430,7 @@ static xkd_status reduce(machine *m)
         REFUSE("REDUCE of something that is no global");
     int64_t n = args->as.list.count, first = n ? args->as.list.items[0] : -1;
     switch (globals[callable->as.global].kind) {
+    /* torch.save gives state dicts as an empty OrderedDict that is filled afterwards. */
     case ORDERED_DICT:
         if (n) REFUSE("OrderedDict with arguments");
         return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_DICT, .ordered = true});
@@ -636,6 +641,7 @@ xkd_status xkd_pickle_read(xkd_context *cx, const char *path, const unsigned cha
         const unsigned char *op = NULL;
         m->opcode_at = m->at;
         XKD_TRY(take(m, 1, &op));
+        /* Protocols 0 and 1 have no such start and are not written by PyTorch. */
         if (m->opcode_at == 0 && *op != 0x80) {
             status = refuse(m, "it does not begin with PROTO");
             goto fail;

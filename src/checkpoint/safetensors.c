@@ -167,13 +167,16 @@ static xkd_status read_header(xkd_context *cx, xkd_safetensors *file)
     json_error_t error;
     const char *path = file->path;
     if (file->map.size < LENGTH_BYTES) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: too short for a safetensors file", path);
+    /* Unsigned and compared first: a length near 2^64 must not wrap when it is added. */
     uint64_t length = load_u64(file->map.base);
     if (length > HEADER_LIMIT)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header of %" PRIu64 " bytes: no safetensors file?", path, length);
     if ((int64_t)length > file->map.size - LENGTH_BYTES)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: cut off within its header", path);
     const char *text = (const char *)file->map.base + LENGTH_BYTES;
+    /* The format allows no blanks in front. */
     if (length == 0 || *text != '{') XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header is not a JSON object", path);
+    /* By length, as the header has no terminating 0. */
     file->header = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
     if (!file->header) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header: %s", path, error.text);
     file->data_start = LENGTH_BYTES + (int64_t)length;
@@ -356,6 +359,7 @@ static xkd_status put_item(xkd_context *cx, json_t *header, const xkd_tensor_ite
     xkd_status status = put(cx, header, item->name,
                             json_pack("{s:s,s:o,s:[I,I]}", "dtype", dtype_code(item->dtype), "shape", shape,
                                       "data_offsets", (json_int_t)*offset, (json_int_t)end));
+    /* Ranges follow one another without gaps, which readers insist on. */
     *offset = end;
     return status;
 }
@@ -430,6 +434,7 @@ xkd_status xkd_safetensors_write(xkd_context *cx, const char *path, const xkd_te
     int64_t *order = NULL, placed = 0;
     char *header = NULL;
     XKD_TRY(xkd_alloc(cx, &order, count, sizeof *order));
+    /* Within one size the caller's order is kept. */
     for (int64_t size = 8; size >= 1; size /= 2)
         for (int64_t i = 0; i < count; i++)
             if (xkd_dtype_size(items[i].dtype) == size) order[placed++] = i;

@@ -189,6 +189,7 @@ xkd_status xkd_state_save(xkd_context *cx, const char *folder, const xkd_params 
     /* Eight digits, so that names sort by step. */
     XKD_TRY(xkd_format_string(cx, &path, "%s/step-%08" PRId64 ".safetensors", folder, state->step));
     XKD_TRY(write_state(cx, path, &list, state));
+    /* Before pruning, which would otherwise count them as the newest. */
     XKD_TRY(remove_later(cx, folder, state->step));
     XKD_TRY(prune(cx, folder, keep_last));
 fail:
@@ -272,6 +273,7 @@ static xkd_status copy_rows(xkd_context *cx, const char *path, const xkd_safeten
 {
     xkd_status status = XKD_OK;
     const xkd_stored_tensor *t, *steps = xkd_safetensors_find(file, STEPS);
+    /* Step counts have one entry a row, in the table's order, which the architecture fixes. */
     if (!steps || steps->dtype != XKD_I64 || steps->bytes != params->count * 8)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: tensor '%s' is missing or has another shape", path, STEPS);
     for (int64_t i = 0; i < params->count; i++) {
@@ -336,6 +338,7 @@ static xkd_status load(xkd_context *cx, const char *path, xkd_params *params, xk
     XKD_TRY(xkd_safetensors_verify(cx, file, NULL));
     *whole = true;
     XKD_TRY(check_architecture(cx, path, file, params));
+    /* A rehearsal without copying. */
     XKD_TRY(copy_rows(cx, path, file, params, false));
     XKD_TRY(read_state(cx, path, file, state));
     XKD_TRY(copy_rows(cx, path, file, params, true));

@@ -65,6 +65,7 @@ xkd_status xkd_file_copy(xkd_context *cx, xkd_tensor_file *file, int64_t bytes, 
 {
     xkd_status status = XKD_OK;
     struct xkd_tensor_file_parts *p = file->parts;
+    /* Written as a difference, so that no sum can overflow. */
     if (bytes > COPY_FACTOR * p->map.size - p->copied_bytes)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its views hold more than %d times the file's size", file->path, COPY_FACTOR);
     XKD_TRY(xkd_reserve(cx, &p->copies, p->copy_count, &p->copy_capacity, sizeof *p->copies));
@@ -145,6 +146,7 @@ static xkd_status read_by_content(xkd_context *cx, xkd_tensor_file *file)
     const xkd_map *map = &file->parts->map;
     if (map->size >= 4 && memcmp(map->base, "PK\3\4", 4) == 0) return read_zip(cx, file);
     if (map->size >= 4 && memcmp(map->base, "PK\5\6", 4) == 0) return read_zip(cx, file);
+    /* Its pickle begins like none of the others. */
     if (xkd_torch_legacy_magic(map)) return xkd_torch_legacy_read(cx, file);
     if (xkd_npy_magic(map->base, map->size)) {
         file->kind = XKD_FILE_NPY;

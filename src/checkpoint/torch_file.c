@@ -186,6 +186,7 @@ static xkd_status visit(reader *r, int64_t number, char *name)
     size_t length = strlen(name);
     if (++r->visits > MOST_VISITS)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: more than %d values in its tree", r->file->path, MOST_VISITS);
+    /* A file may be a single tensor, which has no name. */
     if (n->kind == XKD_PICKLE_TENSOR) return add_tensor(r, length ? name : "tensor", &n->as.tensor);
     bool dict = n->kind == XKD_PICKLE_DICT;
     if (!dict && n->kind != XKD_PICKLE_LIST && n->kind != XKD_PICKLE_TUPLE) return add_value(r, name, n);
@@ -216,6 +217,7 @@ static xkd_status find_prefix(xkd_context *cx, const xkd_tensor_file *file, char
     for (int64_t i = 0; i < zip->count; i++) {
         const char *slash = strchr(zip->entries[i].name, '/');
         if (!slash || strcmp(slash, "/data.pkl") != 0) continue;
+        /* The archive's own folder has a name that the writer chose, so it is found by what it holds. */
         if (*pickle) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: two entries are called data.pkl", file->path);
         *pickle = &zip->entries[i];
     }
@@ -346,6 +348,7 @@ static xkd_status read_legacy_data(reader *r, int64_t at)
         const xkd_pickle_node *key = &keys.nodes[list->as.list.items[i]];
         stored *s = key->kind == XKD_PICKLE_TEXT ? find_storage(r, key->as.text.data, key->as.text.size) : NULL;
         int64_t bytes, count;
+        /* A key given twice would leave open which bytes are meant. */
         if (!s || s->data || map->size - at < 8)
             XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: storage %" PRId64 " of its list is unknown, repeated or cut off",
                      r->file->path, i);
@@ -402,6 +405,7 @@ static void put_text(xkd_text *out, const char *text)
 /* BININT where it fits, else LONG1 of eight bytes. */
 static void put_integer(xkd_text *out, int64_t value)
 {
+    /* Values are sizes and never negative. */
     bool wide = value > INT32_MAX;
     unsigned char size = 8;
     int32_t narrow = (int32_t)value;
@@ -445,6 +449,7 @@ xkd_status xkd_torch_write(xkd_context *cx, const char *path, const xkd_tensor_i
     xkd_zip_writer *w = NULL;
     xkd_text pickle = xkd_text_make(cx);
     char name[64];
+    /* PROTO 2, an empty dict, and a mark in front of all pairs. */
     xkd_text_add(&pickle, "\x80\x02}(", 4);
     for (int64_t i = 0; i < count; i++) put_tensor(&pickle, &items[i], i);
     xkd_text_puts(&pickle, "u.");

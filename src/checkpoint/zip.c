@@ -79,6 +79,7 @@ static xkd_status read_end(xkd_context *cx, const char *path, const xkd_map *map
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: no end record at the end: truncated, or with trailing data or a comment",
                  path);
     const unsigned char *p = map->base + d->end_record;
+    /* A comment could hold another end record. */
     if (little(p + 20, 2)) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: comments are refused", path);
     if (little(p + 4, 2) || little(p + 6, 2) || little(p + 8, 2) != little(p + 10, 2))
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: archives on several disks are refused", path);
@@ -234,6 +235,7 @@ static xkd_status read_entry(xkd_context *cx, const char *path, const xkd_map *m
     uint64_t size = little(p + 24, 4), packed = little(p + 20, 4), start = little(p + 42, 4);
     XKD_TRY(read_zip64(cx, path, e->name, p + CENTRAL_SIZE + name, extra, (uint64_t *[3]){&size, &packed, &start}));
     e->flags = (uint16_t)little(p + 8, 2);
+    /* Only flags whose meaning is handled below. */
     if (e->flags & ~(FLAG_DESCRIPTOR | FLAG_UTF8))
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: '%s': flags 0x%04x (encryption or the like) are refused", path, e->name,
                  e->flags);
@@ -279,6 +281,7 @@ static xkd_status check_entries(xkd_context *cx, const char *path, const xkd_zip
                      order[i]->start < at ? "overlaps another entry" : "has unknown bytes in front of it");
         at = order[i]->end;
     }
+    /* Nothing may stand between the last entry and the directory. */
     if (at != directory_start) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: unknown bytes in front of the directory", path);
     qsort(order, (size_t)zip->count, sizeof *order, by_folded_name);
     for (int64_t i = 1; i < zip->count; i++)
@@ -408,6 +411,7 @@ static int64_t put_local_extra(unsigned char **p, int64_t size, int64_t data_wit
 static void add_to_directory(xkd_zip_writer *w, const char *name, uint32_t crc, int64_t size)
 {
     unsigned char header[CENTRAL_SIZE + 32], *p = header;
+    /* All ones in a 32-bit field mean: see the 64-bit one. */
     bool large = size >= 0xffffffff, far = large || w->position >= 0xffffffff;
     int64_t field = large ? 24 : 8; /* zip64: only the numbers that are all ones in the header */
     put(&p, CENTRAL_MAGIC, 4);

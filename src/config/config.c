@@ -256,6 +256,7 @@ static xkd_status read_map(reader *r, const xkd_yaml_node *map, const char *key)
     char path[KEY_LENGTH];
     for (const xkd_yaml_node *child = map->child; child; child = child->next) {
         xkd_status status = XKD_OK;
+        /* A path that does not fit is no key of this program. */
         int length = snprintf(path, sizeof path, "%s%s%s", key, *key ? "." : "", child->key);
         if (length >= KEY_LENGTH) return unknown_key(r, child->line, path);
         const xkd_option *option = xkd_option_find(path);
@@ -264,6 +265,7 @@ static xkd_status read_map(reader *r, const xkd_yaml_node *map, const char *key)
             status = read_map(r, child, path);
         else if (option)
             status = set_option(r, option, child);
+        /* A value where a map belongs. */
         else if (inner && !xkd_yaml_is_null(child))
             status = refuse(r, child, path, "a map");
         else if (!inner)
@@ -325,6 +327,7 @@ xkd_status xkd_config_override(xkd_context *cx, xkd_config *config, const char *
         XKD_FAIL(XKD_ERR_CONFIG, "'%.100s' is not of the form key.sub=value", assignment);
     snprintf(key, sizeof key, "%.*s", (int)(equals - assignment), assignment);
     const xkd_option *option = xkd_option_find(key);
+    /* Paths with colons or brackets would not survive YAML. */
     if (option && (option->kind == XKD_OPTION_TEXT || option->kind == XKD_OPTION_CACHE)) {
         status = override_text(&r, option, equals + 1);
         goto fail;
@@ -357,7 +360,8 @@ xkd_status xkd_config_init(xkd_context *cx, xkd_config *config)
         xkd_yaml_node *node = NULL;
         status = xkd_yaml_parse(cx, o->key, o->initial, (int64_t)strlen(o->initial), true, &node);
         if (status == XKD_OK && *o->initial) status = set_option(&r, o, node);
-        /* The empty text, which YAML would read as null. */
+        /* The empty text, which YAML would read as null.
+         * Texts are never NULL in a configuration. */
         if (status == XKD_OK && !*o->initial) status = replace_text(cx, field_of(o, config), "");
         xkd_yaml_free(node);
         if (status != XKD_OK) return status;

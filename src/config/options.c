@@ -349,6 +349,7 @@ const char *xkd_option_suggest(const char *key)
     size_t length = strlen(key);
     int distance = length < 12 ? 4 : (int)(length / 3);
     for (int i = 0; i < OPTIONS; i++) {
+        /* `distance` is also the limit: what is no better need not be worked out exactly. */
         int whole = xkd_edit_distance(key, options[i].key, distance);
         /* The right name in the wrong place, a common mistake in a deep tree; 2: whole paths are better matches. */
         int tail = 2 + xkd_edit_distance(last_part(key), last_part(options[i].key), 2);
@@ -369,6 +370,7 @@ static void range_text(const xkd_option *option, char *out, size_t size)
     char list[32] = "", word[32] = "";
     if (option->count > 1) snprintf(list, sizeof list, "%d x ", option->count);
     if (option->zero_word) snprintf(word, sizeof word, " or %s", option->zero_word);
+    /* Such a bound only keeps numbers within their type. */
     if (option->high >= 1e5)
         snprintf(out, size, "%s%s >= %g%s", list, type, option->low, word);
     else

@@ -150,6 +150,7 @@ static xkd_status on_start(builder *b, xkd_yaml_kind kind, bool tagged, int line
     xkd_yaml_node *node = NULL;
     if (tagged) XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: tags are not supported", b->name, line);
     if (wants_key(b)) XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: a key must be a word", b->name, line);
+    /* Before anything is allocated for the level. */
     if (b->depth == DEPTH_LIMIT) XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: nested deeper than %d", b->name, line, DEPTH_LIMIT);
     XKD_TRY(xkd_alloc(cx, &node, 1, sizeof *node));
     *node = (xkd_yaml_node){.kind = kind, .line = line};
@@ -169,6 +170,7 @@ static xkd_status on_event(builder *b, const yaml_event_t *event)
         return XKD_OK;
     case YAML_ALIAS_EVENT: return xkd_fail(b->cx, XKD_ERR_CONFIG, "%s:%d: aliases are not supported", b->name, line);
     case YAML_SCALAR_EVENT:
+        /* An anchor is refused even if nothing refers to it. */
         if (event->data.scalar.anchor) break;
         return on_scalar(b, event, line);
     case YAML_SEQUENCE_START_EVENT:
@@ -191,6 +193,7 @@ static xkd_status run_parser(builder *b, yaml_parser_t *parser)
         yaml_event_t event;
         if (!yaml_parser_parse(parser, &event)) {
             if (parser->error == YAML_MEMORY_ERROR) return xkd_fail(b->cx, XKD_ERR_MEMORY, "out of memory: YAML");
+            /* The mark of the problem is more exact where there is one. */
             int line = (int)(parser->problem_mark.line ? parser->problem_mark.line : parser->context_mark.line) + 1;
             return xkd_fail(b->cx, XKD_ERR_CONFIG, "%s:%d: not YAML: %s", b->name, line,
                             parser->problem ? parser->problem : "unreadable");
@@ -288,6 +291,7 @@ static bool sexagesimal(const char *digits, int64_t *out)
             return false;
     }
     *out = value;
+    /* A leading 0 would make it octal, which has no such form. */
     return *end == 0 && digits[0] != '0';
 }
 
@@ -338,6 +342,7 @@ bool xkd_yaml_int(const xkd_yaml_node *node, int64_t *out)
     double real;
     if (!number_text(node, text)) return false;
     if (whole_number(text, out)) return true;
+    /* NaN fails the comparison as well. */
     if (!fraction(text, &real) || real != floor(real) || fabs(real) > 9007199254740992.0) return false;
     *out = (int64_t)real;
     return true;

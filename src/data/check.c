@@ -107,6 +107,7 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd
                  info->audio_end - info->audio_start);
         f->seconds =
             fmax(info->has_audio ? fmin(t->video_seen, t->audio_seen) - info->start : t->video_seen - info->start, 0);
+        /* Headers may understate as well. */
         length = fmax(length, f->seconds);
     }
     /* One frame less than a clip is allowed: rounding of the stream's end. */

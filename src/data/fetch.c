@@ -274,6 +274,7 @@ xkd_status xkd_fetch_clip(xkd_fetcher *f, int64_t i, double place, xkd_clip *cli
                            .samples = f->samples};
     }
     *silent = !f->has_audio;
+    /* No half clip may reach the views. */
     if (result->fault != XKD_FAULT_NONE) *clip = (xkd_clip){0};
 fail:
     if (fd >= 0) close(fd);

@@ -97,6 +97,7 @@ static xkd_status scan_folder(scan *s, const char *relative, int depth)
     if (depth > MAX_DEPTH) XKD_FAIL(XKD_ERR_DATA, "%s: more than %d folders deep (a loop of links?)", full, MAX_DEPTH);
     folder = opendir(full);
     if (!folder) XKD_FAIL(XKD_ERR_DATA, "%s: cannot read folder: %s", full, strerror(errno));
+    /* An error while reading ends the loop like the folder's end. */
     for (const struct dirent *entry; (entry = readdir(folder));)
         if (entry->d_name[0] != '.') XKD_TRY(scan_entry(s, relative, entry->d_name, depth));
 fail:

@@ -246,6 +246,7 @@ static void *worker_main(void *arg)
         xkd_clear_error(w->cx);
         l->active--;
         s->done++;
+        /* For the caller, and for a seek that waits for `active` to reach 0. */
         pthread_cond_broadcast(&l->ready);
     }
     pthread_mutex_unlock(&l->lock);
@@ -346,6 +347,7 @@ static xkd_status make_ring(xkd_loader *l)
     l->batch = l->sampler.batch / (l->sampler.accumulate * l->sampler.world);
     l->steps = xkd_sampler_steps(&l->sampler);
     l->depth = MAX_DEPTH;
+    /* Less look-ahead rather than more memory. */
     while (l->depth > 2 && l->depth * batch_bytes(l) > RING_BYTES) l->depth--;
     for (int i = 0; i < MAX_DEPTH; i++) l->slots[i].sequence = -1;
     for (int i = 0; i < l->depth; i++) XKD_TRY(make_slot(l, &l->slots[i]));
@@ -498,6 +500,7 @@ xkd_status xkd_loader_seek(xkd_loader *l, uint32_t epoch, int64_t step)
         return xkd_fail(l->cx, XKD_ERR_INTERNAL, "step %lld of an epoch of %lld", (long long)step, (long long)l->steps);
     pthread_mutex_lock(&l->lock);
     l->paused = true;
+    /* Places in work write into slots that are about to be given away. */
     while (l->active) pthread_cond_wait(&l->ready, &l->lock);
     l->base = ((int64_t)epoch * l->steps + step) * l->sampler.accumulate;
     l->consumed = 0;
@@ -545,6 +548,7 @@ static xkd_status report_failure(xkd_loader *l, const xkd_batch *b, int64_t plac
         l->dropped[f->sample] = 1;
         return XKD_OK;
     }
+    /* Once a file, or a long run would fill the log. */
     if (!l->bad[f->sample]) xkd_log(cx, XKD_LOG_WARN, "%s: %s: %s", path, xkd_media_fault_name(f->fault), f->message);
     l->stats.bad_clips++;
     l->stats.bad_files += !l->bad[f->sample];
@@ -582,6 +586,7 @@ xkd_status xkd_loader_next(xkd_loader *l, const xkd_batch **out)
     double start = xkd_now();
     *out = NULL;
     pthread_mutex_lock(&l->lock);
+    /* Gives back the batch of the call before. */
     if (l->held) l->consumed++;
     l->held = true;
     pthread_cond_broadcast(&l->work);

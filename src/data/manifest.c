@@ -133,6 +133,7 @@ static xkd_status decode_base64(const place *p, const char *text, char **out)
             (*out)[at++] = (char)(value >> bits & 255);
         }
     }
+    /* strlen stops at the first 0. */
     if (strlen(*out) != at)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path_base64: holds a zero byte", p->file, (long long)p->line);
 fail:
@@ -214,6 +215,7 @@ static xkd_status read_label(const place *p, xkd_manifest *m, const json_t *obje
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"label\" must be a number or a class name", p->file, (long long)p->line);
     *label = json_integer_value(value);
     int64_t limit = p->fixed_classes ? m->class_count : MAX_LABEL;
+    /* Written by some tools for `no label`. */
     if (*label == -1) return XKD_OK;
     if (*label < 0 || *label >= limit)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: label %lld is out of range 0 .. %lld (correct it or the classes in line 1)",
@@ -506,6 +508,7 @@ xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *m, const xkd_s
     *fd = -1;
     *fault = XKD_FAULT_NONE;
     XKD_TRY(xkd_join_path(cx, &path, m->root, s->path));
+    /* Resolves every link on the way, not only the last one. */
     real = realpath(path, NULL);
     if (!real) {
         *fault = errno == ENOENT || errno == ENOTDIR ? XKD_FAULT_MISSING : XKD_FAULT_UNREADABLE;
@@ -514,6 +517,7 @@ xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *m, const xkd_s
     root = realpath(m->root, NULL);
     size_t length = root ? strlen(root) : 0;
     bool inside = root && (!strcmp(root, "/") || (!strncmp(real, root, length) && real[length] == '/'));
+    /* The slash behind the root's name matters: /data2 does not lie in /data. */
     if (!inside && !follow_links) {
         *fault = XKD_FAULT_REFUSED;
         XKD_FAIL(XKD_ERR_DATA, "%s: a link that leads out of the data folder (allow it with --follow-links)", path);

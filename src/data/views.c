@@ -136,6 +136,7 @@ xkd_video_draw xkd_draw_video(const xkd_data_config *data, const xkd_view_shapes
     draw.flip = xkd_rng_uniform(&rng) < v->p_flip;
     xkd_rng_shuffle(&rng, draw.order, 4);
     for (int i = 0; i < 3; i++) draw.factor[i] = xkd_rng_range(&rng, fmax(0, 1 - v->color[i]), 1 + v->color[i]);
+    /* Hue is shifted, not scaled. */
     draw.factor[3] = xkd_rng_range(&rng, -v->color[3], v->color[3]);
     draw.grey = xkd_rng_uniform(&rng) < v->p_gray;
     draw.blur = xkd_rng_uniform(&rng) < v->p_blur;
@@ -273,6 +274,7 @@ xkd_status xkd_view_video(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key
     planes.width = viewer->shapes.video[view].width;
     XKD_TRY(xkd_resizer_new(cx, draw.width, draw.height, planes.width, planes.height, &resizer));
     for (int64_t t = 0; t < planes.frames; t++) {
+        /* Missing frames are padded by repeating from the start (method.md section 2). */
         int64_t from = (draw.first_frame + t) % clip->count;
         const uint8_t *frame = clip->frames + from * clip->height * clip->width * 3;
         xkd_resizer_run(resizer, frame + 3 * (draw.top * clip->width + draw.left), 3 * clip->width, viewer->rgb);
@@ -299,6 +301,7 @@ xkd_status xkd_view_audio(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key
     float gain = (float)draw.gain;
     for (int64_t i = 0; i < count; i++) {
         int64_t at = draw.first_sample + i;
+        /* Zero padding at the end, after the local view's start is drawn. */
         viewer->wave[i] = at < clip->samples ? (float)clip->sound[at] / SOUND_SCALE * gain : 0.0f;
     }
     xkd_mel_run(viewer->mel, viewer->wave, count, out);

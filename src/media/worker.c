@@ -204,7 +204,8 @@ static xkd_status start(xkd_worker *w)
     char **environment = NULL;
     worker_reply reply;
     if (w->pid > 0) return XKD_OK;
-    /* A program without the hidden entry would run itself again and again. */
+    /* A program without the hidden entry would run itself again and again.
+     * Set by mark_environment in every worker. */
     if (getenv("XKD_IS_WORKER"))
         XKD_FAIL(XKD_ERR_INTERNAL, "%s: was started as a media worker but has no such entry", w->command);
     XKD_TRY(mark_environment(cx, &environment));
@@ -324,6 +325,7 @@ xkd_status xkd_worker_decode(xkd_worker *w, int fd, int64_t size, const xkd_medi
     double begun = xkd_now();
     int how = send_request(w, &q, fd) ? 1 : 0;
     while (how == 1) {
+        /* The limit may have grown with the file's length meanwhile. */
         how = next_reply(w, &r, begun + limit);
         if (how != 1) break;
         if (r.kind == REPLY_END) {

@@ -80,6 +80,7 @@ static xkd_status open_files(xkd_metrics *m, int64_t resume_step)
         XKD_TRY(xkd_join_path(cx, &m->path[f], m->folder, file_names[f]));
         /* A new run empties what a former one with --force left. */
         if (resume_step < 0) XKD_TRY(xkd_write_file(cx, m->path[f], NULL, 0));
+        /* Steps behind the checkpoint will be done and written again. */
         if (resume_step >= 0 && f != LOG) XKD_TRY(truncate_to_step(cx, m->path[f], resume_step));
         XKD_TRY(xkd_append_open(cx, m->path[f], &m->fd[f]));
         if (f != CSV || lseek(m->fd[f], 0, SEEK_END) > 0) continue;

@@ -89,6 +89,7 @@ static void line(xkd_text *out, const range *r, const xkd_curve *curve, const ch
             n++;
         }
         if (n > 0) xkd_text_printf(out, "%s%.1f %.1f", pen_down ? "L" : "M", place_x(r, x / n), place_y(r, y / n));
+        /* A gap lifts the pen: the next point starts a new piece. */
         pen_down = n > 0;
     }
     xkd_text_puts(out, "\"/>\n");

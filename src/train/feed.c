@@ -126,6 +126,7 @@ static xkd_status next_batch(xkd_context *cx, xkd_feed *feed, const xkd_batch **
         feed->copied++;
         return XKD_OK;
     }
+    /* The loader has nothing more to do from here on. */
     *batch = &feed->first[feed->shown++ % accumulate];
 fail:
     return status;

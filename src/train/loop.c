@@ -489,7 +489,8 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
 {
     if (r->options->progress) r->options->progress(r->options->user, NULL);
     summarise(r, result);
-    /* After a storage error another attempt would fail as well and hide its message. */
+    /* After a storage error another attempt would fail as well and hide its message.
+     * The run keeps its last checkpoint. */
     if (status == XKD_ERR_STORAGE || status == XKD_ERR_MEMORY || status == XKD_ERR_INTERNAL) return status;
     xkd_status saved = save(r);
     if (saved == XKD_OK && status == XKD_OK)
