@@ -97,34 +97,80 @@ static const char *note_of(const xkd_tensor_file *file, const char *name)
     return NULL;
 }
 
+/* The configuration that belongs to an open file. */
+static xkd_status overlay(xkd_context *cx, const xkd_tensor_file *file, xkd_config *config, const char **from)
+{
+    xkd_status status = XKD_OK;
+    char *path = NULL;
+    const char *text = note_of(file, "xkd.config");
+    XKD_TRY(find_config(cx, file->path, &path));
+    if (text && *text) {
+        XKD_TRY(xkd_config_parse(cx, config, file->path, text, (int64_t)strlen(text), false));
+        *from = "the configuration in the file";
+    } else if (path) {
+        XKD_TRY(xkd_config_load(cx, config, path, false));
+        *from = "config.yaml of its run";
+    }
+fail:
+    xkd_free(path);
+    return status;
+}
+
+xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *config, bool has[XKD_MODALITIES])
+{
+    xkd_status status = XKD_OK;
+    xkd_tensor_file file = {0};
+    xkd_content content = {0};
+    const char *from;
+    char *name = NULL;
+    has[XKD_VIDEO] = has[XKD_AUDIO] = false;
+    if (xkd_is_folder(path)) {
+        for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+            XKD_TRY(xkd_format_string(cx, &name, "%s/backbones/%s_teacher.safetensors", path, xkd_modality_prefix(m)));
+            has[m] = xkd_path_exists(name);
+            xkd_free(name);
+            name = NULL;
+        }
+        XKD_TRY(xkd_join_path(cx, &name, path, "config.yaml"));
+        if (xkd_path_exists(name)) XKD_TRY(xkd_config_load(cx, config, name, false));
+        if (!has[0] && !has[1])
+            XKD_FAIL(XKD_ERR_CONFIG, "%s: no run folder with backbones: the training has not exported any yet", path);
+        goto fail;
+    }
+    XKD_TRY(xkd_tensor_file_open(cx, path, &file));
+    XKD_TRY(xkd_content_identify(cx, &file, &content));
+    XKD_TRY(overlay(cx, &file, config, &from));
+    if (content.kind == XKD_CONTENT_OTHER)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: holds no encoder ('xkd inspect' lists what is in it)", path);
+    if (content.kind == XKD_CONTENT_BACKBONE) has[content.modality] = true;
+    for (int64_t i = 0; content.kind == XKD_CONTENT_MODEL && i < content.count; i++) {
+        has[XKD_VIDEO] |= begins(content.tensors[i].name, "vid_teacher.backbone.");
+        has[XKD_AUDIO] |= begins(content.tensors[i].name, "aud_teacher.backbone.");
+    }
+fail:
+    xkd_free(name);
+    xkd_content_free(&content);
+    if (file.path || file.parts) xkd_tensor_file_close(&file);
+    return status;
+}
+
 /* Fills *out from the first source there is; *from names it for messages. */
 static xkd_status find_geometry(xkd_context *cx, const xkd_encoder_source *s, const xkd_tensor_file *file,
                                 xkd_model_config *out, const char **from)
 {
     xkd_status status = XKD_OK;
     xkd_config config = {0};
-    char *path = NULL;
-    const char *text = note_of(file, "xkd.config");
     *from = "what was given";
     if (s->geometry) {
         *out = *s->geometry;
         return XKD_OK;
     }
-    XKD_TRY(find_config(cx, file->path, &path));
     XKD_TRY(xkd_config_init(cx, &config));
     *from = "the released models";
-    if (text && *text) {
-        XKD_TRY(xkd_config_parse(cx, &config, file->path, text, (int64_t)strlen(text), false));
-        *from = "the configuration in the file";
-    } else if (path) {
-        XKD_TRY(xkd_config_load(cx, &config, path, false));
-        xkd_log(cx, XKD_LOG_DEBUG, "%s: geometry as in %s", file->path, path);
-        *from = "config.yaml of its run";
-    }
+    XKD_TRY(overlay(cx, file, &config, from));
     XKD_TRY(xkd_config_finish(cx, &config));
     *out = config.model;
 fail:
-    xkd_free(path);
     xkd_config_free(&config);
     return status;
 }

@@ -30,6 +30,10 @@ typedef struct {
     xkd_content content;
 } xkd_encoder;
 
+/* Which encoders a file or run folder has, and, overlaid on *config, the configuration it was trained with, if that is
+ * known. Whole models are asked for their teachers. */
+xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *config, bool has[XKD_MODALITIES]);
+
 /* Reads what the file holds and declares the rows of its encoder as `role` (XKD_ROLE_TRAINED for fine-tuning, else
  * XKD_ROLE_FROZEN). The caller may then declare further rows in out->params. Free with xkd_encoder_free in any case.
  * XKD_ERR_CHECKPOINT: not an encoder, of the other modality, no such part; XKD_ERR_CONFIG: geometry does not fit. */
