@@ -92,8 +92,11 @@ extern const struct cli_command cmd_doctor;
 extern const struct cli_command cmd_embed;
 extern const struct cli_command cmd_help;
 extern const struct cli_command cmd_inspect;
+extern const struct cli_command cmd_knn;
 extern const struct cli_command cmd_pretrain;
 extern const struct cli_command cmd_replay;
+extern const struct cli_command cmd_retrieve;
+extern const struct cli_command cmd_svm;
 extern const struct cli_command cmd_verify;
 extern const struct cli_command cmd_version;
 

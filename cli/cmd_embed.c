@@ -27,7 +27,7 @@ static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "F", "file to write: .safetensors, .npz, .npy or .jsonl"},
     MODEL_OPTIONS(struct values, model),
     {0, "pool", CLI_TEXT, offsetof(struct values, pool), "P",
-     "mean of the patches, cls, or none: all tokens (default: mean)"},
+     "mean of the patches, cls, none: all tokens, or head: the projection head's outputs (default: mean)"},
     {0, "layer", CLI_INT, offsetof(struct values, layer), "L", "features behind block L (default: the last)"},
     {0, "protocol", CLI_TEXT, offsetof(struct values, protocol), "P",
      "windows over the whole file, test: N clips spread evenly, train: N augmented clips (default: windows)"},
@@ -149,7 +149,7 @@ static xkd_status set_options(struct embed *e)
     const char *protocol = v->protocol ? v->protocol : "windows";
     *o = (xkd_embed_options){.batch = v->batch, .layer = v->layer, .clips = {.data = d, .clips = v->clips}};
     if (!xkd_feature_kind_of(v->pool ? v->pool : "mean", &o->kind))
-        return xkd_fail(cx, XKD_ERR_CONFIG, "--pool %s: mean, cls or none", v->pool);
+        return xkd_fail(cx, XKD_ERR_CONFIG, "--pool %s: mean, cls, none or head", v->pool);
     if (strcmp(protocol, "windows") == 0)
         o->clips.protocol = XKD_CLIPS_WINDOWS;
     else if (strcmp(protocol, "test") == 0)
@@ -355,6 +355,7 @@ static int run(struct cli *cli, int argc, char **argv)
         XKD_FAIL(XKD_ERR_CONFIG, "%s: exists already: --force replaces it", e.v.out);
     /* KEY=VALUE comes last; an existing file may have a '=' in its name. */
     while (files < rest && (!strchr(argv[1 + files], '=') || xkd_path_exists(argv[1 + files]))) files++;
+    e.v.model.projector = e.v.pool && strcmp(e.v.pool, "head") == 0;
     cli_catch_signals();
     XKD_TRY(models_load(cli, &e.v.model, argv[1], argv + 1 + files, rest - files, &e.models));
     XKD_TRY(set_options(&e));

@@ -43,6 +43,7 @@ xkd_status models_load(struct cli *cli, const struct model_args *args, const cha
                                      .modality = m,
                                      .student = args->student,
                                      .heads = args->heads,
+                                     .projector = args->projector,
                                      .geometry = &out->config.model};
         if (out->wanted[m]) XKD_TRY(xkd_encoder_load(cx, &source, XKD_F32, &out->encoder[m]));
     }

@@ -9,7 +9,7 @@
 /* Options of the command line; put MODEL_OPTIONS(struct values, model) into the command's table. */
 struct model_args {
     const char *config, *audio_model, *modality;
-    bool student;
+    bool student, projector; /* projector: with the projection heads, set by the command */
     int64_t heads;
 };
 

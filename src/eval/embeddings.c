@@ -10,7 +10,7 @@
 #include "base/text.h"
 
 static const char *const modality_names[XKD_MODALITIES] = {"video", "audio"};
-static const char *const kind_names[] = {"mean", "cls", "none"};
+static const char *const kind_names[] = {"mean", "cls", "none", "head"};
 enum { FORMAT = 1 };
 
 void xkd_embeddings_free(xkd_embeddings *e)

@@ -216,13 +216,34 @@ static xkd_status check_geometry(xkd_context *cx, const xkd_encoder_source *s, c
         video ? "frame_size, num_frames" : "spec_size");
 }
 
+/* Backbone and head of one network; the backbone's names lose their prefix, the head's stay "head.*". */
+static xkd_status select_network(xkd_context *cx, const xkd_encoder_source *s, const char *path, xkd_content *content)
+{
+    static const char PREFIX[] = "backbone.";
+    char part[64];
+    snprintf(part, sizeof part, "%s_%s", xkd_modality_prefix(s->modality), s->student ? "student" : "teacher");
+    xkd_status status = xkd_content_select(cx, content, part, path);
+    for (int64_t i = 0; status == XKD_OK && i < content->count; i++) {
+        char *name = content->names[i];
+        if (begins(name, PREFIX)) memmove(name, name + strlen(PREFIX), strlen(name + strlen(PREFIX)) + 1);
+    }
+    return status;
+}
+
 /* Narrows a whole model to the wanted encoder, and refuses files that hold none. */
 static xkd_status select_part(xkd_context *cx, const xkd_encoder_source *s, const char *path, xkd_content *content)
 {
     xkd_status status = XKD_OK;
     if (content->kind == XKD_CONTENT_OTHER)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: holds no encoder ('xkd inspect' lists what is in it)", path);
-    if (content->kind == XKD_CONTENT_MODEL) {
+    if (s->projector && content->kind != XKD_CONTENT_MODEL)
+        XKD_FAIL(XKD_ERR_CHECKPOINT,
+                 "%s: holds an encoder without its projection head: name a whole model, such as a "
+                 "run's checkpoints/step-*.safetensors",
+                 path);
+    if (content->kind == XKD_CONTENT_MODEL && s->projector) {
+        XKD_TRY(select_network(cx, s, path, content));
+    } else if (content->kind == XKD_CONTENT_MODEL) {
         char part[64];
         snprintf(part, sizeof part, "%s_%s.backbone", xkd_modality_prefix(s->modality),
                  s->student ? "student" : "teacher");
@@ -257,7 +278,10 @@ xkd_status xkd_encoder_declare(xkd_context *cx, const xkd_encoder_source *source
     out->config.teacher = out->config.student = size;
     xkd_declare at = {.cx = cx, .params = &out->params, .prefix = "", .role = role};
     XKD_TRY(xkd_backbone_declare(&at, &out->backbone, &out->config, source->modality, size, NULL));
-    for (int64_t i = 0; !source->head && i < out->content.count; i++)
+    out->projector = source->projector;
+    at.prefix = HEAD;
+    if (source->projector) XKD_TRY(xkd_head_declare(&at, &out->head, have.width, out->config.head));
+    for (int64_t i = 0; !source->projector && !source->head && i < out->content.count; i++)
         if (begins(out->content.tensors[i].name, HEAD))
             xkd_log(cx, XKD_LOG_DEBUG, "%s: its classifier is not used here", path);
 fail:
@@ -274,7 +298,7 @@ static xkd_status load_rows(xkd_context *cx, xkd_encoder *e)
     for (int64_t i = 0; i < e->params.count; i++) {
         xkd_param *row = e->params.rows[i];
         const xkd_stored_tensor *t = xkd_content_find(&e->content, row->name);
-        if (!t && begins(row->name, HEAD)) continue;
+        if (!t && begins(row->name, HEAD) && !e->projector) continue;
         if (!t) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: the encoder's tensor %s is missing", path, row->name);
         if (!xkd_shape_equal(&t->shape, &row->shape))
             XKD_FAIL(XKD_ERR_CHECKPOINT,
@@ -344,8 +368,11 @@ bool xkd_feature_kind_of(const char *word, xkd_feature_kind *out)
     static const struct {
         const char *word;
         xkd_feature_kind kind;
-    } words[] = {
-        {"mean", XKD_FEATURE_MEAN}, {"pool", XKD_FEATURE_MEAN}, {"cls", XKD_FEATURE_CLS}, {"none", XKD_FEATURE_NONE}};
+    } words[] = {{"mean", XKD_FEATURE_MEAN},
+                 {"pool", XKD_FEATURE_MEAN},
+                 {"cls", XKD_FEATURE_CLS},
+                 {"none", XKD_FEATURE_NONE},
+                 {"head", XKD_FEATURE_HEAD}};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strcmp(word, words[i].word) == 0) {
             *out = words[i].kind;
@@ -358,10 +385,15 @@ bool xkd_feature_kind_of(const char *word, xkd_feature_kind *out)
 static xkd_status plan(xkd_context *cx, xkd_encoder_run *r, int64_t element)
 {
     xkd_status status = XKD_OK;
-    int64_t R = r->run.segs.rows, D = r->width;
+    int64_t R = r->run.segs.rows, D = r->backbone.blocks.width;
     XKD_TRY(xkd_backbone_plan(cx, &r->arena, &r->backbone, element, false, &r->run));
     xkd_block_scratch_plan(&r->arena, R, D, element, &r->scratch);
-    r->pooled = xkd_arena_take(&r->arena, r->B * D * element);
+    if (r->kind == XKD_FEATURE_HEAD) {
+        xkd_head_plan(&r->arena, r->head, r->B, element, &r->saved);
+        r->pooled = r->saved.x;
+    } else {
+        r->pooled = xkd_arena_take(&r->arena, r->B * D * element);
+    }
 fail:
     return status;
 }
@@ -376,7 +408,11 @@ xkd_status xkd_encoder_run_new(xkd_context *cx, const xkd_encoder *e, const xkd_
         XKD_FAIL(XKD_ERR_CONFIG, "layer %lld: this encoder has %lld blocks", (long long)layer, (long long)depth);
     if (kind == XKD_FEATURE_CLS && !e->backbone.cls)
         XKD_FAIL(XKD_ERR_CONFIG, "this encoder has no class token: take the mean of the patches");
+    if (kind == XKD_FEATURE_HEAD && !e->projector)
+        XKD_FAIL(XKD_ERR_CONFIG, "this encoder was loaded without its projection head");
     if (layer >= 0) out->backbone.blocks.depth = layer;
+    out->head = &e->head;
+    if (kind == XKD_FEATURE_HEAD) out->width = e->head.size.outputs;
     XKD_TRY(xkd_backbone_run_new(cx, &out->backbone, shape, 1, &out->run));
     out->rows = kind == XKD_FEATURE_NONE ? out->run.items[0].tokens : 1;
     out->clip_floats = e->backbone.C * shape->T * shape->H * shape->W;
@@ -406,7 +442,7 @@ static void copy_out(const xkd_backend *be, float *out, const void *in, int64_t 
 xkd_status xkd_encoder_features(xkd_backend *be, xkd_encoder_run *r, const float *clips, float *out)
 {
     const int32_t *keep = NULL;
-    int64_t tokens = r->run.items[0].tokens, D = r->width;
+    int64_t tokens = r->run.items[0].tokens, D = r->backbone.blocks.width;
     xkd_backbone_forward(be, &r->backbone, &r->run, &clips, &keep, &r->scratch);
     switch (r->kind) {
     case XKD_FEATURE_MEAN:
@@ -415,6 +451,11 @@ xkd_status xkd_encoder_features(xkd_backend *be, xkd_encoder_run *r, const float
         break;
     case XKD_FEATURE_CLS: /* the first token of each clip */
         for (int64_t b = 0; b < r->B; b++) copy_out(be, out + b * D, xkd_at(be, r->run.z, b * tokens * D), D);
+        break;
+    case XKD_FEATURE_HEAD:
+        be->ops->pool_forward(be, r->pooled, r->run.z, r->B, tokens, D, xkd_cls_rows(&r->backbone));
+        xkd_head_forward(be, r->head, &r->saved);
+        copy_out(be, out, r->saved.logits, r->B * r->width);
         break;
     case XKD_FEATURE_NONE: copy_out(be, out, r->run.z, r->B * tokens * D); break;
     }

@@ -8,6 +8,7 @@
 
 #include "checkpoint/content.h"
 #include "model/backbone.h"
+#include "nn/head.h"
 
 /* Which encoder. A file does not say how many heads it has or how its patches lie in the input. These come, in this
  * order, from `geometry`, from the configuration in the file's metadata, from a config.yaml of the run folder, or are
@@ -18,13 +19,16 @@ typedef struct {
     bool student;                     /* the teacher's encoder otherwise; a file of one backbone is neither */
     const xkd_model_config *geometry; /* NULL: found as described above */
     int64_t heads;                    /* 0: found as described above */
-    bool head;                        /* the file may hold a classifier besides (head.*), see eval/classifier.h */
+    bool head;                        /* the file may hold a classifier besides: head.* */
+    bool projector;                   /* with the projection head of pre-training; only whole models have it */
 } xkd_encoder_source;
 
 typedef struct {
     xkd_model_config config; /* geometry: patch sides and the input of training */
     xkd_params params;
     xkd_backbone backbone;
+    bool projector;
+    xkd_head head;        /* of a projector */
     char hash[33];        /* XXH3-128 over names and values: tells features of different models apart */
     xkd_tensor_file file; /* open between declare and allocate only */
     xkd_content content;
@@ -48,9 +52,11 @@ xkd_status xkd_encoder_allocate(xkd_context *cx, xkd_encoder *encoder, xkd_dtype
 xkd_status xkd_encoder_load(xkd_context *cx, const xkd_encoder_source *source, xkd_dtype dtype, xkd_encoder *out);
 void xkd_encoder_free(xkd_encoder *encoder);
 
-typedef enum { XKD_FEATURE_MEAN, XKD_FEATURE_CLS, XKD_FEATURE_NONE } xkd_feature_kind;
+/* Mean of the patch tokens, class token, all tokens, or the projection head's outputs for the mean (K of them): the space
+ * in which pre-training compares the modalities. */
+typedef enum { XKD_FEATURE_MEAN, XKD_FEATURE_CLS, XKD_FEATURE_NONE, XKD_FEATURE_HEAD } xkd_feature_kind;
 
-/* "mean" (the release's feat_op: pool), "cls" or "none". False for another word. */
+/* "mean" (the release's feat_op: pool), "cls", "none" or "head". False for another word. */
 bool xkd_feature_kind_of(const char *word, xkd_feature_kind *out);
 
 /* Memory and plan for batches of B clips of one shape. */
@@ -63,6 +69,8 @@ typedef struct {
     xkd_block_scratch scratch;
     xkd_arena arena;
     void *pooled; /* [B,D] of the backend's dtype */
+    const xkd_head *head;
+    xkd_head_saved saved; /* of a projector; its input is `pooled` */
 } xkd_encoder_run;
 
 /* `shape`: B clips [C,T,H,W] of any size that patches divide; positions are interpolated. `layer`: features behind that

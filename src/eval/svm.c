@@ -9,8 +9,8 @@
 #include "base/rng.h"
 
 enum {
-    BLOCK = 16,         /* classes of one sweep: their weights (16 x 769 doubles) stay in a core's second-level cache */
-    LANES = 8,          /* doubles of a vector; rows of weights are padded to it */
+    BLOCK = 16, /* classes of one sweep: their weights (16 x 769 doubles) stay in a core's second-level cache */
+    LANES = 8,  /* doubles of a vector; rows of weights are padded to it */
     TYPICAL_SWEEPS = 200 /* full-sweep equivalents up to 1000 sweeps with shrinking, measured at UCF101's size */
 };
 
