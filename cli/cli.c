@@ -26,6 +26,7 @@ static const struct cli_option common_options[] = {
     {0},
 };
 
+/* By long name; the word may go on with "=VALUE", hence the length. */
 static const struct cli_option *find_long(const struct cli_option *options, const char *name, size_t length)
 {
     for (; options && options->name; options++)
@@ -40,6 +41,7 @@ static const struct cli_option *find_letter(const struct cli_option *options, ch
     return NULL;
 }
 
+/* Puts the value into the command's struct, in the type its row names. */
 static xkd_status store(struct cli *cli, const struct cli_option *option, const char *text, void *values)
 {
     char *field = (char *)values + option->offset, *end = NULL;
@@ -55,6 +57,7 @@ static xkd_status store(struct cli *cli, const struct cli_option *option, const 
     return XKD_OK;
 }
 
+/* With the option that was probably meant, of the command or of all commands. */
 static xkd_status unknown_option(struct cli *cli, const struct cli_command *command, const char *given)
 {
     const struct cli_option *tables[] = {command->options, common_options};
@@ -108,6 +111,7 @@ void cli_log(void *user, xkd_log_level level, const char *line)
     fprintf(stderr, "%sxkd: %s%s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", names[level], line);
 }
 
+/* Takes effect after parsing, so that -v may stand anywhere. */
 static void log_level(struct cli *cli, const struct common *common)
 {
     cli->json = common->json;
@@ -161,6 +165,7 @@ void cli_progress(struct cli *cli, const char *line)
     fflush(stderr);
 }
 
+/* Two columns: how to write it, what it does. */
 static void print_options(const struct cli_option *options)
 {
     for (; options && options->name; options++) {

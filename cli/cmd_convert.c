@@ -16,7 +16,8 @@ struct values {
 };
 
 static const struct cli_option options[] = {
-    {0, "to", CLI_TEXT, offsetof(struct values, to), "FORM", "safetensors, pth, npz, npy or hf (default: by OUT's ending)"},
+    {0, "to", CLI_TEXT, offsetof(struct values, to), "FORM",
+     "safetensors, pth, npz, npy or hf (default: by OUT's ending)"},
     {0, "part", CLI_TEXT, offsetof(struct values, part), "NAME",
      "one network of a whole model, e.g. vid_teacher.backbone, under its own names"},
     {0, "all", CLI_FLAG, offsetof(struct values, all), NULL,
@@ -30,8 +31,13 @@ enum { TO_FOLDER = XKD_FILE_KINDS };
 static const struct {
     const char *name;
     int kind;
-} forms[] = {{"safetensors", XKD_FILE_SAFETENSORS}, {"pth", XKD_FILE_TORCH}, {"pt", XKD_FILE_TORCH},
-             {"pth.tar", XKD_FILE_TORCH}, {"npz", XKD_FILE_NPZ}, {"npy", XKD_FILE_NPY}, {"hf", TO_FOLDER}};
+} forms[] = {{"safetensors", XKD_FILE_SAFETENSORS},
+             {"pth", XKD_FILE_TORCH},
+             {"pt", XKD_FILE_TORCH},
+             {"pth.tar", XKD_FILE_TORCH},
+             {"npz", XKD_FILE_NPZ},
+             {"npy", XKD_FILE_NPY},
+             {"hf", TO_FOLDER}};
 enum { FORMS = sizeof forms / sizeof *forms };
 
 static xkd_status choose_form(xkd_context *cx, const struct values *v, const char *out, int *kind)
@@ -46,7 +52,8 @@ static xkd_status choose_form(xkd_context *cx, const struct values *v, const cha
             return XKD_OK;
         }
     }
-    return xkd_fail(cx, XKD_ERR_CONFIG, "%s: which form? Use an ending of safetensors, pth, npz or npy, or --to", v->to ? v->to : out);
+    return xkd_fail(cx, XKD_ERR_CONFIG, "%s: which form? Use an ending of safetensors, pth, npz or npy, or --to",
+                    v->to ? v->to : out);
 }
 
 /* Notes of a safetensors file travel on; its checksum is made anew. */
@@ -98,7 +105,7 @@ static xkd_status convert(struct cli *cli, const struct values *v, const char *i
     XKD_TRY(xkd_content_identify(cx, &file, &content));
     XKD_TRY(xkd_content_describe(cx, &content, &described));
     xkd_log(cx, XKD_LOG_INFO, "%s: %s", in, described);
-    if (content.checkpoint && !v->all)
+    if ((content.checkpoint || content.own_checkpoint) && !v->all)
         xkd_log(cx, XKD_LOG_INFO, "optimiser state and counters of the checkpoint are left out (--all keeps them)");
     if (v->part) XKD_TRY(xkd_content_select(cx, &content, v->part, in));
     XKD_TRY(write_out(cx, out, kind, &file, &content, v->all));
@@ -116,7 +123,8 @@ static int run(struct cli *cli, int argc, char **argv)
     int rest = 0;
     xkd_status status = cli_parse(cli, &cmd_convert, argc, argv, &v, &rest);
     if (status != XKD_OK) return status;
-    if (rest != 2) return xkd_fail(cli->cx, XKD_ERR_CONFIG, "convert needs a file and where to write (see 'xkd convert --help')");
+    if (rest != 2)
+        return xkd_fail(cli->cx, XKD_ERR_CONFIG, "convert needs a file and where to write (see 'xkd convert --help')");
     return convert(cli, &v, argv[1], argv[2]);
 }
 
@@ -124,8 +132,9 @@ const struct cli_command cmd_convert = {
     .name = "convert",
     .summary = "write a tensor file in another form: safetensors, PyTorch, npz, npy, Hugging Face folder",
     .usage = "IN OUT [--to FORM] [--part NAME]",
-    .description = "The form of IN is told by its content, that of OUT by its ending or --to. Of a training checkpoint the "
-                   "model is taken, without the 'module.' of DDP; names come out in the release's form.",
+    .description =
+        "The form of IN is told by its content, that of OUT by its ending or --to. Of a training checkpoint the "
+        "model is taken, without the 'module.' of DDP; names come out in the release's form.",
     .example = "xkd convert XKD_checkpoint.pth.tar vid_teacher.safetensors --part vid_teacher.backbone",
     .options = options,
     .run = run,

@@ -61,8 +61,9 @@ static bool report(const struct cli *cli, const struct values *v, const xkd_stor
         if (a->dtype != b->dtype && !d.unequal) state = "equal, other type";
     }
     if (cli->json) {
-        printf("%s\n {\"name\": \"%s\", \"state\": \"%s\", \"max_difference\": %.9g, \"relative\": %.9g}", *first ? "" : ",",
-               name, state, isfinite(d.largest) ? d.largest : 1e308, isfinite(d.relative) ? d.relative : 1e308);
+        printf("%s\n {\"name\": \"%s\", \"state\": \"%s\", \"max_difference\": %.9g, \"relative\": %.9g}",
+               *first ? "" : ",", name, state, isfinite(d.largest) ? d.largest : 1e308,
+               isfinite(d.relative) ? d.relative : 1e308);
         *first = false;
     } else if (differs || d.unequal || v->all) {
         printf("%-60s %-18s max %.6g, relative %.6g, %" PRId64 " elements\n", name, state, d.largest, d.relative,
@@ -114,8 +115,9 @@ const struct cli_command cmd_diff = {
     .name = "diff",
     .summary = "compare two tensor files, tensor by tensor; exit code 1 where they differ",
     .usage = "A B [--tolerance X]",
-    .description = "Formats and types may differ. Names are brought into the release's form first, so a released backbone "
-                   "compares with an exported one.",
+    .description =
+        "Formats and types may differ. Names are brought into the release's form first, so a released backbone "
+        "compares with an exported one.",
     .example = "xkd diff vid_teacher.pth.tar runs/first/backbones/vid_teacher.safetensors",
     .options = options,
     .run = run,

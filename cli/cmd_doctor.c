@@ -59,6 +59,7 @@ static void note_version(struct findings *f, const char *name, unsigned version)
     note(f, name, "%u.%u.%u", version >> 16, version >> 8 & 255, version & 255);
 }
 
+/* Versions as the libraries that are loaded say, not the headers this was compiled with. */
 static void libraries(struct findings *f)
 {
     const dnnl_version_t *dnnl = dnnl_version();
@@ -75,6 +76,7 @@ static void libraries(struct findings *f)
     note(f, "xxhash", "%u.%u.%u", xxh / 10000, xxh / 100 % 100, xxh % 100);
 }
 
+/* What this processor can do, and what the program was compiled to use. */
 static void processor(struct findings *f)
 {
     char model[160] = "unknown", line[400];
@@ -118,6 +120,7 @@ static const char *has_decoder(enum AVCodecID id)
     return avcodec_find_decoder(id) ? "yes" : "MISSING";
 }
 
+/* What is built in. Decoders differ between builds of FFmpeg. */
 static void features(struct findings *f)
 {
     note(f, "backends", "cpu (float32), ref (float32, float64)");
@@ -131,6 +134,7 @@ static void features(struct findings *f)
     note(f, "not built in", "CUDA, MPI, NCCL, bfloat16");
 }
 
+/* People get two columns, programs one JSON object. */
 static xkd_status print(struct cli *cli, const struct findings *f)
 {
     xkd_text out = xkd_text_make(cli->cx);

@@ -6,11 +6,13 @@
 #include "cli.h"
 #include "config/options.h"
 
+/* Keys are asked for by how they begin, so "model.fwd_kwargs" shows a whole map. */
 static bool is_option_key(const xkd_option *o, const char *prefix)
 {
     return strncmp(o->key, prefix, strlen(prefix)) == 0;
 }
 
+/* Key, meaning, type and default of one row. */
 static void print_option(const xkd_option *o)
 {
     char type[200];
@@ -59,6 +61,7 @@ static void print_roff(const char *text)
     }
 }
 
+/* A command with its options; a group of commands is only the sum of its members. */
 static void print_roff_command(const char *path, const struct cli_command *command)
 {
     char deeper[128];
@@ -161,12 +164,14 @@ const struct cli_command cmd_help = {
 
 /* ---- completion ---- */
 
+/* Options of one command as words of the shell. */
 static void print_words(const struct cli_command *command)
 {
     for (const struct cli_option *o = command->options; o && o->name; o++) printf("--%s ", o->name);
     printf("--quiet --verbose --json --help");
 }
 
+/* One branch of the script's case per command and subcommand. */
 static void print_cases(const char *path, const struct cli_command *const *commands)
 {
     char deeper[128];

@@ -108,8 +108,9 @@ const struct cli_command cmd_inspect = {
     .name = "inspect",
     .summary = "list the tensors and metadata of a safetensors, PyTorch, npy or npz file",
     .usage = "FILE [--json]",
-    .description = "Says what the file is, and the name, type and shape of each tensor. Nothing in the file is ever run: "
-                   "what is not plain tensors, numbers and texts is refused with exit code 4.",
+    .description =
+        "Says what the file is, and the name, type and shape of each tensor. Nothing in the file is ever run: "
+        "what is not plain tensors, numbers and texts is refused with exit code 4.",
     .example = "xkd inspect vid_teacher.pth.tar",
     .run = run,
 };

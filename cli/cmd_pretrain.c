@@ -13,7 +13,7 @@
 #include "train/loop.h"
 
 struct values {
-    const char *data, *out, *config;
+    const char *data, *out, *config, *init;
     int64_t max_steps, overfit, workers;
     bool resume, force, dry_run, strict;
 };
@@ -22,6 +22,8 @@ static const struct cli_option options[] = {
     {0, "data", CLI_TEXT, offsetof(struct values, data), "PATH", "folder of videos, or a manifest (xkd data index)"},
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "RUN", "folder of the run"},
     {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "YAML configuration (default: XKD)"},
+    {0, "init", CLI_TEXT, offsetof(struct values, init), "FILE",
+     "weights to start from: a model or backbone as safetensors or a PyTorch file, the release's too"},
     {0, "resume", CLI_FLAG, offsetof(struct values, resume), NULL, "go on with the run in --out"},
     {0, "force", CLI_FLAG, offsetof(struct values, force), NULL, "start anew in a folder that holds a run"},
     {'n', "dry-run", CLI_FLAG, offsetof(struct values, dry_run), NULL, "say what would be done, and what it costs"},
@@ -32,6 +34,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* Mistakes of the command line alone, before anything is read. */
 static xkd_status check_values(struct cli *cli, const struct values *v)
 {
     xkd_context *cx = cli->cx;
@@ -41,7 +44,8 @@ static xkd_status check_values(struct cli *cli, const struct values *v)
     if (v->overfit > 1) return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: --overfit takes 1: the first batch");
     if (v->max_steps < 0 || v->overfit < 0)
         return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: a number of steps is not negative");
-    if (v->workers == 0) return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: --workers wants at least 1");
+    if (v->workers < 1 && v->workers != INT64_MIN)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "pretrain: --workers wants at least 1");
     return XKD_OK;
 }
 
@@ -64,6 +68,7 @@ fail:
     return status;
 }
 
+/* Paths are passed as text of their own, so that no character in them means anything. */
 static xkd_status override(xkd_context *cx, xkd_config *config, const char *key, const char *value)
 {
     char *assignment;
@@ -73,6 +78,7 @@ static xkd_status override(xkd_context *cx, xkd_config *config, const char *key,
     return status;
 }
 
+/* Defaults, then the file, then KEY=VALUE, then options: the more particular, the later. */
 static xkd_status configure(struct cli *cli, const struct values *v, char **overrides, int count, xkd_config *config)
 {
     xkd_status status = XKD_OK;
@@ -82,6 +88,7 @@ static xkd_status configure(struct cli *cli, const struct values *v, char **over
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, config, overrides[i]));
     if (v->data) XKD_TRY(override(cx, config, "data.path", v->data));
     if (v->out) XKD_TRY(override(cx, config, "run.out", v->out));
+    if (v->init) XKD_TRY(override(cx, config, "run.init", v->init));
     if (v->max_steps > 0) config->run.max_steps = v->max_steps;
     if (v->overfit == 1) config->run.overfit = true;
     if (v->workers > 0) config->data.workers = v->workers;
@@ -93,6 +100,7 @@ fail:
     return status;
 }
 
+/* The loop asks after every step. */
 static int stop_signal(void *user)
 {
     (void)user;
@@ -160,7 +168,8 @@ static xkd_status dry_run(struct cli *cli, const xkd_config *config)
     return XKD_OK;
 }
 
-static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_loop_result *r, xkd_status ended)
+/* What the run has come to and where it lies; the one thing on stdout. */
+static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_run_result *r, xkd_status ended)
 {
     xkd_text out = xkd_text_make(cli->cx);
     const char *run = c->run.out;
@@ -193,13 +202,13 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_l
 
 static xkd_status train(struct cli *cli, const struct values *v, const xkd_config *config)
 {
-    const xkd_loop_options loop = {.mode = v->resume  ? XKD_FOLDER_RESUME
-                                           : v->force ? XKD_FOLDER_FORCE
-                                                      : XKD_FOLDER_NEW,
-                                   .stop_signal = stop_signal,
-                                   .progress = progress,
-                                   .user = cli};
-    xkd_loop_result result;
+    const xkd_run_options loop = {.mode = v->resume  ? XKD_RUN_RESUME
+                                          : v->force ? XKD_RUN_FORCE
+                                                     : XKD_RUN_NEW,
+                                  .stop_signal = stop_signal,
+                                  .progress = progress,
+                                  .user = cli};
+    xkd_run_result result;
     cli_catch_signals();
     xkd_status status = xkd_train(cli->cx, config, &loop, &result);
     /* A run that got as far as training says what it left behind, however it ended. */
@@ -212,7 +221,7 @@ static xkd_status train(struct cli *cli, const struct values *v, const xkd_confi
 
 static int run(struct cli *cli, int argc, char **argv)
 {
-    struct values v = {.workers = -1};
+    struct values v = {.workers = INT64_MIN}; /* not given */
     xkd_config config;
     int rest = 0;
     xkd_status status = cli_parse(cli, &cmd_pretrain, argc, argv, &v, &rest);
@@ -233,8 +242,8 @@ const struct cli_command cmd_pretrain = {
         "reconstruction pictures and a report into RUN. KEY=VALUE changes one key of the configuration;\n"
         "'xkd help options' lists all. Ctrl-C, SIGTERM and SIGUSR1 end the run after its step and save it\n"
         "(exit codes 130 and 75); --resume goes on and ends with the same bits as if never stopped.\n"
-        "With train.accumulate=N a step is N micro-batches: gradients add up, but MMD and the centres see one\n"
-        "micro-batch at a time.",
+        "With train.accumulate=N a step is N micro-batches: gradients and centres average over all of them, but\n"
+        "MMD compares only the samples of one micro-batch, as with model.fwd_kwargs.mmd_group.",
     .example = "xkd pretrain --data videos/ --out runs/first -c configs/xkd.yaml dataset.batch_size=8 num_node=1",
     .options = options,
     .run = run,

@@ -1,11 +1,11 @@
 /* xkd replay: recorded training steps, step by step, for comparison with other implementations. */
 #include <stdio.h>
 #include <string.h>
+#include <xkd/replay.h>
 
 #include "base/pool.h"
 #include "base/status.h"
 #include "cli.h"
-#include "train/replay.h"
 
 struct values {
     const char *out, *backend, *dtype;
@@ -29,7 +29,7 @@ static xkd_status replay(struct cli *cli, const struct values *v, const char *fo
         XKD_FAIL(XKD_ERR_CONFIG, "--dtype=%s: wants f32 or f64", v->dtype);
     if (v->threads < 1 || v->threads > 1024)
         XKD_FAIL(XKD_ERR_CONFIG, "--threads=%lld: wants 1 to 1024", (long long)v->threads);
-    o.dtype = strcmp(v->dtype, "f64") == 0 ? XKD_F64 : XKD_F32;
+    o.float64 = strcmp(v->dtype, "f64") == 0;
     XKD_TRY(xkd_replay(cx, &o));
     if (!cli->json) printf("%s/losses.json\n%s/grads.safetensors\n%s/state.safetensors\n", v->out, v->out, v->out);
 fail:

@@ -36,8 +36,8 @@ static xkd_status verify(struct cli *cli, const char *path)
         elements += bad;
     }
     if (tensors)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: %" PRId64 " elements of %" PRId64 " tensors are not finite, first in %s", path,
-                 elements, tensors, first);
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: %" PRId64 " elements of %" PRId64 " tensors are not finite, first in %s",
+                 path, elements, tensors, first);
     if (cli->json)
         printf("{\"ok\": true, \"tensors\": %" PRId64 ", \"checksummed\": %s}\n", file.count,
                file.checksummed ? "true" : "false");

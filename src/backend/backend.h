@@ -47,9 +47,9 @@ static inline int64_t xkd_patch_length(const xkd_patch_geometry *g)
 /* Sparse rows: out[i] = sum over k in [start[i], start[i+1]) of weight[k] * in[index[k]]. */
 typedef struct {
     int64_t rows_out, rows_in;
-    const int32_t *start;   /* [rows_out+1] */
-    const int32_t *index;   /* [start[rows_out]] */
-    const double *weight;   /* likewise */
+    const int32_t *start; /* [rows_out+1] */
+    const int32_t *index; /* [start[rows_out]] */
+    const double *weight; /* likewise */
 } xkd_sparse_rows;
 
 /* Backward of a LayerNorm. dx [R,D] = residual + gradient through the norm; residual [R,D] or NULL; dx may be residual
@@ -94,9 +94,9 @@ typedef struct {
 
 /* One AdamW step on one tensor and the moving averages that follow it; method.md section 7. */
 typedef struct {
-    void *p, *m, *v;  /* [n] parameter and moments, updated */
-    const void *g;    /* [n] gradient */
-    void *ema[2];     /* teachers that average this tensor, in order; NULL: none. May be the same twice (MATS) */
+    void *p, *m, *v; /* [n] parameter and moments, updated */
+    const void *g;   /* [n] gradient */
+    void *ema[2];    /* teachers that average this tensor, in order; NULL: none. May be the same twice (MATS) */
     double ema_momentum[2];
     int64_t n;
     double grad_scale; /* clipping and averaging factor */

@@ -12,6 +12,21 @@
 static const size_t HUGE_PAGE = (size_t)2 << 20;
 static const size_t ALIGNMENT = 64;
 
+/* From this size on the machine is asked first: memory is promised freely and taken away by killing the process. */
+static const size_t ASK_FROM = (size_t)1 << 30;
+
+size_t xkd_available_memory(void)
+{
+    char line[128];
+    unsigned long long kilobytes;
+    size_t result = SIZE_MAX;
+    FILE *file = fopen("/proc/meminfo", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1) result = (size_t)kilobytes << 10;
+    if (file) fclose(file);
+    return result;
+}
+
 static xkd_status allocate(xkd_context *cx, void **out, size_t bytes)
 {
     xkd_account *account = xkd_context_account(cx);
@@ -20,6 +35,12 @@ static xkd_status allocate(xkd_context *cx, void **out, size_t bytes)
     void *memory = NULL;
     size_t alignment = bytes >= 4 * HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
     int injected = fail_at >= 0 && number >= fail_at;
+    size_t available = bytes >= ASK_FROM ? xkd_available_memory() : SIZE_MAX;
+    if (bytes > available) {
+        *out = NULL;
+        return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory: %.1f GB are wanted, %.1f GB are free", (double)bytes / 1e9,
+                        (double)available / 1e9);
+    }
     if (injected || posix_memalign(&memory, alignment, bytes ? bytes : 1) != 0) {
         *out = NULL;
         return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory: %zu bytes were refused", bytes);
@@ -58,6 +79,16 @@ xkd_status xkd_resize(xkd_context *cx, void *inout, int64_t old_count, int64_t n
     xkd_free(old);
     memcpy(inout, &fresh, sizeof fresh);
 fail:
+    return status;
+}
+
+xkd_status xkd_reserve(xkd_context *cx, void *inout, int64_t count, int64_t *capacity, size_t size)
+{
+    const int64_t first = 64; /* the arrays that grow hold tens to thousands of elements */
+    int64_t larger = *capacity ? 2 * *capacity : first;
+    if (count < *capacity) return XKD_OK;
+    xkd_status status = xkd_resize(cx, inout, *capacity, larger, size);
+    if (status == XKD_OK) *capacity = larger;
     return status;
 }
 

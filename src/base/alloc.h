@@ -15,6 +15,9 @@ xkd_status xkd_alloc(xkd_context *cx, void *out, int64_t count, size_t size);
  * On failure the old memory stays. */
 xkd_status xkd_resize(xkd_context *cx, void *inout, int64_t old_count, int64_t new_count, size_t size);
 
+/* Makes room for one more element of a growing array of `count` elements: doubles it where *capacity is reached. */
+xkd_status xkd_reserve(xkd_context *cx, void *inout, int64_t count, int64_t *capacity, size_t size);
+
 /* Copies a string. The caller frees *out with xkd_free. */
 xkd_status xkd_copy_string(xkd_context *cx, char **out, const char *text);
 
@@ -23,6 +26,9 @@ xkd_status xkd_format_string(xkd_context *cx, char **out, const char *format, ..
     __attribute__((format(printf, 3, 4)));
 
 void xkd_free(void *memory);
+
+/* Bytes that the kernel could hand out without swapping; SIZE_MAX where it does not say. */
+size_t xkd_available_memory(void);
 
 /* Allocations that this context has made so far. */
 int64_t xkd_alloc_count(xkd_context *cx);

@@ -9,10 +9,10 @@
 #include "base/status.h"
 
 typedef struct {
-    char *memory;    /* NULL while measuring */
-    int64_t used;    /* bytes handed out, each piece rounded up to 64 */
-    int64_t peak;    /* highest `used` seen */
-    int64_t size;    /* bytes of `memory` */
+    char *memory; /* NULL while measuring */
+    int64_t used; /* bytes handed out, each piece rounded up to 64 */
+    int64_t peak; /* highest `used` seen */
+    int64_t size; /* bytes of `memory` */
 } xkd_arena;
 
 /* Next piece of `bytes`, 64-byte aligned. NULL while measuring or when the arena is full (see xkd_arena_check). */

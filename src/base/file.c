@@ -77,6 +77,10 @@ xkd_status xkd_map_file(xkd_context *cx, const char *path, xkd_map *map)
     if (size > 0) {
         void *base = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (base == MAP_FAILED) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot map: %s", path, strerror(errno));
+        /* Everything that maps a file reads all of it: in large sequential reads, not by page faults of 4 KB. An old
+         * kernel that does not know the request only loses the speed. */
+        madvise(base, (size_t)size, MADV_SEQUENTIAL);
+        madvise(base, (size_t)size, MADV_POPULATE_READ);
         *map = (xkd_map){.base = base, .size = size};
     }
 fail:
@@ -301,4 +305,15 @@ xkd_status xkd_join_path(xkd_context *cx, char **out, const char *folder, const 
     size_t length = strlen(folder);
     const char *slash = length && folder[length - 1] == '/' ? "" : "/";
     return xkd_format_string(cx, out, "%s%s%s", folder, slash, name);
+}
+
+xkd_status xkd_remove_in(xkd_context *cx, const char *folder, const char *name)
+{
+    xkd_status status = XKD_OK;
+    char *path = NULL;
+    XKD_TRY(xkd_join_path(cx, &path, folder, name));
+    XKD_TRY(xkd_remove_file(cx, path));
+fail:
+    xkd_free(path);
+    return status;
 }

@@ -47,6 +47,8 @@ xkd_status xkd_make_folder(xkd_context *cx, const char *path);
 
 /* Removes a file; one that is not there is fine. */
 xkd_status xkd_remove_file(xkd_context *cx, const char *path);
+/* The same for folder/name. */
+xkd_status xkd_remove_in(xkd_context *cx, const char *folder, const char *name);
 
 /* Names in a folder without "." and "..", sorted by bytes. Free with xkd_free_names. */
 typedef struct {

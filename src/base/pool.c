@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "base/alloc.h"
@@ -37,6 +38,18 @@ static void pause_briefly(void)
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #endif
+}
+
+/* Signals that report a fault of the running instruction must reach it; all others wait until the loop is over. A
+ * handler that runs on a computing thread corrupts products of oneDNN 2.6: with a timer of 50 us, every one of 95
+ * transposed products of 768 x 384 x 532 was wrong (its generated code seems to keep data below the stack pointer). */
+static void hold_signals(sigset_t *before)
+{
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
+    sigset_t held;
+    sigfillset(&held);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&held, faults[i]);
+    pthread_sigmask(SIG_BLOCK, &held, before);
 }
 
 static void run_indices(xkd_pool *pool, int thread)
@@ -91,6 +104,7 @@ xkd_status xkd_pool_new(xkd_context *cx, xkd_pool **out, int threads)
 {
     xkd_status status = XKD_OK;
     xkd_pool *pool = NULL;
+    sigset_t before;
     *out = NULL;
     if (threads < 1) XKD_FAIL(XKD_ERR_CONFIG, "threads=%d: at least one thread is needed", threads);
     XKD_TRY(xkd_alloc(cx, &pool, 1, sizeof *pool));
@@ -100,13 +114,16 @@ xkd_status xkd_pool_new(xkd_context *cx, xkd_pool **out, int threads)
     pool->threads = threads;
     pool->spins = threads <= xkd_processor_count() ? SPINS : 0;
     XKD_TRY(xkd_alloc(cx, &pool->workers, threads, sizeof *pool->workers));
+    hold_signals(&before); /* the new threads inherit the mask and keep it */
     for (int i = 1; i < threads; i++) {
         worker *w = &pool->workers[i];
         *w = (worker){.pool = pool, .number = i};
-        if (pthread_create(&w->thread, NULL, worker_main, w) != 0)
-            XKD_FAIL(XKD_ERR_MEMORY, "cannot start thread %d of %d: lower threads=", i + 1, threads);
+        if (pthread_create(&w->thread, NULL, worker_main, w) != 0) break;
         pool->started = i;
     }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (pool->started < threads - 1)
+        XKD_FAIL(XKD_ERR_MEMORY, "cannot start thread %d of %d: lower threads=", pool->started + 2, threads);
     *out = pool;
     pool = NULL;
 fail:
@@ -132,12 +149,9 @@ int xkd_pool_threads(const xkd_pool *pool)
     return pool->threads;
 }
 
-void xkd_parallel_for(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
+/* The loop of several threads, the caller's as number 0. */
+static void run_team(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
 {
-    if (pool->threads == 1 || n <= 1) {
-        for (int64_t i = 0; i < n; i++) fn(arg, i, 0);
-        return;
-    }
     pool->fn = fn;
     pool->arg = arg;
     pool->n = n;
@@ -150,6 +164,17 @@ void xkd_parallel_for(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
     pthread_mutex_lock(&pool->lock);
     while (atomic_load(&pool->busy)) pthread_cond_wait(&pool->done, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
+}
+
+void xkd_parallel_for(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
+{
+    sigset_t before;
+    hold_signals(&before);
+    if (pool->threads == 1 || n <= 1)
+        for (int64_t i = 0; i < n; i++) fn(arg, i, 0);
+    else
+        run_team(pool, n, fn, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 int xkd_processor_count(void)

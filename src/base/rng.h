@@ -8,18 +8,18 @@
 
 /* Purposes keep streams apart. Append only: a change of order changes every run. */
 typedef enum {
-    XKD_RNG_INIT,         /* parameter initialisation */
-    XKD_RNG_SHUFFLE,      /* order of the samples of an epoch */
-    XKD_RNG_CLIP,         /* start of the clip within its file */
-    XKD_RNG_REPLACE,      /* which clip replaces an unreadable one */
-    XKD_RNG_VIDEO_VIEW,   /* video crop, flip, jitter, grey, blur */
-    XKD_RNG_AUDIO_VIEW,   /* audio cut, volume, resize crop */
-    XKD_RNG_MASK_VIDEO,   /* masking noise */
+    XKD_RNG_INIT,       /* parameter initialisation */
+    XKD_RNG_SHUFFLE,    /* order of the samples of an epoch */
+    XKD_RNG_CLIP,       /* start of the clip within its file */
+    XKD_RNG_REPLACE,    /* which clip replaces an unreadable one */
+    XKD_RNG_VIDEO_VIEW, /* video crop, flip, jitter, grey, blur */
+    XKD_RNG_AUDIO_VIEW, /* audio cut, volume, resize crop */
+    XKD_RNG_MASK_VIDEO, /* masking noise */
     XKD_RNG_MASK_AUDIO,
-    XKD_RNG_SYNTH,        /* synthetic data set */
+    XKD_RNG_SYNTH, /* synthetic data set */
     XKD_RNG_TEST,
-    XKD_RNG_SVM,          /* order of samples in the SVM solver, folds, bootstrap */
-    XKD_RNG_EVAL          /* views, mixing and order of evaluation and fine-tuning */
+    XKD_RNG_SVM, /* order of samples in the SVM solver, folds, bootstrap */
+    XKD_RNG_EVAL /* views, mixing and order of evaluation and fine-tuning */
 } xkd_rng_purpose;
 
 /* A stream: where in the sequence of one (seed, epoch, sample, view, purpose) we are. Plain data, copy freely. */

@@ -24,16 +24,16 @@ void xkd_error_prefix(xkd_context *cx, const char *format, ...) __attribute__((f
 
 void xkd_log(xkd_context *cx, xkd_log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-#define XKD_TRY(expr)                                                                                                  \
-    do {                                                                                                               \
-        status = (expr);                                                                                               \
-        if (status != XKD_OK) goto fail;                                                                               \
+#define XKD_TRY(expr)                    \
+    do {                                 \
+        status = (expr);                 \
+        if (status != XKD_OK) goto fail; \
     } while (0)
 
-#define XKD_FAIL(...)                                                                                                  \
-    do {                                                                                                               \
-        status = xkd_fail(cx, __VA_ARGS__);                                                                            \
-        goto fail;                                                                                                     \
+#define XKD_FAIL(...)                       \
+    do {                                    \
+        status = xkd_fail(cx, __VA_ARGS__); \
+        goto fail;                          \
     } while (0)
 
 #endif

@@ -13,6 +13,7 @@ xkd_text xkd_text_make(xkd_context *cx)
     return (xkd_text){.cx = cx};
 }
 
+/* Room for `more` bytes and the 0 behind; false once anything has failed. */
 static int reserve(xkd_text *text, int64_t more)
 {
     if (text->status != XKD_OK) return 0;
@@ -86,6 +87,7 @@ void xkd_text_json_string(xkd_text *text, const char *string)
     xkd_text_puts(text, "\"");
 }
 
+/* Most numbers people write need few digits; 17 always suffice. */
 void xkd_format_double(char *buffer, size_t size, double value)
 {
     for (int digits = 6; digits <= 17; digits++) {

@@ -14,8 +14,8 @@ static bool begins(const char *name, const char *prefix)
 /* Names of whole networks. */
 static bool is_model_name(const char *name)
 {
-    static const char *const prefixes[] = {"vid_student.", "vid_teacher.", "aud_student.", "aud_teacher.",
-                                           "vid_ae.", "aud_ae.", "vt2as_ce_loss.", "at2vs_ce_loss."};
+    static const char *const prefixes[] = {"vid_student.", "vid_teacher.", "aud_student.",   "aud_teacher.",
+                                           "vid_ae.",      "aud_ae.",      "vt2as_ce_loss.", "at2vs_ce_loss."};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (begins(name, prefixes[i])) return true;
     return false;
@@ -115,7 +115,8 @@ static void infer_geometry(xkd_content *c)
     char name[128];
     const char *prefix = "";
     if (c->kind == XKD_CONTENT_MODEL)
-        prefix = xkd_content_find(c, "vid_student.backbone.enc_pos_embed") ? "vid_student.backbone." : "aud_student.backbone.";
+        prefix = xkd_content_find(c, "vid_student.backbone.enc_pos_embed") ? "vid_student.backbone."
+                                                                           : "aud_student.backbone.";
     xkd_geometry *g = &c->geometry;
     for (int64_t i = 0; i < c->count; i++) {
         if (!begins(c->tensors[i].name, prefix)) continue;
@@ -168,6 +169,11 @@ xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xk
     for (int64_t i = 0; i < file->count; i++) {
         const xkd_stored_tensor *t = &file->tensors[i];
         if (out->checkpoint && !begins(t->name, "model.")) continue;
+        /* Our own checkpoints keep the optimiser's tensors beside the model's. */
+        if (out->kind == XKD_CONTENT_MODEL && !out->checkpoint && begins(t->name, "optimizer.")) {
+            out->own_checkpoint = true;
+            continue;
+        }
         XKD_TRY(rename_tensor(cx, out, own_name(out, t->name), &out->names[out->count]));
         out->tensors[out->count] = *t;
         out->tensors[out->count].name = out->names[out->count];
@@ -191,7 +197,7 @@ xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *c, char **ou
 {
     const xkd_geometry *g = &c->geometry;
     xkd_text text = xkd_text_make(cx);
-    if (c->checkpoint) xkd_text_puts(&text, "training checkpoint of a ");
+    if (c->checkpoint || c->own_checkpoint) xkd_text_puts(&text, "training checkpoint of a ");
     if (c->kind == XKD_CONTENT_MODEL)
         xkd_text_puts(&text, "whole XKD model");
     else if (c->kind == XKD_CONTENT_BACKBONE)
@@ -242,7 +248,8 @@ xkd_status xkd_content_select(xkd_context *cx, xkd_content *content, const char 
     content->count = kept;
     xkd_status status = XKD_OK;
     if (!kept)
-        status = xkd_fail(cx, XKD_ERR_CONFIG, "%s: has no part '%s'; it has %s", path, part, parts.data ? parts.data : "nothing");
+        status = xkd_fail(cx, XKD_ERR_CONFIG, "%s: has no part '%s'; it has %s", path, part,
+                          parts.data ? parts.data : "nothing");
     xkd_text_free(&parts);
     return status;
 }

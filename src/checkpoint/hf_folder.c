@@ -39,7 +39,8 @@ static xkd_text config_json(xkd_context *cx, const xkd_content *c, const char *c
                     (long long)g->width, (long long)g->depth, (long long)g->heads);
     xkd_text_printf(&t, "  \"intermediate_size\": %lld,\n  \"hidden_act\": \"gelu\",\n  \"layer_norm_eps\": 1e-05,\n",
                     4 * (long long)g->width);
-    xkd_text_printf(&t, "  \"patch_length\": %lld,\n  \"num_tokens\": %lld,\n  \"class_token\": %s,\n  \"qkv_bias\": false",
+    xkd_text_printf(&t,
+                    "  \"patch_length\": %lld,\n  \"num_tokens\": %lld,\n  \"class_token\": %s,\n  \"qkv_bias\": false",
                     (long long)g->patch, (long long)g->tokens, g->cls_token ? "true" : "false");
     for (int pass = 0; labels && pass < 2; pass++) {
         xkd_text_puts(&t, pass ? ",\n  \"label2id\": {" : ",\n  \"id2label\": {");
@@ -60,9 +61,10 @@ static xkd_text preprocessor_json(xkd_context *cx, xkd_modality modality)
 {
     xkd_text t = xkd_text_make(cx);
     if (modality == XKD_VIDEO)
-        xkd_text_puts(&t, "{\n  \"feature_extractor_type\": \"XKDVideo\",\n  \"fps\": 8,\n  \"num_frames\": 32,\n"
-                          "  \"size\": 112,\n  \"resample\": \"bilinear\",\n  \"rescale_factor\": 0.00392156862745098,\n"
-                          "  \"image_mean\": [0.485, 0.456, 0.406],\n  \"image_std\": [0.229, 0.224, 0.225]\n}\n");
+        xkd_text_puts(&t,
+                      "{\n  \"feature_extractor_type\": \"XKDVideo\",\n  \"fps\": 8,\n  \"num_frames\": 32,\n"
+                      "  \"size\": 112,\n  \"resample\": \"bilinear\",\n  \"rescale_factor\": 0.00392156862745098,\n"
+                      "  \"image_mean\": [0.485, 0.456, 0.406],\n  \"image_std\": [0.229, 0.224, 0.225]\n}\n");
     else
         xkd_text_puts(&t, "{\n  \"feature_extractor_type\": \"XKDAudio\",\n  \"sampling_rate\": 16000,\n"
                           "  \"n_fft\": 1024,\n  \"hop_length\": 143,\n  \"num_mel_bins\": 80,\n"
@@ -75,10 +77,12 @@ static xkd_text model_card(xkd_context *cx, const xkd_content *c, const char *de
     xkd_text t = xkd_text_make(cx);
     xkd_text_puts(&t, "---\nlibrary_name: xkd\ntags: [xkd, self-supervised, video, audio]\n---\n# XKD encoder\n\n");
     xkd_text_printf(&t, "This folder holds a %s.\n\n", described);
-    xkd_text_printf(&t, "It takes %s as `preprocessor_config.json` says. `model.safetensors` has %lld tensors under the "
-                    "names of the XKD release.\nMethod: Sarkar and Etemad, \"XKD: Cross-modal Knowledge Distillation with "
-                    "Domain Alignment for Video\nRepresentation Learning\", AAAI 2024 (arXiv 2211.13929).\n",
-                    c->modality == XKD_VIDEO ? "RGB frames" : "log-mel spectrograms", (long long)c->count);
+    xkd_text_printf(
+        &t,
+        "It takes %s as `preprocessor_config.json` says. `model.safetensors` has %lld tensors under the "
+        "names of the XKD release.\nMethod: Sarkar and Etemad, \"XKD: Cross-modal Knowledge Distillation with "
+        "Domain Alignment for Video\nRepresentation Learning\", AAAI 2024 (arXiv 2211.13929).\n",
+        c->modality == XKD_VIDEO ? "RGB frames" : "log-mel spectrograms", (long long)c->count);
     return t;
 }
 

@@ -14,7 +14,7 @@ static const unsigned char magic[MAGIC_SIZE] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
 
 /* numpy has no bfloat16. */
 static const char *const descriptions[XKD_DTYPE_COUNT] = {
-    [XKD_F32] = "<f4", [XKD_F64] = "<f8", [XKD_F16] = "<f2", [XKD_I64] = "<i8", [XKD_I32] = "<i4",
+    [XKD_F32] = "<f4", [XKD_F64] = "<f8", [XKD_F16] = "<f2", [XKD_I64] = "<i8",  [XKD_I32] = "<i4",
     [XKD_I16] = "<i2", [XKD_I8] = "|i1",  [XKD_U8] = "|u1",  [XKD_BOOL] = "|b1",
 };
 
@@ -54,7 +54,8 @@ static bool read_shape(const char **at, xkd_shape *shape)
         int64_t value = 0;
         if (shape->ndim == XKD_MAX_DIMS || !isdigit((unsigned char)**at)) return false;
         for (; isdigit((unsigned char)**at); (*at)++)
-            if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, **at - '0', &value)) return false;
+            if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, **at - '0', &value))
+                return false;
         shape->dims[shape->ndim++] = value;
         bool comma = expect(at, ",");
         if (!comma && (**at != ')' || shape->ndim == 1)) return false; /* (3,) but (3, 4) */
@@ -68,7 +69,8 @@ static xkd_status parse_header(xkd_context *cx, const char *path, const char *na
 {
     xkd_status status = XKD_OK;
     const char *at = header;
-    if (!expect(&at, "{") || !expect(&at, "'descr':")) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': unknown header", path, name);
+    if (!expect(&at, "{") || !expect(&at, "'descr':"))
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': unknown header", path, name);
     if (strncmp(at, "'|O'", 4) == 0)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': an array of Python objects is refused", path, name);
     if (!read_description(&at, dtype))
@@ -80,11 +82,20 @@ static xkd_status parse_header(xkd_context *cx, const char *path, const char *na
     if (good) expect(&at, ",");
     good = good && expect(&at, "}") && strcmp(at, "\n") == 0;
     if (!good) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': damaged header", path, name);
-    if (*fortran && shape->ndim > 1)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': column-major arrays are not read: save it with "
-                 "numpy.ascontiguousarray", path, name);
 fail:
     return status;
+}
+
+/* Column-major data, as numpy saves a transposed array, in row-major order. */
+static void to_row_major(unsigned char *to, const unsigned char *from, const xkd_shape *shape, int64_t size)
+{
+    int64_t index[XKD_MAX_DIMS] = {0}, count = xkd_shape_count(shape);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = 0;
+        for (int k = shape->ndim - 1; k >= 0; k--) at = at * shape->dims[k] + index[k];
+        memcpy(to + i * size, from + at * size, (size_t)size);
+        for (int k = shape->ndim - 1; k >= 0 && ++index[k] == shape->dims[k]; k--) index[k] = 0;
+    }
 }
 
 xkd_status xkd_npy_read(xkd_context *cx, xkd_tensor_file *file, const char *name, const unsigned char *data,
@@ -112,10 +123,14 @@ xkd_status xkd_npy_read(xkd_context *cx, xkd_tensor_file *file, const char *name
     if (count < 0 || __builtin_mul_overflow(count, xkd_dtype_size(dtype), &bytes) || bytes != size - lead - length)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': its data are not exactly what its shape wants", path, name);
     const unsigned char *payload = data + lead + length;
-    if (bytes > 0 && (uintptr_t)payload % (uintptr_t)xkd_dtype_size(dtype)) {
+    bool turned = fortran && shape.ndim > 1;
+    if (bytes > 0 && (turned || (uintptr_t)payload % (uintptr_t)xkd_dtype_size(dtype))) {
         void *copy = NULL;
         XKD_TRY(xkd_file_copy(cx, file, bytes, &copy));
-        memcpy(copy, payload, (size_t)bytes);
+        if (turned)
+            to_row_major(copy, payload, &shape, xkd_dtype_size(dtype));
+        else
+            memcpy(copy, payload, (size_t)bytes);
         payload = copy;
     }
     XKD_TRY(xkd_file_add(cx, file, name, dtype, &shape, payload));

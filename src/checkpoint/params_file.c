@@ -1,18 +1,16 @@
 #include "checkpoint/params_file.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "checkpoint/content.h"
 
 static xkd_status append(xkd_context *cx, xkd_tensor_list *list, const char *name, const xkd_params *params,
                          const xkd_param *row, const void *data)
 {
     xkd_status status = XKD_OK;
-    if (list->count == list->capacity) {
-        int64_t larger = list->capacity ? 2 * list->capacity : 256;
-        XKD_TRY(xkd_resize(cx, &list->items, list->capacity, larger, sizeof *list->items));
-        list->capacity = larger;
-    }
+    XKD_TRY(xkd_reserve(cx, &list->items, list->count, &list->capacity, sizeof *list->items));
     list->items[list->count++] = (xkd_tensor_item){name, params->dtype, row->shape, data};
 fail:
     return status;
@@ -44,8 +42,7 @@ fail:
     return status;
 }
 
-xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from,
-                             const char *path)
+xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from, const char *path)
 {
     int64_t count = xkd_shape_count(&from->shape);
     if (from->dtype != XKD_F32 && from->dtype != XKD_F64)
@@ -67,9 +64,10 @@ typedef struct {
 static xkd_status report(xkd_context *cx, const char *path, const mismatch *m)
 {
     if (m->missing && m->unknown)
-        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %lld tensors of this model are missing (first: %s) and %lld do "
-                        "not belong to it (first: %s): it is of another architecture", path, (long long)m->missing,
-                        m->first_missing, (long long)m->unknown, m->first_unknown);
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT,
+                        "%s: %lld tensors of this model are missing (first: %s) and %lld do "
+                        "not belong to it (first: %s): it is of another architecture",
+                        path, (long long)m->missing, m->first_missing, (long long)m->unknown, m->first_unknown);
     if (m->missing)
         return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %lld tensors of this model are missing, first: %s", path,
                         (long long)m->missing, m->first_missing);
@@ -81,21 +79,29 @@ static xkd_status load_row(xkd_context *cx, xkd_params *params, xkd_param *row, 
                            const char *path)
 {
     if (!xkd_shape_equal(&tensor->shape, &row->shape))
-        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s has %lld elements in %d dimensions, the model wants %lld in %d: "
-                        "it is of another architecture", path, tensor->name,
-                        (long long)xkd_shape_count(&tensor->shape), tensor->shape.ndim, (long long)row->count,
-                        row->shape.ndim);
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT,
+                        "%s: %s has %lld elements in %d dimensions, the model wants %lld in %d: "
+                        "it is of another architecture",
+                        path, tensor->name, (long long)xkd_shape_count(&tensor->shape), tensor->shape.ndim,
+                        (long long)row->count, row->shape.ndim);
     return xkd_copy_elements(cx, params->dtype, row->value, tensor, path);
 }
 
+static const xkd_stored_tensor *find(const xkd_stored_tensor *tensors, int64_t count, const char *name)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (strcmp(tensors[i].name, name) == 0) return &tensors[i];
+    return NULL;
+}
+
 /* A second name must hold the same numbers as the first. */
-static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const xkd_safetensors *file,
-                                const char *path)
+static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const xkd_stored_tensor *tensors,
+                                int64_t count, const char *path)
 {
     for (int64_t i = 0; i < params->alias_count; i++) {
         const xkd_param_alias *alias = &params->aliases[i];
-        const xkd_stored_tensor *second = xkd_safetensors_find(file, alias->name);
-        const xkd_stored_tensor *first = xkd_safetensors_find(file, alias->row->name);
+        const xkd_stored_tensor *second = find(tensors, count, alias->name);
+        const xkd_stored_tensor *first = find(tensors, count, alias->row->name);
         if (!second || !first) continue;
         if (second->bytes != first->bytes || memcmp(second->data, first->data, (size_t)first->bytes) != 0)
             return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s and %s are one tensor in this model but differ in the file",
@@ -104,26 +110,73 @@ static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const
     return XKD_OK;
 }
 
-xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_safetensors *file, const char *path,
-                           const char *ignore)
+xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_stored_tensor *tensors, int64_t count,
+                           const char *path)
 {
     xkd_status status = XKD_OK;
     mismatch wrong = {0};
     for (int64_t i = 0; i < params->count; i++) {
         xkd_param *row = params->rows[i];
-        const xkd_stored_tensor *tensor = xkd_safetensors_find(file, row->name);
+        const xkd_stored_tensor *tensor = find(tensors, count, row->name);
         if (tensor)
             XKD_TRY(load_row(cx, params, row, tensor, path));
         else if (!wrong.missing++)
             wrong.first_missing = row->name;
     }
-    for (int64_t i = 0; i < xkd_safetensors_count(file); i++) {
-        const char *name = xkd_safetensors_at(file, i)->name;
-        if (xkd_params_find(params, name) || (ignore && strncmp(name, ignore, strlen(ignore)) == 0)) continue;
-        if (!wrong.unknown++) wrong.first_unknown = name;
+    for (int64_t i = 0; i < count; i++)
+        if (!xkd_params_find(params, tensors[i].name) && !wrong.unknown++) wrong.first_unknown = tensors[i].name;
+    if (wrong.missing || wrong.unknown) XKD_TRY(report(cx, path, &wrong));
+    XKD_TRY(check_aliases(cx, params, tensors, count, path));
+fail:
+    return status;
+}
+
+/* One backbone into the rows that begin with `prefix`, under their names behind it. */
+static xkd_status load_backbone(xkd_context *cx, xkd_params *params, const xkd_content *content, const char *prefix,
+                                const char *path)
+{
+    xkd_status status = XKD_OK;
+    mismatch wrong = {0};
+    char name[2 * XKD_PARAM_NAME];
+    for (int64_t i = 0; i < content->count; i++) {
+        snprintf(name, sizeof name, "%s%.*s", prefix, XKD_PARAM_NAME, content->tensors[i].name);
+        xkd_param *row = xkd_params_find(params, name);
+        if (row)
+            XKD_TRY(load_row(cx, params, row, &content->tensors[i], path));
+        else if (!wrong.unknown++)
+            wrong.first_unknown = content->tensors[i].name;
+    }
+    for (int64_t i = 0; i < params->count; i++) {
+        const char *row = params->rows[i]->name;
+        if (strncmp(row, prefix, strlen(prefix)) != 0 || xkd_content_find(content, row + strlen(prefix))) continue;
+        if (!wrong.missing++) wrong.first_missing = row;
     }
     if (wrong.missing || wrong.unknown) XKD_TRY(report(cx, path, &wrong));
-    XKD_TRY(check_aliases(cx, params, file, path));
 fail:
+    return status;
+}
+
+xkd_status xkd_params_start_from(xkd_context *cx, xkd_params *params, const char *path)
+{
+    static const char *const prefixes[][2] = {{"vid_student.backbone.", "vid_teacher.backbone."},
+                                              {"aud_student.backbone.", "aud_teacher.backbone."}};
+    xkd_status status = XKD_OK;
+    xkd_tensor_file file = {0};
+    xkd_content content = {0};
+    char *described = NULL;
+    XKD_TRY(xkd_tensor_file_open(cx, path, &file));
+    XKD_TRY(xkd_content_identify(cx, &file, &content));
+    XKD_TRY(xkd_content_describe(cx, &content, &described));
+    xkd_log(cx, XKD_LOG_INFO, "%s: %s; weights are taken over, optimiser state is not", path, described);
+    if (content.kind == XKD_CONTENT_OTHER)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: neither a whole XKD model nor a backbone ('xkd inspect' shows what it holds)",
+                 path);
+    if (content.kind == XKD_CONTENT_MODEL) XKD_TRY(xkd_params_load(cx, params, content.tensors, content.count, path));
+    for (int i = 0; content.kind == XKD_CONTENT_BACKBONE && i < 2; i++)
+        XKD_TRY(load_backbone(cx, params, &content, prefixes[content.modality][i], path));
+fail:
+    xkd_free(described);
+    xkd_content_free(&content);
+    xkd_tensor_file_close(&file);
     return status;
 }

@@ -17,11 +17,15 @@ typedef struct {
 /* Appends the part of every row that has it; of values also the second names of shared blocks. */
 xkd_status xkd_params_list(xkd_context *cx, const xkd_params *params, xkd_param_part part, xkd_tensor_list *list);
 
-/* Copies every row from the file, converting between float32 and float64. Refused with XKD_ERR_CHECKPOINT, with the
- * first names and how many: a row without tensor, a tensor that belongs to no row (names that begin with `ignore`
- * excepted; NULL: none), another shape, two names of one row that differ. */
-xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_safetensors *file, const char *path,
-                           const char *ignore);
+/* Copies every row from a file's tensors [count], converting between float32 and float64. Refused with
+ * XKD_ERR_CHECKPOINT, with the first names and how many: a row without tensor, a tensor that belongs to no row, another
+ * shape, two names of one row that differ. */
+xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_stored_tensor *tensors, int64_t count,
+                           const char *path);
+
+/* Starts from a file of any kind: a whole model fills every row, a backbone that of its modality's student and teacher,
+ * both strictly. Optimiser state is not taken over (the release keys it by number); the log says what was loaded. */
+xkd_status xkd_params_start_from(xkd_context *cx, xkd_params *params, const char *path);
 
 /* Float32 or float64 file data into `count` elements of a row's dtype. */
 xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from,

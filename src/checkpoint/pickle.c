@@ -10,10 +10,10 @@
 #include "base/alloc.h"
 
 enum {
-    MOST_DEPTH = 64,         /* values inside values; a state dict needs 6 */
-    MOST_MEMO = 1 << 21,     /* memo slots; a checkpoint of 1000 tensors uses 20 000 */
+    MOST_DEPTH = 64,     /* values inside values; a state dict needs 6 */
+    MOST_MEMO = 1 << 21, /* memo slots; a checkpoint of 1000 tensors uses 20 000 */
     MOST_NODES = 1 << 22,
-    MOST_TEXT = 1 << 16      /* bytes of one string */
+    MOST_TEXT = 1 << 16 /* bytes of one string */
 };
 
 typedef enum { ORDERED_DICT, REBUILD_V2, REBUILD, PARAMETER, STORAGE_TYPE, DTYPE, SIZE, DEVICE } global_kind;
@@ -102,14 +102,9 @@ static xkd_pickle_node *node_at(const machine *m, int64_t number)
 
 static xkd_status push_number(machine *m, int64_t number)
 {
-    if (m->depth == m->stack_capacity) {
-        int64_t larger = m->stack_capacity ? 2 * m->stack_capacity : 256;
-        xkd_status status = xkd_resize(m->cx, &m->stack, m->depth, larger, sizeof *m->stack);
-        if (status != XKD_OK) return status;
-        m->stack_capacity = larger;
-    }
-    m->stack[m->depth++] = number;
-    return XKD_OK;
+    xkd_status status = xkd_reserve(m->cx, &m->stack, m->depth, &m->stack_capacity, sizeof *m->stack);
+    if (status == XKD_OK) m->stack[m->depth++] = number;
+    return status;
 }
 
 /* Adds a node and pushes it. */
@@ -117,12 +112,8 @@ static xkd_status push(machine *m, xkd_pickle_node node)
 {
     xkd_pickle *p = m->out;
     if (p->count >= MOST_NODES) REFUSE("more than %d values", MOST_NODES);
-    if (p->count == p->capacity) {
-        int64_t larger = p->capacity ? 2 * p->capacity : 1024;
-        xkd_status status = xkd_resize(m->cx, &p->nodes, p->count, larger, sizeof *p->nodes);
-        if (status != XKD_OK) return status;
-        p->capacity = larger;
-    }
+    xkd_status status = xkd_reserve(m->cx, &p->nodes, p->count, &p->capacity, sizeof *p->nodes);
+    if (status != XKD_OK) return status;
     if (node.depth == 0) node.depth = 1;
     p->nodes[p->count] = node;
     return push_number(m, p->count++);
@@ -153,8 +144,7 @@ static xkd_status append(machine *m, int64_t list, int64_t item)
     if (item == list) REFUSE("a value would contain itself");
     if (to->as.list.count == to->as.list.capacity) {
         int64_t larger = to->as.list.capacity ? 2 * to->as.list.capacity : 4;
-        xkd_status status =
-            xkd_resize(m->cx, &to->as.list.items, to->as.list.count, larger, sizeof *to->as.list.items);
+        xkd_status status = xkd_resize(m->cx, &to->as.list.items, to->as.list.count, larger, sizeof *to->as.list.items);
         if (status != XKD_OK) return status;
         to->as.list.capacity = larger;
     }
@@ -200,7 +190,8 @@ static xkd_status set_items(machine *m)
     xkd_status status = XKD_OK;
     int64_t mark = 0;
     XKD_TRY(find_mark(m, &mark));
-    if ((m->depth - mark) % 2 == 0 || mark == 0 || m->stack[mark - 1] == MARK) REFUSE("SETITEMS without a dict or a pair");
+    if ((m->depth - mark) % 2 == 0 || mark == 0 || m->stack[mark - 1] == MARK)
+        REFUSE("SETITEMS without a dict or a pair");
     for (int64_t i = mark + 1; i < m->depth; i += 2)
         XKD_TRY(set_item(m, m->stack[mark - 1], m->stack[i], m->stack[i + 1]));
     m->depth = mark;
@@ -368,7 +359,8 @@ static bool view_fits(const xkd_pickle_tensor *t, int64_t storage)
     if (count == 0) return true;
     for (int i = 0; i < t->shape.ndim; i++) {
         int64_t step;
-        if (__builtin_mul_overflow(t->shape.dims[i] - 1, t->stride[i], &step) || __builtin_add_overflow(last, step, &last))
+        if (__builtin_mul_overflow(t->shape.dims[i] - 1, t->stride[i], &step) ||
+            __builtin_add_overflow(last, step, &last))
             return false;
     }
     return last < storage;
@@ -400,7 +392,8 @@ static xkd_status reduce(machine *m)
     XKD_TRY(pop(m, &args_at));
     XKD_TRY(pop(m, &callable_at));
     const xkd_pickle_node *args = node_at(m, args_at), *callable = node_at(m, callable_at);
-    if (callable->kind != XKD_PICKLE_GLOBAL || args->kind != XKD_PICKLE_TUPLE) REFUSE("REDUCE of something that is no global");
+    if (callable->kind != XKD_PICKLE_GLOBAL || args->kind != XKD_PICKLE_TUPLE)
+        REFUSE("REDUCE of something that is no global");
     int64_t n = args->as.list.count, first = n ? args->as.list.items[0] : -1;
     switch (globals[callable->as.global].kind) {
     case ORDERED_DICT:
@@ -415,7 +408,8 @@ static xkd_status reduce(machine *m)
         if (n != 1 || node_at(m, first)->kind != XKD_PICKLE_TUPLE) REFUSE("torch.Size of something that is no tuple");
         return push_number(m, first);
     case DEVICE:
-        if (n < 1 || n > 2 || node_at(m, first)->kind != XKD_PICKLE_TEXT) REFUSE("torch.device of something that is no text");
+        if (n < 1 || n > 2 || node_at(m, first)->kind != XKD_PICKLE_TEXT)
+            REFUSE("torch.device of something that is no text");
         return push_number(m, first);
     default: break;
     }

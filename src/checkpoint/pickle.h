@@ -10,9 +10,17 @@
 #include "tensor/dtype.h"
 
 typedef enum {
-    XKD_PICKLE_NONE, XKD_PICKLE_BOOL, XKD_PICKLE_INT, XKD_PICKLE_FLOAT, XKD_PICKLE_TEXT, XKD_PICKLE_TUPLE,
-    XKD_PICKLE_LIST, XKD_PICKLE_DICT, /* items are key, value, key, value; an OrderedDict is `ordered` */
-    XKD_PICKLE_GLOBAL, XKD_PICKLE_STORAGE, XKD_PICKLE_TENSOR
+    XKD_PICKLE_NONE,
+    XKD_PICKLE_BOOL,
+    XKD_PICKLE_INT,
+    XKD_PICKLE_FLOAT,
+    XKD_PICKLE_TEXT,
+    XKD_PICKLE_TUPLE,
+    XKD_PICKLE_LIST,
+    XKD_PICKLE_DICT, /* items are key, value, key, value; an OrderedDict is `ordered` */
+    XKD_PICKLE_GLOBAL,
+    XKD_PICKLE_STORAGE,
+    XKD_PICKLE_TENSOR
 } xkd_pickle_kind;
 
 /* A storage as the pickle names it: `count` elements under `key`. */
@@ -31,8 +39,8 @@ typedef struct {
 
 typedef struct {
     xkd_pickle_kind kind;
-    int depth;     /* 1 + that of the deepest item */
-    bool sealed;   /* already part of another value: no longer changed, so that nothing can contain itself */
+    int depth;   /* 1 + that of the deepest item */
+    bool sealed; /* already part of another value: no longer changed, so that nothing can contain itself */
     bool ordered;
     union {
         bool truth;

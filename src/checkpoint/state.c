@@ -50,6 +50,7 @@ static void list_free(tensor_list *list)
     xkd_free(list->names);
 }
 
+/* Adds "prefix" + "name"; the list was made large enough for everything. */
 static void list_add(tensor_list *list, const char *prefix, const char *name, xkd_dtype dtype, const xkd_shape *shape,
                      const void *data)
 {
@@ -58,6 +59,8 @@ static void list_add(tensor_list *list, const char *prefix, const char *name, xk
     list->items[list->count++] = (xkd_tensor_item){full, dtype, *shape, data};
 }
 
+/* Values, moments and step counts of all rows, and shared blocks under their second names. `steps` [rows] is filled and
+ * must live as long as the list. */
 static xkd_status list_of_run(xkd_context *cx, tensor_list *list, const xkd_params *params, int64_t *steps)
 {
     xkd_status status = XKD_OK;
@@ -79,6 +82,7 @@ fail:
     return status;
 }
 
+/* "step-00000012.safetensors", and not its temporary forerunner. */
 static bool is_checkpoint(const char *name)
 {
     size_t length = strlen(name);
@@ -111,20 +115,16 @@ xkd_status xkd_state_count(xkd_context *cx, const char *folder, int64_t *count)
     return status;
 }
 
+/* Removes the oldest checkpoints only after the newest one is safely in place. */
 static xkd_status prune(xkd_context *cx, const char *folder, int64_t keep_last)
 {
     xkd_status status = XKD_OK;
     xkd_names names;
-    char *path = NULL;
     XKD_TRY(list_checkpoints(cx, folder, &names));
     for (int64_t i = 0; i + keep_last < names.count; i++) {
-        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
-        XKD_TRY(xkd_remove_file(cx, path));
-        xkd_free(path);
-        path = NULL;
+        XKD_TRY(xkd_remove_in(cx, folder, names.items[i]));
     }
 fail:
-    xkd_free(path);
     xkd_free_names(&names);
     return status;
 }
@@ -135,21 +135,17 @@ static xkd_status remove_later(xkd_context *cx, const char *folder, int64_t step
 {
     xkd_status status = XKD_OK;
     xkd_names names;
-    char *path = NULL;
     XKD_TRY(list_checkpoints(cx, folder, &names));
     for (int64_t i = 0; i < names.count; i++) {
         if (strtoll(names.items[i] + 5, NULL, 10) <= step) continue;
-        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
-        XKD_TRY(xkd_remove_file(cx, path));
-        xkd_free(path);
-        path = NULL;
+        XKD_TRY(xkd_remove_in(cx, folder, names.items[i]));
     }
 fail:
-    xkd_free(path);
     xkd_free_names(&names);
     return status;
 }
 
+/* Numbers travel as decimal text in the metadata: exact for 64-bit integers, and readable with any tool. */
 static xkd_status write_state(xkd_context *cx, const char *path, const tensor_list *list, const xkd_run_state *s)
 {
     const uint64_t whole[WHOLE] = {
@@ -214,6 +210,7 @@ static void difference(xkd_text *out, int64_t *count, const char *what, const ch
     if (theirs && ours) xkd_text_printf(out, " %s in the file, %s in the model", a, b);
 }
 
+/* What is wrong with one row of the model in the file. */
 static void compare_row(xkd_text *out, int64_t *count, const xkd_safetensors *file, const xkd_params *params,
                         const xkd_param *row)
 {
@@ -226,6 +223,7 @@ static void compare_row(xkd_text *out, int64_t *count, const xkd_safetensors *fi
         difference(out, count, "has another element type", row->name, NULL, NULL);
 }
 
+/* Collects all differences before refusing, since the first one rarely tells what was changed. */
 static xkd_status check_architecture(xkd_context *cx, const char *path, const xkd_safetensors *file,
                                      const xkd_params *params)
 {
@@ -245,6 +243,7 @@ static xkd_status check_architecture(xkd_context *cx, const char *path, const xk
     return status;
 }
 
+/* The tensor prefix + row name, if it fits the row. */
 static xkd_status find_like(xkd_context *cx, const char *path, const xkd_safetensors *file, const xkd_param *row,
                             xkd_dtype dtype, const char *prefix, const xkd_stored_tensor **out)
 {
@@ -278,6 +277,7 @@ fail:
     return status;
 }
 
+/* The position; refuses files that are tensors of something else. */
 static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safetensors *file, xkd_run_state *s)
 {
     uint64_t whole[WHOLE];
@@ -335,21 +335,17 @@ xkd_status xkd_state_load(xkd_context *cx, const char *path, xkd_params *params,
     return load(cx, path, params, state, &whole);
 }
 
+/* What a killed run was just writing. The folder is locked by its run, so nobody is writing now. */
 static xkd_status remove_temporaries(xkd_context *cx, const char *folder)
 {
     xkd_status status = XKD_OK;
     xkd_names names = {0};
-    char *path = NULL;
     XKD_TRY(xkd_list_folder(cx, folder, &names));
     for (int64_t i = 0; i < names.count; i++) {
         if (!strstr(names.items[i], ".safetensors.tmp-")) continue;
-        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
-        XKD_TRY(xkd_remove_file(cx, path));
-        xkd_free(path);
-        path = NULL;
+        XKD_TRY(xkd_remove_in(cx, folder, names.items[i]));
     }
 fail:
-    xkd_free(path);
     xkd_free_names(&names);
     return status;
 }
@@ -382,6 +378,7 @@ fail:
 
 /* ---- export ---- */
 
+/* One backbone, without its prefix. Blocks that two networks share are in both files. */
 static xkd_status export_backbone(xkd_context *cx, const char *folder, const xkd_params *params, const char *network)
 {
     xkd_status status = XKD_OK;

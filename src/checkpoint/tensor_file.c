@@ -15,20 +15,11 @@ const char *xkd_file_kind_name(xkd_file_kind kind)
     return kind_names[kind];
 }
 
-static xkd_status reserve(xkd_context *cx, void *array, int64_t count, int64_t *capacity, size_t size)
-{
-    if (count < *capacity) return XKD_OK;
-    int64_t larger = *capacity ? 2 * *capacity : 64;
-    xkd_status status = xkd_resize(cx, array, *capacity, larger, size);
-    if (status == XKD_OK) *capacity = larger;
-    return status;
-}
-
 static xkd_status keep_text(xkd_context *cx, xkd_tensor_file *file, const char *text, char **out)
 {
     xkd_status status = XKD_OK;
     struct xkd_tensor_file_parts *p = file->parts;
-    XKD_TRY(reserve(cx, &p->texts, p->text_count, &p->text_capacity, sizeof *p->texts));
+    XKD_TRY(xkd_reserve(cx, &p->texts, p->text_count, &p->text_capacity, sizeof *p->texts));
     XKD_TRY(xkd_copy_string(cx, out, text));
     p->texts[p->text_count++] = *out;
 fail:
@@ -41,7 +32,7 @@ xkd_status xkd_file_add(xkd_context *cx, xkd_tensor_file *file, const char *name
     xkd_status status = XKD_OK;
     struct xkd_tensor_file_parts *p = file->parts;
     char *kept = NULL;
-    XKD_TRY(reserve(cx, &file->tensors, file->count, &p->tensor_capacity, sizeof *file->tensors));
+    XKD_TRY(xkd_reserve(cx, &file->tensors, file->count, &p->tensor_capacity, sizeof *file->tensors));
     XKD_TRY(keep_text(cx, file, name, &kept));
     file->tensors[file->count++] =
         (xkd_stored_tensor){kept, dtype, *shape, data, xkd_shape_count(shape) * xkd_dtype_size(dtype)};
@@ -54,7 +45,7 @@ xkd_status xkd_file_add_note(xkd_context *cx, xkd_tensor_file *file, const char 
     xkd_status status = XKD_OK;
     struct xkd_tensor_file_parts *p = file->parts;
     xkd_file_note note = {0};
-    XKD_TRY(reserve(cx, &file->notes, file->note_count, &p->note_capacity, sizeof *file->notes));
+    XKD_TRY(xkd_reserve(cx, &file->notes, file->note_count, &p->note_capacity, sizeof *file->notes));
     XKD_TRY(keep_text(cx, file, name, &note.name));
     XKD_TRY(keep_text(cx, file, value, &note.value));
     file->notes[file->note_count++] = note;
@@ -68,7 +59,7 @@ xkd_status xkd_file_copy(xkd_context *cx, xkd_tensor_file *file, int64_t bytes, 
     struct xkd_tensor_file_parts *p = file->parts;
     if (bytes > COPY_FACTOR * p->map.size - p->copied_bytes)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its views hold more than %d times the file's size", file->path, COPY_FACTOR);
-    XKD_TRY(reserve(cx, &p->copies, p->copy_count, &p->copy_capacity, sizeof *p->copies));
+    XKD_TRY(xkd_reserve(cx, &p->copies, p->copy_count, &p->copy_capacity, sizeof *p->copies));
     XKD_TRY(xkd_alloc(cx, out, bytes, 1));
     p->copies[p->copy_count++] = *out;
     p->copied_bytes += bytes;

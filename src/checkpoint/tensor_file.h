@@ -9,7 +9,12 @@
 #include "checkpoint/safetensors.h"
 
 typedef enum {
-    XKD_FILE_SAFETENSORS, XKD_FILE_TORCH, XKD_FILE_TORCH_LEGACY, XKD_FILE_NPY, XKD_FILE_NPZ, XKD_FILE_KINDS
+    XKD_FILE_SAFETENSORS,
+    XKD_FILE_TORCH,
+    XKD_FILE_TORCH_LEGACY,
+    XKD_FILE_NPY,
+    XKD_FILE_NPZ,
+    XKD_FILE_KINDS
 } xkd_file_kind;
 
 /* "safetensors", "PyTorch zip", ... */
@@ -27,7 +32,7 @@ typedef struct {
     int64_t count;
     xkd_file_note *notes; /* [note_count] */
     int64_t note_count;
-    bool checksummed;     /* the format carried checksums, and they were compared */
+    bool checksummed;                    /* the format carried checksums, and they were compared */
     struct xkd_tensor_file_parts *parts; /* what the pointers above point into */
 } xkd_tensor_file;
 

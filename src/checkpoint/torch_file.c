@@ -66,7 +66,8 @@ static xkd_status collect_storages(reader *r)
         const stored *last = r->count ? &r->storages[r->count - 1] : NULL;
         if (!last || by_key(last, &r->storages[i]) != 0)
             r->storages[r->count++] = r->storages[i];
-        else if (last->storage.dtype != r->storages[i].storage.dtype || last->storage.count != r->storages[i].storage.count)
+        else if (last->storage.dtype != r->storages[i].storage.dtype ||
+                 last->storage.count != r->storages[i].storage.count)
             XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: storage '%.*s' is declared with two types or sizes", r->file->path,
                      (int)(last->key_size < 100 ? last->key_size : 100), last->key);
     }
@@ -131,7 +132,9 @@ static xkd_status add_value(reader *r, const char *name, const xkd_pickle_node *
     case XKD_PICKLE_BOOL: snprintf(text, sizeof text, "%s", n->as.truth ? "true" : "false"); break;
     case XKD_PICKLE_INT: snprintf(text, sizeof text, "%" PRId64, n->as.integer); break;
     case XKD_PICKLE_FLOAT: xkd_format_double(text, sizeof text, n->as.real); break;
-    case XKD_PICKLE_TEXT: snprintf(text, sizeof text, "%.*s", (int)(n->as.text.size < 79 ? n->as.text.size : 79), n->as.text.data); break;
+    case XKD_PICKLE_TEXT:
+        snprintf(text, sizeof text, "%.*s", (int)(n->as.text.size < 79 ? n->as.text.size : 79), n->as.text.data);
+        break;
     case XKD_PICKLE_NONE: snprintf(text, sizeof text, "none"); break;
     default: return XKD_OK; /* a dtype or storage on its own says nothing */
     }
@@ -245,9 +248,10 @@ static xkd_status find_zip_data(reader *r, const char *prefix)
         if (s) s->data = zip->entries[i].data;
         int64_t bytes;
         if (s && (!storage_bytes(&s->storage, &bytes) || bytes != zip->entries[i].size))
-            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: storage '%s' has %" PRId64 " bytes, not the %" PRId64 " elements of %s it "
-                     "declares", r->file->path, name + 5, zip->entries[i].size, s->storage.count,
-                     xkd_dtype_name(s->storage.dtype));
+            XKD_FAIL(XKD_ERR_CHECKPOINT,
+                     "%s: storage '%s' has %" PRId64 " bytes, not the %" PRId64 " elements of %s it "
+                     "declares",
+                     r->file->path, name + 5, zip->entries[i].size, s->storage.count, xkd_dtype_name(s->storage.dtype));
     }
     for (int64_t i = 0; i < r->count; i++)
         if (!r->storages[i].data)
@@ -337,7 +341,8 @@ static xkd_status read_legacy_data(reader *r, int64_t at)
         found++;
     }
     if (found != r->count) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: the data of a storage is missing", r->file->path);
-    if (at != map->size) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: %" PRId64 " bytes behind its end", r->file->path, map->size - at);
+    if (at != map->size)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: %" PRId64 " bytes behind its end", r->file->path, map->size - at);
 fail:
     xkd_pickle_free(&keys);
     return status;
@@ -361,7 +366,7 @@ fail:
 }
 
 static const char *const storage_names[XKD_DTYPE_COUNT] = {
-    [XKD_F32] = "FloatStorage", [XKD_F64] = "DoubleStorage", [XKD_F16] = "HalfStorage", [XKD_BF16] = "BFloat16Storage",
+    [XKD_F32] = "FloatStorage", [XKD_F64] = "DoubleStorage", [XKD_F16] = "HalfStorage",  [XKD_BF16] = "BFloat16Storage",
     [XKD_I64] = "LongStorage",  [XKD_I32] = "IntStorage",    [XKD_I16] = "ShortStorage", [XKD_I8] = "CharStorage",
     [XKD_U8] = "ByteStorage",   [XKD_BOOL] = "BoolStorage",
 };
@@ -407,7 +412,8 @@ static void put_tensor(xkd_text *out, const xkd_tensor_item *item, int64_t numbe
         step *= item->shape.dims[i] > 0 ? item->shape.dims[i] : 1;
     }
     for (int i = 0; i < item->shape.ndim; i++) put_integer(out, stride[i]);
-    xkd_text_puts(out, "t\x89" "ccollections\nOrderedDict\n)RtR");
+    xkd_text_puts(out, "t\x89"
+                       "ccollections\nOrderedDict\n)RtR");
 }
 
 xkd_status xkd_torch_write(xkd_context *cx, const char *path, const xkd_tensor_item *items, int64_t count)

@@ -10,10 +10,20 @@
 #include "base/text.h"
 
 enum {
-    LOCAL_SIZE = 30, CENTRAL_SIZE = 46, END_SIZE = 22, END64_SIZE = 56, LOCATOR64_SIZE = 20,
-    LOCAL_MAGIC = 0x04034b50, CENTRAL_MAGIC = 0x02014b50, END_MAGIC = 0x06054b50, END64_MAGIC = 0x06064b50,
-    LOCATOR64_MAGIC = 0x07064b50, DESCRIPTOR_MAGIC = 0x08074b50,
-    FLAG_DESCRIPTOR = 0x0008, FLAG_UTF8 = 0x0800, EXTRA_ZIP64 = 0x0001
+    LOCAL_SIZE = 30,
+    CENTRAL_SIZE = 46,
+    END_SIZE = 22,
+    END64_SIZE = 56,
+    LOCATOR64_SIZE = 20,
+    LOCAL_MAGIC = 0x04034b50,
+    CENTRAL_MAGIC = 0x02014b50,
+    END_MAGIC = 0x06054b50,
+    END64_MAGIC = 0x06064b50,
+    LOCATOR64_MAGIC = 0x07064b50,
+    DESCRIPTOR_MAGIC = 0x08074b50,
+    FLAG_DESCRIPTOR = 0x0008,
+    FLAG_UTF8 = 0x0800,
+    EXTRA_ZIP64 = 0x0001
 };
 /* A state dict has some thousands of storages; a million entries of 76 bytes would be a file made to hurt. */
 static const int64_t MOST_ENTRIES = 1 << 20;
@@ -81,8 +91,11 @@ fail:
 static bool valid_utf8(const unsigned char *s, int64_t n)
 {
     for (int64_t i = 0; i < n;) {
-        int more = s[i] < 0x80 ? 0 : s[i] >= 0xc2 && s[i] < 0xe0 ? 1 : s[i] >= 0xe0 && s[i] < 0xf0 ? 2 :
-                   s[i] >= 0xf0 && s[i] < 0xf5 ? 3 : -1;
+        int more = s[i] < 0x80                   ? 0
+                   : s[i] >= 0xc2 && s[i] < 0xe0 ? 1
+                   : s[i] >= 0xe0 && s[i] < 0xf0 ? 2
+                   : s[i] >= 0xf0 && s[i] < 0xf5 ? 3
+                                                 : -1;
         if (more < 0 || s[i] < 0x20 || i + more >= n) return false;
         for (int k = 1; k <= more; k++)
             if ((s[i + k] & 0xc0) != 0x80) return false;
@@ -128,7 +141,8 @@ static xkd_status read_zip64(xkd_context *cx, const char *path, const char *name
         if (size > length - 4) break;
         for (int i = 0; needed && little(extra, 2) == EXTRA_ZIP64 && i < 3; i++) {
             if (!numbers[i] || *numbers[i] != 0xffffffff) continue;
-            if (used + 8 > size + 4) return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: zip: '%s': short zip64 field", path, name);
+            if (used + 8 > size + 4)
+                return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: zip: '%s': short zip64 field", path, name);
             *numbers[i] = little(extra + used, 8);
             used += 8;
         }
@@ -247,8 +261,7 @@ static xkd_status check_entries(xkd_context *cx, const char *path, const xkd_zip
                      order[i]->start < at ? "overlaps another entry" : "has unknown bytes in front of it");
         at = order[i]->end;
     }
-    if (at != directory_start)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: unknown bytes in front of the directory", path);
+    if (at != directory_start) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: unknown bytes in front of the directory", path);
     qsort(order, (size_t)zip->count, sizeof *order, by_folded_name);
     for (int64_t i = 1; i < zip->count; i++)
         if (by_folded_name(&order[i - 1], &order[i]) == 0)
@@ -267,8 +280,7 @@ xkd_status xkd_zip_open(xkd_context *cx, const char *path, const xkd_map *map, x
     XKD_TRY(read_end(cx, path, map, &d));
     XKD_TRY(xkd_alloc(cx, &out->entries, d.entries, sizeof *out->entries));
     int64_t at = d.start;
-    for (; out->count < d.entries; out->count++)
-        XKD_TRY(read_entry(cx, path, map, &d, &at, &out->entries[out->count]));
+    for (; out->count < d.entries; out->count++) XKD_TRY(read_entry(cx, path, map, &d, &at, &out->entries[out->count]));
     if (at != d.start + d.size) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: unknown bytes in the directory", path);
     XKD_TRY(check_entries(cx, path, out, d.start));
 fail:

@@ -11,7 +11,7 @@ typedef struct {
     char *name;                /* UTF-8 without 0 bytes */
     const unsigned char *data; /* [size] inside the map */
     int64_t size;
-    int64_t start, end;        /* span of the whole entry in the file: local header to data descriptor */
+    int64_t start, end; /* span of the whole entry in the file: local header to data descriptor */
     uint32_t crc;
     uint16_t flags;
 } xkd_zip_entry;

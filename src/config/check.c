@@ -17,6 +17,7 @@ static xkd_status check_divides(xkd_context *cx, const char *part_key, int64_t p
                     whole);
 }
 
+/* method.md section 3: no padding, so patches must tile the input. */
 static xkd_status check_patches(xkd_context *cx, const xkd_model_config *m)
 {
     xkd_status status = XKD_OK;
@@ -33,6 +34,7 @@ fail:
     return status;
 }
 
+/* Heads share the width evenly; teacher and student have the same tensors. */
 static xkd_status check_sizes(xkd_context *cx, const xkd_model_config *m)
 {
     xkd_status status = XKD_OK;
@@ -73,12 +75,14 @@ static xkd_status check_masks(xkd_context *cx, const xkd_config *c)
     return XKD_OK;
 }
 
+/* A range is written smallest first. */
 static xkd_status check_pair(xkd_context *cx, const char *key, const double pair[2])
 {
     if (pair[0] <= pair[1]) return XKD_OK;
     return xkd_fail(cx, XKD_ERR_CONFIG, "%s: %g is above %g", key, pair[0], pair[1]);
 }
 
+/* What the loss and the optimiser need. */
 static xkd_status check_training(xkd_context *cx, const xkd_config *c)
 {
     xkd_status status = XKD_OK;
@@ -153,6 +157,7 @@ xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config)
     int64_t local_side = llrint(floor((double)d->crop_size / d->video_spatial_ratio));
     int64_t local_columns =
         1 + (int64_t)floor(floor(samples / (double)d->audio_temporal_ratio) / (double)d->hop_length);
+    /* Here and not in xkd_config_finish: a replayed step takes its batch from the file, whatever the keys say. */
     if (config->step.mmd_group)
         XKD_TRY(check_divides(cx, "model.fwd_kwargs.mmd_group", config->step.mmd_group, "the micro-batch",
                               config->train.batch / config->train.accumulate));

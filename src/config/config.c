@@ -22,11 +22,13 @@ typedef struct {
     xkd_text ignored; /* keys without effect, for one note at the end */
 } reader;
 
+/* Where the option's value is. One function for readers and writers, hence the lost const. */
 static void *field_of(const xkd_option *option, const xkd_config *config)
 {
     return (char *)(uintptr_t)config + option->offset;
 }
 
+/* "file:line: key: wants X, not Y", for every kind of wrong value. */
 static xkd_status refuse(reader *r, const xkd_yaml_node *node, const char *key, const char *wanted)
 {
     const char *given = node->kind == XKD_YAML_SCALAR ? node->text : node->kind == XKD_YAML_LIST ? "a list" : "a map";
@@ -47,11 +49,13 @@ static bool in_range(const xkd_option *o, double value)
     return value >= o->low && (o->below_high ? value < o->high : value <= o->high);
 }
 
+/* "off", "auto" or null, where the option says that such a word means 0. */
 static bool is_zero_word(const xkd_option *o, const xkd_yaml_node *node)
 {
     return o->zero_word && (xkd_yaml_is_null(node) || (node->text && strcmp(node->text, o->zero_word) == 0));
 }
 
+/* Element `index` of a number or list of numbers. */
 static xkd_status set_number(reader *r, const xkd_option *o, const xkd_yaml_node *node, int index)
 {
     int64_t whole = 0;
@@ -68,6 +72,7 @@ static xkd_status set_number(reader *r, const xkd_option *o, const xkd_yaml_node
     return XKD_OK;
 }
 
+/* A single number, or a list of exactly as many as the field holds. */
 static xkd_status set_numbers(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     if (o->count == 1) return set_number(r, o, node, 0);
@@ -98,6 +103,7 @@ static int choice_index(const char *choices, const char *word)
     return -1;
 }
 
+/* Booleans, choices and fixed words: all are one of a few words. */
 static xkd_status set_word(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     void *field = field_of(o, r->config);
@@ -161,6 +167,7 @@ static void plain_preset_name(const char *text, const char *word, char *out, siz
     snprintf(out, size, "%.*s%s", before, text, at ? at + strlen(word) : "");
 }
 
+/* The name of a preset; a map does not come here, its keys are options of their own. */
 static xkd_status set_vit(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     char name[64] = "";
@@ -175,6 +182,7 @@ static xkd_status set_vit(reader *r, const xkd_option *o, const xkd_yaml_node *n
     return refuse(r, node, o->key, o->help);
 }
 
+/* The release's notation: hidden-activation-layers-bottleneck-outputs-norm. Only its one form is known to work. */
 static xkd_status set_head(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     long long hidden, bottleneck, outputs;
@@ -206,6 +214,7 @@ static xkd_status set_option(reader *r, const xkd_option *o, const xkd_yaml_node
     return XKD_OK;
 }
 
+/* Whether the key stands for a map of further keys. */
 static bool is_prefix(const char *key)
 {
     size_t length = strlen(key);
@@ -216,6 +225,7 @@ static bool is_prefix(const char *key)
     return false;
 }
 
+/* Never ignored: a typing error in a key would silently train something else. */
 static xkd_status unknown_key(reader *r, int line, const char *key)
 {
     const char *suggestion = xkd_option_suggest(key);
@@ -344,6 +354,7 @@ void xkd_config_free(xkd_config *config)
 
 /* ---- writing ---- */
 
+/* In a form that reads back to the same bits. */
 static void write_number(xkd_text *out, const xkd_option *o, const xkd_config *config, int index)
 {
     char buffer[32];
@@ -402,6 +413,7 @@ static int open_maps(xkd_text *out, const char *key, const char *last)
     return depth;
 }
 
+/* Presets are written as the sizes they stand for; aliases, fixed and ignored keys say nothing of their own. */
 static bool is_written(const xkd_option *o)
 {
     return o->kind <= XKD_OPTION_CHOICE || o->kind == XKD_OPTION_CACHE;

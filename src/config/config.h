@@ -124,7 +124,8 @@ typedef struct {
 
 /* Saving, logging and limits of a run. */
 typedef struct {
-    char *out; /* run folder */
+    char *out;  /* run folder */
+    char *init; /* file of weights to start from; empty: fresh ones */
     int64_t save_steps, keep_last;
     double save_minutes;
     int64_t picture_steps, print_steps;

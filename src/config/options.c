@@ -79,11 +79,13 @@
         .key = KEY, .kind = XKD_OPTION_IGNORED, .help = HELP \
     }
 
+/* The parts of an encoder or decoder given as a map. Without defaults of their own: the preset sets them. */
 #define VIT(KEY, C, WHAT)                                                 \
     INT(KEY ".embed_dim", C.width, 1, 65536, NULL, "width of the " WHAT), \
         INT(KEY ".depth", C.depth, 1, 1024, NULL, "blocks of the " WHAT), \
         INT(KEY ".num_heads", C.heads, 1, 1024, NULL, "attention heads of the " WHAT)
 
+/* The keys of one kind of video view, as in the release; method.md section 2. */
 #define VIDEO_VIEW(KEY, V, COLOR, SCALE, FLIP, GRAY, BLUR, WHAT)                                        \
     REALS(KEY ".color", data.video_view[V].color, 4, 0, 1, COLOR,                                       \
           "jitter of brightness, contrast, saturation and hue of " WHAT " video views"),                \
@@ -96,6 +98,7 @@
         FIXED(KEY ".normalize", "true", "frames are always normalised"),                                \
         FIXED(KEY ".totensor", "true", "frames always become numbers")
 
+/* Likewise of audio views. `wrap_window` is the release's spelling. */
 #define AUDIO_VIEW(KEY, V, VOL, RANDCROP, WHAT)                                                                        \
     REAL(KEY ".vol", data.audio_view[V].volume, 0, 1, VOL, "volume of " WHAT " audio views: factor in 1 -+ vol"),      \
         BOOL(KEY ".voljitter", data.audio_view[V].volume_jitter, "true", "change the volume at random"),               \
@@ -111,6 +114,7 @@
         FIXED(KEY ".normalize", "true", "spectrograms are always normalised"),                                         \
         IGNORED(KEY ".trim_pad", "sound is cut or padded on the clip, before the view is cut")
 
+/* One schedule of method.md section 7. The release names the first three values differently for lr and the others. */
 #define SCHEDULE(KEY, C, WARM, BASE, FINAL, EPOCHS, START, TOP, END, MAX, WHAT)                           \
     FIXED(KEY ".name", "cosine", "cosine is the only form"),                                              \
         REAL(KEY ".warmup_epochs", C.warmup_epochs, 0, 1e6, EPOCHS, "epochs of linear warm-up of " WHAT), \
@@ -118,6 +122,7 @@
         REAL(KEY "." BASE, C.base, 0, MAX, TOP, WHAT " after the warm-up"),                               \
         REAL(KEY "." FINAL, C.final, 0, MAX, END, WHAT " at the end of the cosine")
 
+/* Temperatures of one modality's teacher and student. */
 #define TEMPERATURE(KEY, M, START, END, WHAT)                                                                    \
     REAL(KEY ".warmup_teacher_temp", train.teacher_temp_warmup[M], 1e-4, 100, START,                             \
          "first temperature of the " WHAT " teacher"),                                                           \
@@ -132,6 +137,7 @@ static const xkd_option options[] = {
     INT("num_node", train.num_node, 1, 1e6, "2",
         "the batch is num_node * batch_size, whatever the number of processes"),
     IGNORED("num_workers", "see data.workers"),
+    /* Keys of the release that ask for what does not exist here are named once in the log. */
     IGNORED("apex", "this build computes in float32"),
     IGNORED("apex_opt_level", "this build computes in float32"),
     IGNORED("sync_bn", "the model has no batch norm"),
@@ -247,6 +253,7 @@ static const xkd_option options[] = {
     CHOICE("model.fwd_kwargs.modality", step.modality, "both|video|audio", "both",
            "video or audio: that autoencoder alone, an ablation"),
 
+    /* From here on: keys that the release does not have. */
     TEXT("data.path", data.path, "", "folder or manifest, as --data"),
     INT_OR("auto", "data.workers", data.workers, 1, 256, "auto", "decoding processes; auto: one per processor"),
     {.key = "data.cache",
@@ -270,9 +277,12 @@ static const xkd_option options[] = {
 
     INT("train.seed", train.seed, 0, 9007199254740992.0, "0", "all random numbers follow from it"),
     INT("train.accumulate", train.accumulate, 1, 65536, "1",
-        "micro-batches a step; MMD and the centres then see one micro-batch at a time"),
+        "micro-batches a step: MMD then compares the samples of one micro-batch, as mmd_group does; centres average "
+        "all"),
 
     TEXT("run.out", run.out, "", "run folder, as --out"),
+    TEXT("run.init", run.init, "",
+         "weights to start from: a whole model or one backbone, in any form 'xkd inspect' reads; empty: fresh ones"),
     INT_OR("off", "run.save_steps", run.save_steps, 0, 1e9, "off", "steps between checkpoints"),
     REAL_OR("off", "run.save_minutes", run.save_minutes, 0, 1e6, "15", "minutes between checkpoints"),
     INT("run.keep_last", run.keep_last, 1, 1000, "2", "checkpoints to keep"),
@@ -307,6 +317,7 @@ const xkd_option *xkd_option_find(const char *key)
     return NULL;
 }
 
+/* The name of a key within its map. */
 static const char *last_part(const char *key)
 {
     const char *dot = strrchr(key, '.');
@@ -331,6 +342,7 @@ const char *xkd_option_suggest(const char *key)
     return best;
 }
 
+/* "integer >= 1", "2 x real 0..<1 or off". */
 static void range_text(const xkd_option *option, char *out, size_t size)
 {
     const char *type = option->kind == XKD_OPTION_INT ? "integer" : "real";

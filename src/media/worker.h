@@ -6,12 +6,10 @@
 #ifndef XKD_MEDIA_WORKER_H
 #define XKD_MEDIA_WORKER_H
 
+#include <xkd/worker.h>
+
 #include "base/status.h"
 #include "media/media.h"
-
-/* The hidden entry: main() hands over when argv[1] is "--media-worker". Returns the exit code. */
-int xkd_media_worker_main(int argc, char **argv);
-bool xkd_media_worker_requested(int argc, char **argv);
 
 typedef struct xkd_worker xkd_worker;
 

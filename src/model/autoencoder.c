@@ -13,7 +13,8 @@ xkd_status xkd_decoder_declare(const xkd_declare *at, xkd_decoder *out, const xk
                               0.02));
     XKD_TRY(xkd_declare_param(at, &out->pos, "dec_pos_embed", (xkd_shape){3, {1, N + c, size.width}},
                               XKD_INIT_TRUNC_NORMAL, 0.02));
-    if (D != size.width) XKD_TRY(xkd_declare_linear(at, &out->mid, "mid_proj", D, size.width, true, XKD_INIT_XAVIER, 0));
+    if (D != size.width)
+        XKD_TRY(xkd_declare_linear(at, &out->mid, "mid_proj", D, size.width, true, XKD_INIT_XAVIER, 0));
     XKD_TRY(xkd_transformer_declare(at, &out->blocks, "decoder", size));
     if (size.width != out->P)
         XKD_TRY(xkd_declare_linear(at, &out->out, "out_proj", size.width, out->P, true, XKD_INIT_XAVIER, 0));
@@ -72,8 +73,7 @@ void xkd_decoder_forward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run 
         ops->linear_forward(be, run->pred, run->gathered, d->out.w->value, d->out.b->value, rows, d->P, width);
     for (int64_t v = 0; v * geometry->B < run->B; v++) {
         int64_t first = v * geometry->B * run->masked;
-        ops->patchify(be, xkd_at(be, run->target, first * d->P), clips[v], mask->masked + first, run->masked,
-                      geometry);
+        ops->patchify(be, xkd_at(be, run->target, first * d->P), clips[v], mask->masked + first, run->masked, geometry);
     }
     xkd_recon_forward(be, loss, run->pred, run->target, rows, d->P, d->norm_pix);
 }

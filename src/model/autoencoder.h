@@ -7,9 +7,9 @@
 #include "model/masking.h"
 
 typedef struct {
-    xkd_linear mid, out;      /* w NULL where the widths are equal */
-    xkd_param *mask_token;    /* [1,1,Dd] */
-    xkd_param *pos;           /* [1,N(+1),Dd] */
+    xkd_linear mid, out;   /* w NULL where the widths are equal */
+    xkd_param *mask_token; /* [1,1,Dd] */
+    xkd_param *pos;        /* [1,N(+1),Dd] */
     xkd_transformer blocks;
     int64_t N, P;
     bool cls, norm_pix;
@@ -19,12 +19,12 @@ typedef struct {
 typedef struct {
     int64_t B, kept, masked; /* kept + masked = N */
     xkd_segment item;
-    void *z;                 /* [B,kept+c,Dd] after mid_proj */
+    void *z; /* [B,kept+c,Dd] after mid_proj */
     xkd_transformer_saved blocks;
-    void *gathered;          /* [Rm,Dd] decoder outputs of masked tokens */
-    void *pred;              /* [Rm,P]; becomes its gradient in the backward */
-    void *target;            /* [Rm,P] */
-    void *dx;                /* [B,N+c,Dd] */
+    void *gathered; /* [Rm,Dd] decoder outputs of masked tokens */
+    void *pred;     /* [Rm,P]; becomes its gradient in the backward */
+    void *target;   /* [Rm,P] */
+    void *dx;       /* [B,N+c,Dd] */
 } xkd_decoder_run;
 
 xkd_status xkd_decoder_declare(const xkd_declare *at, xkd_decoder *out, const xkd_model_config *config,

@@ -88,10 +88,12 @@ static xkd_status check_view(xkd_context *cx, const xkd_backbone *b, const xkd_v
 {
     if (s->B > 0 && s->T > 0 && s->H > 0 && s->W > 0 && s->T % b->pt == 0 && s->H % b->ph == 0 && s->W % b->pw == 0)
         return XKD_OK;
-    return xkd_fail(cx, XKD_ERR_CONFIG,
-                    "a %s view of %lld x %lld x %lld cannot be cut into patches of %lld x %lld x %lld: choose sizes that "
-                    "are multiples", b->modality == XKD_VIDEO ? "video" : "audio", (long long)s->T, (long long)s->H,
-                    (long long)s->W, (long long)b->pt, (long long)b->ph, (long long)b->pw);
+    return xkd_fail(
+        cx, XKD_ERR_CONFIG,
+        "a %s view of %lld x %lld x %lld cannot be cut into patches of %lld x %lld x %lld: choose sizes that "
+        "are multiples",
+        b->modality == XKD_VIDEO ? "video" : "audio", (long long)s->T, (long long)s->H, (long long)s->W,
+        (long long)b->pt, (long long)b->ph, (long long)b->pw);
 }
 
 xkd_status xkd_backbone_run_new(xkd_context *cx, const xkd_backbone *b, const xkd_view_shape *shapes, int64_t views,
@@ -183,8 +185,10 @@ void xkd_backbone_backward(xkd_backend *be, const xkd_backbone *b, xkd_backbone_
 {
     const xkd_ops *ops = be->ops;
     int64_t D = b->blocks.width;
-    xkd_norm_backward(be, &b->norm, &(xkd_layernorm_grad){.dx = dz, .dy = dz, .x = run->blocks.out, .mean = run->mean,
-                                                          .rstd = run->rstd, .R = run->segs.rows});
+    xkd_norm_backward(
+        be, &b->norm,
+        &(xkd_layernorm_grad){
+            .dx = dz, .dy = dz, .x = run->blocks.out, .mean = run->mean, .rstd = run->rstd, .R = run->segs.rows});
     xkd_transformer_backward(be, &b->blocks, &run->blocks, dz, scratch);
     void *de = scratch->n;
     for (int64_t v = 0; v < run->views; v++) {

@@ -9,11 +9,11 @@
 
 typedef struct {
     xkd_modality modality;
-    int64_t C;                /* channels of the input */
-    int64_t pt, ph, pw;       /* patch sides */
-    xkd_grid grid;            /* tokens of the global view: N = t*h*w */
-    xkd_param *cls, *pos;     /* [1,1,D] or NULL; [1,N(+1),D] */
-    xkd_linear embed;         /* P -> D */
+    int64_t C;            /* channels of the input */
+    int64_t pt, ph, pw;   /* patch sides */
+    xkd_grid grid;        /* tokens of the global view: N = t*h*w */
+    xkd_param *cls, *pos; /* [1,1,D] or NULL; [1,N(+1),D] */
+    xkd_linear embed;     /* P -> D */
     xkd_transformer blocks;
     xkd_norm norm;
 } xkd_backbone;
@@ -26,24 +26,24 @@ typedef struct {
 /* One view inside a pass. */
 typedef struct {
     xkd_patch_geometry geometry;
-    int64_t tokens;        /* M, embedded tokens without the class token */
-    int64_t first;         /* first row of this view in [R,D] */
-    int64_t first_patch;   /* first row in [sum B*M, P] */
+    int64_t tokens;      /* M, embedded tokens without the class token */
+    int64_t first;       /* first row of this view in [R,D] */
+    int64_t first_patch; /* first row in [sum B*M, P] */
     bool resampled;
     xkd_resample resample;
-    void *pos, *dpos;      /* [M+c,D] resampled positions and their gradient */
+    void *pos, *dpos; /* [M+c,D] resampled positions and their gradient */
 } xkd_view_run;
 
 typedef struct {
     int64_t views;
-    xkd_view_run *view;   /* [views], owned */
-    xkd_segment *items;   /* [views], owned */
-    xkd_segments segs;    /* R rows */
-    int64_t patch_rows;   /* sum of B*M */
-    void *patches;        /* [patch_rows,P] */
+    xkd_view_run *view; /* [views], owned */
+    xkd_segment *items; /* [views], owned */
+    xkd_segments segs;  /* R rows */
+    int64_t patch_rows; /* sum of B*M */
+    void *patches;      /* [patch_rows,P] */
     xkd_transformer_saved blocks;
-    void *mean, *rstd;    /* [R] of encoder_norm */
-    void *z;              /* [R,D] output */
+    void *mean, *rstd; /* [R] of encoder_norm */
+    void *z;           /* [R,D] output */
 } xkd_backbone_run;
 
 static inline int64_t xkd_cls_rows(const xkd_backbone *b)

@@ -7,11 +7,11 @@
 /* Which tokens of each of B clips are kept. All arrays are owned. */
 typedef struct {
     int64_t B, N, kept;
-    int32_t *keep;    /* [B,kept] token numbers in ascending order of noise */
-    int32_t *rank;    /* [B,N] position within keep, -1: masked */
-    int32_t *masked;  /* [B,N-kept] the other tokens, ascending */
-    int32_t *rows;    /* [B*(N-kept)] their rows in [B,N+c,D] */
-    int32_t *order;   /* [N] working memory of the sort */
+    int32_t *keep;   /* [B,kept] token numbers in ascending order of noise */
+    int32_t *rank;   /* [B,N] position within keep, -1: masked */
+    int32_t *masked; /* [B,N-kept] the other tokens, ascending */
+    int32_t *rows;   /* [B*(N-kept)] their rows in [B,N+c,D] */
+    int32_t *order;  /* [N] working memory of the sort */
 } xkd_masking;
 
 /* Tokens kept: N * (1 - ratio) rounded, halves to even, in IEEE double as the release computes it. */

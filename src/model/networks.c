@@ -17,8 +17,8 @@ static xkd_status declare_network(xkd_context *cx, xkd_networks *n, xkd_modality
     xkd_backbone *backbone = teacher ? &n->teacher[m] : &n->student[m];
     xkd_declare at = {cx, &n->params, prefix, teacher ? XKD_ROLE_TEACHER : XKD_ROLE_TRAINED, !teacher};
     snprintf(prefix, sizeof prefix, "%s_%s.backbone.", xkd_modality_prefix(m), role);
-    XKD_TRY(xkd_backbone_declare(&at, backbone, &n->config, m, teacher ? n->config.teacher : n->config.student,
-                                 shared));
+    XKD_TRY(
+        xkd_backbone_declare(&at, backbone, &n->config, m, teacher ? n->config.teacher : n->config.student, shared));
     snprintf(prefix, sizeof prefix, "%s_%s.head.", xkd_modality_prefix(m), role);
     XKD_TRY(xkd_head_declare(&at, teacher ? &n->teacher_head[m] : &n->student_head[m], backbone->blocks.width,
                              n->config.head));

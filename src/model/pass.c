@@ -22,6 +22,7 @@ static xkd_pass_wants what_is_wanted(const xkd_step_config *c, bool report_all)
 {
     bool both = c->modality == XKD_TRAIN_BOTH;
     xkd_pass_wants w = {.modality = {c->modality != XKD_TRAIN_AUDIO, c->modality != XKD_TRAIN_VIDEO}};
+    w.all = report_all;
     w.recon = !both || report_all || c->recon_coeff != 0;
     w.kd = both && (report_all || c->cmkd_coeff != 0);
     w.align = both && (report_all || c->align_coeff != 0);
@@ -39,12 +40,15 @@ static xkd_status check_shape(xkd_context *cx, const xkd_pass *p, const xkd_batc
 {
     int64_t g = p->config.global_views, group = p->config.mmd_group;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        if (!p->wants.modality[m]) continue;
         if (g < 1 || s->views[m] < g)
             return xkd_fail(cx, XKD_ERR_CONFIG, "global_views_number=%lld, but the batch has %lld %s views",
                             (long long)g, (long long)s->views[m], xkd_modality_prefix(m));
         if (p->wants.teachers && teacher_view(p) >= s->views[m])
-            return xkd_fail(cx, XKD_ERR_CONFIG, "teacher_view=local, but there is no local %s view: set "
-                            "num_local_views to 1 or more, or teacher_view=global", xkd_modality_prefix(m));
+            return xkd_fail(cx, XKD_ERR_CONFIG,
+                            "teacher_view=local, but there is no local %s view: set "
+                            "num_local_views to 1 or more, or teacher_view=global",
+                            xkd_modality_prefix(m));
     }
     if (group < 0 || (group > 0 && s->B % group))
         return xkd_fail(cx, XKD_ERR_CONFIG, "mmd_group=%lld does not divide the (micro-)batch of %lld samples",
@@ -112,8 +116,8 @@ static xkd_status plan_student(xkd_context *cx, xkd_pass *p, xkd_modality m, int
     XKD_TRY(xkd_backbone_plan(cx, &p->arena, b, element, true, &s->run));
     s->dz = xkd_arena_take(&p->arena, s->run.segs.rows * b->blocks.width * element);
     if (p->wants.recon)
-        XKD_TRY(xkd_decoder_plan(cx, &p->arena, &p->networks->decoder[m], s->mask.B, s->mask.kept, element,
-                                 &s->decoder));
+        XKD_TRY(
+            xkd_decoder_plan(cx, &p->arena, &p->networks->decoder[m], s->mask.B, s->mask.kept, element, &s->decoder));
 fail:
     return status;
 }
@@ -134,7 +138,8 @@ static void plan_heads(xkd_pass *p, int64_t element)
     int64_t vid = student_rows(p, XKD_VIDEO), aud = student_rows(p, XKD_AUDIO);
     xkd_head_scratch_plan(&p->arena, &p->networks->student_head[0], vid > aud ? vid : aud, element, &p->head_scratch);
     int64_t group = p->config.mmd_group ? p->config.mmd_group : p->B;
-    p->align_students = (xkd_align){.kind = p->networks->config.align_loss, .group = group,
+    p->align_students = (xkd_align){.kind = p->networks->config.align_loss,
+                                    .group = group,
                                     .sides = {.views_x = p->views[0], .views_y = p->views[1], .B = p->B, .K = K}};
     p->align_teachers = p->align_students;
     p->align_teachers.sides.views_x = p->align_teachers.sides.views_y = 1;
@@ -176,15 +181,19 @@ xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *netw
                         const xkd_batch_shape *shape, int64_t element, bool report_all)
 {
     xkd_status status = XKD_OK;
-    *out = (xkd_pass){.networks = networks, .config = *config, .B = shape->B,
-                      .wants = what_is_wanted(config, report_all)};
+    *out =
+        (xkd_pass){.networks = networks, .config = *config, .B = shape->B, .wants = what_is_wanted(config, report_all)};
     XKD_TRY(check_shape(cx, out, shape));
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         if (out->wants.modality[m]) XKD_TRY(student_new(cx, out, m, shape));
         if (out->wants.teachers) XKD_TRY(teacher_new(cx, out, m, shape));
     }
     XKD_TRY(plan(cx, out, element));
-    XKD_TRY(xkd_arena_commit(cx, &out->arena));
+    status = xkd_arena_commit(cx, &out->arena);
+    if (status == XKD_ERR_MEMORY)
+        xkd_error_prefix(cx, "activations of %lld samples do not fit (raise train.accumulate or lower the batch)",
+                         (long long)out->B);
+    if (status != XKD_OK) goto fail;
     XKD_TRY(plan(cx, out, element));
     XKD_TRY(xkd_arena_check(cx, &out->arena));
 fail:
@@ -231,9 +240,15 @@ void xkd_pass_teachers(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in)
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         const xkd_backbone *b = &p->networks->teacher[m];
         xkd_teacher_run *t = &p->teacher[m], *other = &p->teacher[!m];
-        xkd_refine_args args = {.features = t->run.z, .self_attn = t->attn, .other_attn = other->attn, .B = p->B,
-                                .tokens = t->run.items[0].tokens, .D = b->blocks.width, .H = b->blocks.heads,
-                                .N = t->run.view[0].tokens, .M = other->run.view[0].tokens,
+        xkd_refine_args args = {.features = t->run.z,
+                                .self_attn = t->attn,
+                                .other_attn = other->attn,
+                                .B = p->B,
+                                .tokens = t->run.items[0].tokens,
+                                .D = b->blocks.width,
+                                .H = b->blocks.heads,
+                                .N = t->run.view[0].tokens,
+                                .M = other->run.view[0].tokens,
                                 .softmax = p->config.attn_mode == XKD_ATTN_SOFTMAX};
         if (p->config.refine)
             be->ops->refine_pool(be, t->head.x, &args);
@@ -268,9 +283,14 @@ void xkd_pass_students(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in)
 static xkd_kd_args kd_args(const xkd_pass *p, xkd_modality m, const xkd_temperatures *t)
 {
     const xkd_student_run *s = &p->student[!m];
-    return (xkd_kd_args){.s = s->head.logits, .t = p->teacher[m].head.logits, .centre = p->networks->centre[m]->value,
-                         .student_temp = t->student_temp[!m], .teacher_temp = t->teacher_temp[m], .R = s->head.R,
-                         .B = p->B, .K = p->networks->config.head.outputs};
+    return (xkd_kd_args){.s = s->head.logits,
+                         .t = p->teacher[m].head.logits,
+                         .centre = p->networks->centre[m]->value,
+                         .student_temp = t->student_temp[!m],
+                         .teacher_temp = t->teacher_temp[m],
+                         .R = s->head.R,
+                         .B = p->B,
+                         .K = p->networks->config.head.outputs};
 }
 
 void xkd_pass_losses(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t)

@@ -8,8 +8,17 @@
 
 /* Every loss by its public name. */
 typedef enum {
-    XKD_LOSS_VID_RECON, XKD_LOSS_AUD_RECON, XKD_LOSS_ALIGN_STUDENTS, XKD_LOSS_ALIGN_TEACHERS, XKD_LOSS_KD_VT2AS,
-    XKD_LOSS_KD_AT2VS, XKD_LOSS_RECON, XKD_LOSS_KD, XKD_LOSS_ALIGN, XKD_LOSS_TOTAL, XKD_LOSS_COUNT
+    XKD_LOSS_VID_RECON,
+    XKD_LOSS_AUD_RECON,
+    XKD_LOSS_ALIGN_STUDENTS,
+    XKD_LOSS_ALIGN_TEACHERS,
+    XKD_LOSS_KD_VT2AS,
+    XKD_LOSS_KD_AT2VS,
+    XKD_LOSS_RECON,
+    XKD_LOSS_KD,
+    XKD_LOSS_ALIGN,
+    XKD_LOSS_TOTAL,
+    XKD_LOSS_COUNT
 } xkd_loss;
 
 extern const char *const xkd_loss_names[XKD_LOSS_COUNT];
@@ -36,11 +45,11 @@ typedef struct {
     xkd_masking mask;
     const int32_t **keep; /* [views] */
     xkd_decoder_run decoder;
-    xkd_head_saved head;  /* (g+n)*B rows */
-    void *dz;             /* [R,D] */
-    void *dlogits;        /* [rows,K] */
-    void *dpooled;        /* [rows,D] */
-    void *lse;            /* [rows] of the distillation loss */
+    xkd_head_saved head; /* (g+n)*B rows */
+    void *dz;            /* [R,D] */
+    void *dlogits;       /* [rows,K] */
+    void *dpooled;       /* [rows,D] */
+    void *lse;           /* [rows] of the distillation loss */
 } xkd_student_run;
 
 typedef struct {
@@ -54,6 +63,7 @@ typedef struct {
 /* What the coefficients ask for. */
 typedef struct {
     bool modality[XKD_MODALITIES], recon, heads, teachers, kd, align;
+    bool all; /* report_all: also the gradient of a last layer that is frozen */
 } xkd_pass_wants;
 
 typedef struct {

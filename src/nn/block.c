@@ -115,8 +115,9 @@ static void mlp_backward(xkd_backend *be, const xkd_block *b, const xkd_block_sa
     ops->layernorm_forward(be, n, s->mean2, s->rstd2, s->mid, b->norm2.w->value, b->norm2.b->value, R, D);
     xkd_linear_weights(be, &b->fc1, dh, n, R);
     ops->linear_backward_data(be, n, dh, b->fc1.w->value, R, F, D);
-    xkd_norm_backward(be, &b->norm2, &(xkd_layernorm_grad){.dx = dx, .residual = dx, .dy = n, .x = s->mid,
-                                                           .mean = s->mean2, .rstd = s->rstd2, .R = R});
+    xkd_norm_backward(be, &b->norm2,
+                      &(xkd_layernorm_grad){
+                          .dx = dx, .residual = dx, .dy = n, .x = s->mid, .mean = s->mean2, .rstd = s->rstd2, .R = R});
 }
 
 /* Gradients through the first half; dx [R,D] in place. scratch->a holds dqkv. */
@@ -132,8 +133,9 @@ static void attention_half_backward(xkd_backend *be, const xkd_block *b, const x
     ops->layernorm_forward(be, n, s->mean1, s->rstd1, s->x, b->norm1.w->value, b->norm1.b->value, R, D);
     xkd_linear_weights(be, &b->qkv, dqkv, n, R);
     ops->linear_backward_data(be, n, dqkv, b->qkv.w->value, R, 3 * D, D);
-    xkd_norm_backward(be, &b->norm1, &(xkd_layernorm_grad){.dx = dx, .residual = dx, .dy = n, .x = s->x,
-                                                           .mean = s->mean1, .rstd = s->rstd1, .R = R});
+    xkd_norm_backward(be, &b->norm1,
+                      &(xkd_layernorm_grad){
+                          .dx = dx, .residual = dx, .dy = n, .x = s->x, .mean = s->mean1, .rstd = s->rstd1, .R = R});
 }
 
 void xkd_transformer_forward(xkd_backend *be, const xkd_transformer *t, xkd_transformer_saved *saved,

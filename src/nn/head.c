@@ -44,11 +44,10 @@ void xkd_head_plan(xkd_arena *arena, const xkd_head *head, int64_t R, int64_t el
         void **to;
         int64_t count;
     } plan[] = {
-        {&saved->x, R * D},   {&saved->h1, R * F}, {&saved->n1, R * F},    {&saved->g1, R * F},
-        {&saved->h2, R * F},  {&saved->n2, R * F}, {&saved->g2, R * F},    {&saved->mean1, R},
-        {&saved->rstd1, R},   {&saved->mean2, R},  {&saved->rstd2, R},     {&saved->e, R * E},
-        {&saved->unit, R * E}, {&saved->inv, R},   {&saved->w, K * E},     {&saved->w_inv, K},
-        {&saved->z, R * K},   {&saved->mean3, R},  {&saved->rstd3, R},     {&saved->logits, R * K},
+        {&saved->x, R * D},  {&saved->h1, R * F}, {&saved->n1, R * F},   {&saved->g1, R * F}, {&saved->h2, R * F},
+        {&saved->n2, R * F}, {&saved->g2, R * F}, {&saved->mean1, R},    {&saved->rstd1, R},  {&saved->mean2, R},
+        {&saved->rstd2, R},  {&saved->e, R * E},  {&saved->unit, R * E}, {&saved->inv, R},    {&saved->w, K * E},
+        {&saved->w_inv, K},  {&saved->z, R * K},  {&saved->mean3, R},    {&saved->rstd3, R},  {&saved->logits, R * K},
     };
     saved->R = R;
     for (size_t i = 0; i < sizeof plan / sizeof *plan; i++)
@@ -88,8 +87,9 @@ void xkd_head_backward(xkd_backend *be, const xkd_head *head, xkd_head_saved *s,
 {
     const xkd_ops *ops = be->ops;
     int64_t R = s->R, D = head->width, F = head->size.hidden, E = head->size.bottleneck, K = head->size.outputs;
-    ops->layernorm_backward(be, &(xkd_layernorm_grad){.dx = t->dz, .dy = dlogits, .x = s->z, .mean = s->mean3,
-                                                      .rstd = s->rstd3, .R = R, .D = K});
+    ops->layernorm_backward(
+        be, &(xkd_layernorm_grad){
+                .dx = t->dz, .dy = dlogits, .x = s->z, .mean = s->mean3, .rstd = s->rstd3, .R = R, .D = K});
     if (train_last) {
         ops->fill(be, t->dw, 0, K * E);
         ops->linear_backward_weight(be, t->dw, NULL, t->dz, s->unit, R, K, E);
@@ -101,15 +101,17 @@ void xkd_head_backward(xkd_backend *be, const xkd_head *head, xkd_head_saved *s,
     xkd_linear_weights(be, &head->fc3, t->de, s->g2, R);
     ops->linear_backward_data(be, t->dh, t->de, head->fc3.w->value, R, E, F);
     ops->gelu_backward(be, t->dh, t->dh, s->n2, R * F);
-    xkd_norm_backward(be, &head->norm, &(xkd_layernorm_grad){.dx = t->dh, .dy = t->dh, .x = s->h2, .mean = s->mean2,
-                                                             .rstd = s->rstd2, .R = R});
+    xkd_norm_backward(
+        be, &head->norm,
+        &(xkd_layernorm_grad){.dx = t->dh, .dy = t->dh, .x = s->h2, .mean = s->mean2, .rstd = s->rstd2, .R = R});
     xkd_linear_weights(be, &head->fc2, t->dh, s->g1, R);
     /* g1 is no longer needed: it takes the gradient of the first layer's output. */
     void *dg = s->g1;
     ops->linear_backward_data(be, dg, t->dh, head->fc2.w->value, R, F, F);
     ops->gelu_backward(be, dg, dg, s->n1, R * F);
-    xkd_norm_backward(be, &head->norm, &(xkd_layernorm_grad){.dx = dg, .dy = dg, .x = s->h1, .mean = s->mean1,
-                                                             .rstd = s->rstd1, .R = R});
+    xkd_norm_backward(
+        be, &head->norm,
+        &(xkd_layernorm_grad){.dx = dg, .dy = dg, .x = s->h1, .mean = s->mean1, .rstd = s->rstd1, .R = R});
     xkd_linear_weights(be, &head->fc1, dg, s->x, R);
     ops->linear_backward_data(be, dx, dg, head->fc1.w->value, R, F, D);
 }

@@ -8,8 +8,8 @@
 #include "nn/layers.h"
 
 typedef struct {
-    xkd_linear fc1, fc2, fc3; /* mlp.0, mlp.3, mlp.6 */
-    xkd_norm norm;            /* mlp.1, used twice; also named mlp.4 */
+    xkd_linear fc1, fc2, fc3;    /* mlp.0, mlp.3, mlp.6 */
+    xkd_norm norm;               /* mlp.1, used twice; also named mlp.4 */
     xkd_param *gain, *direction; /* last_layer.weight_g [K,1], weight_v [K,256] */
     xkd_head_size size;
     int64_t width; /* D */
@@ -18,12 +18,12 @@ typedef struct {
 /* Activations of R rows; F = hidden, E = bottleneck. */
 typedef struct {
     int64_t R;
-    void *x;                                /* [R,D] pooled features: the input */
-    void *h1, *mean1, *rstd1, *n1, *g1;     /* [R,F], [R], [R], [R,F], [R,F] */
+    void *x;                            /* [R,D] pooled features: the input */
+    void *h1, *mean1, *rstd1, *n1, *g1; /* [R,F], [R], [R], [R,F], [R,F] */
     void *h2, *mean2, *rstd2, *n2, *g2;
-    void *e, *unit, *inv;                   /* [R,E], [R,E], [R] */
-    void *w, *w_inv;                        /* [K,E], [K]: normalised last layer */
-    void *z, *mean3, *rstd3, *logits;       /* [R,K], [R], [R], [R,K] */
+    void *e, *unit, *inv;             /* [R,E], [R,E], [R] */
+    void *w, *w_inv;                  /* [K,E], [K]: normalised last layer */
+    void *z, *mean3, *rstd3, *logits; /* [R,K], [R], [R], [R,K] */
 } xkd_head_saved;
 
 /* Working memory of the backward. */

@@ -89,8 +89,10 @@ xkd_status xkd_resample_make(xkd_context *cx, xkd_resample *out, xkd_grid src, x
     char *memory;
     *out = (xkd_resample){0};
     if (cubic && src.h != dst.h)
-        XKD_FAIL(XKD_ERR_CONFIG, "a spectrogram of %lld frequency patches does not fit a model of %lld: the number of "
-                 "mel bands must match", (long long)dst.h, (long long)src.h);
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "a spectrogram of %lld frequency patches does not fit a model of %lld: the number of "
+                 "mel bands must match",
+                 (long long)dst.h, (long long)src.h);
     XKD_TRY(xkd_alloc(cx, &memory, 2 * most * 12 + (rows_out + rows_in + 2) * 4, 1));
     double *weight = (double *)memory, *weight_t = weight + most;
     int32_t *index = (int32_t *)(weight_t + most), *index_t = index + most;

@@ -83,12 +83,21 @@ static void update_row(xkd_backend *be, const xkd_update *u, const xkd_optimizer
     double norm = sqrt(u->norm_squared), clip = 1;
     if (s->clip_grad > 0 && row->clipped) clip = fmin(1, s->clip_grad / (norm + 1e-6));
     row->steps++;
-    xkd_adamw_args args = {
-        .p = row->value, .m = row->moment1, .v = row->moment2, .g = row->grad, .n = row->count, .grad_scale = clip,
-        .ema = {u->ema[0], u->ema[1]}, .ema_momentum = {s->ema[u->ema_modality[0]], s->ema[u->ema_modality[1]]},
-        .lr = s->lr, .weight_decay = row->decayed ? s->weight_decay : 0, .beta1 = s->beta1, .beta2 = s->beta2,
-        .eps = s->eps, .correction1 = 1 - pow(s->beta1, (double)row->steps),
-        .correction2 = 1 - pow(s->beta2, (double)row->steps)};
+    xkd_adamw_args args = {.p = row->value,
+                           .m = row->moment1,
+                           .v = row->moment2,
+                           .g = row->grad,
+                           .n = row->count,
+                           .grad_scale = clip,
+                           .ema = {u->ema[0], u->ema[1]},
+                           .ema_momentum = {s->ema[u->ema_modality[0]], s->ema[u->ema_modality[1]]},
+                           .lr = s->lr,
+                           .weight_decay = row->decayed ? s->weight_decay : 0,
+                           .beta1 = s->beta1,
+                           .beta2 = s->beta2,
+                           .eps = s->eps,
+                           .correction1 = 1 - pow(s->beta1, (double)row->steps),
+                           .correction2 = 1 - pow(s->beta2, (double)row->steps)};
     be->ops->adamw(be, &args);
 }
 

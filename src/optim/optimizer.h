@@ -9,9 +9,9 @@
 /* A row and the averages that follow it. Rows that are not updated may still feed an average (the head's gain). */
 typedef struct {
     xkd_param *row;
-    void *ema[2];         /* values of teacher rows in order, NULL: none */
+    void *ema[2]; /* values of teacher rows in order, NULL: none */
     int ema_modality[2];
-    double norm_squared;  /* of the gradient in this step */
+    double norm_squared; /* of the gradient in this step */
 } xkd_update;
 
 typedef struct {
@@ -25,7 +25,7 @@ typedef struct {
 typedef struct {
     double lr, weight_decay, beta1, beta2, eps;
     double ema[XKD_MODALITIES];
-    double clip_grad;      /* 0: off */
+    double clip_grad; /* 0: off */
     bool train_last_layer;
 } xkd_optimizer_step;
 

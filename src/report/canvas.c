@@ -39,6 +39,7 @@ void xkd_colour_map(double value, uint8_t rgb[3])
         rgb[c] = (uint8_t)lrint(stops[stop][c] + (place - stop) * (stops[stop + 1][c] - stops[stop][c]));
 }
 
+/* One enlarged pixel, cut at the edges of the picture. */
 static void draw_block(xkd_canvas *p, int64_t x, int64_t y, int64_t zoom, const uint8_t rgb[3])
 {
     for (int64_t j = y < 0 ? 0 : y; j < y + zoom && j < p->height; j++)
@@ -135,6 +136,7 @@ xkd_status xkd_canvas_spectrograms(xkd_context *cx, const float *const *rows, in
 {
     int64_t zoom = zoom_for(bands), height = bands * zoom + GAP;
     double low = INFINITY, high = -INFINITY;
+    /* One range for all rows, or colours of a prediction would not mean what they mean in the view. */
     for (int64_t i = 0; i < bands * columns; i++) {
         low = fmin(low, rows[0][i]);
         high = fmax(high, rows[0][i]);

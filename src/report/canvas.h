@@ -18,15 +18,17 @@ void xkd_canvas_free(xkd_canvas *picture);
 /* Colour of a value in 0..1 (clamped; NaN is red) on a perceptually even dark-blue to yellow map. */
 void xkd_colour_map(double value, uint8_t rgb[3]);
 
-/* Draws frame t of normalised frames [3,T,H,W] at (x, y), each pixel as zoom x zoom. Parts outside are cut off. */
-void xkd_canvas_frame(xkd_canvas *picture, int64_t x, int64_t y, const float *frames, const int64_t size[3] /* THW */,
-                      int64_t t, int64_t zoom);
+/* Draws frame t of normalised frames [3,T,H,W] at (x, y), each pixel as zoom x zoom; size is T, H, W. What lies outside
+ * is cut off. */
+void xkd_canvas_frame(xkd_canvas *picture, int64_t x, int64_t y, const float *frames, const int64_t size[3], int64_t t,
+                      int64_t zoom);
 
 /* Draws a spectrogram [F,T], low frequencies at the bottom; low..high is the range of the colour map. */
 void xkd_canvas_spectrogram(xkd_canvas *picture, int64_t x, int64_t y, const float *spec, int64_t bands,
                             int64_t columns, double low, double high, int64_t zoom);
 
-/* How a clip [C,T,H,W] is cut into N patches of length pt*ph*pw*C, channels fastest. A spectrogram is C = T = pt = 1. */
+/* How a clip [C,T,H,W] is cut into N patches of length pt*ph*pw*C, channels fastest.
+ * A spectrogram has C = T = pt = 1. */
 typedef struct {
     int64_t C, T, H, W, pt, ph, pw;
 } xkd_patch_grid;

@@ -34,6 +34,7 @@ static int64_t count_char(const char *text, char c, char end)
     return n;
 }
 
+/* Our own CSV: no quotes, no empty cells, "nan" for what was not measured. */
 static xkd_status table_read(xkd_context *cx, const char *path, table *t)
 {
     xkd_status status = XKD_OK;
@@ -60,6 +61,7 @@ fail:
     return status;
 }
 
+/* NULL for a column that this run did not write. */
 static const double *table_column(const table *t, const char *name)
 {
     for (int64_t c = 0; c < t->columns && t->rows > 0; c++)
@@ -67,6 +69,7 @@ static const double *table_column(const table *t, const char *name)
     return NULL;
 }
 
+/* Each chart goes into the report and into a file of its own. */
 static xkd_status add_charts(xkd_context *cx, xkd_text *out, const char *folder, const xkd_report *report,
                              const table *t)
 {
@@ -101,6 +104,7 @@ fail:
     return status;
 }
 
+/* Pictures are inlined so that the report can be mailed as one file. */
 static void add_base64(xkd_text *out, const char *bytes, int64_t size)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -146,6 +150,7 @@ static bool is_png(const char *name)
     return length > 4 && strcmp(name + length - 4, ".png") == 0;
 }
 
+/* The newest few: a long run has hundreds. */
 static xkd_status add_pictures(xkd_context *cx, xkd_text *out, const char *folder)
 {
     xkd_status status = XKD_OK;
@@ -170,6 +175,7 @@ fail:
     return status;
 }
 
+/* Title, style and facts. Everything that comes from people is escaped. */
 static void add_head(xkd_text *out, const xkd_report *report)
 {
     xkd_text_puts(out, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>");

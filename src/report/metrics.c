@@ -64,6 +64,7 @@ fail:
     return status;
 }
 
+/* Opens the four files, cut back or emptied, and writes the CSV's heading where it has none. */
 static xkd_status open_files(xkd_metrics *m, int64_t resume_step)
 {
     xkd_status status = XKD_OK;
@@ -85,7 +86,7 @@ fail:
 }
 
 xkd_status xkd_metrics_open(xkd_context *cx, const char *folder, const char *const *columns, int64_t count,
-                            int64_t resume_step, bool tensorboard, xkd_metrics **out)
+                            int64_t resume_step, int64_t epochs, bool tensorboard, xkd_metrics **out)
 {
     xkd_status status = XKD_OK;
     xkd_metrics *m = NULL;
@@ -100,7 +101,7 @@ xkd_status xkd_metrics_open(xkd_context *cx, const char *folder, const char *con
     if (tensorboard) {
         XKD_TRY(xkd_join_path(cx, &events, folder, "tensorboard"));
         XKD_TRY(xkd_make_folder(cx, events));
-        XKD_TRY(xkd_tensorboard_open(cx, events, resume_step >= 0 ? resume_step + 1 : 0, &m->board));
+        XKD_TRY(xkd_tensorboard_open(cx, events, resume_step >= 0 ? resume_step + 1 : 0, epochs, &m->board));
     }
     *out = m;
     m = NULL;
@@ -124,6 +125,7 @@ void xkd_metrics_close(xkd_metrics *m)
     xkd_free(m);
 }
 
+/* A whole line in one write: a crash tears at most the last one, and resume drops that. */
 static xkd_status write_line(xkd_metrics *m, int file)
 {
     if (m->line.status != XKD_OK) return m->line.status;

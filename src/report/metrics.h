@@ -10,10 +10,11 @@
 typedef struct xkd_metrics xkd_metrics;
 
 /* Opens the files in `folder`, which exists. columns [count] name the values of every step and must outlive the log.
- * With resume_step >= 0 a run goes on behind that step: what the files say of later steps is dropped, since those steps
- * will be done again. resume_step < 0 starts the files afresh. Free with xkd_metrics_close. */
+ * With resume_step >= 0 a run goes on behind that step, `epochs` epochs being done: what the files say of later steps is
+ * dropped, since those steps will be done again. resume_step < 0 starts the files afresh. Free with
+ * xkd_metrics_close. */
 xkd_status xkd_metrics_open(xkd_context *cx, const char *folder, const char *const *columns, int64_t count,
-                            int64_t resume_step, bool tensorboard, xkd_metrics **out);
+                            int64_t resume_step, int64_t epochs, bool tensorboard, xkd_metrics **out);
 void xkd_metrics_close(xkd_metrics *metrics); /* NULL is allowed */
 
 /* values [count] of finished step number `step` (from 1); TensorBoard tags are pretext-iter/COLUMN. */

@@ -1,5 +1,6 @@
 #include "report/tensorboard.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 
 #include <string.h>
@@ -35,6 +36,7 @@ static uint32_t masked_crc(const void *bytes, int64_t size)
     return (crc >> 15 | crc << 17) + 0xa282ead8u;
 }
 
+/* Little-endian bytes of a number, whatever the machine's order. */
 static void put_fixed(xkd_text *out, uint64_t value, int bytes)
 {
     unsigned char raw[8];
@@ -42,6 +44,7 @@ static void put_fixed(xkd_text *out, uint64_t value, int bytes)
     xkd_text_add(out, raw, bytes);
 }
 
+/* Seven bits at a time, the highest bit says that more follow. */
 static void put_varint(xkd_text *out, uint64_t value)
 {
     for (; value >= 0x80; value >>= 7) put_fixed(out, (value & 0x7f) | 0x80, 1);
@@ -49,6 +52,7 @@ static void put_varint(xkd_text *out, uint64_t value)
 }
 
 /* Protobuf wire types and fields: https://protobuf.dev/programming-guides/encoding, tensorflow's event.proto. */
+enum { RECORD_EXTRA = 16 }; /* bytes of a record around its event: length and two sums */
 enum { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
 enum { EVENT_TIME = 1, EVENT_STEP = 2, EVENT_VERSION = 3, EVENT_SUMMARY = 5, EVENT_SESSION = 7 };
 enum { SUMMARY_VALUE = 1, VALUE_TAG = 1, VALUE_SIMPLE = 2, VALUE_IMAGE = 4 };
@@ -66,6 +70,7 @@ static void put_number(xkd_text *out, int field, int64_t value)
     put_varint(out, (uint64_t)value);
 }
 
+/* A string, or a message within a message. */
 static void put_bytes(xkd_text *out, int field, const void *bytes, int64_t size)
 {
     put_tag(out, field, WIRE_BYTES);
@@ -73,6 +78,7 @@ static void put_bytes(xkd_text *out, int field, const void *bytes, int64_t size)
     xkd_text_add(out, bytes, size);
 }
 
+/* Every event begins with its time; step 0 is the default and left out, as protobuf does. */
 static void begin_event(xkd_tensorboard *board, int64_t step)
 {
     double now = xkd_wall_time();
@@ -84,6 +90,7 @@ static void begin_event(xkd_tensorboard *board, int64_t step)
     if (step) put_number(&board->event, EVENT_STEP, step);
 }
 
+/* Frames the event as a record and appends it in one write, so that a reader never sees half of one. */
 static xkd_status end_event(xkd_tensorboard *board)
 {
     unsigned char length[8];
@@ -100,7 +107,67 @@ static xkd_status end_event(xkd_tensorboard *board)
     return xkd_append(board->cx, board->fd, board->path, record->data, record->size);
 }
 
-xkd_status xkd_tensorboard_open(xkd_context *cx, const char *folder, int64_t first_step, xkd_tensorboard **out)
+/* Step of an event that this file wrote: time (9 bytes), then the step if it is not 0. */
+static int64_t event_step(const unsigned char *event, int64_t size)
+{
+    uint64_t step = 0;
+    if (size < 11 || event[9] != (EVENT_STEP << 3 | WIRE_VARINT)) return 0;
+    for (int64_t i = 10, shift = 0; i < size && shift < 63; i++, shift += 7) {
+        step |= (uint64_t)(event[i] & 0x7f) << shift;
+        if (!(event[i] & 0x80)) break;
+    }
+    return (int64_t)step;
+}
+
+/* Rewrites an event file without what comes after the given step and epoch; a torn last record goes as well. */
+static xkd_status cut_file(xkd_context *cx, const char *path, int64_t last_step, int64_t epochs)
+{
+    static const char epoch_tag[] = "pretext-epoch/";
+    xkd_status status = XKD_OK;
+    xkd_map map = {0};
+    xkd_text kept = xkd_text_make(cx);
+    XKD_TRY(xkd_map_file(cx, path, &map));
+    for (int64_t at = 0; map.size - at >= RECORD_EXTRA;) {
+        uint64_t size = 0;
+        for (int i = 7; i >= 0; i--) size = size << 8 | map.base[at + i];
+        if (size > (uint64_t)(map.size - at - RECORD_EXTRA)) break;
+        const unsigned char *event = map.base + at + 12;
+        bool of_epoch = memmem(event, size, epoch_tag, sizeof epoch_tag - 1) != NULL;
+        if (event_step(event, (int64_t)size) <= (of_epoch ? epochs : last_step))
+            xkd_text_add(&kept, map.base + at, (int64_t)size + RECORD_EXTRA);
+        at += (int64_t)size + RECORD_EXTRA;
+    }
+    XKD_TRY(kept.status);
+    if (kept.size != map.size) XKD_TRY(xkd_write_file(cx, path, kept.data, kept.size));
+fail:
+    xkd_text_free(&kept);
+    xkd_unmap(&map);
+    return status;
+}
+
+/* Likewise all event files of former starts. */
+static xkd_status cut_folder(xkd_context *cx, const char *folder, int64_t last_step, int64_t epochs)
+{
+    static const char prefix[] = "events.out.tfevents.";
+    xkd_status status = XKD_OK;
+    xkd_names names = {0};
+    char *path = NULL;
+    XKD_TRY(xkd_list_folder(cx, folder, &names));
+    for (int64_t i = 0; i < names.count; i++) {
+        if (strncmp(names.items[i], prefix, sizeof prefix - 1) != 0) continue;
+        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
+        XKD_TRY(cut_file(cx, path, last_step, epochs));
+        xkd_free(path);
+        path = NULL;
+    }
+fail:
+    xkd_free(path);
+    xkd_free_names(&names);
+    return status;
+}
+
+xkd_status xkd_tensorboard_open(xkd_context *cx, const char *folder, int64_t first_step, int64_t epochs,
+                                xkd_tensorboard **out)
 {
     xkd_status status = XKD_OK;
     xkd_tensorboard *board = NULL;
@@ -110,9 +177,15 @@ xkd_status xkd_tensorboard_open(xkd_context *cx, const char *folder, int64_t fir
     XKD_TRY(xkd_alloc(cx, &board, 1, sizeof *board));
     *board = (xkd_tensorboard){
         .cx = cx, .fd = -1, .event = xkd_text_make(cx), .inner = xkd_text_make(cx), .value = xkd_text_make(cx)};
+    if (first_step > 0) XKD_TRY(cut_folder(cx, folder, first_step - 1, epochs));
     gethostname(host, sizeof host - 1);
-    snprintf(name, sizeof name, "events.out.tfevents.%.0f.%s.%d", xkd_wall_time(), host, (int)getpid());
-    XKD_TRY(xkd_join_path(cx, &board->path, folder, name));
+    /* A run may be resumed within the second; each start has a file of its own. */
+    for (int n = 0; !board->path || xkd_path_exists(board->path); n++) {
+        xkd_free(board->path);
+        board->path = NULL;
+        snprintf(name, sizeof name, "events.out.tfevents.%.0f.%s.%d.%d", xkd_wall_time(), host, (int)getpid(), n);
+        XKD_TRY(xkd_join_path(cx, &board->path, folder, name));
+    }
     XKD_TRY(xkd_append_open(cx, board->path, &board->fd));
     begin_event(board, 0);
     put_bytes(&board->event, EVENT_VERSION, version, sizeof version - 1);

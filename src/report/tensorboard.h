@@ -1,4 +1,4 @@
-/* TensorBoard event files, written by hand: length-prefixed records with masked CRC-32C around a few protobuf fields. */
+/* TensorBoard event files, written by hand: length-prefixed records with masked CRC-32C around some protobuf fields. */
 #ifndef XKD_REPORT_TENSORBOARD_H
 #define XKD_REPORT_TENSORBOARD_H
 
@@ -8,9 +8,12 @@
 
 typedef struct xkd_tensorboard xkd_tensorboard;
 
-/* Starts a new event file in `folder`, which exists. With first_step > 0 the file begins with a session start at that
- * step, which makes TensorBoard drop what an interrupted run wrote from there on. Free with xkd_tensorboard_close. */
-xkd_status xkd_tensorboard_open(xkd_context *cx, const char *folder, int64_t first_step, xkd_tensorboard **out);
+/* Starts a new event file in `folder`, which exists. With first_step > 0 a run goes on: what its former event files say
+ * of that step and later ones, or of epochs after `epochs`, is taken out of them, since it will be said again, and the
+ * new file begins with a session start at that step, which makes a TensorBoard that is running forget it too. Free with
+ * xkd_tensorboard_close. */
+xkd_status xkd_tensorboard_open(xkd_context *cx, const char *folder, int64_t first_step, int64_t epochs,
+                                xkd_tensorboard **out);
 void xkd_tensorboard_close(xkd_tensorboard *board); /* NULL is allowed */
 
 /* One event with `count` scalars named prefix/names[i]. */

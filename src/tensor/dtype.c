@@ -1,5 +1,6 @@
 #include "tensor/dtype.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -7,9 +8,9 @@ static const struct {
     const char *name;
     int64_t size;
 } types[XKD_DTYPE_COUNT] = {
-    [XKD_F32] = {"float32", 4},  [XKD_F64] = {"float64", 8}, [XKD_F16] = {"float16", 2}, [XKD_BF16] = {"bfloat16", 2},
-    [XKD_I64] = {"int64", 8},    [XKD_I32] = {"int32", 4},   [XKD_I16] = {"int16", 2},   [XKD_I8] = {"int8", 1},
-    [XKD_U8] = {"uint8", 1},     [XKD_BOOL] = {"bool", 1},
+    [XKD_F32] = {"float32", 4}, [XKD_F64] = {"float64", 8}, [XKD_F16] = {"float16", 2}, [XKD_BF16] = {"bfloat16", 2},
+    [XKD_I64] = {"int64", 8},   [XKD_I32] = {"int32", 4},   [XKD_I16] = {"int16", 2},   [XKD_I8] = {"int8", 1},
+    [XKD_U8] = {"uint8", 1},    [XKD_BOOL] = {"bool", 1},
 };
 
 int64_t xkd_dtype_size(xkd_dtype dtype)
@@ -30,12 +31,21 @@ static double from_bfloat16(uint16_t half)
     return (double)value;
 }
 
+/* IEEE 754 half: sign, 5 bits of exponent, 10 of mantissa; not every compiler here has the type. */
+static double from_float16(uint16_t half)
+{
+    int exponent = half >> 10 & 31, mantissa = half & 1023;
+    double value = exponent == 31 ? (mantissa ? NAN : INFINITY)
+                                  : ldexp(exponent ? mantissa + 1024 : mantissa, (exponent ? exponent : 1) - 25);
+    return half >> 15 ? -value : value;
+}
+
 double xkd_element(xkd_dtype dtype, const void *data, int64_t index)
 {
     switch (dtype) {
     case XKD_F32: return (double)((const float *)data)[index];
     case XKD_F64: return ((const double *)data)[index];
-    case XKD_F16: return (double)((const _Float16 *)data)[index];
+    case XKD_F16: return from_float16(((const uint16_t *)data)[index]);
     case XKD_BF16: return from_bfloat16(((const uint16_t *)data)[index]);
     case XKD_I64: return (double)((const int64_t *)data)[index];
     case XKD_I32: return ((const int32_t *)data)[index];

@@ -5,11 +5,21 @@
 
 /* Element types of tensors and tensor files. Computation knows F32 and F64; the others only travel. */
 typedef enum {
-    XKD_F32, XKD_F64, XKD_F16, XKD_BF16, XKD_I64, XKD_I32, XKD_I16, XKD_I8, XKD_U8, XKD_BOOL, XKD_DTYPE_COUNT
+    XKD_F32,
+    XKD_F64,
+    XKD_F16,
+    XKD_BF16,
+    XKD_I64,
+    XKD_I32,
+    XKD_I16,
+    XKD_I8,
+    XKD_U8,
+    XKD_BOOL,
+    XKD_DTYPE_COUNT
 } xkd_dtype;
 
-int64_t xkd_dtype_size(xkd_dtype dtype);       /* bytes of one element */
-const char *xkd_dtype_name(xkd_dtype dtype);   /* "float32", as PyTorch and numpy say */
+int64_t xkd_dtype_size(xkd_dtype dtype);     /* bytes of one element */
+const char *xkd_dtype_name(xkd_dtype dtype); /* "float32", as PyTorch and numpy say */
 
 /* One element as a double; exact for all types but integers beyond 2^53. */
 double xkd_element(xkd_dtype dtype, const void *data, int64_t index);

@@ -19,22 +19,12 @@ void xkd_set(xkd_dtype dtype, void *data, int64_t index, double value)
         ((float *)data)[index] = (float)value;
 }
 
-/* Makes room for one more element of a growing array. */
-static xkd_status reserve(xkd_context *cx, void *array, int64_t count, int64_t *capacity, size_t size)
-{
-    if (count < *capacity) return XKD_OK;
-    int64_t larger = *capacity ? 2 * *capacity : 64;
-    xkd_status status = xkd_resize(cx, array, *capacity, larger, size);
-    if (status == XKD_OK) *capacity = larger;
-    return status;
-}
-
 xkd_status xkd_params_add(xkd_context *cx, xkd_params *params, const xkd_param *row, xkd_param **out)
 {
     xkd_status status = XKD_OK;
     xkd_param *stored = NULL;
     if (xkd_params_find(params, row->name)) XKD_FAIL(XKD_ERR_INTERNAL, "parameter %s is declared twice", row->name);
-    XKD_TRY(reserve(cx, &params->rows, params->count, &params->capacity, sizeof(xkd_param *)));
+    XKD_TRY(xkd_reserve(cx, &params->rows, params->count, &params->capacity, sizeof(xkd_param *)));
     XKD_TRY(xkd_alloc(cx, &stored, 1, sizeof *stored));
     *stored = *row;
     stored->count = xkd_shape_count(&row->shape);
@@ -50,7 +40,7 @@ fail:
 xkd_status xkd_params_add_alias(xkd_context *cx, xkd_params *params, xkd_param *row, const char *name, bool shared)
 {
     xkd_status status = XKD_OK;
-    XKD_TRY(reserve(cx, &params->aliases, params->alias_count, &params->alias_capacity, sizeof(xkd_param_alias)));
+    XKD_TRY(xkd_reserve(cx, &params->aliases, params->alias_count, &params->alias_capacity, sizeof(xkd_param_alias)));
     xkd_param_alias *alias = &params->aliases[params->alias_count++];
     strncpy(alias->name, name, sizeof alias->name - 1);
     alias->row = row;
@@ -64,9 +54,11 @@ xkd_status xkd_params_add_pair(xkd_context *cx, xkd_params *params, xkd_param *t
 {
     xkd_status status = XKD_OK;
     if (!xkd_shape_equal(&teacher->shape, &student->shape))
-        XKD_FAIL(XKD_ERR_CONFIG, "teacher_cfg and student_cfg differ: %s and %s have different shapes, but a teacher is "
-                 "an average of its student: give both the same size", teacher->name, student->name);
-    XKD_TRY(reserve(cx, &params->pairs, params->pair_count, &params->pair_capacity, sizeof(xkd_ema_pair)));
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "teacher_cfg and student_cfg differ: %s and %s have different shapes, but a teacher is "
+                 "an average of its student: give both the same size",
+                 teacher->name, student->name);
+    XKD_TRY(xkd_reserve(cx, &params->pairs, params->pair_count, &params->pair_capacity, sizeof(xkd_ema_pair)));
     params->pairs[params->pair_count++] = (xkd_ema_pair){teacher, student, modality};
 fail:
     return status;
@@ -129,14 +121,26 @@ static double draw(xkd_rng *rng, const xkd_param *row)
     return 0;
 }
 
-void xkd_params_init(xkd_params *params, uint64_t seed)
+typedef struct {
+    xkd_params *params;
+    uint64_t seed;
+} init_job;
+
+/* One row; its numbers depend on the seed and its place in the table alone, so rows may be drawn in any order. */
+static void init_row(void *arg, int64_t index, int thread)
 {
-    for (int64_t i = 0; i < params->count; i++) {
-        xkd_param *row = params->rows[i];
-        if (row->role == XKD_ROLE_TEACHER) continue;
-        xkd_rng rng = xkd_rng_make(seed, 0, (uint32_t)i, 0, XKD_RNG_INIT);
-        for (int64_t k = 0; k < row->count; k++) xkd_set(params->dtype, row->value, k, draw(&rng, row));
-    }
+    const init_job *job = arg;
+    xkd_param *row = job->params->rows[index];
+    (void)thread;
+    if (row->role == XKD_ROLE_TEACHER) return; /* copies of the students, below */
+    xkd_rng rng = xkd_rng_make(job->seed, 0, (uint32_t)index, 0, XKD_RNG_INIT);
+    for (int64_t k = 0; k < row->count; k++) xkd_set(job->params->dtype, row->value, k, draw(&rng, row));
+}
+
+void xkd_params_init(xkd_params *params, uint64_t seed, xkd_pool *pool)
+{
+    init_job job = {params, seed};
+    xkd_parallel_for(pool, params->count, init_row, &job);
     for (int64_t i = 0; i < params->pair_count; i++) {
         const xkd_ema_pair *pair = &params->pairs[i];
         memcpy(pair->teacher->value, pair->student->value,

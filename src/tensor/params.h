@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "base/arena.h"
+#include "base/pool.h"
 #include "tensor/dtype.h"
 
 enum { XKD_PARAM_NAME = 96 };
@@ -37,19 +38,19 @@ typedef struct {
     xkd_init init;
     double scale;
     xkd_param_role role;
-    bool decayed;    /* weight decay applies: neither one-dimensional nor a bias */
-    bool clipped;    /* per-tensor gradient clipping applies: encoder and head of a student */
-    bool last_layer; /* left out of the update in the first freeze_last_layer epochs */
-    void *value;     /* all of the dtype given to xkd_params_allocate */
+    bool decayed;                   /* weight decay applies: neither one-dimensional nor a bias */
+    bool clipped;                   /* per-tensor gradient clipping applies: encoder and head of a student */
+    bool last_layer;                /* left out of the update in the first freeze_last_layer epochs */
+    void *value;                    /* all of the dtype given to xkd_params_allocate */
     void *grad, *moment1, *moment2; /* NULL unless trained */
-    int64_t steps;   /* updates so far, for the moments' bias correction */
+    int64_t steps;                  /* updates so far, for the moments' bias correction */
 } xkd_param;
 
 /* A second public name of a row. */
 typedef struct {
     char name[XKD_PARAM_NAME];
     xkd_param *row;
-    bool shared; /* true: blocks shared by two networks, listed in state files; false: only full PyTorch exports list it */
+    bool shared; /* blocks shared by two networks: listed in state files; others only in full PyTorch exports */
 } xkd_param_alias;
 
 /* Teacher row <- m * teacher + (1 - m) * student row, with the momentum of `modality`, in list order. */
@@ -82,8 +83,8 @@ xkd_param *xkd_params_find(const xkd_params *params, const char *name);
 /* Memory for all rows: values; gradients and moments too if `training`. Everything is zero. */
 xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_dtype dtype, bool training);
 
-/* Draws every row from (seed, row number) and then copies students into teachers. dtype F32 or F64. */
-void xkd_params_init(xkd_params *params, uint64_t seed);
+/* Draws every row from (seed, row number), rows in parallel, then copies students into teachers. dtype F32 or F64. */
+void xkd_params_init(xkd_params *params, uint64_t seed, xkd_pool *pool);
 
 void xkd_params_free(xkd_params *params);
 

@@ -31,18 +31,13 @@ static xkd_status remove_matching(xkd_context *cx, const char *folder, const cha
 {
     xkd_status status = XKD_OK;
     xkd_names names = {0};
-    char *path = NULL;
     if (!xkd_is_folder(folder)) return XKD_OK;
     XKD_TRY(xkd_list_folder(cx, folder, &names));
     for (int64_t i = 0; i < names.count; i++) {
         if (!matches(names.items[i], begins, ends)) continue;
-        XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
-        XKD_TRY(xkd_remove_file(cx, path));
-        xkd_free(path);
-        path = NULL;
+        XKD_TRY(xkd_remove_in(cx, folder, names.items[i]));
     }
 fail:
-    xkd_free(path);
     xkd_free_names(&names);
     return status;
 }
@@ -76,21 +71,21 @@ static xkd_status refuse_if_used(xkd_context *cx, const char *path)
     return status;
 }
 
-xkd_status xkd_run_folder_open(xkd_context *cx, const char *path, xkd_folder_mode mode, xkd_run_folder *out)
+xkd_status xkd_run_folder_open(xkd_context *cx, const char *path, xkd_run_mode mode, xkd_run_folder *out)
 {
     xkd_status status = XKD_OK;
     char *lock = NULL;
     *out = (xkd_run_folder){.lock = -1};
-    if (mode == XKD_FOLDER_RESUME && !xkd_is_folder(path))
+    if (mode == XKD_RUN_RESUME && !xkd_is_folder(path))
         XKD_FAIL(XKD_ERR_CONFIG, "%s: no run to resume: leave out --resume to start one", path);
     XKD_TRY(xkd_copy_string(cx, &out->path, path));
     XKD_TRY(xkd_join_path(cx, &out->checkpoints, path, "checkpoints"));
     XKD_TRY(xkd_join_path(cx, &out->backbones, path, "backbones"));
     XKD_TRY(xkd_make_folder(cx, path));
-    if (mode == XKD_FOLDER_NEW) XKD_TRY(refuse_if_used(cx, path));
+    if (mode == XKD_RUN_NEW) XKD_TRY(refuse_if_used(cx, path));
     XKD_TRY(xkd_join_path(cx, &lock, path, ".lock"));
     XKD_TRY(xkd_lock_file(cx, lock, &out->lock));
-    if (mode == XKD_FOLDER_FORCE) XKD_TRY(remove_former_run(cx, path));
+    if (mode == XKD_RUN_FORCE) XKD_TRY(remove_former_run(cx, path));
 fail:
     xkd_free(lock);
     if (status != XKD_OK) xkd_run_folder_close(out);

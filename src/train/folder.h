@@ -3,9 +3,9 @@
 #ifndef XKD_TRAIN_FOLDER_H
 #define XKD_TRAIN_FOLDER_H
 
-#include "base/status.h"
+#include <xkd/pretrain.h>
 
-typedef enum { XKD_FOLDER_NEW, XKD_FOLDER_RESUME, XKD_FOLDER_FORCE } xkd_folder_mode;
+#include "base/status.h"
 
 typedef struct {
     char *path, *checkpoints, *backbones; /* owned */
@@ -14,7 +14,7 @@ typedef struct {
 
 /* Makes and locks the folder. NEW refuses one that holds anything; FORCE removes what a former run wrote and nothing
  * else; RESUME needs the folder. Refusals are XKD_ERR_CONFIG. Free with xkd_run_folder_close. */
-xkd_status xkd_run_folder_open(xkd_context *cx, const char *path, xkd_folder_mode mode, xkd_run_folder *out);
+xkd_status xkd_run_folder_open(xkd_context *cx, const char *path, xkd_run_mode mode, xkd_run_folder *out);
 void xkd_run_folder_close(xkd_run_folder *folder);
 
 #endif

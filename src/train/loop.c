@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "checkpoint/params_file.h"
 #include "checkpoint/state.h"
 #include "report/html.h"
 #include "report/progress.h"
@@ -77,7 +78,7 @@ static const xkd_report_chart charts[] = {
 typedef struct {
     xkd_context *cx;
     xkd_config config; /* the caller's, with numbers of threads and workers filled in; its strings are the caller's */
-    const xkd_loop_options *options;
+    const xkd_run_options *options;
     xkd_run_folder folder;
     xkd_loader *loader;
     xkd_feed feed;
@@ -94,6 +95,8 @@ typedef struct {
     double values[COLUMNS];
 } run;
 
+/* "auto" is resolved only now, after the configuration has been written: a run that is resumed on another machine uses
+ * that one's processors. Neither number changes a result. */
 static void fill_in_machine(xkd_config *config)
 {
     int processors = xkd_processor_count();
@@ -107,6 +110,9 @@ static xkd_status make_trainer(run *r)
     xkd_status status = xkd_backend_new(r->cx, &r->backend, r->config.backend, XKD_F32, (int)r->config.threads);
     if (status == XKD_OK) status = xkd_trainer_new(r->cx, &r->trainer, r->backend, &r->config, &shape, false);
     r->has_trainer = status == XKD_OK;
+    /* A run that is resumed overwrites this with its own state. */
+    if (status == XKD_OK && r->config.run.init[0])
+        status = xkd_params_start_from(r->cx, &r->trainer.networks.params, r->config.run.init);
     return status;
 }
 
@@ -126,6 +132,7 @@ static void compare_configs(xkd_context *cx, const char *before, const char *now
     }
 }
 
+/* Goes back to the newest whole checkpoint. A run that was killed before its first one starts at step 0. */
 static xkd_status restore(run *r)
 {
     xkd_status status = XKD_OK;
@@ -171,6 +178,7 @@ static xkd_status write_config(run *r)
     return status;
 }
 
+/* Opens everything in the order data, model, folder, state, logs. */
 static xkd_status start(run *r)
 {
     xkd_status status = XKD_OK;
@@ -188,13 +196,13 @@ static xkd_status start(run *r)
     XKD_TRY(xkd_loader_set_folder(r->loader, r->folder.path));
     r->state.seed = c->train.seed;
     r->state.data_hash = xkd_loader_data_hash(r->loader);
-    if (r->options->mode == XKD_FOLDER_RESUME) XKD_TRY(restore(r));
+    if (r->options->mode == XKD_RUN_RESUME) XKD_TRY(restore(r));
     r->state.data_hash = xkd_loader_data_hash(r->loader);
     XKD_TRY(write_config(r));
     for (int i = 0; i < COLUMNS; i++) r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i] : column_names[i];
     XKD_TRY(xkd_metrics_open(cx, r->folder.path, r->columns, COLUMNS,
-                             r->options->mode == XKD_FOLDER_RESUME ? r->state.step : -1, c->run.tensorboard,
-                             &r->metrics));
+                             r->options->mode == XKD_RUN_RESUME ? r->state.step : -1, r->state.epoch,
+                             c->run.tensorboard, &r->metrics));
     for (int m = 0; m < XKD_MODALITIES; m++) r->watch[m] = (xkd_watch){.outputs = c->model.head.outputs};
     r->first_step = r->state.step;
     r->started = r->saved_time = xkd_now();
@@ -202,6 +210,7 @@ fail:
     return status;
 }
 
+/* Saves the position behind the last whole step, once: a stop right after an interval save writes nothing again. */
 static xkd_status save(run *r)
 {
     xkd_run_state s = r->state;
@@ -232,6 +241,7 @@ static xkd_status fit_pass(run *r, int64_t B)
     return xkd_pass_new(r->cx, &t->pass, &t->networks, &r->config.step, &shape, r->backend->size, false);
 }
 
+/* The row of this step in metrics.csv, as far as it is known before the step's time is. */
 static void note_values(run *r, const xkd_schedule_values *s, const xkd_step_result *result)
 {
     double *v = r->values;
@@ -248,6 +258,7 @@ static void note_values(run *r, const xkd_schedule_values *s, const xkd_step_res
     v[SKIPPED] = (double)r->state.bad_steps;
 }
 
+/* Measures both teachers and passes on what the collapse watch has to say. A skipped step has nothing to say. */
 static xkd_status watch(run *r, const xkd_step_result *result)
 {
     static const char *const names[] = {"video", "audio"};
@@ -291,6 +302,7 @@ static xkd_status one_step(run *r, xkd_pass_input *in, xkd_step_result *result)
         wait += batch->wait_seconds;
         samples += (double)batch->count;
     }
+    /* From here on the weights are those of the next step (or unchanged, if it was skipped). */
     XKD_TRY(xkd_step_finish(&r->trainer, &values, result));
     r->state.bad_steps += result->skipped;
     note_values(r, &s, result);
@@ -323,6 +335,7 @@ static xkd_status advance(run *r)
     return status;
 }
 
+/* The bar counts from where this call began, so that the time left is right after a resume. */
 static void show_progress(const run *r)
 {
     char tail[120], line[300];
@@ -334,6 +347,7 @@ static void show_progress(const run *r)
     r->options->progress(r->options->user, line);
 }
 
+/* The line for people, every progress.print_freq steps and at the end. */
 static xkd_status print_line(run *r)
 {
     const double *v = r->values;
@@ -346,12 +360,15 @@ static xkd_status print_line(run *r)
                             v[XKD_LOSS_ALIGN], v[LR], v[SAMPLES_PER_SECOND], v[TIME] > 0 ? 100 * v[DATA] / v[TIME] : 0);
 }
 
+/* Pictures at the end are worth a forward pass even where the interval has not come round. */
 static bool picture_is_due(const run *r, bool last)
 {
     int64_t every = r->config.run.picture_steps;
     return every > 0 && (last || r->state.step % every == 0);
 }
 
+/* Steps until the schedule, run.max_steps, a signal or an error ends them. State is consistent wherever this returns:
+ * weights and position change together in one_step and advance. */
 static xkd_status steps(run *r)
 {
     xkd_status status = XKD_OK;
@@ -388,7 +405,8 @@ fail:
     return status;
 }
 
-static xkd_status write_report(run *r, const xkd_loop_result *result)
+/* Curves and pictures as they are now; a run that was stopped has a report of its part. */
+static xkd_status write_report(run *r, const xkd_run_result *result)
 {
     char text[6][64];
     xkd_loader_statistics data;
@@ -412,18 +430,19 @@ static xkd_status write_report(run *r, const xkd_loop_result *result)
     return xkd_report_write(r->cx, r->folder.path, &report);
 }
 
-static void summarise(const run *r, xkd_loop_result *out)
+/* Numbers of this call for the caller, and of the whole run where a resume would hide them. */
+static void summarise(const run *r, xkd_run_result *out)
 {
     xkd_loader_statistics data;
     xkd_loader_stats(r->loader, &data);
     double seconds = xkd_now() - r->started;
     int64_t done = r->state.step - r->first_step;
-    *out = (xkd_loop_result){.step = r->state.step,
-                             .total_steps = r->total,
-                             .bad_steps = r->state.bad_steps,
-                             .bad_clips = data.bad_clips,
-                             .loss = done > 0 ? r->values[XKD_LOSS_TOTAL] : NAN,
-                             .seconds = seconds};
+    *out = (xkd_run_result){.step = r->state.step,
+                            .total_steps = r->total,
+                            .bad_steps = r->state.bad_steps,
+                            .bad_clips = data.bad_clips,
+                            .loss = done > 0 ? r->values[XKD_LOSS_TOTAL] : NAN,
+                            .seconds = seconds};
     for (int64_t i = 0; i < r->trainer.networks.params.count; i++)
         out->parameters += r->trainer.networks.params.rows[i]->count;
     out->samples_per_second = (double)(done * r->config.train.batch) / seconds;
@@ -431,7 +450,7 @@ static void summarise(const run *r, xkd_loop_result *out)
 }
 
 /* Saves what there is, whatever ended the steps; the first error is the one that counts. */
-static xkd_status finish(run *r, xkd_status status, xkd_loop_result *result)
+static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
 {
     if (r->options->progress) r->options->progress(r->options->user, NULL);
     summarise(r, result);
@@ -444,6 +463,7 @@ static xkd_status finish(run *r, xkd_status status, xkd_loop_result *result)
     return status != XKD_OK ? status : saved;
 }
 
+/* In the opposite order of start: the loader's threads use what the feed does not own. */
 static void release(run *r)
 {
     xkd_metrics_close(r->metrics);
@@ -455,11 +475,10 @@ static void release(run *r)
     xkd_run_state_free(&r->state);
 }
 
-xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_loop_options *options,
-                     xkd_loop_result *result)
+xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options, xkd_run_result *result)
 {
     run r = {.cx = cx, .config = *config, .options = options, .folder = {.lock = -1}, .saved_step = -1};
-    *result = (xkd_loop_result){0};
+    *result = (xkd_run_result){0};
     xkd_status status = start(&r);
     if (status == XKD_OK) {
         status = steps(&r);

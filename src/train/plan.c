@@ -50,10 +50,10 @@ static xkd_status dummy_fill(xkd_context *cx, const xkd_config *c, dummy *d)
         int64_t channels = m == XKD_VIDEO ? c->model.channels : 1;
         for (int64_t v = 0; v < d->views[m]; v++) {
             const xkd_view_shape *s = &d->shape[m][v];
-            XKD_TRY(random_floats(cx, &d->clips[m][v], SMALL * channels * s->T * s->H * s->W, (uint32_t)(16 * m + v)));
+            XKD_TRY(random_floats(cx, &d->clips[m][v], LARGER * channels * s->T * s->H * s->W, (uint32_t)(16 * m + v)));
         }
         const xkd_view_shape *s = &d->shape[m][0];
-        XKD_TRY(random_floats(cx, &d->noise[m], c->step.global_views * SMALL * s->T * s->H * s->W, 99));
+        XKD_TRY(random_floats(cx, &d->noise[m], c->step.global_views * LARGER * s->T * s->H * s->W, 99));
     }
 fail:
     return status;
@@ -78,25 +78,12 @@ static xkd_status activation_bytes(xkd_context *cx, const xkd_networks *n, const
     return status;
 }
 
-/* Memory that the system could hand out, 0 if it does not say. */
-static double available_bytes(void)
-{
-    char line[200];
-    double kilobytes = 0;
-    FILE *file = fopen("/proc/meminfo", "re");
-    if (!file) return 0;
-    while (fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %lf", &kilobytes) == 1) break;
-    fclose(file);
-    return 1024 * kilobytes;
-}
-
 static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, double *seconds_per_sample)
 {
     xkd_status status = XKD_OK;
     xkd_backend *be = NULL;
     xkd_trainer trainer = {0};
-    xkd_batch_shape shape = dummy_batch(d, SMALL);
+    xkd_batch_shape shape = dummy_batch(d, LARGER);
     int threads = c->threads > 0 ? (int)c->threads : xkd_processor_count();
     xkd_step_values values = {.lr = 0, .ema = {1, 1}};
     for (int m = 0; m < XKD_MODALITIES; m++) values.temp.teacher_temp[m] = values.temp.student_temp[m] = 0.1;
@@ -110,7 +97,7 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, doub
         double begin = xkd_now();
         xkd_step_begin(&trainer, &result);
         xkd_step_micro_batch(&trainer, &in, &values, &result);
-        *seconds_per_sample = (xkd_now() - begin) / SMALL;
+        *seconds_per_sample = (xkd_now() - begin) / LARGER;
         XKD_TRY(xkd_step_finish(&trainer, &values, &result));
     }
 fail:
@@ -171,7 +158,7 @@ xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_trai
     out->audio_tokens = (m->spec_freq / m->spec_patch_f) * (m->spec_time / m->spec_patch_t);
     out->video_kept = xkd_masking_kept(out->video_tokens, c.step.mask_ratio[XKD_VIDEO]);
     out->audio_kept = xkd_masking_kept(out->audio_tokens, c.step.mask_ratio[XKD_AUDIO]);
-    if (out->state_bytes + larger < available_bytes() / 2) XKD_TRY(time_step(cx, &c, &d, &out->seconds_per_sample));
+    if (out->state_bytes + larger < (double)xkd_available_memory() / 2) XKD_TRY(time_step(cx, &c, &d, &out->seconds_per_sample));
 fail:
     xkd_networks_free(&networks);
     dummy_free(&d);

@@ -1,4 +1,5 @@
-#include "train/replay.h"
+/* Start at xkd_replay at the end. */
+#include <xkd/replay.h>
 
 #include <jansson.h>
 #include <stdio.h>
@@ -113,11 +114,19 @@ static xkd_status view_shape(xkd_context *cx, const replay *r, xkd_modality m, c
     return XKD_OK;
 }
 
+/* Whether the run computes this modality; a recording of the other one alone need not hold its data. */
+static bool is_used(const replay *r, xkd_modality m)
+{
+    xkd_trained trained = r->config.step.modality;
+    return trained == XKD_TRAIN_BOTH || (trained == XKD_TRAIN_VIDEO) == (m == XKD_VIDEO);
+}
+
 /* Number and sizes of the views come from the first step's data. */
 static xkd_status find_views(xkd_context *cx, replay *r)
 {
     xkd_status status = XKD_OK;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        if (!is_used(r, m)) continue;
         while (recorded(r, 0, clip_names[m], r->views[m])) r->views[m]++;
         if (r->views[m] == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has no tensor step1.%s.0", r->batch_path, clip_names[m]);
         XKD_TRY(xkd_alloc(cx, &r->shapes[m], r->views[m], sizeof *r->shapes[m]));
@@ -125,7 +134,7 @@ static xkd_status find_views(xkd_context *cx, replay *r)
         for (int64_t v = 0; v < r->views[m]; v++)
             XKD_TRY(view_shape(cx, r, m, recorded(r, 0, clip_names[m], v), &r->shapes[m][v]));
     }
-    r->B = r->shapes[XKD_VIDEO][0].B;
+    r->B = r->shapes[is_used(r, XKD_VIDEO) ? XKD_VIDEO : XKD_AUDIO][0].B;
 fail:
     return status;
 }
@@ -135,11 +144,14 @@ static xkd_status step_input(xkd_context *cx, replay *r, size_t step, xkd_pass_i
 {
     xkd_status status = XKD_OK;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        if (!is_used(r, m)) continue;
         for (int64_t v = 0; v < r->views[m]; v++) {
             const xkd_stored_tensor *t = recorded(r, step, clip_names[m], v), *first = recorded(r, 0, clip_names[m], v);
             if (!t || t->dtype != XKD_F32 || !xkd_shape_equal(&t->shape, &first->shape) || t->shape.dims[0] != r->B)
-                XKD_FAIL(XKD_ERR_DATA, "%s: step%zu.%s.%lld must be float32, of the shape it has in step 1, with %lld "
-                         "samples", r->batch_path, step + 1, clip_names[m], (long long)v, (long long)r->B);
+                XKD_FAIL(XKD_ERR_DATA,
+                         "%s: step%zu.%s.%lld must be float32, of the shape it has in step 1, with %lld "
+                         "samples",
+                         r->batch_path, step + 1, clip_names[m], (long long)v, (long long)r->B);
             r->clips[m][v] = t->data;
         }
         const xkd_stored_tensor *noise = recorded(r, step, noise_names[m], -1);
@@ -222,11 +234,13 @@ static xkd_status prepare(xkd_context *cx, replay *r)
     XKD_TRY(load_steps(cx, r));
     XKD_TRY(xkd_safetensors_open(cx, r->batch_path, &r->batch));
     XKD_TRY(find_views(cx, r));
-    XKD_TRY(xkd_backend_new(cx, &r->be, r->options->backend, r->options->dtype, r->options->threads));
+    XKD_TRY(
+        xkd_backend_new(cx, &r->be, r->options->backend, r->options->float64 ? XKD_F64 : XKD_F32, r->options->threads));
     xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
     XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, &r->config, &shape, true));
     XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));
-    XKD_TRY(xkd_params_load(cx, &r->trainer.networks.params, init, r->init_path, NULL));
+    XKD_TRY(xkd_params_load(cx, &r->trainer.networks.params, xkd_safetensors_at(init, 0), xkd_safetensors_count(init),
+                            r->init_path));
     XKD_TRY(xkd_make_folder(cx, r->options->out));
 fail:
     xkd_safetensors_close(init);

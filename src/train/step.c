@@ -39,15 +39,18 @@ xkd_status xkd_trainer_new(xkd_context *cx, xkd_trainer *out, xkd_backend *be, c
                            const xkd_batch_shape *shape, bool report_all)
 {
     xkd_status status = XKD_OK;
-    *out = (xkd_trainer){.be = be, .config = config->step, .beta1 = config->train.betas[0],
-                         .beta2 = config->train.betas[1], .eps = config->train.eps,
+    *out = (xkd_trainer){.be = be,
+                         .config = config->step,
+                         .beta1 = config->train.betas[0],
+                         .beta2 = config->train.betas[1],
+                         .eps = config->train.eps,
                          .accumulate = config->train.accumulate > 0 ? config->train.accumulate : 1};
     XKD_TRY(xkd_networks_declare(cx, &out->networks, &config->model));
     XKD_TRY(xkd_pass_new(cx, &out->pass, &out->networks, &config->step, shape, be->size, report_all));
     XKD_TRY(xkd_params_allocate(cx, &out->networks.params, be->dtype, true));
     XKD_TRY(xkd_optimizer_new(cx, &out->optimizer, &out->networks.params, config->step.modality));
     XKD_TRY(allocate_centre_sums(cx, out));
-    xkd_params_init(&out->networks.params, config->train.seed);
+    xkd_params_init(&out->networks.params, config->train.seed, be->pool);
 fail:
     if (status != XKD_OK) xkd_trainer_free(out);
     return status;
@@ -86,7 +89,7 @@ void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_st
     xkd_pass_teachers(be, pass, in);
     xkd_pass_students(be, pass, in);
     xkd_pass_losses(be, pass, &values->temp);
-    xkd_pass_backward(be, pass, &values->temp, share, trains_last_layer(t, values));
+    xkd_pass_backward(be, pass, &values->temp, share, pass->wants.all || trains_last_layer(t, values));
 
     for (int i = 0; i < XKD_LOSS_COUNT; i++) result->loss[i] += share * pass->loss[i];
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
@@ -101,18 +104,22 @@ void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_st
 xkd_status xkd_step_finish(xkd_trainer *t, const xkd_step_values *values, xkd_step_result *result)
 {
     xkd_backend *be = t->be;
-    const xkd_optimizer_step step = {
-        .lr = values->lr, .weight_decay = values->weight_decay, .beta1 = t->beta1, .beta2 = t->beta2, .eps = t->eps,
-        .ema = {values->ema[XKD_VIDEO], values->ema[XKD_AUDIO]}, .clip_grad = t->config.clip_grad,
-        .train_last_layer = trains_last_layer(t, values)};
+    const xkd_optimizer_step step = {.lr = values->lr,
+                                     .weight_decay = values->weight_decay,
+                                     .beta1 = t->beta1,
+                                     .beta2 = t->beta2,
+                                     .eps = t->eps,
+                                     .ema = {values->ema[XKD_VIDEO], values->ema[XKD_AUDIO]},
+                                     .clip_grad = t->config.clip_grad,
+                                     .train_last_layer = trains_last_layer(t, values)};
 
     bool finite = xkd_optimizer_norms(be, &t->optimizer, &result->grad_norm);
     result->skipped = !finite || !isfinite(result->loss[XKD_LOSS_TOTAL]);
     if (!result->skipped) {
         xkd_optimizer_apply(be, &t->optimizer, &step);
         for (xkd_modality m = 0; t->pass.wants.kd && m < XKD_MODALITIES; m++)
-            xkd_centre_update(be, t->networks.centre[m]->value, t->centre_sum[m],
-                              t->networks.config.center_momentum[m], t->centre_rows, t->networks.config.head.outputs);
+            xkd_centre_update(be, t->networks.centre[m]->value, t->centre_sum[m], t->networks.config.center_momentum[m],
+                              t->centre_rows, t->networks.config.head.outputs);
     }
     xkd_backend_settle(be);
     return xkd_backend_status(be);

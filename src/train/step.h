@@ -14,10 +14,10 @@ typedef struct {
 } xkd_step_values;
 
 typedef struct {
-    double loss[XKD_LOSS_COUNT];             /* mean over micro-batches */
-    double teacher_entropy[XKD_MODALITIES];  /* nats */
-    double grad_norm;                        /* over all tensors, before clipping */
-    bool skipped;                            /* something was not finite: nothing was changed */
+    double loss[XKD_LOSS_COUNT];            /* mean over micro-batches */
+    double teacher_entropy[XKD_MODALITIES]; /* nats */
+    double grad_norm;                       /* over all tensors, before clipping */
+    bool skipped;                           /* something was not finite: nothing was changed */
 } xkd_step_result;
 
 /* Shape [T,H,W] of one global or local view of a configuration, without batch; method.md section 2. */
@@ -31,7 +31,7 @@ typedef struct {
     xkd_pass pass;
     xkd_step_config config;
     double beta1, beta2, eps;
-    int64_t accumulate;              /* micro-batches a step */
+    int64_t accumulate; /* micro-batches a step */
     xkd_arena centre_memory;
     void *centre_sum[XKD_MODALITIES]; /* [K] teacher logits summed over the step's micro-batches */
     int64_t centre_rows;

@@ -55,7 +55,10 @@ pretrain model.kwargs.student_cfg.num_heads=7
 fails_with "heads do not divide" 2 "xkd: error: model.kwargs.student_cfg.num_heads (7) does not divide model.kwargs.student_cfg.embed_dim (768)"
 pretrain model.fwd_kwargs.aud_mask_ratio=1
 fails_with "ratio not below 1" 2 "xkd: error: command line:1: model.fwd_kwargs.aud_mask_ratio: wants real 0..<1, not '1'"
-mkdir "$work/used"
-touch "$work/used/something"
+# Our own presets are in order: what is refused is only that there are no data.
+for preset in configs/*.yaml; do
+  try pretrain --data "$work/absent" --out "$work/run" -c "$preset" --strict
+  check "$preset" code 3
+done
 check "nothing was left behind" [ ! -e "$work/run" ]
 finish

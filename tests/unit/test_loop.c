@@ -90,10 +90,10 @@ static int stop_signal(void *user)
     return --stop_after == 0 ? stop_number : 0;
 }
 
-static xkd_status train(xkd_context *cx, const char *name, xkd_folder_mode mode, const char *override,
-                        xkd_loop_result *result)
+static xkd_status train(xkd_context *cx, const char *name, xkd_run_mode mode, const char *override,
+                        xkd_run_result *result)
 {
-    const xkd_loop_options options = {.mode = mode, .stop_signal = stop_signal};
+    const xkd_run_options options = {.mode = mode, .stop_signal = stop_signal};
     xkd_config c;
     configure(cx, &c, name);
     if (override) must(cx, xkd_config_override(cx, &c, override), override);
@@ -141,9 +141,9 @@ static void assert_same_weights(xkd_context *cx, const char *a, const char *b, c
 static void test_resume_ends_with_the_same_bits(void **state)
 {
     xkd_context *cx = *state;
-    xkd_loop_result result;
+    xkd_run_result result;
     static const char last[] = "checkpoints/step-00000009.safetensors";
-    must(cx, train(cx, "whole", XKD_FOLDER_NEW, NULL, &result), "whole");
+    must(cx, train(cx, "whole", XKD_RUN_NEW, NULL, &result), "whole");
     assert_int_equal(result.step, 9);
     assert_int_equal(result.total_steps, 9);
     assert_int_equal(count_lines(cx, "whole", "metrics.jsonl"), 9);
@@ -154,11 +154,11 @@ static void test_resume_ends_with_the_same_bits(void **state)
         snprintf(name, sizeof name, "stopped%d", stop);
         stop_after = stop;
         stop_number = stop % 2 ? SIGINT : SIGTERM;
-        assert_int_equal(train(cx, name, XKD_FOLDER_NEW, NULL, &result),
+        assert_int_equal(train(cx, name, XKD_RUN_NEW, NULL, &result),
                          stop % 2 ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED);
         assert_int_equal(result.step, stop);
         xkd_clear_error(cx);
-        must(cx, train(cx, name, XKD_FOLDER_RESUME, NULL, &result), "resume");
+        must(cx, train(cx, name, XKD_RUN_RESUME, NULL, &result), "resume");
         assert_int_equal(result.step, 9);
         assert_same_weights(cx, "whole", name, last);
         assert_int_equal(count_lines(cx, name, "metrics.jsonl"), 9);
@@ -179,9 +179,9 @@ static void test_what_a_run_leaves(void **state)
                                         "backbones/aud_student.safetensors",
                                         "checkpoints/step-00000002.safetensors"};
     xkd_context *cx = *state;
-    xkd_loop_result result;
+    xkd_run_result result;
     xkd_config c, again;
-    const xkd_loop_options options = {.mode = XKD_FOLDER_NEW};
+    const xkd_run_options options = {.mode = XKD_RUN_NEW};
     configure(cx, &c, "run");
     c.run.max_steps = 2;
     c.run.picture_steps = 100; /* and one at the end */
@@ -202,7 +202,7 @@ static void test_what_a_run_leaves(void **state)
     xkd_clear_error(cx);
     c.run.max_steps = 1;
     c.run.picture_steps = 0;
-    const xkd_loop_options force = {.mode = XKD_FOLDER_FORCE};
+    const xkd_run_options force = {.mode = XKD_RUN_FORCE};
     must(cx, xkd_train(cx, &c, &force, &result), "force");
     assert_int_equal(result.step, 1);
     snprintf(path, sizeof path, "%s/run/pictures/video-00000002.png", folder);
@@ -213,29 +213,29 @@ static void test_what_a_run_leaves(void **state)
 static void test_resume_refusals(void **state)
 {
     xkd_context *cx = *state;
-    xkd_loop_result result;
-    assert_int_equal(train(cx, "none", XKD_FOLDER_RESUME, NULL, &result), XKD_ERR_CONFIG);
-    must(cx, train(cx, "run", XKD_FOLDER_NEW, "run.max_steps=1", &result), "train");
-    assert_int_equal(train(cx, "run", XKD_FOLDER_RESUME, "train.seed=5", &result), XKD_ERR_CONFIG);
+    xkd_run_result result;
+    assert_int_equal(train(cx, "none", XKD_RUN_RESUME, NULL, &result), XKD_ERR_CONFIG);
+    must(cx, train(cx, "run", XKD_RUN_NEW, "run.max_steps=1", &result), "train");
+    assert_int_equal(train(cx, "run", XKD_RUN_RESUME, "train.seed=5", &result), XKD_ERR_CONFIG);
     xkd_clear_error(cx);
-    assert_int_equal(train(cx, "run", XKD_FOLDER_RESUME, "model.kwargs.projector_cfg.out_dim=32", &result),
+    assert_int_equal(train(cx, "run", XKD_RUN_RESUME, "model.kwargs.projector_cfg.out_dim=32", &result),
                      XKD_ERR_CHECKPOINT);
     assert_non_null(strstr(xkd_last_error(cx), "of another architecture"));
     xkd_clear_error(cx);
-    must(cx, train(cx, "run", XKD_FOLDER_RESUME, NULL, &result), "resume");
+    must(cx, train(cx, "run", XKD_RUN_RESUME, NULL, &result), "resume");
     assert_int_equal(result.step, 9);
 }
 
 static void test_bad_numbers(void **state)
 {
     xkd_context *cx = *state;
-    xkd_loop_result result;
+    xkd_run_result result;
     fake.poison = 3;
-    must(cx, train(cx, "one", XKD_FOLDER_NEW, NULL, &result), "one bad step");
+    must(cx, train(cx, "one", XKD_RUN_NEW, NULL, &result), "one bad step");
     assert_int_equal(result.bad_steps, 1);
     assert_true(isfinite(result.loss));
     fake.poison = 3;
-    assert_int_equal(train(cx, "stop", XKD_FOLDER_NEW, "run.max_bad_steps=0", &result), XKD_ERR_NUMERIC);
+    assert_int_equal(train(cx, "stop", XKD_RUN_NEW, "run.max_bad_steps=0", &result), XKD_ERR_NUMERIC);
     assert_int_equal(result.step, 2);
     xkd_free(read_text(cx, "stop", "checkpoints/step-00000002.safetensors"));
 }
@@ -243,27 +243,27 @@ static void test_bad_numbers(void **state)
 static void test_data_that_run_out(void **state)
 {
     xkd_context *cx = *state;
-    xkd_loop_result result;
+    xkd_run_result result;
     fake.fail_after = 5; /* in the middle of the third step */
-    assert_int_equal(train(cx, "run", XKD_FOLDER_NEW, NULL, &result), XKD_ERR_DATA);
+    assert_int_equal(train(cx, "run", XKD_RUN_NEW, NULL, &result), XKD_ERR_DATA);
     xkd_free(read_text(cx, "run", "checkpoints/step-00000002.safetensors"));
     fake.fail_after = 0;
     xkd_clear_error(cx);
-    must(cx, train(cx, "run", XKD_FOLDER_RESUME, NULL, &result), "resume");
-    must(cx, train(cx, "whole", XKD_FOLDER_NEW, NULL, &result), "whole");
+    must(cx, train(cx, "run", XKD_RUN_RESUME, NULL, &result), "resume");
+    must(cx, train(cx, "whole", XKD_RUN_NEW, NULL, &result), "whole");
     assert_same_weights(cx, "whole", "run", "checkpoints/step-00000009.safetensors");
 }
 
 static void test_overfit(void **state)
 {
     xkd_context *cx = *state;
-    xkd_loop_result first, last;
-    must(cx, train(cx, "a", XKD_FOLDER_NEW, "run.max_steps=1", &first), "first");
+    xkd_run_result first, last;
+    must(cx, train(cx, "a", XKD_RUN_NEW, "run.max_steps=1", &first), "first");
     xkd_config c;
     configure(cx, &c, "b");
     c.run.overfit = true;
     c.train.epochs = 20;
-    const xkd_loop_options options = {.mode = XKD_FOLDER_NEW};
+    const xkd_run_options options = {.mode = XKD_RUN_NEW};
     must(cx, xkd_train(cx, &c, &options, &last), "overfit");
     xkd_config_free(&c);
     assert_true(last.loss < first.loss);

@@ -61,7 +61,7 @@ static void test_resume_drops_later_steps(void **state)
 {
     xkd_context *cx = *state;
     xkd_metrics *m;
-    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, false, &m), XKD_OK);
+    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, 0, false, &m), XKD_OK);
     for (int step = 1; step <= 3; step++) {
         const double values[] = {1.5 / step, 1e-4};
         assert_int_equal(xkd_metrics_step(m, step, 0, values), XKD_OK);
@@ -76,7 +76,7 @@ static void test_resume_drops_later_steps(void **state)
     assert_int_equal(xkd_append(cx, fd, path, "{\"step\": 1, \"ep", 15), XKD_OK);
     close(fd);
     xkd_free(path);
-    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, 2, false, &m), XKD_OK);
+    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, 2, 0, false, &m), XKD_OK);
     const double values[] = {NAN, 0};
     assert_int_equal(xkd_metrics_step(m, 3, 1, values), XKD_OK);
     assert_int_equal(xkd_metrics_line(m, "hello"), XKD_OK);
@@ -95,30 +95,57 @@ static void test_crc32c(void **state)
     assert_int_equal(xkd_crc32c("123456789", 9), 0xe3069283u); /* the check value of the polynomial */
 }
 
-/* Reads the records of the only event file and returns how many there are. */
+/* Checks the sums of all records in all event files and returns how many there are; *found += those with `needle`. */
 static int count_records(xkd_context *cx, const char *events, const char *needle, int *found)
 {
     char name[600] = "", path[400];
+    int64_t size, records = 0;
     snprintf(path, sizeof path, "%s/%s", folder, events);
     DIR *dir = opendir(path);
     assert_non_null(dir);
-    for (struct dirent *e; (e = readdir(dir));)
-        if (e->d_name[0] != '.') snprintf(name, sizeof name, "%s/%s", events, e->d_name);
-    closedir(dir);
-    int64_t size, records = 0;
-    char *bytes = read_text(cx, name, &size);
-    for (int64_t at = 0; at < size; records++) {
-        uint64_t length;
-        uint32_t crc;
-        memcpy(&length, bytes + at, 8);
-        memcpy(&crc, bytes + at + 12 + length, 4);
-        uint32_t sum = xkd_crc32c(bytes + at + 12, (int64_t)length);
-        assert_int_equal(crc, (sum >> 15 | sum << 17) + 0xa282ead8u);
-        *found += memmem(bytes + at, length + 12, needle, strlen(needle)) != NULL;
-        at += (int64_t)length + 16;
+    for (struct dirent *e; (e = readdir(dir));) {
+        if (e->d_name[0] == '.') continue;
+        snprintf(name, sizeof name, "%s/%s", events, e->d_name);
+        char *bytes = read_text(cx, name, &size);
+        for (int64_t at = 0; at < size; records++) {
+            uint64_t length;
+            uint32_t crc;
+            memcpy(&length, bytes + at, 8);
+            memcpy(&crc, bytes + at + 12 + length, 4);
+            uint32_t sum = xkd_crc32c(bytes + at + 12, (int64_t)length);
+            assert_int_equal(crc, (sum >> 15 | sum << 17) + 0xa282ead8u);
+            *found += memmem(bytes + at, length + 12, needle, strlen(needle)) != NULL;
+            at += (int64_t)length + 16;
+        }
+        xkd_free(bytes);
     }
-    xkd_free(bytes);
+    closedir(dir);
     return (int)records;
+}
+
+static void test_resume_cuts_event_files(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_metrics *m;
+    char command[200];
+    const double values[] = {2, 3};
+    int steps = 0, epochs = 0;
+    snprintf(command, sizeof command, "rm -rf '%s/tensorboard'", folder);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, 0, true, &m), XKD_OK);
+    for (int step = 1; step <= 300; step++) {
+        assert_int_equal(xkd_metrics_step(m, step, step / 100, values), XKD_OK);
+        if (step % 100 == 0) assert_int_equal(xkd_metrics_epoch(m, step, step / 100, 1, 0, 1), XKD_OK);
+    }
+    xkd_metrics_close(m);
+    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, 150, 1, true, &m), XKD_OK);
+    xkd_metrics_close(m);
+    /* version, 150 steps, one epoch; version and session start of the new file */
+    assert_int_equal(count_records(cx, "tensorboard", "pretext-iter/", &steps), 1 + 150 + 1 + 2);
+    count_records(cx, "tensorboard", "pretext-epoch/", &epochs);
+    assert_int_equal(steps, 150);
+    assert_int_equal(epochs, 1);
+    assert_int_equal(system(command), 0);
 }
 
 static void test_event_files(void **state)
@@ -128,7 +155,7 @@ static void test_event_files(void **state)
     int found = 0;
     const double values[] = {2, 3};
     const uint8_t rgb[12] = {0};
-    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, 7, true, &m), XKD_OK);
+    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, 7, 0, true, &m), XKD_OK);
     assert_int_equal(xkd_metrics_step(m, 8, 0, values), XKD_OK);
     assert_int_equal(xkd_metrics_epoch(m, 8, 1, 2, 0.5, 1), XKD_OK);
     assert_int_equal(xkd_metrics_picture(m, 8, "video", rgb, 2, 2), XKD_OK);
@@ -247,7 +274,7 @@ static void test_report(void **state)
     xkd_context *cx = *state;
     xkd_metrics *m;
     const uint8_t rgb[12] = {0};
-    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, false, &m), XKD_OK);
+    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, 0, false, &m), XKD_OK);
     for (int step = 1; step <= 2000; step++) {
         const double values[] = {step == 700 ? NAN : 100.0 / step, 1e-4};
         assert_int_equal(xkd_metrics_step(m, step, 0, values), XKD_OK);
@@ -275,7 +302,7 @@ static void test_report_of_an_empty_run(void **state)
 {
     xkd_context *cx = *state;
     xkd_metrics *m;
-    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, false, &m), XKD_OK);
+    assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, 0, false, &m), XKD_OK);
     xkd_metrics_close(m);
     const xkd_report_chart charts[] = {{"losses", {"loss"}}};
     const xkd_report report = {"run", NULL, 0, charts, 1, ""};
@@ -287,6 +314,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_resume_drops_later_steps),
         cmocka_unit_test(test_crc32c),
+        cmocka_unit_test(test_resume_cuts_event_files),
         cmocka_unit_test(test_event_files),
         cmocka_unit_test(test_png_round_trip),
         cmocka_unit_test(test_colour_map),

@@ -5,7 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/time.h>
 #include <cmocka.h>
 
 #include "small_model.h"
@@ -187,6 +189,35 @@ static void one_modality_alone(void **state)
     small_model_free(&s);
 }
 
+static volatile sig_atomic_t alarms;
+
+static void count_alarm(int number)
+{
+    (void)number;
+    alarms++;
+}
+
+/* A program's signal handlers must not disturb the products: oneDNN's generated code does not survive them. */
+static void signals_change_nothing(void **state)
+{
+    small_model quiet = demo_like(), disturbed = demo_like();
+    struct sigaction action = {.sa_handler = count_alarm}, old;
+    struct itimerval often = {{0, 200}, {0, 200}}, never = {{0, 0}, {0, 0}};
+    (void)state;
+    build(&quiet, "cpu", XKD_F32, 2);
+    build(&disturbed, "cpu", XKD_F32, 2);
+    for (int i = 0; i < 10; i++) one_step(&quiet);
+    sigaction(SIGALRM, &action, &old);
+    setitimer(ITIMER_REAL, &often, NULL);
+    for (int i = 0; i < 10; i++) one_step(&disturbed);
+    setitimer(ITIMER_REAL, &never, NULL);
+    sigaction(SIGALRM, &old, NULL);
+    assert_true(alarms > 10);
+    assert_memory_equal(values_of(&quiet)->memory, values_of(&disturbed)->memory, (size_t)values_of(&quiet)->used);
+    small_model_free(&quiet);
+    small_model_free(&disturbed);
+}
+
 static xkd_status try_build(void (*change)(small_model *))
 {
     small_model s = small_model_defaults();
@@ -254,6 +285,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_allocation_after_the_first_step),
         cmocka_unit_test(same_bits_for_any_threads),
+        cmocka_unit_test(signals_change_nothing),
         cmocka_unit_test(accumulation_averages),
         cmocka_unit_test(mmd_groups_equal_ranks),
         cmocka_unit_test(zero_coefficients_skip_work),

@@ -9,7 +9,7 @@ enum { QUERIES_A_BLOCK = 128 };
 
 typedef struct {
     xkd_backend *be;
-    float *o, *lse, *dqkv;                      /* outputs */
+    float *o, *lse, *dqkv; /* outputs */
     const float *qkv, *d_o, *saved_o, *saved_lse;
     const xkd_segments *segs;
     int64_t H, D;
@@ -77,8 +77,17 @@ static void forward_head(void *arg, int64_t index, int thread)
     for (int64_t first = 0; first < s.N; first += QUERIES_A_BLOCK) {
         int64_t rows = s.N - first < QUERIES_A_BLOCK ? s.N - first : QUERIES_A_BLOCK;
         float *o = a->o + (s.row + first) * D + s.head * s.d, inverse[QUERIES_A_BLOCK];
-        xkd_gemm qk = {.transpose_b = true, .M = rows, .N = s.N, .K = s.d, .alpha = 1, .a = q + first * 3 * D,
-                       .lda = 3 * D, .b = k, .ldb = 3 * D, .c = scores, .ldc = ld};
+        xkd_gemm qk = {.transpose_b = true,
+                       .M = rows,
+                       .N = s.N,
+                       .K = s.d,
+                       .alpha = 1,
+                       .a = q + first * 3 * D,
+                       .lda = 3 * D,
+                       .b = k,
+                       .ldb = 3 * D,
+                       .c = scores,
+                       .ldc = ld};
         run_gemm(a->be, &qk);
         for (int64_t r = 0; r < rows; r++) {
             float shift = s.scale * largest_of(scores + r * ld, s.N);
@@ -86,8 +95,8 @@ static void forward_head(void *arg, int64_t index, int thread)
             a->lse[(s.row + first + r) * a->H + s.head] = shift + logf(sum);
             inverse[r] = 1 / sum;
         }
-        xkd_gemm pv = {.M = rows, .N = s.d, .K = s.N, .alpha = 1, .a = scores, .lda = ld, .b = v, .ldb = 3 * D,
-                       .c = o, .ldc = D};
+        xkd_gemm pv = {
+            .M = rows, .N = s.d, .K = s.N, .alpha = 1, .a = scores, .lda = ld, .b = v, .ldb = 3 * D, .c = o, .ldc = D};
         run_gemm(a->be, &pv);
         for (int64_t r = 0; r < rows; r++)
             for (int64_t c = 0; c < s.d; c++) o[r * D + c] *= inverse[r];
@@ -108,11 +117,29 @@ static void block_gradients(const attention *a, const slice *s, int64_t first, i
     const float *k = a->qkv + s->row * 3 * D + D + s->head * s->d;
     const float *d_o = a->d_o + (s->row + first) * D + s->head * s->d;
     const float *o = a->saved_o + (s->row + first) * D + s->head * s->d;
-    xkd_gemm qk = {.transpose_b = true, .M = rows, .N = s->N, .K = s->d, .alpha = 1, .a = q, .lda = 3 * D, .b = k,
-                   .ldb = 3 * D, .c = p, .ldc = ld};
+    xkd_gemm qk = {.transpose_b = true,
+                   .M = rows,
+                   .N = s->N,
+                   .K = s->d,
+                   .alpha = 1,
+                   .a = q,
+                   .lda = 3 * D,
+                   .b = k,
+                   .ldb = 3 * D,
+                   .c = p,
+                   .ldc = ld};
     run_gemm(a->be, &qk);
-    xkd_gemm dov = {.transpose_b = true, .M = rows, .N = s->N, .K = s->d, .alpha = 1, .a = d_o, .lda = D, .b = k + D,
-                    .ldb = 3 * D, .c = ds, .ldc = ld};
+    xkd_gemm dov = {.transpose_b = true,
+                    .M = rows,
+                    .N = s->N,
+                    .K = s->d,
+                    .alpha = 1,
+                    .a = d_o,
+                    .lda = D,
+                    .b = k + D,
+                    .ldb = 3 * D,
+                    .c = ds,
+                    .ldc = ld};
     run_gemm(a->be, &dov);
     for (int64_t r = 0; r < rows; r++) {
         exponentials(p + r * ld, s->N, s->scale, a->saved_lse[(s->row + first + r) * a->H + s->head]);
@@ -135,14 +162,42 @@ static void backward_head(void *arg, int64_t index, int thread)
         int64_t rows = s.N - first < QUERIES_A_BLOCK ? s.N - first : QUERIES_A_BLOCK;
         float beta = first ? 1 : 0; /* later blocks of queries add to dk and dv */
         block_gradients(a, &s, first, rows, p, ds);
-        xkd_gemm gq = {.M = rows, .N = s.d, .K = s.N, .alpha = 1, .a = ds, .lda = ld, .b = k, .ldb = 3 * D,
-                       .c = dq + first * 3 * D, .ldc = 3 * D};
+        xkd_gemm gq = {.M = rows,
+                       .N = s.d,
+                       .K = s.N,
+                       .alpha = 1,
+                       .a = ds,
+                       .lda = ld,
+                       .b = k,
+                       .ldb = 3 * D,
+                       .c = dq + first * 3 * D,
+                       .ldc = 3 * D};
         run_gemm(a->be, &gq);
-        xkd_gemm gk = {.transpose_a = true, .M = s.N, .N = s.d, .K = rows, .alpha = 1, .beta = beta, .a = ds,
-                       .lda = ld, .b = q + first * 3 * D, .ldb = 3 * D, .c = dk, .ldc = 3 * D};
+        xkd_gemm gk = {.transpose_a = true,
+                       .M = s.N,
+                       .N = s.d,
+                       .K = rows,
+                       .alpha = 1,
+                       .beta = beta,
+                       .a = ds,
+                       .lda = ld,
+                       .b = q + first * 3 * D,
+                       .ldb = 3 * D,
+                       .c = dk,
+                       .ldc = 3 * D};
         run_gemm(a->be, &gk);
-        xkd_gemm gv = {.transpose_a = true, .M = s.N, .N = s.d, .K = rows, .alpha = 1, .beta = beta, .a = p,
-                       .lda = ld, .b = d_o + first * D, .ldb = D, .c = dv, .ldc = 3 * D};
+        xkd_gemm gv = {.transpose_a = true,
+                       .M = s.N,
+                       .N = s.d,
+                       .K = rows,
+                       .alpha = 1,
+                       .beta = beta,
+                       .a = p,
+                       .lda = ld,
+                       .b = d_o + first * D,
+                       .ldb = D,
+                       .c = dv,
+                       .ldc = 3 * D};
         run_gemm(a->be, &gv);
     }
 }
@@ -169,8 +224,8 @@ static void attention_forward(xkd_backend *be, void *o, void *lse, const void *q
 static void attention_backward(xkd_backend *be, void *dqkv, const void *d_o, const void *qkv, const void *o,
                                const void *lse, const xkd_segments *segs, int64_t H, int64_t D)
 {
-    attention a = {.be = be, .dqkv = dqkv, .qkv = qkv, .d_o = d_o, .saved_o = o, .saved_lse = lse, .segs = segs, .H = H,
-                   .D = D};
+    attention a = {
+        .be = be, .dqkv = dqkv, .qkv = qkv, .d_o = d_o, .saved_o = o, .saved_lse = lse, .segs = segs, .H = H, .D = D};
     xkd_parallel_for(be->pool, account(be, &a, 5), backward_head, &a);
 }
 

@@ -108,8 +108,8 @@ static void run_tiled(xkd_backend *be, tiled *t)
 
 static xkd_gemm forward_product(float *y, const float *x, const float *w, int64_t M, int64_t N, int64_t K)
 {
-    return (xkd_gemm){.transpose_b = true, .M = M, .N = N, .K = K, .alpha = 1, .a = x, .lda = K, .b = w, .ldb = K,
-                      .c = y, .ldc = N};
+    return (xkd_gemm){
+        .transpose_b = true, .M = M, .N = N, .K = K, .alpha = 1, .a = x, .lda = K, .b = w, .ldb = K, .c = y, .ldc = N};
 }
 
 static void linear_forward(xkd_backend *be, void *y, const void *x, const void *w, const void *b, int64_t M, int64_t N,
@@ -131,7 +131,9 @@ static void linear_gelu_forward(xkd_backend *be, void *y, void *h, const void *x
 static void linear_residual_forward(xkd_backend *be, void *y, const void *residual, const void *x, const void *w,
                                     const void *b, int64_t M, int64_t N, int64_t K)
 {
-    tiled t = {.whole = forward_product(y, x, w, M, N, K), .then = y == residual ? BIAS : BIAS_RESIDUAL, .bias = b,
+    tiled t = {.whole = forward_product(y, x, w, M, N, K),
+               .then = y == residual ? BIAS : BIAS_RESIDUAL,
+               .bias = b,
                .residual = residual};
     if (y == residual) t.whole.beta = 1;
     run_tiled(be, &t);
@@ -148,16 +150,29 @@ static void linear_gelu_backward_data(xkd_backend *be, void *dh, void *a, const 
                                       int64_t M, int64_t N, int64_t K)
 {
     tiled t = {.whole = {.M = M, .N = K, .K = N, .alpha = 1, .a = dy, .lda = N, .b = w, .ldb = K, .c = dh, .ldc = K},
-               .then = GELU_BACKWARD, .gelu = a, .h = h};
+               .then = GELU_BACKWARD,
+               .gelu = a,
+               .h = h};
     run_tiled(be, &t);
 }
 
 static void linear_backward_weight(xkd_backend *be, void *dw, void *db, const void *dy, const void *x, int64_t M,
                                    int64_t N, int64_t K)
 {
-    tiled t = {.whole = {.transpose_a = true, .M = N, .N = K, .K = M, .alpha = 1, .beta = 1, .a = dy, .lda = N, .b = x,
-                         .ldb = K, .c = dw, .ldc = K},
-               .then = WEIGHT, .db = db};
+    tiled t = {.whole = {.transpose_a = true,
+                         .M = N,
+                         .N = K,
+                         .K = M,
+                         .alpha = 1,
+                         .beta = 1,
+                         .a = dy,
+                         .lda = N,
+                         .b = x,
+                         .ldb = K,
+                         .c = dw,
+                         .ldc = K},
+               .then = WEIGHT,
+               .db = db};
     run_tiled(be, &t);
 }
 

@@ -92,8 +92,15 @@ static void backward_rows(void *arg, int64_t task, int thread)
 static void layernorm_backward(xkd_backend *be, const xkd_layernorm_grad *g)
 {
     int64_t tasks = tasks_of(g->R, ROWS_A_TASK), D = g->D;
-    rows a = {.dx = g->dx, .residual = g->residual, .dy = g->dy, .x = g->x, .saved_mean = g->mean,
-              .saved_rstd = g->rstd, .w = g->w, .R = g->R, .D = D};
+    rows a = {.dx = g->dx,
+              .residual = g->residual,
+              .dy = g->dy,
+              .x = g->x,
+              .saved_mean = g->mean,
+              .saved_rstd = g->rstd,
+              .w = g->w,
+              .R = g->R,
+              .D = D};
     if (g->dw) {
         /* Thread 0's scratch: the tasks themselves use none. */
         a.partial = xkd_backend_scratch(be, 0, tasks * 2 * D * (int64_t)sizeof(float));

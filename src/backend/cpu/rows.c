@@ -51,7 +51,14 @@ static void add_positions_sample(void *arg, int64_t b, int thread)
 static void add_positions(xkd_backend *be, void *x, const void *e, const void *cls, const void *pos,
                           const int32_t *keep, int64_t B, int64_t M, int64_t D)
 {
-    job j = {.be = be, .ref = xkd_ref_ops(XKD_F32), .out = x, .in = e, .cls = cls, .pos = pos, .index = keep, .M = M,
+    job j = {.be = be,
+             .ref = xkd_ref_ops(XKD_F32),
+             .out = x,
+             .in = e,
+             .cls = cls,
+             .pos = pos,
+             .index = keep,
+             .M = M,
              .D = D};
     xkd_parallel_for(be->pool, B, add_positions_sample, &j);
 }
@@ -71,8 +78,8 @@ static void unmask_sample(void *arg, int64_t b, int thread)
 static void unmask_forward(xkd_backend *be, void *x, const void *z, const void *mask_token, const void *pos,
                            const xkd_unmask_args *args)
 {
-    job j = {.be = be, .ref = xkd_ref_ops(XKD_F32), .out = x, .in = z, .mask_token = mask_token, .pos = pos,
-             .unmask = args};
+    job j = {
+        .be = be, .ref = xkd_ref_ops(XKD_F32), .out = x, .in = z, .mask_token = mask_token, .pos = pos, .unmask = args};
     xkd_parallel_for(be->pool, args->B, unmask_sample, &j);
 }
 

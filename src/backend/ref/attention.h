@@ -112,13 +112,14 @@ static void NAME(attention_head_backward)(void *arg, int64_t item, int thread)
 static void NAME(attention_backward)(xkd_backend *be, void *dqkv, const void *d_o, const void *qkv, const void *o,
                                      const void *lse, const xkd_segments *segs, int64_t H, int64_t D)
 {
-    NAME(attention) a = {.be = be, .dqkv = dqkv, .qkv = qkv, .d_o = d_o, .saved_o = o, .saved_lse = lse, .segs = segs,
-                         .H = H, .D = D};
-    NAME(run)(be, NAME(count_products)(be, segs, D, 5), NAME(count_sequences)(segs) * H, NAME(attention_head_backward), &a);
+    NAME(attention)
+    a = {.be = be, .dqkv = dqkv, .qkv = qkv, .d_o = d_o, .saved_o = o, .saved_lse = lse, .segs = segs, .H = H, .D = D};
+    NAME(run)
+    (be, NAME(count_products)(be, segs, D, 5), NAME(count_sequences)(segs) * H, NAME(attention_head_backward), &a);
 }
 
-static void NAME(attention_probe)(xkd_backend *be, void *w, const void *qkv, const void *lse, int64_t B,
-                                  int64_t tokens, int64_t H, int64_t D, bool cls)
+static void NAME(attention_probe)(xkd_backend *be, void *w, const void *qkv, const void *lse, int64_t B, int64_t tokens,
+                                  int64_t H, int64_t D, bool cls)
 {
     int64_t d = D / H, c = cls ? 1 : 0, N = tokens - c, queries = cls ? 1 : tokens;
     double scale = 1 / sqrt((double)d);

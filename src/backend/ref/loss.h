@@ -42,8 +42,7 @@ static void NAME(mse_backward)(xkd_backend *be, void *dpred, const void *pred, c
 static double NAME(log_sum_exp)(const REAL *x, const REAL *centre, double temp, int64_t K)
 {
     double largest = -INFINITY, sum = 0;
-    for (int64_t k = 0; k < K; k++)
-        largest = fmax(largest, ((double)x[k] - (centre ? (double)centre[k] : 0)) / temp);
+    for (int64_t k = 0; k < K; k++) largest = fmax(largest, ((double)x[k] - (centre ? (double)centre[k] : 0)) / temp);
     for (int64_t k = 0; k < K; k++) sum += exp(((double)x[k] - (centre ? (double)centre[k] : 0)) / temp - largest);
     return largest + log(sum);
 }
@@ -143,8 +142,7 @@ static void NAME(mmd_backward)(xkd_backend *be, void *dx, void *dy, const double
             const REAL *q = NAME(align_row)(a, a->x, a->y, j);
             double w = scale * weights[i * n + j];
             if (w == 0) continue;
-            for (int64_t k = 0; k < a->K; k++)
-                grad[k] = (REAL)((double)grad[k] + w * ((double)p[k] - (double)q[k]));
+            for (int64_t k = 0; k < a->K; k++) grad[k] = (REAL)((double)grad[k] + w * ((double)p[k] - (double)q[k]));
         }
     }
 }

@@ -93,8 +93,8 @@ static void NAME(residual_row)(void *arg, int64_t m, int thread)
     }
 }
 
-static void NAME(linear_residual_forward)(xkd_backend *be, void *y, const void *residual, const void *x,
-                                          const void *w, const void *b, int64_t M, int64_t N, int64_t K)
+static void NAME(linear_residual_forward)(xkd_backend *be, void *y, const void *residual, const void *x, const void *w,
+                                          const void *b, int64_t M, int64_t N, int64_t K)
 {
     NAME(product) p = {.be = be, .y = y, .a = x, .b = w, .bias = b, .M = M, .N = N, .K = K};
     if (y != residual) memcpy(y, residual, (size_t)(M * N) * sizeof(REAL));
@@ -133,8 +133,8 @@ static void NAME(column_sum)(xkd_backend *be, void *sum, const void *x, int64_t 
 static void NAME(linear_backward_weight)(xkd_backend *be, void *dw, void *db, const void *dy, const void *x, int64_t M,
                                          int64_t N, int64_t K)
 {
-    NAME(product) p = {.be = be, .y = dw, .a = dy, .b = x, .M = N, .N = K, .K = M, .a_row = 1, .a_col = N,
-                       .accumulate = true};
+    NAME(product)
+    p = {.be = be, .y = dw, .a = dy, .b = x, .M = N, .N = K, .K = M, .a_row = 1, .a_col = N, .accumulate = true};
     be->products += M * N * K;
     NAME(run)(be, M * N * K, (N + NAME(ROWS_A_TASK) - 1) / NAME(ROWS_A_TASK), NAME(product_n_rows), &p);
     if (db) NAME(column_sum)(be, db, dy, M, N);

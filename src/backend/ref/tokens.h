@@ -179,8 +179,8 @@ static void NAME(refine_pool)(xkd_backend *be, void *y, const xkd_refine_args *a
     for (int64_t b = 0; b < a->B; b++) {
         const REAL *f = (const REAL *)a->features + (b * a->tokens + a->tokens - a->N) * a->D;
         double plain_energy = 0, refined_energy = 0;
-        NAME(refine_weights)(weight, (const REAL *)a->self_attn + b * a->H * a->N,
-                             (const REAL *)a->other_attn + b * a->H * a->M, a);
+        NAME(refine_weights)
+        (weight, (const REAL *)a->self_attn + b * a->H * a->N, (const REAL *)a->other_attn + b * a->H * a->M, a);
         for (int64_t d = 0; d < 2 * a->D; d++) plain[d] = 0;
         for (int64_t i = 0; i < a->N; i++)
             for (int64_t d = 0; d < a->D; d++) {

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# inspect, convert, diff and verify as a user calls them: answers and exit codes.
+. "$(dirname "$0")/tap.sh"
+golden=tests/golden
+
+try inspect $golden/torch/state.pth
+stdout_has "inspect lists tensors" 0 "view.slice  float32   [3, 3]"
+stdout_has "inspect says what was checked" 0 "11 tensors, 157 elements, 0.0 MB, checksums agree"
+try inspect $golden/backbone/vid_teacher.pth.tar
+stdout_has "inspect knows a released backbone" 0 "video backbone, width 32, 2 blocks"
+try inspect $golden/torch/checkpoint.pth.tar
+stdout_has "inspect knows a training checkpoint" 0 "epoch = 3"
+try inspect $golden/xkd/init.safetensors --json
+stdout_has "inspect as JSON" 0 '"content": "whole XKD model'
+try inspect
+fails_with "inspect needs a file" 2 "xkd: error: inspect needs one file (see 'xkd inspect --help')"
+try inspect /nonexistent/x.pth
+fails_with "inspect of nothing" 5 "xkd: error: /nonexistent/x.pth: cannot open: No such file or directory"
+try inspect README.md
+stderr_has "inspect of text" 4 "not a tensor file"
+
+try convert -q $golden/torch/checkpoint.pth.tar "$work/model.safetensors"
+check "convert takes the model of a checkpoint" code 0
+try diff "$work/model.safetensors" $golden/torch/checkpoint_model.safetensors
+check "and it is the recorded one" code 0
+check "the difference is none" [ "$out" = "0 tensors differ" ]
+try convert -q $golden/torch/checkpoint.pth.tar "$work/model.safetensors"
+stderr_has "convert keeps what exists" 5 "--force replaces it"
+try convert -q -f --all $golden/torch/checkpoint.pth.tar "$work/model.safetensors"
+check "convert --all" code 0
+try inspect "$work/model.safetensors"
+stdout_has "keeps the optimiser" 0 "optimizer.state.0.exp_avg"
+try convert -q $golden/xkd/init.safetensors "$work/vid.pth.tar" --part vid_teacher.backbone
+check "convert takes one network" code 0
+try inspect "$work/vid.pth.tar"
+stdout_has "under the release's names" 0 "video backbone, width 32"
+try convert -q $golden/xkd/init.safetensors "$work/none.pth" --part hello
+stderr_has "convert of an unknown part" 2 "it has vid_student"
+check "writes nothing" [ ! -e "$work/none.pth" ]
+try convert -q $golden/torch/state.pth "$work/state.npz"
+stderr_has "numpy has no bfloat16" 2 "bfloat16"
+check "and nothing is left" [ -z "$(ls "$work" | grep npz)" ]
+try convert -q $golden/torch/state.pth "$work/state.xyz"
+stderr_has "convert to an unknown form" 2 "which form?"
+try convert -q $golden/backbone/aud_teacher.pth.tar "$work/hf" --to hf
+check "convert to a Hugging Face folder" [ -s "$work/hf/config.json" -a -s "$work/hf/README.md" ]
+try diff "$work/hf" $golden/backbone/aud_teacher.safetensors
+check "which holds the same numbers" [ "$out" = "0 tensors differ" ]
+try convert -q -f $golden/backbone/aud_teacher.pth.tar "$work/hf" --to hf
+stderr_has "a full folder is kept" 5 "is not empty"
+
+try diff $golden/xkd/init.safetensors $golden/xkd/final.safetensors
+check "diff exits 1 where files differ" code 1
+stdout_has "diff counts" 1 "184 tensors differ"
+try diff $golden/xkd/init.safetensors $golden/xkd/final.safetensors --tolerance 1000
+check "diff within a tolerance" code 0
+try diff $golden/xkd/init.safetensors $golden/torch/state.pth
+stdout_has "diff of strangers" 1 "only in the second"
+
+try verify $golden/torch/state.pth $golden/backbone/vid_teacher.safetensors
+stdout_has "verify" 0 "all finite"
+try verify tests/failure/hostile/pickle-global-os-system.pth
+stderr_has "verify refuses code" 4 "the global 'os.system' is refused"
+cp $golden/torch/state.pth "$work/broken.pth"
+printf '\x7f' | dd of="$work/broken.pth" bs=1 seek=1100 conv=notrunc status=none
+try verify "$work/broken.pth"
+stderr_has "verify finds a flipped byte" 4 "CRC differs"
+try pretrain --data /nonexistent --out "$work/run" --init $golden/torch/state.pth
+check "a bad start loses nothing" [ ! -e "$work/run/checkpoints" ]
+finish
