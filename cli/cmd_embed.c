@@ -148,7 +148,8 @@ static xkd_status set_options(struct embed *e)
     xkd_embed_options *o = &e->options;
     const char *protocol = v->protocol ? v->protocol : "windows";
     *o = (xkd_embed_options){.batch = v->batch, .layer = v->layer, .clips = {.data = d, .clips = v->clips}};
-    if (!xkd_feature_kind_of(v->pool ? v->pool : "mean", &o->kind))
+    const xkd_eval_config *eval = &e->models.config.eval;
+    if (!xkd_feature_kind_of(v->pool ? v->pool : eval->feat_op == XKD_FEAT_CLS ? "cls" : "mean", &o->kind))
         return xkd_fail(cx, XKD_ERR_CONFIG, "--pool %s: mean, cls, none or head", v->pool);
     if (strcmp(protocol, "windows") == 0)
         o->clips.protocol = XKD_CLIPS_WINDOWS;
@@ -158,10 +159,14 @@ static xkd_status set_options(struct embed *e)
         o->clips.protocol = XKD_CLIPS_TRAIN;
     else
         return xkd_fail(cx, XKD_ERR_CONFIG, "--protocol %s: windows, test or train", protocol);
+    /* A released svm_*.yaml says how many clips and how they are augmented. */
+    bool released = eval->vid_transform == XKD_TRANSFORM_STRONG || eval->aud_transform == XKD_TRANSFORM_STRONG;
+    if (!o->clips.clips && released)
+        o->clips.clips = o->clips.protocol == XKD_CLIPS_TRAIN ? eval->train_clips : eval->test_clips;
     if (!o->clips.clips) o->clips.clips = o->clips.protocol == XKD_CLIPS_TRAIN ? 25 : 3;
     d->global_views = 1;
     d->video_local_views = d->audio_local_views = 0;
-    if (o->clips.protocol == XKD_CLIPS_TRAIN) xkd_clip_training_views(d);
+    if (o->clips.protocol == XKD_CLIPS_TRAIN && !released) xkd_clip_training_views(d);
     o->clips.stride = v->stride > 0 ? v->stride : d->clip_duration;
     o->clips.seed = e->models.config.train.seed;
     for (int m = 0; m < XKD_MODALITIES; m++) {

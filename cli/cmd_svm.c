@@ -7,14 +7,15 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "config/config.h"
 #include "feature_args.h"
 #include "report/progress.h"
 
-enum { MOST_COSTS = 32, BOOTSTRAPS = 2000 };
+enum { MOST_COSTS = 32, BOOTSTRAPS = 2000, DEFAULT_ITERATIONS = 1000 };
 
 struct values {
     struct feature_args features;
-    const char *cost, *confusion;
+    const char *cost, *confusion, *config;
     double tolerance;
     int64_t folds, iterations, seed, threads;
     bool scale, classes;
@@ -22,6 +23,8 @@ struct values {
 
 static const struct cli_option options[] = {
     FEATURE_OPTIONS(struct values, features),
+    {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE",
+     "take C, iterations and scaling from a svm_*.yaml"},
     {0, "cost", CLI_TEXT, offsetof(struct values, cost), "LIST", "values of C (default: 0.001,0.01,0.1,1)"},
     {0, "folds", CLI_INT, offsetof(struct values, folds), "N",
      "folds of the cross-validation that chooses C on the training set (default: 3; 0: none)"},
@@ -158,6 +161,21 @@ fail:
     return status;
 }
 
+/* Options of the command line come after these. */
+static xkd_status use_config(struct cli *cli, const struct values *v, xkd_svm_protocol *p, double *cost, bool *scale)
+{
+    xkd_status status = XKD_OK;
+    xkd_config config = {0};
+    XKD_TRY(xkd_config_init(cli->cx, &config));
+    XKD_TRY(xkd_config_load(cli->cx, &config, v->config, false));
+    if (v->iterations == DEFAULT_ITERATIONS) p->svm.iterations = config.eval.svm_iterations;
+    *scale |= config.eval.svm_scale;
+    for (p->costs = 0; p->costs < config.eval.cost.count; p->costs++) cost[p->costs] = config.eval.cost.value[p->costs];
+fail:
+    xkd_config_free(&config);
+    return status;
+}
+
 static xkd_status evaluate(struct cli *cli, const struct values *v, struct feature_sets *sets)
 {
     xkd_status status = XKD_OK;
@@ -167,15 +185,18 @@ static xkd_status evaluate(struct cli *cli, const struct values *v, struct featu
     double cost[MOST_COSTS];
     xkd_svm_row rows[MOST_COSTS];
     struct bar bar = {cli, xkd_now()};
+    bool scale = v->scale;
     xkd_svm_protocol p = {
         .cost = cost, .folds = (int)v->folds, .svm = xkd_svm_defaults(), .progress = progress, .user = &bar};
     p.svm.tolerance = v->tolerance;
     p.svm.iterations = v->iterations;
     p.svm.seed = (uint64_t)v->seed;
-    XKD_TRY(parse_costs(cli, v->cost ? v->cost : "0.001,0.01,0.1,1", cost, &p.costs));
+    if (v->config) XKD_TRY(use_config(cli, v, &p, cost, &scale));
+    if (v->cost) p.costs = 0;
+    if (v->cost || !v->config) XKD_TRY(parse_costs(cli, v->cost ? v->cost : "0.001,0.01,0.1,1", cost, &p.costs));
     xkd_clip_set *train = &sets->train_set, *test = &sets->test_set;
     test->K = train->K = train->K > test->K ? train->K : test->K;
-    if (v->scale) XKD_TRY(xkd_clip_sets_scale(cx, train, test));
+    if (scale) XKD_TRY(xkd_clip_sets_scale(cx, train, test));
     XKD_TRY(xkd_alloc(cx, &scores, test->videos * train->K, sizeof *scores));
     XKD_TRY(xkd_pool_new(cx, &pool, (int)v->threads));
     XKD_TRY(say_cost(cli, pool, train, &p));
@@ -199,7 +220,8 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    struct values v = {.tolerance = 1e-4, .iterations = 1000, .folds = 3, .threads = xkd_processor_count()};
+    struct values v = {
+        .tolerance = 1e-4, .iterations = DEFAULT_ITERATIONS, .folds = 3, .threads = xkd_processor_count()};
     struct feature_sets sets = {0};
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_svm, argc, argv, &v, &rest));
