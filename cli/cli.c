@@ -1,3 +1,5 @@
+/* What all commands share: parsing of options by their tables, messages on stderr, help texts and
+ * signals. Results go to stdout and everything else to stderr, so a result may be piped. */
 #include "cli.h"
 
 #include <errno.h>
@@ -18,6 +20,7 @@ struct common {
     bool quiet, verbose, json, help;
 };
 
+/* The list ends with an empty row, as every command's does. */
 static const struct cli_option common_options[] = {
     {'q', "quiet", CLI_FLAG, offsetof(struct common, quiet), NULL, "log errors only"},
     {'v', "verbose", CLI_FLAG, offsetof(struct common, verbose), NULL, "log more"},
@@ -34,6 +37,7 @@ static const struct cli_option *find_long(const struct cli_option *options, cons
     return NULL;
 }
 
+/* A row without letter has 0 there. */
 static const struct cli_option *find_letter(const struct cli_option *options, char letter)
 {
     for (; options && options->name; options++)
@@ -41,7 +45,8 @@ static const struct cli_option *find_letter(const struct cli_option *options, ch
     return NULL;
 }
 
-/* Puts the value into the command's struct, in the type its row names. */
+/* Puts the value into the command's struct, in the type its row names.
+ * errno catches numbers out of range, the end pointer what follows a number. */
 static xkd_status store(struct cli *cli, const struct cli_option *option, const char *text, void *values)
 {
     char *field = (char *)values + option->offset, *end = NULL;
@@ -62,6 +67,7 @@ static xkd_status unknown_option(struct cli *cli, const struct cli_command *comm
 {
     const struct cli_option *tables[] = {command->options, common_options};
     const char *best = NULL;
+    /* Three typing errors at most; further apart is another word. */
     int distance = 4;
     for (int t = 0; t < 2; t++)
         for (const struct cli_option *o = tables[t]; o && o->name; o++) {
@@ -75,7 +81,9 @@ static xkd_status unknown_option(struct cli *cli, const struct cli_command *comm
                     given, best ? "; did you mean '--" : "", best ? best : "", best ? "'?" : "");
 }
 
-/* Handles the option at argv[*at] and moves *at to the last word it used. */
+/* Handles the option at argv[*at] and moves *at to the last word it used.
+ * Forms: --name VALUE, --name=VALUE, -x VALUE, -xVALUE. Letters are not bundled. The command's own
+ * options come before the common ones. */
 static xkd_status parse_one(struct cli *cli, const struct cli_command *command, int argc, char **argv, int *at,
                             void *values, struct common *common)
 {
@@ -92,6 +100,7 @@ static xkd_status parse_one(struct cli *cli, const struct cli_command *command, 
     }
     if (!option) return unknown_option(cli, command, word);
     if (option->kind == CLI_FLAG) {
+        /* -qv would be two flags elsewhere; here it is a mistake, and is told. */
         if (equals || (!is_long && length > 1))
             return xkd_fail(cli->cx, XKD_ERR_CONFIG, "'%s': --%s takes no value", word, option->name);
         return store(cli, option, NULL, into);
@@ -103,6 +112,7 @@ static xkd_status parse_one(struct cli *cli, const struct cli_command *command, 
     return store(cli, option, argv[++*at], into);
 }
 
+/* Warnings must stay readable above a progress bar. */
 void cli_log(void *user, xkd_log_level level, const char *line)
 {
     static const char *const names[] = {"error: ", "warning: ", "", "debug: "};
@@ -120,6 +130,8 @@ static void log_level(struct cli *cli, const struct common *common)
     xkd_context_set_log(cli->cx, cli_log, NULL, cli->level);
 }
 
+/* Words that are no options are moved to argv[1] .. argv[*rest], in order, so commands see their
+ * arguments alone. Behind "--" everything is an argument; a single "-" is one. */
 xkd_status cli_parse(struct cli *cli, const struct cli_command *command, int argc, char **argv, void *values, int *rest)
 {
     struct common common = {0};
@@ -138,6 +150,7 @@ xkd_status cli_parse(struct cli *cli, const struct cli_command *command, int arg
     return XKD_OK;
 }
 
+/* For commands without arguments: a stray word is mostly a forgotten dash. */
 xkd_status cli_no_arguments(struct cli *cli, const struct cli_command *command, int rest, char **argv)
 {
     if (rest == 0) return XKD_OK;
@@ -145,6 +158,7 @@ xkd_status cli_no_arguments(struct cli *cli, const struct cli_command *command, 
                     argv[1]);
 }
 
+/* Like a log line of level info, but without the program's name. */
 void cli_say(struct cli *cli, const char *format, ...)
 {
     if (cli->level < XKD_LOG_INFO) return;
@@ -156,6 +170,8 @@ void cli_say(struct cli *cli, const char *format, ...)
     fputc('\n', stderr);
 }
 
+/* Only where somebody is looking. Cut to the width, as a wrapped line could not be drawn over; NULL
+ * removes the bar. */
 void cli_progress(struct cli *cli, const char *line)
 {
     if (cli->level < XKD_LOG_INFO || !isatty(STDERR_FILENO)) return;
@@ -177,12 +193,14 @@ static void print_options(const struct cli_option *options)
     }
 }
 
+/* Hidden commands work, but are not advertised. */
 static void print_commands(const struct cli_command *const *commands)
 {
     for (; *commands; commands++)
         if (!(*commands)->hidden) printf("  %-12s %s\n", (*commands)->name, (*commands)->summary);
 }
 
+/* The same tables as for parsing, so help and parser agree. */
 void cli_print_help(const char *path, const struct cli_command *command)
 {
     printf("%s - %s\n\nUsage: %s %s\n", path, command->summary, path,
@@ -200,6 +218,7 @@ void cli_print_help(const char *path, const struct cli_command *command)
     if (command->example) printf("\nExample:\n  %s\n", command->example);
 }
 
+/* Shown without a command and by --help. */
 void cli_print_overview(void)
 {
     puts("xkd - self-supervised pre-training of video and audio encoders (XKD)\n\n"
@@ -211,6 +230,7 @@ void cli_print_overview(void)
          "Example:\n  xkd pretrain --data videos/ --out runs/first");
 }
 
+/* The first signal received, 0: none. */
 static _Atomic int caught;
 
 /* Waits for signals in a thread of its own, so that no handler ever runs on a thread that computes: with one, oneDNN
@@ -220,13 +240,15 @@ static void *wait_for_signals(void *argument)
 {
     sigset_t *set = argument;
     for (int number; sigwait(set, &number) == 0;) {
-        /* The first Ctrl-C asks the run to stop after its step; the second one means now. */
+        /* The first Ctrl-C asks the run to stop after its step; the second one means now.
+         * Without clean-up: files are published in one step, so none is left half written. */
         if (number == SIGINT && caught) _exit(128 + SIGINT);
         if (!caught) caught = number;
     }
     return NULL;
 }
 
+/* Called before any thread is started. If the thread cannot be made, signals keep their usual effect. */
 void cli_catch_signals(void)
 {
     static sigset_t set;
@@ -246,6 +268,7 @@ void cli_catch_signals(void)
         pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
+/* Asked by the training loop after every step. */
 int cli_signal(void)
 {
     return caught;

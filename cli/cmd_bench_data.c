@@ -16,6 +16,7 @@
 #include "data_args.h"
 #include "media/encode.h"
 
+/* What Kinetics clips look like after the usual preparation. */
 enum { WIDTH = 340, HEIGHT = 256, RATE = 25, SECONDS = 20, SAMPLE_RATE = 44100 };
 
 struct values {
@@ -48,6 +49,7 @@ static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
     return XKD_OK;
 }
 
+/* Frames come in order; memory grows by doubling and is kept for the next clip. */
 static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
 {
     xkd_status status = XKD_OK;
@@ -65,6 +67,7 @@ fail:
     return status;
 }
 
+/* Never more than fits: the last block may reach past the end of the clip. */
 static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
 {
     struct sink *s = user;
@@ -95,6 +98,8 @@ static void paint(uint8_t *rgb, int frame, xkd_rng *rng)
     }
 }
 
+/* Made with the program's own encoder, so that the measurement needs no files. Twenty seconds, so
+ * that seeking has something to do. */
 static xkd_status make_clip(xkd_context *cx, const char *path)
 {
     xkd_status status = XKD_OK;
@@ -128,7 +133,8 @@ fail:
     return status;
 }
 
-/* Processor seconds of this thread: other programs on the machine do not disturb it. */
+/* Processor seconds of this thread: other programs on the machine do not disturb it.
+ * Decoding runs in this thread here, not in a worker process, or its time would not be counted. */
 static double cpu_now(void)
 {
     struct timespec t;
@@ -141,13 +147,14 @@ struct bench {
     const xkd_data_config *data;
     const char *path;
     int64_t count;
-    xkd_view_shapes shapes;
+    xkd_view_shapes shapes; /* sizes of all views */
     xkd_viewer *viewer;
     float *values; /* room for the largest view */
     struct sink sink;
     double decode, sample, worker; /* seconds a clip */
 };
 
+/* short_side 0 keeps the size: the bare decoding that a sample is compared with. */
 static xkd_status decode_clip(struct bench *b, int64_t short_side, double place)
 {
     xkd_status status = XKD_OK;
@@ -172,6 +179,7 @@ fail:
     return status;
 }
 
+/* All views of one sample, drawn as in training; only their cost counts. */
 static xkd_status make_views(struct bench *b, const xkd_clip *clip, int64_t number)
 {
     xkd_status status = XKD_OK;
@@ -182,6 +190,7 @@ fail:
     return status;
 }
 
+/* Places are drawn, but are the same in every run. */
 static double place_of(int64_t i)
 {
     xkd_rng rng = xkd_rng_make(2, 0, (uint32_t)i, 0, XKD_RNG_TEST);
@@ -208,7 +217,8 @@ fail:
     return status;
 }
 
-/* As the loader does it, with a worker process: wall-clock time of one thread and its worker. */
+/* As the loader does it, with a worker process: wall-clock time of one thread and its worker.
+ * The fetcher wants a manifest, so one is made of the single file. */
 static xkd_status measure_worker(struct bench *b)
 {
     xkd_status status = XKD_OK;
@@ -228,6 +238,7 @@ static xkd_status measure_worker(struct bench *b)
     XKD_TRY(xkd_fetcher_new(cx, b->data, &manifest, NULL, &fetcher));
     double start = 0;
     for (int64_t i = -1; i < b->count; i++) {
+        /* The worker process has been started by then. */
         if (i == 0) start = xkd_now();
         XKD_TRY(xkd_fetch_clip(fetcher, 0, place_of(i), &clip, &silent, &result));
         if (result.fault != XKD_FAULT_NONE) XKD_FAIL(XKD_ERR_DATA, "%s: %s", b->path, result.message);
@@ -246,6 +257,7 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* Memory is taken before anything is timed. */
 static xkd_status prepare(struct bench *b)
 {
     xkd_status status = XKD_OK;
@@ -260,12 +272,14 @@ static xkd_status prepare(struct bench *b)
         largest = larger(largest, b->shapes.audio[v].bands * b->shapes.audio[v].columns);
     XKD_TRY(xkd_alloc(cx, &b->values, largest, sizeof *b->values));
     b->sink.cx = cx;
+    /* A few samples more, for a resampler that rounds up. */
     b->sink.room = llround(d->clip_duration * (double)d->audio_rate) + 16;
     XKD_TRY(xkd_alloc(cx, &b->sink.sound, b->sink.room, sizeof *b->sink.sound));
 fail:
     return status;
 }
 
+/* Milliseconds for reading, rates for comparing with a training step. */
 static void print(const struct bench *b)
 {
     double ratio = b->sample / b->decode;
@@ -282,6 +296,7 @@ static void print(const struct bench *b)
     printf("through a worker process  %8.2f ms a clip  %7.2f clips/s\n", 1e3 * b->worker, 1 / b->worker);
 }
 
+/* The temporary folder is removed even if something fails. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
@@ -293,6 +308,7 @@ static int run(struct cli *cli, int argc, char **argv)
     char *made = NULL;
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_bench_data, argc, argv, &v, &rest));
+    /* All words behind the options are KEY=VALUE here. */
     XKD_TRY(data_configure(cli, v.config, argv + 1, rest, &config));
     if (v.count < 1) XKD_FAIL(XKD_ERR_CONFIG, "--count %" PRId64 ": at least one", v.count);
     b.count = v.count;

@@ -12,6 +12,7 @@
 #include "cli.h"
 #include "train/step.h"
 
+/* threads: of the step and of the rate that it is compared with. */
 struct values {
     const char *config, *backend;
     int64_t batch, threads, repeats;
@@ -34,11 +35,12 @@ struct bench {
     int64_t views[XKD_MODALITIES];
     xkd_backend *be;
     xkd_trainer trainer;
-    double seconds, gemm_flops, products;
-    int64_t new_allocations;
-    double losses[XKD_LOSS_COUNT];
+    double seconds, gemm_flops, products; /* median, s; FLOP/s; multiply-adds of one step */
+    int64_t new_allocations;              /* after the first step; should be 0 */
+    double losses[XKD_LOSS_COUNT];        /* of the last step */
 };
 
+/* Uniform in [0, 1). */
 static xkd_status random_floats(xkd_context *cx, float **out, int64_t count, uint32_t stream)
 {
     xkd_status status = XKD_OK;
@@ -69,12 +71,14 @@ fail:
     return status;
 }
 
+/* For the median. */
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
+/* Schedules stand at their base values, since the time does not depend on them. */
 static double one_step(struct bench *b)
 {
     const xkd_train_config *t = &b->config.train;
@@ -96,6 +100,8 @@ static double one_step(struct bench *b)
     return seconds;
 }
 
+/* The first step touches memory for the first time and is not counted. The rate of the machine is taken in the
+ * same process and with the same threads. */
 static xkd_status measure(struct cli *cli, struct bench *b, const struct values *v)
 {
     xkd_context *cx = cli->cx;
@@ -105,6 +111,7 @@ static xkd_status measure(struct cli *cli, struct bench *b, const struct values 
     one_step(b);
     /* The yardstick is taken before and after the steps: on a shared machine one moment may be a slow one. */
     XKD_TRY(xkd_gemm_rate(cx, (int)v->threads, &before_steps));
+    /* Counted over the timed steps alone. */
     b->be->products = 0;
     int64_t before = xkd_alloc_count(cx);
     for (int64_t i = 0; i < v->repeats; i++) {
@@ -115,6 +122,7 @@ static xkd_status measure(struct cli *cli, struct bench *b, const struct values 
     b->new_allocations = xkd_alloc_count(cx) - before;
     XKD_TRY(xkd_backend_status(b->be));
     qsort(seconds, (size_t)v->repeats, sizeof *seconds, by_value);
+    /* The upper median where the number is even. */
     b->seconds = seconds[v->repeats / 2];
     b->products = (double)b->be->products / (double)v->repeats;
     XKD_TRY(xkd_gemm_rate(cx, (int)v->threads, &b->gemm_flops));
@@ -131,6 +139,7 @@ static double state_bytes(const struct bench *b)
     return (double)(p->values.size + p->grads.size + p->moments.size);
 }
 
+/* 2 FLOP a multiply-add; the share is what the step's products reach of what the machine can do. */
 static void print(const struct cli *cli, const struct bench *b, const struct values *v)
 {
     double samples = (double)b->config.train.batch, flop = 2 * b->products;
@@ -156,6 +165,7 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
     printf("%-34s %10lld\n", "allocations after the first step", (long long)b->new_allocations);
 }
 
+/* KEY=VALUE may change anything but the batch, which has an option of its own. */
 static xkd_status bench(struct cli *cli, const struct values *v, char **overrides, int count)
 {
     xkd_context *cx = cli->cx;
@@ -165,6 +175,7 @@ static xkd_status bench(struct cli *cli, const struct values *v, char **override
     if (v->config) XKD_TRY(xkd_config_load(cx, &b.config, v->config, false));
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &b.config, overrides[i]));
     XKD_TRY(xkd_config_finish(cx, &b.config));
+    /* After the checks, which hold for the configured batch. */
     b.config.train.batch = v->batch;
     b.config.train.accumulate = 1;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) XKD_TRY(make_views(cx, &b, m));
@@ -186,6 +197,7 @@ fail:
     return status;
 }
 
+/* Ranges are checked here, as the option table knows types only. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_context *cx = cli->cx;

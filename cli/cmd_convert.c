@@ -26,8 +26,10 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* One form more than there are file kinds: a folder. */
 enum { TO_FOLDER = XKD_FILE_KINDS };
 
+/* The ending decides unless --to does; case does not matter. */
 static const struct {
     const char *name;
     int kind;
@@ -40,11 +42,13 @@ static const struct {
              {"hf", TO_FOLDER}};
 enum { FORMS = sizeof forms / sizeof *forms };
 
+/* The dot is part of the match: "xpth" is no ending. */
 static xkd_status choose_form(xkd_context *cx, const struct values *v, const char *out, int *kind)
 {
     size_t length = strlen(out);
     for (int i = 0; i < FORMS; i++) {
         size_t ending = strlen(forms[i].name);
+        /* Something must stand in front of the dot. */
         bool by_name = !v->to && length > ending + 1 && out[length - ending - 1] == '.' &&
                        strcasecmp(out + length - ending, forms[i].name) == 0;
         if (by_name || (v->to && strcmp(v->to, forms[i].name) == 0)) {
@@ -68,6 +72,7 @@ fail:
     return status;
 }
 
+/* Tensors are not copied: items point into the open input file. */
 static xkd_status write_out(xkd_context *cx, const char *out, int kind, const xkd_tensor_file *file,
                             const xkd_content *content, bool all)
 {
@@ -91,6 +96,7 @@ fail:
     return status;
 }
 
+/* The input is opened and checked before OUT is touched; OUT is published in one step. */
 static xkd_status convert(struct cli *cli, const struct values *v, const char *in, const char *out)
 {
     xkd_context *cx = cli->cx;
@@ -100,6 +106,7 @@ static xkd_status convert(struct cli *cli, const struct values *v, const char *i
     char *described = NULL;
     int kind = 0;
     XKD_TRY(choose_form(cx, v, out, &kind));
+    /* A dangling link counts as existing too. */
     if (!v->force && xkd_path_exists(out)) XKD_FAIL(XKD_ERR_STORAGE, "%s: exists already: --force replaces it", out);
     XKD_TRY(xkd_tensor_file_open(cx, in, &file));
     XKD_TRY(xkd_content_identify(cx, &file, &content));
@@ -117,6 +124,7 @@ fail:
     return status;
 }
 
+/* Two words, neither of them guessed. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     struct values v = {0};

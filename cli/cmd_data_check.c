@@ -13,6 +13,7 @@
 #include "data/index.h"
 #include "data_args.h"
 
+/* workers: threads, each with a process of its own. */
 struct values {
     const char *out, *config;
     int64_t workers;
@@ -28,6 +29,8 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* Findings in order of the manifest, then counts by kind. The text is built first, so output is all
+ * or nothing. */
 static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *findings, const char *out)
 {
     int64_t count[XKD_FAULT_COUNT] = {0};
@@ -76,6 +79,7 @@ static bool clean(xkd_manifest *m, const xkd_finding *findings)
     bool broken = false;
     int64_t kept = 0;
     for (int64_t i = 0; i < m->count; i++) {
+        /* Short or silent files leave the manifest, but are no failure. */
         broken = broken || xkd_fault_is_broken(findings[i].fault);
         if (findings[i].fault == XKD_FAULT_NONE)
             m->samples[kept++] = m->samples[i];
@@ -86,6 +90,7 @@ static bool clean(xkd_manifest *m, const xkd_finding *findings)
     return broken;
 }
 
+/* The report is printed even if the clean manifest cannot be written afterwards. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
@@ -98,6 +103,7 @@ static int run(struct cli *cli, int argc, char **argv)
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_data_check, argc, argv, &v, &rest));
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data check: which data? (xkd data check DIR|MANIFEST)");
+    /* The first word is the data, the others KEY=VALUE. */
     XKD_TRY(data_configure(cli, v.config, argv + 2, rest - 1, &config));
     config.data.follow_links = config.data.follow_links || v.follow_links;
     XKD_TRY(xkd_manifest_load(cx, argv[1], config.data.follow_links, &manifest));

@@ -12,6 +12,7 @@
 #include "data/index.h"
 #include "data_args.h"
 
+/* no_hash: contents are then not read beyond their headers. */
 struct values {
     const char *out, *root;
     int64_t workers;
@@ -29,6 +30,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* A folder is scanned, a file is taken as a list; the manifest lands where the paths are relative to. */
 static xkd_status gather(struct cli *cli, const struct values *v, const char *source, xkd_manifest *m, char **out)
 {
     xkd_status status = XKD_OK;
@@ -53,7 +55,8 @@ fail:
     return status;
 }
 
-/* Leaves out what cannot be opened, and says so. */
+/* Leaves out what cannot be opened, and says so.
+ * Sound files without picture stay in the manifest, and `data check` reports them. */
 static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *findings)
 {
     int64_t count = m->count, dropped = 0;
@@ -61,12 +64,14 @@ static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *
         if (!xkd_fault_is_broken(findings[i].fault) || findings[i].fault == XKD_FAULT_NO_VIDEO) continue;
         cli_say(cli, "left out: %s: %s: %s", m->samples[i - dropped].path, xkd_media_fault_name(findings[i].fault),
                 findings[i].message);
+        /* Findings keep their numbers while samples move up. */
         xkd_manifest_remove(m, i - dropped);
         dropped++;
     }
     return dropped;
 }
 
+/* A summary on stdout, the manifest in its file. */
 static xkd_status write(struct cli *cli, const xkd_manifest *m, const char *out, int64_t dropped)
 {
     xkd_status status = XKD_OK;
@@ -92,6 +97,7 @@ fail:
     return status;
 }
 
+/* Without decoding: only headers are read, and contents where hashes are wanted. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
@@ -105,6 +111,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(cli_parse(cli, &cmd_data_index, argc, argv, &v, &rest));
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data index: which folder? (xkd data index DIR)");
     XKD_TRY(data_configure(cli, NULL, argv + 2, rest - 1, &config));
+    /* There is no configuration file here, so the option alone decides. */
     config.data.follow_links = v.follow_links;
     XKD_TRY(gather(cli, &v, argv[1], &manifest, &out));
     XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));

@@ -16,6 +16,7 @@
 
 enum { TILES = 8 }; /* frames in a row of the sheet */
 
+/* epoch and sample choose the random draws, so that a view of a run can be looked at. */
 struct values {
     const char *out, *config;
     int64_t epoch, sample;
@@ -29,6 +30,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* Everything that is needed for one clip. */
 struct show {
     struct cli *cli;
     const struct values *v;
@@ -39,6 +41,7 @@ struct show {
     xkd_viewer *viewer;
 };
 
+/* WHAT-NUMBER-global.png and the like. */
 static xkd_status path_for(const struct show *s, char **out, const char *what, int64_t view, const char *end)
 {
     return xkd_format_string(s->cli->cx, out, "%s/%s-%" PRId64 "-%s.%s", s->v->out, what, view,
@@ -51,6 +54,7 @@ static xkd_status show_video(struct show *s, int64_t view)
     xkd_status status = XKD_OK;
     xkd_context *cx = s->cli->cx;
     int64_t t = s->shapes.video[view].frames, h = s->shapes.video[view].height, w = s->shapes.video[view].width;
+    /* At most eight frames a row, so that sheets stay narrow. */
     int64_t columns = t < TILES ? t : TILES, rows = (t + columns - 1) / columns;
     float *values = NULL;
     uint8_t *sheet = NULL, *frame = NULL;
@@ -87,6 +91,8 @@ static void paint_spectrogram(const float *spec, int64_t bands, int64_t columns,
     }
 }
 
+/* The sound is what goes into the view before the spectrogram, with its volume: the crop of the
+ * spectrogram cannot be heard. */
 static xkd_status show_audio(struct show *s, int64_t view)
 {
     xkd_status status = XKD_OK;
@@ -99,6 +105,7 @@ static xkd_status show_audio(struct show *s, int64_t view)
     uint8_t *rgb = NULL;
     int16_t *sound = NULL;
     char *path = NULL;
+    /* A local view hears only its part. */
     if (view >= d->global_views) count /= d->audio_temporal_ratio;
     XKD_TRY(xkd_alloc(cx, &spec, bands * columns, sizeof *spec));
     XKD_TRY(xkd_alloc(cx, &rgb, 3 * bands * columns, 1));
@@ -125,6 +132,7 @@ fail:
     return status;
 }
 
+/* Global views first, as they are numbered. */
 static xkd_status show_views(struct show *s)
 {
     xkd_status status = XKD_OK;
@@ -135,7 +143,8 @@ fail:
     return status;
 }
 
-/* A manifest of just this file. */
+/* A manifest of just this file.
+ * The fetcher takes manifests only; the root is the file's own folder. */
 static xkd_status name_clip(struct cli *cli, const char *path, xkd_manifest *m)
 {
     xkd_status status = XKD_OK;
@@ -154,6 +163,7 @@ fail:
     return status;
 }
 
+/* The same draws as in training: key of the view, stream of the clip's place. */
 static xkd_status show_clip(struct cli *cli, const struct values *v, const char *path, const xkd_config *config)
 {
     xkd_status status = XKD_OK;
@@ -181,6 +191,7 @@ fail:
     return status;
 }
 
+/* KEY=VALUE may follow the file. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;

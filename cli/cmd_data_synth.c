@@ -9,6 +9,7 @@
 #include "data_args.h"
 #include "media/encode.h"
 
+/* size: of the short side; width follows as 4:3. */
 struct values {
     const char *out;
     int64_t classes, clips, seed, size, workers;
@@ -27,6 +28,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* Sides are made even for the encoder. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;

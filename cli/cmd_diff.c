@@ -10,6 +10,7 @@
 /* Exit code where files differ; 0 where they do not. */
 enum { FILES_DIFFER = 1 };
 
+/* tolerance is relative to the tensor's largest element. */
 struct values {
     double tolerance;
     bool all;
@@ -27,6 +28,8 @@ typedef struct {
     int64_t unequal;
 } difference;
 
+/* Elements of different types are compared as doubles. Two NaN count as equal, so that a file equals
+ * itself. */
 static difference compare(const xkd_stored_tensor *a, const xkd_stored_tensor *b)
 {
     difference d = {0};
@@ -36,9 +39,11 @@ static difference compare(const xkd_stored_tensor *a, const xkd_stored_tensor *b
         double x = xkd_element(a->dtype, a->data, i), y = xkd_element(b->dtype, b->data, i), e = fabs(x - y);
         if (x == y || (isnan(x) && isnan(y))) e = 0;
         if (e != 0) d.unequal++;
+        /* Written so that a NaN, for which no comparison holds, becomes the largest difference. */
         if (!(e <= d.largest)) d.largest = e; /* a NaN on one side is the largest difference */
         scale = fmax(scale, fmax(fabs(x), fabs(y)));
     }
+    /* scale is above 0 where anything differs, unless NaN is involved. */
     d.relative = d.largest == 0 ? 0 : d.largest / scale;
     return d;
 }
@@ -56,6 +61,7 @@ static bool report(const struct cli *cli, const struct values *v, const xkd_stor
         state = "other shape";
     else {
         d = compare(a, b);
+        /* A NaN on one side alone counts as different. */
         differs = !(d.relative <= v->tolerance);
         if (d.unequal) state = "other values";
         if (a->dtype != b->dtype && !d.unequal) state = "equal, other type";
@@ -72,6 +78,8 @@ static bool report(const struct cli *cli, const struct values *v, const xkd_stor
     return differs;
 }
 
+/* Names of the first file in its order, then what only the second one has. O(n^2) in the number of
+ * tensors, a few thousand at most. */
 static xkd_status compare_files(struct cli *cli, const struct values *v, const xkd_content *a, const xkd_content *b)
 {
     int64_t different = 0;
@@ -88,6 +96,7 @@ static xkd_status compare_files(struct cli *cli, const struct values *v, const x
     return different ? FILES_DIFFER : XKD_OK;
 }
 
+/* Files stay open until the end, since contents point into them. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_context *cx = cli->cx;

@@ -28,6 +28,7 @@ static void print_option(const xkd_option *o)
         printf("%s [%s]\n", o->help, type);
 }
 
+/* A prefix that fits nothing gets the nearest key as a suggestion. */
 static xkd_status print_options_like(struct cli *cli, const char *prefix)
 {
     int shown = 0;
@@ -50,6 +51,7 @@ static void print_roff(const char *text)
 {
     bool line_start = true;
     for (; *text; text++) {
+        /* \& is an empty character that hides it. */
         if (line_start && (*text == '.' || *text == '\'')) fputs("\\&", stdout);
         if (*text == '\\')
             fputs("\\e", stdout);
@@ -89,6 +91,7 @@ static void print_roff_command(const char *path, const struct cli_command *comma
     }
 }
 
+/* For man(1), by way of stdout; made when it is asked for, so it cannot be out of date. */
 static void print_manual(void)
 {
     char path[128];
@@ -106,6 +109,7 @@ static void print_manual(void)
         print_roff(o->key);
         printf("\n");
         print_roff(o->help);
+        /* An alias's initial value is the name it stands for. */
         if (o->initial && o->kind != XKD_OPTION_ALIAS) {
             printf(" Default: ");
             print_roff(*o->initial ? o->initial : "empty");
@@ -117,6 +121,7 @@ static void print_manual(void)
          "7 peer lost, 8 out of memory, 9 device, 75 preempted and saved, 128+n signal n.");
 }
 
+/* "help data index" walks down the tables like the command itself. */
 static xkd_status print_command_help(struct cli *cli, int count, char **names)
 {
     char path[128] = "xkd";
@@ -135,6 +140,7 @@ static xkd_status print_command_help(struct cli *cli, int count, char **names)
     return XKD_OK;
 }
 
+/* Words that are neither commands nor one of the two topics are refused with the list. */
 static int run_help(struct cli *cli, int argc, char **argv)
 {
     int rest = 0;
@@ -187,6 +193,7 @@ static void print_cases(const char *path, const struct cli_command *const *comma
     }
 }
 
+/* bash alone: the script relies on its completion functions. */
 static int run_completion(struct cli *cli, int argc, char **argv)
 {
     int rest = 0;

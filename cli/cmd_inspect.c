@@ -8,6 +8,7 @@
 #include "checkpoint/content.h"
 #include "cli.h"
 
+/* The text is reused from tensor to tensor. */
 static void shape_text(const xkd_shape *shape, xkd_text *out)
 {
     xkd_text_clear(out);
@@ -16,6 +17,7 @@ static void shape_text(const xkd_shape *shape, xkd_text *out)
     xkd_text_puts(out, "]");
 }
 
+/* A shared storage counts for every tensor that uses it. */
 static int64_t elements(const xkd_tensor_file *file)
 {
     int64_t sum = 0;
@@ -30,6 +32,7 @@ static int64_t bytes_of(const xkd_tensor_file *file)
     return sum;
 }
 
+/* Names and metadata come from the file and are escaped; nothing is printed until all of it is there. */
 static xkd_status print_json(xkd_context *cx, const xkd_tensor_file *file, const char *described)
 {
     xkd_text t = xkd_text_make(cx), shape = xkd_text_make(cx);
@@ -62,12 +65,15 @@ static xkd_status print_json(xkd_context *cx, const xkd_tensor_file *file, const
     return status;
 }
 
+/* Columns are as wide as the longest name, within reason. Long metadata, such as a whole
+ * configuration, are cut. */
 static xkd_status print_table(xkd_context *cx, const xkd_tensor_file *file, const char *described)
 {
     xkd_text shape = xkd_text_make(cx);
     int width = 8;
     for (int64_t i = 0; i < file->count; i++) {
         int length = (int)strlen(file->tensors[i].name);
+        /* One very long name must not widen all rows. */
         if (length > width && length <= 90) width = length;
     }
     printf("%s: %s, %s\n", file->path, xkd_file_kind_name(file->kind), described);
@@ -83,6 +89,7 @@ static xkd_status print_table(xkd_context *cx, const xkd_tensor_file *file, cons
     return status;
 }
 
+/* Opening the file is what verifies it: format, sizes and checksums. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_context *cx = cli->cx;

@@ -12,6 +12,7 @@
 #include "report/progress.h"
 #include "train/loop.h"
 
+/* workers INT64_MIN: not given, so that 0 can be refused. */
 struct values {
     const char *data, *out, *config, *init;
     int64_t max_steps, overfit, workers;
@@ -89,11 +90,13 @@ static xkd_status configure(struct cli *cli, const struct values *v, char **over
     if (v->data) XKD_TRY(override(cx, config, "data.path", v->data));
     if (v->out) XKD_TRY(override(cx, config, "run.out", v->out));
     if (v->init) XKD_TRY(override(cx, config, "run.init", v->init));
+    /* Options with numbers write the field: their ranges were checked above. */
     if (v->max_steps > 0) config->run.max_steps = v->max_steps;
     if (v->overfit == 1) config->run.overfit = true;
     if (v->workers > 0) config->data.workers = v->workers;
     XKD_TRY(xkd_config_finish(cx, config));
     XKD_TRY(xkd_config_check_data(cx, config));
+    /* A dry run tells the cost of a model without data. */
     if (!*config->data.path && !v->dry_run)
         XKD_FAIL(XKD_ERR_CONFIG, "pretrain: --data PATH is missing ('--help' shows its use)");
 fail:
@@ -107,11 +110,13 @@ static int stop_signal(void *user)
     return cli_signal();
 }
 
+/* The user pointer is the cli. */
 static void progress(void *user, const char *line)
 {
     cli_progress(user, line);
 }
 
+/* For programs; the keys are the plan's fields. */
 static void print_plan_json(const xkd_config *c, const xkd_train_plan *p)
 {
     printf("{\"parameters\": %" PRId64 ", \"trained\": %" PRId64 ", \"batch\": %" PRId64 ", \"micro_batch\": %" PRId64
@@ -128,6 +133,7 @@ static void print_view(const char *name, int64_t tokens, int64_t kept)
     printf("%-22s %" PRId64 " tokens, %" PRId64 " kept by the mask\n", name, tokens, kept);
 }
 
+/* For people. Costs that could not be measured are left out. */
 static void print_plan(const xkd_config *c, const xkd_train_plan *p)
 {
     const xkd_model_config *m = &c->model;
@@ -156,6 +162,7 @@ static void print_plan(const xkd_config *c, const xkd_train_plan *p)
     }
 }
 
+/* Works without data and without a run folder. */
 static xkd_status dry_run(struct cli *cli, const xkd_config *config)
 {
     xkd_train_plan plan;
@@ -200,6 +207,7 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
     return status;
 }
 
+/* Signals are caught only from here on: before, Ctrl-C ends the program as usual. */
 static xkd_status train(struct cli *cli, const struct values *v, const xkd_config *config)
 {
     const xkd_run_options loop = {.mode = v->resume  ? XKD_RUN_RESUME
@@ -209,6 +217,7 @@ static xkd_status train(struct cli *cli, const struct values *v, const xkd_confi
                                   .progress = progress,
                                   .user = cli};
     xkd_run_result result;
+    /* Before any thread exists, so that all of them inherit the blocked signals. */
     cli_catch_signals();
     xkd_status status = xkd_train(cli->cx, config, &loop, &result);
     /* A run that got as far as training says what it left behind, however it ended. */
@@ -219,6 +228,7 @@ static xkd_status train(struct cli *cli, const struct values *v, const xkd_confi
     return status;
 }
 
+/* The configuration is made before it is filled, so it can be freed in every case. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     struct values v = {.workers = INT64_MIN}; /* not given */

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "cli.h"
 
+/* dtype: f64 is for comparing with a float64 recording, free of rounding. */
 struct values {
     const char *out, *backend, *dtype;
     int64_t threads;
@@ -20,6 +21,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* Paths of the results go to stdout, for scripts. */
 static xkd_status replay(struct cli *cli, const struct values *v, const char *folder)
 {
     xkd_context *cx = cli->cx;
@@ -36,6 +38,7 @@ fail:
     return status;
 }
 
+/* The folder holds configuration, weights, data and step values; nothing else is read. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     struct values v = {.backend = "cpu", .dtype = "f32", .threads = xkd_processor_count()};

@@ -7,6 +7,7 @@
 #include "checkpoint/tensor_file.h"
 #include "cli.h"
 
+/* Integers are finite by nature. */
 static bool is_real(xkd_dtype dtype)
 {
     return dtype == XKD_F32 || dtype == XKD_F64 || dtype == XKD_F16 || dtype == XKD_BF16;
@@ -20,6 +21,7 @@ static int64_t count_non_finite(const xkd_stored_tensor *t)
     return bad;
 }
 
+/* Opening checks every rule of the format and all checksums; what is left are the numbers themselves. */
 static xkd_status verify(struct cli *cli, const char *path)
 {
     xkd_context *cx = cli->cx;
@@ -31,6 +33,7 @@ static xkd_status verify(struct cli *cli, const char *path)
     for (int64_t i = 0; i < file.count; i++) {
         int64_t bad = count_non_finite(&file.tensors[i]);
         if (!bad) continue;
+        /* One name helps to find the rest. */
         if (!first) first = file.tensors[i].name;
         tensors++;
         elements += bad;
@@ -49,6 +52,7 @@ fail:
     return status;
 }
 
+/* Stops at the first bad file, whose status becomes the exit code. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     int rest = 0;

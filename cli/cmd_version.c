@@ -3,6 +3,7 @@
 
 #include "cli.h"
 
+/* JSON as well, so that scripts need no parser of their own. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     int rest = 0;

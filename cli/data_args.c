@@ -1,3 +1,4 @@
+/* What the data commands share: configuration, progress, and how a manifest names its root. */
 #include "data_args.h"
 
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 #include "base/clock.h"
 #include "report/progress.h"
 
+/* The model's keys are checked as well, but not against the data's, as no training follows. */
 xkd_status data_configure(struct cli *cli, const char *file, char **overrides, int count, xkd_config *config)
 {
     xkd_status status = XKD_OK;
@@ -18,6 +20,7 @@ fail:
     return status;
 }
 
+/* The bar disappears with the last file. */
 void data_show_progress(void *user, int64_t done, int64_t total)
 {
     const struct data_progress *p = user;
@@ -26,6 +29,8 @@ void data_show_progress(void *user, int64_t done, int64_t total)
     cli_progress(p->cli, done == total ? NULL : line);
 }
 
+/* "." where the manifest lies in its own root, so that the folder can be moved; else the real,
+ * absolute path. */
 xkd_status data_root_text(struct cli *cli, const char *path, const char *root, char **out)
 {
     xkd_status status = XKD_OK;
@@ -36,6 +41,7 @@ xkd_status data_root_text(struct cli *cli, const char *path, const char *root, c
     if (slash) slash[slash == folder] = 0;
     real_folder = realpath(slash ? folder : ".", NULL);
     real_root = realpath(root, NULL);
+    /* Said now, because a manifest with such a root could never be read. */
     if (!real_root) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", root);
     XKD_TRY(xkd_copy_string(cx, out, real_folder && !strcmp(real_folder, real_root) ? "." : real_root));
 fail:

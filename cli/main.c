@@ -31,6 +31,7 @@ const struct cli_command *const cli_commands[] = {
 };
 /* clang-format on */
 
+/* NULL commands have no subcommands. */
 const struct cli_command *cli_find(const struct cli_command *const *commands, const char *name)
 {
     for (; commands && *commands; commands++)
@@ -38,6 +39,7 @@ const struct cli_command *cli_find(const struct cli_command *const *commands, co
     return NULL;
 }
 
+/* Before anything is parsed, so that --help works whatever else is wrong with the line. */
 static bool asks_for_help(int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
@@ -45,6 +47,7 @@ static bool asks_for_help(int argc, char **argv)
     return false;
 }
 
+/* On stderr by hand: there is no command yet whose message it could be. */
 static int unknown_command(const char *path, const struct cli_command *const *commands, const char *name)
 {
     const char *best = NULL;
@@ -63,7 +66,8 @@ static int unknown_command(const char *path, const struct cli_command *const *co
     return XKD_ERR_CONFIG;
 }
 
-/* Follows the names in argv down the tables and runs what they lead to. */
+/* Follows the names in argv down the tables and runs what they lead to.
+ * `path` grows by the names on the way, for help and messages. */
 static int dispatch(struct cli *cli, const struct cli_command *const *commands, char *path, size_t size, int argc,
                     char **argv)
 {
@@ -71,6 +75,7 @@ static int dispatch(struct cli *cli, const struct cli_command *const *commands, 
     if (!command) return unknown_command(path, commands, argv[0]);
     size_t length = strlen(path);
     snprintf(path + length, size - length, " %s", command->name);
+    /* Looked for here, where the names that lead to the command are still known. */
     bool help = asks_for_help(argc, argv);
     if (command->subcommands && argc > 1 && argv[1][0] != '-')
         return dispatch(cli, command->subcommands, path, size, argc - 1, argv + 1);
@@ -85,6 +90,7 @@ static int dispatch(struct cli *cli, const struct cli_command *const *commands, 
     return command->run(cli, argc, argv);
 }
 
+/* Without arguments the overview is an answer, but the exit code says that nothing was done. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     char path[128] = "xkd";
@@ -100,6 +106,7 @@ static int run(struct cli *cli, int argc, char **argv)
     return dispatch(cli, cli_commands, path, sizeof path, argc - 1, argv + 1);
 }
 
+/* A media worker is this same program: that question comes first, before anything is set up. */
 int main(int argc, char **argv)
 {
     if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
@@ -110,6 +117,7 @@ int main(int argc, char **argv)
     }
     xkd_context_set_log(cli.cx, cli_log, NULL, cli.level);
     int status = run(&cli, argc, argv);
+    /* A bar that an error left behind goes before the message. */
     cli_progress(&cli, NULL);
     if (status != XKD_OK && *xkd_last_error(cli.cx)) fprintf(stderr, "xkd: error: %s\n", xkd_last_error(cli.cx));
     xkd_context_free(cli.cx);

@@ -1,9 +1,13 @@
+/* Making and freeing a backend: the table of operations it runs, its threads, and the scratch memory that the
+ * operations use while they run. What the operations compute is in ref/ and cpu/. */
 #include "backend/backend.h"
 
 #include <string.h>
 
 #include "base/alloc.h"
 
+/* The names are those of the configuration key `backend`. Only ref has float64: it is the yardstick of parity
+ * tests, where speed does not matter. An unknown pair is the user's mistake and is told with what exists. */
 static xkd_status choose(xkd_context *cx, const char *name, xkd_dtype dtype, const xkd_ops **ops)
 {
     *ops = NULL;
@@ -14,6 +18,8 @@ static xkd_status choose(xkd_context *cx, const char *name, xkd_dtype dtype, con
                     name, xkd_dtype_name(dtype));
 }
 
+/* The struct is freed as a whole from any point of failure: xkd_backend_free takes one whose pool or scratch
+ * does not exist yet. */
 xkd_status xkd_backend_new(xkd_context *cx, xkd_backend **out, const char *name, xkd_dtype dtype, int threads)
 {
     xkd_status status = XKD_OK;
@@ -26,6 +32,7 @@ xkd_status xkd_backend_new(xkd_context *cx, xkd_backend **out, const char *name,
     XKD_TRY(xkd_pool_new(cx, &be->pool, threads));
     XKD_TRY(xkd_alloc(cx, &be->scratch, threads, sizeof *be->scratch));
     XKD_TRY(xkd_alloc(cx, &be->scratch_bytes, threads, sizeof *be->scratch_bytes));
+    /* Ownership passes to the caller; the clean-up below then frees NULL. */
     *out = be;
     be = NULL;
 fail:
@@ -44,6 +51,7 @@ void xkd_backend_free(xkd_backend *be)
     xkd_free(be);
 }
 
+/* Read and clear in one call, so that the fault of one step is not reported again for the next. */
 xkd_status xkd_backend_status(xkd_backend *be)
 {
     xkd_status status = be->status;
@@ -51,15 +59,20 @@ xkd_status xkd_backend_status(xkd_backend *be)
     return status;
 }
 
+/* The old content is not kept: no operation relies on scratch of an earlier one, and copying would cost a
+ * pass over it. */
 void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes)
 {
     if (bytes <= be->scratch_bytes[thread]) return be->scratch[thread];
     xkd_free(be->scratch[thread]);
+    /* Until the new block exists the size is 0, so a failed allocation is never taken for usable memory. */
     be->scratch_bytes[thread] = 0;
     xkd_status status = xkd_alloc(be->cx, &be->scratch[thread], bytes, 1);
     if (status == XKD_OK)
         be->scratch_bytes[thread] = bytes;
     else
+        /* Several tasks may fail at once and they store the same kind of fault, so no order between them is
+         * needed. */
         __atomic_store_n(&be->status, status, __ATOMIC_RELAXED);
     return be->scratch[thread];
 }

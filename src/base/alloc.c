@@ -1,3 +1,6 @@
+/* All memory of the library comes through here: sizes are checked for overflow, memory is zeroed, a
+ * refusal becomes a message, and a count lets tests see that a training step allocates nothing. Tests
+ * can make the n-th allocation fail. */
 #include "base/alloc.h"
 
 #include <stdarg.h>
@@ -10,11 +13,14 @@
 
 /* From this size on memory is aligned to and advised as huge pages: fewer TLB misses in GEMMs. */
 static const size_t HUGE_PAGE = (size_t)2 << 20;
+/* A cache line, and the widest vector register. */
 static const size_t ALIGNMENT = 64;
 
 /* From this size on the machine is asked first: memory is promised freely and taken away by killing the process. */
 static const size_t ASK_FROM = (size_t)1 << 30;
 
+/* MemAvailable counts caches that can be dropped, unlike MemFree. Where the system does not say, nothing is
+ * refused. */
 size_t xkd_available_memory(void)
 {
     char line[128];
@@ -27,12 +33,15 @@ size_t xkd_available_memory(void)
     return result;
 }
 
+/* Atomic, because worker threads allocate too. Zero bytes give memory of one byte, so that NULL
+ * always means failure. */
 static xkd_status allocate(xkd_context *cx, void **out, size_t bytes)
 {
     xkd_account *account = xkd_context_account(cx);
     int64_t number = atomic_fetch_add(&account->count, 1);
     int64_t fail_at = atomic_load(&account->fail_at);
     void *memory = NULL;
+    /* Four huge pages at least, so that rounding up wastes little. */
     size_t alignment = bytes >= 4 * HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
     int injected = fail_at >= 0 && number >= fail_at;
     size_t available = bytes >= ASK_FROM ? xkd_available_memory() : SIZE_MAX;
@@ -50,11 +59,14 @@ static xkd_status allocate(xkd_context *cx, void **out, size_t bytes)
     return XKD_OK;
 }
 
+/* PTRDIFF_MAX instead of SIZE_MAX: differences of pointers into the block must fit. */
 static int too_large(int64_t count, size_t size)
 {
     return count < 0 || (size && (uint64_t)count > (uint64_t)PTRDIFF_MAX / size);
 }
 
+/* Out parameters are copied as bytes, because a pointer to any pointer type has no type of its own in
+ * C. */
 xkd_status xkd_alloc(xkd_context *cx, void *out, int64_t count, size_t size)
 {
     void *memory = NULL;
@@ -68,6 +80,8 @@ xkd_status xkd_alloc(xkd_context *cx, void *out, int64_t count, size_t size)
     return status;
 }
 
+/* Allocate, copy, free: realloc would neither keep the alignment nor zero the new part. On failure
+ * the old block stays. */
 xkd_status xkd_resize(xkd_context *cx, void *inout, int64_t old_count, int64_t new_count, size_t size)
 {
     xkd_status status = XKD_OK;
@@ -82,6 +96,7 @@ fail:
     return status;
 }
 
+/* Room for one more element behind `count`; doubling keeps n additions at O(n). */
 xkd_status xkd_reserve(xkd_context *cx, void *inout, int64_t count, int64_t *capacity, size_t size)
 {
     const int64_t first = 64; /* the arrays that grow hold tens to thousands of elements */
@@ -100,6 +115,7 @@ xkd_status xkd_copy_string(xkd_context *cx, char **out, const char *text)
     return status;
 }
 
+/* Formatted twice: once to measure. */
 xkd_status xkd_format_string(xkd_context *cx, char **out, const char *format, ...)
 {
     va_list args;
@@ -116,6 +132,7 @@ xkd_status xkd_format_string(xkd_context *cx, char **out, const char *format, ..
     return XKD_OK;
 }
 
+/* NULL does nothing. */
 void xkd_free(void *memory)
 {
     free(memory);

@@ -1,7 +1,10 @@
+/* Bump allocation from one block. A plan is a function that takes memory in a fixed order; it runs
+ * once without memory, which adds up sizes, and once after the commit, which hands out addresses. */
 #include "base/arena.h"
 
 #include "base/alloc.h"
 
+/* Multiples of 64 bytes keep every piece aligned like the block. NULL while measuring. */
 void *xkd_arena_take(xkd_arena *arena, int64_t bytes)
 {
     int64_t start = arena->used;
@@ -10,11 +13,14 @@ void *xkd_arena_take(xkd_arena *arena, int64_t bytes)
     return arena->memory && arena->used <= arena->size ? arena->memory + start : NULL;
 }
 
+/* What was taken behind the mark may be given out again: two users whose lives do not overlap share
+ * memory. */
 void xkd_arena_rewind(xkd_arena *arena, int64_t mark)
 {
     arena->used = mark;
 }
 
+/* The plan must now be run again, from the start. */
 xkd_status xkd_arena_commit(xkd_context *cx, xkd_arena *arena)
 {
     xkd_status status = XKD_OK;
@@ -25,6 +31,7 @@ fail:
     return status;
 }
 
+/* A plan that takes more the second time would get NULL; this names the fault instead. */
 xkd_status xkd_arena_check(xkd_context *cx, const xkd_arena *arena)
 {
     if (arena->peak <= arena->size) return XKD_OK;

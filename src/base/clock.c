@@ -1,3 +1,4 @@
+/* Two clocks: one for durations, which never jumps, and one for time stamps. */
 #include "base/clock.h"
 
 #include <time.h>

@@ -1,3 +1,6 @@
+/* A context holds what other libraries keep in globals: the first error's message, the log, and the
+ * count of allocations. Contexts are independent of each other, so are threads with contexts of their
+ * own. */
 #include "base/context.h"
 
 #include <pthread.h>
@@ -20,6 +23,7 @@ struct xkd_context {
     xkd_account account;
 };
 
+/* Names for logs and JSON; the switch has no default, so the compiler tells when one is missing. */
 const char *xkd_status_name(xkd_status status)
 {
     switch (status) {
@@ -39,6 +43,7 @@ const char *xkd_status_name(xkd_status status)
     return "unknown";
 }
 
+/* calloc instead of xkd_alloc, which needs a context. */
 xkd_context *xkd_context_new(void)
 {
     xkd_context *cx = calloc(1, sizeof *cx);
@@ -47,6 +52,7 @@ xkd_context *xkd_context_new(void)
         free(cx);
         return NULL;
     }
+    /* -1: no failure is injected. */
     cx->account.fail_at = -1;
     return cx;
 }
@@ -58,6 +64,7 @@ void xkd_context_free(xkd_context *cx)
     free(cx);
 }
 
+/* May be called while other threads log. */
 void xkd_context_set_log(xkd_context *cx, xkd_log_sink sink, void *user, xkd_log_level level)
 {
     pthread_mutex_lock(&cx->lock);
@@ -67,6 +74,7 @@ void xkd_context_set_log(xkd_context *cx, xkd_log_sink sink, void *user, xkd_log
     pthread_mutex_unlock(&cx->lock);
 }
 
+/* Valid until the next failure or clearing. Not locked: meant for the thread that got the status. */
 const char *xkd_last_error(const xkd_context *cx)
 {
     return cx->message;
@@ -79,6 +87,7 @@ void xkd_clear_error(xkd_context *cx)
     pthread_mutex_unlock(&cx->lock);
 }
 
+/* The first message wins: what fails later, mostly in cleaning up, is a consequence. */
 xkd_status xkd_fail(xkd_context *cx, xkd_status status, const char *format, ...)
 {
     va_list args;
@@ -92,6 +101,7 @@ xkd_status xkd_fail(xkd_context *cx, xkd_status status, const char *format, ...)
     return status;
 }
 
+/* For callers that know what the failing part belonged to. The end of an overlong message is cut. */
 void xkd_error_prefix(xkd_context *cx, const char *format, ...)
 {
     char prefix[MESSAGE_SIZE / 2];
@@ -112,6 +122,7 @@ void xkd_error_prefix(xkd_context *cx, const char *format, ...)
     pthread_mutex_unlock(&cx->lock);
 }
 
+/* Formatted outside the lock; the sink is called inside it, so its lines never mix. */
 void xkd_log(xkd_context *cx, xkd_log_level level, const char *format, ...)
 {
     char line[2048];

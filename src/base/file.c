@@ -1,3 +1,5 @@
+/* Files: reading whole or mapped, publishing in one step, appending, folders, locks. Every message
+ * names the path, since a caller can rarely add to it. */
 #include "base/file.h"
 
 #include <dirent.h>
@@ -15,10 +17,11 @@
 
 struct xkd_writer {
     xkd_context *cx;
-    char *path, *temporary;
-    int fd;
+    char *path, *temporary; /* temporary: beside the path, so on the same file system */
+    int fd;                 /* -1: closed */
 };
 
+/* Size from the open descriptor, not from the path, which may have come to name another file. */
 xkd_status xkd_open_read(xkd_context *cx, const char *path, int *fd, int64_t *size)
 {
     struct stat info;
@@ -34,6 +37,8 @@ xkd_status xkd_open_read(xkd_context *cx, const char *path, int *fd, int64_t *si
     return xkd_fail(cx, XKD_ERR_STORAGE, "%s: not a regular file", path);
 }
 
+/* read may give less than asked for; a file that shrinks is a fault, one that grows is read to its
+ * old end. */
 static xkd_status read_all(xkd_context *cx, int fd, const char *path, char *out, int64_t size)
 {
     for (int64_t done = 0; done < size;) {
@@ -46,6 +51,8 @@ static xkd_status read_all(xkd_context *cx, int fd, const char *path, char *out,
     return XKD_OK;
 }
 
+/* One byte more is allocated and is 0, so text may be used as a string. The limit comes before the
+ * allocation. */
 xkd_status xkd_read_file(xkd_context *cx, const char *path, int64_t limit, xkd_status too_large, char **out,
                          int64_t *size)
 {
@@ -67,6 +74,9 @@ fail:
     return status;
 }
 
+/* An empty file has no mapping, but is none the less a success.
+ * A file that another process cuts short makes reads of it fail with a signal; files here are
+ * replaced, not changed. */
 xkd_status xkd_map_file(xkd_context *cx, const char *path, xkd_map *map)
 {
     xkd_status status = XKD_OK;
@@ -102,6 +112,8 @@ static void writer_free(xkd_writer *writer)
     xkd_free(writer);
 }
 
+/* The process number keeps two processes apart; within one, callers see to it that a path has one
+ * writer at a time. */
 xkd_status xkd_writer_open(xkd_context *cx, const char *path, xkd_writer **out)
 {
     xkd_status status = XKD_OK;
@@ -120,6 +132,7 @@ fail:
     return status;
 }
 
+/* write may take less than given. A full disk is the most likely fault, hence the hint. */
 static xkd_status write_all(xkd_context *cx, int fd, const char *path, const void *data, int64_t size)
 {
     const char *bytes = data;
@@ -139,6 +152,7 @@ xkd_status xkd_writer_write(xkd_writer *writer, const void *data, int64_t size)
     return write_all(writer->cx, writer->fd, writer->path, data, size);
 }
 
+/* A rename is only safe on disk once its folder is. */
 static xkd_status sync_folder_of(xkd_context *cx, const char *path)
 {
     xkd_status status = XKD_OK;
@@ -158,6 +172,8 @@ fail:
     return status;
 }
 
+/* The order data, close, rename, folder is what makes the file whole or absent after a power cut.
+ * Frees the writer in every case. */
 xkd_status xkd_writer_commit(xkd_writer *writer)
 {
     xkd_status status = XKD_OK;
@@ -176,6 +192,7 @@ fail:
     return status;
 }
 
+/* NULL does nothing. The path's old content stays. */
 void xkd_writer_abort(xkd_writer *writer)
 {
     if (!writer) return;
@@ -183,6 +200,7 @@ void xkd_writer_abort(xkd_writer *writer)
     writer_free(writer);
 }
 
+/* The common case of one piece. */
 xkd_status xkd_write_file(xkd_context *cx, const char *path, const void *data, int64_t size)
 {
     xkd_status status = XKD_OK;
@@ -197,6 +215,7 @@ fail:
     return status;
 }
 
+/* O_APPEND: every write goes to the end, also after another process has written. */
 xkd_status xkd_append_open(xkd_context *cx, const char *path, int *fd)
 {
     *fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -204,11 +223,13 @@ xkd_status xkd_append_open(xkd_context *cx, const char *path, int *fd)
     return XKD_OK;
 }
 
+/* Mostly one write call, which other processes see as a whole. */
 xkd_status xkd_append(xkd_context *cx, int fd, const char *path, const void *data, int64_t size)
 {
     return write_all(cx, fd, path, data, size);
 }
 
+/* Like `mkdir -p`. Another process may make the same folder at the same time. */
 xkd_status xkd_make_folder(xkd_context *cx, const char *path)
 {
     xkd_status status = XKD_OK;
@@ -229,6 +250,7 @@ fail:
     return status;
 }
 
+/* A file that is not there is as good as removed. */
 xkd_status xkd_remove_file(xkd_context *cx, const char *path)
 {
     if (unlink(path) == 0 || errno == ENOENT) return XKD_OK;
@@ -240,6 +262,7 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* The name is counted only once it is there, so freeing the list is always safe. */
 static xkd_status add_name(xkd_context *cx, xkd_names *names, const char *name)
 {
     if (names->count == names->capacity) {
@@ -253,6 +276,7 @@ static xkd_status add_name(xkd_context *cx, xkd_names *names, const char *name)
     return status;
 }
 
+/* Sorted, as readdir's order differs between file systems and would show in results. */
 xkd_status xkd_list_folder(xkd_context *cx, const char *path, xkd_names *out)
 {
     xkd_status status = XKD_OK;
@@ -276,6 +300,8 @@ void xkd_free_names(xkd_names *names)
     *names = (xkd_names){0};
 }
 
+/* The lock goes with the descriptor, so it ends with the process however that ends. Not waited for:
+ * two runs in one folder are a mistake. */
 xkd_status xkd_lock_file(xkd_context *cx, const char *path, int *fd)
 {
     *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -288,18 +314,21 @@ xkd_status xkd_lock_file(xkd_context *cx, const char *path, int *fd)
     return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot lock: %s", path, strerror(error));
 }
 
+/* True for dangling links as well. */
 int xkd_path_exists(const char *path)
 {
     struct stat info;
     return lstat(path, &info) == 0;
 }
 
+/* Follows links. */
 int xkd_is_folder(const char *path)
 {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+/* No doubled slash. */
 xkd_status xkd_join_path(xkd_context *cx, char **out, const char *folder, const char *name)
 {
     size_t length = strlen(folder);
@@ -307,6 +336,7 @@ xkd_status xkd_join_path(xkd_context *cx, char **out, const char *folder, const 
     return xkd_format_string(cx, out, "%s%s%s", folder, slash, name);
 }
 
+/* The folder itself is not touched. */
 xkd_status xkd_remove_in(xkd_context *cx, const char *folder, const char *name)
 {
     xkd_status status = XKD_OK;

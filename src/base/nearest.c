@@ -1,7 +1,10 @@
+/* The distance in typing errors between two words, for "did you mean". Insertions, deletions,
+ * replacements and swaps of neighbours count 1 each. */
 #include "base/nearest.h"
 
 #include <string.h>
 
+/* Distances fit a byte; no option or command is longer. */
 enum { LONGEST = 127 };
 
 static int smaller(int a, int b)

@@ -1,3 +1,6 @@
+/* A team of threads that runs loops. Indices are handed out one at a time by an atomic counter, so
+ * uneven work balances itself. Who runs an index is chance: results must not depend on it, and
+ * functions write only what belongs to their index. */
 #include "base/pool.h"
 
 #include <pthread.h>
@@ -7,6 +10,7 @@
 
 #include "base/alloc.h"
 
+/* Number 0 is the thread that calls; it has no entry of its own. */
 typedef struct {
     struct xkd_pool *pool;
     int number;
@@ -24,15 +28,16 @@ struct xkd_pool {
     _Atomic uint64_t loop; /* number of the current loop; a worker waits for a larger one */
     _Atomic int busy;      /* workers still inside the current loop */
     _Atomic int quit;
-    xkd_pool_fn fn;
+    xkd_pool_fn fn; /* of the current loop; written before `loop` is raised */
     void *arg;
     int64_t n;
-    _Atomic int64_t next;
+    _Atomic int64_t next; /* next index to hand out */
     pthread_mutex_t lock; /* for sleeping only */
     pthread_cond_t start, done;
     worker *workers;
 };
 
+/* Tells the processor that this is a waiting loop, which leaves its sibling thread more. */
 static void pause_briefly(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -52,6 +57,7 @@ static void hold_signals(sigset_t *before)
     pthread_sigmask(SIG_BLOCK, &held, before);
 }
 
+/* Relaxed: the counter only gives out numbers; fn and arg were published with `loop`. */
 static void run_indices(xkd_pool *pool, int thread)
 {
     for (;;) {
@@ -61,7 +67,9 @@ static void run_indices(xkd_pool *pool, int thread)
     }
 }
 
-/* Returns the number of the first loop after `seen`. */
+/* Returns the number of the first loop after `seen`.
+ * First by looking, then by sleeping. The counter is looked at again under the lock, so an
+ * announcement between both is not missed. */
 static uint64_t wait_for_loop(xkd_pool *pool, uint64_t seen)
 {
     uint64_t loop = atomic_load(&pool->loop);
@@ -76,6 +84,7 @@ static uint64_t wait_for_loop(xkd_pool *pool, uint64_t seen)
     return loop;
 }
 
+/* The last worker of a loop wakes the caller, which may be asleep. */
 static void *worker_main(void *arg)
 {
     worker *self = arg;
@@ -85,6 +94,7 @@ static void *worker_main(void *arg)
         seen = wait_for_loop(pool, seen);
         if (atomic_load(&pool->quit)) return NULL;
         run_indices(pool, self->number);
+        /* The value before: 1 means that this was the last one. */
         if (atomic_fetch_sub(&pool->busy, 1) > 1) continue;
         pthread_mutex_lock(&pool->lock);
         pthread_cond_signal(&pool->done);
@@ -92,6 +102,8 @@ static void *worker_main(void *arg)
     }
 }
 
+/* Raising the number releases what was written before it to the workers. The broadcast is under the
+ * lock, else a worker could check, miss it and sleep. */
 static void announce_loop(xkd_pool *pool)
 {
     atomic_fetch_add(&pool->loop, 1);
@@ -100,6 +112,7 @@ static void announce_loop(xkd_pool *pool)
     pthread_mutex_unlock(&pool->lock);
 }
 
+/* Either all threads or none: a smaller team than asked for would pass unnoticed. */
 xkd_status xkd_pool_new(xkd_context *cx, xkd_pool **out, int threads)
 {
     xkd_status status = XKD_OK;
@@ -131,6 +144,7 @@ fail:
     return status;
 }
 
+/* Threads that were never started are not joined. No loop may be running. */
 void xkd_pool_free(xkd_pool *pool)
 {
     if (!pool) return;
@@ -149,7 +163,9 @@ int xkd_pool_threads(const xkd_pool *pool)
     return pool->threads;
 }
 
-/* The loop of several threads, the caller's as number 0. */
+/* The loop of several threads, the caller's as number 0.
+ * fn, arg and n must be in place before the announcement. Returns when all indices are done and no
+ * worker is inside the loop any more, so the next one may overwrite them. */
 static void run_team(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
 {
     pool->fn = fn;
@@ -166,6 +182,7 @@ static void run_team(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
     pthread_mutex_unlock(&pool->lock);
 }
 
+/* A loop of one index runs on the caller, without waking anybody. Loops must not be nested. */
 void xkd_parallel_for(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
 {
     sigset_t before;
@@ -177,6 +194,7 @@ void xkd_parallel_for(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+/* The processors this process may use, which in a container or job are fewer than the machine's. */
 int xkd_processor_count(void)
 {
     cpu_set_t set;

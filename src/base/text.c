@@ -1,3 +1,5 @@
+/* Text that grows. The first failure is kept and later calls do nothing, so a caller may look once,
+ * at the end. */
 #include "base/text.h"
 
 #include <math.h>
@@ -8,6 +10,7 @@
 
 #include "base/alloc.h"
 
+/* Allocates nothing yet. */
 xkd_text xkd_text_make(xkd_context *cx)
 {
     return (xkd_text){.cx = cx};
@@ -25,6 +28,7 @@ static int reserve(xkd_text *text, int64_t more)
     return text->status == XKD_OK;
 }
 
+/* A 0 always follows, so data is a string at any time. */
 void xkd_text_add(xkd_text *text, const void *bytes, int64_t size)
 {
     if (!reserve(text, size)) return;
@@ -38,6 +42,7 @@ void xkd_text_puts(xkd_text *text, const char *string)
     xkd_text_add(text, string, (int64_t)strlen(string));
 }
 
+/* Measured first, as the length is not known. */
 void xkd_text_printf(xkd_text *text, const char *format, ...)
 {
     va_list args, again;
@@ -52,7 +57,8 @@ void xkd_text_printf(xkd_text *text, const char *format, ...)
     va_end(again);
 }
 
-/* Length of the valid UTF-8 sequence at p, 0 if there is none. */
+/* Length of the valid UTF-8 sequence at p, 0 if there is none.
+ * Overlong forms and surrogates are refused, as JSON parsers do. */
 static int sequence_length(const unsigned char *p)
 {
     static const unsigned smallest[] = {0, 0, 0x80, 0x800, 0x10000};
@@ -67,6 +73,7 @@ static int sequence_length(const unsigned char *p)
     return length;
 }
 
+/* Invalid UTF-8 is replaced, so the output is always JSON. Paths may hold any bytes. */
 void xkd_text_json_string(xkd_text *text, const char *string)
 {
     xkd_text_puts(text, "\"");
@@ -87,7 +94,8 @@ void xkd_text_json_string(xkd_text *text, const char *string)
     xkd_text_puts(text, "\"");
 }
 
-/* Most numbers people write need few digits; 17 always suffice. */
+/* Most numbers people write need few digits; 17 always suffice.
+ * The shortest of the tried forms that reads back to the same double. */
 void xkd_format_double(char *buffer, size_t size, double value)
 {
     for (int digits = 6; digits <= 17; digits++) {
@@ -103,6 +111,7 @@ void xkd_text_json_number(xkd_text *text, double value)
     xkd_text_puts(text, buffer);
 }
 
+/* Also safe within attributes in double quotes. */
 void xkd_text_xml(xkd_text *text, const char *string)
 {
     for (; *string; string++) {
@@ -118,18 +127,22 @@ void xkd_text_xml(xkd_text *text, const char *string)
     }
 }
 
+/* Keeps the memory and a failure. */
 void xkd_text_clear(xkd_text *text)
 {
     text->size = 0;
     if (text->data) text->data[0] = 0;
 }
 
+/* The text may be used again. */
 void xkd_text_free(xkd_text *text)
 {
     xkd_free(text->data);
     *text = (xkd_text){.cx = text->cx};
 }
 
+/* The caller owns *out; the text is empty afterwards. Nothing written gives an empty string, not
+ * NULL. */
 xkd_status xkd_text_take(xkd_text *text, char **out)
 {
     xkd_status status = text->status;

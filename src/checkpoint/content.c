@@ -1,3 +1,6 @@
+/* What a tensor file holds, found out from its names alone: a whole model, one backbone, or something
+ * else; under which of the three spellings; and of what size. A state dict has no version or type, so
+ * names are all there is to go by. */
 #include "checkpoint/content.h"
 
 #include <stdlib.h>
@@ -21,12 +24,14 @@ static bool is_model_name(const char *name)
     return false;
 }
 
-/* The evaluation code's names and the release's. {embed} depends on the modality. */
+/* The evaluation code's names and the release's. {embed} depends on the modality.
+ * Only names that begin like this are changed, each by the one row that fits. */
 static const struct {
     const char *from, *to;
 } renames[] = {{"blocks.", "encoder.blocks."}, {"norm.", "encoder_norm."}, {"pos_embed", "enc_pos_embed"}};
 enum { RENAMES = sizeof renames / sizeof *renames };
 
+/* A linear search over names: files have a few thousand at most, and this runs a handful of times. */
 static bool has(const xkd_tensor_file *file, const char *prefix)
 {
     for (int64_t i = 0; i < file->count; i++)
@@ -34,13 +39,15 @@ static bool has(const xkd_tensor_file *file, const char *prefix)
     return false;
 }
 
-/* Where the model's own names begin: behind "model." of a checkpoint and "module." of DDP. */
+/* Where the model's own names begin: behind "model." of a checkpoint and "module." of DDP.
+ * Valid for names in the checkpoint's scope only. */
 static const char *own_name(const xkd_content *c, const char *name)
 {
     if (c->checkpoint) name += strlen("model.");
     return c->ddp ? name + strlen("module.") : name;
 }
 
+/* False where no tensor is in scope at all. */
 static bool all_begin(const xkd_tensor_file *file, const char *scope, const char *prefix)
 {
     bool any = false;
@@ -53,12 +60,14 @@ static bool all_begin(const xkd_tensor_file *file, const char *scope, const char
     return any;
 }
 
-/* A video patch has 3 channels; a spectrogram's has one and a power of two elements in every released model. */
+/* A video patch has 3 channels; a spectrogram's has one and a power of two elements in every released model.
+ * A 4x16x16 video patch has 3072 values, an audio patch of 4x16 has 64. */
 static xkd_modality modality_of(const xkd_stored_tensor *embed)
 {
     return embed && embed->shape.ndim >= 2 && embed->shape.dims[1] % 3 == 0 ? XKD_VIDEO : XKD_AUDIO;
 }
 
+/* The result is the release's name, which is the one that this program uses; the caller frees it. */
 static xkd_status rename_tensor(xkd_context *cx, const xkd_content *c, const char *name, char **out)
 {
     if (c->kind == XKD_CONTENT_BACKBONE && c->short_names) {
@@ -71,6 +80,7 @@ static xkd_status rename_tensor(xkd_context *cx, const xkd_content *c, const cha
     return xkd_copy_string(cx, out, name);
 }
 
+/* NULL if there is none. Names are unique by check_unique. */
 const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char *name)
 {
     for (int64_t i = 0; i < content->count; i++)
@@ -82,6 +92,8 @@ const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char
 static void classify(const xkd_tensor_file *file, xkd_content *c)
 {
     char scope[8] = "";
+    /* "model." may also be a checkpoint's own prefix by chance; names of a backbone at the top level
+     * speak against it. */
     c->checkpoint = has(file, "model.") && !has(file, "encoder.") && !has(file, "blocks.");
     if (c->checkpoint) strcpy(scope, "model.");
     c->ddp = all_begin(file, scope, "module.");
@@ -98,10 +110,14 @@ static void classify(const xkd_tensor_file *file, xkd_content *c)
             embed = &file->tensors[i];
     }
     if (model) c->kind = XKD_CONTENT_MODEL;
+    /* Blocks without an embedding could be a decoder's or a head's neighbour: too little to call it a
+     * backbone. */
     if (!model && blocks && embed) c->kind = XKD_CONTENT_BACKBONE;
     if (embed) c->modality = modality_of(embed);
 }
 
+/* The number of heads leaves no trace in any shape: qkv is [3D,D] whatever it is. The released sizes
+ * are tried. */
 static int64_t preset_heads(int64_t width)
 {
     static const int64_t presets[][2] = {{192, 3}, {384, 6}, {768, 12}, {1024, 16}};
@@ -110,6 +126,7 @@ static int64_t preset_heads(int64_t width)
     return 0;
 }
 
+/* Of the video student where there is one. Sizes that cannot be told stay 0. */
 static void infer_geometry(xkd_content *c)
 {
     char name[128];
@@ -136,14 +153,17 @@ static void infer_geometry(xkd_content *c)
     strcat(name, "enc_pos_embed");
     const xkd_stored_tensor *pos = xkd_content_find(c, name);
     if (pos && pos->shape.ndim == 3) g->tokens = pos->shape.dims[1] - g->cls_token;
+    /* 0 where the width is none of the presets'; a description then leaves the number out. */
     g->heads = preset_heads(g->width);
 }
 
+/* Pointers to names, not to tensors. */
 static int by_name(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+/* Two spellings of one name in a file would make the result depend on their order. */
 static xkd_status check_unique(xkd_context *cx, const xkd_content *c, const char *path)
 {
     xkd_status status = XKD_OK;
@@ -159,6 +179,8 @@ fail:
     return status;
 }
 
+/* The tensors are copied as descriptions; their data stay the file's, which must outlive the content.
+ * On failure the caller frees what is there. */
 xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xkd_content *out)
 {
     xkd_status status = XKD_OK;
@@ -168,6 +190,7 @@ xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xk
     XKD_TRY(xkd_alloc(cx, &out->names, file->count, sizeof *out->names));
     for (int64_t i = 0; i < file->count; i++) {
         const xkd_stored_tensor *t = &file->tensors[i];
+        /* What a checkpoint holds beside the model, such as the optimiser, is left out. */
         if (out->checkpoint && !begins(t->name, "model.")) continue;
         /* Our own checkpoints keep the optimiser's tensors beside the model's. */
         if (out->kind == XKD_CONTENT_MODEL && !out->checkpoint && begins(t->name, "optimizer.")) {
@@ -193,6 +216,7 @@ void xkd_content_free(xkd_content *content)
     *content = (xkd_content){0};
 }
 
+/* One line for people. The caller frees *out. */
 xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *c, char **out)
 {
     const xkd_geometry *g = &c->geometry;
@@ -208,6 +232,7 @@ xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *c, char **ou
     if (c->short_names) xkd_text_puts(&text, ", under the evaluation code's names");
     if (c->kind != XKD_CONTENT_OTHER) {
         xkd_text_printf(&text, ", width %lld, %lld blocks", (long long)g->width, (long long)g->depth);
+        /* Said to be by preset, since the file cannot confirm it. */
         if (g->heads) xkd_text_printf(&text, ", %lld heads (by preset)", (long long)g->heads);
         xkd_text_printf(&text, ", patches of %lld, %lld tokens%s", (long long)g->patch, (long long)g->tokens,
                         g->cls_token ? " and a class token" : "");
@@ -215,7 +240,8 @@ xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *c, char **ou
     return xkd_text_take(&text, out);
 }
 
-/* First part of a name, up to the dot: for the message. */
+/* First part of a name, up to the dot: for the message.
+ * Neighbours with the same first part count once; files list a network's tensors together. */
 static void list_parts(const xkd_content *c, xkd_text *text)
 {
     const char *last = "";
@@ -228,6 +254,8 @@ static void list_parts(const xkd_content *c, xkd_text *text)
     }
 }
 
+/* Keeps the tensors of one network, without its prefix, in place. The message lists what could have
+ * been asked for. */
 xkd_status xkd_content_select(xkd_context *cx, xkd_content *content, const char *part, const char *path)
 {
     int64_t kept = 0;
@@ -240,6 +268,7 @@ xkd_status xkd_content_select(xkd_context *cx, xkd_content *content, const char 
             xkd_free(name);
             continue;
         }
+        /* The prefix is cut off in place; the pointer, which the list owns, stays the same. */
         memmove(name, name + length + 1, strlen(name + length + 1) + 1);
         content->tensors[kept] = content->tensors[i];
         content->tensors[kept].name = content->names[kept] = name;

@@ -1,3 +1,5 @@
+/* A folder in the layout that model hubs use: tensors, two JSON descriptions and a card. It is
+ * written for reading elsewhere; this program itself reads the tensors only. */
 #include "checkpoint/hf_folder.h"
 
 #include <dirent.h>
@@ -7,6 +9,7 @@
 #include "base/file.h"
 #include "base/text.h"
 
+/* Refused before anything is written, for a mixture of two models would not be noticed. */
 static xkd_status refuse_full_folder(xkd_context *cx, const char *path)
 {
     xkd_status status = XKD_OK;
@@ -18,6 +21,7 @@ static xkd_status refuse_full_folder(xkd_context *cx, const char *path)
     return status;
 }
 
+/* Takes over the text in every case. */
 static xkd_status write_text(xkd_context *cx, const char *folder, const char *name, xkd_text *text)
 {
     xkd_status status = text->status;
@@ -29,6 +33,7 @@ static xkd_status write_text(xkd_context *cx, const char *folder, const char *na
     return status;
 }
 
+/* Keys that transformer libraries know come first; the others describe what is special here. */
 static xkd_text config_json(xkd_context *cx, const xkd_content *c, const char *const *labels, int64_t label_count)
 {
     const xkd_geometry *g = &c->geometry;
@@ -42,6 +47,7 @@ static xkd_text config_json(xkd_context *cx, const xkd_content *c, const char *c
     xkd_text_printf(&t,
                     "  \"patch_length\": %lld,\n  \"num_tokens\": %lld,\n  \"class_token\": %s,\n  \"qkv_bias\": false",
                     (long long)g->patch, (long long)g->tokens, g->cls_token ? "true" : "false");
+    /* Once from number to name, once back; labels come from the user and are escaped. */
     for (int pass = 0; labels && pass < 2; pass++) {
         xkd_text_puts(&t, pass ? ",\n  \"label2id\": {" : ",\n  \"id2label\": {");
         for (int64_t i = 0; i < label_count; i++) {
@@ -72,6 +78,7 @@ static xkd_text preprocessor_json(xkd_context *cx, xkd_modality modality)
     return t;
 }
 
+/* Plain Markdown behind the header that hubs read. */
 static xkd_text model_card(xkd_context *cx, const xkd_content *c, const char *described)
 {
     xkd_text t = xkd_text_make(cx);
@@ -86,6 +93,8 @@ static xkd_text model_card(xkd_context *cx, const xkd_content *c, const char *de
     return t;
 }
 
+/* Tensors are written from where they are; nothing is copied. Files are published one by one, the
+ * card last. */
 xkd_status xkd_hf_folder_write(xkd_context *cx, const char *path, const xkd_content *content,
                                const xkd_metadata_item *metadata, int64_t metadata_count, const char *const *labels,
                                int64_t label_count)
@@ -94,6 +103,7 @@ xkd_status xkd_hf_folder_write(xkd_context *cx, const char *path, const xkd_cont
     char *described = NULL, *model = NULL;
     xkd_tensor_item *items = NULL;
     xkd_text text;
+    /* First of all, so that a mistake in the path costs no work. */
     XKD_TRY(refuse_full_folder(cx, path));
     XKD_TRY(xkd_content_describe(cx, content, &described));
     XKD_TRY(xkd_alloc(cx, &items, content->count, sizeof *items));

@@ -9,15 +9,18 @@
 #include "base/alloc.h"
 #include "checkpoint/file_parts.h"
 
+/* numpy pads the header so that data begin on a multiple of 64; a header is some 100 bytes. */
 enum { MAGIC_SIZE = 6, HEADER_LIMIT = 10000, ALIGNMENT = 64 };
 static const unsigned char magic[MAGIC_SIZE] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
 
-/* numpy has no bfloat16. */
+/* numpy has no bfloat16.
+ * NULL: not in the format. "<" is little endian, "|" says that order does not apply. */
 static const char *const descriptions[XKD_DTYPE_COUNT] = {
     [XKD_F32] = "<f4", [XKD_F64] = "<f8", [XKD_F16] = "<f2", [XKD_I64] = "<i8",  [XKD_I32] = "<i4",
     [XKD_I16] = "<i2", [XKD_I8] = "|i1",  [XKD_U8] = "|u1",  [XKD_BOOL] = "|b1",
 };
 
+/* Six bytes that begin no other format read here. */
 bool xkd_npy_magic(const unsigned char *data, int64_t size)
 {
     return size >= MAGIC_SIZE && memcmp(data, magic, MAGIC_SIZE) == 0;
@@ -33,6 +36,7 @@ static bool expect(const char **at, const char *text)
     return true;
 }
 
+/* The quotes are part of the comparison, so that '<f4' does not fit '<f40'. */
 static bool read_description(const char **at, xkd_dtype *dtype)
 {
     char quoted[8];
@@ -46,6 +50,7 @@ static bool read_description(const char **at, xkd_dtype *dtype)
     return false;
 }
 
+/* A tuple: () for a number, (3,) for a vector. Sizes are decimal and must not overflow. */
 static bool read_shape(const char **at, xkd_shape *shape)
 {
     if (!expect(at, "(")) return false;
@@ -63,7 +68,8 @@ static bool read_shape(const char **at, xkd_shape *shape)
     return true;
 }
 
-/* {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), } and spaces to the newline */
+/* {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), } and spaces to the newline
+ * Keys in any other order than numpy's are refused. */
 static xkd_status parse_header(xkd_context *cx, const char *path, const char *name, const char *header,
                                xkd_dtype *dtype, xkd_shape *shape, bool *fortran)
 {
@@ -86,7 +92,8 @@ fail:
     return status;
 }
 
-/* Column-major data, as numpy saves a transposed array, in row-major order. */
+/* Column-major data, as numpy saves a transposed array, in row-major order. The first axis is the fastest one in
+ * `from`; the index counts like an odometer. */
 static void to_row_major(unsigned char *to, const unsigned char *from, const xkd_shape *shape, int64_t size)
 {
     int64_t index[XKD_MAX_DIMS] = {0}, count = xkd_shape_count(shape);
@@ -98,6 +105,8 @@ static void to_row_major(unsigned char *to, const unsigned char *from, const xkd
     }
 }
 
+/* The tensor points into the file's mapping where its order and alignment allow, into a copy elsewhere. All
+ * sizes are compared exactly: bytes left over are as suspect as bytes missing. */
 xkd_status xkd_npy_read(xkd_context *cx, xkd_tensor_file *file, const char *name, const unsigned char *data,
                         int64_t size)
 {
@@ -108,6 +117,8 @@ xkd_status xkd_npy_read(xkd_context *cx, xkd_tensor_file *file, const char *name
     xkd_shape shape = {0};
     bool fortran = false;
     if (!xkd_npy_magic(data, size) || size < 12) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s' is cut off", path, name);
+    /* Version 2 differs in the length's four bytes; version 3 (UTF-8 names) occurs in structured
+     * arrays only, which are refused anyway. */
     int version = data[6], lead = version == 1 ? 10 : 12;
     if (version < 1 || version > 2 || data[7] != 0)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': unknown version %d.%d", path, name, data[6], data[7]);
@@ -117,6 +128,7 @@ xkd_status xkd_npy_read(xkd_context *cx, xkd_tensor_file *file, const char *name
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': a header of %" PRId64 " bytes", path, name, length);
     XKD_TRY(xkd_alloc(cx, &header, length + 1, 1));
     memcpy(header, data + lead, (size_t)length);
+    /* A zero byte in the header would end it early for the functions below. */
     if (strlen(header) != (size_t)length) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': damaged header", path, name);
     XKD_TRY(parse_header(cx, path, name, header, &dtype, &shape, &fortran));
     int64_t count = xkd_shape_count(&shape), bytes;
@@ -139,6 +151,7 @@ fail:
     return status;
 }
 
+/* Entries without ".npy" were excluded by whoever called this an npz. */
 xkd_status xkd_npz_read(xkd_context *cx, xkd_tensor_file *file)
 {
     xkd_status status = XKD_OK;
@@ -147,6 +160,7 @@ xkd_status xkd_npz_read(xkd_context *cx, xkd_tensor_file *file)
     for (int64_t i = 0; i < file->parts->zip.count; i++) {
         const xkd_zip_entry *e = &file->parts->zip.entries[i];
         XKD_TRY(xkd_copy_string(cx, &name, e->name));
+        /* numpy appends the ending to the array's name. */
         name[strlen(name) - 4] = 0; /* without ".npy" */
         XKD_TRY(xkd_npy_read(cx, file, name, e->data, e->size));
         xkd_free(name);
@@ -157,7 +171,8 @@ fail:
     return status;
 }
 
-/* The header of one array, padded so that the data behind it is aligned. The caller frees *out. */
+/* The header of one array, padded so that the data behind it is aligned. The caller frees *out.
+ * Version 1.0: the length has 16 bits, ample for eight sizes. */
 static xkd_status make_header(xkd_context *cx, const char *path, const xkd_tensor_item *item, char **out, int64_t *size)
 {
     xkd_status status = XKD_OK;
@@ -173,6 +188,7 @@ static xkd_status make_header(xkd_context *cx, const char *path, const xkd_tenso
     XKD_TRY(xkd_alloc(cx, out, 512, 1));
     int length = snprintf(*out + 10, 500, "{'descr': '%s', 'fortran_order': False, 'shape': (%s%s), }",
                           descriptions[item->dtype], shape, item->shape.ndim == 1 ? "," : "");
+    /* The newline is part of the padded length. */
     int64_t total = (10 + length + 1 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     memset(*out + 10 + length, ' ', (size_t)(total - 10 - length));
     (*out)[total - 1] = '\n';
@@ -186,11 +202,13 @@ fail:
     return status;
 }
 
+/* Sizes were checked when the tensor was made. */
 static int64_t item_bytes(const xkd_tensor_item *item)
 {
     return xkd_shape_count(&item->shape) * xkd_dtype_size(item->dtype);
 }
 
+/* Published in one step. */
 xkd_status xkd_npy_write(xkd_context *cx, const char *path, const xkd_tensor_item *item)
 {
     xkd_status status = XKD_OK;
@@ -210,6 +228,7 @@ fail:
     return status;
 }
 
+/* Stored, not compressed, as numpy.savez does: weights do not compress. */
 xkd_status xkd_npz_write(xkd_context *cx, const char *path, const xkd_tensor_item *items, int64_t count)
 {
     xkd_status status = XKD_OK;

@@ -1,3 +1,5 @@
+/* Parameters to and from tensor files, by public name. Loading demands exactly the model's tensors: a
+ * checkpoint that fits in part is one of another model. */
 #include "checkpoint/params_file.h"
 
 #include <stdio.h>
@@ -6,6 +8,7 @@
 #include "base/alloc.h"
 #include "checkpoint/content.h"
 
+/* The name is not copied; it belongs to the table of parameters. */
 static xkd_status append(xkd_context *cx, xkd_tensor_list *list, const char *name, const xkd_params *params,
                          const xkd_param *row, const void *data)
 {
@@ -16,6 +19,7 @@ fail:
     return status;
 }
 
+/* NULL where a row has no such part: teachers have no gradient. */
 static const void *part_of(const xkd_param *row, xkd_param_part part)
 {
     switch (part) {
@@ -27,6 +31,8 @@ static const void *part_of(const xkd_param *row, xkd_param_part part)
     return NULL;
 }
 
+/* Shared blocks appear under both names, as in the release. Aliases inside one network (the head's
+ * second LN) do not, and come after all rows. */
 xkd_status xkd_params_list(xkd_context *cx, const xkd_params *params, xkd_param_part part, xkd_tensor_list *list)
 {
     xkd_status status = XKD_OK;
@@ -42,12 +48,14 @@ fail:
     return status;
 }
 
+/* float32 and float64 convert into each other; half precision would lose what a resumed run needs. */
 xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from, const char *path)
 {
     int64_t count = xkd_shape_count(&from->shape);
     if (from->dtype != XKD_F32 && from->dtype != XKD_F64)
         return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s is %s: float32 or float64 is needed here", path, from->name,
                         xkd_dtype_name(from->dtype));
+    /* The common case: one copy of a mapped file. */
     if (from->dtype == to)
         memcpy(data, from->data, (size_t)from->bytes);
     else
@@ -61,6 +69,7 @@ typedef struct {
     const char *first_missing, *first_unknown;
 } mismatch;
 
+/* At least one of the two counts is not 0. */
 static xkd_status report(xkd_context *cx, const char *path, const mismatch *m)
 {
     if (m->missing && m->unknown)
@@ -75,6 +84,7 @@ static xkd_status report(xkd_context *cx, const char *path, const mismatch *m)
                     (long long)m->unknown, m->first_unknown);
 }
 
+/* The shape must be equal, not only the number of elements. */
 static xkd_status load_row(xkd_context *cx, xkd_params *params, xkd_param *row, const xkd_stored_tensor *tensor,
                            const char *path)
 {
@@ -87,6 +97,7 @@ static xkd_status load_row(xkd_context *cx, xkd_params *params, xkd_param *row, 
     return xkd_copy_elements(cx, params->dtype, row->value, tensor, path);
 }
 
+/* A linear search: n tensors cost n^2 comparisons, a few million for the largest models. */
 static const xkd_stored_tensor *find(const xkd_stored_tensor *tensors, int64_t count, const char *name)
 {
     for (int64_t i = 0; i < count; i++)
@@ -94,7 +105,8 @@ static const xkd_stored_tensor *find(const xkd_stored_tensor *tensors, int64_t c
     return NULL;
 }
 
-/* A second name must hold the same numbers as the first. */
+/* A second name must hold the same numbers as the first.
+ * The release writes both names; a file edited by hand may have let them drift apart. */
 static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const xkd_stored_tensor *tensors,
                                 int64_t count, const char *path)
 {
@@ -102,6 +114,7 @@ static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const
         const xkd_param_alias *alias = &params->aliases[i];
         const xkd_stored_tensor *second = find(tensors, count, alias->name);
         const xkd_stored_tensor *first = find(tensors, count, alias->row->name);
+        /* Missing names are reported elsewhere, or were optional. */
         if (!second || !first) continue;
         if (second->bytes != first->bytes || memcmp(second->data, first->data, (size_t)first->bytes) != 0)
             return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s and %s are one tensor in this model but differ in the file",
@@ -110,6 +123,7 @@ static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const
     return XKD_OK;
 }
 
+/* Values may be partly replaced if a later tensor fails: the caller gives the model up then. */
 xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_stored_tensor *tensors, int64_t count,
                            const char *path)
 {
@@ -156,6 +170,8 @@ fail:
     return status;
 }
 
+/* The file stays open until its tensors are copied. A backbone goes into student and teacher alike, since a teacher
+ * starts as its student's copy (method.md section 7); heads and decoders keep their random values. */
 xkd_status xkd_params_start_from(xkd_context *cx, xkd_params *params, const char *path)
 {
     static const char *const prefixes[][2] = {{"vid_student.backbone.", "vid_teacher.backbone."},

@@ -1,3 +1,6 @@
+/* A reader of Python's pickle format that cannot run anything. The opcodes of protocol 2 that PyTorch
+ * writes build a tree of plain values; calls are allowed for a fixed list of names, and each of them
+ * only makes another plain value. Every limit below exists because the file may come from anybody. */
 #include "checkpoint/pickle.h"
 
 #include <ctype.h>
@@ -16,6 +19,7 @@ enum {
     MOST_TEXT = 1 << 16 /* bytes of one string */
 };
 
+/* What calling or naming a global does here. */
 typedef enum { ORDERED_DICT, REBUILD_V2, REBUILD, PARAMETER, STORAGE_TYPE, DTYPE, SIZE, DEVICE } global_kind;
 
 /* Everything a pickle may name. */
@@ -27,6 +31,7 @@ static const struct {
     {"collections", "OrderedDict", ORDERED_DICT, 0},
     {"torch._utils", "_rebuild_tensor_v2", REBUILD_V2, 0},
     {"torch._utils", "_rebuild_tensor", REBUILD, 0},
+    /* A parameter is its tensor; the flags around it are dropped. */
     {"torch._utils", "_rebuild_parameter", PARAMETER, 0},
     {"torch", "FloatStorage", STORAGE_TYPE, XKD_F32},
     {"torch", "DoubleStorage", STORAGE_TYPE, XKD_F64},
@@ -53,19 +58,21 @@ static const struct {
 };
 enum { GLOBALS = sizeof globals / sizeof *globals, MARK = -1 };
 
+/* The state of the machine: input, stack and memo hold numbers of nodes, nodes are in `out`. */
 typedef struct {
     xkd_context *cx;
     const char *path;
-    const unsigned char *data;
-    int64_t size, at, opcode_at;
-    xkd_pickle *out;
-    int64_t *stack; /* node numbers; MARK */
+    const unsigned char *data;   /* the caller's */
+    int64_t size, at, opcode_at; /* opcode_at: for messages */
+    xkd_pickle *out;             /* receives the nodes */
+    int64_t *stack;              /* node numbers; MARK */
     int64_t depth, stack_capacity;
     int64_t *memo; /* node numbers; 0: empty, else number + 1 */
     int64_t memo_size;
-    int marks;
+    int marks; /* open marks */
 } machine;
 
+/* For functions whose machine is `m`. */
 #define REFUSE(...) return refuse(m, __VA_ARGS__)
 
 __attribute__((format(printf, 2, 3))) static xkd_status refuse(machine *m, const char *format, ...)
@@ -78,6 +85,7 @@ __attribute__((format(printf, 2, 3))) static xkd_status refuse(machine *m, const
     return xkd_fail(m->cx, XKD_ERR_CHECKPOINT, "%s: pickle: %s (at byte %" PRId64 ")", m->path, what, m->opcode_at);
 }
 
+/* Every byte is taken through here, so no read passes the end. */
 static xkd_status take(machine *m, int64_t bytes, const unsigned char **out)
 {
     if (bytes < 0 || bytes > m->size - m->at) REFUSE("it is cut off");
@@ -86,6 +94,7 @@ static xkd_status take(machine *m, int64_t bytes, const unsigned char **out)
     return XKD_OK;
 }
 
+/* Little endian; bytes up to 8. */
 static xkd_status take_number(machine *m, int bytes, uint64_t *out)
 {
     const unsigned char *p = NULL;
@@ -95,11 +104,13 @@ static xkd_status take_number(machine *m, int bytes, uint64_t *out)
     return status;
 }
 
+/* Valid until the next push, which may move the array. */
 static xkd_pickle_node *node_at(const machine *m, int64_t number)
 {
     return &m->out->nodes[number];
 }
 
+/* The stack may hold one node many times. */
 static xkd_status push_number(machine *m, int64_t number)
 {
     xkd_status status = xkd_reserve(m->cx, &m->stack, m->depth, &m->stack_capacity, sizeof *m->stack);
@@ -119,6 +130,7 @@ static xkd_status push(machine *m, xkd_pickle_node node)
     return push_number(m, p->count++);
 }
 
+/* A mark is no value. */
 static xkd_status pop(machine *m, int64_t *out)
 {
     if (m->depth == 0 || m->stack[m->depth - 1] == MARK) REFUSE("a value is missing on the stack");
@@ -126,7 +138,8 @@ static xkd_status pop(machine *m, int64_t *out)
     return XKD_OK;
 }
 
-/* Stack index of the topmost mark. */
+/* Stack index of the topmost mark.
+ * O(depth), but marks are bounded and close to the top in real files. */
 static xkd_status find_mark(machine *m, int64_t *out)
 {
     for (int64_t i = m->depth - 1; i >= 0; i--)
@@ -137,7 +150,9 @@ static xkd_status find_mark(machine *m, int64_t *out)
     REFUSE("a mark is missing on the stack");
 }
 
-/* Appends `item` to a tuple, list or dict, and seals it. */
+/* Appends `item` to a tuple, list or dict, and seals it.
+ * Sealed values may not change any more: so no value can come to contain itself, and depths stay
+ * right. */
 static xkd_status append(machine *m, int64_t list, int64_t item)
 {
     xkd_pickle_node *to = node_at(m, list);
@@ -156,13 +171,15 @@ static xkd_status append(machine *m, int64_t list, int64_t item)
     return XKD_OK;
 }
 
-/* A tuple of the stack's values from index `first` on. */
+/* A tuple of the stack's values from index `first` on.
+ * The tuple replaces the values. */
 static xkd_status make_tuple(machine *m, int64_t first)
 {
     xkd_status status = XKD_OK;
     int64_t top = m->depth;
     for (int64_t i = first; i < top; i++)
         if (m->stack[i] == MARK) REFUSE("a mark within a tuple");
+    /* Pushing may grow the stack's memory; indices stay valid where pointers would not. */
     XKD_TRY(push(m, (xkd_pickle_node){.kind = XKD_PICKLE_TUPLE}));
     int64_t tuple = m->stack[--m->depth];
     for (int64_t i = first; i < top; i++) XKD_TRY(append(m, tuple, m->stack[i]));
@@ -172,6 +189,7 @@ fail:
     return status;
 }
 
+/* Keys are text or integers; others occur in no state dict. */
 static xkd_status set_item(machine *m, int64_t dict, int64_t key, int64_t value)
 {
     xkd_status status = XKD_OK;
@@ -185,6 +203,7 @@ fail:
     return status;
 }
 
+/* Pairs above the mark go into the dict below it. */
 static xkd_status set_items(machine *m)
 {
     xkd_status status = XKD_OK;
@@ -194,12 +213,14 @@ static xkd_status set_items(machine *m)
         REFUSE("SETITEMS without a dict or a pair");
     for (int64_t i = mark + 1; i < m->depth; i += 2)
         XKD_TRY(set_item(m, m->stack[mark - 1], m->stack[i], m->stack[i + 1]));
+    /* Mark and pairs go; the dict below stays on top. */
     m->depth = mark;
     m->marks--;
 fail:
     return status;
 }
 
+/* For APPEND and APPENDS alike: values from `first` on go into the list at `list_at`. */
 static xkd_status append_items(machine *m, int64_t first, int64_t list_at)
 {
     xkd_status status = XKD_OK;
@@ -216,6 +237,7 @@ fail:
     return status;
 }
 
+/* Names in GLOBAL are lines of text. */
 static xkd_status read_line(machine *m, char *out, size_t size)
 {
     const unsigned char *end = memchr(m->data + m->at, '\n', (size_t)(m->size - m->at));
@@ -229,6 +251,7 @@ static xkd_status read_line(machine *m, char *out, size_t size)
     return XKD_OK;
 }
 
+/* The name is looked up, never imported. */
 static xkd_status push_global(machine *m)
 {
     xkd_status status = XKD_OK;
@@ -243,6 +266,7 @@ fail:
     return status;
 }
 
+/* The text is not copied: it stays in the file, which outlives the tree. */
 static xkd_status push_text(machine *m)
 {
     xkd_status status = XKD_OK;
@@ -257,7 +281,8 @@ fail:
 }
 
 /* LONG1: a little-endian two's complement integer; those of more than 8 bytes only as the magic number of old files,
- * which torch_file.c compares as bytes, so they are refused here. */
+ * which torch_file.c compares as bytes, so they are refused here.
+ * Sign extension for shorter ones. */
 static xkd_status push_long(machine *m)
 {
     xkd_status status = XKD_OK;
@@ -285,6 +310,7 @@ fail:
     return status;
 }
 
+/* The memo lets a file refer to a value again. 0 means empty, so numbers are stored plus 1. */
 static xkd_status memo_put(machine *m, uint64_t slot)
 {
     if (m->depth == 0 || m->stack[m->depth - 1] == MARK) REFUSE("nothing to remember");
@@ -296,6 +322,7 @@ static xkd_status memo_put(machine *m, uint64_t slot)
         if (status != XKD_OK) return status;
         m->memo_size = larger;
     }
+    /* A slot may be written again; later reads then get the newer value, as in Python. */
     m->memo[slot] = m->stack[m->depth - 1] + 1;
     return XKD_OK;
 }
@@ -306,7 +333,8 @@ static xkd_status memo_get(machine *m, uint64_t slot)
     return push_number(m, m->memo[slot] - 1);
 }
 
-/* Item i of a tuple or list node, NULL if it has none. */
+/* Item i of a tuple or list node, NULL if it has none.
+ * For reading arguments. */
 static const xkd_pickle_node *item(const machine *m, const xkd_pickle_node *list, int64_t i)
 {
     return i < list->as.list.count ? node_at(m, list->as.list.items[i]) : NULL;
@@ -317,7 +345,8 @@ static bool is_kind(const xkd_pickle_node *n, xkd_pickle_kind kind)
     return n && n->kind == kind;
 }
 
-/* BINPERSID of ('storage', type, key, device, count[, None]). */
+/* BINPERSID of ('storage', type, key, device, count[, None]).
+ * The device is ignored: all data go to memory. */
 static xkd_status push_storage(machine *m)
 {
     xkd_status status = XKD_OK;
@@ -332,6 +361,7 @@ static xkd_status push_storage(machine *m)
                is_kind(item(m, t, 3), XKD_PICKLE_TEXT) && is_kind(item(m, t, 4), XKD_PICKLE_INT) &&
                item(m, t, 4)->as.integer >= 0 && (t->as.list.count == 5 || is_kind(item(m, t, 5), XKD_PICKLE_NONE));
     }
+    /* PyTorch uses persistent ids for storages alone. */
     if (!good) REFUSE("a persistent id that is no storage");
     xkd_pickle_storage s = {globals[type->as.global].dtype, t->as.list.items[2], item(m, t, 4)->as.integer};
     XKD_TRY(push(m, (xkd_pickle_node){.kind = XKD_PICKLE_STORAGE, .as.storage = s}));
@@ -339,7 +369,8 @@ fail:
     return status;
 }
 
-/* A tuple of non-negative integers into dims; *ndim -1 if it is none. */
+/* A tuple of non-negative integers into dims; *ndim -1 if it is none.
+ * Also takes torch.Size, which is its tuple. */
 static void read_dims(const machine *m, const xkd_pickle_node *n, int *ndim, int64_t *dims)
 {
     *ndim = -1;
@@ -351,7 +382,8 @@ static void read_dims(const machine *m, const xkd_pickle_node *n, int *ndim, int
     *ndim = (int)n->as.list.count;
 }
 
-/* Whether the elements a view touches lie within its storage; products are checked for overflow. */
+/* Whether the elements a view touches lie within its storage; products are checked for overflow.
+ * Offsets and strides are counted in elements and never negative. */
 static bool view_fits(const xkd_pickle_tensor *t, int64_t storage)
 {
     int64_t last = t->offset, count = xkd_shape_count(&t->shape);
@@ -366,7 +398,8 @@ static bool view_fits(const xkd_pickle_tensor *t, int64_t storage)
     return last < storage;
 }
 
-/* _rebuild_tensor[_v2](storage, offset, size, stride[, requires_grad, hooks[, metadata]]) */
+/* _rebuild_tensor[_v2](storage, offset, size, stride[, requires_grad, hooks[, metadata]])
+ * requires_grad, hooks and metadata are ignored. */
 static xkd_status push_tensor(machine *m, const xkd_pickle_node *args)
 {
     const xkd_pickle_node *storage = item(m, args, 0), *offset = item(m, args, 1);
@@ -385,6 +418,7 @@ static xkd_status push_tensor(machine *m, const xkd_pickle_node *args)
     return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_TENSOR, .as.tensor = t});
 }
 
+/* A call makes at most one node; nothing is executed. */
 static xkd_status reduce(machine *m)
 {
     xkd_status status = XKD_OK;
@@ -396,6 +430,7 @@ static xkd_status reduce(machine *m)
         REFUSE("REDUCE of something that is no global");
     int64_t n = args->as.list.count, first = n ? args->as.list.items[0] : -1;
     switch (globals[callable->as.global].kind) {
+    /* torch.save gives state dicts as an empty OrderedDict that is filled afterwards. */
     case ORDERED_DICT:
         if (n) REFUSE("OrderedDict with arguments");
         return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_DICT, .ordered = true});
@@ -418,7 +453,8 @@ fail:
     return status;
 }
 
-/* BUILD sets attributes: of an OrderedDict (its _metadata) they are read and dropped, of anything else refused. */
+/* BUILD sets attributes: of an OrderedDict (its _metadata) they are read and dropped, of anything else refused.
+ * The value itself stays on the stack. */
 static xkd_status build(machine *m)
 {
     xkd_status status = XKD_OK;
@@ -433,12 +469,14 @@ fail:
     return status;
 }
 
+/* Bounded, because each open mark makes find_mark longer. */
 static xkd_status push_mark(machine *m)
 {
     if (++m->marks > MOST_DEPTH) REFUSE("more than %d open marks", MOST_DEPTH);
     return push_number(m, MARK);
 }
 
+/* The mark's place takes the tuple. */
 static xkd_status tuple_from_mark(machine *m)
 {
     xkd_status status = XKD_OK;
@@ -463,6 +501,7 @@ fail:
     return status;
 }
 
+/* The pair is above the dict. */
 static xkd_status set_one(machine *m)
 {
     xkd_status status = XKD_OK;
@@ -481,7 +520,8 @@ static xkd_status small_tuple(machine *m, int64_t n)
     return make_tuple(m, m->depth - n);
 }
 
-/* Opcodes with a number behind them. */
+/* Opcodes with a number behind them.
+ * Little endian; J alone is signed. */
 static xkd_status number_opcode(machine *m, unsigned char op)
 {
     uint64_t value = 0;
@@ -494,6 +534,7 @@ static xkd_status number_opcode(machine *m, unsigned char op)
     return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_INT, .as.integer = integer});
 }
 
+/* The opcodes by their bytes as pickletools lists them; any other ends the reading. */
 static xkd_status step(machine *m, unsigned char op)
 {
     uint64_t protocol;
@@ -537,6 +578,7 @@ static xkd_status step(machine *m, unsigned char op)
     REFUSE("the opcode 0x%02x ('%c') is refused", op, isgraph(op) ? op : '?');
 }
 
+/* A total order over both kinds of keys. */
 static int by_key(const void *a, const void *b)
 {
     const xkd_pickle_node *x = *(const xkd_pickle_node *const *)a, *y = *(const xkd_pickle_node *const *)b;
@@ -569,7 +611,8 @@ fail:
     return status;
 }
 
-/* The root is what STOP leaves: exactly one value, and nothing behind it unless the caller reads on. */
+/* The root is what STOP leaves: exactly one value, and nothing behind it unless the caller reads on.
+ * Keys are checked at the end, when dicts are complete. */
 static xkd_status finish(machine *m, int64_t *used)
 {
     if (m->depth != 1 || m->stack[0] == MARK) REFUSE("STOP does not leave exactly one value");
@@ -586,6 +629,8 @@ static xkd_status finish(machine *m, int64_t *used)
     return XKD_OK;
 }
 
+/* With `used` the pickle may be followed by other data, as in the older format. On failure the caller
+ * frees `out`. */
 xkd_status xkd_pickle_read(xkd_context *cx, const char *path, const unsigned char *data, int64_t size, int64_t *used,
                            xkd_pickle *out)
 {
@@ -596,6 +641,7 @@ xkd_status xkd_pickle_read(xkd_context *cx, const char *path, const unsigned cha
         const unsigned char *op = NULL;
         m->opcode_at = m->at;
         XKD_TRY(take(m, 1, &op));
+        /* Protocols 0 and 1 have no such start and are not written by PyTorch. */
         if (m->opcode_at == 0 && *op != 0x80) {
             status = refuse(m, "it does not begin with PROTO");
             goto fail;
@@ -610,6 +656,7 @@ fail:
     return status;
 }
 
+/* Only containers own memory. */
 void xkd_pickle_free(xkd_pickle *p)
 {
     for (int64_t i = 0; i < p->count; i++) {
@@ -621,6 +668,7 @@ void xkd_pickle_free(xkd_pickle *p)
     *p = (xkd_pickle){0};
 }
 
+/* Exact; texts in the file have no terminating 0. */
 bool xkd_pickle_is(const xkd_pickle *p, int64_t node, const char *text)
 {
     const xkd_pickle_node *n = &p->nodes[node];
@@ -629,6 +677,7 @@ bool xkd_pickle_is(const xkd_pickle *p, int64_t node, const char *text)
            memcmp(n->as.text.data, text, length) == 0;
 }
 
+/* A linear search: used for a few known keys. */
 int64_t xkd_pickle_get(const xkd_pickle *p, int64_t dict, const char *key)
 {
     const xkd_pickle_node *d = &p->nodes[dict];

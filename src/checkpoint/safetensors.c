@@ -1,3 +1,6 @@
+/* Hugging Face's safetensors: a length, a JSON header, and the data without gaps. Reading maps the
+ * file and checks everything before a tensor is handed out; writing adds a checksum of the whole file
+ * to the metadata, which other readers ignore. */
 #include "checkpoint/safetensors.h"
 
 #include <inttypes.h>
@@ -12,13 +15,14 @@
 
 /* A header of 16 MiB names some 100 000 tensors; more is an attack on memory, not a model. */
 enum { HEADER_LIMIT = 16 << 20, LENGTH_BYTES = 8, DIGITS = 32 };
+/* First in the metadata, where the writer finds its place again. */
 static const char CHECKSUM_KEY[] = "xkd.xxh3_128";
 static const char METADATA_KEY[] = "__metadata__";
 
 struct xkd_safetensors {
-    xkd_map map;
+    xkd_map map; /* the whole file, while open */
     char *path;
-    json_t *header;
+    json_t *header;     /* owned; tensor names point into it */
     int64_t data_start; /* byte offset of the data section */
     int64_t count;
     xkd_stored_tensor *tensors; /* [count] in data order */
@@ -33,6 +37,7 @@ static const struct {
               {"I32", XKD_I32}, {"I16", XKD_I16}, {"I8", XKD_I8},   {"U8", XKD_U8},     {"BOOL", XKD_BOOL}};
 enum { DTYPES = sizeof dtypes / sizeof *dtypes };
 
+/* The length in front of the header, little endian. */
 static uint64_t load_u64(const unsigned char *p)
 {
     uint64_t value = 0;
@@ -48,6 +53,7 @@ static int read_size(const json_t *value, int64_t *out)
     return 1;
 }
 
+/* Eight dimensions at most. */
 static xkd_status read_shape(xkd_context *cx, const char *path, const char *name, const json_t *list, xkd_shape *shape)
 {
     if (!json_is_array(list) || json_array_size(list) > XKD_MAX_DIMS)
@@ -61,6 +67,7 @@ static xkd_status read_shape(xkd_context *cx, const char *path, const char *name
     return XKD_OK;
 }
 
+/* Types that this program has no use for, such as 8-bit floats, are unknown. */
 static xkd_status read_dtype(xkd_context *cx, const char *path, const char *name, const json_t *value, xkd_dtype *out)
 {
     const char *text = json_string_value(value);
@@ -81,6 +88,7 @@ static int name_is_clean(const char *name)
     return 1;
 }
 
+/* The range must hold exactly what dtype and shape want. */
 static xkd_status read_entry(xkd_context *cx, xkd_safetensors *file, const char *name, const json_t *entry,
                              xkd_stored_tensor *tensor)
 {
@@ -107,6 +115,7 @@ fail:
     return status;
 }
 
+/* A total order, so that the result does not depend on the sort. */
 static int by_place(const void *a, const void *b)
 {
     const xkd_stored_tensor *x = a, *y = b;
@@ -115,6 +124,7 @@ static int by_place(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
+/* For binary search. */
 static int by_name(const void *a, const void *b, void *tensors)
 {
     const xkd_stored_tensor *list = tensors;
@@ -138,6 +148,7 @@ static xkd_status check_contiguous(xkd_context *cx, const xkd_safetensors *file)
     return XKD_OK;
 }
 
+/* The format allows strings only. */
 static xkd_status check_metadata(xkd_context *cx, const char *path, const json_t *metadata)
 {
     const char *key;
@@ -149,19 +160,23 @@ static xkd_status check_metadata(xkd_context *cx, const char *path, const json_t
     return XKD_OK;
 }
 
+/* A key given twice would hide one tensor behind another, so it is refused. */
 static xkd_status read_header(xkd_context *cx, xkd_safetensors *file)
 {
     xkd_status status = XKD_OK;
     json_error_t error;
     const char *path = file->path;
     if (file->map.size < LENGTH_BYTES) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: too short for a safetensors file", path);
+    /* Unsigned and compared first: a length near 2^64 must not wrap when it is added. */
     uint64_t length = load_u64(file->map.base);
     if (length > HEADER_LIMIT)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header of %" PRIu64 " bytes: no safetensors file?", path, length);
     if ((int64_t)length > file->map.size - LENGTH_BYTES)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: cut off within its header", path);
     const char *text = (const char *)file->map.base + LENGTH_BYTES;
+    /* The format allows no blanks in front. */
     if (length == 0 || *text != '{') XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header is not a JSON object", path);
+    /* By length, as the header has no terminating 0. */
     file->header = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
     if (!file->header) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header: %s", path, error.text);
     file->data_start = LENGTH_BYTES + (int64_t)length;
@@ -170,6 +185,7 @@ fail:
     return status;
 }
 
+/* The header's length need not be a multiple of the element size in files of other writers. */
 static xkd_status align_data(xkd_context *cx, xkd_safetensors *file)
 {
     for (int64_t i = 0; i < file->count; i++) {
@@ -183,6 +199,7 @@ static xkd_status align_data(xkd_context *cx, xkd_safetensors *file)
     return XKD_OK;
 }
 
+/* jansson keeps the header's order, but the data's order is the one that counts. */
 static xkd_status read_tensors(xkd_context *cx, xkd_safetensors *file)
 {
     xkd_status status = XKD_OK;
@@ -208,6 +225,7 @@ fail:
     return status;
 }
 
+/* The file stays mapped until it is closed; tensors point into it. */
 xkd_status xkd_safetensors_open(xkd_context *cx, const char *path, xkd_safetensors **out)
 {
     xkd_status status = XKD_OK;
@@ -225,6 +243,7 @@ fail:
     return status;
 }
 
+/* NULL does nothing. */
 void xkd_safetensors_close(xkd_safetensors *file)
 {
     if (!file) return;
@@ -264,16 +283,19 @@ const xkd_stored_tensor *xkd_safetensors_find(const xkd_safetensors *file, const
     return NULL;
 }
 
+/* NULL if there is no such key. */
 const char *xkd_safetensors_metadata(const xkd_safetensors *file, const char *key)
 {
     return json_string_value(json_object_get(json_object_get(file->header, METADATA_KEY), key));
 }
 
+/* The high half first. */
 static void format_digest(XXH128_hash_t hash, char digits[DIGITS + 1])
 {
     snprintf(digits, DIGITS + 1, "%016" PRIx64 "%016" PRIx64, hash.high64, hash.low64);
 }
 
+/* Files of other writers have no checksum: *present is 0 then and the status OK. */
 xkd_status xkd_safetensors_verify(xkd_context *cx, const xkd_safetensors *file, int *present)
 {
     xkd_status status = XKD_OK;
@@ -301,6 +323,7 @@ fail:
     return status;
 }
 
+/* What is written is read by any safetensors library. */
 /* ---- writing ---- */
 
 static const char *dtype_code(xkd_dtype dtype)
@@ -327,6 +350,7 @@ static xkd_status put(xkd_context *cx, json_t *object, const char *key, json_t *
     return xkd_fail(cx, XKD_ERR_INTERNAL, "cannot write '%.100s': not UTF-8, or out of memory", key);
 }
 
+/* Moves *offset on by the item. */
 static xkd_status put_item(xkd_context *cx, json_t *header, const xkd_tensor_item *item, int64_t *offset)
 {
     json_t *shape = json_array();
@@ -335,6 +359,7 @@ static xkd_status put_item(xkd_context *cx, json_t *header, const xkd_tensor_ite
     xkd_status status = put(cx, header, item->name,
                             json_pack("{s:s,s:o,s:[I,I]}", "dtype", dtype_code(item->dtype), "shape", shape,
                                       "data_offsets", (json_int_t)*offset, (json_int_t)end));
+    /* Ranges follow one another without gaps, which readers insist on. */
     *offset = end;
     return status;
 }
@@ -363,6 +388,8 @@ fail:
     return status;
 }
 
+/* The checksum goes over memory first, then everything is written: no second pass over the file, and
+ * a disk that changes bytes is found out when it is read. */
 static xkd_status write_parts(xkd_context *cx, const char *path, char *header, const xkd_tensor_item *items,
                               const int64_t *order, int64_t count)
 {
@@ -399,6 +426,7 @@ fail:
     return status;
 }
 
+/* Larger element types first: with a header padded to 8 every tensor is then aligned. */
 xkd_status xkd_safetensors_write(xkd_context *cx, const char *path, const xkd_tensor_item *items, int64_t count,
                                  const xkd_metadata_item *metadata, int64_t metadata_count)
 {
@@ -406,6 +434,7 @@ xkd_status xkd_safetensors_write(xkd_context *cx, const char *path, const xkd_te
     int64_t *order = NULL, placed = 0;
     char *header = NULL;
     XKD_TRY(xkd_alloc(cx, &order, count, sizeof *order));
+    /* Within one size the caller's order is kept. */
     for (int64_t size = 8; size >= 1; size /= 2)
         for (int64_t i = 0; i < count; i++)
             if (xkd_dtype_size(items[i].dtype) == size) order[placed++] = i;
@@ -417,11 +446,13 @@ fail:
     return status;
 }
 
+/* The checksum counts as one. */
 int64_t xkd_safetensors_note_count(const xkd_safetensors *file)
 {
     return (int64_t)json_object_size(json_object_get(file->header, METADATA_KEY));
 }
 
+/* O(i), for lists of a few notes. */
 void xkd_safetensors_note(const xkd_safetensors *file, int64_t i, const char **key, const char **value)
 {
     void *at = json_object_iter(json_object_get(file->header, METADATA_KEY));

@@ -1,3 +1,6 @@
+/* The state of a training run as one safetensors file: values, moments, step counts, and the position
+ * as text in the metadata. A checkpoint is published in one step and carries a sum by which loading finds damage;
+ * older ones are removed only once it is in place, so at every moment of a run there is a whole one. */
 #include "checkpoint/state.h"
 
 #include <inttypes.h>
@@ -14,12 +17,14 @@
 static const char MOMENT1[] = "optimizer.moment1.", MOMENT2[] = "optimizer.moment2.", STEPS[] = "optimizer.steps";
 static const char OPTIMIZER[] = "optimizer.";
 static const char FORMAT_KEY[] = "xkd.format", FORMAT[] = "1";
+/* More would hide the message's end on a terminal. */
 enum { LISTED_DIFFERENCES = 8 };
 
 /* The numbers of a state by the key of their metadata entry. */
 enum { STEP, EPOCH, EPOCH_STEP, BAD_STEPS, SEED, DATA_HASH, WHOLE };
 static const char *const whole_keys[WHOLE] = {"xkd.step",      "xkd.epoch", "xkd.epoch_step",
                                               "xkd.bad_steps", "xkd.seed",  "xkd.data_hash"};
+/* As %.17g, which gives back the same double. */
 enum { SECONDS, EPOCH_LOSS, EPOCH_SECONDS, EPOCH_WAIT, REAL };
 static const char *const real_keys[REAL] = {"xkd.seconds", "xkd.epoch_loss", "xkd.epoch_seconds", "xkd.epoch_wait"};
 static const char CONFIG_KEY[] = "xkd.config";
@@ -37,6 +42,7 @@ typedef struct {
     int64_t count;
 } tensor_list;
 
+/* One block of names of fixed size: no allocation a tensor. */
 static xkd_status list_new(xkd_context *cx, tensor_list *list, int64_t capacity)
 {
     xkd_status status = xkd_alloc(cx, &list->items, capacity, sizeof *list->items);
@@ -44,6 +50,7 @@ static xkd_status list_new(xkd_context *cx, tensor_list *list, int64_t capacity)
     return status;
 }
 
+/* Data belong to the parameters. */
 static void list_free(tensor_list *list)
 {
     xkd_free(list->items);
@@ -106,6 +113,7 @@ static xkd_status list_checkpoints(xkd_context *cx, const char *folder, xkd_name
     return status;
 }
 
+/* A folder that does not exist holds none. */
 xkd_status xkd_state_count(xkd_context *cx, const char *folder, int64_t *count)
 {
     xkd_names names;
@@ -167,6 +175,7 @@ static xkd_status write_state(xkd_context *cx, const char *path, const tensor_li
     return xkd_safetensors_write(cx, path, list->items, list->count, metadata, n);
 }
 
+/* The order of the last steps is what makes it safe: write, then remove. */
 xkd_status xkd_state_save(xkd_context *cx, const char *folder, const xkd_params *params, const xkd_run_state *state,
                           int64_t keep_last)
 {
@@ -177,8 +186,10 @@ xkd_status xkd_state_save(xkd_context *cx, const char *folder, const xkd_params 
     XKD_TRY(xkd_make_folder(cx, folder));
     XKD_TRY(xkd_alloc(cx, &steps, params->count, sizeof *steps));
     XKD_TRY(list_of_run(cx, &list, params, steps));
+    /* Eight digits, so that names sort by step. */
     XKD_TRY(xkd_format_string(cx, &path, "%s/step-%08" PRId64 ".safetensors", folder, state->step));
     XKD_TRY(write_state(cx, path, &list, state));
+    /* Before pruning, which would otherwise count them as the newest. */
     XKD_TRY(remove_later(cx, folder, state->step));
     XKD_TRY(prune(cx, folder, keep_last));
 fail:
@@ -190,6 +201,7 @@ fail:
 
 /* ---- loading ---- */
 
+/* "[3,4]"; cut where it does not fit. */
 static void shape_text(char *out, size_t size, const xkd_shape *shape)
 {
     size_t used = (size_t)snprintf(out, size, "[");
@@ -243,7 +255,8 @@ static xkd_status check_architecture(xkd_context *cx, const char *path, const xk
     return status;
 }
 
-/* The tensor prefix + row name, if it fits the row. */
+/* The tensor prefix + row name, if it fits the row.
+ * Moments are as large as the row, in its element type. */
 static xkd_status find_like(xkd_context *cx, const char *path, const xkd_safetensors *file, const xkd_param *row,
                             xkd_dtype dtype, const char *prefix, const xkd_stored_tensor **out)
 {
@@ -260,6 +273,7 @@ static xkd_status copy_rows(xkd_context *cx, const char *path, const xkd_safeten
 {
     xkd_status status = XKD_OK;
     const xkd_stored_tensor *t, *steps = xkd_safetensors_find(file, STEPS);
+    /* Step counts have one entry a row, in the table's order, which the architecture fixes. */
     if (!steps || steps->dtype != XKD_I64 || steps->bytes != params->count * 8)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: tensor '%s' is missing or has another shape", path, STEPS);
     for (int64_t i = 0; i < params->count; i++) {
@@ -277,7 +291,8 @@ fail:
     return status;
 }
 
-/* The position; refuses files that are tensors of something else. */
+/* The position; refuses files that are tensors of something else.
+ * strtoull and strtod must use up the whole text; `end` is "x" where nothing was read. */
 static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safetensors *file, xkd_run_state *s)
 {
     uint64_t whole[WHOLE];
@@ -294,6 +309,7 @@ static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safete
         if (text && *text && i >= WHOLE) real[i - WHOLE] = strtod(text, &end);
         if (*end) return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: its '%s' is missing or no number", path, key);
     }
+    /* Half of the range leaves room for additions. */
     for (int i = 0; i <= BAD_STEPS; i++)
         if (whole[i] > INT64_MAX / 2)
             return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: '%s' is too large", path, whole_keys[i]);
@@ -310,7 +326,8 @@ static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safete
     return xkd_copy_string(cx, &s->config, config);
 }
 
-/* *whole: the file is undamaged, so an error is about what it says. */
+/* The rows are copied only after everything, the metadata included, has been found good.
+ * *whole: the file is undamaged, so an error is about what it says. */
 static xkd_status load(xkd_context *cx, const char *path, xkd_params *params, xkd_run_state *state, bool *whole)
 {
     xkd_status status = XKD_OK;
@@ -321,6 +338,7 @@ static xkd_status load(xkd_context *cx, const char *path, xkd_params *params, xk
     XKD_TRY(xkd_safetensors_verify(cx, file, NULL));
     *whole = true;
     XKD_TRY(check_architecture(cx, path, file, params));
+    /* A rehearsal without copying. */
     XKD_TRY(copy_rows(cx, path, file, params, false));
     XKD_TRY(read_state(cx, path, file, state));
     XKD_TRY(copy_rows(cx, path, file, params, true));
@@ -329,6 +347,7 @@ fail:
     return status;
 }
 
+/* Of one given file, without falling back to others. */
 xkd_status xkd_state_load(xkd_context *cx, const char *path, xkd_params *params, xkd_run_state *state)
 {
     bool whole;
@@ -350,6 +369,7 @@ fail:
     return status;
 }
 
+/* The newest whole one. Warnings name the damaged files that were passed over. */
 xkd_status xkd_state_load_newest(xkd_context *cx, const char *folder, xkd_params *params, xkd_run_state *state)
 {
     xkd_status status = XKD_OK;
@@ -405,6 +425,7 @@ fail:
     return status;
 }
 
+/* The four files that evaluation and other programs take. */
 xkd_status xkd_export_backbones(xkd_context *cx, const char *folder, const xkd_params *params)
 {
     static const char *const networks[] = {"vid_student", "vid_teacher", "aud_student", "aud_teacher"};

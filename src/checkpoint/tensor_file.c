@@ -1,3 +1,6 @@
+/* Tensor files of any kind, told apart by their first bytes and never by name. All formats end in one
+ * flat list of named tensors that point into the mapped file, and notes for whatever was not a
+ * tensor. */
 #include "checkpoint/tensor_file.h"
 
 #include <stdlib.h>
@@ -8,6 +11,7 @@
 
 static const char *const kind_names[XKD_FILE_KINDS] = {"safetensors", "PyTorch zip", "PyTorch (before 1.6)", "npy",
                                                        "npz"};
+/* Views may share a storage, so copies may exceed the file, but not without bound. */
 enum { COPY_FACTOR = 4 };
 
 const char *xkd_file_kind_name(xkd_file_kind kind)
@@ -15,6 +19,7 @@ const char *xkd_file_kind_name(xkd_file_kind kind)
     return kind_names[kind];
 }
 
+/* Names live as long as the file. */
 static xkd_status keep_text(xkd_context *cx, xkd_tensor_file *file, const char *text, char **out)
 {
     xkd_status status = XKD_OK;
@@ -26,6 +31,7 @@ fail:
     return status;
 }
 
+/* data must live as long as the file: it is part of the mapping or a copy made by xkd_file_copy. */
 xkd_status xkd_file_add(xkd_context *cx, xkd_tensor_file *file, const char *name, xkd_dtype dtype,
                         const xkd_shape *shape, const void *data)
 {
@@ -40,6 +46,7 @@ fail:
     return status;
 }
 
+/* Numbers and texts beside the tensors, for `xkd inspect`. */
 xkd_status xkd_file_add_note(xkd_context *cx, xkd_tensor_file *file, const char *name, const char *value)
 {
     xkd_status status = XKD_OK;
@@ -53,10 +60,12 @@ fail:
     return status;
 }
 
+/* Freed with the file. The bound holds over all copies together. */
 xkd_status xkd_file_copy(xkd_context *cx, xkd_tensor_file *file, int64_t bytes, void **out)
 {
     xkd_status status = XKD_OK;
     struct xkd_tensor_file_parts *p = file->parts;
+    /* Written as a difference, so that no sum can overflow. */
     if (bytes > COPY_FACTOR * p->map.size - p->copied_bytes)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its views hold more than %d times the file's size", file->path, COPY_FACTOR);
     XKD_TRY(xkd_reserve(cx, &p->copies, p->copy_count, &p->copy_capacity, sizeof *p->copies));
@@ -67,6 +76,7 @@ fail:
     return status;
 }
 
+/* Mapped a second time by its own reader; the pages are cached by then. */
 static xkd_status read_safetensors(xkd_context *cx, xkd_tensor_file *file)
 {
     xkd_status status = XKD_OK;
@@ -89,6 +99,8 @@ fail:
     return status;
 }
 
+/* Every entry's CRC is checked, so both zip formats count as checksummed. An archive of nothing but
+ * .npy files is numpy's. */
 static xkd_status read_zip(xkd_context *cx, xkd_tensor_file *file)
 {
     xkd_status status = XKD_OK;
@@ -106,6 +118,7 @@ fail:
     return status;
 }
 
+/* For the check of duplicates. */
 static int by_name(const void *a, const void *b)
 {
     return strcmp((*(const xkd_stored_tensor *const *)a)->name, (*(const xkd_stored_tensor *const *)b)->name);
@@ -127,11 +140,13 @@ fail:
     return status;
 }
 
+/* Safetensors come last, as their sign, a brace behind the length, is the weakest. */
 static xkd_status read_by_content(xkd_context *cx, xkd_tensor_file *file)
 {
     const xkd_map *map = &file->parts->map;
     if (map->size >= 4 && memcmp(map->base, "PK\3\4", 4) == 0) return read_zip(cx, file);
     if (map->size >= 4 && memcmp(map->base, "PK\5\6", 4) == 0) return read_zip(cx, file);
+    /* Its pickle begins like none of the others. */
     if (xkd_torch_legacy_magic(map)) return xkd_torch_legacy_read(cx, file);
     if (xkd_npy_magic(map->base, map->size)) {
         file->kind = XKD_FILE_NPY;
@@ -142,6 +157,7 @@ static xkd_status read_by_content(xkd_context *cx, xkd_tensor_file *file)
                     "%s: not a tensor file: it begins like none of safetensors, PyTorch, npy and npz", file->path);
 }
 
+/* On failure the caller closes `out`, which is safe at any stage. */
 xkd_status xkd_tensor_file_open(xkd_context *cx, const char *path, xkd_tensor_file *out)
 {
     xkd_status status = XKD_OK;
@@ -158,6 +174,7 @@ fail:
     return status;
 }
 
+/* The tensors are invalid afterwards. */
 void xkd_tensor_file_close(xkd_tensor_file *file)
 {
     struct xkd_tensor_file_parts *p = file->parts;
@@ -178,6 +195,7 @@ void xkd_tensor_file_close(xkd_tensor_file *file)
     *file = (xkd_tensor_file){0};
 }
 
+/* A linear search, for callers that want a few names. */
 const xkd_stored_tensor *xkd_tensor_file_find(const xkd_tensor_file *file, const char *name)
 {
     for (int64_t i = 0; i < file->count; i++)
@@ -185,6 +203,7 @@ const xkd_stored_tensor *xkd_tensor_file_find(const xkd_tensor_file *file, const
     return NULL;
 }
 
+/* Metadata are written by safetensors only; the other formats have no place for them. */
 xkd_status xkd_tensor_file_write(xkd_context *cx, const char *path, xkd_file_kind kind, const xkd_tensor_item *items,
                                  int64_t count, const xkd_metadata_item *metadata, int64_t metadata_count)
 {

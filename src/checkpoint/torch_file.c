@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "checkpoint/file_parts.h"
 
+/* A pickle may refer to one value a thousand times, and each of those to another: visits multiply. */
 enum {
     MOST_VISITS = 1 << 20, /* values met on the way through the tree: shared values count each time */
     MOST_NAME = 4096
@@ -30,6 +31,7 @@ typedef struct {
     int64_t visits;
 } reader;
 
+/* Keys are bytes with a length, not terminated strings. */
 static int by_key(const void *a, const void *b)
 {
     const stored *x = a, *y = b;
@@ -38,12 +40,14 @@ static int by_key(const void *a, const void *b)
     return order ? order : (x->key_size > y->key_size) - (x->key_size < y->key_size);
 }
 
+/* NULL if the pickle names no such storage. */
 static stored *find_storage(const reader *r, const char *key, int64_t size)
 {
     stored wanted = {.key = key, .key_size = size};
     return r->count ? bsearch(&wanted, r->storages, (size_t)r->count, sizeof wanted, by_key) : NULL;
 }
 
+/* The node of the key is a text by construction. */
 static stored stored_of(const xkd_pickle *p, const xkd_pickle_storage *s)
 {
     const xkd_pickle_node *key = &p->nodes[s->key];
@@ -75,12 +79,15 @@ fail:
     return status;
 }
 
+/* False where the product overflows. */
 static bool storage_bytes(const xkd_pickle_storage *s, int64_t *bytes)
 {
     return !__builtin_mul_overflow(s->count, xkd_dtype_size(s->dtype), bytes);
 }
 
-/* Copies a strided view element by element into contiguous memory. */
+/* Copies a strided view element by element into contiguous memory.
+ * Element by element is slow, but transposed tensors are rare in state dicts. The index counts like
+ * an odometer. */
 static void copy_view(unsigned char *to, const unsigned char *from, const xkd_pickle_tensor *t, int64_t size)
 {
     int64_t index[XKD_MAX_DIMS] = {0}, count = xkd_shape_count(&t->shape);
@@ -92,6 +99,7 @@ static void copy_view(unsigned char *to, const unsigned char *from, const xkd_pi
     }
 }
 
+/* Strides of dimensions of size 1 do not matter. */
 static bool is_contiguous(const xkd_pickle_tensor *t)
 {
     int64_t expected = 1;
@@ -102,6 +110,7 @@ static bool is_contiguous(const xkd_pickle_tensor *t)
     return true;
 }
 
+/* Copied only if the view is not contiguous or not aligned. */
 static xkd_status add_tensor(reader *r, const char *name, const xkd_pickle_tensor *t)
 {
     xkd_status status = XKD_OK;
@@ -124,7 +133,8 @@ fail:
     return status;
 }
 
-/* A number or text of the tree as a note. */
+/* A number or text of the tree as a note.
+ * Long texts are cut: notes are for looking at. */
 static xkd_status add_value(reader *r, const char *name, const xkd_pickle_node *n)
 {
     char text[80];
@@ -141,7 +151,8 @@ static xkd_status add_value(reader *r, const char *name, const xkd_pickle_node *
     return xkd_file_add_note(r->cx, r->file, name, text);
 }
 
-/* Appends a key to the name of its parent; `length` is the parent's. */
+/* Appends a key to the name of its parent; `length` is the parent's.
+ * Integer keys, as optimiser states have, become decimal text. */
 static xkd_status join_name(reader *r, char *name, size_t length, const xkd_pickle_node *key, int64_t index)
 {
     char number[24];
@@ -175,6 +186,7 @@ static xkd_status visit(reader *r, int64_t number, char *name)
     size_t length = strlen(name);
     if (++r->visits > MOST_VISITS)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: more than %d values in its tree", r->file->path, MOST_VISITS);
+    /* A file may be a single tensor, which has no name. */
     if (n->kind == XKD_PICKLE_TENSOR) return add_tensor(r, length ? name : "tensor", &n->as.tensor);
     bool dict = n->kind == XKD_PICKLE_DICT;
     if (!dict && n->kind != XKD_PICKLE_LIST && n->kind != XKD_PICKLE_TUPLE) return add_value(r, name, n);
@@ -188,13 +200,15 @@ fail:
     return status;
 }
 
+/* The buffer is shared by all levels, each of which cuts its own part off again. */
 static xkd_status flatten(reader *r)
 {
     char name[MOST_NAME] = "";
     return visit(r, r->file->parts->pickle.root, name);
 }
 
-/* The folder that holds data.pkl, with its slash. */
+/* The folder that holds data.pkl, with its slash.
+ * Every entry must lie in that folder; anything beside it is not PyTorch's. */
 static xkd_status find_prefix(xkd_context *cx, const xkd_tensor_file *file, char **prefix, const xkd_zip_entry **pickle)
 {
     xkd_status status = XKD_OK;
@@ -203,6 +217,7 @@ static xkd_status find_prefix(xkd_context *cx, const xkd_tensor_file *file, char
     for (int64_t i = 0; i < zip->count; i++) {
         const char *slash = strchr(zip->entries[i].name, '/');
         if (!slash || strcmp(slash, "/data.pkl") != 0) continue;
+        /* The archive's own folder has a name that the writer chose, so it is found by what it holds. */
         if (*pickle) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: two entries are called data.pkl", file->path);
         *pickle = &zip->entries[i];
     }
@@ -221,6 +236,7 @@ fail:
     return status;
 }
 
+/* Files without the entry are older and little endian. */
 static xkd_status check_byte_order(xkd_context *cx, const xkd_tensor_file *file, const char *prefix)
 {
     xkd_status status = XKD_OK;
@@ -234,7 +250,8 @@ fail:
     return status;
 }
 
-/* Entries "<prefix>data/<key>", one a storage, of exactly its size. */
+/* Entries "<prefix>data/<key>", one a storage, of exactly its size.
+ * A storage without data, or data of another size, is refused; data without a storage are ignored. */
 static xkd_status find_zip_data(reader *r, const char *prefix)
 {
     xkd_status status = XKD_OK;
@@ -261,6 +278,7 @@ fail:
     return status;
 }
 
+/* data.pkl first, for it says which storages there are. */
 xkd_status xkd_torch_zip_read(xkd_context *cx, xkd_tensor_file *file)
 {
     xkd_status status = XKD_OK;
@@ -289,7 +307,8 @@ bool xkd_torch_legacy_magic(const xkd_map *map)
     return map->size >= (int64_t)sizeof legacy_magic && memcmp(map->base, legacy_magic, sizeof legacy_magic) == 0;
 }
 
-/* The pickles in front of the data: protocol version and system; both are checked and dropped. */
+/* The pickles in front of the data: protocol version and system; both are checked and dropped.
+ * Each pickle says where it ends, and the next begins there. */
 static xkd_status read_legacy_preamble(xkd_context *cx, const xkd_tensor_file *file, int64_t *at)
 {
     xkd_status status = XKD_OK;
@@ -312,7 +331,8 @@ fail:
     return status;
 }
 
-/* Behind the tree: a list of keys, then for each its number of elements and its bytes. */
+/* Behind the tree: a list of keys, then for each its number of elements and its bytes.
+ * Data are not aligned in this format; add_tensor copies where that matters. */
 static xkd_status read_legacy_data(reader *r, int64_t at)
 {
     xkd_status status = XKD_OK;
@@ -328,6 +348,7 @@ static xkd_status read_legacy_data(reader *r, int64_t at)
         const xkd_pickle_node *key = &keys.nodes[list->as.list.items[i]];
         stored *s = key->kind == XKD_PICKLE_TEXT ? find_storage(r, key->as.text.data, key->as.text.size) : NULL;
         int64_t bytes, count;
+        /* A key given twice would leave open which bytes are meant. */
         if (!s || s->data || map->size - at < 8)
             XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: storage %" PRId64 " of its list is unknown, repeated or cut off",
                      r->file->path, i);
@@ -348,6 +369,7 @@ fail:
     return status;
 }
 
+/* Like the zip form, with everything in one stream. */
 xkd_status xkd_torch_legacy_read(xkd_context *cx, xkd_tensor_file *file)
 {
     xkd_status status = XKD_OK;
@@ -371,6 +393,7 @@ static const char *const storage_names[XKD_DTYPE_COUNT] = {
     [XKD_U8] = "ByteStorage",   [XKD_BOOL] = "BoolStorage",
 };
 
+/* BINUNICODE: its length has four bytes. */
 static void put_text(xkd_text *out, const char *text)
 {
     uint32_t size = (uint32_t)strlen(text);
@@ -379,8 +402,10 @@ static void put_text(xkd_text *out, const char *text)
     xkd_text_add(out, text, size);
 }
 
+/* BININT where it fits, else LONG1 of eight bytes. */
 static void put_integer(xkd_text *out, int64_t value)
 {
+    /* Values are sizes and never negative. */
     bool wide = value > INT32_MAX;
     unsigned char size = 8;
     int32_t narrow = (int32_t)value;
@@ -389,7 +414,8 @@ static void put_integer(xkd_text *out, int64_t value)
     xkd_text_add(out, wide ? (const void *)&value : (const void *)&narrow, wide ? 8 : 4);
 }
 
-/* One key and its tensor, in the opcodes that PyTorch itself uses. */
+/* One key and its tensor, in the opcodes that PyTorch itself uses.
+ * The memo is not used: files are a little longer and simpler to check. */
 static void put_tensor(xkd_text *out, const xkd_tensor_item *item, int64_t number)
 {
     char key[24];
@@ -416,12 +442,14 @@ static void put_tensor(xkd_text *out, const xkd_tensor_item *item, int64_t numbe
                        "ccollections\nOrderedDict\n)RtR");
 }
 
+/* Loads in PyTorch with weights_only as well, since only its own globals are named. */
 xkd_status xkd_torch_write(xkd_context *cx, const char *path, const xkd_tensor_item *items, int64_t count)
 {
     xkd_status status = XKD_OK;
     xkd_zip_writer *w = NULL;
     xkd_text pickle = xkd_text_make(cx);
     char name[64];
+    /* PROTO 2, an empty dict, and a mark in front of all pairs. */
     xkd_text_add(&pickle, "\x80\x02}(", 4);
     for (int64_t i = 0; i < count; i++) put_tensor(&pickle, &items[i], i);
     xkd_text_puts(&pickle, "u.");

@@ -1,3 +1,6 @@
+/* Zip archives as PyTorch and numpy write them: stored, not compressed. The reader takes only
+ * archives without anything unusual, because the same bytes may mean different things to different
+ * unzip programs; the writer aligns data to 64 bytes, so that tensors can be used where they lie. */
 #include "checkpoint/zip.h"
 
 #include <ctype.h>
@@ -9,6 +12,8 @@
 #include "base/alloc.h"
 #include "base/text.h"
 
+/* Record sizes without their variable parts, magic numbers and flags, from the format's specification
+ * (APPNOTE.TXT). */
 enum {
     LOCAL_SIZE = 30,
     CENTRAL_SIZE = 46,
@@ -28,6 +33,7 @@ enum {
 /* A state dict has some thousands of storages; a million entries of 76 bytes would be a file made to hurt. */
 static const int64_t MOST_ENTRIES = 1 << 20;
 
+/* Bytes need not be aligned. */
 static uint64_t little(const unsigned char *p, int bytes)
 {
     uint64_t value = 0;
@@ -40,7 +46,8 @@ typedef struct {
     int64_t start, size, entries, end_record;
 } directory;
 
-/* The zip64 end record, where the plain one says "see there". */
+/* The zip64 end record, where the plain one says "see there".
+ * The record must stand right in front of its locator, and the locator in front of the end record. */
 static xkd_status read_end64(xkd_context *cx, const char *path, const xkd_map *map, directory *d)
 {
     xkd_status status = XKD_OK;
@@ -62,6 +69,8 @@ fail:
     return status;
 }
 
+/* The end record must be the last thing in the file: searching backwards for one is what lets a file
+ * have two. */
 static xkd_status read_end(xkd_context *cx, const char *path, const xkd_map *map, directory *d)
 {
     xkd_status status = XKD_OK;
@@ -70,6 +79,7 @@ static xkd_status read_end(xkd_context *cx, const char *path, const xkd_map *map
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: no end record at the end: truncated, or with trailing data or a comment",
                  path);
     const unsigned char *p = map->base + d->end_record;
+    /* A comment could hold another end record. */
     if (little(p + 20, 2)) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: comments are refused", path);
     if (little(p + 4, 2) || little(p + 6, 2) || little(p + 8, 2) != little(p + 10, 2))
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: archives on several disks are refused", path);
@@ -88,6 +98,7 @@ fail:
     return status;
 }
 
+/* Control characters are refused too, as names are printed in messages. */
 static bool valid_utf8(const unsigned char *s, int64_t n)
 {
     for (int64_t i = 0; i < n;) {
@@ -117,6 +128,7 @@ static bool traverses(const char *name)
     return false;
 }
 
+/* On failure the name is freed with the entry. */
 static xkd_status read_name(xkd_context *cx, const char *path, const unsigned char *bytes, int64_t length,
                             xkd_zip_entry *e)
 {
@@ -130,7 +142,8 @@ fail:
     return status;
 }
 
-/* The 64-bit numbers that replace those that are all ones, in the order size, packed size, offset. */
+/* The 64-bit numbers that replace those that are all ones, in the order size, packed size, offset.
+ * numbers[i] is NULL where the header has no such number. */
 static xkd_status read_zip64(xkd_context *cx, const char *path, const char *name, const unsigned char *extra,
                              int64_t length, uint64_t *numbers[3])
 {
@@ -155,7 +168,8 @@ static xkd_status read_zip64(xkd_context *cx, const char *path, const char *name
     return XKD_OK;
 }
 
-/* The data descriptor behind data whose sizes the local header left open: with or without signature, 32 or 64 bit. */
+/* The data descriptor behind data whose sizes the local header left open: with or without signature, 32 or 64 bit.
+ * -1 if neither form fits. */
 static int64_t descriptor_size(const unsigned char *p, int64_t left, const xkd_zip_entry *e)
 {
     int64_t skip = left >= 4 && little(p, 4) == DESCRIPTOR_MAGIC ? 4 : 0;
@@ -168,7 +182,9 @@ static int64_t descriptor_size(const unsigned char *p, int64_t left, const xkd_z
     return -1;
 }
 
-/* Compares the local header at e->start with the central entry and finds the data. */
+/* Compares the local header at e->start with the central entry and finds the data.
+ * Disagreement between the two headers is the classic way of showing two contents, so all of it is
+ * refused. */
 static xkd_status read_local(xkd_context *cx, const char *path, const xkd_map *map, int64_t limit, xkd_zip_entry *e)
 {
     xkd_status status = XKD_OK;
@@ -202,7 +218,8 @@ fail:
     return status;
 }
 
-/* One entry of the central directory at *at, and what belongs to it. */
+/* One entry of the central directory at *at, and what belongs to it.
+ * Moves *at on to the next entry. */
 static xkd_status read_entry(xkd_context *cx, const char *path, const xkd_map *map, const directory *d, int64_t *at,
                              xkd_zip_entry *e)
 {
@@ -218,6 +235,7 @@ static xkd_status read_entry(xkd_context *cx, const char *path, const xkd_map *m
     uint64_t size = little(p + 24, 4), packed = little(p + 20, 4), start = little(p + 42, 4);
     XKD_TRY(read_zip64(cx, path, e->name, p + CENTRAL_SIZE + name, extra, (uint64_t *[3]){&size, &packed, &start}));
     e->flags = (uint16_t)little(p + 8, 2);
+    /* Only flags whose meaning is handled below. */
     if (e->flags & ~(FLAG_DESCRIPTOR | FLAG_UTF8))
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: '%s': flags 0x%04x (encryption or the like) are refused", path, e->name,
                  e->flags);
@@ -234,12 +252,14 @@ fail:
     return status;
 }
 
+/* Entries may be listed in any order. */
 static int by_start(const void *a, const void *b)
 {
     const xkd_zip_entry *x = *(const xkd_zip_entry *const *)a, *y = *(const xkd_zip_entry *const *)b;
     return (x->start > y->start) - (x->start < y->start);
 }
 
+/* Case is folded, because such names would collide on some file systems. */
 static int by_folded_name(const void *a, const void *b)
 {
     const xkd_zip_entry *x = *(const xkd_zip_entry *const *)a, *y = *(const xkd_zip_entry *const *)b;
@@ -261,6 +281,7 @@ static xkd_status check_entries(xkd_context *cx, const char *path, const xkd_zip
                      order[i]->start < at ? "overlaps another entry" : "has unknown bytes in front of it");
         at = order[i]->end;
     }
+    /* Nothing may stand between the last entry and the directory. */
     if (at != directory_start) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: unknown bytes in front of the directory", path);
     qsort(order, (size_t)zip->count, sizeof *order, by_folded_name);
     for (int64_t i = 1; i < zip->count; i++)
@@ -272,6 +293,7 @@ fail:
     return status;
 }
 
+/* Nothing is unpacked: entries point into the mapping. */
 xkd_status xkd_zip_open(xkd_context *cx, const char *path, const xkd_map *map, xkd_zip *out)
 {
     xkd_status status = XKD_OK;
@@ -291,6 +313,7 @@ fail:
     return status;
 }
 
+/* Data belong to the mapping. */
 void xkd_zip_free(xkd_zip *zip)
 {
     for (int64_t i = 0; i < zip->count; i++) xkd_free(zip->entries[i].name);
@@ -298,12 +321,14 @@ void xkd_zip_free(xkd_zip *zip)
     *zip = (xkd_zip){0};
 }
 
+/* Reads the whole entry once. */
 xkd_status xkd_zip_verify(xkd_context *cx, const char *path, const xkd_zip_entry *entry)
 {
     if (libdeflate_crc32(0, entry->data, (size_t)entry->size) == entry->crc) return XKD_OK;
     return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: zip: '%s' is damaged: its CRC differs", path, entry->name);
 }
 
+/* A linear search; names are unique. */
 const xkd_zip_entry *xkd_zip_find(const xkd_zip *zip, const char *name)
 {
     for (int64_t i = 0; i < zip->count; i++)
@@ -314,10 +339,11 @@ const xkd_zip_entry *xkd_zip_find(const xkd_zip *zip, const char *name)
 struct xkd_zip_writer {
     xkd_context *cx;
     xkd_writer *file;
-    int64_t position, entries;
-    xkd_text directory;
+    int64_t position, entries; /* bytes written so far */
+    xkd_text directory;        /* central directory, written at the end */
 };
 
+/* Publishes nothing until commit. */
 xkd_status xkd_zip_writer_open(xkd_context *cx, const char *path, xkd_zip_writer **out)
 {
     xkd_status status = XKD_OK;
@@ -334,6 +360,7 @@ fail:
     return status;
 }
 
+/* NULL does nothing; an unfinished archive vanishes. */
 void xkd_zip_writer_abort(xkd_zip_writer *w)
 {
     if (!w) return;
@@ -342,6 +369,7 @@ void xkd_zip_writer_abort(xkd_zip_writer *w)
     xkd_free(w);
 }
 
+/* Little endian, moving *p on. */
 static void put(unsigned char **p, uint64_t value, int bytes)
 {
     for (int i = 0; i < bytes; i++) *(*p)++ = (unsigned char)(value >> (8 * i));
@@ -379,9 +407,11 @@ static int64_t put_local_extra(unsigned char **p, int64_t size, int64_t data_wit
     return *p - start;
 }
 
+/* The directory is collected in memory: 50 bytes or so an entry. */
 static void add_to_directory(xkd_zip_writer *w, const char *name, uint32_t crc, int64_t size)
 {
     unsigned char header[CENTRAL_SIZE + 32], *p = header;
+    /* All ones in a 32-bit field mean: see the 64-bit one. */
     bool large = size >= 0xffffffff, far = large || w->position >= 0xffffffff;
     int64_t field = large ? 24 : 8; /* zip64: only the numbers that are all ones in the header */
     put(&p, CENTRAL_MAGIC, 4);
@@ -404,6 +434,8 @@ static void add_to_directory(xkd_zip_writer *w, const char *name, uint32_t crc, 
     xkd_text_add(&w->directory, header, p - header);
 }
 
+/* The parts are written one behind the other as a single entry. The CRC is taken before anything is
+ * written, so no descriptor is needed. */
 xkd_status xkd_zip_writer_add(xkd_zip_writer *w, const char *name, const xkd_zip_part *parts, int count)
 {
     xkd_status status = XKD_OK;
@@ -428,6 +460,7 @@ fail:
     return status;
 }
 
+/* The zip64 records are written only where a number does not fit. */
 static int64_t end_records(const xkd_zip_writer *w, unsigned char *out)
 {
     unsigned char *p = out;
@@ -458,6 +491,7 @@ static int64_t end_records(const xkd_zip_writer *w, unsigned char *out)
     return p - out;
 }
 
+/* Frees the writer whether or not it succeeds. */
 xkd_status xkd_zip_writer_commit(xkd_zip_writer *w)
 {
     xkd_status status = XKD_OK;

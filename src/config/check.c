@@ -9,6 +9,8 @@
 #include "base/text.h"
 #include "config/config.h"
 
+/* For sizes that must tile each other; the message names both keys, since either may be the wrong
+ * one. */
 static xkd_status check_divides(xkd_context *cx, const char *part_key, int64_t part, const char *whole_key,
                                 int64_t whole)
 {
@@ -34,7 +36,8 @@ fail:
     return status;
 }
 
-/* Heads share the width evenly; teacher and student have the same tensors. */
+/* Heads share the width evenly; teacher and student have the same tensors.
+ * A decoder is not bound to the encoder's size, as mid_proj leads from one to the other. */
 static xkd_status check_sizes(xkd_context *cx, const xkd_model_config *m)
 {
     xkd_status status = XKD_OK;
@@ -53,7 +56,8 @@ fail:
     return status;
 }
 
-/* Some tokens must be kept, and some masked where the reconstruction loss reads them. */
+/* Some tokens must be kept, and some masked where the reconstruction loss reads them.
+ * The same rounding as the masking itself: halves to even. */
 static xkd_status check_masks(xkd_context *cx, const xkd_config *c)
 {
     static const char *const keys[] = {"model.fwd_kwargs.vid_mask_ratio", "model.fwd_kwargs.aud_mask_ratio"};
@@ -82,7 +86,8 @@ static xkd_status check_pair(xkd_context *cx, const char *key, const double pair
     return xkd_fail(cx, XKD_ERR_CONFIG, "%s: %g is above %g", key, pair[0], pair[1]);
 }
 
-/* What the loss and the optimiser need. */
+/* What the loss and the optimiser need.
+ * Ranges of single values have been checked when they were read; these are the ones between keys. */
 static xkd_status check_training(xkd_context *cx, const xkd_config *c)
 {
     xkd_status status = XKD_OK;
@@ -105,7 +110,9 @@ fail:
     return status;
 }
 
-/* "testlist{fold:02d}" and "split{fold}": the two forms of the released files. */
+/* "testlist{fold:02d}" and "split{fold}": the two forms of the released files.
+ * Any other brace is taken as it stands. The result replaces the configured text, so running it again
+ * changes nothing. */
 static xkd_status format_split(xkd_context *cx, const xkd_config *c, char **field)
 {
     xkd_text out = xkd_text_make(cx);
@@ -142,6 +149,8 @@ static void choose_mel_norm(xkd_config *c)
     c->data.mel_std = norms[c->eval.mel_norm][1];
 }
 
+/* Derived values first, then checks, which use them. Called once all sources of settings have been
+ * read. */
 xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config)
 {
     xkd_status status = XKD_OK;

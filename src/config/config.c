@@ -1,4 +1,6 @@
-/* The option table at work: YAML into the struct, the struct into YAML, and what must hold between values. */
+/* The option table at work: YAML into the struct, the struct into YAML, and what must hold between values.
+ * A value is checked before it is written. Unknown keys, wrong types and values out of range are errors with file
+ * and line; the defaults go through the same code, so a wrong row in the table shows at the first start. */
 #include "config/config.h"
 
 #include <math.h>
@@ -12,6 +14,7 @@
 #include "config/options.h"
 #include "config/yaml.h"
 
+/* Released files have 6 kB; keys are some 60 characters long. */
 enum { FILE_LIMIT = 1 << 20, KEY_LENGTH = 256 };
 
 /* Where a value comes from, for messages: "file.yaml:12: key". */
@@ -36,6 +39,7 @@ static xkd_status refuse(reader *r, const xkd_yaml_node *node, const char *key, 
                     node->kind == XKD_YAML_SCALAR ? "'" : "", given, node->kind == XKD_YAML_SCALAR ? "'" : "");
 }
 
+/* The wanted form comes from the table, as in the help. */
 static xkd_status refuse_type(reader *r, const xkd_yaml_node *node, const xkd_option *option)
 {
     char wanted[200];
@@ -43,6 +47,7 @@ static xkd_status refuse_type(reader *r, const xkd_yaml_node *node, const xkd_op
     return refuse(r, node, option->key, wanted);
 }
 
+/* Infinities and NaN fit no option. */
 static bool in_range(const xkd_option *o, double value)
 {
     if (!isfinite(value)) return false;
@@ -55,7 +60,8 @@ static bool is_zero_word(const xkd_option *o, const xkd_yaml_node *node)
     return o->zero_word && (xkd_yaml_is_null(node) || (node->text && strcmp(node->text, o->zero_word) == 0));
 }
 
-/* Element `index` of a number or list of numbers. */
+/* Element `index` of a number or list of numbers.
+ * Both kinds of number are arrays in the struct, of length 1 for most. */
 static xkd_status set_number(reader *r, const xkd_option *o, const xkd_yaml_node *node, int index)
 {
     int64_t whole = 0;
@@ -72,7 +78,8 @@ static xkd_status set_number(reader *r, const xkd_option *o, const xkd_yaml_node
     return XKD_OK;
 }
 
-/* A single number, or a list of exactly as many as the field holds. */
+/* A single number, or a list of exactly as many as the field holds.
+ * A list of another length would leave entries at their defaults unnoticed. */
 static xkd_status set_numbers(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     if (o->count == 1) return set_number(r, o, node, 0);
@@ -154,6 +161,7 @@ static xkd_status set_word(reader *r, const xkd_option *o, const xkd_yaml_node *
     return XKD_OK;
 }
 
+/* The old text is kept if the copy fails. */
 static xkd_status replace_text(xkd_context *cx, char **field, const char *text)
 {
     char *copy;
@@ -164,6 +172,7 @@ static xkd_status replace_text(xkd_context *cx, char **field, const char *text)
     return XKD_OK;
 }
 
+/* Also sets the cache, whose one key stands for two fields. null is the empty text. */
 static xkd_status set_text(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     if (node->kind != XKD_YAML_SCALAR) return refuse_type(r, node, o);
@@ -176,7 +185,8 @@ static xkd_status set_text(reader *r, const xkd_option *o, const xkd_yaml_node *
     return replace_text(r->cx, &data->cache_folder, data->cache == XKD_CACHE_FOLDER ? text : "");
 }
 
-/* method.md section 4. */
+/* method.md section 4.
+ * Width, depth, heads. */
 static const struct {
     const char *name;
     xkd_vit_size size;
@@ -213,7 +223,8 @@ static xkd_status set_vit(reader *r, const xkd_option *o, const xkd_yaml_node *n
     return refuse(r, node, o->key, o->help);
 }
 
-/* The release's notation: hidden-activation-layers-bottleneck-outputs-norm. Only its one form is known to work. */
+/* The release's notation: hidden-activation-layers-bottleneck-outputs-norm. Only its one form is known to work.
+ * Nine digits at most, so that no number overflows; %n makes sure that nothing follows. */
 static xkd_status set_head(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     long long hidden, bottleneck, outputs;
@@ -226,6 +237,8 @@ static xkd_status set_head(reader *r, const xkd_option *o, const xkd_yaml_node *
     return XKD_OK;
 }
 
+/* One function per kind of value; the switch has no default, so the compiler tells when a kind is
+ * missing. */
 static xkd_status set_option(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     switch (o->kind) {
@@ -248,7 +261,8 @@ static xkd_status set_option(reader *r, const xkd_option *o, const xkd_yaml_node
     return XKD_OK;
 }
 
-/* Whether the key stands for a map of further keys. */
+/* Whether the key stands for a map of further keys.
+ * A key may be both, as teacher_cfg is: a preset, or a map of sizes. */
 static bool is_prefix(const char *key)
 {
     size_t length = strlen(key);
@@ -268,12 +282,15 @@ static xkd_status unknown_key(reader *r, int line, const char *key)
                     suggestion ? "'?" : "");
 }
 
-/* Walks down a map; `key` is the path to it, "" at the top. */
+/* Walks down a map; `key` is the path to it, "" at the top.
+ * An empty map (null) is accepted and changes nothing, since a file may have all its keys commented
+ * out. */
 static xkd_status read_map(reader *r, const xkd_yaml_node *map, const char *key)
 {
     char path[KEY_LENGTH];
     for (const xkd_yaml_node *child = map->child; child; child = child->next) {
         xkd_status status = XKD_OK;
+        /* A path that does not fit is no key of this program. */
         int length = snprintf(path, sizeof path, "%s%s%s", key, *key ? "." : "", child->key);
         if (length >= KEY_LENGTH) return unknown_key(r, child->line, path);
         const xkd_option *option = xkd_option_find(path);
@@ -282,6 +299,7 @@ static xkd_status read_map(reader *r, const xkd_yaml_node *map, const char *key)
             status = read_map(r, child, path);
         else if (option)
             status = set_option(r, option, child);
+        /* A value where a map belongs. */
         else if (inner && !xkd_yaml_is_null(child))
             status = refuse(r, child, path, "a map");
         else if (!inner)
@@ -291,6 +309,8 @@ static xkd_status read_map(reader *r, const xkd_yaml_node *map, const char *key)
     return XKD_OK;
 }
 
+/* On an error the configuration may have taken some of the text's values; the caller gives it up
+ * then. */
 xkd_status xkd_config_parse(xkd_context *cx, xkd_config *config, const char *name, const char *text, int64_t size,
                             bool strict)
 {
@@ -328,6 +348,8 @@ static xkd_status override_text(reader *r, const xkd_option *option, const char 
     return set_text(r, option, &node);
 }
 
+/* The value is YAML, so lists and maps work as in a file; text options take everything behind the
+ * first `=`. */
 xkd_status xkd_config_override(xkd_context *cx, xkd_config *config, const char *assignment)
 {
     xkd_status status = XKD_OK;
@@ -339,6 +361,7 @@ xkd_status xkd_config_override(xkd_context *cx, xkd_config *config, const char *
         XKD_FAIL(XKD_ERR_CONFIG, "'%.100s' is not of the form key.sub=value", assignment);
     snprintf(key, sizeof key, "%.*s", (int)(equals - assignment), assignment);
     const xkd_option *option = xkd_option_find(key);
+    /* Paths with colons or brackets would not survive YAML. */
     if (option && (option->kind == XKD_OPTION_TEXT || option->kind == XKD_OPTION_CACHE)) {
         status = override_text(&r, option, equals + 1);
         goto fail;
@@ -358,6 +381,8 @@ fail:
     return status;
 }
 
+/* Every option with a default is set as if it had been written in a file. On failure the caller frees
+ * the configuration. */
 xkd_status xkd_config_init(xkd_context *cx, xkd_config *config)
 {
     *config = (xkd_config){0};
@@ -369,6 +394,8 @@ xkd_status xkd_config_init(xkd_context *cx, xkd_config *config)
         xkd_yaml_node *node = NULL;
         status = xkd_yaml_parse(cx, o->key, o->initial, (int64_t)strlen(o->initial), true, &node);
         if (status == XKD_OK && *o->initial) status = set_option(&r, o, node);
+        /* The empty text, which YAML would read as null.
+         * Texts are never NULL in a configuration. */
         if (status == XKD_OK && !*o->initial) status = replace_text(cx, field_of(o, config), "");
         xkd_yaml_free(node);
         if (status != XKD_OK) return status;
@@ -376,6 +403,7 @@ xkd_status xkd_config_init(xkd_context *cx, xkd_config *config)
     return XKD_OK;
 }
 
+/* Only texts are allocated; the table knows where they are. */
 void xkd_config_free(xkd_config *config)
 {
     for (int i = 0; i < xkd_option_count(); i++) {
@@ -388,7 +416,8 @@ void xkd_config_free(xkd_config *config)
 
 /* ---- writing ---- */
 
-/* In a form that reads back to the same bits. */
+/* In a form that reads back to the same bits.
+ * Zero is written as the word where there is one, because the range need not hold 0. */
 static void write_number(xkd_text *out, const xkd_option *o, const xkd_config *config, int index)
 {
     char buffer[32];
@@ -405,6 +434,7 @@ static void write_number(xkd_text *out, const xkd_option *o, const xkd_config *c
     }
 }
 
+/* The caller's index is within the list. */
 static void write_choice(xkd_text *out, const char *choices, int index)
 {
     while (index-- > 0) choices += strcspn(choices, "|") + 1;
@@ -422,6 +452,7 @@ static void write_list(xkd_text *out, const xkd_number_list *list)
     xkd_text_puts(out, "]");
 }
 
+/* Arrays as flow lists: one line a key. */
 static void write_value(xkd_text *out, const xkd_option *o, const xkd_config *config)
 {
     static const char *const caches[] = {"none", "ram"};
@@ -446,7 +477,8 @@ static void write_value(xkd_text *out, const xkd_option *o, const xkd_config *co
     }
 }
 
-/* Opens the maps of `key` that the row before (`last`) did not have open and returns the depth of the value. */
+/* Opens the maps of `key` that the row before (`last`) did not have open and returns the depth of the value.
+ * Keys of one map stand together in the table, so no map is opened twice. */
 static int open_maps(xkd_text *out, const char *key, const char *last)
 {
     size_t common = 0, start = 0;
@@ -465,6 +497,8 @@ static bool is_written(const xkd_option *o)
     return o->kind <= XKD_OPTION_CHOICE || o->kind == XKD_OPTION_CACHE || o->kind == XKD_OPTION_LIST;
 }
 
+/* Everything is written, defaults included: the file of a run does not depend on later defaults.
+ * Reading it gives back the same configuration. */
 xkd_status xkd_config_write(xkd_context *cx, const xkd_config *config, char **text)
 {
     xkd_text out = xkd_text_make(cx);

@@ -1,3 +1,6 @@
+/* The table of all keys (method.md section 12). Reading, writing, overrides, help, manual and
+ * completion all work from it, so a key is described once. Ranges are those within which the program
+ * has a meaning, not those that are sensible. */
 #include "config/options.h"
 
 #include <math.h>
@@ -7,18 +10,22 @@
 #include "base/nearest.h"
 #include "config/config.h"
 
-/* Shorthands for the rows below; C is the field within xkd_config. */
+/* Shorthands for the rows below; C is the field within xkd_config.
+ * Offsets instead of pointers, because the table is constant and configurations are many. */
 #define AT(C) offsetof(xkd_config, C)
+/* One number in [LOW, HIGH]. */
 #define INT(KEY, C, LOW, HIGH, INITIAL, HELP)                                                                          \
     {                                                                                                                  \
         .key = KEY, .kind = XKD_OPTION_INT, .offset = AT(C), .count = 1, .low = LOW, .high = HIGH, .initial = INITIAL, \
         .help = HELP                                                                                                   \
     }
+/* COUNT numbers that stand one behind the other in the struct. */
 #define INTS(KEY, C, COUNT, LOW, HIGH, INITIAL, HELP)                                                  \
     {                                                                                                  \
         .key = KEY, .kind = XKD_OPTION_INT, .offset = AT(C), .count = COUNT, .low = LOW, .high = HIGH, \
         .initial = INITIAL, .help = HELP                                                               \
     }
+/* WORD (`off`, `auto`) stands for 0, which may lie outside the range. */
 #define INT_OR(WORD, KEY, C, LOW, HIGH, INITIAL, HELP)                                                                \
     {                                                                                                                 \
         .key = KEY, .kind = XKD_OPTION_INT, .offset = AT(C), .count = 1, .low = LOW, .high = HIGH, .zero_word = WORD, \
@@ -34,6 +41,7 @@
         .key = KEY, .kind = XKD_OPTION_REAL, .offset = AT(C), .count = COUNT, .low = LOW, .high = HIGH, \
         .initial = INITIAL, .help = HELP                                                                \
     }
+/* HIGH itself is excluded: a momentum or mask ratio of 1 would divide by 0 or leave nothing. */
 #define REAL_BELOW(KEY, C, COUNT, LOW, HIGH, INITIAL, HELP)                                             \
     {                                                                                                   \
         .key = KEY, .kind = XKD_OPTION_REAL, .offset = AT(C), .count = COUNT, .low = LOW, .high = HIGH, \
@@ -44,10 +52,12 @@
         .key = KEY, .kind = XKD_OPTION_REAL, .offset = AT(C), .count = 1, .low = LOW, .high = HIGH, .zero_word = WORD, \
         .initial = INITIAL, .help = HELP                                                                               \
     }
+/* true or false. */
 #define BOOL(KEY, C, INITIAL, HELP)                                                                        \
     {                                                                                                      \
         .key = KEY, .kind = XKD_OPTION_BOOL, .offset = AT(C), .count = 1, .initial = INITIAL, .help = HELP \
     }
+/* Two words for false and true, where `true` would not say what is meant. */
 #define SWITCH(KEY, C, CHOICES, INITIAL, HELP)                                                                    \
     {                                                                                                             \
         .key = KEY, .kind = XKD_OPTION_BOOL, .offset = AT(C), .count = 1, .choices = CHOICES, .initial = INITIAL, \
@@ -57,23 +67,29 @@
     {                                                                                                      \
         .key = KEY, .kind = XKD_OPTION_TEXT, .offset = AT(C), .count = 1, .initial = INITIAL, .help = HELP \
     }
+/* One of CHOICES; the field holds its number, which is the enum's value. */
 #define CHOICE(KEY, C, CHOICES, INITIAL, HELP)                                                                      \
     {                                                                                                               \
         .key = KEY, .kind = XKD_OPTION_CHOICE, .offset = AT(C), .count = 1, .choices = CHOICES, .initial = INITIAL, \
         .help = HELP                                                                                                \
     }
+/* A name that stands for several sizes, or a map of them. */
 #define PRESET(KIND, KEY, C, INITIAL, HELP)                                                     \
     {                                                                                           \
         .key = KEY, .kind = KIND, .offset = AT(C), .count = 1, .initial = INITIAL, .help = HELP \
     }
+/* A second name. It is not written, so files show one form. */
 #define ALIAS(KEY, OF)                                                               \
     {                                                                                \
         .key = KEY, .kind = XKD_OPTION_ALIAS, .initial = OF, .help = "short for " OF \
     }
+/* A key with one accepted value: others ask for what does not exist here, and to ignore them would be
+ * to do something else. */
 #define FIXED(KEY, CHOICES, HELP)                                              \
     {                                                                          \
         .key = KEY, .kind = XKD_OPTION_FIXED, .choices = CHOICES, .help = HELP \
     }
+/* A key of the release without effect here; it is named in the log. */
 #define IGNORED(KEY, HELP)                                   \
     {                                                        \
         .key = KEY, .kind = XKD_OPTION_IGNORED, .help = HELP \
@@ -311,6 +327,7 @@ static const xkd_option options[] = {
     ALIAS("run.print_steps", "progress.print_freq"),
 };
 
+/* Known at compile time; the table is never changed. */
 enum { OPTIONS = sizeof options / sizeof *options };
 
 int xkd_option_count(void)
@@ -323,6 +340,7 @@ const xkd_option *xkd_option_at(int i)
     return &options[i];
 }
 
+/* Linear: some 200 rows, and only for keys that somebody wrote. Aliases lead to rows that are none. */
 const xkd_option *xkd_option_find(const char *key)
 {
     for (int i = 0; i < OPTIONS; i++)
@@ -338,12 +356,14 @@ static const char *last_part(const char *key)
     return dot ? dot + 1 : key;
 }
 
+/* Longer keys may be further off and still be meant. NULL: nothing is near. */
 const char *xkd_option_suggest(const char *key)
 {
     const char *best = NULL;
     size_t length = strlen(key);
     int distance = length < 12 ? 4 : (int)(length / 3);
     for (int i = 0; i < OPTIONS; i++) {
+        /* `distance` is also the limit: what is no better need not be worked out exactly. */
         int whole = xkd_edit_distance(key, options[i].key, distance);
         /* The right name in the wrong place, a common mistake in a deep tree; 2: whole paths are better matches. */
         int tail = 2 + xkd_edit_distance(last_part(key), last_part(options[i].key), 2);
@@ -356,13 +376,15 @@ const char *xkd_option_suggest(const char *key)
     return best;
 }
 
-/* "integer >= 1", "2 x real 0..<1 or off". */
+/* "integer >= 1", "2 x real 0..<1 or off".
+ * Ranges without a practical upper end are shown without it. */
 static void range_text(const xkd_option *option, char *out, size_t size)
 {
     const char *type = option->kind == XKD_OPTION_INT ? "integer" : "real";
     char list[32] = "", word[32] = "";
     if (option->count > 1) snprintf(list, sizeof list, "%d x ", option->count);
     if (option->zero_word) snprintf(word, sizeof word, " or %s", option->zero_word);
+    /* Such a bound only keeps numbers within their type. */
     if (option->high >= 1e5)
         snprintf(out, size, "%s%s >= %g%s", list, type, option->low, word);
     else
@@ -370,6 +392,7 @@ static void range_text(const xkd_option *option, char *out, size_t size)
                  word);
 }
 
+/* Short, as it stands in help and messages. */
 void xkd_option_type_text(const xkd_option *option, char *out, size_t size)
 {
     switch (option->kind) {

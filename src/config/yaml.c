@@ -1,3 +1,7 @@
+/* YAML into a small tree, on libyaml's events. The subset that configurations use: maps, lists and
+ * scalars, without tags, anchors or aliases, which would let a small file become a large tree.
+ * Scalars stay text until an option says what it wants; then YAML 1.1's forms are understood, as the
+ * released files were written for it. */
 #include "config/yaml.h"
 
 #include <ctype.h>
@@ -27,9 +31,10 @@ typedef struct {
     bool strict;
     xkd_yaml_node *root;
     level levels[DEPTH_LIMIT];
-    int depth, nodes, documents;
+    int depth, nodes, documents; /* levels in use; nodes so far; documents seen */
 } builder;
 
+/* Recursion is as deep as the tree, which DEPTH_LIMIT bounds; neighbours are freed in a loop. */
 void xkd_yaml_free(xkd_yaml_node *node)
 {
     while (node) {
@@ -42,6 +47,7 @@ void xkd_yaml_free(xkd_yaml_node *node)
     }
 }
 
+/* Linear; maps have a few dozen keys. */
 const xkd_yaml_node *xkd_yaml_get(const xkd_yaml_node *map, const char *key)
 {
     if (!map || map->kind != XKD_YAML_MAP) return NULL;
@@ -50,7 +56,8 @@ const xkd_yaml_node *xkd_yaml_get(const xkd_yaml_node *map, const char *key)
     return NULL;
 }
 
-/* Takes an earlier value of the same key out of the map: the last one counts. */
+/* Takes an earlier value of the same key out of the map: the last one counts.
+ * YAML forbids duplicates, but parsers take them, and one released file has one. */
 static xkd_status drop_duplicate(builder *b, level *top)
 {
     for (xkd_yaml_node **at = &top->node->child; *at; at = &(*at)->next) {
@@ -62,6 +69,7 @@ static xkd_status drop_duplicate(builder *b, level *top)
         xkd_log(b->cx, XKD_LOG_WARN, "%s:%d: key '%s' was given before, at line %d: this value counts", b->name,
                 top->key_line, top->key, old->line);
         *at = old->next;
+        /* The tail may have pointed into the node that goes. */
         if (top->tail == &old->next) top->tail = at;
         old->next = NULL;
         xkd_yaml_free(old);
@@ -71,7 +79,8 @@ static xkd_status drop_duplicate(builder *b, level *top)
     return XKD_OK;
 }
 
-/* Hangs a new node into the tree; takes it over in any case. */
+/* Hangs a new node into the tree; takes it over in any case.
+ * The key passes from the level to the node. */
 static xkd_status attach(builder *b, xkd_yaml_node *node)
 {
     xkd_status status = XKD_OK;
@@ -97,6 +106,7 @@ fail:
     return status;
 }
 
+/* In a map keys and values alternate. */
 static bool wants_key(const builder *b)
 {
     if (b->depth == 0) return false;
@@ -104,6 +114,7 @@ static bool wants_key(const builder *b)
     return top->node->kind == XKD_YAML_MAP && !top->key;
 }
 
+/* A 0 byte would cut the text short for all that follows. */
 static xkd_status on_scalar(builder *b, const yaml_event_t *event, int line)
 {
     xkd_status status = XKD_OK;
@@ -120,6 +131,7 @@ static xkd_status on_scalar(builder *b, const yaml_event_t *event, int line)
     }
     XKD_TRY(xkd_alloc(cx, &node, 1, sizeof *node));
     *node = (xkd_yaml_node){.kind = XKD_YAML_SCALAR, .line = line};
+    /* Quoted scalars are text, whatever they look like. */
     node->plain = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     XKD_TRY(xkd_copy_string(cx, &node->text, text));
     xkd_yaml_node *attached = node;
@@ -130,6 +142,7 @@ fail:
     return status;
 }
 
+/* The node is attached before it is filled: its parent then frees it whatever happens. */
 static xkd_status on_start(builder *b, xkd_yaml_kind kind, bool tagged, int line)
 {
     xkd_status status = XKD_OK;
@@ -137,6 +150,7 @@ static xkd_status on_start(builder *b, xkd_yaml_kind kind, bool tagged, int line
     xkd_yaml_node *node = NULL;
     if (tagged) XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: tags are not supported", b->name, line);
     if (wants_key(b)) XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: a key must be a word", b->name, line);
+    /* Before anything is allocated for the level. */
     if (b->depth == DEPTH_LIMIT) XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: nested deeper than %d", b->name, line, DEPTH_LIMIT);
     XKD_TRY(xkd_alloc(cx, &node, 1, sizeof *node));
     *node = (xkd_yaml_node){.kind = kind, .line = line};
@@ -146,6 +160,7 @@ fail:
     return status;
 }
 
+/* Line numbers are counted from 1 for people, by libyaml from 0. */
 static xkd_status on_event(builder *b, const yaml_event_t *event)
 {
     int line = (int)event->start_mark.line + 1;
@@ -155,6 +170,7 @@ static xkd_status on_event(builder *b, const yaml_event_t *event)
         return XKD_OK;
     case YAML_ALIAS_EVENT: return xkd_fail(b->cx, XKD_ERR_CONFIG, "%s:%d: aliases are not supported", b->name, line);
     case YAML_SCALAR_EVENT:
+        /* An anchor is refused even if nothing refers to it. */
         if (event->data.scalar.anchor) break;
         return on_scalar(b, event, line);
     case YAML_SEQUENCE_START_EVENT:
@@ -170,12 +186,14 @@ static xkd_status on_event(builder *b, const yaml_event_t *event)
     return xkd_fail(b->cx, XKD_ERR_CONFIG, "%s:%d: anchors are not supported", b->name, line);
 }
 
+/* libyaml's message says what, its mark where; some faults have a mark of the context only. */
 static xkd_status run_parser(builder *b, yaml_parser_t *parser)
 {
     for (bool done = false; !done;) {
         yaml_event_t event;
         if (!yaml_parser_parse(parser, &event)) {
             if (parser->error == YAML_MEMORY_ERROR) return xkd_fail(b->cx, XKD_ERR_MEMORY, "out of memory: YAML");
+            /* The mark of the problem is more exact where there is one. */
             int line = (int)(parser->problem_mark.line ? parser->problem_mark.line : parser->context_mark.line) + 1;
             return xkd_fail(b->cx, XKD_ERR_CONFIG, "%s:%d: not YAML: %s", b->name, line,
                             parser->problem ? parser->problem : "unreadable");
@@ -188,6 +206,7 @@ static xkd_status run_parser(builder *b, yaml_parser_t *parser)
     return XKD_OK;
 }
 
+/* An empty document is an empty map. */
 xkd_status xkd_yaml_parse(xkd_context *cx, const char *name, const char *text, int64_t size, bool strict,
                           xkd_yaml_node **out)
 {
@@ -209,6 +228,7 @@ xkd_status xkd_yaml_parse(xkd_context *cx, const char *name, const char *text, i
     *out = b.root;
     b.root = NULL;
 fail:
+    /* Keys of levels that were left open. */
     for (int i = 0; i < DEPTH_LIMIT; i++) xkd_free(b.levels[i].key);
     xkd_yaml_free(b.root);
     if (open) yaml_parser_delete(&parser);
@@ -217,6 +237,7 @@ fail:
 
 /* ---- scalars ---- */
 
+/* The list ends with NULL. */
 static bool one_of(const char *text, const char *const *words)
 {
     for (; *words; words++)
@@ -224,12 +245,14 @@ static bool one_of(const char *text, const char *const *words)
     return false;
 }
 
+/* A quoted "null" is a word. */
 bool xkd_yaml_is_null(const xkd_yaml_node *node)
 {
     static const char *const words[] = {"", "~", "null", "Null", "NULL", NULL};
     return node->kind == XKD_YAML_SCALAR && node->plain && one_of(node->text, words);
 }
 
+/* All spellings of YAML 1.1, so that files written for it mean the same. */
 bool xkd_yaml_bool(const xkd_yaml_node *node, bool *out)
 {
     static const char *const yes[] = {"yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON", NULL};
@@ -239,6 +262,7 @@ bool xkd_yaml_bool(const xkd_yaml_node *node, bool *out)
     return *out || one_of(node->text, no);
 }
 
+/* No number needs more digits; longer ones are no numbers. */
 enum { NUMBER_LENGTH = 63 };
 
 /* The number without its underscores (YAML 1.1 allows them between digits); false if it is no plain scalar or long. */
@@ -267,9 +291,11 @@ static bool sexagesimal(const char *digits, int64_t *out)
             return false;
     }
     *out = value;
+    /* A leading 0 would make it octal, which has no such form. */
     return *end == 0 && digits[0] != '0';
 }
 
+/* Decimal, octal (leading 0), hexadecimal and binary, as in YAML 1.1. */
 static bool whole_number(const char *text, int64_t *out)
 {
     bool negative = *text == '-';
@@ -291,6 +317,7 @@ static bool whole_number(const char *text, int64_t *out)
     return true;
 }
 
+/* What is left after whole numbers; "1e-4" is a number here, though YAML 1.1 asks for a dot. */
 static bool fraction(const char *text, double *out)
 {
     static const char *const infinite[] = {".inf", ".Inf", ".INF", NULL}, *const nan_words[] = {".nan", ".NaN", ".NAN",
@@ -307,17 +334,21 @@ static bool fraction(const char *text, double *out)
     return *end == 0;
 }
 
+/* A real without fraction is accepted where an integer is wanted (1e6), within the range in which
+ * doubles are exact. */
 bool xkd_yaml_int(const xkd_yaml_node *node, int64_t *out)
 {
     char text[NUMBER_LENGTH + 1];
     double real;
     if (!number_text(node, text)) return false;
     if (whole_number(text, out)) return true;
+    /* NaN fails the comparison as well. */
     if (!fraction(text, &real) || real != floor(real) || fabs(real) > 9007199254740992.0) return false;
     *out = (int64_t)real;
     return true;
 }
 
+/* Octal and the like hold for reals too. */
 bool xkd_yaml_real(const xkd_yaml_node *node, double *out)
 {
     char text[NUMBER_LENGTH + 1];

@@ -1,3 +1,6 @@
+/* Decoded clips kept for later epochs, in memory or as files. A file is named by a hash of the
+ * video's content and of every setting that shapes the pixels, so a changed setting or video finds no
+ * entry instead of a wrong one. */
 #include "data/cache.h"
 
 #include <inttypes.h>
@@ -11,7 +14,8 @@
 
 static const char MAGIC[8] = "XKDCLIP1";
 
-/* Start of a cache file; pixels and samples follow. */
+/* Start of a cache file; pixels and samples follow.
+ * Native byte order: a cache is for one machine, and a file from another has the wrong magic or key. */
 typedef struct {
     char magic[8];
     XXH128_hash_t key;
@@ -20,12 +24,13 @@ typedef struct {
 } header;
 
 struct xkd_cache {
-    const xkd_data_config *data;
-    pthread_mutex_t lock; /* guards `entries` */
-    xkd_cached **entries; /* [count], memory only; NULL: not yet there */
+    const xkd_data_config *data; /* settings, the caller's */
+    pthread_mutex_t lock;        /* guards `entries` */
+    xkd_cached **entries;        /* [count], memory only; NULL: not yet there */
     int64_t count;
 };
 
+/* A mapped entry owns its mapping, one in memory its two arrays. */
 void xkd_cached_free(xkd_cached *entry)
 {
     if (!entry) return;
@@ -38,6 +43,8 @@ void xkd_cached_free(xkd_cached *entry)
     xkd_free(entry);
 }
 
+/* Memory mode keeps one entry a sample for the life of the cache; the caller decides whether that
+ * fits. */
 xkd_status xkd_cache_new(xkd_context *cx, const xkd_data_config *data, int64_t count, xkd_cache **out)
 {
     xkd_status status = XKD_OK;
@@ -56,6 +63,7 @@ fail:
     return status;
 }
 
+/* Entries in memory are freed here; those of files are the callers' until released. */
 void xkd_cache_free(xkd_cache *cache)
 {
     if (!cache) return;
@@ -81,7 +89,8 @@ static xkd_status file_of(xkd_cache *cache, xkd_context *cx, const char *hash, c
                              (uint64_t)key.high64, (uint64_t)key.low64);
 }
 
-/* True where the mapped file is what its header says. */
+/* True where the mapped file is what its header says.
+ * Sizes are bounded before they are multiplied, so that a damaged header cannot overflow. */
 static bool valid(const xkd_cache *cache, const char *hash, const xkd_map *map, header *h)
 {
     XXH128_hash_t key = key_of(cache->data, hash);
@@ -95,6 +104,7 @@ static bool valid(const xkd_cache *cache, const char *hash, const xkd_map *map, 
     return XXH3_64bits(map->base + sizeof *h, (size_t)body) == h->checksum;
 }
 
+/* A missing or damaged entry is no error: *entry stays NULL and the clip is decoded again. */
 static xkd_status read_entry(xkd_cache *cache, xkd_context *cx, const char *hash, const xkd_cached **entry)
 {
     xkd_status status = XKD_OK;
@@ -124,6 +134,7 @@ fail:
     return status;
 }
 
+/* In memory mode several threads may get the same entry: entries are never changed once they are there. */
 xkd_status xkd_cache_get(xkd_cache *cache, xkd_context *cx, int64_t i, const char *hash, const xkd_cached **entry)
 {
     *entry = NULL;
@@ -134,6 +145,7 @@ xkd_status xkd_cache_get(xkd_cache *cache, xkd_context *cx, int64_t i, const cha
     return XKD_OK;
 }
 
+/* Header, sound, pixels; published in one step, so a reader sees all of it or nothing. */
 static xkd_status write_entry(xkd_cache *cache, xkd_context *cx, const char *hash, const xkd_cached *e)
 {
     xkd_status status = XKD_OK;
@@ -168,6 +180,7 @@ fail:
     return status;
 }
 
+/* Takes over `fresh` in every case. */
 xkd_status xkd_cache_put(xkd_cache *cache, xkd_context *cx, int64_t i, const char *hash, xkd_cached *fresh,
                          const xkd_cached **entry)
 {
@@ -195,6 +208,7 @@ xkd_status xkd_cache_put(xkd_cache *cache, xkd_context *cx, int64_t i, const cha
     return XKD_OK;
 }
 
+/* In memory mode entries live on with the cache. */
 void xkd_cache_release(xkd_cache *cache, const xkd_cached *entry)
 {
     if (cache->data->cache == XKD_CACHE_FOLDER) xkd_cached_free((xkd_cached *)(uintptr_t)entry);

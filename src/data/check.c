@@ -1,3 +1,5 @@
+/* Finding what is wrong with the files of a data set before a run meets it: each is decoded as a
+ * whole and judged by how it decodes, how long it is, and whether there is anything to hear. */
 #include "data/check.h"
 
 #include <math.h>
@@ -28,16 +30,17 @@ typedef struct {
 
 typedef struct {
     xkd_context *cx;
-    xkd_manifest *manifest;
+    xkd_manifest *manifest; /* samples get sizes, lengths and hashes filled in */
     const xkd_data_config *data;
     const xkd_check_options *options;
-    xkd_finding *findings;
-    checker *checkers; /* one a thread */
+    xkd_finding *findings; /* [samples], by sample number */
+    checker *checkers;     /* one a thread */
     pthread_mutex_t lock;
-    xkd_status status;
+    xkd_status status; /* of the first failure of our own; files at fault are findings */
     int64_t done;
 } job;
 
+/* Files that cannot be used at all; the others are usable with a policy for short or silent clips. */
 bool xkd_fault_is_broken(xkd_media_fault fault)
 {
     return fault != XKD_FAULT_NONE && fault != XKD_FAULT_SHORT && fault != XKD_FAULT_NO_AUDIO &&
@@ -51,12 +54,14 @@ static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
     return XKD_OK;
 }
 
+/* Frames are of no interest beyond their number, which the tally has. */
 static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
 {
     (void)user, (void)rgb, (void)width, (void)height, (void)index;
     return XKD_OK;
 }
 
+/* -(-32768) fits an int, though not an int16_t. */
 static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
 {
     checker *c = user;
@@ -77,12 +82,15 @@ __attribute__((format(printf, 3, 4))) static void find(xkd_finding *f, xkd_media
     va_end(args);
 }
 
+/* The larger of a fixed time and a share: long films may be off by more. */
 static bool ends_early(double seen, double end, double start)
 {
     return end - seen > fmax(MISSING_SECONDS, MISSING_SHARE * (end - start));
 }
 
-/* What is wrong with a file that could be opened. */
+/* What is wrong with a file that could be opened.
+ * Order of the questions: no picture, damage, truncation, length, sound, start of streams. The first
+ * one that applies is the finding. */
 static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd_finding *f)
 {
     const xkd_media_info *info = &r->info;
@@ -99,8 +107,10 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd
                  info->audio_end - info->audio_start);
         f->seconds =
             fmax(info->has_audio ? fmin(t->video_seen, t->audio_seen) - info->start : t->video_seen - info->start, 0);
+        /* Headers may understate as well. */
         length = fmax(length, f->seconds);
     }
+    /* One frame less than a clip is allowed: rounding of the stream's end. */
     if (length < clip - 1 / j->data->video_fps)
         find(f, XKD_FAULT_SHORT, "%.2f s, shorter than a clip of %g s", length, clip);
     if (!info->has_audio)
@@ -112,6 +122,8 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd
              fabs(info->audio_start - info->video_start), info->audio_start > info->video_start ? "after" : "before");
 }
 
+/* Only a failure of our own, such as memory, is a status. What the file did wrong is written into its
+ * finding and the check goes on. */
 static xkd_status check_one(job *j, checker *c, int64_t i)
 {
     xkd_status status = XKD_OK;
@@ -139,6 +151,8 @@ static xkd_status check_one(job *j, checker *c, int64_t i)
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     c->peak = 0;
     XKD_TRY(xkd_worker_decode(c->worker, fd, size, j->options->decode ? &request : NULL, &sink, &result));
+    /* A sound file is broken to the decoder, which misses frames; here it is one without video, which
+     * `judge` says better. */
     if (result.fault != XKD_FAULT_NONE &&
         !(result.fault == XKD_FAULT_BROKEN && result.info.has_audio && !result.info.has_video))
         find(f, result.fault, "%.190s", result.message);
@@ -153,6 +167,8 @@ fail:
     return status;
 }
 
+/* After the first failure of our own the rest is passed over. Findings are written by sample number,
+ * so the result does not depend on the threads. */
 static void run_one(void *arg, int64_t index, int thread)
 {
     job *j = arg;
@@ -171,6 +187,8 @@ static void run_one(void *arg, int64_t index, int thread)
     pthread_mutex_unlock(&j->lock);
 }
 
+/* One worker process and one context a thread, made before the loop, so that none is started per
+ * file. */
 xkd_status xkd_check(xkd_context *cx, xkd_manifest *manifest, const xkd_data_config *data,
                      const xkd_check_options *options, xkd_finding *findings)
 {

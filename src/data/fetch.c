@@ -1,3 +1,5 @@
+/* One clip of one sample, through the cache or straight from the file, with a worker process per
+ * fetcher. A fetcher belongs to one thread; its buffers are used again for every clip. */
 #include "data/fetch.h"
 
 #include <errno.h>
@@ -12,10 +14,10 @@
 #include "base/file.h"
 
 struct xkd_fetcher {
-    xkd_context *cx;
+    xkd_context *cx; /* of the owning thread */
     const xkd_data_config *data;
     const xkd_manifest *manifest;
-    xkd_cache *cache;
+    xkd_cache *cache; /* NULL: none */
     xkd_worker *worker;
     const xkd_cached *held; /* cache entry of the last clip */
     /* The decoded clip or file: grows to the largest seen. */
@@ -42,12 +44,14 @@ fail:
     return status;
 }
 
+/* An entry may be unmapped from here on; clips cut from it end with it. */
 static void let_go(xkd_fetcher *f)
 {
     if (f->held) xkd_cache_release(f->cache, f->held);
     f->held = NULL;
 }
 
+/* Takes NULL and half-made fetchers. */
 void xkd_fetcher_free(xkd_fetcher *f)
 {
     if (!f) return;
@@ -63,6 +67,7 @@ int64_t xkd_fetcher_restarts(const xkd_fetcher *f)
     return xkd_worker_restarts(f->worker);
 }
 
+/* Buffers keep their capacity from clip to clip. */
 static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
 {
     xkd_fetcher *f = user;
@@ -72,6 +77,8 @@ static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
     return XKD_OK;
 }
 
+/* A worker's frames must come in order and of one size; anything else is a fault of ours and no
+ * file's. */
 static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
 {
     xkd_status status = XKD_OK;
@@ -81,6 +88,7 @@ static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_
     if (index != f->frames || (f->frames && (width != f->width || height != f->height)))
         XKD_FAIL(XKD_ERR_INTERNAL, "a media worker delivered frames out of order");
     if (used + bytes > f->rgb_bytes) {
+        /* Room for a clip at once; a whole file doubles. */
         int64_t expected = llround(f->data->clip_duration * f->data->video_fps) * bytes;
         int64_t capacity = used + bytes > expected ? 2 * (used + bytes) : expected;
         XKD_TRY(xkd_resize(cx, &f->rgb, f->rgb_bytes, capacity, 1));
@@ -110,6 +118,8 @@ fail:
     return status;
 }
 
+/* XXH3, 128 bits, over the content: names and dates of files do not matter. A file that shrinks
+ * meanwhile gives the hash of what was there. */
 xkd_status xkd_hash_file(xkd_context *cx, int fd, int64_t size, char out[33])
 {
     enum { PIECE = 1 << 18 };
@@ -127,6 +137,7 @@ xkd_status xkd_hash_file(xkd_context *cx, int fd, int64_t size, char out[33])
         XXH3_128bits_update(state, buffer, (size_t)got);
         at += got;
     }
+    /* 32 hexadecimal digits, the high half first. */
     XXH128_hash_t hash = XXH3_128bits_digest(state);
     snprintf(out, 33, "%016" PRIx64 "%016" PRIx64, (uint64_t)hash.high64, (uint64_t)hash.low64);
 fail:
@@ -135,7 +146,9 @@ fail:
     return status;
 }
 
-/* Decodes into the fetcher's buffers; a file's fault is not a status. */
+/* Decodes into the fetcher's buffers; a file's fault is not a status.
+ * A file without any picture is a fault here, since every view needs frames; one without sound is for
+ * the policy to decide. */
 static xkd_status decode(xkd_fetcher *f, int fd, int64_t size, xkd_clip_mode mode, double place,
                          xkd_media_result *result)
 {
@@ -162,7 +175,8 @@ static xkd_status decode(xkd_fetcher *f, int fd, int64_t size, xkd_clip_mode mod
     return status;
 }
 
-/* Hands the decoded file over to the cache. */
+/* Hands the decoded file over to the cache.
+ * Copies are cut to size, as the fetcher's buffers have room for the largest file seen. */
 static xkd_status store(xkd_fetcher *f, int64_t i, const char *hash)
 {
     xkd_status status = XKD_OK;
@@ -184,13 +198,16 @@ fail:
     return status;
 }
 
-/* The clip at the fraction `place` of the starts on the grid that leave room for a whole clip. */
+/* The clip at the fraction `place` of the starts on the grid that leave room for a whole clip.
+ * The same draw as for files, but on the frame grid: `place` in [0, 1) picks one of room + 1 starts,
+ * and sound is cut at the nearest sample. */
 static void cut_clip(const xkd_data_config *d, const xkd_cached *e, double place, xkd_clip *clip)
 {
     int64_t frames = llround(d->clip_duration * d->video_fps),
             samples = llround(d->clip_duration * (double)d->audio_rate);
     int64_t room = e->frames - frames;
     if (e->has_audio) {
+        /* Where sound ends earlier than the picture it bounds the starts too. */
         int64_t other = (int64_t)floor((double)(e->samples - samples) * d->video_fps / (double)d->audio_rate);
         if (other < room) room = other;
     }
@@ -205,6 +222,7 @@ static void cut_clip(const xkd_data_config *d, const xkd_cached *e, double place
     if (clip->samples < 0) clip->samples = 0;
 }
 
+/* Without a hash in the manifest the file is read for it, which is still far cheaper than decoding. */
 static xkd_status fetch_cached(xkd_fetcher *f, int64_t i, int fd, int64_t size, double place, xkd_clip *clip,
                                xkd_media_result *result)
 {
@@ -224,6 +242,8 @@ fail:
     return status;
 }
 
+/* The clip points into the fetcher or into a cache entry and is valid until the next call. A fault of
+ * the file is in `result`, with an empty clip and status OK. */
 xkd_status xkd_fetch_clip(xkd_fetcher *f, int64_t i, double place, xkd_clip *clip, bool *silent,
                           xkd_media_result *result)
 {
@@ -254,6 +274,7 @@ xkd_status xkd_fetch_clip(xkd_fetcher *f, int64_t i, double place, xkd_clip *cli
                            .samples = f->samples};
     }
     *silent = !f->has_audio;
+    /* No half clip may reach the views. */
     if (result->fault != XKD_FAULT_NONE) *clip = (xkd_clip){0};
 fail:
     if (fd >= 0) close(fd);

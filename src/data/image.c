@@ -1,18 +1,25 @@
+/* Pillow's 8-bit image operations on planes (method.md section 2), bit for bit: the same order of
+ * operations, the same precision at each step, the same truncation. Planes instead of interleaved
+ * pixels let the compiler vectorise. One call does all frames of a view, as a view has one set of
+ * parameters. */
 #include "data/image.h"
 
 #include <math.h>
 #include <string.h>
 
+/* ImageNet's, per channel red, green, blue, on values in [0, 1]. */
 static const float MEAN[3] = {0.485f, 0.456f, 0.406f}, STD[3] = {0.229f, 0.224f, 0.225f};
 
 /* Widest blur kernel: crop 420. */
 enum { MAX_KERNEL = 43 };
 
+/* Frames included: all but contrast treat a view as one long row of pixels. */
 static int64_t pixels(const xkd_planes *p)
 {
     return p->frames * p->height * p->width;
 }
 
+/* Interleaved to planar, mirrored on the way where the view is flipped. */
 void xkd_planes_put(const xkd_planes *p, int64_t t, const uint8_t *rgb, bool flip)
 {
     int64_t w = p->width;
@@ -28,6 +35,7 @@ void xkd_planes_put(const xkd_planes *p, int64_t t, const uint8_t *rgb, bool fli
     }
 }
 
+/* The way back, for tests and pictures. */
 void xkd_planes_get(const xkd_planes *p, int64_t t, uint8_t *rgb)
 {
     int64_t count = p->height * p->width;
@@ -44,11 +52,13 @@ static inline uint8_t blend(int base, int x, float factor)
     return (uint8_t)(int)value;
 }
 
+/* Pillow's L conversion in 16-bit fixed point; weights sum to 65536. */
 static inline int luma(int r, int g, int b)
 {
     return (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
 }
 
+/* Blends with black. */
 void xkd_image_brightness(const xkd_planes *p, double factor)
 {
     int64_t n = pixels(p);
@@ -59,6 +69,8 @@ void xkd_image_brightness(const xkd_planes *p, double factor)
     }
 }
 
+/* Blends with the mean grey of each frame, rounded to an integer; frames differ in it, so it is taken
+ * frame by frame. */
 void xkd_image_contrast(const xkd_planes *p, double factor)
 {
     int64_t n = p->height * p->width;
@@ -78,6 +90,7 @@ void xkd_image_contrast(const xkd_planes *p, double factor)
     }
 }
 
+/* Blends each pixel with its own grey. */
 void xkd_image_saturation(const xkd_planes *p, double factor)
 {
     int64_t n = pixels(p);
@@ -91,6 +104,7 @@ void xkd_image_saturation(const xkd_planes *p, double factor)
     }
 }
 
+/* All channels get the grey value; the number of channels stays 3. */
 void xkd_image_grey(const xkd_planes *p)
 {
     int64_t n = pixels(p);
@@ -132,6 +146,7 @@ static void to_hsv(const uint8_t *restrict r, const uint8_t *restrict g, const u
 static void to_rgb(const uint8_t *restrict h, const uint8_t *restrict s, const uint8_t *restrict v, uint8_t *restrict r,
                    uint8_t *restrict g, uint8_t *restrict b)
 {
+    /* position is in [0, 6]; byte 255 falls on 6, which is red again. */
     for (int i = 0; i < HUE_BLOCK; i++) {
         double position = (double)h[i] * 6.0 / 255.0;
         int sector = (int)position;
@@ -149,6 +164,8 @@ static void to_rgb(const uint8_t *restrict h, const uint8_t *restrict s, const u
     }
 }
 
+/* The factor is in turns, and the byte wraps around. Blocks are padded with what the last one left;
+ * the surplus is not copied back. */
 void xkd_image_hue(const xkd_planes *p, double factor)
 {
     uint8_t in[3][HUE_BLOCK] = {{0}}, hsv[3][HUE_BLOCK], out[3][HUE_BLOCK];
@@ -164,6 +181,7 @@ void xkd_image_hue(const xkd_planes *p, double factor)
     }
 }
 
+/* Normalised in double and rounded once. */
 static void gaussian(int64_t kernel, double sigma, float *weights)
 {
     double sum = 0, w[MAX_KERNEL];
@@ -182,7 +200,9 @@ static inline int64_t mirror(int64_t i, int64_t n)
     return i >= n ? 2 * n - 2 - i : i;
 }
 
-/* Rows of `in` are blurred along y into `middle`, then along x into `in` again. */
+/* Rows of `in` are blurred along y into `middle`, then along x into `in` again.
+ * Separable: height x width of floats and one row are the scratch. Borders are mirrored without
+ * repeating the edge. */
 static void blur_plane(uint8_t *in, int64_t height, int64_t width, const float *wx, const float *wy, int64_t kernel,
                        float *restrict middle)
 {
@@ -206,12 +226,14 @@ static void blur_plane(uint8_t *in, int64_t height, int64_t width, const float *
         for (int64_t k = 0; k < kernel; k++)
             for (int64_t x = 0; x < width; x++) sum[x] += wx[k] * line[x + k];
         for (int64_t x = 0; x < width; x++) {
+            /* Halves to even, as torch.round does before the cast to bytes. */
             float value = rintf(sum[x]);
             to[x] = (uint8_t)(int)(value < 0.0f ? 0.0f : value > 255.0f ? 255.0f : value);
         }
     }
 }
 
+/* A kernel wider than the picture could not be mirrored; it is cut to what fits. */
 void xkd_image_blur(const xkd_planes *p, int64_t kernel, double sigma_x, double sigma_y, float *scratch)
 {
     float wx[MAX_KERNEL], wy[MAX_KERNEL];
@@ -225,6 +247,7 @@ void xkd_image_blur(const xkd_planes *p, int64_t kernel, double sigma_x, double 
             blur_plane(p->plane[c] + t * n, p->height, p->width, wx, wy, kernel, scratch);
 }
 
+/* Out in [3,T,H,W], ready for the network. */
 void xkd_image_normalise(const xkd_planes *p, float *out)
 {
     int64_t n = pixels(p);
@@ -235,6 +258,7 @@ void xkd_image_normalise(const xkd_planes *p, float *out)
     }
 }
 
+/* For pictures to look at: frame t of a normalised view, clamped to bytes. */
 void xkd_image_denormalise(const float *in, int64_t frames, int64_t height, int64_t width, int64_t t, uint8_t *rgb)
 {
     int64_t n = height * width;
@@ -247,7 +271,8 @@ void xkd_image_denormalise(const float *in, int64_t frames, int64_t height, int6
     }
 }
 
-/* The two neighbours of output i and the weight of the second. */
+/* The two neighbours of output i and the weight of the second.
+ * PyTorch's align_corners = false, in float as there; the coordinate is clamped at 0. */
 static void bilinear_tap(int64_t i, int64_t in, int64_t out, int64_t *low, int64_t *high, float *weight)
 {
     float scale = (float)in / (float)out, x = scale * ((float)i + 0.5f) - 0.5f;
@@ -258,6 +283,7 @@ static void bilinear_tap(int64_t i, int64_t in, int64_t out, int64_t *low, int64
     *weight = x - (float)*low;
 }
 
+/* No antialiasing: PyTorch's interpolate, not Pillow's resize. */
 void xkd_tensor_bilinear(const float *in, int64_t channels, int64_t in_height, int64_t in_width, float *out,
                          int64_t out_height, int64_t out_width)
 {

@@ -1,3 +1,5 @@
+/* Lists of samples from a folder tree or a text file. Whatever the order on disk, samples are sorted
+ * by path: their numbers seed the random draws, so they must be the same everywhere. */
 #include "data/index.h"
 
 #include <ctype.h>
@@ -12,23 +14,27 @@
 #include "base/alloc.h"
 #include "base/file.h"
 
+/* Links may form loops; real data sets are a few folders deep. */
 enum { MAX_DEPTH = 16 };
 static const int64_t MAX_LIST_BYTES = (int64_t)1 << 30;
 
+/* By name only: whether a file really is one is found out when it is opened. */
 static const char *const EXTENSIONS[] = {"mp4", "m4v", "mov",  "mkv",  "webm", "avi", "mpg", "mpeg",
                                          "ts",  "mts", "m2ts", "flv",  "wmv",  "asf", "ogv", "ogg",
                                          "3gp", "3g2", "wav",  "flac", "mp3",  "m4a"};
+/* Folder names that mean a split, and how it is called here. */
 static const char *const SPLITS[][2] = {{"train", "train"}, {"test", "test"},      {"val", "val"},
                                         {"valid", "val"},   {"validation", "val"}, {"eval", "test"}};
 
 typedef struct {
     xkd_context *cx;
-    const char *root;
+    const char *root; /* folder that paths are relative to */
     bool follow_links;
     xkd_manifest *manifest;
-    int64_t skipped;
+    int64_t skipped; /* files that are no media by name */
 } scan;
 
+/* The case of the extension does not matter. */
 static bool is_media_name(const char *name)
 {
     const char *dot = strrchr(name, '.');
@@ -44,8 +50,10 @@ static const char *split_of(const char *folder)
     return NULL;
 }
 
+/* The two functions call each other once per folder level. */
 static xkd_status scan_folder(scan *s, const char *relative, int depth);
 
+/* An entry that vanishes while the folder is read is passed over. */
 static xkd_status scan_entry(scan *s, const char *relative, const char *name, int depth)
 {
     xkd_status status = XKD_OK;
@@ -58,6 +66,7 @@ static xkd_status scan_entry(scan *s, const char *relative, const char *name, in
         XKD_TRY(xkd_copy_string(cx, &path, name));
     XKD_TRY(xkd_join_path(cx, &full, s->root, path));
     if (lstat(full, &info) != 0) goto fail;
+    /* lstat first: whether a link to a folder is followed is the user's decision. */
     bool link = S_ISLNK(info.st_mode);
     if (link && stat(full, &info) != 0) info.st_mode = S_IFREG; /* a dangling link: `data check` reports it */
     if (S_ISDIR(info.st_mode)) {
@@ -74,6 +83,7 @@ fail:
     return status;
 }
 
+/* Hidden files and folders are left out. readdir's order does not matter, samples are sorted later. */
 static xkd_status scan_folder(scan *s, const char *relative, int depth)
 {
     xkd_status status = XKD_OK;
@@ -87,6 +97,7 @@ static xkd_status scan_folder(scan *s, const char *relative, int depth)
     if (depth > MAX_DEPTH) XKD_FAIL(XKD_ERR_DATA, "%s: more than %d folders deep (a loop of links?)", full, MAX_DEPTH);
     folder = opendir(full);
     if (!folder) XKD_FAIL(XKD_ERR_DATA, "%s: cannot read folder: %s", full, strerror(errno));
+    /* An error while reading ends the loop like the folder's end. */
     for (const struct dirent *entry; (entry = readdir(folder));)
         if (entry->d_name[0] != '.') XKD_TRY(scan_entry(s, relative, entry->d_name, depth));
 fail:
@@ -95,12 +106,14 @@ fail:
     return status;
 }
 
+/* Byte order, independent of the locale. */
 static int compare_samples(const void *a, const void *b)
 {
     return strcmp(((const xkd_sample *)a)->path, ((const xkd_sample *)b)->path);
 }
 
-/* split/class/..., class/..., or neither, from the path's first folders. */
+/* split/class/..., class/..., or neither, from the path's first folders.
+ * Deeper folders do not matter. */
 static xkd_status label_by_folder(xkd_context *cx, xkd_manifest *m, xkd_sample *sample)
 {
     xkd_status status = XKD_OK;
@@ -126,7 +139,9 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Classes get their numbers in alphabetical order, whatever split shows them first. */
+/* Classes get their numbers in alphabetical order, whatever split shows them first.
+ * Twice: the first round finds the names, which are then sorted, and the second gives out the
+ * numbers. */
 static xkd_status label_all(xkd_context *cx, xkd_manifest *m)
 {
     xkd_status status = XKD_OK;
@@ -155,6 +170,7 @@ fail:
     return status;
 }
 
+/* In place; also takes the carriage return of files from Windows. */
 static char *trim(char *text)
 {
     while (isspace((unsigned char)*text)) text++;
@@ -163,7 +179,8 @@ static char *trim(char *text)
     return text;
 }
 
-/* Cuts a line into path, label, split; missing ones are "". */
+/* Cuts a line into path, label, split; missing ones are "".
+ * With commas a path may hold blanks; without, the last blank separates the label, so it may as well. */
 static void cut_line(char *line, char *fields[3])
 {
     static char NOTHING[1];
@@ -190,6 +207,7 @@ static void cut_line(char *line, char *fields[3])
     fields[1] = trim(fields[1]);
 }
 
+/* A label is a number or a name; which of them the list uses is checked once it has been read. */
 static xkd_status add_line(xkd_context *cx, xkd_manifest *m, const char *list, int64_t number, char *line)
 {
     xkd_status status = XKD_OK;
@@ -197,6 +215,7 @@ static xkd_status add_line(xkd_context *cx, xkd_manifest *m, const char *list, i
     xkd_sample *sample = NULL;
     cut_line(line, fields);
     const char *path = fields[0];
+    /* A list is input: it must not lead out of the data folder. */
     if (!path[0] || path[0] == '/' || !strncmp(path, "../", 3) || strstr(path, "/../"))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path \"%s\" must be relative and inside the root (--root DIR)", list,
                  (long long)number, path);
@@ -221,6 +240,7 @@ fail:
     return status;
 }
 
+/* Blank lines and lines that begin with # are skipped. The list need not be sorted. */
 xkd_status xkd_index_list(xkd_context *cx, const char *list, const char *root, xkd_manifest *out)
 {
     xkd_status status = XKD_OK;
@@ -242,6 +262,8 @@ xkd_status xkd_index_list(xkd_context *cx, const char *list, const char *root, x
     if (out->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no lines \"path label\" or \"path,label[,split]\" in it", list);
     bool numbers = out->class_count == 0;
     qsort(out->samples, (size_t)out->count, sizeof *out->samples, compare_samples);
+    /* Neighbours after sorting. A sample listed twice would count twice in every epoch and once in
+     * the user's mind. */
     for (int64_t i = 1; i < out->count; i++)
         if (!strcmp(out->samples[i - 1].path, out->samples[i].path))
             XKD_FAIL(XKD_ERR_DATA, "%s: path \"%s\" stands there twice (remove one)", list, out->samples[i].path);
@@ -256,6 +278,8 @@ fail:
     return status;
 }
 
+/* A folder with a manifest is taken by it: it holds what an index over the folder cannot know, such
+ * as lengths and hashes. */
 xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_links, xkd_manifest *out)
 {
     xkd_status status = XKD_OK;

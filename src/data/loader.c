@@ -1,3 +1,7 @@
+/* Threads fill micro-batches ahead of the caller. The ring of slots is ordered by sequence number;
+ * threads take single places (clip and views of one sample) of the oldest unfinished slot, so that
+ * the batch waited for is done first. Every random draw is keyed by epoch, sample and try, never by
+ * thread or time: the data are the same for any number of workers. */
 #include "data/loader.h"
 
 #include <inttypes.h>
@@ -28,7 +32,8 @@ enum {
 static const int64_t RING_BYTES = (int64_t)512 << 20;
 
 /* One try at one place of a batch that failed. Kept with the batch and reported when it is delivered, so that log, counts
- * and the decision to stop depend on the data alone, not on how far ahead the threads are. */
+ * and the decision to stop depend on the data alone, not on how far ahead the threads are.
+ * A try is not a file: the same file may be tried in many places. */
 typedef struct {
     int64_t sample;
     xkd_media_fault fault;
@@ -36,6 +41,8 @@ typedef struct {
     char message[160];
 } failure;
 
+/* One micro-batch. Places 0 .. next-1 are handed out, `done` of them finished; the caller may have it
+ * when done equals the count. */
 typedef struct {
     xkd_batch batch;
     int64_t sequence;  /* which micro-batch; -1: free */
@@ -45,7 +52,7 @@ typedef struct {
     int64_t *silent;   /* [B] 1: this place got silence */
     int64_t *tries;    /* [B] failures of this place */
     failure *failures; /* [B,MAX_TRIES] */
-    xkd_status status;
+    xkd_status status; /* of the first place that failed for good */
     char message[512];
 } slot;
 
@@ -53,26 +60,26 @@ typedef struct {
     struct xkd_loader *loader;
     pthread_t thread;
     bool started;
-    xkd_context *cx; /* of its own: a bad clip must not leave a message in the caller's context */
-    xkd_fetcher *fetcher;
+    xkd_context *cx;      /* of its own: a bad clip must not leave a message in the caller's context */
+    xkd_fetcher *fetcher; /* owned, one worker process each */
     xkd_viewer *viewer;
     xkd_status status; /* of making the above */
 } worker;
 
 struct xkd_loader {
     xkd_context *cx;
-    const xkd_data_config *data;
+    const xkd_data_config *data; /* settings, outlives the loader */
     xkd_manifest manifest;
     xkd_sampler sampler;
     xkd_view_shapes shapes;
-    xkd_cache *cache;
-    int64_t batch; /* B */
-    int64_t steps;
+    xkd_cache *cache; /* NULL: none */
+    int64_t batch;    /* B */
+    int64_t steps;    /* a rank's optimiser steps an epoch */
     worker *workers;
     int64_t worker_count;
 
-    pthread_mutex_t lock; /* guards all below */
-    pthread_cond_t work, ready;
+    pthread_mutex_t lock;       /* guards all below */
+    pthread_cond_t work, ready; /* work: threads wait here for places; ready: the caller, for a slot */
     slot slots[MAX_DEPTH];
     int depth;
     int64_t *order; /* of order_epoch */
@@ -82,14 +89,16 @@ struct xkd_loader {
     bool held;        /* the caller has sequence `consumed` */
     int64_t active;   /* places being worked on */
     bool paused, quit;
-    _Atomic int64_t restarts;
+    _Atomic int64_t restarts; /* worker processes lost */
 
-    char *log_path;
+    char *log_path; /* NULL: nothing is logged */
     int log_fd;
     uint8_t *bad, *dropped; /* [samples] seen so */
     xkd_loader_statistics stats;
 };
 
+/* Sequence numbers count micro-batches from the last seek; this turns one into epoch, step and
+ * micro-batch. */
 static void locate(const xkd_loader *l, int64_t sequence, int64_t *epoch, int64_t *step, int64_t *micro)
 {
     int64_t at = l->base + sequence, per_epoch = l->steps * l->sampler.accumulate;
@@ -98,7 +107,9 @@ static void locate(const xkd_loader *l, int64_t sequence, int64_t *epoch, int64_
     *micro = at % l->sampler.accumulate;
 }
 
-/* Prepares a free slot for its next micro-batch. Called with the lock held. */
+/* Prepares a free slot for its next micro-batch. Called with the lock held.
+ * The order of an epoch is drawn when its first batch is opened. Slots at an epoch's turn belong to
+ * different epochs, but sample numbers are copied into them, so one order is enough. */
 static void open_slot(xkd_loader *l, slot *s, int64_t sequence)
 {
     int64_t epoch, step, micro, first, count;
@@ -121,7 +132,8 @@ static void open_slot(xkd_loader *l, slot *s, int64_t sequence)
     }
 }
 
-/* Next place to work on: batches in order, so that the oldest is ready first. Called with the lock held. */
+/* Next place to work on: batches in order, so that the oldest is ready first. Called with the lock held.
+ * Slots behind the last consumed one are free again and are opened here by whoever comes first. */
 static slot *find_work(xkd_loader *l, int64_t *place)
 {
     if (l->paused) return NULL;
@@ -143,6 +155,7 @@ static bool try_clip(worker *w, slot *s, int64_t place, int64_t sample, xkd_clip
     bool silent = false;
     xkd_media_result result;
     int64_t drawn = s->batch.sample[place];
+    /* The number of tries is in the key: a second try at a place draws another start. */
     xkd_rng rng =
         xkd_rng_make(l->sampler.seed, s->batch.epoch, (uint32_t)drawn, (uint32_t)s->tries[place], XKD_RNG_CLIP);
     *status = xkd_fetch_clip(w->fetcher, sample, xkd_rng_uniform(&rng), clip, &silent, &result);
@@ -162,10 +175,13 @@ static bool try_clip(worker *w, slot *s, int64_t place, int64_t sample, xkd_clip
     return false;
 }
 
+/* Written straight into the batch: [B,3,T,H,W] and [B,1,F,T], the place-th of B. */
 static xkd_status make_views(worker *w, slot *s, int64_t place, const xkd_clip *clip)
 {
     xkd_status status = XKD_OK;
     const xkd_loader *l = w->loader;
+    /* Keyed by the sample drawn, not by its replacement: a view's augmentation does not depend on a
+     * bad file. */
     xkd_view_key key = {l->sampler.seed, s->batch.epoch, (uint32_t)s->batch.sample[place]};
     for (int64_t v = 0; v < l->shapes.video_views; v++) {
         int64_t size = 3 * l->shapes.video[v].frames * l->shapes.video[v].height * l->shapes.video[v].width;
@@ -179,7 +195,9 @@ fail:
     return status;
 }
 
-/* One place of a batch. A clip that cannot be read is replaced by draw number 1, 2, ... of this place. */
+/* One place of a batch. A clip that cannot be read is replaced by draw number 1, 2, ... of this place.
+ * The number of replacements is bounded, so that a data set without a single readable file is an
+ * error and not a loop. */
 static xkd_status fill_place(worker *w, slot *s, int64_t place)
 {
     xkd_status status = XKD_OK;
@@ -201,6 +219,7 @@ fail:
     return status;
 }
 
+/* The lock is held only while work is handed out and given back; decoding and views run without it. */
 static void *worker_main(void *arg)
 {
     worker *w = arg;
@@ -219,6 +238,7 @@ static void *worker_main(void *arg)
         xkd_status status = fill_place(w, s, place);
         atomic_fetch_add(&l->restarts, xkd_fetcher_restarts(w->fetcher) - before);
         pthread_mutex_lock(&l->lock);
+        /* One failure is enough to end the batch; later ones would only hide it. */
         if (status != XKD_OK && s->status == XKD_OK) {
             s->status = status;
             snprintf(s->message, sizeof s->message, "%.500s", xkd_last_error(w->cx));
@@ -226,12 +246,14 @@ static void *worker_main(void *arg)
         xkd_clear_error(w->cx);
         l->active--;
         s->done++;
+        /* For the caller, and for a seek that waits for `active` to reach 0. */
         pthread_cond_broadcast(&l->ready);
     }
     pthread_mutex_unlock(&l->lock);
     return NULL;
 }
 
+/* Slots are allocated once and used for the whole run. */
 static xkd_status make_slot(xkd_loader *l, slot *s)
 {
     xkd_status status = XKD_OK;
@@ -255,6 +277,7 @@ fail:
     return status;
 }
 
+/* Takes slots that were never made. */
 static void free_slot(slot *s)
 {
     for (int v = 0; v < XKD_MAX_VIEWS; v++) {
@@ -267,6 +290,7 @@ static void free_slot(slot *s)
     xkd_free(s->failures);
 }
 
+/* Of one slot, for all of its views. */
 static int64_t batch_bytes(const xkd_loader *l)
 {
     int64_t floats = 0;
@@ -276,7 +300,9 @@ static int64_t batch_bytes(const xkd_loader *l)
     return l->batch * floats * (int64_t)sizeof(float);
 }
 
-/* Reads the list of samples and applies split and audio policy. */
+/* Reads the list of samples and applies split and audio policy.
+ * Under `drop`, files known to be silent go before the first epoch; those whose sound is unknown are
+ * found out when they are read. */
 static xkd_status load_samples(xkd_loader *l)
 {
     xkd_status status = XKD_OK;
@@ -305,6 +331,7 @@ static xkd_status load_samples(xkd_loader *l)
         xkd_log(cx, XKD_LOG_WARN, "%lld of %lld files have no sound and %s (data.audio_policy)", (long long)without,
                 (long long)(l->manifest.count + l->stats.dropped_files), DONE[d->audio_policy]);
     if (l->manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file has sound", d->path);
+    /* Sample numbers are 32 bits wide in the keys of the random generator. */
     if (l->manifest.count > UINT32_MAX) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^32 samples", d->path);
     l->sampler.samples = l->manifest.count;
     XKD_TRY(xkd_sampler_check(cx, &l->sampler));
@@ -312,6 +339,7 @@ fail:
     return status;
 }
 
+/* Two slots are the least: one with the caller, one being filled. */
 static xkd_status make_ring(xkd_loader *l)
 {
     xkd_status status = XKD_OK;
@@ -319,6 +347,7 @@ static xkd_status make_ring(xkd_loader *l)
     l->batch = l->sampler.batch / (l->sampler.accumulate * l->sampler.world);
     l->steps = xkd_sampler_steps(&l->sampler);
     l->depth = MAX_DEPTH;
+    /* Less look-ahead rather than more memory. */
     while (l->depth > 2 && l->depth * batch_bytes(l) > RING_BYTES) l->depth--;
     for (int i = 0; i < MAX_DEPTH; i++) l->slots[i].sequence = -1;
     for (int i = 0; i < l->depth; i++) XKD_TRY(make_slot(l, &l->slots[i]));
@@ -331,6 +360,7 @@ fail:
     return status;
 }
 
+/* Messages of a thread's own context are passed on to the caller's. */
 static xkd_status start_workers(xkd_loader *l)
 {
     xkd_status status = XKD_OK;
@@ -352,6 +382,7 @@ fail:
     return status;
 }
 
+/* Threads start at once and fill the first batches while the model is still being built. */
 xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train, int rank,
                           int world, xkd_loader **out)
 {
@@ -387,6 +418,8 @@ fail:
     return status;
 }
 
+/* Threads finish the place they are at, which a worker's time limit bounds, and are joined before
+ * anything they use is freed. */
 void xkd_loader_free(xkd_loader *l)
 {
     if (!l) return;
@@ -416,6 +449,7 @@ void xkd_loader_free(xkd_loader *l)
     xkd_free(l);
 }
 
+/* Failures before this call are counted but not logged in a file. */
 xkd_status xkd_loader_set_folder(xkd_loader *l, const char *folder)
 {
     xkd_status status = XKD_OK;
@@ -444,6 +478,8 @@ const xkd_view_shapes *xkd_loader_shapes(const xkd_loader *l)
     return &l->shapes;
 }
 
+/* Tells whether a resumed run has the data it began with. Paths, sizes and hashes where known;
+ * contents are not read. The chaining makes it depend on the order as well. */
 uint64_t xkd_loader_data_hash(const xkd_loader *l)
 {
     XXH64_hash_t hash = 0;
@@ -456,12 +492,15 @@ uint64_t xkd_loader_data_hash(const xkd_loader *l)
     return hash;
 }
 
+/* Waits for places in work, then drops all slots: what they held is made again from its keys when it
+ * is needed. */
 xkd_status xkd_loader_seek(xkd_loader *l, uint32_t epoch, int64_t step)
 {
     if (step < 0 || step >= l->steps)
         return xkd_fail(l->cx, XKD_ERR_INTERNAL, "step %lld of an epoch of %lld", (long long)step, (long long)l->steps);
     pthread_mutex_lock(&l->lock);
     l->paused = true;
+    /* Places in work write into slots that are about to be given away. */
     while (l->active) pthread_cond_wait(&l->ready, &l->lock);
     l->base = ((int64_t)epoch * l->steps + step) * l->sampler.accumulate;
     l->consumed = 0;
@@ -473,7 +512,8 @@ xkd_status xkd_loader_seek(xkd_loader *l, uint32_t epoch, int64_t step)
     return XKD_OK;
 }
 
-/* One line of bad_clips.jsonl. */
+/* One line of bad_clips.jsonl.
+ * JSON Lines, one write a line, so that a killed run leaves whole lines. */
 static xkd_status write_failure(xkd_loader *l, const xkd_batch *b, int64_t place, const failure *f)
 {
     xkd_status status = XKD_OK;
@@ -482,6 +522,7 @@ static xkd_status write_failure(xkd_loader *l, const xkd_batch *b, int64_t place
     json_t *line = json_pack("{s:I,s:I,s:I,s:s}", "epoch", (json_int_t)b->epoch, "step", (json_int_t)b->step, "sample",
                              (json_int_t)b->sample[place], "reason", xkd_media_fault_name(f->fault));
     json_t *path = json_string(l->manifest.samples[f->sample].path), *message = json_string(f->message);
+    /* A path that is no UTF-8 cannot be written as JSON; the sample number stands for it. */
     json_object_set_new(line, "path", path ? path : json_sprintf("sample %lld", (long long)f->sample));
     if (message) json_object_set_new(line, "message", message);
     char *text = json_dumps(line, JSON_COMPACT);
@@ -495,6 +536,8 @@ fail:
     return status;
 }
 
+/* Only the first fault of a file is told in the log; all are in bad_clips.jsonl. The limit counts
+ * files, not clips, so it does not depend on the length of the run. */
 static xkd_status report_failure(xkd_loader *l, const xkd_batch *b, int64_t place, const failure *f)
 {
     xkd_status status = XKD_OK;
@@ -505,6 +548,7 @@ static xkd_status report_failure(xkd_loader *l, const xkd_batch *b, int64_t plac
         l->dropped[f->sample] = 1;
         return XKD_OK;
     }
+    /* Once a file, or a long run would fill the log. */
     if (!l->bad[f->sample]) xkd_log(cx, XKD_LOG_WARN, "%s: %s: %s", path, xkd_media_fault_name(f->fault), f->message);
     l->stats.bad_clips++;
     l->stats.bad_files += !l->bad[f->sample];
@@ -521,6 +565,7 @@ fail:
     return status;
 }
 
+/* In order of places and tries, which makes log and statistics reproducible. */
 static xkd_status report_batch(xkd_loader *l, const slot *s)
 {
     xkd_status status = XKD_OK;
@@ -534,11 +579,14 @@ fail:
     return status;
 }
 
+/* The slot of the last call is given back first. Failures are reported before the batch is: a run
+ * with too many of them ends here. */
 xkd_status xkd_loader_next(xkd_loader *l, const xkd_batch **out)
 {
     double start = xkd_now();
     *out = NULL;
     pthread_mutex_lock(&l->lock);
+    /* Gives back the batch of the call before. */
     if (l->held) l->consumed++;
     l->held = true;
     pthread_cond_broadcast(&l->work);
@@ -554,6 +602,7 @@ xkd_status xkd_loader_next(xkd_loader *l, const xkd_batch **out)
     return status;
 }
 
+/* Counts of delivered batches only, whatever has been read ahead. */
 void xkd_loader_stats(const xkd_loader *l, xkd_loader_statistics *out)
 {
     *out = l->stats;

@@ -1,3 +1,6 @@
+/* The manifest: JSON Lines, a header with root and classes and then one object a sample. It is input
+ * like any other: paths may not leave the root, numbers have ranges, and every message names file and
+ * line. */
 #include "data/manifest.h"
 
 #include <errno.h>
@@ -24,6 +27,7 @@ typedef struct {
     bool fixed_classes; /* the first line lists them all */
 } place;
 
+/* Strings of fixed size are part of the sample; only the path is allocated. */
 static void free_sample(xkd_sample *sample)
 {
     xkd_free(sample->path);
@@ -40,6 +44,7 @@ void xkd_manifest_free(xkd_manifest *m)
     *m = (xkd_manifest){0};
 }
 
+/* *sample is valid until the next call, which may move the array. Unknown facts are -1 or 0. */
 xkd_status xkd_manifest_add(xkd_context *cx, xkd_manifest *m, const char *path, xkd_sample **sample)
 {
     xkd_status status = XKD_OK;
@@ -56,6 +61,7 @@ fail:
     return status;
 }
 
+/* A linear search, as there are hundreds of classes at most and labels are mostly numbers. */
 xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *m, const char *name, bool add, int64_t *label)
 {
     xkd_status status = XKD_OK;
@@ -70,6 +76,7 @@ fail:
     return status;
 }
 
+/* Keeps the order; O(count). */
 void xkd_manifest_remove(xkd_manifest *m, int64_t i)
 {
     free_sample(&m->samples[i]);
@@ -77,6 +84,7 @@ void xkd_manifest_remove(xkd_manifest *m, int64_t i)
     m->count--;
 }
 
+/* A sample without a split belongs to every split. */
 void xkd_manifest_keep_split(xkd_manifest *m, const char *split)
 {
     int64_t kept = 0;
@@ -90,6 +98,7 @@ void xkd_manifest_keep_split(xkd_manifest *m, const char *split)
     m->count = kept;
 }
 
+/* For paths that are no UTF-8, which JSON cannot hold. */
 static xkd_status encode_base64(xkd_context *cx, const char *text, char **out)
 {
     const unsigned char *in = (const unsigned char *)text;
@@ -106,6 +115,7 @@ static xkd_status encode_base64(xkd_context *cx, const char *text, char **out)
     return XKD_OK;
 }
 
+/* Padding may be missing. A zero byte would end the path early and name another file. */
 static xkd_status decode_base64(const place *p, const char *text, char **out)
 {
     xkd_status status = XKD_OK;
@@ -124,6 +134,7 @@ static xkd_status decode_base64(const place *p, const char *text, char **out)
             (*out)[at++] = (char)(value >> bits & 255);
         }
     }
+    /* strlen stops at the first 0. */
     if (strlen(*out) != at)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path_base64: holds a zero byte", p->file, (long long)p->line);
 fail:
@@ -153,6 +164,7 @@ fail:
     return status;
 }
 
+/* A missing key or null leaves the value that stands for unknown. */
 static xkd_status read_real(const place *p, const json_t *object, const char *key, double *out)
 {
     const json_t *value = json_object_get(object, key);
@@ -174,6 +186,7 @@ static xkd_status read_integer(const place *p, const json_t *object, const char 
     return XKD_OK;
 }
 
+/* Fixed sizes: split and hash. */
 static xkd_status read_text(const place *p, const json_t *object, const char *key, char *out, size_t size)
 {
     const json_t *value = json_object_get(object, key);
@@ -185,6 +198,7 @@ static xkd_status read_text(const place *p, const json_t *object, const char *ke
     return XKD_OK;
 }
 
+/* With classes in the first line names must be among them; without, a new name becomes a class. */
 static xkd_status read_label(const place *p, xkd_manifest *m, const json_t *object, int64_t *label)
 {
     xkd_status status = XKD_OK;
@@ -202,6 +216,7 @@ static xkd_status read_label(const place *p, xkd_manifest *m, const json_t *obje
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"label\" must be a number or a class name", p->file, (long long)p->line);
     *label = json_integer_value(value);
     int64_t limit = p->fixed_classes ? m->class_count : MAX_LABEL;
+    /* Written by some tools for `no label`. */
     if (*label == -1) return XKD_OK;
     if (*label < 0 || *label >= limit)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: label %lld is out of range 0 .. %lld (correct it or the classes in line 1)",
@@ -233,6 +248,8 @@ fail:
     return status;
 }
 
+/* Exactly one of `path` and `path_base64`. Unknown keys are ignored, so that users may keep notes of
+ * their own. */
 static xkd_status read_sample(const place *p, xkd_manifest *m, const json_t *object)
 {
     xkd_status status = XKD_OK;
@@ -271,6 +288,7 @@ fail:
     return status;
 }
 
+/* A relative root is relative to the manifest's own folder, so a data set can be moved as a whole. */
 static xkd_status read_header(place *p, xkd_manifest *m, const json_t *object, const char *folder)
 {
     xkd_status status = XKD_OK;
@@ -308,11 +326,13 @@ fail:
     return status;
 }
 
+/* A path and where it stands, for the message about duplicates. */
 typedef struct {
     const char *path;
     int64_t line;
 } named_line;
 
+/* Equal paths by line, so that the message names the second one. */
 static int compare_lines(const void *a, const void *b)
 {
     const named_line *x = a, *y = b;
@@ -320,6 +340,7 @@ static int compare_lines(const void *a, const void *b)
     return order ? order : (x->line > y->line) - (x->line < y->line);
 }
 
+/* O(n log n) on pointers; the samples themselves stay in the order of the file. */
 static xkd_status check_duplicates(place *p, const xkd_manifest *m, const int64_t *lines)
 {
     xkd_status status = XKD_OK;
@@ -337,6 +358,7 @@ fail:
     return status;
 }
 
+/* A duplicate key would leave open which value counts, so it is refused. */
 static xkd_status read_line(place *p, xkd_manifest *m, const char *line, size_t length, const char *folder)
 {
     xkd_status status = XKD_OK;
@@ -360,7 +382,8 @@ fail:
     return status;
 }
 
-/* The folder part of a path, "." if it has none. */
+/* The folder part of a path, "." if it has none.
+ * "/file" has the folder "/". */
 static xkd_status folder_of(xkd_context *cx, const char *path, char **out)
 {
     xkd_status status = xkd_copy_string(cx, out, path);
@@ -374,6 +397,8 @@ static xkd_status folder_of(xkd_context *cx, const char *path, char **out)
     return xkd_copy_string(cx, out, ".");
 }
 
+/* The whole file is read at once; its size is limited. Blank lines count as lines in messages and are
+ * otherwise ignored. */
 xkd_status xkd_manifest_read(xkd_context *cx, const char *path, xkd_manifest *m)
 {
     xkd_status status = XKD_OK;
@@ -406,6 +431,8 @@ fail:
     return status;
 }
 
+/* Failures are passed on by pointer, because the object is finished and freed by the caller in any
+ * case. */
 static void set_path(json_t *object, xkd_context *cx, const char *path, xkd_status *status)
 {
     json_t *value = json_string(path); /* NULL where it is no UTF-8 */
@@ -426,6 +453,7 @@ static json_t *rounded(double x)
     return json_real((double)(int64_t)(scaled + (scaled < 0 ? -0.5 : 0.5)) / 1e6);
 }
 
+/* Facts that are not known are left out. */
 static void set_facts(json_t *o, const xkd_sample *s)
 {
     if (s->label >= 0) json_object_set_new(o, "label", json_integer(s->label));
@@ -453,6 +481,7 @@ static void set_facts(json_t *o, const xkd_sample *s)
     if (s->hash[0]) json_object_set_new(o, "hash", json_string(s->hash));
 }
 
+/* 12 digits keep the microsecond of a film of 10^6 s. Consumes the object. */
 static xkd_status write_line(xkd_writer *writer, xkd_context *cx, json_t *object)
 {
     xkd_status status = XKD_OK;
@@ -466,6 +495,7 @@ fail:
     return status;
 }
 
+/* Published in one step: an old manifest stays until the new one is whole. */
 xkd_status xkd_manifest_write(xkd_context *cx, const xkd_manifest *m, const char *path, const char *root_text)
 {
     xkd_status status = XKD_OK;
@@ -498,6 +528,8 @@ fail:
     return status;
 }
 
+/* The real path must lie under the real root: links that lead outside are refused unless the user
+ * allows them, for a downloaded data set may hold any. */
 xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *m, const xkd_sample *s, bool follow_links, int *fd,
                              int64_t *size, xkd_media_fault *fault)
 {
@@ -506,6 +538,7 @@ xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *m, const xkd_s
     *fd = -1;
     *fault = XKD_FAULT_NONE;
     XKD_TRY(xkd_join_path(cx, &path, m->root, s->path));
+    /* Resolves every link on the way, not only the last one. */
     real = realpath(path, NULL);
     if (!real) {
         *fault = errno == ENOENT || errno == ENOTDIR ? XKD_FAULT_MISSING : XKD_FAULT_UNREADABLE;
@@ -514,6 +547,7 @@ xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *m, const xkd_s
     root = realpath(m->root, NULL);
     size_t length = root ? strlen(root) : 0;
     bool inside = root && (!strcmp(root, "/") || (!strncmp(real, root, length) && real[length] == '/'));
+    /* The slash behind the root's name matters: /data2 does not lie in /data. */
     if (!inside && !follow_links) {
         *fault = XKD_FAULT_REFUSED;
         XKD_FAIL(XKD_ERR_DATA, "%s: a link that leads out of the data folder (allow it with --follow-links)", path);
@@ -527,6 +561,7 @@ fail:
     return status;
 }
 
+/* Sizes are those after rotation, as they are shown. */
 void xkd_sample_describe(xkd_sample *s, const xkd_media_info *info)
 {
     s->has_audio = info->has_audio;

@@ -1,3 +1,5 @@
+/* Log-mel spectrograms (method.md section 2) and the two operations that are applied to them. One
+ * object holds all scratch and belongs to one thread. */
 #include "data/mel.h"
 
 #include <math.h>
@@ -27,13 +29,15 @@ static double mel_to_hertz(double mel)
     return mel < knee_mel ? step * mel : knee * exp(log_step * (mel - knee_mel));
 }
 
+/* The inverse of mel_to_hertz. */
 static double hertz_to_mel(double hertz)
 {
     const double step = 200.0 / 3.0, knee = 1000.0, knee_mel = knee / step, log_step = log(6.4) / 27.0;
     return hertz < knee ? hertz / step : knee_mel + log(hertz / knee) / log_step;
 }
 
-/* Triangles over the band edges, each of area 1 (librosa's norm = "slaney"). */
+/* Triangles over the band edges, each of area 1 (librosa's norm = "slaney").
+ * The bands are narrow, so first and last non-zero bin are kept and the rest is never multiplied. */
 static void fill_bank(xkd_mel *mel, int64_t rate)
 {
     double top = hertz_to_mel((double)rate / 2), bands = (double)mel->bands;
@@ -50,10 +54,12 @@ static void fill_bank(xkd_mel *mel, int64_t rate)
             if (weight > 0 && mel->first[f] == mel->bins) mel->first[f] = k;
             if (weight > 0) mel->last[f] = k + 1;
         }
+        /* A band between two bins has no weight at all: an empty sum. */
         if (mel->last[f] == 0) mel->first[f] = 0;
     }
 }
 
+/* rate in Hz; hop in samples. n_fft is checked by the transform. */
 xkd_status xkd_mel_new(xkd_context *cx, int64_t rate, int64_t n_fft, int64_t hop, int64_t bands, xkd_mel **out)
 {
     xkd_status status = XKD_OK;
@@ -72,6 +78,7 @@ xkd_status xkd_mel_new(xkd_context *cx, int64_t rate, int64_t n_fft, int64_t hop
     XKD_TRY(xkd_alloc(cx, &mel->frame, n_fft, sizeof(float)));
     XKD_TRY(xkd_alloc(cx, &mel->spectrum, 2 * mel->bins + 16, sizeof(float)));
     XKD_TRY(xkd_alloc(cx, &mel->power, mel->bins, sizeof(float)));
+    /* Periodic Hann: divided by n, not by n - 1. */
     for (int64_t i = 0; i < n_fft; i++) mel->window[i] = (float)(0.5 - 0.5 * cos(2 * M_PI * (double)i / (double)n_fft));
     fill_bank(mel, rate);
     *out = mel;
@@ -95,6 +102,7 @@ void xkd_mel_free(xkd_mel *mel)
     xkd_free(mel);
 }
 
+/* Centred frames: one at every multiple of hop, both ends included. */
 int64_t xkd_mel_columns(int64_t samples, int64_t hop)
 {
     return 1 + samples / hop;
@@ -105,7 +113,8 @@ const float *xkd_mel_bank(const xkd_mel *mel)
     return mel->bank;
 }
 
-/* Windowed samples around column t; outside the wave it is mirrored at its first and last sample. */
+/* Windowed samples around column t; outside the wave it is mirrored at its first and last sample.
+ * The mirror needs more than n_fft/2 samples, which the view's sizes guarantee. */
 static void cut_frame(const xkd_mel *mel, const float *wave, int64_t samples, int64_t t)
 {
     int64_t start = t * mel->hop - mel->n_fft / 2;
@@ -136,6 +145,8 @@ static float weighted_sum(const float *restrict a, const float *restrict b, int6
     return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7])) + rest;
 }
 
+/* Power spectrum, mel bank, logarithm. The floor is added per bin, before the bank, as in the
+ * release. Out is [F, columns]. */
 void xkd_mel_run(xkd_mel *mel, const float *wave, int64_t samples, float *out)
 {
     int64_t columns = xkd_mel_columns(samples, mel->hop);
@@ -164,6 +175,7 @@ static void cubic_weights(float t, float w[4])
     w[3] = ((a * beyond - 5 * a) * beyond + 8 * a) * beyond - 4 * a;
 }
 
+/* Neighbours outside repeat the border. */
 typedef struct {
     int64_t index[4];
     float weight[4];
@@ -183,6 +195,8 @@ static taps cubic_taps(int64_t i, int64_t in, int64_t out, int align_corners)
     return t;
 }
 
+/* The spectrogram sits in the middle of a zero canvas; the box is cut and resized back in place,
+ * along frequency first. scratch: canvas and [F, box width]. */
 void xkd_spec_resize_crop(float *spec, int64_t bands, int64_t columns, const xkd_spec_box *box, float *scratch)
 {
     int64_t stride = box->canvas_width, top = (box->canvas_height - bands) / 2, left = (stride - columns) / 2;
@@ -209,6 +223,7 @@ void xkd_spec_resize_crop(float *spec, int64_t bands, int64_t columns, const xkd
     }
 }
 
+/* Columns before `centre` are stretched to `warped`, the others to the rest; scratch is [F, columns]. */
 void xkd_spec_time_warp(float *spec, int64_t bands, int64_t columns, int64_t centre, int64_t warped, float *scratch)
 {
     for (int64_t t = 0; t < columns; t++) {

@@ -1,7 +1,10 @@
+/* Which samples make up which batch. Pure functions of settings, epoch and step, so a resume needs no
+ * state. */
 #include "data/sampler.h"
 
 #include "base/rng.h"
 
+/* Impossible combinations are refused before anything is decoded. */
 xkd_status xkd_sampler_check(xkd_context *cx, const xkd_sampler *s)
 {
     xkd_status status = XKD_OK;
@@ -20,12 +23,15 @@ fail:
     return status;
 }
 
+/* Without drop_last a smaller last batch counts if every rank and micro-batch gets at least one
+ * sample of it. */
 int64_t xkd_sampler_steps(const xkd_sampler *s)
 {
     int64_t unit = s->accumulate * s->world, rest = s->samples % s->batch;
     return s->samples / s->batch + (!s->drop_last && rest >= unit);
 }
 
+/* The shuffle is keyed by seed and epoch only: all ranks draw the same order. */
 void xkd_sampler_order(const xkd_sampler *s, uint32_t epoch, int64_t *order)
 {
     for (int64_t i = 0; i < s->samples; i++) order[i] = i;
@@ -34,6 +40,8 @@ void xkd_sampler_order(const xkd_sampler *s, uint32_t epoch, int64_t *order)
     xkd_rng_shuffle(&rng, order, s->samples);
 }
 
+/* A batch is cut into world x accumulate equal parts: rank by rank, micro-batch by micro-batch. What
+ * does not divide is left out. */
 void xkd_sampler_part(const xkd_sampler *s, int64_t step, int64_t micro, int64_t *first, int64_t *count)
 {
     int64_t start = step * s->batch, size = s->samples - start, unit = s->accumulate * s->world;

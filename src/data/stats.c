@@ -1,3 +1,5 @@
+/* Figures of a data set: what the manifest knows of all files, and mean and deviation of log-mel
+ * values over some of them, for data whose loudness differs from the default normalisation. */
 #include "data/stats.h"
 
 #include <math.h>
@@ -7,6 +9,7 @@
 #include "data/mel.h"
 #include "media/worker.h"
 
+/* Sound of one clip, cut to `room` samples. */
 typedef struct {
     xkd_context *cx;
     int64_t room, samples;
@@ -26,6 +29,7 @@ static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_
     return XKD_OK;
 }
 
+/* More than a clip holds is not delivered; the bound guards against a worker that does. */
 static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
 {
     listener *l = user;
@@ -33,6 +37,7 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     return XKD_OK;
 }
 
+/* From the manifest alone; nothing is opened. */
 static void count(const xkd_manifest *m, xkd_data_stats *out)
 {
     for (int64_t i = 0; i < m->count; i++) {
@@ -49,7 +54,8 @@ static void count(const xkd_manifest *m, xkd_data_stats *out)
     }
 }
 
-/* Sum and sum of squares of one file's log-mel values. */
+/* Sum and sum of squares of one file's log-mel values.
+ * NAN says that the file gave nothing. Sums are in double: a clip has 36 000 cells. */
 static xkd_status hear(listener *l, xkd_worker *worker, xkd_mel *mel, const xkd_manifest *m, const xkd_sample *s,
                        const xkd_data_config *d, float *spec, double sums[2])
 {
@@ -86,6 +92,8 @@ fail:
     return status;
 }
 
+/* Files are taken at even distances, so every part of a sorted list is represented. The middle clip
+ * of each, as titles and silence tend to be at the ends. */
 xkd_status xkd_stats(xkd_context *cx, const xkd_manifest *m, const xkd_data_config *d, int64_t max_files,
                      xkd_data_stats *out)
 {
@@ -118,6 +126,7 @@ xkd_status xkd_stats(xkd_context *cx, const xkd_manifest *m, const xkd_data_conf
     if (out->mel_files) {
         double n = (double)(out->mel_files * cells);
         out->mel_mean = total[0] / n;
+        /* Rounding may push the variance just below 0. */
         out->mel_std = sqrt(fmax(total[1] / n - out->mel_mean * out->mel_mean, 0));
     }
 fail:

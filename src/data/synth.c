@@ -1,3 +1,7 @@
+/* A made-up data set in which picture and sound belong together: each class is a way of moving
+ * (synth_motion.c) with a timbre that sounds at its events, while shape, colours, pitch, position and
+ * noise are drawn anew for every clip. What a class is can be told from either modality, in
+ * pictures only from change over time. */
 #include "data/synth.h"
 
 #include <math.h>
@@ -12,6 +16,7 @@
 #include "data/synth_motion.h"
 #include "media/encode.h"
 
+/* Hz; the background is a grid of CELLS x CELLS random values, interpolated. */
 enum { SAMPLE_RATE = 16000, CELLS = 8 };
 
 /* Objects and background differ by at least this much in brightness, so that the motion can be seen. */
@@ -24,7 +29,7 @@ typedef struct {
     double object[3], back[2][3]; /* colours, 0 .. 255 */
     double cells[CELLS + 1][CELLS + 1];
     double pixel_noise;
-    double pitch, loudness, hiss, hum, hum_level;
+    double pitch, loudness, hiss, hum, hum_level; /* Hz, 0 .. 1, deviation, Hz, 0 .. 1 */
 } scene;
 
 /* A clip being made. */
@@ -51,6 +56,7 @@ typedef struct {
     void *user;
 } job;
 
+/* Small enough to be made in a minute, large enough to learn from. */
 xkd_synth_options xkd_synth_defaults(void)
 {
     return (xkd_synth_options){.classes = 12,
@@ -73,6 +79,7 @@ const char *xkd_synth_class_name(int64_t label)
     return label >= 0 && label < MOTION_COUNT ? MOTIONS[label].name : "?";
 }
 
+/* Rec. 601 luma. */
 static double brightness(const double c[3])
 {
     return 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2];
@@ -83,6 +90,8 @@ static void draw_colour(xkd_rng *rng, double c[3], double low, double high)
     for (int i = 0; i < 3; i++) c[i] = xkd_rng_range(rng, low, high);
 }
 
+/* The order of the draws is part of the data set: another order gives other clips for the same seed.
+ * Lengths are in heights of the picture. */
 static void draw_scene(xkd_rng *rng, double aspect, scene *s)
 {
     motion_values *v = &s->values;
@@ -99,6 +108,7 @@ static void draw_scene(xkd_rng *rng, double aspect, scene *s)
     bool dark = xkd_rng_uniform(rng) < 0.5;
     for (int i = 0; i < 2; i++) draw_colour(rng, s->back[i], dark ? 0 : 150, dark ? 105 : 255);
     double behind = (brightness(s->back[0]) + brightness(s->back[1])) / 2;
+    /* Ends: the background keeps to one end of the range, so colours near the other end are always far enough. */
     do draw_colour(rng, s->object, 0, 255);
     while (fabs(brightness(s->object) - behind) < MIN_CONTRAST);
     for (int y = 0; y <= CELLS; y++)
@@ -144,6 +154,8 @@ static double shape_distance(int shape, double x, double y)
     }
 }
 
+/* Coverage of a pixel from the signed distance gives smooth edges, without which motion would
+ * flicker. */
 static void paint_object(clip *c, const motion_object *o)
 {
     int64_t w = c->options->width, h = c->options->height;
@@ -162,6 +174,7 @@ static void paint_object(clip *c, const motion_object *o)
     }
 }
 
+/* u counts cycles; the clip begins at a random phase. */
 static void paint_frame(clip *c, double time)
 {
     motion_object objects[2];
@@ -180,6 +193,8 @@ static void paint_frame(clip *c, double time)
     }
 }
 
+/* One note of the class's timbre at a drawn pitch: four partials with optional frequency modulation,
+ * attack and exponential decay, mixed with noise. Five decay times bring it below one per cent. */
 static void add_note(clip *c, double time)
 {
     const motion_timbre *t = &c->motion->timbre;
@@ -193,6 +208,7 @@ static void add_note(clip *c, double time)
         for (int k = 0; k < 4; k++) {
             double frequency = pitch * t->ratio[k];
             phase[k] += 2 * M_PI * frequency / SAMPLE_RATE;
+            /* Below the Nyquist frequency of 8 kHz, so that nothing aliases. */
             if (frequency < 7500) sum += t->level[k] * sin(phase[k] + t->fm_index * sin(modulation));
         }
         double hiss = xkd_rng_range(&c->noise, -1, 1);
@@ -201,6 +217,7 @@ static void add_note(clip *c, double time)
     }
 }
 
+/* Hiss and hum differ from clip to clip and say nothing about the class. */
 static void make_sound(clip *c)
 {
     const motion_values *v = &c->scene.values;
@@ -217,6 +234,7 @@ static void make_sound(clip *c)
     }
 }
 
+/* Picture and sound are given in step, for the muxer interleaves them. */
 static xkd_status encode(xkd_context *cx, clip *c, const char *path)
 {
     xkd_status status = XKD_OK;
@@ -245,6 +263,8 @@ fail:
     return status;
 }
 
+/* Keyed by seed, class and number: a clip is the same whatever else is made and by how many threads.
+ * The scene and the noise have streams of their own. */
 static xkd_status make_clip(xkd_context *cx, const xkd_synth_options *o, int64_t label, int64_t number,
                             const char *path)
 {
@@ -268,6 +288,8 @@ fail:
     return status;
 }
 
+/* Classes alternate, so a run that is stopped early has some of each. The last clips of a class are
+ * its test set. */
 static void run_one(void *arg, int64_t index, int thread)
 {
     job *j = arg;
@@ -291,6 +313,7 @@ static void run_one(void *arg, int64_t index, int thread)
     pthread_mutex_unlock(&j->lock);
 }
 
+/* Existing folders are refused: clips of two settings in one set would not be noticed. */
 static xkd_status make_folders(xkd_context *cx, const xkd_synth_options *o)
 {
     static const char *const SPLITS[] = {"train", "test"};
@@ -312,6 +335,8 @@ fail:
     return status;
 }
 
+/* Options are checked first; nothing is written if one is wrong. A single test clip at least, where
+ * there is a test share. */
 xkd_status xkd_synth(xkd_context *cx, const xkd_synth_options *o, xkd_synth_progress progress, void *user)
 {
     xkd_status status = XKD_OK;

@@ -1,3 +1,5 @@
+/* Ways of moving. Each function maps the cycle u to one or two objects; lengths are in heights of the
+ * picture, x in [0, aspect], y in [0, 1] downwards, angles in radians. */
 #include "data/synth_motion.h"
 
 #include <math.h>
@@ -14,6 +16,7 @@ static double triangle(double u)
     return f < 0.5 ? 2 * f : 2 - 2 * f;
 }
 
+/* Fills in one object and returns the number. */
 static int single(motion_object *o, double x, double y, double radius, double angle)
 {
     *o = (motion_object){x, y, radius, angle};
@@ -27,18 +30,21 @@ static double across(const motion_values *v, double share)
     return v->direction > 0 ? from + share * (to - from) : to - share * (to - from);
 }
 
+/* A ball under gravity: a parabola over one cycle, touching the ground at its ends. */
 static int bounce(const motion_values *v, double u, motion_object o[2])
 {
     double f = fraction(u), height = 4 * f * (1 - f);
     return single(o, v->centre_x, 1 - v->radius - height * (1 - 2.2 * v->radius), v->radius, v->angle);
 }
 
+/* A circle at even speed. */
 static int orbit(const motion_values *v, double u, motion_object o[2])
 {
     double a = 2 * M_PI * u * v->direction;
     return single(o, v->centre_x + v->reach * cos(a), v->centre_y + v->reach * sin(a), v->radius, v->angle);
 }
 
+/* From one side to the other, then again from the start. */
 static int sweep(const motion_values *v, double u, motion_object o[2])
 {
     return single(o, across(v, fraction(u)), v->centre_y, v->radius, v->angle);
@@ -50,11 +56,13 @@ static int pulse(const motion_values *v, double u, motion_object o[2])
     return single(o, v->centre_x, v->centre_y, v->radius * (0.5 + 1.2 * size), v->angle);
 }
 
+/* Larger than others, since only the outline's turn shows the motion. */
 static int spin(const motion_values *v, double u, motion_object o[2])
 {
     return single(o, v->centre_x, v->centre_y, 1.3 * v->radius, v->angle + 2 * M_PI * u * v->direction);
 }
 
+/* Two objects meet in the middle at half of the cycle, where the sound is. */
 static int collide(const motion_values *v, double u, motion_object o[2])
 {
     double gap = (1 - triangle(u)) * (v->aspect / 2 - 1.7 * v->radius), middle = v->aspect / 2;
@@ -63,17 +71,20 @@ static int collide(const motion_values *v, double u, motion_object o[2])
     return 2;
 }
 
+/* Down and up four times as often as across. */
 static int zigzag(const motion_values *v, double u, motion_object o[2])
 {
     double y = v->radius + triangle(2 * u) * (1 - 2 * v->radius);
     return single(o, across(v, triangle(u / 2)), y, v->radius, v->angle);
 }
 
+/* Radius 0: not drawn. */
 static int flicker(const motion_values *v, double u, motion_object o[2])
 {
     return single(o, v->centre_x, v->centre_y, fraction(u) < 0.5 ? 1.2 * v->radius : 0, v->angle);
 }
 
+/* A burst of shaking that dies out, then rest. */
 static int shake(const motion_values *v, double u, motion_object o[2])
 {
     double f = fraction(u), strength = f < 0.5 ? 1 - 2 * f : 0;
@@ -81,11 +92,13 @@ static int shake(const motion_values *v, double u, motion_object o[2])
     return single(o, v->centre_x + v->direction * swing, v->centre_y, v->radius, v->angle);
 }
 
+/* Grows steadily and starts again small. */
 static int grow(const motion_values *v, double u, motion_object o[2])
 {
     return single(o, v->centre_x, v->centre_y, v->radius * (0.3 + 1.7 * fraction(u)), v->angle);
 }
 
+/* A pendulum that hangs from the top edge. */
 static int swing(const motion_values *v, double u, motion_object o[2])
 {
     double a = v->direction * 1.0 * cos(2 * M_PI * u), length = 0.95 - v->radius;
@@ -98,12 +111,14 @@ static int spiral(const motion_values *v, double u, motion_object o[2])
     return single(o, v->aspect / 2 + r * cos(a), 0.5 + r * sin(a), 0.8 * v->radius, v->angle);
 }
 
+/* Falls in the first half of the cycle and lies still in the second. */
 static int drop(const motion_values *v, double u, motion_object o[2])
 {
     double f = fraction(u) / 0.5, fall = f < 1 ? f * f : 1;
     return single(o, v->centre_x, v->radius + fall * (1 - 2 * v->radius), v->radius, v->angle);
 }
 
+/* From corner to corner, without anything in between. */
 static int hop(const motion_values *v, double u, motion_object o[2])
 {
     int corner = (int)(4 * fraction(u * v->direction));
@@ -111,12 +126,14 @@ static int hop(const motion_values *v, double u, motion_object o[2])
     return single(o, x * v->aspect, y, v->radius, v->angle);
 }
 
+/* A figure of eight across the whole picture. */
 static int eight(const motion_values *v, double u, motion_object o[2])
 {
     double a = 2 * M_PI * u * v->direction;
     return single(o, v->aspect / 2 + (v->aspect / 2 - v->radius) * sin(a), 0.5 + 0.3 * sin(2 * a), v->radius, v->angle);
 }
 
+/* Two objects part vertically and come together again. */
 static int split(const motion_values *v, double u, motion_object o[2])
 {
     double apart = (0.5 - 0.5 * cos(2 * M_PI * u)) * (0.5 - v->radius);

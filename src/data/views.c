@@ -1,3 +1,6 @@
+/* From a decoded clip to the views of one sample (method.md section 2). First all random numbers of a
+ * view are drawn, in a fixed order and whether they are used or not, then they are applied: settings
+ * that switch an operation off leave all other draws as they were. */
 #include "data/views.h"
 
 #include <math.h>
@@ -8,15 +11,18 @@
 #include "data/mel.h"
 #include "media/resize.h"
 
-/* Starts of local sound are multiples of this many samples, as in the release. */
+/* Starts of local sound are multiples of this many samples, as in the release.
+ * Ten tries for a crop, as torchvision. */
 enum { SOUND_STEP = 100, CROP_TRIES = 10 };
 
+/* Width over height of a crop. */
 static const double RATIO_LOW = 3.0 / 4.0, RATIO_HIGH = 4.0 / 3.0;
+/* The release divides by 32767, so -32768 comes out just below -1. */
 static const float SOUND_SCALE = 32767.0f;
 
 struct xkd_viewer {
     xkd_context *cx;
-    const xkd_data_config *data;
+    const xkd_data_config *data; /* the caller's */
     xkd_view_shapes shapes;
     xkd_planes planes; /* room for the largest view */
     uint8_t *rgb;      /* one frame of the largest view */
@@ -26,6 +32,7 @@ struct xkd_viewer {
     float *canvas; /* scratch of the spectrogram operations */
 };
 
+/* Of a global view. */
 static int64_t clip_samples(const xkd_data_config *data)
 {
     return llround(data->clip_duration * (double)data->audio_rate);
@@ -37,6 +44,8 @@ static int64_t round_even(double x)
     return (int64_t)nearbyint(x);
 }
 
+/* Ranges keep products of sizes within memory and out of overflow; the configuration names are the
+ * messages' subject. */
 static xkd_status check_sizes(xkd_context *cx, const xkd_data_config *d)
 {
     xkd_status status = XKD_OK;
@@ -57,6 +66,7 @@ fail:
     return status;
 }
 
+/* Shapes follow from settings alone. Global views first, then local ones, per modality. */
 xkd_status xkd_view_shapes_of(xkd_context *cx, const xkd_data_config *d, xkd_view_shapes *s)
 {
     xkd_status status = XKD_OK;
@@ -74,6 +84,7 @@ xkd_status xkd_view_shapes_of(xkd_context *cx, const xkd_data_config *d, xkd_vie
     }
     for (int64_t v = 0; v < s->audio_views; v++) {
         int64_t count = v >= d->global_views ? samples / d->audio_temporal_ratio : samples;
+        /* The mirror at the ends of the wave needs that many samples. */
         if (count <= d->n_fft / 2)
             XKD_FAIL(XKD_ERR_CONFIG, "dataset: audio view %lld: %lld samples are too few for n_fft=%lld", (long long)v,
                      (long long)count, (long long)d->n_fft);
@@ -84,7 +95,8 @@ fail:
     return status;
 }
 
-/* RandomResizedCrop's box in pictures of height x width. */
+/* RandomResizedCrop's box in pictures of height x width.
+ * All ten tries are drawn even after one fits, so that what follows sees the same numbers. */
 static void draw_crop(xkd_rng *rng, const double scale[2], int64_t height, int64_t width, xkd_video_draw *draw)
 {
     bool found = false;
@@ -103,6 +115,7 @@ static void draw_crop(xkd_rng *rng, const double scale[2], int64_t height, int64
         draw->left = (int64_t)(left * (double)(width - draw->width + 1));
         return;
     }
+    /* No try fitted: the largest centred box of an allowed ratio. */
     double ratio = (double)width / (double)height;
     draw->width = ratio > RATIO_HIGH ? round_even((double)height * RATIO_HIGH) : width;
     draw->height = ratio < RATIO_LOW ? round_even((double)width / RATIO_LOW) : height;
@@ -110,6 +123,7 @@ static void draw_crop(xkd_rng *rng, const double scale[2], int64_t height, int64
     draw->left = (width - draw->width) / 2;
 }
 
+/* height and width are those of the decoded frames. Factor 3 is the hue's, in turns. */
 xkd_video_draw xkd_draw_video(const xkd_data_config *data, const xkd_view_shapes *shapes, xkd_view_key key,
                               int64_t view, int64_t height, int64_t width)
 {
@@ -122,6 +136,7 @@ xkd_video_draw xkd_draw_video(const xkd_data_config *data, const xkd_view_shapes
     draw.flip = xkd_rng_uniform(&rng) < v->p_flip;
     xkd_rng_shuffle(&rng, draw.order, 4);
     for (int i = 0; i < 3; i++) draw.factor[i] = xkd_rng_range(&rng, fmax(0, 1 - v->color[i]), 1 + v->color[i]);
+    /* Hue is shifted, not scaled. */
     draw.factor[3] = xkd_rng_range(&rng, -v->color[3], v->color[3]);
     draw.grey = xkd_rng_uniform(&rng) < v->p_gray;
     draw.blur = xkd_rng_uniform(&rng) < v->p_blur;
@@ -133,13 +148,15 @@ xkd_video_draw xkd_draw_video(const xkd_data_config *data, const xkd_view_shapes
     return draw;
 }
 
-/* A side of the box: uniform share of the spectrogram's, cut to the canvas. */
+/* A side of the box: uniform share of the spectrogram's, cut to the canvas.
+ * Cut to an integer, at least 1. */
 static int64_t box_side(xkd_rng *rng, const double scale[2], int64_t side, int64_t canvas)
 {
     int64_t drawn = (int64_t)(xkd_rng_range(rng, scale[0], scale[1]) * (double)side);
     return drawn < 1 ? 1 : drawn > canvas ? canvas : drawn;
 }
 
+/* Draws for warp and crop are made in any case; `draw` says which apply. */
 xkd_audio_draw xkd_draw_audio(const xkd_data_config *data, const xkd_view_shapes *shapes, xkd_view_key key,
                               int64_t view)
 {
@@ -154,6 +171,7 @@ xkd_audio_draw xkd_draw_audio(const xkd_data_config *data, const xkd_view_shapes
             SOUND_STEP * xkd_rng_below(&rng, (total - total / data->audio_temporal_ratio) / SOUND_STEP + 1);
     draw.gain = xkd_rng_range(&rng, 1 - v->volume, 1 + v->volume);
     if (!v->volume_jitter) draw.gain = 1;
+    /* centre in [W, T-W), target in [centre-W, centre+W) plus 1 (method.md section 10). */
     double centre = xkd_rng_uniform(&rng), target = xkd_rng_uniform(&rng);
     draw.warp = v->time_warp && window > 0 && columns - window > window;
     if (draw.warp) {
@@ -171,6 +189,7 @@ xkd_audio_draw xkd_draw_audio(const xkd_data_config *data, const xkd_view_shapes
     return draw;
 }
 
+/* Canvas and the rows of its first pass, for the largest view. */
 static int64_t canvas_floats(const xkd_data_config *data, const xkd_view_shapes *shapes)
 {
     int64_t most = 0;
@@ -185,6 +204,7 @@ static int64_t canvas_floats(const xkd_data_config *data, const xkd_view_shapes 
     return most;
 }
 
+/* All memory a thread needs for any view; making a view allocates only a resize plan. */
 xkd_status xkd_viewer_new(xkd_context *cx, const xkd_data_config *data, xkd_viewer **out)
 {
     xkd_status status = XKD_OK;
@@ -221,6 +241,8 @@ void xkd_viewer_free(xkd_viewer *viewer)
     xkd_free(viewer);
 }
 
+/* Order and factors are drawn; an operation of strength 0 is passed over, as a factor of 1 could
+ * still round. */
 static void jitter(const xkd_planes *planes, const xkd_video_view_config *v, const xkd_video_draw *draw)
 {
     for (int i = 0; i < 4; i++) {
@@ -234,6 +256,8 @@ static void jitter(const xkd_planes *planes, const xkd_video_view_config *v, con
     }
 }
 
+/* out [3,T,H,W]. A clip with fewer frames is repeated from its start. Only the crop is resized,
+ * straight from the decoded frame. */
 xkd_status xkd_view_video(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key key, int64_t view, float *out)
 {
     xkd_status status = XKD_OK;
@@ -250,6 +274,7 @@ xkd_status xkd_view_video(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key
     planes.width = viewer->shapes.video[view].width;
     XKD_TRY(xkd_resizer_new(cx, draw.width, draw.height, planes.width, planes.height, &resizer));
     for (int64_t t = 0; t < planes.frames; t++) {
+        /* Missing frames are padded by repeating from the start (method.md section 2). */
         int64_t from = (draw.first_frame + t) % clip->count;
         const uint8_t *frame = clip->frames + from * clip->height * clip->width * 3;
         xkd_resizer_run(resizer, frame + 3 * (draw.top * clip->width + draw.left), 3 * clip->width, viewer->rgb);
@@ -264,6 +289,8 @@ fail:
     return status;
 }
 
+/* out [1,F,T]. Missing sound is silence; normalisation comes before warp and crop, whose canvas is 0,
+ * the mean. */
 xkd_status xkd_view_audio(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key key, int64_t view, float *out)
 {
     const xkd_data_config *data = viewer->data;
@@ -274,6 +301,7 @@ xkd_status xkd_view_audio(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key
     float gain = (float)draw.gain;
     for (int64_t i = 0; i < count; i++) {
         int64_t at = draw.first_sample + i;
+        /* Zero padding at the end, after the local view's start is drawn. */
         viewer->wave[i] = at < clip->samples ? (float)clip->sound[at] / SOUND_SCALE * gain : 0.0f;
     }
     xkd_mel_run(viewer->mel, viewer->wave, count, out);

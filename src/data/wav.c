@@ -1,3 +1,4 @@
+/* 16-bit mono WAV files, for listening to what a clip sounds like. */
 #include "data/wav.h"
 
 #include <string.h>
@@ -5,14 +6,17 @@
 #include "base/alloc.h"
 #include "base/file.h"
 
+/* RIFF header, format and data chunk heads. */
 enum { HEADER = 44 };
 
+/* Little endian on any machine. */
 static uint8_t *put(uint8_t *at, uint64_t value, int bytes)
 {
     for (int i = 0; i < bytes; i++) *at++ = (uint8_t)(value >> 8 * i);
     return at;
 }
 
+/* The sizes in the header are 32 bits wide, hence the limit. */
 xkd_status xkd_wav_write(xkd_context *cx, const char *path, const int16_t *samples, int64_t count, int64_t rate)
 {
     xkd_status status = XKD_OK;

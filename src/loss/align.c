@@ -1,10 +1,16 @@
+/* The alignment loss over groups of samples: each group is one call of the backend's MMD or CORAL, and the
+ * loss is the mean over groups. With groups of the size that one process of the released run had, one process
+ * gives the loss of many (method.md section 6). */
 #include "loss/align.h"
 
+/* n, all views of both sides of a group. */
 static int64_t rows_a_group(const xkd_align *a)
 {
     return (a->sides.views_x + a->sides.views_y) * a->group;
 }
 
+/* Memory for every group, because the backward comes after all forwards: n x n pair weights in double, and
+ * for CORAL the centred rows. */
 void xkd_align_plan(xkd_arena *arena, xkd_align *a, int64_t element)
 {
     int64_t n = rows_a_group(a), groups = a->sides.B / a->group;
@@ -24,6 +30,7 @@ static xkd_align_sides group_of(const xkd_backend *be, const xkd_align *a, int64
     return sides;
 }
 
+/* Remembers the sides: the backward takes gradients at the same values. */
 void xkd_align_forward(xkd_backend *be, double *loss, xkd_align *a, const void *x, const void *y)
 {
     int64_t groups = a->sides.B / a->group;
@@ -42,6 +49,7 @@ void xkd_align_forward(xkd_backend *be, double *loss, xkd_align *a, const void *
     }
 }
 
+/* The mean over groups is in the scale. Gradients add to dx and dy. */
 void xkd_align_backward(xkd_backend *be, void *dx, void *dy, xkd_align *a, double scale)
 {
     int64_t groups = a->sides.B / a->group;

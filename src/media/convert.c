@@ -1,3 +1,6 @@
+/* From a decoded frame to upright 8-bit RGB of the wanted size: swscale converts the pixel format
+ * without scaling, the display matrix is applied, and then Pillow's resize brings the short side
+ * down. The order is the release's, whose numbers depend on it. */
 #include "media/convert.h"
 
 #include <libswscale/swscale.h>
@@ -10,9 +13,9 @@
 enum { ROW_ALIGN = 64 };
 
 struct xkd_converter {
-    xkd_media *media;
-    int64_t short_side;
-    bool stream_colour;
+    xkd_media *media;   /* the caller's, outlives the converter */
+    int64_t short_side; /* 0: keep the size */
+    bool stream_colour; /* follow the stream's tags instead of swscale's default matrix */
     struct SwsContext *sws;
     int sws_colour[2];                      /* colour space and range that sws has been told; -1: none */
     int64_t in_width, in_height, in_format; /* of the buffers below */
@@ -21,9 +24,10 @@ struct xkd_converter {
     uint8_t *turned;                        /* after rotation, tight */
     xkd_resizer *resizer;                   /* NULL: sizes agree */
     int64_t width, height;                  /* of the output; 0: no frame yet */
-    uint8_t *out;
+    uint8_t *out;                           /* [height,width,3], what the caller sees */
 };
 
+/* Buffers are made for the first frame, whose size is known only then. */
 xkd_status xkd_converter_new(xkd_media *media, int64_t short_side, bool stream_colour, xkd_converter **out)
 {
     xkd_status status = xkd_alloc(media->cx, out, 1, sizeof **out);
@@ -44,7 +48,9 @@ void xkd_converter_free(xkd_converter *converter)
     xkd_free(converter);
 }
 
-/* Buffers and plan for frames of another size than before. */
+/* Buffers and plan for frames of another size than before.
+ * The output keeps the size of the first frame, because a clip is one tensor: a stream that changes
+ * its size in between is resized to what it began with. */
 static xkd_status fit(xkd_converter *p, const AVFrame *frame)
 {
     xkd_status status = XKD_OK;
@@ -57,6 +63,8 @@ static xkd_status fit(xkd_converter *p, const AVFrame *frame)
     p->raw = NULL;
     xkd_free(p->turned);
     p->turned = NULL;
+    /* Until everything is there the input size is 0, so that a failure is not taken for a fitting
+     * plan. */
     p->in_width = p->in_height = 0;
     p->stride = (3 * w + ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN;
     XKD_TRY(xkd_alloc(cx, &p->raw, p->stride * h + 2 * ROW_ALIGN, 1));
@@ -75,7 +83,8 @@ fail:
     return status;
 }
 
-/* Tells swscale the stream's matrix and range; without tags the usual guess by height is made. */
+/* Tells swscale the stream's matrix and range; without tags the usual guess by height is made.
+ * HD is BT.709 by convention, SD is BT.601. The output is full range in any case. */
 static void set_colour(xkd_converter *p, const AVFrame *frame)
 {
     int space = frame->colorspace, range = frame->color_range == AVCOL_RANGE_JPEG;
@@ -88,7 +97,8 @@ static void set_colour(xkd_converter *p, const AVFrame *frame)
     p->sws_colour[1] = range;
 }
 
-/* Applies the display matrix: raw [h, stride] -> turned, rows of 3 * (transposed ? h : w) bytes. */
+/* Applies the display matrix: raw [h, stride] -> turned, rows of 3 * (transposed ? h : w) bytes.
+ * One pixel at a time: turned films are rare, and this is little beside decoding. */
 static void turn(xkd_converter *p)
 {
     int64_t w = p->in_width, h = p->in_height;
@@ -103,6 +113,8 @@ static void turn(xkd_converter *p)
     }
 }
 
+/* The result stays the converter's and is valid until the next call. Limits are checked again here,
+ * because a stream may change its size after the header was accepted. */
 xkd_status xkd_convert(xkd_converter *p, const AVFrame *frame, const uint8_t **rgb, int64_t *width, int64_t *height,
                        xkd_media_fault *fault)
 {
@@ -118,6 +130,7 @@ xkd_status xkd_convert(xkd_converter *p, const AVFrame *frame, const uint8_t **r
         p->sws_colour[0] = p->sws_colour[1] = -1;
         if (w != p->in_width || h != p->in_height) XKD_TRY(fit(p, frame));
     }
+    /* The context is kept as long as size and format are the same. */
     p->sws = sws_getCachedContext(p->sws, (int)w, (int)h, frame->format, (int)w, (int)h, AV_PIX_FMT_RGB24, SWS_BILINEAR,
                                   NULL, NULL, NULL);
     if (!p->sws) {

@@ -16,34 +16,38 @@ static const double TIME_EPSILON = 1e-6;
  * less than a millisecond. */
 static const double SOUND_PREROLL = 0.1;
 
+/* One decoding run. Frames of a stream come in order of presentation; each is held back until the
+ * next one shows up, since only then is it known which grid times it serves. */
 typedef struct {
     xkd_media *media;
     const xkd_media_request *request;
     const xkd_media_sink *sink;
     xkd_media_tally *tally;
     xkd_media_fault *fault;
-    AVPacket *packet;
-    AVFrame *frame, *shown; /* `shown`: the last frame whose time may be needed again */
-    xkd_converter *converter;
-    xkd_sound *sound;
-    double origin;  /* grid time 0 on the file's clock */
-    double end;     /* of the clip; +inf for a whole file */
-    int64_t wanted; /* grid frames; INT64_MAX for a whole file */
-    int64_t next;   /* next grid frame to deliver */
-    double shown_time, shown_end, frame_seconds;
-    bool have_shown, converted, video_done, audio_done;
-    bool sought; /* not at the file's beginning: the first frame must prove that the seek was right */
-    bool again;  /* it was not: decode from the beginning */
-    const uint8_t *rgb;
+    AVPacket *packet;                                   /* one of each, used over and over */
+    AVFrame *frame, *shown;                             /* `shown`: the last frame whose time may be needed again */
+    xkd_converter *converter;                           /* NULL: no picture wanted */
+    xkd_sound *sound;                                   /* NULL: no sound wanted */
+    double origin;                                      /* grid time 0 on the file's clock */
+    double end;                                         /* of the clip; +inf for a whole file */
+    int64_t wanted;                                     /* grid frames; INT64_MAX for a whole file */
+    int64_t next;                                       /* next grid frame to deliver */
+    double shown_time, shown_end, frame_seconds;        /* s, on the file's clock */
+    bool have_shown, converted, video_done, audio_done; /* converted: rgb holds `shown` */
+    bool sought;        /* not at the file's beginning: the first frame must prove that the seek was right */
+    bool again;         /* it was not: decode from the beginning */
+    const uint8_t *rgb; /* [height,width,3], the converter's */
     int64_t width, height;
-    int64_t packets;
+    int64_t packets; /* read so far, against the limit */
 } run;
 
+/* Grid frame k on the file's clock; computed from k, so that no error adds up. */
 static double grid_time(const run *r, int64_t k)
 {
     return r->origin + (double)k / r->request->fps;
 }
 
+/* Conversion is put off to here: frames that no grid time asks for are never converted. */
 static xkd_status deliver_shown(run *r)
 {
     xkd_status status = XKD_OK;
@@ -58,7 +62,8 @@ fail:
     return status;
 }
 
-/* A new frame ends the time of the one before it: that one serves all grid times up to here. */
+/* A new frame ends the time of the one before it: that one serves all grid times up to here.
+ * A frame without time stamp is put one frame length behind the last one. */
 static xkd_status take_frame(run *r)
 {
     xkd_status status = XKD_OK;
@@ -69,6 +74,8 @@ static xkd_status take_frame(run *r)
                       : (double)frame->best_effort_timestamp * base;
     double length = frame->pkt_duration > 0 ? (double)frame->pkt_duration * base : r->frame_seconds;
     if (frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT) r->tally->errors++;
+    /* After a seek the first frame must lie at or before the clip's start; else the index was wrong
+     * and frames are missing in front. */
     if (!r->have_shown && r->sought && time > grid_time(r, 0) + TIME_EPSILON) {
         r->again = true;
         return XKD_OK;
@@ -90,6 +97,8 @@ fail:
     return status;
 }
 
+/* At the end of the stream the last frame serves grid times up to its own end and no further: a clip
+ * past the end has fewer frames. */
 static xkd_status finish_video(run *r)
 {
     xkd_status status = XKD_OK;
@@ -100,6 +109,8 @@ fail:
     return status;
 }
 
+/* audio_seen is where sound has been decoded to, which `data check` compares with what the header
+ * says. */
 static xkd_status take_sound(run *r)
 {
     xkd_status status = XKD_OK;
@@ -110,6 +121,7 @@ static xkd_status take_sound(run *r)
     if (frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT) r->tally->errors++;
     r->tally->audio_seen = time + (double)frame->nb_samples / (frame->sample_rate > 0 ? frame->sample_rate : 1);
     XKD_TRY(xkd_sound_add(r->sound, frame, time, r->fault));
+    /* Pictures may still be wanted, so only this stream is finished. */
     if (time > r->end) r->audio_done = true;
 fail:
     return status;
@@ -137,7 +149,8 @@ static xkd_status feed(run *r, AVCodecContext *codec, const AVPacket *packet)
     return status;
 }
 
-/* Sound far before the clip need not be decoded. */
+/* Sound far before the clip need not be decoded.
+ * A packet that ends before the clip less the pre-roll cannot reach it. */
 static bool too_early(const run *r, const AVPacket *packet)
 {
     if (packet->stream_index != r->media->audio->index || packet->pts == AV_NOPTS_VALUE) return false;
@@ -145,6 +158,7 @@ static bool too_early(const run *r, const AVPacket *packet)
     return (double)(packet->pts + packet->duration) * base < grid_time(r, 0) - SOUND_PREROLL;
 }
 
+/* Both decoders hold frames back; a NULL packet makes them give these out. */
 static xkd_status drain(run *r)
 {
     xkd_status status = XKD_OK;
@@ -160,6 +174,8 @@ fail:
     return status;
 }
 
+/* A damaged or hostile file may hold any number of packets without a single frame. The bound is
+ * generous: real files stay far below it. */
 static xkd_status check_packet_count(run *r)
 {
     xkd_status status = XKD_OK;
@@ -175,7 +191,9 @@ fail:
     return status;
 }
 
-/* To the key frame at or before the start. Without an index that can fail: then decoding goes on from the beginning. */
+/* To the key frame at or before the start. Without an index that can fail: then decoding goes on from the beginning.
+ * Sound alone seeks by its own stream; otherwise the picture leads, as its key frames are the sparse
+ * ones. */
 static void seek(run *r, double time)
 {
     xkd_media *m = r->media;
@@ -198,6 +216,8 @@ static void seek(run *r, double time)
     if (m->audio_codec) avcodec_flush_buffers(m->audio_codec);
 }
 
+/* Reads until both streams have what they need, the file ends, or the limit of packets is reached. A
+ * read error is counted and ends the file: what was decoded until then is kept. */
 static xkd_status read_packets(run *r)
 {
     xkd_status status = XKD_OK;
@@ -218,6 +238,8 @@ static xkd_status read_packets(run *r)
             status = feed(r, m->audio_codec, r->packet);
         av_packet_unref(r->packet);
         if (status == XKD_OK) status = check_packet_count(r);
+        /* The seek was wrong: from the beginning again, with the decoders flushed. `sought` is then
+         * off, so this happens once. */
         if (r->again) seek(r, m->info.video_start);
         r->again = false;
         if (status != XKD_OK) goto fail;
@@ -230,7 +252,9 @@ fail:
     return status;
 }
 
-/* Where the clip starts, on the common clock. */
+/* Where the clip starts, on the common clock.
+ * XKD_CLIP_PLACE takes a fraction of the possible starts, so that the draw does not depend on the
+ * file's length. */
 static double place_start(run *r)
 {
     const xkd_media_request *q = r->request;
@@ -241,6 +265,7 @@ static double place_start(run *r)
     return start;
 }
 
+/* Unused streams are discarded by the demuxer, which saves parsing them. */
 static xkd_status prepare(run *r)
 {
     xkd_status status = XKD_OK;
@@ -274,6 +299,7 @@ fail:
     return status;
 }
 
+/* Takes a run whose preparation failed. */
 static void release(run *r)
 {
     av_packet_free(&r->packet);
@@ -283,6 +309,8 @@ static void release(run *r)
     xkd_sound_free(r->sound);
 }
 
+/* The media is marked dirty: another decode of the same open file must seek back, even to the
+ * beginning. */
 xkd_status xkd_media_decode(xkd_media *media, const xkd_media_request *request, const xkd_media_sink *sink,
                             xkd_media_tally *tally, xkd_media_fault *fault)
 {

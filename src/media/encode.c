@@ -1,3 +1,6 @@
+/* Writing small films: for the synthetic data set and for tests. The file is composed in memory and
+ * published at once, so that a reader never sees half of one. Bit-exact flags and one thread: the
+ * same frames give the same file. */
 #include "media/encode.h"
 
 #include <errno.h>
@@ -18,23 +21,23 @@
 typedef struct {
     xkd_context *cx;
     uint8_t *bytes;
-    int64_t size, capacity, position;
+    int64_t size, capacity, position; /* bytes: [capacity], size of them valid */
 } memory_file;
 
 struct xkd_encoder {
     xkd_context *cx;
     memory_file file;
-    char *path;
+    char *path; /* own copy */
     xkd_encode_options options;
     AVFormatContext *format;
     AVStream *video, *audio;
     AVCodecContext *video_codec, *audio_codec;
     struct SwsContext *sws;
-    AVFrame *picture, *sound;
+    AVFrame *picture, *sound; /* reused for every frame */
     AVPacket *packet;
-    int64_t samples; /* encoded so far */
-    int64_t held;    /* samples waiting in `sound` */
-    int64_t last_stamp;
+    int64_t samples;    /* encoded so far */
+    int64_t held;       /* samples waiting in `sound` */
+    int64_t last_stamp; /* of the picture, in the codec's time base; -1: none yet */
 };
 
 bool xkd_encoder_has_h264(void)
@@ -42,6 +45,7 @@ bool xkd_encoder_has_h264(void)
     return avcodec_find_encoder_by_name("libx264") != NULL;
 }
 
+/* What FFmpeg refuses is a matter of options or of the build, so of the configuration. */
 static xkd_status refuse(xkd_encoder *e, const char *what, int code)
 {
     char text[128];
@@ -49,6 +53,8 @@ static xkd_status refuse(xkd_encoder *e, const char *what, int code)
     return xkd_fail(e->cx, status, "%s: cannot encode: %s: %s", e->path, what, xkd_av_text(text, code));
 }
 
+/* Grows to twice what is needed, so that the cost of copying stays proportional to the size of the
+ * film. */
 static int memory_write(void *opaque, uint8_t *data, int count)
 {
     memory_file *file = opaque;
@@ -67,6 +73,7 @@ static int memory_write(void *opaque, uint8_t *data, int count)
 static int64_t memory_seek(void *opaque, int64_t offset, int whence)
 {
     memory_file *file = opaque;
+    /* FFmpeg asks for the size in this way. */
     if (whence & AVSEEK_SIZE) return file->size;
     whence &= ~AVSEEK_FORCE;
     if (whence == SEEK_CUR) offset += file->position;
@@ -76,6 +83,7 @@ static int64_t memory_seek(void *opaque, int64_t offset, int whence)
     return offset;
 }
 
+/* FFmpeg owns the buffer from here on and may replace it; xkd_encoder_abort frees what is there then. */
 static xkd_status open_memory(xkd_encoder *e)
 {
     enum { BUFFER = 32 << 10 };
@@ -87,6 +95,7 @@ static xkd_status open_memory(xkd_encoder *e)
     return xkd_fail(e->cx, XKD_ERR_MEMORY, "%s: out of memory", e->path);
 }
 
+/* H.264 where the build has it, as real data sets do; MPEG-4 part 2 is in every build. */
 static const AVCodec *choose_video(const xkd_encode_options *o)
 {
     if (o->video_codec) return avcodec_find_encoder_by_name(o->video_codec);
@@ -95,6 +104,7 @@ static const AVCodec *choose_video(const xkd_encode_options *o)
     return codec ? codec : avcodec_find_encoder(AV_CODEC_ID_MPEG4);
 }
 
+/* AVI gets plain PCM, because it has no good place for AAC. */
 static const AVCodec *choose_audio(const xkd_encode_options *o)
 {
     const AVCodec *codec = NULL;
@@ -103,6 +113,7 @@ static const AVCodec *choose_audio(const xkd_encode_options *o)
     return codec ? codec : avcodec_find_encoder(AV_CODEC_ID_AAC);
 }
 
+/* Time base: 512 ticks a frame, so that frames need not lie on the grid of frame numbers. */
 static xkd_status add_video(xkd_encoder *e)
 {
     xkd_status status = XKD_OK;
@@ -120,6 +131,7 @@ static xkd_status add_video(xkd_encoder *e)
     c->framerate = (AVRational){(int)o->fps, 1};
     c->pix_fmt = AV_PIX_FMT_YUV420P;
     c->gop_size = o->key_frames ? (int)o->key_frames : 250;
+    /* Threads would change the rate control's decisions and with them the bytes. */
     c->thread_count = 1;
     c->flags |= AV_CODEC_FLAG_BITEXACT;
     if (avi) c->max_b_frames = 0;
@@ -127,6 +139,7 @@ static xkd_status add_video(xkd_encoder *e)
     if (o->video_bits)
         c->bit_rate = o->video_bits;
     else if (codec->id != AV_CODEC_ID_H264)
+        /* One byte a pixel and second: enough for the old codecs to keep moving shapes sharp. */
         c->bit_rate = 8 * o->width * o->height;
     if (codec->id == AV_CODEC_ID_H264) {
         av_opt_set(c->priv_data, "preset", "veryfast", 0);
@@ -151,6 +164,7 @@ fail:
     return status;
 }
 
+/* The sample format is the codec's first: put_sample knows planar float and packed 16 bit. */
 static xkd_status add_audio(xkd_encoder *e)
 {
     xkd_status status = XKD_OK;
@@ -177,6 +191,7 @@ fail:
     return status;
 }
 
+/* The sound frame is one codec frame long, or 1024 samples where the codec takes any number. */
 static xkd_status make_frames(xkd_encoder *e)
 {
     xkd_status status = XKD_OK;
@@ -201,6 +216,7 @@ fail:
     return status;
 }
 
+/* Even sides, because 4:2:0 halves them. */
 xkd_status xkd_encoder_new(xkd_context *cx, const char *path, const xkd_encode_options *options, xkd_encoder **out)
 {
     xkd_status status = XKD_OK;
@@ -231,6 +247,8 @@ fail:
     return status;
 }
 
+/* One frame in (NULL: the end), packets out until the codec wants more. Time stamps go from the
+ * codec's units to the stream's. */
 static xkd_status encode(xkd_encoder *e, AVCodecContext *codec, AVStream *stream, const AVFrame *frame)
 {
     int code = avcodec_send_frame(codec, frame);
@@ -245,6 +263,7 @@ static xkd_status encode(xkd_encoder *e, AVCodecContext *codec, AVStream *stream
     return refuse(e, codec->codec->name, code);
 }
 
+/* Time stamps must rise: two frames at one time are one tick apart. */
 xkd_status xkd_encoder_frame(xkd_encoder *e, const uint8_t *rgb, double time)
 {
     xkd_context *cx = e->cx;
@@ -260,7 +279,8 @@ xkd_status xkd_encoder_frame(xkd_encoder *e, const uint8_t *rgb, double time)
     return encode(e, e->video_codec, e->video, e->picture);
 }
 
-/* One sample of all channels into the frame, in the encoder's sample format. */
+/* One sample of all channels into the frame, in the encoder's sample format.
+ * 16-bit PCM is taken over; planar float is scaled to [-1, 1). */
 static void put_sample(xkd_encoder *e, const int16_t *in)
 {
     AVFrame *f = e->sound;
@@ -274,6 +294,7 @@ static void put_sample(xkd_encoder *e, const int16_t *in)
     e->held++;
 }
 
+/* The last frame may be short; the full length is put back for the next one. */
 static xkd_status flush_sound(xkd_encoder *e)
 {
     xkd_status status = XKD_OK;
@@ -288,6 +309,7 @@ fail:
     return status;
 }
 
+/* Samples are interleaved [count, channels] at options.sample_rate. */
 xkd_status xkd_encoder_sound(xkd_encoder *e, const int16_t *samples, int64_t count)
 {
     xkd_status status = XKD_OK;
@@ -303,6 +325,7 @@ fail:
     return status;
 }
 
+/* Frees the encoder whether or not it succeeds. */
 xkd_status xkd_encoder_commit(xkd_encoder *e)
 {
     xkd_status status = XKD_OK;
@@ -319,6 +342,7 @@ fail:
     return status;
 }
 
+/* Also the clean-up of a half-made encoder; NULL does nothing. Nothing was on disk. */
 void xkd_encoder_abort(xkd_encoder *e)
 {
     if (!e) return;

@@ -1,3 +1,5 @@
+/* The only door to FFmpeg's Fourier transform: real input of even length n to n/2 + 1 complex
+ * numbers. */
 #include "media/fft.h"
 
 #include <libavutil/tx.h>
@@ -32,6 +34,7 @@ void xkd_fft_free(xkd_fft *fft)
     xkd_free(fft);
 }
 
+/* `in` may be destroyed. `out` has n + 2 floats, real and imaginary parts in turn. */
 void xkd_fft_run(xkd_fft *fft, float *in, float *out)
 {
     fft->run(fft->tx, out, in, sizeof(float));

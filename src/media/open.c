@@ -1,4 +1,7 @@
-/* Opening a file from a stranger: our descriptor, our lists, our limits. */
+/* Opening a file from a stranger: our descriptor, our lists, our limits.
+ * Everything here may be hostile. What is allowed is on lists, what is large is limited before it is
+ * decoded, and every fault gets a name that the data report can count. The decoders run in a worker
+ * process (worker.c), so that one that crashes takes nothing with it. */
 #include "media/media.h"
 
 #include <errno.h>
@@ -28,8 +31,11 @@ static const char CODECS[] =
     "wmapro,amrnb,amrwb,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_u8,pcm_s8,pcm_f32le,pcm_f64le,"
     "pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav";
 
+/* FFmpeg reads in pieces of this size; smaller ones cost calls, larger ones read past what a probe
+ * needs. */
 enum { IO_BUFFER = 64 << 10 };
 
+/* In the order of xkd_media_fault; the names appear in bad_clips.jsonl and in reports. */
 static const char *const FAULT_NAMES[XKD_FAULT_COUNT] = {"ok",          "missing", "unreadable", "empty",  "not-media",
                                                          "refused",     "broken",  "no-video",   "silent", "short",
                                                          "out-of-sync", "timeout", "crash"};
@@ -39,12 +45,14 @@ const char *xkd_media_fault_name(xkd_media_fault fault)
     return (unsigned)fault < XKD_FAULT_COUNT ? FAULT_NAMES[fault] : "unknown";
 }
 
+/* av_strerror fails for unknown codes, which still need some text. */
 const char *xkd_av_text(char out[128], int code)
 {
     if (av_strerror(code, out, 128) < 0) snprintf(out, 128, "error %d", code);
     return out;
 }
 
+/* pread with a position of our own: the descriptor's offset is shared with the process that sent it. */
 static int read_bytes(void *opaque, uint8_t *buffer, int size)
 {
     xkd_media *media = opaque;
@@ -58,6 +66,7 @@ static int read_bytes(void *opaque, uint8_t *buffer, int size)
     }
 }
 
+/* A position past the end is no error, reads there give the end of file. */
 static int64_t seek_bytes(void *opaque, int64_t offset, int whence)
 {
     xkd_media *media = opaque;
@@ -79,6 +88,8 @@ static int deny_open(AVFormatContext *format, AVIOContext **io, const char *url,
     return AVERROR(EACCES);
 }
 
+/* Faults of the file are told from things that this program will not do; an unknown code counts as a
+ * fault of the file. */
 static xkd_media_fault fault_of(int code)
 {
     if (code == AVERROR_INVALIDDATA || code == AVERROR_EOF || code == AVERROR(EIO)) return XKD_FAULT_BROKEN;
@@ -88,6 +99,7 @@ static xkd_media_fault fault_of(int code)
     return XKD_FAULT_BROKEN;
 }
 
+/* av_match_list knows the aliases, such as mov,mp4,m4a, that one demuxer goes by. */
 static int on_list(const char *list, const char *names)
 {
     return av_match_list(names, list, ',') > 0;
@@ -114,6 +126,7 @@ fail:
     return status;
 }
 
+/* The lists are given to FFmpeg as well, so that nested demuxers and codecs are held to them too. */
 static xkd_status open_format(xkd_media *media, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
@@ -137,6 +150,7 @@ static xkd_status open_format(xkd_media *media, xkd_media_fault *fault)
     media->format->max_streams = XKD_MEDIA_MAX_STREAMS;
     media->format->probesize = XKD_MEDIA_PROBE_BYTES;
     media->format->max_analyze_duration = (int64_t)XKD_MEDIA_PROBE_SECONDS * AV_TIME_BASE;
+    /* protocol_whitelist "none" names no protocol: nothing but our own reader can be opened. */
     av_dict_set(&options, "format_whitelist", FORMATS, 0);
     av_dict_set(&options, "codec_whitelist", CODECS, 0);
     av_dict_set(&options, "protocol_whitelist", "none", 0);
@@ -165,6 +179,8 @@ static int find_streams(AVFormatContext *format)
     return code;
 }
 
+/* The default stream of its kind, else the first. A cover picture in a sound file is a video stream
+ * to FFmpeg, but not to us. */
 static AVStream *choose_stream(AVFormatContext *format, enum AVMediaType type)
 {
     AVStream *best = NULL;
@@ -177,6 +193,7 @@ static AVStream *choose_stream(AVFormatContext *format, enum AVMediaType type)
     return best;
 }
 
+/* From the header, before a decoder is opened: a decoder allocates by these numbers. */
 static xkd_status check_limits(xkd_media *media, const AVCodecParameters *p, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
@@ -204,6 +221,7 @@ fail:
     return status;
 }
 
+/* One thread a decoder: parallelism is over clips, and threads would only fight for processors. */
 static xkd_status open_codec(xkd_media *media, AVStream *stream, AVCodecContext **out, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
@@ -234,6 +252,8 @@ fail:
     return status;
 }
 
+/* Phones store turned films with a matrix. Anything between quarter turns would need interpolation
+ * and is not done. */
 static void read_rotation(xkd_media *media)
 {
     size_t size = 0;
@@ -248,11 +268,13 @@ static void read_rotation(xkd_media *media)
     if (isfinite(angle)) media->info.quarter_turns = ((lround(-angle / 90) % 4) + 4) % 4;
 }
 
+/* In seconds on the file's clock. */
 static double stream_seconds(const AVStream *stream, int64_t time, double otherwise)
 {
     return time == AV_NOPTS_VALUE ? otherwise : (double)time * av_q2d(stream->time_base);
 }
 
+/* A stream that does not say where it starts or ends takes the file's word. */
 static void stream_span(const xkd_media *media, const AVStream *stream, double *start, double *end)
 {
     const AVFormatContext *format = media->format;
@@ -266,11 +288,14 @@ static void stream_span(const xkd_media *media, const AVStream *stream, double *
     *end = *start + fmax(length, 0);
 }
 
+/* Cut to fit; names of formats and codecs are shorter. */
 static void copy_name(char out[32], const char *name)
 {
     snprintf(out, 32, "%s", name ? name : "");
 }
 
+/* start and end are those of the part that both streams cover: a clip must have picture and sound
+ * (method.md section 2). */
 static xkd_status describe(xkd_media *media, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
@@ -301,6 +326,8 @@ static xkd_status describe(xkd_media *media, xkd_media_fault *fault)
     info->start =
         both ? fmax(info->video_start, info->audio_start) : (media->video ? info->video_start : info->audio_start);
     info->end = both ? fmin(info->video_end, info->audio_end) : (media->video ? info->video_end : info->audio_end);
+    /* A header may claim anything; lengths bound the work of a whole file, and starts far out would
+     * strain arithmetic in time bases. */
     if (info->end - info->start > XKD_MEDIA_MAX_SECONDS || fabs(info->start) > 1e9) {
         *fault = XKD_FAULT_REFUSED;
         XKD_FAIL(XKD_ERR_DATA, "%s: refused: claims to last %.0f s", media->name, info->end - info->start);
@@ -309,6 +336,8 @@ fail:
     return status;
 }
 
+/* Both codecs are opened even if one stream is not asked for later: `info` then says that both can be
+ * decoded. */
 static xkd_status open_streams(xkd_media *media, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
@@ -332,6 +361,8 @@ fail:
     return status;
 }
 
+/* Takes over the descriptor, also on failure. The fault says what to count, the message what to
+ * print. */
 xkd_status xkd_media_open_fd(xkd_context *cx, int fd, int64_t size, const char *name, xkd_media **out,
                              xkd_media_fault *fault)
 {
@@ -358,6 +389,7 @@ fail:
     return status;
 }
 
+/* The fault is a guess from outside: the path is there or it is not. */
 xkd_status xkd_media_open(xkd_context *cx, const char *path, xkd_media **out, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
@@ -373,6 +405,7 @@ xkd_status xkd_media_open(xkd_context *cx, const char *path, xkd_media **out, xk
     return xkd_media_open_fd(cx, fd, size, path, out, fault);
 }
 
+/* The order matters: codecs refer to streams, streams to the format, the format to our reader. */
 void xkd_media_free(xkd_media *media)
 {
     if (!media) return;

@@ -1,3 +1,6 @@
+/* Pillow's 8-bit bilinear resize with antialiasing, bit for bit: one fixed-point pass along rows, one
+ * along columns, each rounded to 8 bits. The release resizes with Pillow, and views must be equal to
+ * its. */
 #include "media/resize.h"
 
 #include <math.h>
@@ -16,10 +19,11 @@ enum { PRECISION_BITS = 32 - 8 - 2, ROUND = 1 << (PRECISION_BITS - 1) };
 /* Bytes of one column block of the vertical pass: its 32-bit sums stay in registers. */
 enum { BLOCK = 64 };
 
-/* One axis: output i is the sum over t < count[i] of weight[i * taps + t] * in[first[i] + t]. */
+/* One axis: output i is the sum over t < count[i] of weight[i * taps + t] * in[first[i] + t].
+ * taps is the widest support; rows of `weight` are padded to it. */
 typedef struct {
     int64_t in, out, taps;
-    int32_t *first, *count, *weight;
+    int32_t *first, *count, *weight; /* [out], [out], [out,taps] */
 } axis;
 
 struct xkd_resizer {
@@ -28,6 +32,7 @@ struct xkd_resizer {
     uint8_t *middle; /* [in_height,out_width,3] after the horizontal pass */
 };
 
+/* Takes an axis that was only zeroed. */
 static void axis_free(axis *a)
 {
     xkd_free(a->first);
@@ -42,6 +47,7 @@ static void axis_weights(axis *a, double *k)
     double inverse = 1.0 / filter_scale;
     for (int64_t i = 0; i < a->out; i++) {
         double centre = ((double)i + 0.5) * scale, sum = 0;
+        /* The double is cut to an integer, as in C; Pillow's own rounding of the box. */
         int64_t low = (int64_t)(centre - support + 0.5), high = (int64_t)(centre + support + 0.5);
         if (low < 0) low = 0;
         if (high > a->in) high = a->in;
@@ -52,6 +58,8 @@ static void axis_weights(axis *a, double *k)
         }
         for (int64_t t = 0; t < high - low; t++) {
             if (sum != 0.0) k[t] /= sum;
+            /* Weights to 22 bits. Their sum is 2^22 within one unit each, which Pillow leaves as it
+             * is. */
             a->weight[i * a->taps + t] = (int32_t)(0.5 + k[t] * (1 << PRECISION_BITS));
         }
         a->first[i] = (int32_t)low;
@@ -59,6 +67,7 @@ static void axis_weights(axis *a, double *k)
     }
 }
 
+/* k is scratch in double: weights are normalised before they are rounded. */
 static xkd_status axis_init(xkd_context *cx, axis *a, int64_t in, int64_t out)
 {
     xkd_status status = XKD_OK;
@@ -77,6 +86,7 @@ fail:
     return status;
 }
 
+/* A plan is made once per size and used for all frames of a clip. */
 xkd_status xkd_resizer_new(xkd_context *cx, int64_t in_width, int64_t in_height, int64_t out_width, int64_t out_height,
                            xkd_resizer **out)
 {
@@ -89,6 +99,7 @@ xkd_status xkd_resizer_new(xkd_context *cx, int64_t in_width, int64_t in_height,
     XKD_TRY(xkd_alloc(cx, &plan, 1, sizeof *plan));
     XKD_TRY(axis_init(cx, &plan->x, in_width, out_width));
     XKD_TRY(axis_init(cx, &plan->y, in_height, out_height));
+    /* Room behind the row, because a load of three bytes takes four. */
     XKD_TRY(xkd_alloc(cx, &plan->row, 3 * in_width + 16, 1));
     XKD_TRY(xkd_alloc(cx, &plan->middle, in_height * out_width * 3 + BLOCK, 1));
     *out = plan;
@@ -134,6 +145,8 @@ static void filter_row(const axis *a, const uint8_t *in, uint8_t *out)
         memcpy(out + 3 * i, &bytes, 3);
     }
 }
+/* The same sums in plain C, for processors without SSE 4.1; the results are equal, as integers have
+ * no rounding. */
 #else
 static void filter_row(const axis *a, const uint8_t *in, uint8_t *out)
 {
@@ -148,6 +161,8 @@ static void filter_row(const axis *a, const uint8_t *in, uint8_t *out)
 }
 #endif
 
+/* Output row i from the rows of `in` that it covers. Blocks of columns keep the sums in registers
+ * while the rows go by. */
 static void filter_columns(const axis *a, int64_t i, const uint8_t *in, int64_t stride, uint8_t *out)
 {
     const int32_t *w = a->weight + i * a->taps;
@@ -171,6 +186,7 @@ static void filter_columns(const axis *a, int64_t i, const uint8_t *in, int64_t 
     }
 }
 
+/* A pass whose sizes agree is skipped, as Pillow does; it would not change a byte. */
 void xkd_resizer_run(xkd_resizer *plan, const uint8_t *in, int64_t in_stride, uint8_t *out)
 {
     int64_t out_row = 3 * plan->x.out;
@@ -188,6 +204,7 @@ void xkd_resizer_run(xkd_resizer *plan, const uint8_t *in, int64_t in_stride, ui
     for (int64_t y = 0; y < plan->y.out; y++) filter_columns(&plan->y, y, middle, out_row, out + y * out_row);
 }
 
+/* The long side is cut to an integer, not rounded: torchvision's arithmetic. */
 void xkd_short_side_size(int64_t width, int64_t height, int64_t side, int64_t *out_width, int64_t *out_height)
 {
     if (width <= height) {

@@ -1,3 +1,6 @@
+/* From decoded sound of any rate and layout to 16-bit mono at one rate, placed on the clip's clock:
+ * what is late is preceded by silence, what overlaps is dropped, so that sample i always lies at
+ * start + i / rate. */
 #include "media/sound.h"
 
 #include <libavutil/channel_layout.h>
@@ -17,20 +20,21 @@ static const double GAP_SECONDS = 0.05;
 enum { PIECE = 4096, MAX_GAP_SECONDS = 3600 };
 
 struct xkd_sound {
-    xkd_media *media;
+    xkd_media *media; /* both the caller's */
     const xkd_media_sink *sink;
-    int64_t rate, limit;
-    double start;
+    int64_t rate, limit; /* Hz out; samples wanted, -1: all */
+    double start;        /* s, time of sample 0 */
     SwrContext *swr;
     AVChannelLayout layout; /* of the input that swr was made for */
-    int in_rate, in_format;
-    double next;      /* time at which the next frame is expected */
-    int64_t position; /* index of the next sample out of swr; negative before `start` */
-    int64_t delivered;
-    int16_t *buffer;
+    int in_rate, in_format; /* Hz; AVSampleFormat */
+    double next;            /* time at which the next frame is expected */
+    int64_t position;       /* index of the next sample out of swr; negative before `start` */
+    int64_t delivered;      /* samples given to the sink */
+    int16_t *buffer;        /* [capacity], output of one conversion */
     int64_t capacity;
 };
 
+/* The resampler is made with the first frame, whose format is known then. */
 xkd_status xkd_sound_new(xkd_media *media, int64_t rate, double start, int64_t limit, const xkd_media_sink *sink,
                          xkd_sound **out)
 {
@@ -54,6 +58,7 @@ int64_t xkd_sound_delivered(const xkd_sound *sound)
     return sound->delivered;
 }
 
+/* The old content is not needed, so the buffer is told to be empty and nothing is copied. */
 static xkd_status reserve(xkd_sound *s, int64_t count)
 {
     if (count <= s->capacity) return XKD_OK;
@@ -63,6 +68,7 @@ static xkd_status reserve(xkd_sound *s, int64_t count)
     return status;
 }
 
+/* Never more than `limit`: the sink may rely on that for its memory. */
 static xkd_status deliver(xkd_sound *s, const int16_t *samples, int64_t count)
 {
     if (s->limit >= 0 && count > s->limit - s->delivered) count = s->limit - s->delivered;
@@ -88,7 +94,8 @@ fail:
     return status;
 }
 
-/* Feeds one frame (NULL: the end) to the resampler and places what comes out. */
+/* Feeds one frame (NULL: the end) to the resampler and places what comes out.
+ * 64 samples more than FFmpeg promises: its figure is an estimate for some filters. */
 static xkd_status convert(xkd_sound *s, const AVFrame *frame)
 {
     xkd_status status = XKD_OK;
@@ -105,11 +112,14 @@ fail:
     return status;
 }
 
+/* The resampler's filter still holds a few samples. */
 xkd_status xkd_sound_finish(xkd_sound *s)
 {
     return s->swr ? convert(s, NULL) : XKD_OK;
 }
 
+/* swresample's default down-mix and filter, as in the release (method.md section 2). A layout without
+ * positions is taken for the usual one of its number of channels. */
 static xkd_status make_resampler(xkd_sound *s, const AVFrame *frame, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
@@ -133,12 +143,15 @@ fail:
     return status;
 }
 
+/* Anything else would be fed to a resampler that was made for other data. */
 static bool same_input(const xkd_sound *s, const AVFrame *frame)
 {
     return s->in_rate == frame->sample_rate && s->in_format == frame->format &&
            s->layout.nb_channels == frame->ch_layout.nb_channels;
 }
 
+/* Within one run of frames position counts samples; only a gap or another format places it anew by
+ * time. */
 xkd_status xkd_sound_add(xkd_sound *s, const AVFrame *frame, double time, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;

@@ -1,4 +1,7 @@
-/* The parent's side of a worker process. */
+/* The parent's side of a worker process.
+ * A worker decodes files for us in a process of its own: it has limits of memory and time, and if it
+ * crashes or hangs it is replaced and the file gets the blame. Pixels come through shared memory,
+ * words through a socket of whole messages (worker_protocol.h). */
 #include "media/worker.h"
 
 #include <errno.h>
@@ -30,23 +33,26 @@ enum { SAFE_DESCRIPTOR = 32 };
 
 struct xkd_worker {
     xkd_context *cx;
-    char *command;
-    double seconds;
-    pid_t pid; /* 0: not running */
-    int socket;
-    uint8_t *memory;
+    char *command;   /* path of the program to run */
+    double seconds;  /* time limit of one clip */
+    pid_t pid;       /* 0: not running */
+    int socket;      /* -1: not running */
+    uint8_t *memory; /* [WORKER_SLOTS][WORKER_SLOT_BYTES], MAP_FAILED: not yet */
     int memory_fd;
-    int64_t restarts;
+    int64_t restarts; /* workers lost so far */
 };
 
 extern char **environ;
 
+/* The process is started by the first request, so that a worker never asked costs nothing. */
 xkd_status xkd_worker_new(xkd_context *cx, const char *command, double seconds, xkd_worker **out)
 {
     xkd_status status = XKD_OK;
     xkd_worker *w = NULL;
     *out = NULL;
     if (!command) command = getenv("XKD_WORKER");
+    /* This program itself, through the hidden argument; a program that only links the library names
+     * xkd in XKD_WORKER. */
     if (!command || !command[0]) command = "/proc/self/exe";
     XKD_TRY(xkd_alloc(cx, &w, 1, sizeof *w));
     *w = (xkd_worker){.cx = cx, .seconds = seconds, .socket = -1, .memory_fd = -1, .memory = MAP_FAILED};
@@ -58,7 +64,8 @@ fail:
     return status;
 }
 
-/* Kills and reaps the process; returns how it ended (waitpid's status), 0 if there was none. */
+/* Kills and reaps the process; returns how it ended (waitpid's status), 0 if there was none.
+ * Ten looks of 0.5 ms before the kill, in which a crash becomes visible as such. */
 static int stop(xkd_worker *w)
 {
     int how = 0;
@@ -81,6 +88,7 @@ static int stop(xkd_worker *w)
     return how;
 }
 
+/* The process goes first, while its memory is still mapped here. */
 void xkd_worker_free(xkd_worker *w)
 {
     if (!w) return;
@@ -101,6 +109,7 @@ int xkd_worker_process(const xkd_worker *w)
     return (int)w->pid;
 }
 
+/* Made once and kept over restarts: the next worker gets the same memory. */
 static xkd_status make_memory(xkd_worker *w)
 {
     xkd_status status = XKD_OK;
@@ -135,6 +144,8 @@ static xkd_status mark_environment(xkd_context *cx, char ***out)
     return XKD_OK;
 }
 
+/* The child has /dev/null, stderr (for crash messages), its socket and the memory, and no other
+ * descriptor. */
 static int spawn(xkd_worker *w, int child_socket, char **environment)
 {
     posix_spawn_file_actions_t actions;
@@ -156,6 +167,7 @@ static int spawn(xkd_worker *w, int child_socket, char **environment)
     posix_spawnattr_setpgroup(&attributes, 0);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &all);
+    /* posix_spawn instead of fork: the parent has threads, locks and gigabytes of memory. */
     int code = posix_spawn(&w->pid, w->command, &actions, &attributes, argv, environment);
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attributes);
@@ -163,7 +175,9 @@ static int spawn(xkd_worker *w, int child_socket, char **environment)
     return code;
 }
 
-/* The next reply: 1 received, 0 the process is gone, -1 too late. */
+/* The next reply: 1 received, 0 the process is gone, -1 too late.
+ * A reply of the wrong size counts as a dead process. The wait is by a monotonic clock and unmoved by
+ * signals. */
 static int next_reply(xkd_worker *w, worker_reply *reply, double deadline)
 {
     for (;;) {
@@ -180,6 +194,8 @@ static int next_reply(xkd_worker *w, worker_reply *reply, double deadline)
     }
 }
 
+/* The greeting carries the protocol's version, for the program named in XKD_WORKER may be an older
+ * one. */
 static xkd_status start(xkd_worker *w)
 {
     xkd_status status = XKD_OK;
@@ -188,7 +204,8 @@ static xkd_status start(xkd_worker *w)
     char **environment = NULL;
     worker_reply reply;
     if (w->pid > 0) return XKD_OK;
-    /* A program without the hidden entry would run itself again and again. */
+    /* A program without the hidden entry would run itself again and again.
+     * Set by mark_environment in every worker. */
     if (getenv("XKD_IS_WORKER"))
         XKD_FAIL(XKD_ERR_INTERNAL, "%s: was started as a media worker but has no such entry", w->command);
     XKD_TRY(mark_environment(cx, &environment));
@@ -211,6 +228,7 @@ fail:
     return status;
 }
 
+/* The descriptor goes along, so the worker needs no access to paths. */
 static bool send_request(xkd_worker *w, const worker_request *q, int fd)
 {
     union {
@@ -242,6 +260,8 @@ static bool plausible(const worker_reply *r)
     return frame <= WORKER_SLOT_BYTES && r->count <= WORKER_SLOT_BYTES / frame && r->index >= 0;
 }
 
+/* The slot is given back by the acknowledgement, after the sink has copied from it; until then the
+ * worker may not write there. */
 static xkd_status take_slot(xkd_worker *w, const worker_reply *r, const xkd_media_sink *sink)
 {
     xkd_status status = XKD_OK;
@@ -257,6 +277,7 @@ static xkd_status take_slot(xkd_worker *w, const worker_reply *r, const xkd_medi
     return status;
 }
 
+/* how < 0: the deadline passed. SIGXCPU is the limit of processor time, which is a time-out as well. */
 static void blame(xkd_worker *w, xkd_media_result *result, int how, double limit)
 {
     bool late = how < 0;
@@ -272,6 +293,8 @@ static void blame(xkd_worker *w, xkd_media_result *result, int how, double limit
         snprintf(result->message, sizeof result->message, "the decoder gave up (exit %d)", WEXITSTATUS(ended));
 }
 
+/* The text comes from a process that may be under a file's control: it is ended, and control
+ * characters are made harmless for terminals and logs. */
 static void finish(const worker_reply *r, xkd_media_result *result)
 {
     result->fault = r->fault >= 0 && r->fault < XKD_FAULT_COUNT ? (xkd_media_fault)r->fault : XKD_FAULT_BROKEN;
@@ -283,21 +306,26 @@ static void finish(const worker_reply *r, xkd_media_result *result)
         if ((unsigned char)*c < ' ') *c = '?'; /* a stream's name may hold anything */
 }
 
+/* A fault of the file is a result, not a status: status is for our own failures and for those of the
+ * sink. NULL `request` asks for the description only. */
 xkd_status xkd_worker_decode(xkd_worker *w, int fd, int64_t size, const xkd_media_request *request,
                              const xkd_media_sink *sink, xkd_media_result *result)
 {
     xkd_status status = XKD_OK;
+    /* Processor time is limited a little above the wall clock, against a parent that is stopped. */
     worker_request q = {.probe = !request, .size = size, .cpu_seconds = w->seconds + 1};
     worker_reply r;
     double limit = w->seconds;
     *result = (xkd_media_result){0};
     if (request) q.request = *request;
     bool whole = request && request->mode == XKD_CLIP_WHOLE;
+    /* At most twelve days of processor time, which is no limit. */
     if (whole) q.cpu_seconds = 1e6; /* the parent's clock decides, once it knows how long the file is */
     XKD_TRY(start(w));
     double begun = xkd_now();
     int how = send_request(w, &q, fd) ? 1 : 0;
     while (how == 1) {
+        /* The limit may have grown with the file's length meanwhile. */
         how = next_reply(w, &r, begun + limit);
         if (how != 1) break;
         if (r.kind == REPLY_END) {
@@ -306,6 +334,7 @@ xkd_status xkd_worker_decode(xkd_worker *w, int fd, int64_t size, const xkd_medi
         }
         if (r.kind == REPLY_BEGIN && request) {
             double length = r.info.end - r.info.start;
+            /* A whole file may take the limit once for every 4 s of it. */
             if (whole && length > 0) limit += w->seconds * fmin(length, XKD_MEDIA_MAX_SECONDS) / SECONDS_PER_LIMIT;
             result->info = r.info;
             status = sink->begin(sink->user, &r.info, r.start);

@@ -1,4 +1,6 @@
-/* The worker process. */
+/* The worker process.
+ * Single-threaded loop: receive a file, decode it, send what comes out in slots of shared memory. It
+ * trusts the parent and distrusts the file. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,15 +20,16 @@ static const rlim_t MEMORY_LIMIT = (rlim_t)4 << 30;
 
 typedef struct {
     xkd_context *cx;
-    uint8_t *memory; /* [WORKER_SLOTS][WORKER_SLOT_BYTES] */
-    bool busy[WORKER_SLOTS];
+    uint8_t *memory;                            /* [WORKER_SLOTS][WORKER_SLOT_BYTES] */
+    bool busy[WORKER_SLOTS];                    /* handed over and not yet acknowledged */
     int slot;                                   /* the one being filled */
     int64_t frames, width, height, first_index; /* frames in it */
-    int64_t samples;
+    int64_t samples;                            /* in `sound` */
     int16_t sound[WORKER_SOUND];
-    worker_reply reply;
+    worker_reply reply; /* the message being filled in */
 } worker_state;
 
+/* The hidden first argument; a program must look for it before it does anything else. */
 bool xkd_media_worker_requested(int argc, char **argv)
 {
     return argc >= 2 && !strcmp(argv[1], "--media-worker");
@@ -53,6 +56,8 @@ static uint8_t *claim_slot(worker_state *w)
     return w->memory + (size_t)w->slot * WORKER_SLOT_BYTES;
 }
 
+/* Slots are used in turn. The next one is only waited for when it is needed, so decoding runs ahead
+ * of the parent by the number of slots. */
 static void hand_over(worker_state *w, worker_reply_kind kind, int64_t count)
 {
     w->reply.slot = w->slot;
@@ -62,6 +67,7 @@ static void hand_over(worker_state *w, worker_reply_kind kind, int64_t count)
     w->slot = (w->slot + 1) % WORKER_SLOTS;
 }
 
+/* Frames of one slot have one size; a change of size is impossible within a clip (convert.c). */
 static void flush_frames(worker_state *w)
 {
     if (!w->frames) return;
@@ -72,6 +78,7 @@ static void flush_frames(worker_state *w)
     w->frames = 0;
 }
 
+/* Frames first, because both use the same current slot. */
 static void flush_sound(worker_state *w)
 {
     if (!w->samples) return;
@@ -81,6 +88,7 @@ static void flush_sound(worker_state *w)
     w->samples = 0;
 }
 
+/* The parent learns length and sizes before the first frame. */
 static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
 {
     worker_state *w = user;
@@ -90,6 +98,7 @@ static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
     return XKD_OK;
 }
 
+/* Handed over early once WORKER_FLUSH_BYTES are there, so that the parent can work meanwhile. */
 static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
 {
     worker_state *w = user;
@@ -106,6 +115,7 @@ static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_
     return XKD_OK;
 }
 
+/* Sound is collected apart, as it comes in small pieces between the frames. */
 static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
 {
     worker_state *w = user;
@@ -120,7 +130,8 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     return XKD_OK;
 }
 
-/* The soft limit is raised from request to request; reaching it kills the process, which the parent sees. */
+/* The soft limit is raised from request to request; reaching it kills the process, which the parent sees.
+ * RLIMIT_CPU counts the whole life of the process, hence the time used so far is added. */
 static void limit_processor_time(double seconds)
 {
     struct rusage used;
@@ -131,6 +142,7 @@ static void limit_processor_time(double seconds)
     setrlimit(RLIMIT_CPU, &limit);
 }
 
+/* One request. Failures go back as text and a fault; the loop goes on with the next file. */
 static void serve(worker_state *w, const worker_request *q, int fd)
 {
     xkd_media *media = NULL;
@@ -160,7 +172,8 @@ static void serve(worker_state *w, const worker_request *q, int fd)
     send_reply(w, REPLY_END);
 }
 
-/* One request with its descriptor; false: the parent is gone. */
+/* One request with its descriptor; false: the parent is gone.
+ * The descriptor is ours from here on and closed with the media. */
 static bool receive(worker_request *q, int *fd)
 {
     union {
@@ -179,6 +192,8 @@ static bool receive(worker_request *q, int *fd)
     return true;
 }
 
+/* What a taken-over decoder should not be able to do: outlive its parent, gain rights, write files or
+ * core dumps, or take all memory. */
 static void confine(void)
 {
     struct rlimit none = {0, 0};
@@ -199,6 +214,7 @@ static void confine(void)
 #endif
 }
 
+/* Ends when the parent closes the socket. Return values are exit codes. */
 int xkd_media_worker_main(int argc, char **argv)
 {
     worker_state *w = NULL;

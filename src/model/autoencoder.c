@@ -1,7 +1,12 @@
+/* The decoder of the masked autoencoder (method.md section 4) and its loss. Its input is the student's latent
+ * of the global views, its output the patches that were masked; kept patches are dropped before out_proj,
+ * which then works on about 80 % of the rows, and the loss needs no mask. */
 #include "model/autoencoder.h"
 
 #include "loss/recon.h"
 
+/* Linears are declared only where widths differ, as in the release: files of such models lack those names
+ * too. */
 xkd_status xkd_decoder_declare(const xkd_declare *at, xkd_decoder *out, const xkd_model_config *config,
                                const xkd_backbone *encoder)
 {
@@ -22,11 +27,14 @@ fail:
     return status;
 }
 
+/* Parameters belong to the table; only the list of blocks is the decoder's. */
 void xkd_decoder_free(xkd_decoder *d)
 {
     xkd_transformer_free(&d->blocks);
 }
 
+/* B counts all masked clips of the pass, g views of every sample. Sizes: `gathered` and `pred` share memory
+ * where there is no out_proj. */
 xkd_status xkd_decoder_plan(xkd_context *cx, xkd_arena *arena, const xkd_decoder *d, int64_t B, int64_t kept,
                             int64_t element, xkd_decoder_run *run)
 {
@@ -53,6 +61,8 @@ void xkd_decoder_run_free(xkd_decoder_run *run)
     *run = (xkd_decoder_run){0};
 }
 
+/* latent [B,M+c,D] in order of noise -> mid_proj -> grid order with mask tokens -> blocks -> masked rows only
+ * -> out_proj. `unmask` writes straight into the first block's input. */
 void xkd_decoder_forward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run *run, const void *latent,
                          const float *const *clips, const xkd_patch_geometry *geometry, const xkd_masking *mask,
                          const xkd_block_scratch *scratch, double *loss)
@@ -71,6 +81,8 @@ void xkd_decoder_forward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run 
     ops->gather_rows(be, run->gathered, run->blocks.out, mask->rows, rows, width);
     if (d->out.w)
         ops->linear_forward(be, run->pred, run->gathered, d->out.w->value, d->out.b->value, rows, d->P, width);
+    /* Targets come from the clips, view by view, since every view is a tensor of its own; only the masked
+     * patches are cut out. */
     for (int64_t v = 0; v * geometry->B < run->B; v++) {
         int64_t first = v * geometry->B * run->masked;
         ops->patchify(be, xkd_at(be, run->target, first * d->P), clips[v], mask->masked + first, run->masked, geometry);
@@ -78,6 +90,7 @@ void xkd_decoder_forward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run 
     xkd_recon_forward(be, loss, run->pred, run->target, rows, d->P, d->norm_pix);
 }
 
+/* pred becomes its own gradient, gathered that of the block output: nothing more is needed of either. */
 void xkd_decoder_backward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run *run, void *dlatent,
                           const void *latent, const xkd_masking *mask, const xkd_block_scratch *scratch, double scale)
 {
@@ -88,8 +101,11 @@ void xkd_decoder_backward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run
         xkd_linear_weights(be, &d->out, run->pred, run->gathered, rows);
         ops->linear_backward_data(be, run->gathered, run->pred, d->out.w->value, rows, d->P, width);
     }
+    /* Rows that were not predicted have no gradient of their own, so all others are 0. */
     ops->scatter_rows(be, run->dx, run->gathered, mask->rows, rows, run->blocks.segs.rows, width);
     xkd_transformer_backward(be, &d->blocks, &run->blocks, run->dx, scratch);
+    /* scratch->n is free again after the blocks' backward and is large enough: it covers every transformer of
+     * the pass. */
     void *dz = d->mid.w ? scratch->n : dlatent;
     xkd_unmask_args where = {mask->rank, run->B, d->N, run->kept, width, d->cls};
     ops->unmask_backward(be, dz, d->mask_token->grad, d->pos->grad, run->dx, &where);

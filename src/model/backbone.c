@@ -1,3 +1,5 @@
+/* Encoders: how the views of one modality are laid out in one [R,D] tensor, and the pass through them. Row
+ * order: view by view, within a view sample by sample, within a sample the class token and then the patches. */
 #include "model/backbone.h"
 
 #include <stdio.h>
@@ -5,6 +7,8 @@
 
 #include "base/alloc.h"
 
+/* A spectrogram is a clip of one frame and one channel, with frequency for height and time for width; all
+ * code below treats both alike. */
 static void geometry_of(const xkd_model_config *c, xkd_modality modality, xkd_backbone *b)
 {
     b->modality = modality;
@@ -23,7 +27,9 @@ static void geometry_of(const xkd_model_config *c, xkd_modality modality, xkd_ba
     }
 }
 
-/* Gives the rows of shared blocks their second name, e.g. aud_student.backbone.encoder.blocks.0.norm1.weight. */
+/* Gives the rows of shared blocks their second name, e.g. aud_student.backbone.encoder.blocks.0.norm1.weight.
+ * Only blocks are shared; patch embedding, positions, class token and encoder_norm are not (method.md section
+ * 8). */
 static xkd_status alias_blocks(const xkd_declare *at, const char *owner_prefix)
 {
     xkd_status status = XKD_OK;
@@ -33,6 +39,7 @@ static xkd_status alias_blocks(const xkd_declare *at, const char *owner_prefix)
         char name[XKD_PARAM_NAME];
         if (strncmp(row->name, owner_prefix, length) != 0 || strncmp(row->name + length, "encoder.blocks.", 15) != 0)
             continue;
+        /* Bounds of the format keep the compiler sure that the name fits; real names are shorter. */
         snprintf(name, sizeof name, "%.40s%.55s", at->prefix, row->name + length);
         XKD_TRY(xkd_params_add_alias(at->cx, at->params, row, name, true));
     }
@@ -40,10 +47,13 @@ fail:
     return status;
 }
 
+/* The second backbone gets a copy of the list of blocks, which points at the owner's parameters: gradients of
+ * both modalities add up in them. */
 static xkd_status share_blocks(const xkd_declare *at, xkd_backbone *out, const xkd_backbone *owner)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = at->cx;
+    /* The owner's prefix is what stands before "encoder_norm" in one of its names. */
     const char *name = owner->norm.w->name, *end = strstr(name, "encoder_norm");
     char prefix[XKD_PARAM_NAME] = "";
     memcpy(prefix, name, (size_t)(end - name));
@@ -56,6 +66,8 @@ fail:
     return status;
 }
 
+/* Rows are declared in the order of the public state dict. The class token's positional row exists only where
+ * there is a class token. */
 xkd_status xkd_backbone_declare(const xkd_declare *at, xkd_backbone *out, const xkd_model_config *config,
                                 xkd_modality modality, xkd_vit_size size, const xkd_backbone *shared)
 {
@@ -84,6 +96,7 @@ void xkd_backbone_free(xkd_backbone *b)
     xkd_transformer_free(&b->blocks);
 }
 
+/* Sizes come from the configuration or from a recorded batch; neither may make a patch reach over the edge. */
 static xkd_status check_view(xkd_context *cx, const xkd_backbone *b, const xkd_view_shape *s)
 {
     if (s->B > 0 && s->T > 0 && s->H > 0 && s->W > 0 && s->T % b->pt == 0 && s->H % b->ph == 0 && s->W % b->pw == 0)
@@ -96,6 +109,9 @@ static xkd_status check_view(xkd_context *cx, const xkd_backbone *b, const xkd_v
         (long long)b->pt, (long long)b->ph, (long long)b->pw);
 }
 
+/* Decides everything that depends on shapes: rows of each view, where it starts, and whether its positions
+ * are interpolated. A masked view must have the model's own grid, because the decoder puts tokens back into
+ * that grid. */
 xkd_status xkd_backbone_run_new(xkd_context *cx, const xkd_backbone *b, const xkd_view_shape *shapes, int64_t views,
                                 xkd_backbone_run *run)
 {
@@ -127,6 +143,7 @@ fail:
     return status;
 }
 
+/* Takes a half-made run: pointers that were never set are NULL. */
 void xkd_backbone_run_free(xkd_backbone_run *run)
 {
     for (int64_t v = 0; run->view && v < run->views; v++) xkd_resample_free(&run->view[v].resample);
@@ -136,6 +153,8 @@ void xkd_backbone_run_free(xkd_backbone_run *run)
     *run = (xkd_backbone_run){0};
 }
 
+/* Interpolated positions need memory of their own, and a gradient only where there is a backward. R x D of
+ * output, and the blocks' share. */
 xkd_status xkd_backbone_plan(xkd_context *cx, xkd_arena *arena, const xkd_backbone *b, int64_t element, bool keep,
                              xkd_backbone_run *run)
 {
@@ -156,6 +175,8 @@ fail:
     return status;
 }
 
+/* One embedding product for all views together. Positions are then added view by view, because tables and
+ * kept tokens differ. */
 void xkd_backbone_forward(xkd_backend *be, const xkd_backbone *b, xkd_backbone_run *run, const float *const *clips,
                           const int32_t *const *keep, const xkd_block_scratch *scratch)
 {
@@ -180,6 +201,8 @@ void xkd_backbone_forward(xkd_backend *be, const xkd_backbone *b, xkd_backbone_r
                            run->segs.rows, D);
 }
 
+/* The reverse: encoder_norm, blocks, positions, embedding. Nothing goes on to the pixels. dz holds the
+ * gradients of the stages in turn. */
 void xkd_backbone_backward(xkd_backend *be, const xkd_backbone *b, xkd_backbone_run *run, void *dz,
                            const int32_t *const *keep, const xkd_block_scratch *scratch)
 {
@@ -194,6 +217,8 @@ void xkd_backbone_backward(xkd_backend *be, const xkd_backbone *b, xkd_backbone_
     for (int64_t v = 0; v < run->views; v++) {
         const xkd_view_run *view = &run->view[v];
         void *dpos = view->resampled ? view->dpos : b->pos->grad;
+        /* The gradient of interpolated rows is summed up first and then spread over the table through the
+         * transpose. */
         if (view->resampled) ops->fill(be, dpos, 0, (view->tokens + xkd_cls_rows(b)) * D);
         ops->add_positions_backward(be, xkd_at(be, de, view->first_patch * D), xkd_grad(b->cls), dpos,
                                     xkd_at(be, dz, view->first * D), keep[v], view->geometry.B, view->tokens, D);

@@ -1,3 +1,5 @@
+/* Which tokens survive (method.md section 4): the kept ones with the smallest noise, in ascending order of
+ * noise. */
 #include "model/masking.h"
 
 #include <math.h>
@@ -5,11 +7,14 @@
 
 #include "base/alloc.h"
 
+/* nearbyint rounds halves to even in the default rounding mode, as the release's round() does; 392 * 0.15 =
+ * 58.8 gives 59. */
 int64_t xkd_masking_kept(int64_t N, double ratio)
 {
     return (int64_t)nearbyint((double)N * (1 - ratio));
 }
 
+/* Sizes are fixed for the pass; drawing allocates nothing. order is [2,N], the second half for merging. */
 xkd_status xkd_masking_new(xkd_context *cx, xkd_masking *out, int64_t B, int64_t N, int64_t kept)
 {
     xkd_status status = XKD_OK;
@@ -33,7 +38,8 @@ void xkd_masking_free(xkd_masking *m)
     *m = (xkd_masking){0};
 }
 
-/* Stable merge sort of token numbers by noise; stability makes ties go to the lower index. */
+/* Stable merge sort of token numbers by noise; stability makes ties go to the lower index.
+ * A merge sort because qsort is not stable; N is a few hundred, so the time does not matter. */
 static void sort_tokens(int32_t *order, int32_t *other, const float *noise, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) order[i] = (int32_t)i;
@@ -49,6 +55,8 @@ static void sort_tokens(int32_t *order, int32_t *other, const float *noise, int6
     }
 }
 
+/* Fills for each clip b: keep [M] tokens by noise, rank [N] the inverse, masked [N-M] in grid order, and
+ * rows, the same as row numbers of the decoder's [B*(N+c)] output. */
 void xkd_masking_draw(xkd_masking *m, const float *noise, int64_t cls_rows)
 {
     int64_t masked = m->N - m->kept;

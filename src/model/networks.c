@@ -1,13 +1,19 @@
+/* All networks of a model in one table of parameters: two students, two teachers, two decoders, two centres.
+ * Sharing and pairing are by public name, so that the files and the model cannot disagree about what belongs
+ * together. */
 #include "model/networks.h"
 
 #include <stdio.h>
 #include <string.h>
 
+/* The public names' abbreviations. */
 const char *xkd_modality_prefix(xkd_modality modality)
 {
     return modality == XKD_VIDEO ? "vid" : "aud";
 }
 
+/* Backbone and head of one network. Only the students' tensors are clipped (method.md section 7), so
+ * `clipped` is `not teacher`, and false for decoders. */
 static xkd_status declare_network(xkd_context *cx, xkd_networks *n, xkd_modality m, bool teacher,
                                   const xkd_backbone *shared)
 {
@@ -26,6 +32,7 @@ fail:
     return status;
 }
 
+/* Trained, but without clipping. */
 static xkd_status declare_decoder(xkd_context *cx, xkd_networks *n, xkd_modality m)
 {
     char prefix[XKD_PARAM_NAME];
@@ -34,7 +41,9 @@ static xkd_status declare_decoder(xkd_context *cx, xkd_networks *n, xkd_modality
     return xkd_decoder_declare(&at, &n->decoder[m], &n->config, &n->student[m]);
 }
 
-/* The autoencoder's encoder is the student's backbone: "<m>_ae.encoder.X" names "<m>_student.backbone.X" again. */
+/* The autoencoder's encoder is the student's backbone: "<m>_ae.encoder.X" names "<m>_student.backbone.X" again.
+ * Aliases are looked through as well, for blocks that are shared have their name of this modality only as an
+ * alias. The count is taken before the loop, which adds aliases itself. */
 static xkd_status alias_encoder(xkd_context *cx, xkd_networks *n, xkd_modality m)
 {
     xkd_status status = XKD_OK;
@@ -53,18 +62,22 @@ fail:
     return status;
 }
 
-/* Pairs one teacher tensor, under its public name, with the student tensor of the same name. */
+/* Pairs one teacher tensor, under its public name, with the student tensor of the same name.
+ * "vid_teacher" and "aud_teacher" are equally long, so the tail is the same for both. */
 static xkd_status pair_name(xkd_context *cx, xkd_networks *n, xkd_param *teacher, const char *name, xkd_modality m)
 {
     char student[XKD_PARAM_NAME];
     snprintf(student, sizeof student, "%.3s_student%.80s", name, name + strlen("vid_teacher"));
     xkd_param *row = xkd_params_find(&n->params, student);
+    /* Without a counterpart there is nothing to average: the sizes of teacher and student differ. */
     if (!row)
         return xkd_fail(cx, XKD_ERR_CONFIG, "teacher_cfg and student_cfg differ: %s has no counterpart %s", name,
                         student);
     return xkd_params_add_pair(cx, &n->params, teacher, row, m);
 }
 
+/* Own tensors first, then shared ones under their alias: for MATS a shared teacher tensor gets a pair with
+ * each modality, video's first, and so two updates a step. */
 static xkd_status pair_modality(xkd_context *cx, xkd_networks *n, xkd_modality m)
 {
     xkd_status status = XKD_OK;
@@ -82,6 +95,8 @@ fail:
     return status;
 }
 
+/* The order of declaration is the order of initial random numbers and of rows in checkpoints: changing it
+ * changes both. MAS shares the students' blocks, MATS the teachers' as well. */
 xkd_status xkd_networks_declare(xkd_context *cx, xkd_networks *out, const xkd_model_config *config)
 {
     xkd_status status = XKD_OK;
@@ -97,6 +112,7 @@ xkd_status xkd_networks_declare(xkd_context *cx, xkd_networks *out, const xkd_mo
         XKD_TRY(alias_encoder(cx, out, m));
     }
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        /* A centre is state, not trained: a buffer, stored with the rest. */
         xkd_declare at = {cx, &out->params, "", XKD_ROLE_BUFFER, false};
         XKD_TRY(xkd_declare_param(&at, &out->centre[m], centres[m], (xkd_shape){2, {1, config->head.outputs}},
                                   XKD_INIT_ZERO, 0));
@@ -107,6 +123,7 @@ fail:
     return status;
 }
 
+/* Rows that are shared belong to the table and are freed once, with it. */
 void xkd_networks_free(xkd_networks *n)
 {
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {

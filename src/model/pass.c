@@ -1,23 +1,31 @@
+/* One pass over a micro-batch. First what is wanted and the layout of memory (planned twice by the same code:
+ * once to measure, once to assign), then the five stages in the order of the header. A stage does nothing for
+ * networks that the coefficients leave out. */
 #include "model/pass.h"
 
 #include "base/alloc.h"
 #include "loss/distill.h"
 
+/* In the order of xkd_loss. The names are those of the release's logs. */
 const char *const xkd_loss_names[XKD_LOSS_COUNT] = {
     "vid_recon_loss", "aud_recon_loss", "as2vs_align_loss", "vt2at_align_loss", "vt2as_kd_loss",
     "at2vs_kd_loss",  "recon_loss",     "cmkd_loss",        "alignment_loss",   "loss",
 };
 
+/* Students and teachers agree on the class token: it is one setting of the model. */
 static int64_t cls_rows(const xkd_pass *p, xkd_modality m)
 {
     return xkd_cls_rows(&p->networks->student[m]);
 }
 
+/* Rows that the head sees: one per view and sample. */
 static int64_t student_rows(const xkd_pass *p, xkd_modality m)
 {
     return p->views[m] * p->B;
 }
 
+/* A term whose coefficient is 0 is not computed, which for a reconstruction-only run saves teachers and heads
+ * altogether. One modality alone is always reconstruction. */
 static xkd_pass_wants what_is_wanted(const xkd_step_config *c, bool report_all)
 {
     bool both = c->modality == XKD_TRAIN_BOTH;
@@ -30,12 +38,14 @@ static xkd_pass_wants what_is_wanted(const xkd_step_config *c, bool report_all)
     return w;
 }
 
-/* Index of the view that the teachers see; method.md section 2. */
+/* Index of the view that the teachers see; method.md section 2.
+ * Global views come first in the list, so view g is the first local one. */
 static int64_t teacher_view(const xkd_pass *p)
 {
     return p->config.teacher_view == XKD_TEACHER_GLOBAL ? 0 : p->config.global_views;
 }
 
+/* What only the batch and the configuration together can show. Messages name the key to change. */
 static xkd_status check_shape(xkd_context *cx, const xkd_pass *p, const xkd_batch_shape *s)
 {
     int64_t g = p->config.global_views, group = p->config.mmd_group;
@@ -51,6 +61,7 @@ static xkd_status check_shape(xkd_context *cx, const xkd_pass *p, const xkd_batc
                             xkd_modality_prefix(m));
     }
     if (group < 0 || (group > 0 && s->B % group))
+        /* Groups must be whole: MMD over a smaller last group would weigh its samples differently. */
         return xkd_fail(cx, XKD_ERR_CONFIG, "mmd_group=%lld does not divide the (micro-)batch of %lld samples",
                         (long long)group, (long long)s->B);
     if (p->networks->config.align_loss == XKD_ALIGN_CORAL && p->wants.align && (group ? group : s->B) < 2)
@@ -67,18 +78,22 @@ static xkd_status student_new(xkd_context *cx, xkd_pass *p, xkd_modality m, cons
     int64_t g = p->config.global_views, N = xkd_grid_tokens(b->grid);
     int64_t kept = xkd_masking_kept(N, p->config.mask_ratio[m]);
     xkd_view_shape *shapes = NULL;
+    /* A ratio near 1 or 0 may round to nothing kept or nothing masked; both make the loss meaningless. */
     if (kept < 1 || (kept >= N && p->wants.recon))
         XKD_FAIL(XKD_ERR_CONFIG, "%s_mask_ratio=%g keeps %lld of %lld tokens: at least one must be kept and one masked",
                  xkd_modality_prefix(m), p->config.mask_ratio[m], (long long)kept, (long long)N);
+    /* Without heads the local views have no effect, so they are not computed. */
     p->views[m] = p->wants.heads ? s->views[m] : g;
     XKD_TRY(xkd_alloc(cx, &shapes, p->views[m], sizeof *shapes));
     XKD_TRY(xkd_alloc(cx, &run->keep, p->views[m], sizeof *run->keep));
     for (int64_t v = 0; v < p->views[m]; v++) {
         shapes[v] = s->shape[m][v];
         shapes[v].B = s->B;
+        /* The caller's shapes say how large views are; batch and masking are known here. */
         shapes[v].kept = v < g ? kept : 0;
     }
     XKD_TRY(xkd_masking_new(cx, &run->mask, g * s->B, N, kept));
+    /* keep of local views stays NULL: all tokens. */
     for (int64_t v = 0; v < g; v++) run->keep[v] = run->mask.keep + v * s->B * kept;
     XKD_TRY(xkd_backbone_run_new(cx, b, shapes, p->views[m], &run->run));
 fail:
@@ -86,6 +101,7 @@ fail:
     return status;
 }
 
+/* One unmasked view. */
 static xkd_status teacher_new(xkd_context *cx, xkd_pass *p, xkd_modality m, const xkd_batch_shape *s)
 {
     xkd_view_shape shape = s->shape[m][teacher_view(p)];
@@ -108,6 +124,8 @@ fail:
     return status;
 }
 
+/* dz is as large as the output, since the gradient enters at every row: from the decoder, and from the pooled
+ * heads. */
 static xkd_status plan_student(xkd_context *cx, xkd_pass *p, xkd_modality m, int64_t element)
 {
     xkd_status status = XKD_OK;
@@ -122,7 +140,8 @@ fail:
     return status;
 }
 
-/* What heads and losses keep across the whole pass. */
+/* What heads and losses keep across the whole pass.
+ * K-wide tensors of all rows: with K = 8192 the larger part of the heads' memory. */
 static void plan_heads(xkd_pass *p, int64_t element)
 {
     int64_t K = p->networks->config.head.outputs;
@@ -137,6 +156,7 @@ static void plan_heads(xkd_pass *p, int64_t element)
     }
     int64_t vid = student_rows(p, XKD_VIDEO), aud = student_rows(p, XKD_AUDIO);
     xkd_head_scratch_plan(&p->arena, &p->networks->student_head[0], vid > aud ? vid : aud, element, &p->head_scratch);
+    /* mmd_group 0 means one group of all samples. */
     int64_t group = p->config.mmd_group ? p->config.mmd_group : p->B;
     p->align_students = (xkd_align){.kind = p->networks->config.align_loss,
                                     .group = group,
@@ -147,7 +167,8 @@ static void plan_heads(xkd_pass *p, int64_t element)
     xkd_align_plan(&p->arena, &p->align_teachers, element);
 }
 
-/* Largest rows x width of any transformer in the pass. */
+/* Largest rows x width of any transformer in the pass.
+ * As a product of rows and width, because the scratch is used by networks of different widths. */
 static void plan_scratch(xkd_pass *p, int64_t element)
 {
     int64_t most = 0;
@@ -163,6 +184,8 @@ static void plan_scratch(xkd_pass *p, int64_t element)
     xkd_block_scratch_plan(&p->arena, most, 1, element, &p->scratch);
 }
 
+/* Order matters: what lives through the pass first, then the mark, behind which teachers and students
+ * overlap. Both runs must take the same amounts, which xkd_arena_check confirms. */
 static xkd_status plan(xkd_context *cx, xkd_pass *p, int64_t element)
 {
     xkd_status status = XKD_OK;
@@ -177,6 +200,7 @@ fail:
     return status;
 }
 
+/* Either everything is allocated or nothing is left behind. After this a step allocates no tensors. */
 xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *networks, const xkd_step_config *config,
                         const xkd_batch_shape *shape, int64_t element, bool report_all)
 {
@@ -201,6 +225,7 @@ fail:
     return status;
 }
 
+/* Takes a pass whose making failed half way. */
 void xkd_pass_free(xkd_pass *p)
 {
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
@@ -214,12 +239,15 @@ void xkd_pass_free(xkd_pass *p)
     xkd_arena_free(&p->arena);
 }
 
+/* Before anything else, because the students' rows depend on it. */
 void xkd_pass_mask(xkd_pass *p, const xkd_pass_input *in)
 {
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
         if (p->wants.modality[m]) xkd_masking_draw(&p->student[m].mask, in->noise[m], cls_rows(p, m));
 }
 
+/* After the forward the shared block memory holds the last block's qkv and lse, from which the class token's
+ * attention is taken. Without refinement it is not needed. */
 static void teacher_features(xkd_backend *be, xkd_pass *p, xkd_modality m, const xkd_pass_input *in)
 {
     const xkd_backbone *b = &p->networks->teacher[m];
@@ -233,6 +261,7 @@ static void teacher_features(xkd_backend *be, xkd_pass *p, xkd_modality m, const
                              b->blocks.width, b->cls != NULL);
 }
 
+/* Refinement of one teacher needs the other's attention, so both forwards come first. */
 void xkd_pass_teachers(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in)
 {
     if (!p->wants.teachers) return;
@@ -258,6 +287,8 @@ void xkd_pass_teachers(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in)
     }
 }
 
+/* Latents, reconstruction, then the heads on the means of the patch tokens. The global views are the first
+ * rows of run.z, so the decoder takes run.z as its latent. */
 void xkd_pass_students(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in)
 {
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
@@ -279,7 +310,8 @@ void xkd_pass_students(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in)
     }
 }
 
-/* The distillation term that the teacher of modality m gives to the other modality's student. */
+/* The distillation term that the teacher of modality m gives to the other modality's student.
+ * !m is the other modality: there are two, numbered 0 and 1. */
 static xkd_kd_args kd_args(const xkd_pass *p, xkd_modality m, const xkd_temperatures *t)
 {
     const xkd_student_run *s = &p->student[!m];
@@ -293,6 +325,7 @@ static xkd_kd_args kd_args(const xkd_pass *p, xkd_modality m, const xkd_temperat
                          .K = p->networks->config.head.outputs};
 }
 
+/* Terms that are not wanted stay 0 from the start, so the weighted sum needs no cases. */
 void xkd_pass_losses(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t)
 {
     double *loss = p->loss;
@@ -316,6 +349,7 @@ void xkd_pass_losses(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t)
     }
     loss[XKD_LOSS_KD] = (loss[XKD_LOSS_KD_VT2AS] + loss[XKD_LOSS_KD_AT2VS]) / 2;
     loss[XKD_LOSS_ALIGN] = (loss[XKD_LOSS_ALIGN_STUDENTS] + loss[XKD_LOSS_ALIGN_TEACHERS]) / 2;
+    /* L = (a L_align + c L_kd + r L_recon) / (a + c + r); method.md section 1. */
     loss[XKD_LOSS_TOTAL] = (c->align_coeff * loss[XKD_LOSS_ALIGN] + c->cmkd_coeff * loss[XKD_LOSS_KD] +
                             c->recon_coeff * loss[XKD_LOSS_RECON]) /
                            (c->align_coeff + c->cmkd_coeff + c->recon_coeff);
@@ -328,7 +362,9 @@ static double term_scale(const xkd_step_config *c, double coefficient)
     return coefficient / (c->align_coeff + c->cmkd_coeff + c->recon_coeff) / 2;
 }
 
-/* dlogits of both students from distillation and alignment. */
+/* dlogits of both students from distillation and alignment.
+ * The teachers' alignment has no gradient and is absent here. Both terms add to dlogits, which therefore
+ * starts at 0. */
 static void losses_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t, double scale)
 {
     const xkd_step_config *c = &p->config;
@@ -344,6 +380,8 @@ static void losses_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatures
                            scale * term_scale(c, c->align_coeff));
 }
 
+/* The decoder overwrites the rows of the masked views in dz; all others start at 0, and the heads add to
+ * both. */
 static void student_backward(xkd_backend *be, xkd_pass *p, xkd_modality m, double scale, bool train_last)
 {
     xkd_student_run *s = &p->student[m];
@@ -365,6 +403,7 @@ static void student_backward(xkd_backend *be, xkd_pass *p, xkd_modality m, doubl
     xkd_backbone_backward(be, b, &s->run, s->dz, s->keep, &p->scratch);
 }
 
+/* Shared parameters (MAS) receive both modalities' gradients, video's first: a fixed order of sums. */
 void xkd_pass_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t, double scale, bool train_last)
 {
     if (p->wants.heads) losses_backward(be, p, t, scale);

@@ -1,9 +1,13 @@
+/* The pre-norm transformer block, forward and backward, and the memory it keeps in between: x +=
+ * proj(attn(LN(x))), then x += fc2(gelu(fc1(LN(x)))) (method.md section 4). What is cheap is made again in
+ * the backward (both LN outputs, gelu(h)), what is dear is kept (qkv, the attention output, h). */
 #include "nn/block.h"
 
 #include <stdio.h>
 
 #include "base/alloc.h"
 
+/* Names are those of the public state dict, and their order is the order of initialisation; qkv has no bias. */
 static xkd_status declare_block(const xkd_declare *at, xkd_block *b, int64_t D)
 {
     xkd_status status = XKD_OK;
@@ -17,6 +21,7 @@ fail:
     return status;
 }
 
+/* Blocks get the prefix "<name>.blocks.<i>."; `name` is "encoder" or "decoder". */
 xkd_status xkd_transformer_declare(const xkd_declare *at, xkd_transformer *out, const char *name, xkd_vit_size size)
 {
     xkd_status status = XKD_OK;
@@ -34,12 +39,15 @@ fail:
     return status;
 }
 
+/* Only the array of blocks is owned: the parameters belong to the table they were declared in. */
 void xkd_transformer_free(xkd_transformer *t)
 {
     xkd_free(t->blocks);
     t->blocks = NULL;
 }
 
+/* Per block and row: 4 statistics, H log-sum-exps, and 3D + D + 4D values. The inputs x and mid are planned
+ * by the caller, because the output of one block is the input of the next. */
 static void plan_block(xkd_arena *arena, const xkd_transformer *t, int64_t R, int64_t element, xkd_block_saved *s)
 {
     int64_t D = t->width;
@@ -58,11 +66,16 @@ xkd_status xkd_transformer_plan(xkd_context *cx, xkd_arena *arena, const xkd_tra
 {
     xkd_status status = XKD_OK;
     int64_t rows = segs->rows * t->width * element;
+    /* Called twice, to measure and to assign; the array survives the first call. One entry at least, so that
+     * blocks[0].x exists for a decoder of depth 0. */
     if (!saved->blocks) XKD_TRY(xkd_alloc(cx, &saved->blocks, t->depth > 0 ? t->depth : 1, sizeof *saved->blocks));
     saved->segs = *segs;
     void *x = xkd_arena_take(arena, rows);
     for (int64_t i = 0; i < t->depth; i++) {
         xkd_block_saved *s = &saved->blocks[i];
+        /* Without a backward all blocks share the first one's memory, and x is updated in place. After the
+         * forward that memory holds the last block's qkv and lse, which is what the attention probe of a
+         * teacher reads. */
         if (keep || i == 0)
             plan_block(arena, t, segs->rows, element, s);
         else
@@ -77,18 +90,21 @@ fail:
     return status;
 }
 
+/* The tensors are the arena's. */
 void xkd_transformer_saved_free(xkd_transformer_saved *saved)
 {
     xkd_free(saved->blocks);
     saved->blocks = NULL;
 }
 
+/* Two tensors that live no longer than one half of a block; all blocks and networks share them. */
 void xkd_block_scratch_plan(xkd_arena *arena, int64_t R, int64_t D, int64_t element, xkd_block_scratch *scratch)
 {
     scratch->n = xkd_arena_take(arena, R * D * element);
     scratch->a = xkd_arena_take(arena, R * XKD_MLP_RATIO * D * element);
 }
 
+/* Nothing here is allocated. `out` may be s->x where nothing is kept: residual products work in place. */
 static void block_forward(xkd_backend *be, const xkd_block *b, const xkd_block_saved *s, void *out,
                           const xkd_segments *segs, int64_t heads, const xkd_block_scratch *scratch)
 {
@@ -112,9 +128,11 @@ static void mlp_backward(xkd_backend *be, const xkd_block *b, const xkd_block_sa
     void *dh = scratch->a, *n = scratch->n;
     ops->linear_gelu_backward_data(be, dh, s->h, dx, b->fc2.w->value, s->h, R, D, F);
     xkd_linear_weights(be, &b->fc2, dx, s->h, R);
+    /* LN(mid) again: one pass over [R,D] instead of another saved tensor in every block. */
     ops->layernorm_forward(be, n, s->mean2, s->rstd2, s->mid, b->norm2.w->value, b->norm2.b->value, R, D);
     xkd_linear_weights(be, &b->fc1, dh, n, R);
     ops->linear_backward_data(be, n, dh, b->fc1.w->value, R, F, D);
+    /* The residual branch and the norm's gradient meet in one pass, in place. */
     xkd_norm_backward(be, &b->norm2,
                       &(xkd_layernorm_grad){
                           .dx = dx, .residual = dx, .dy = n, .x = s->mid, .mean = s->mean2, .rstd = s->rstd2, .R = R});
@@ -138,6 +156,7 @@ static void attention_half_backward(xkd_backend *be, const xkd_block *b, const x
                           .dx = dx, .residual = dx, .dy = n, .x = s->x, .mean = s->mean1, .rstd = s->rstd1, .R = R});
 }
 
+/* Each block writes its output straight into the input of the next. */
 void xkd_transformer_forward(xkd_backend *be, const xkd_transformer *t, xkd_transformer_saved *saved,
                              const xkd_block_scratch *scratch)
 {
@@ -147,6 +166,7 @@ void xkd_transformer_forward(xkd_backend *be, const xkd_transformer *t, xkd_tran
     }
 }
 
+/* Blocks in reverse; dx is turned from the gradient of the output into that of the input in place. */
 void xkd_transformer_backward(xkd_backend *be, const xkd_transformer *t, xkd_transformer_saved *saved, void *dx,
                               const xkd_block_scratch *scratch)
 {

@@ -1,9 +1,13 @@
+/* The projection head of students and teachers (method.md section 4): three linears with one LayerNorm used
+ * twice, then L2 norm, a weight-normalised linear to K and a LayerNorm without weights. Letters here: F
+ * hidden width, E bottleneck. */
 #include "nn/head.h"
 
 #include <math.h>
 #include <stdio.h>
 
-/* "mlp.4.*" is a second name of the shared LayerNorm "mlp.1.*". */
+/* "mlp.4.*" is a second name of the shared LayerNorm "mlp.1.*".
+ * Files hold both names; reading either one sets the same tensor. */
 static xkd_status alias_norm(const xkd_declare *at, const xkd_head *head)
 {
     xkd_status status = XKD_OK;
@@ -16,6 +20,8 @@ fail:
     return status;
 }
 
+/* The gain of the last layer is fixed at 1 and not trained, but it is stored, because public files have it. A
+ * teacher's parameters are all averages, so its role stays what it is. */
 xkd_status xkd_head_declare(const xkd_declare *at, xkd_head *out, int64_t D, xkd_head_size size)
 {
     xkd_status status = XKD_OK;
@@ -32,11 +38,14 @@ xkd_status xkd_head_declare(const xkd_declare *at, xkd_head *out, int64_t D, xkd
     XKD_TRY(xkd_declare_param(&frozen, &out->gain, "last_layer.weight_g", (xkd_shape){2, {K, 1}}, XKD_INIT_ONE, 0));
     XKD_TRY(xkd_declare_param(at, &out->direction, "last_layer.weight_v", (xkd_shape){2, {K, E}}, XKD_INIT_UNIFORM,
                               1 / sqrt((double)E)));
+    /* So that freeze_last_layer finds it. */
     out->direction->last_layer = true;
 fail:
     return status;
 }
 
+/* Everything the forward makes is kept, since the rows are few: (g + n) B of them. The normalised last layer
+ * w [K,E] is among it, as it changes with every step. */
 void xkd_head_plan(xkd_arena *arena, const xkd_head *head, int64_t R, int64_t element, xkd_head_saved *saved)
 {
     int64_t D = head->width, F = head->size.hidden, E = head->size.bottleneck, K = head->size.outputs;
@@ -54,6 +63,7 @@ void xkd_head_plan(xkd_arena *arena, const xkd_head *head, int64_t R, int64_t el
         *plan[i].to = xkd_arena_take(arena, plan[i].count * element);
 }
 
+/* Sized for the larger of the two students; both use it in turn. */
 void xkd_head_scratch_plan(xkd_arena *arena, const xkd_head *head, int64_t R, int64_t element,
                            xkd_head_scratch *scratch)
 {
@@ -64,6 +74,7 @@ void xkd_head_scratch_plan(xkd_arena *arena, const xkd_head *head, int64_t R, in
     scratch->dh = xkd_arena_take(arena, R * F * element);
 }
 
+/* The same norm weights serve both LayerNorms, with statistics of their own. */
 void xkd_head_forward(xkd_backend *be, const xkd_head *head, xkd_head_saved *s)
 {
     const xkd_ops *ops = be->ops;
@@ -82,6 +93,8 @@ void xkd_head_forward(xkd_backend *be, const xkd_head *head, xkd_head_saved *s)
     ops->layernorm_forward(be, s->logits, s->mean3, s->rstd3, s->z, NULL, NULL, R, K);
 }
 
+/* Order: last LN, last layer, L2 norm, then the three linears from the back. Both LayerNorm backwards add to
+ * the one shared weight's gradient. dx is overwritten, as are g1 and the scratch. */
 void xkd_head_backward(xkd_backend *be, const xkd_head *head, xkd_head_saved *s, void *dx, const void *dlogits,
                        bool train_last, const xkd_head_scratch *t)
 {
@@ -90,7 +103,10 @@ void xkd_head_backward(xkd_backend *be, const xkd_head *head, xkd_head_saved *s,
     ops->layernorm_backward(
         be, &(xkd_layernorm_grad){
                 .dx = t->dz, .dy = dlogits, .x = s->z, .mean = s->mean3, .rstd = s->rstd3, .R = R, .D = K});
+    /* In the first freeze_last_layer epochs the layer gets no gradient (unless everything is reported), but passes
+     * it on to what is below. */
     if (train_last) {
+        /* The gradient of the normalised w is new in each call; only the one of v accumulates. */
         ops->fill(be, t->dw, 0, K * E);
         ops->linear_backward_weight(be, t->dw, NULL, t->dz, s->unit, R, K, E);
         ops->weightnorm_backward(be, head->direction->grad, t->dw, head->direction->value, head->gain->value, s->w_inv,

@@ -1,7 +1,10 @@
+/* Declaring parameters under their public names, and the two backward steps that all layers share. A
+ * declaration only adds a row to the table; memory and initial values come later, for all rows at once. */
 #include "nn/layers.h"
 
 #include <stdio.h>
 
+/* A name that does not fit is a fault of the program, not of the user: no setting makes names longer. */
 xkd_status xkd_declare_param(const xkd_declare *at, xkd_param **out, const char *name, xkd_shape shape, xkd_init init,
                              double scale)
 {
@@ -12,6 +15,7 @@ xkd_status xkd_declare_param(const xkd_declare *at, xkd_param **out, const char 
     return xkd_params_add(at->cx, at->params, &row, out);
 }
 
+/* w is [out,in], as PyTorch stores it. */
 xkd_status xkd_declare_linear(const xkd_declare *at, xkd_linear *out, const char *name, int64_t in, int64_t outputs,
                               bool bias, xkd_init init, double scale)
 {
@@ -26,6 +30,7 @@ fail:
     return status;
 }
 
+/* Weight 1 and bias 0, both one-dimensional and so never decayed. */
 xkd_status xkd_declare_norm(const xkd_declare *at, xkd_norm *out, const char *name, int64_t width)
 {
     xkd_status status = XKD_OK;
@@ -39,11 +44,13 @@ fail:
     return status;
 }
 
+/* xkd_grad gives NULL for a layer without bias. */
 void xkd_linear_weights(xkd_backend *be, const xkd_linear *l, const void *dy, const void *x, int64_t M)
 {
     be->ops->linear_backward_weight(be, l->w->grad, xkd_grad(l->b), dy, x, M, l->out, l->in);
 }
 
+/* The caller fills in rows and data, this fills in the parameters; the gradients accumulate. */
 void xkd_norm_backward(xkd_backend *be, const xkd_norm *norm, xkd_layernorm_grad *args)
 {
     args->dw = norm->w->grad;

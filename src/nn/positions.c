@@ -1,18 +1,23 @@
+/* Interpolated positional tables as sparse matrices (method.md section 3). The weights depend on shapes
+ * alone, so they are worked out once per view; a step then only multiplies, forward with S and backward with
+ * its transpose. */
 #include "nn/positions.h"
 
 #include <math.h>
 
 #include "base/alloc.h"
 
+/* Cubic convolution mixes four neighbours; linear two. */
 enum { MOST_TAPS = 4 };
 
 /* The source tokens one destination token of one axis mixes. */
 typedef struct {
-    int count;
-    int64_t index[MOST_TAPS];
-    double weight[MOST_TAPS];
+    int count;                /* used entries */
+    int64_t index[MOST_TAPS]; /* source tokens along the axis */
+    double weight[MOST_TAPS]; /* sum to 1 */
 } taps;
 
+/* Indices outside repeat the border, as PyTorch does. */
 static int64_t clamp(int64_t i, int64_t n)
 {
     return i < 0 ? 0 : i >= n ? n - 1 : i;
@@ -28,6 +33,8 @@ static double cubic_weight(double x)
     return 0;
 }
 
+/* Taps of one destination token along one axis. An axis whose size is unchanged is copied exactly, and not
+ * resampled with the 0.1 in the scale. */
 static taps axis_taps(int64_t dst, int64_t n_dst, int64_t n_src, bool cubic)
 {
     if (n_dst == n_src) return (taps){1, {dst}, {1}};
@@ -35,6 +42,8 @@ static taps axis_taps(int64_t dst, int64_t n_dst, int64_t n_src, bool cubic)
     double scale = ((double)n_dst + 0.1) / (double)n_src, at = ((double)dst + 0.5) / scale - 0.5;
     taps t = {0};
     if (!cubic) {
+        /* Linear interpolation clamps the coordinate from below; the cubic one must not, its taps are clamped
+         * instead. */
         if (at < 0) at = 0;
         int64_t low = clamp((int64_t)floor(at), n_src);
         double fraction = at - (double)low;
@@ -50,7 +59,8 @@ static taps axis_taps(int64_t dst, int64_t n_dst, int64_t n_src, bool cubic)
     return t;
 }
 
-/* Appends the products of the three axes' taps as row `row`. */
+/* Appends the products of the three axes' taps as row `row`.
+ * Order of entries: t, h, w. It fixes the order of the sums, and so the result. */
 static void add_row(int32_t *start, int32_t *index, double *weight, int64_t row, const taps axis[3], xkd_grid src,
                     int64_t cls)
 {
@@ -65,7 +75,9 @@ static void add_row(int32_t *start, int32_t *index, double *weight, int64_t row,
     start[row + 1] = k;
 }
 
-/* Entries sorted by column instead of row, rows in ascending order within a column. */
+/* Entries sorted by column instead of row, rows in ascending order within a column.
+ * A counting sort. `start` is advanced while filling and shifted back by one at the end, which saves a second
+ * array of cursors. Zeros are expected in `start` on entry. */
 static void transpose(const xkd_sparse_rows *in, int32_t *start, int32_t *index, double *weight)
 {
     int32_t entries = in->start[in->rows_out];
@@ -81,6 +93,8 @@ static void transpose(const xkd_sparse_rows *in, int32_t *start, int32_t *index,
     start[0] = 0;
 }
 
+/* One block of memory holds both matrices: doubles first, so that all parts are aligned. Row 0 is the class
+ * token's, copied as it is. */
 xkd_status xkd_resample_make(xkd_context *cx, xkd_resample *out, xkd_grid src, xkd_grid dst, bool cubic, int64_t cls)
 {
     xkd_status status = XKD_OK;
@@ -88,11 +102,13 @@ xkd_status xkd_resample_make(xkd_context *cx, xkd_resample *out, xkd_grid src, x
     int64_t most = rows_out * MOST_TAPS * MOST_TAPS * MOST_TAPS;
     char *memory;
     *out = (xkd_resample){0};
+    /* The release fixes the frequency side; interpolating it would mix mel bands. */
     if (cubic && src.h != dst.h)
         XKD_FAIL(XKD_ERR_CONFIG,
                  "a spectrogram of %lld frequency patches does not fit a model of %lld: the number of "
                  "mel bands must match",
                  (long long)dst.h, (long long)src.h);
+    /* 12 bytes an entry (weight and index), twice; 4 a row, twice. */
     XKD_TRY(xkd_alloc(cx, &memory, 2 * most * 12 + (rows_out + rows_in + 2) * 4, 1));
     double *weight = (double *)memory, *weight_t = weight + most;
     int32_t *index = (int32_t *)(weight_t + most), *index_t = index + most;
@@ -115,6 +131,7 @@ fail:
     return status;
 }
 
+/* Safe on a view that was never resampled. */
 void xkd_resample_free(xkd_resample *r)
 {
     xkd_free(r->memory);

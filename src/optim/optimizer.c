@@ -1,3 +1,5 @@
+/* AdamW on every trained tensor, clipping tensor by tensor, and the teachers' moving averages, fused into one
+ * pass over memory (method.md section 7). The list of tensors is made once; a step only walks it. */
 #include "optim/optimizer.h"
 
 #include <math.h>
@@ -20,6 +22,8 @@ static bool is_trained(const xkd_optimizer *o, const xkd_param *row)
     return false;
 }
 
+/* At most two teachers average one student tensor: both of them only where students and teachers share their
+ * blocks (MATS). Pairs are in order of modality, and so are the averages. */
 static void find_averages(const xkd_params *params, xkd_update *u)
 {
     int n = 0;
@@ -31,6 +35,7 @@ static void find_averages(const xkd_params *params, xkd_update *u)
     }
 }
 
+/* Frozen tensors are on the list as well, for their teachers' copies follow them. */
 xkd_status xkd_optimizer_new(xkd_context *cx, xkd_optimizer *out, xkd_params *params, xkd_trained modality)
 {
     xkd_status status = XKD_OK;
@@ -53,11 +58,15 @@ void xkd_optimizer_free(xkd_optimizer *o)
     *o = (xkd_optimizer){0};
 }
 
+/* All gradients lie in one arena: one fill clears them. */
 void xkd_optimizer_zero(xkd_backend *be, xkd_optimizer *o)
 {
     be->ops->fill(be, o->params->grads.memory, 0, o->params->grads.used / be->size);
 }
 
+/* Norms before any update, so that a step with a value that is not finite can be left out as a whole. The sum
+ * runs over all tensors, clipped or not; it is reported only. A square that overflows double counts as not
+ * finite. */
 bool xkd_optimizer_norms(xkd_backend *be, xkd_optimizer *o, double *norm)
 {
     double sum = 0;
@@ -77,10 +86,13 @@ static void average_only(xkd_backend *be, const xkd_update *u, const xkd_optimiz
         if (u->ema[k]) be->ops->ema(be, u->ema[k], u->row->value, s->ema[u->ema_modality[k]], u->row->count);
 }
 
+/* Steps are counted per tensor: a last layer that joins later (freeze_last_layer) starts its bias correction
+ * at 1, as in PyTorch, where its moments do not exist before. */
 static void update_row(xkd_backend *be, const xkd_update *u, const xkd_optimizer_step *s)
 {
     xkd_param *row = u->row;
     double norm = sqrt(u->norm_squared), clip = 1;
+    /* As the release clips: norm + 1e-6 in the divisor, and only where the factor is below 1. */
     if (s->clip_grad > 0 && row->clipped) clip = fmin(1, s->clip_grad / (norm + 1e-6));
     row->steps++;
     xkd_adamw_args args = {.p = row->value,
@@ -101,6 +113,7 @@ static void update_row(xkd_backend *be, const xkd_update *u, const xkd_optimizer
     be->ops->adamw(be, &args);
 }
 
+/* A tensor that is left out has no decay and no moments either, but its teacher still averages it. */
 void xkd_optimizer_apply(xkd_backend *be, xkd_optimizer *o, const xkd_optimizer_step *s)
 {
     for (int64_t i = 0; i < o->count; i++) {

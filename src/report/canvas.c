@@ -1,3 +1,5 @@
+/* Pictures of views and reconstructions in 8-bit RGB. Small inputs are enlarged by whole pixels,
+ * without smoothing: what is shown are the network's numbers. */
 #include "report/canvas.h"
 
 #include <math.h>
@@ -7,8 +9,10 @@
 
 /* Frames are shown as the camera saw them; method.md section 2 has the same numbers. */
 static const double MEAN[3] = {0.485, 0.456, 0.406}, DEVIATION[3] = {0.229, 0.224, 0.225};
+/* Pixels and grey levels; at most 8 frames a row, views below 112 pixels are enlarged. */
 enum { GAP = 4, BACKGROUND = 40, HIDDEN = 128, MOST_FRAMES = 8, LEAST_SIDE = 112 };
 
+/* The caller frees it with xkd_canvas_free. */
 xkd_status xkd_canvas_new(xkd_context *cx, xkd_canvas *out, int64_t width, int64_t height, uint8_t grey)
 {
     *out = (xkd_canvas){.width = width, .height = height};
@@ -23,6 +27,7 @@ void xkd_canvas_free(xkd_canvas *picture)
     *picture = (xkd_canvas){0};
 }
 
+/* Linear between stops; red stands for NaN, which no stop is near. */
 void xkd_colour_map(double value, uint8_t rgb[3])
 {
     /* Nine stops of matplotlib's viridis, which is in the public domain (CC0). */
@@ -47,6 +52,7 @@ static void draw_block(xkd_canvas *p, int64_t x, int64_t y, int64_t zoom, const 
             memcpy(p->rgb + (j * p->width + i) * 3, rgb, 3);
 }
 
+/* frames [3,T,H,W], normalised; NaN pixels, the hidden ones, are grey. */
 void xkd_canvas_frame(xkd_canvas *picture, int64_t x, int64_t y, const float *frames, const int64_t size[3], int64_t t,
                       int64_t zoom)
 {
@@ -62,6 +68,7 @@ void xkd_canvas_frame(xkd_canvas *picture, int64_t x, int64_t y, const float *fr
         }
 }
 
+/* spec [F,T]; low frequencies are drawn at the bottom. */
 void xkd_canvas_spectrogram(xkd_canvas *picture, int64_t x, int64_t y, const float *spec, int64_t bands,
                             int64_t columns, double low, double high, int64_t zoom)
 {
@@ -76,7 +83,8 @@ void xkd_canvas_spectrogram(xkd_canvas *picture, int64_t x, int64_t y, const flo
         }
 }
 
-/* Offset within the clip of element e of patch n. */
+/* Offset within the clip of element e of patch n.
+ * Patches are stored (t, h, w, c) with c fastest, clips (c, t, h, w); method.md section 3. */
 static int64_t clip_offset(const xkd_patch_grid *g, int64_t n, int64_t e)
 {
     int64_t grid_w = g->W / g->pw, grid_h = g->H / g->ph;
@@ -96,6 +104,7 @@ static void patch_statistics(const xkd_patch_grid *g, const float *clip, int64_t
     out[1] = sqrt(squares / (double)(length > 1 ? length - 1 : 1) + 1e-6);
 }
 
+/* masked, predicted and filled are clips like the view; what has nothing to show is NaN. */
 void xkd_show_patches(const xkd_patch_grid *g, const float *clip, const uint8_t *hidden, const float *prediction,
                       int normalised, float *masked, float *predicted, float *filled)
 {
@@ -105,6 +114,8 @@ void xkd_show_patches(const xkd_patch_grid *g, const float *clip, const uint8_t 
         if (normalised && hidden[n]) patch_statistics(g, clip, n, length, scale);
         for (int64_t e = 0; e < length; e++) {
             int64_t at = clip_offset(g, n, e);
+            /* A normalised prediction is scaled back with the true patch's figures, which the model
+             * never saw: the picture shows form, not level. */
             float guess = hidden[n] ? (float)(prediction[n * length + e] * scale[1] + scale[0]) : NAN;
             masked[at] = hidden[n] ? NAN : clip[at];
             predicted[at] = guess;
@@ -119,6 +130,7 @@ static int64_t zoom_for(int64_t side)
     return side >= LEAST_SIDE ? 1 : (LEAST_SIDE + side - 1) / side;
 }
 
+/* Frames at even distances over the clip. */
 xkd_status xkd_canvas_clips(xkd_context *cx, const float *const *rows, int64_t count, const int64_t size[3],
                             xkd_canvas *out)
 {

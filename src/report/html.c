@@ -1,3 +1,5 @@
+/* The report of a run as one HTML file without scripts or references, made from what is on disk:
+ * metrics.csv, the newest pictures and the configuration. */
 #include "report/html.h"
 
 #include <stdbool.h>
@@ -11,6 +13,7 @@
 
 /* 4 GB of CSV are some 10 million steps; a picture is well below 16 MB. */
 static const int64_t CSV_LIMIT = (int64_t)4 << 30, PICTURE_LIMIT = 16 << 20;
+/* Per report; all of them stay in the folder. */
 enum { MOST_PICTURES = 6 };
 
 /* The columns of a metrics.csv, as numbers. */
@@ -20,6 +23,7 @@ typedef struct {
     int64_t columns, rows;
 } table;
 
+/* Takes a table that was never filled. */
 static void table_free(table *t)
 {
     xkd_free(t->text);
@@ -27,6 +31,7 @@ static void table_free(table *t)
     xkd_free(t->values);
 }
 
+/* Up to `end`; 0 for the whole text. */
 static int64_t count_char(const char *text, char c, char end)
 {
     int64_t n = 0;
@@ -34,7 +39,9 @@ static int64_t count_char(const char *text, char c, char end)
     return n;
 }
 
-/* Our own CSV: no quotes, no empty cells, "nan" for what was not measured. */
+/* Our own CSV: no quotes, no empty cells, "nan" for what was not measured.
+ * A value that is no number ends up as 0 and the next cell is tried from the same place; our own
+ * files have none. */
 static xkd_status table_read(xkd_context *cx, const char *path, table *t)
 {
     xkd_status status = XKD_OK;
@@ -51,6 +58,7 @@ static xkd_status table_read(xkd_context *cx, const char *path, table *t)
         at += strcspn(at, ",\n");
         *at++ = 0;
     }
+    /* Stored by column, as a chart wants one column whole. */
     for (int64_t row = 0; row < t->rows; row++)
         for (int64_t c = 0; c < t->columns; c++) {
             char *end;
@@ -83,6 +91,7 @@ static xkd_status add_charts(xkd_context *cx, xkd_text *out, const char *folder,
         const xkd_report_chart *chart = &report->charts[i];
         xkd_curve curves[8];
         int64_t count = 0;
+        /* Eight columns a chart at most; the list ends with NULL. */
         for (int c = 0; c < 8 && chart->columns[c]; c++) {
             const double *values = table_column(t, chart->columns[c]);
             if (values) curves[count++] = (xkd_curve){chart->columns[c], steps, values, t->rows};
@@ -104,7 +113,8 @@ fail:
     return status;
 }
 
-/* Pictures are inlined so that the report can be mailed as one file. */
+/* Pictures are inlined so that the report can be mailed as one file.
+ * A fourth digit for every three bytes, padded at the end. */
 static void add_base64(xkd_text *out, const char *bytes, int64_t size)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -118,6 +128,7 @@ static void add_base64(xkd_text *out, const char *bytes, int64_t size)
     }
 }
 
+/* Names are escaped, though they are our own. */
 static xkd_status add_picture(xkd_context *cx, xkd_text *out, const char *folder, const char *name)
 {
     xkd_status status = XKD_OK;
@@ -136,6 +147,7 @@ fail:
     return status;
 }
 
+/* Steps have a fixed width, so text order is their order. */
 static int newest_first(const void *a, const void *b)
 {
     /* NAME-STEP.png with a step of fixed width: compare the steps, then the names. */
@@ -144,6 +156,7 @@ static int newest_first(const void *a, const void *b)
     return order ? order : strcmp(x, y);
 }
 
+/* Temporary files of a killed run have other endings. */
 static bool is_png(const char *name)
 {
     size_t length = strlen(name);
@@ -195,6 +208,8 @@ static void add_head(xkd_text *out, const xkd_report *report)
     xkd_text_puts(out, "</table>\n<h2>Curves</h2>\n");
 }
 
+/* A run without metrics has a report without curves. Any part that cannot be read fails the report,
+ * not the run's data. */
 xkd_status xkd_report_write(xkd_context *cx, const char *folder, const xkd_report *report)
 {
     xkd_status status = XKD_OK;

@@ -1,3 +1,6 @@
+/* What a run writes while it lasts: JSON lines and CSV for every step, JSON lines for every epoch, a
+ * log for people, TensorBoard events and pictures. Every line is one append, so another process may
+ * follow the files and a kill costs one line at most. */
 #include "report/metrics.h"
 
 #include <stdarg.h>
@@ -14,21 +17,23 @@
 #include "report/png.h"
 #include "report/tensorboard.h"
 
+/* The log alone is never cut: it tells what happened, also in steps that were done again. */
 enum { JSONL, CSV, EPOCHS, LOG, FILES };
 static const char *const file_names[FILES] = {"metrics.jsonl", "metrics.csv", "epochs.jsonl", "train.log"};
 
 struct xkd_metrics {
     xkd_context *cx;
     char *folder, *pictures;
-    const char *const *columns;
+    const char *const *columns; /* names in order of the values, the caller's */
     int64_t count;
-    char *path[FILES];
-    int fd[FILES];
+    char *path[FILES];      /* owned */
+    int fd[FILES];          /* -1: not open */
     xkd_tensorboard *board; /* NULL: not wanted */
-    xkd_text line;
+    xkd_text line;          /* built here, reused from line to line */
 };
 
-/* Step number at the start of a line of our JSONL or CSV, -1 for other lines (the CSV's header). */
+/* Step number at the start of a line of our JSONL or CSV, -1 for other lines (the CSV's header).
+ * Both formats begin with the step, so a line need not be parsed. */
 static int64_t line_step(const char *line)
 {
     static const char json[] = "{\"step\": ";
@@ -38,7 +43,8 @@ static int64_t line_step(const char *line)
     return end > line ? step : -1;
 }
 
-/* Keeps the lines up to `step`; a last line that was cut off by a crash goes as well. */
+/* Keeps the lines up to `step`; a last line that was cut off by a crash goes as well.
+ * The file is replaced in one step. */
 static xkd_status truncate_to_step(xkd_context *cx, const char *path, int64_t step)
 {
     xkd_status status = XKD_OK;
@@ -64,14 +70,17 @@ fail:
     return status;
 }
 
-/* Opens the four files, cut back or emptied, and writes the CSV's heading where it has none. */
+/* Opens the four files, cut back or emptied, and writes the CSV's heading where it has none.
+ * A resumed run goes on in the same files. */
 static xkd_status open_files(xkd_metrics *m, int64_t resume_step)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = m->cx;
     for (int f = 0; f < FILES; f++) {
         XKD_TRY(xkd_join_path(cx, &m->path[f], m->folder, file_names[f]));
+        /* A new run empties what a former one with --force left. */
         if (resume_step < 0) XKD_TRY(xkd_write_file(cx, m->path[f], NULL, 0));
+        /* Steps behind the checkpoint will be done and written again. */
         if (resume_step >= 0 && f != LOG) XKD_TRY(truncate_to_step(cx, m->path[f], resume_step));
         XKD_TRY(xkd_append_open(cx, m->path[f], &m->fd[f]));
         if (f != CSV || lseek(m->fd[f], 0, SEEK_END) > 0) continue;
@@ -85,6 +94,7 @@ fail:
     return status;
 }
 
+/* resume_step -1: a new run. columns must outlive the metrics. */
 xkd_status xkd_metrics_open(xkd_context *cx, const char *folder, const char *const *columns, int64_t count,
                             int64_t resume_step, int64_t epochs, bool tensorboard, xkd_metrics **out)
 {
@@ -111,6 +121,7 @@ fail:
     return status;
 }
 
+/* NULL does nothing; everything is on disk already. */
 void xkd_metrics_close(xkd_metrics *m)
 {
     if (!m) return;
@@ -132,6 +143,8 @@ static xkd_status write_line(xkd_metrics *m, int file)
     return xkd_append(m->cx, m->fd[file], m->path[file], m->line.data, m->line.size);
 }
 
+/* JSON has no NaN: text helpers write null there, and nan in the CSV. TensorBoard gets the same
+ * columns. */
 xkd_status xkd_metrics_step(xkd_metrics *m, int64_t step, int64_t epoch, const double *values)
 {
     xkd_status status = XKD_OK;
@@ -158,6 +171,7 @@ fail:
     return status;
 }
 
+/* step is that of the epoch's end, by which a resume cuts the file. */
 xkd_status xkd_metrics_epoch(xkd_metrics *m, int64_t step, int64_t epoch, double seconds, double data_seconds,
                              double loss)
 {
@@ -177,6 +191,7 @@ fail:
     return status;
 }
 
+/* Cut at 1000 bytes. Also goes to the context's log, so it is seen without looking into the folder. */
 xkd_status xkd_metrics_line(xkd_metrics *m, const char *format, ...)
 {
     char stamp[32], message[1000];
@@ -193,6 +208,7 @@ xkd_status xkd_metrics_line(xkd_metrics *m, const char *format, ...)
     return write_line(m, LOG);
 }
 
+/* NAME-STEP.png, with a step of fixed width. */
 xkd_status xkd_metrics_picture(xkd_metrics *m, int64_t step, const char *name, const uint8_t *rgb, int64_t width,
                                int64_t height)
 {

@@ -1,19 +1,25 @@
+/* Line charts in SVG, by hand: a few lines of text instead of a library. Long curves are averaged in
+ * buckets, so a chart's size does not grow with the run. */
 #include "report/plot.h"
 
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 
+/* Pixels of the picture and its margins; a curve has at most 500 points. */
 enum { WIDTH = 640, HEIGHT = 300, LEFT = 64, RIGHT = 12, TOP = 34, BOTTOM = 30, BUCKETS = 500, COLOURS = 10 };
 
 /* Okabe-Ito first: distinguishable with any colour vision. */
 static const char *const colours[COLOURS] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
                                              "#56b4e9", "#7f7f7f", "#000000", "#8c564b", "#bcbd22"};
 
+/* What the axes span. */
 typedef struct {
     double x0, x1, y0, y1;
 } range;
 
+/* Values that are not finite are passed over. An empty chart spans 0 to 1; a constant one gets some
+ * height. */
 static range range_of(const xkd_curve *curves, int64_t count)
 {
     range r = {INFINITY, -INFINITY, INFINITY, -INFINITY};
@@ -36,18 +42,21 @@ static double place_x(const range *r, double x)
     return LEFT + (x - r->x0) / (r->x1 - r->x0) * (WIDTH - LEFT - RIGHT);
 }
 
+/* Upwards, while SVG counts downwards. */
 static double place_y(const range *r, double y)
 {
     return HEIGHT - BOTTOM - (y - r->y0) / (r->y1 - r->y0) * (HEIGHT - TOP - BOTTOM);
 }
 
-/* 1, 2 or 5 times a power of ten that gives about `ticks` steps. */
+/* 1, 2 or 5 times a power of ten that gives about `ticks` steps.
+ * log10 of a positive span: range_of never gives an empty one. */
 static double nice_step(double span, int ticks)
 {
     double raw = span / ticks, power = pow(10, floor(log10(raw))), rest = raw / power;
     return power * (rest < 1.5 ? 1 : rest < 3.5 ? 2 : rest < 7.5 ? 5 : 10);
 }
 
+/* A tick within rounding of 0 is written as 0. */
 static void axes(xkd_text *out, const range *r)
 {
     double step = nice_step(r->y1 - r->y0, 5);
@@ -65,6 +74,7 @@ static void axes(xkd_text *out, const range *r)
                     WIDTH - RIGHT);
 }
 
+/* The mean of each bucket; a bucket without a finite value interrupts the line. */
 static void line(xkd_text *out, const range *r, const xkd_curve *curve, const char *colour)
 {
     int64_t stride = (curve->count + BUCKETS - 1) / BUCKETS;
@@ -79,11 +89,13 @@ static void line(xkd_text *out, const range *r, const xkd_curve *curve, const ch
             n++;
         }
         if (n > 0) xkd_text_printf(out, "%s%.1f %.1f", pen_down ? "L" : "M", place_x(r, x / n), place_y(r, y / n));
+        /* A gap lifts the pen: the next point starts a new piece. */
         pen_down = n > 0;
     }
     xkd_text_puts(out, "\"/>\n");
 }
 
+/* Names are escaped. The legend runs along the top, in the curves' colours. */
 void xkd_plot_svg(xkd_text *out, const char *title, const xkd_curve *curves, int64_t count)
 {
     range r = range_of(curves, count);

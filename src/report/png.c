@@ -1,3 +1,4 @@
+/* PNG through libpng. */
 #include "report/png.h"
 
 #include <png.h>
@@ -6,6 +7,8 @@
 #include "base/alloc.h"
 #include "base/file.h"
 
+/* The caller frees *out. The bound on the sides is far above any picture here and keeps sizes within
+ * 32 bits. */
 xkd_status xkd_png_encode(xkd_context *cx, const uint8_t *rgb, int64_t width, int64_t height, uint8_t **out,
                           int64_t *size)
 {
@@ -18,6 +21,7 @@ xkd_status xkd_png_encode(xkd_context *cx, const uint8_t *rgb, int64_t width, in
         XKD_FAIL(XKD_ERR_INTERNAL, "picture of %lld x %lld pixels", (long long)width, (long long)height);
     image.width = (png_uint_32)width;
     image.height = (png_uint_32)height;
+    /* The largest size that can come out, so that one call is enough. */
     png_alloc_size_t capacity = PNG_IMAGE_PNG_SIZE_MAX(image);
     XKD_TRY(xkd_alloc(cx, &bytes, (int64_t)capacity, 1));
     if (!png_image_write_to_memory(&image, bytes, &capacity, 0, rgb, 0, NULL))

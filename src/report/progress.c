@@ -1,9 +1,11 @@
+/* Text for people about how far a run is. */
 #include "report/progress.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+/* "-" where it cannot be told: unknown, negative or more than 300 years. */
 void xkd_format_duration(char *out, size_t size, double seconds)
 {
     if (!(seconds >= 0) || seconds > 1e10) {
@@ -19,6 +21,7 @@ void xkd_format_duration(char *out, size_t size, double seconds)
         snprintf(out, size, "%lld:%02lld", minutes, s % 60);
 }
 
+/* 1000-based prefixes. The count is a double, as totals of multiply-adds pass 2^63. */
 void xkd_format_count(char *out, size_t size, double count, const char *unit)
 {
     static const char *const prefixes[] = {"", "k", "M", "G", "T", "P"};
@@ -28,6 +31,7 @@ void xkd_format_count(char *out, size_t size, double count, const char *unit)
     snprintf(out, size, p ? "%.1f%s%s%s" : "%.0f%s%s%s", count, space, prefixes[p], unit);
 }
 
+/* start is where this call began; the rest is estimated from its speed alone. */
 void xkd_progress_line(char *out, size_t size, const char *title, int64_t start, int64_t done, int64_t total,
                        double seconds, const char *tail)
 {

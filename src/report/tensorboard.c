@@ -1,3 +1,5 @@
+/* TensorBoard event files without TensorFlow: a record is a length, its sum, a protobuf message and
+ * the sum of that. Only the few fields that scalars and pictures need are written, by hand. */
 #include "report/tensorboard.h"
 
 #include <stdbool.h>
@@ -18,6 +20,7 @@ struct xkd_tensorboard {
     xkd_text event, inner, value; /* reused from event to event: no allocation in the long run */
 };
 
+/* CRC-32C (Castagnoli), bit by bit: events are short, and a table would be more code than use. */
 uint32_t xkd_crc32c(const void *bytes, int64_t size)
 {
     const unsigned char *p = bytes;
@@ -59,11 +62,13 @@ enum { SUMMARY_VALUE = 1, VALUE_TAG = 1, VALUE_SIMPLE = 2, VALUE_IMAGE = 4 };
 enum { IMAGE_HEIGHT = 1, IMAGE_WIDTH = 2, IMAGE_COLORSPACE = 3, IMAGE_BYTES = 4, IMAGE_RGB = 3 };
 enum { SESSION_STATUS = 1, SESSION_START = 1 };
 
+/* Field number and wire type in one number. */
 static void put_tag(xkd_text *out, int field, int wire)
 {
     put_varint(out, (uint64_t)field << 3 | (uint64_t)wire);
 }
 
+/* Negative numbers do not occur. */
 static void put_number(xkd_text *out, int field, int64_t value)
 {
     put_tag(out, field, WIRE_VARINT);
@@ -98,6 +103,7 @@ static xkd_status end_event(xkd_tensorboard *board)
     if (board->value.status != XKD_OK) return board->value.status;
     if (event->status != XKD_OK) return event->status;
     for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)event->size >> 8 * i);
+    /* `inner` is free again here: what was in it has been copied into the event. */
     xkd_text_clear(record);
     xkd_text_add(record, length, 8);
     put_fixed(record, masked_crc(length, 8), 4);
@@ -128,10 +134,12 @@ static xkd_status cut_file(xkd_context *cx, const char *path, int64_t last_step,
     xkd_text kept = xkd_text_make(cx);
     XKD_TRY(xkd_map_file(cx, path, &map));
     for (int64_t at = 0; map.size - at >= RECORD_EXTRA;) {
+        /* Lengths are compared before they are used, for the file may be torn anywhere. */
         uint64_t size = 0;
         for (int i = 7; i >= 0; i--) size = size << 8 | map.base[at + i];
         if (size > (uint64_t)(map.size - at - RECORD_EXTRA)) break;
         const unsigned char *event = map.base + at + 12;
+        /* Epoch events count epochs instead of steps; they are told by their tag. */
         bool of_epoch = memmem(event, size, epoch_tag, sizeof epoch_tag - 1) != NULL;
         if (event_step(event, (int64_t)size) <= (of_epoch ? epochs : last_step))
             xkd_text_add(&kept, map.base + at, (int64_t)size + RECORD_EXTRA);
@@ -166,6 +174,8 @@ fail:
     return status;
 }
 
+/* first_step 0: a new run. On resume, events after it are cut from older files, and a session mark
+ * tells TensorBoard that steps may repeat. */
 xkd_status xkd_tensorboard_open(xkd_context *cx, const char *folder, int64_t first_step, int64_t epochs,
                                 xkd_tensorboard **out)
 {
@@ -183,6 +193,7 @@ xkd_status xkd_tensorboard_open(xkd_context *cx, const char *folder, int64_t fir
     for (int n = 0; !board->path || xkd_path_exists(board->path); n++) {
         xkd_free(board->path);
         board->path = NULL;
+        /* The name's form is what TensorBoard looks for. */
         snprintf(name, sizeof name, "events.out.tfevents.%.0f.%s.%d.%d", xkd_wall_time(), host, (int)getpid(), n);
         XKD_TRY(xkd_join_path(cx, &board->path, folder, name));
     }
@@ -203,6 +214,7 @@ fail:
     return status;
 }
 
+/* NULL does nothing. */
 void xkd_tensorboard_close(xkd_tensorboard *board)
 {
     if (!board) return;
@@ -214,6 +226,7 @@ void xkd_tensorboard_close(xkd_tensorboard *board)
     xkd_free(board);
 }
 
+/* Values are float there, whatever they were. */
 xkd_status xkd_tensorboard_scalars(xkd_tensorboard *board, int64_t step, const char *prefix, const char *const *names,
                                    const double *values, int64_t count)
 {
@@ -236,6 +249,8 @@ xkd_status xkd_tensorboard_scalars(xkd_tensorboard *board, int64_t step, const c
     return end_event(board);
 }
 
+/* The PNG is embedded as it is. `inner` holds the picture first and then the summary around it, which
+ * by then has been copied out. */
 xkd_status xkd_tensorboard_image(xkd_tensorboard *board, int64_t step, const char *tag, const uint8_t *png,
                                  int64_t size, int64_t width, int64_t height)
 {

@@ -1,9 +1,11 @@
+/* Element types and shapes. Training uses float32 and float64 alone; the others are there for files. */
 #include "tensor/dtype.h"
 
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
 
+/* In the order of xkd_dtype; names are numpy's and PyTorch's. */
 static const struct {
     const char *name;
     int64_t size;
@@ -13,6 +15,7 @@ static const struct {
     [XKD_U8] = {"uint8", 1},    [XKD_BOOL] = {"bool", 1},
 };
 
+/* Bytes of one element. */
 int64_t xkd_dtype_size(xkd_dtype dtype)
 {
     return types[dtype].size;
@@ -23,6 +26,7 @@ const char *xkd_dtype_name(xkd_dtype dtype)
     return types[dtype].name;
 }
 
+/* Exact: every bfloat16 is a float32. */
 static double from_bfloat16(uint16_t half)
 {
     uint32_t bits = (uint32_t)half << 16; /* the upper half of a float32 */
@@ -40,6 +44,7 @@ static double from_float16(uint16_t half)
     return half >> 15 ? -value : value;
 }
 
+/* For comparing and inspecting; int64 beyond 2^53 is rounded. Slow by design: one switch an element. */
 double xkd_element(xkd_dtype dtype, const void *data, int64_t index)
 {
     switch (dtype) {
@@ -58,6 +63,8 @@ double xkd_element(xkd_dtype dtype, const void *data, int64_t index)
     return 0;
 }
 
+/* -1 where a size is negative or the product overflows; 1 for a shape without dimensions, a single
+ * number. */
 int64_t xkd_shape_count(const xkd_shape *shape)
 {
     int64_t count = 1;
@@ -66,6 +73,7 @@ int64_t xkd_shape_count(const xkd_shape *shape)
     return count;
 }
 
+/* Sizes beyond ndim are not looked at. */
 int xkd_shape_equal(const xkd_shape *a, const xkd_shape *b)
 {
     if (a->ndim != b->ndim) return 0;

@@ -1,3 +1,5 @@
+/* The table of parameters: every tensor once, by its public name, with aliases for second names and
+ * pairs for teacher and student. Networks hold pointers to rows; all memory is the table's. */
 #include "tensor/params.h"
 
 #include <math.h>
@@ -6,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 
+/* Single elements, for initial values, tests and reports; products go through the backend. */
 double xkd_get(xkd_dtype dtype, const void *data, int64_t index)
 {
     return dtype == XKD_F64 ? ((const double *)data)[index] : (double)((const float *)data)[index];
@@ -19,6 +22,8 @@ void xkd_set(xkd_dtype dtype, void *data, int64_t index, double value)
         ((float *)data)[index] = (float)value;
 }
 
+/* Rows are allocated one by one, because others hold pointers to them. Decay follows PyTorch's
+ * custom: neither one-dimensional tensors nor biases (method.md section 7). */
 xkd_status xkd_params_add(xkd_context *cx, xkd_params *params, const xkd_param *row, xkd_param **out)
 {
     xkd_status status = XKD_OK;
@@ -37,6 +42,8 @@ fail:
     return status;
 }
 
+/* Names were checked for length when they were made. `shared`: the alias stands for a tensor of
+ * another network, and files hold it under both names. */
 xkd_status xkd_params_add_alias(xkd_context *cx, xkd_params *params, xkd_param *row, const char *name, bool shared)
 {
     xkd_status status = XKD_OK;
@@ -49,6 +56,7 @@ fail:
     return status;
 }
 
+/* A teacher shared by both modalities has two pairs, in the order in which they are averaged. */
 xkd_status xkd_params_add_pair(xkd_context *cx, xkd_params *params, xkd_param *teacher, xkd_param *student,
                                int modality)
 {
@@ -64,6 +72,7 @@ fail:
     return status;
 }
 
+/* Linear over rows and aliases; used when models are built and files loaded, never in a step. */
 xkd_param *xkd_params_find(const xkd_params *params, const char *name)
 {
     for (int64_t i = 0; i < params->count; i++)
@@ -73,7 +82,8 @@ xkd_param *xkd_params_find(const xkd_params *params, const char *name)
     return NULL;
 }
 
-/* Planning function of the arenas: runs once to measure and once to assign. */
+/* Planning function of the arenas: runs once to measure and once to assign.
+ * Gradients and moments exist for trained rows only. */
 static void assign(xkd_params *params, int64_t size, bool training)
 {
     for (int64_t i = 0; i < params->count; i++) {
@@ -86,6 +96,7 @@ static void assign(xkd_params *params, int64_t size, bool training)
     }
 }
 
+/* Three arenas, so that all gradients lie together and can be cleared with one fill. */
 xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_dtype dtype, bool training)
 {
     xkd_status status = XKD_OK;
@@ -100,6 +111,7 @@ fail:
     return status;
 }
 
+/* One value. Truncation is at +-2, as in PyTorch's trunc_normal_, which for std 0.02 never happens. */
 static double draw(xkd_rng *rng, const xkd_param *row)
 {
     switch (row->init) {
@@ -121,6 +133,7 @@ static double draw(xkd_rng *rng, const xkd_param *row)
     return 0;
 }
 
+/* Arguments of the loop over rows. */
 typedef struct {
     xkd_params *params;
     uint64_t seed;
@@ -148,6 +161,7 @@ void xkd_params_init(xkd_params *params, uint64_t seed, xkd_pool *pool)
     }
 }
 
+/* Takes a table that was filled in part. */
 void xkd_params_free(xkd_params *params)
 {
     for (int64_t i = 0; i < params->count; i++) xkd_free(params->rows[i]);

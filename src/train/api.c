@@ -4,11 +4,13 @@
 #include "base/alloc.h"
 #include "train/loop.h"
 
+/* What the opaque handle holds; the configuration owns its strings. */
 struct xkd_settings {
     xkd_context *cx;
     xkd_config config;
 };
 
+/* A new handle has every default, so a caller need only set the data and a folder. */
 xkd_status xkd_settings_new(xkd_context *cx, xkd_settings **out)
 {
     xkd_status status = XKD_OK;
@@ -31,11 +33,13 @@ void xkd_settings_free(xkd_settings *settings)
     xkd_free(settings);
 }
 
+/* Later calls win over earlier ones, key by key; a file may therefore follow an override and undo it. */
 xkd_status xkd_settings_load(xkd_settings *settings, const char *path)
 {
     return xkd_config_load(settings->cx, &settings->config, path, false);
 }
 
+/* The same text form as the command line takes, so both have one parser and one set of messages. */
 xkd_status xkd_settings_set(xkd_settings *settings, const char *assignment)
 {
     return xkd_config_override(settings->cx, &settings->config, assignment);
@@ -51,6 +55,8 @@ fail:
     return status;
 }
 
+/* NULL options stand for a new run without callbacks. The handle is not changed by training and may be used
+ * again. */
 xkd_status xkd_pretrain(xkd_settings *settings, const xkd_run_options *options, xkd_run_result *result)
 {
     static const xkd_run_options none = {.mode = XKD_RUN_NEW};
@@ -62,6 +68,7 @@ fail:
     return status;
 }
 
+/* Nothing is written to disk and no run folder is needed. */
 xkd_status xkd_plan(xkd_settings *settings, xkd_train_plan *out)
 {
     xkd_status status = XKD_OK;

@@ -1,3 +1,5 @@
+/* Between loader and step: takes micro-batches, draws the masking noise, and keeps copies of the first batch
+ * where run.overfit repeats it. */
 #include "train/feed.h"
 
 #include <string.h>
@@ -5,6 +7,9 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 
+/* The stream is keyed by epoch, sample and view, not by position in the batch: a sample has the same mask
+ * whatever the number of workers, the micro-batch size or a resume. Order of rows is view by view, as in the
+ * pass. */
 void xkd_feed_noise(float *noise, uint64_t seed, const xkd_batch *batch, int64_t global_views, int64_t tokens,
                     xkd_modality m)
 {
@@ -17,6 +22,7 @@ void xkd_feed_noise(float *noise, uint64_t seed, const xkd_batch *batch, int64_t
         }
 }
 
+/* The loader knows the sizes of what it delivers; batch and kept tokens are the pass's to fill in. */
 static void copy_shapes(xkd_feed *feed, const xkd_view_shapes *s)
 {
     for (int64_t v = 0; v < s->video_views; v++)
@@ -26,6 +32,8 @@ static void copy_shapes(xkd_feed *feed, const xkd_view_shapes *s)
         feed->shape[XKD_AUDIO][v] = (xkd_view_shape){.T = 1, .H = s->audio[v].bands, .W = s->audio[v].columns};
 }
 
+/* tokens is N of the global view per modality. Noise is sized for a full micro-batch; a smaller last one uses
+ * its beginning. */
 xkd_status xkd_feed_new(xkd_context *cx, xkd_feed *out, const xkd_config *config, xkd_loader *loader)
 {
     xkd_status status = XKD_OK;
@@ -39,12 +47,14 @@ xkd_status xkd_feed_new(xkd_context *cx, xkd_feed *out, const xkd_config *config
     for (xkd_modality k = 0; k < XKD_MODALITIES; k++)
         XKD_TRY(
             xkd_alloc(cx, &out->noise[k], config->step.global_views * out->samples * out->tokens[k], sizeof(float)));
+    /* One copy per micro-batch of a step, made when it first comes. */
     if (config->run.overfit) XKD_TRY(xkd_alloc(cx, &out->first, config->train.accumulate, sizeof *out->first));
 fail:
     if (status != XKD_OK) xkd_feed_free(out);
     return status;
 }
 
+/* The copy owns its views and sample numbers, unlike a loader's batch, which is a view of loader memory. */
 static void free_copy(xkd_batch *batch)
 {
     for (int v = 0; v < XKD_MAX_VIEWS; v++) {
@@ -54,6 +64,7 @@ static void free_copy(xkd_batch *batch)
     xkd_free(batch->sample);
 }
 
+/* Takes a feed whose making failed, as unused pointers are NULL. */
 void xkd_feed_free(xkd_feed *feed)
 {
     for (int64_t i = 0; feed->first && i < feed->config->train.accumulate; i++) free_copy(&feed->first[i]);
@@ -62,6 +73,7 @@ void xkd_feed_free(xkd_feed *feed)
     *feed = (xkd_feed){0};
 }
 
+/* Shapes point into the feed, which must outlive the use of the result. */
 xkd_batch_shape xkd_feed_shape(const xkd_feed *feed, int64_t B)
 {
     const xkd_view_shapes *s = xkd_loader_shapes(feed->loader);
@@ -78,6 +90,8 @@ static xkd_status copy_view(xkd_context *cx, float **out, const float *view, con
     return status;
 }
 
+/* Takes over the counts and replaces every pointer, so that nothing of the loader's memory, which the next
+ * batch reuses, is left in the copy. On failure what was copied so far is freed with the feed. */
 static xkd_status copy_batch(xkd_context *cx, const xkd_feed *feed, xkd_batch *out, const xkd_batch *batch)
 {
     xkd_status status = XKD_OK;
@@ -98,6 +112,8 @@ fail:
     return status;
 }
 
+/* Normally the loader's next batch. With run.overfit the first `accumulate` batches of epoch 0 for ever; the
+ * seek makes that so after a resume as well. */
 static xkd_status next_batch(xkd_context *cx, xkd_feed *feed, const xkd_batch **batch)
 {
     xkd_status status = XKD_OK;
@@ -110,11 +126,13 @@ static xkd_status next_batch(xkd_context *cx, xkd_feed *feed, const xkd_batch **
         feed->copied++;
         return XKD_OK;
     }
+    /* The loader has nothing more to do from here on. */
     *batch = &feed->first[feed->shown++ % accumulate];
 fail:
     return status;
 }
 
+/* The batch is valid until the next call. */
 xkd_status xkd_feed_next(xkd_context *cx, xkd_feed *feed, const xkd_batch **batch, xkd_pass_input *in)
 {
     const xkd_config *c = feed->config;

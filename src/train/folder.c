@@ -1,3 +1,4 @@
+/* The folder of a run: who may use it, and what --force removes. Other files in it are the user's and stay. */
 #include "train/folder.h"
 
 #include <stdbool.h>
@@ -21,12 +22,15 @@ static const struct {
     {"", "report.html", ""},
 };
 
+/* Both ends must match; an empty string matches anything. */
 static bool matches(const char *name, const char *begins, const char *ends)
 {
     size_t length = strlen(name), tail = strlen(ends);
     return strncmp(name, begins, strlen(begins)) == 0 && length >= tail && strcmp(name + length - tail, ends) == 0;
 }
 
+/* Names are matched one by one and nothing is removed recursively: a wrong path costs no more than files that
+ * look like a run's. */
 static xkd_status remove_matching(xkd_context *cx, const char *folder, const char *begins, const char *ends)
 {
     xkd_status status = XKD_OK;
@@ -42,6 +46,8 @@ fail:
     return status;
 }
 
+/* A subfolder that does not exist is no error. The metrics files are not in the list: their writer truncates
+ * them. */
 static xkd_status remove_former_run(xkd_context *cx, const char *folder)
 {
     xkd_status status = XKD_OK;
@@ -71,6 +77,8 @@ static xkd_status refuse_if_used(xkd_context *cx, const char *path)
     return status;
 }
 
+/* Check, create, lock, clear, in this order: nothing is removed before the lock shows that no other process
+ * is using the folder. */
 xkd_status xkd_run_folder_open(xkd_context *cx, const char *path, xkd_run_mode mode, xkd_run_folder *out)
 {
     xkd_status status = XKD_OK;
@@ -92,6 +100,8 @@ fail:
     return status;
 }
 
+/* Closing the descriptor gives the lock back. The lock file stays, because removing it would race with a
+ * process that has just opened it. */
 void xkd_run_folder_close(xkd_run_folder *folder)
 {
     if (folder->lock >= 0) close(folder->lock);

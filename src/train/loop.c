@@ -1,4 +1,6 @@
-/* The loop around the training step. Start reading at xkd_train at the end; each function above is one of its parts. */
+/* The loop around the training step. Start reading at xkd_train at the end; each function above is one of its parts.
+ * A run is one struct; its parts are opened in start, used in steps, and closed in finish and release. The
+ * order of a step is: feed, train, advance the position, report, perhaps save. */
 #include "train/loop.h"
 
 #include <inttypes.h>
@@ -42,6 +44,8 @@ enum {
     AUDIO_SPREAD,
     COLUMNS
 };
+/* Losses come first in the table and take their names from xkd_loss_names, so a new loss appears everywhere
+ * by itself. Time and Data are spelt as in the release's logs. */
 static const char *const column_names[COLUMNS] = {[LR] = "lr",
                                                   [WD] = "wd",
                                                   [VID_EMA] = "vid_ema",
@@ -62,6 +66,7 @@ static const char *const column_names[COLUMNS] = {[LR] = "lr",
                                                   [VIDEO_SPREAD] = "video_feature_spread",
                                                   [AUDIO_SPREAD] = "audio_feature_spread"};
 
+/* Columns drawn together in the report; a chart none of whose columns was written is left out there. */
 static const xkd_report_chart charts[] = {
     {"loss", {"loss", "recon_loss", "cmkd_loss", "alignment_loss"}},
     {"reconstruction", {"vid_recon_loss", "aud_recon_loss"}},
@@ -78,21 +83,21 @@ static const xkd_report_chart charts[] = {
 typedef struct {
     xkd_context *cx;
     xkd_config config; /* the caller's, with numbers of threads and workers filled in; its strings are the caller's */
-    const xkd_run_options *options;
-    xkd_run_folder folder;
+    const xkd_run_options *options; /* the caller's; outlives the call */
+    xkd_run_folder folder;          /* holds the lock while the run lasts */
     xkd_loader *loader;
     xkd_feed feed;
     xkd_backend *backend;
     xkd_trainer trainer;
-    bool has_trainer;
+    bool has_trainer; /* whether trainer is to be freed */
     xkd_metrics *metrics;
-    const char *columns[COLUMNS];
-    xkd_run_state state; /* config: the YAML text of this run */
-    int64_t steps_per_epoch, total, first_step;
-    int64_t saved_step; /* -1: never */
-    double started, saved_time, waited;
+    const char *columns[COLUMNS];               /* names of all columns, for the metrics writer */
+    xkd_run_state state;                        /* config: the YAML text of this run */
+    int64_t steps_per_epoch, total, first_step; /* steps; first_step: where this call began */
+    int64_t saved_step;                         /* -1: never */
+    double started, saved_time, waited;         /* by xkd_now, s; waited: sum of waits for data, s */
     xkd_watch watch[XKD_MODALITIES];
-    double values[COLUMNS];
+    double values[COLUMNS]; /* the row of the step in work */
 } run;
 
 /* "auto" is resolved only now, after the configuration has been written: a run that is resumed on another machine uses
@@ -104,6 +109,7 @@ static void fill_in_machine(xkd_config *config)
     if (config->data.workers == 0) config->data.workers = processors;
 }
 
+/* The plan of activations is for full micro-batches. report_all is off: terms of coefficient 0 cost nothing. */
 static xkd_status make_trainer(run *r)
 {
     xkd_batch_shape shape = xkd_feed_shape(&r->feed, r->feed.samples);
@@ -120,6 +126,8 @@ static xkd_status make_trainer(run *r)
  * section, `run`, does not touch them. */
 static void compare_configs(xkd_context *cx, const char *before, const char *now)
 {
+    /* Both texts come from the same writer, so lines correspond; keys are compared line by line and named by
+     * their line. */
     while (*before && *now) {
         int a = (int)strcspn(before, "\n"), b = (int)strcspn(now, "\n");
         if (strncmp(now, "run:", 4) == 0) return;
@@ -140,11 +148,15 @@ static xkd_status restore(run *r)
     xkd_run_state loaded = {0};
     int64_t count = 0;
     XKD_TRY(xkd_state_count(cx, r->folder.checkpoints, &count));
+    /* A warning, not an error: a job that is started again by a scheduler should not fail for having been
+     * killed early. */
     if (count == 0) {
         xkd_log(cx, XKD_LOG_WARN, "%s: holds no checkpoint yet: starting at step 0", r->folder.path);
         goto fail;
     }
     XKD_TRY(xkd_state_load_newest(cx, r->folder.checkpoints, &r->trainer.networks.params, &loaded));
+    /* Another seed would give another order of data and other masks: the run would be neither the old one nor
+     * a new one. */
     if (loaded.seed != r->config.train.seed)
         XKD_FAIL(XKD_ERR_CONFIG, "train.seed is %" PRIu64 ", but the run was started with %" PRIu64,
                  r->config.train.seed, loaded.seed);
@@ -168,6 +180,7 @@ fail:
     return status;
 }
 
+/* Written anew at each start: what stands in the folder is what the last call used. */
 static xkd_status write_config(run *r)
 {
     char *path;
@@ -178,7 +191,8 @@ static xkd_status write_config(run *r)
     return status;
 }
 
-/* Opens everything in the order data, model, folder, state, logs. */
+/* Opens everything in the order data, model, folder, state, logs.
+ * Whatever fails here leaves the run to `release`, which takes any half-open state. */
 static xkd_status start(run *r)
 {
     xkd_status status = XKD_OK;
@@ -200,6 +214,8 @@ static xkd_status start(run *r)
     r->state.data_hash = xkd_loader_data_hash(r->loader);
     XKD_TRY(write_config(r));
     for (int i = 0; i < COLUMNS; i++) r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i] : column_names[i];
+    /* On resume, rows behind the checkpoint's step are dropped by the metrics writer: those steps are done
+     * again. */
     XKD_TRY(xkd_metrics_open(cx, r->folder.path, r->columns, COLUMNS,
                              r->options->mode == XKD_RUN_RESUME ? r->state.step : -1, r->state.epoch,
                              c->run.tensorboard, &r->metrics));
@@ -213,6 +229,7 @@ fail:
 /* Saves the position behind the last whole step, once: a stop right after an interval save writes nothing again. */
 static xkd_status save(run *r)
 {
+    /* A copy: the running state counts seconds only when it is saved, so that nothing is counted twice. */
     xkd_run_state s = r->state;
     if (r->saved_step == s.step) return XKD_OK;
     s.seconds += xkd_now() - r->started;
@@ -224,6 +241,7 @@ static xkd_status save(run *r)
     return XKD_OK;
 }
 
+/* Interval in steps or in minutes, whichever comes first; 0 turns either off. */
 static bool save_is_due(const run *r)
 {
     const xkd_run_config *c = &r->config.run;
@@ -231,7 +249,8 @@ static bool save_is_due(const run *r)
     return c->save_minutes > 0 && xkd_now() - r->saved_time >= 60 * c->save_minutes;
 }
 
-/* A last batch of an epoch may be smaller where drop_last is off; the plan of activations is for one size. */
+/* A last batch of an epoch may be smaller where drop_last is off; the plan of activations is for one size.
+ * The new plan stays until the size changes again, so an epoch costs two plans at most. */
 static xkd_status fit_pass(run *r, int64_t B)
 {
     xkd_trainer *t = &r->trainer;
@@ -258,7 +277,8 @@ static void note_values(run *r, const xkd_schedule_values *s, const xkd_step_res
     v[SKIPPED] = (double)r->state.bad_steps;
 }
 
-/* Measures both teachers and passes on what the collapse watch has to say. A skipped step has nothing to say. */
+/* Measures both teachers and passes on what the collapse watch has to say. A skipped step has nothing to say.
+ * The advice goes to the log and the run goes on: whether to stop is the user's decision. */
 static xkd_status watch(run *r, const xkd_step_result *result)
 {
     static const char *const names[] = {"video", "audio"};
@@ -279,7 +299,8 @@ static xkd_status watch(run *r, const xkd_step_result *result)
     return XKD_OK;
 }
 
-/* One optimiser step: `accumulate` micro-batches, then the update. *in is left at the last micro-batch. */
+/* One optimiser step: `accumulate` micro-batches, then the update. *in is left at the last micro-batch.
+ * Times include the wait for data; `wait` is the part spent in the loader. */
 static xkd_status one_step(run *r, xkd_pass_input *in, xkd_step_result *result)
 {
     xkd_status status = XKD_OK;
@@ -287,6 +308,7 @@ static xkd_status one_step(run *r, xkd_pass_input *in, xkd_step_result *result)
     xkd_schedule_values s;
     const xkd_batch *batch;
     double begin = xkd_now(), wait = 0, samples = 0;
+    /* Schedules depend on the step alone, so a resumed run has the values it would have had. */
     xkd_schedule_at(&r->config.train, r->state.step, r->steps_per_epoch, &s);
     const xkd_step_values values = {.lr = s.lr,
                                     .weight_decay = s.weight_decay,
@@ -314,12 +336,14 @@ static xkd_status one_step(run *r, xkd_pass_input *in, xkd_step_result *result)
     r->waited += wait;
     r->state.epoch_seconds += seconds;
     r->state.epoch_wait += wait;
+    /* A skipped step's loss is not finite and would spoil the epoch's mean. */
     if (!result->skipped) r->state.epoch_loss += result->loss[XKD_LOSS_TOTAL];
 fail:
     return status;
 }
 
-/* Moves the position on by one step and closes an epoch. */
+/* Moves the position on by one step and closes an epoch.
+ * The position moves before anything is saved, so a checkpoint always names the next step to do. */
 static xkd_status advance(run *r)
 {
     xkd_run_state *s = &r->state;
@@ -335,7 +359,8 @@ static xkd_status advance(run *r)
     return status;
 }
 
-/* The bar counts from where this call began, so that the time left is right after a resume. */
+/* The bar counts from where this call began, so that the time left is right after a resume.
+ * Called every step; the receiver decides how often it draws. */
 static void show_progress(const run *r)
 {
     char tail[120], line[300];
@@ -351,6 +376,7 @@ static void show_progress(const run *r)
 static xkd_status print_line(run *r)
 {
     const double *v = r->values;
+    /* Figures of the last step only, not means: the curves are in the metrics files. */
     const xkd_run_state *s = &r->state;
     if (s->step % r->config.run.print_steps != 0 && s->step != r->total) return XKD_OK;
     return xkd_metrics_line(r->metrics,
@@ -368,7 +394,8 @@ static bool picture_is_due(const run *r, bool last)
 }
 
 /* Steps until the schedule, run.max_steps, a signal or an error ends them. State is consistent wherever this returns:
- * weights and position change together in one_step and advance. */
+ * weights and position change together in one_step and advance.
+ * The stop signal is looked at between steps only, so a step is either done or not begun. */
 static xkd_status steps(run *r)
 {
     xkd_status status = XKD_OK;
@@ -387,16 +414,20 @@ static xkd_status steps(run *r)
                     "step %" PRId64 ": a loss or gradient is not finite: step skipped (%" PRId64 " of "
                     "%" PRId64 " allowed)",
                     r->state.step, r->state.bad_steps, c->max_bad_steps);
+        /* Isolated bad steps are survived; a run that keeps producing them is not training. The bad values
+         * never reached the weights. */
         if (r->state.bad_steps > c->max_bad_steps)
             XKD_FAIL(XKD_ERR_NUMERIC,
                      "%" PRId64 " steps were not finite, more than run.max_bad_steps: lower "
                      "hyperparams.lr.base_lr or raise the temperatures; the weights of the last good step are saved",
                      r->state.bad_steps);
         int stop = r->options->stop_signal ? r->options->stop_signal(r->options->user) : 0;
+        /* With the data of the step just done, after its update. */
         if (picture_is_due(r, r->state.step == end || stop))
             XKD_TRY(xkd_show_reconstruction(cx, &r->trainer, &in, r->metrics, r->state.step));
         if (save_is_due(r)) XKD_TRY(save(r));
         if (stop && r->state.step < end)
+            /* Two codes, because a scheduler's signal means `start me again` and the user's Ctrl-C does not. */
             XKD_FAIL(stop == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED,
                      "stopped by signal %d at step %" PRId64 " of %" PRId64 "; the run is saved: --resume goes on",
                      stop, r->state.step, r->total);
@@ -405,7 +436,8 @@ fail:
     return status;
 }
 
-/* Curves and pictures as they are now; a run that was stopped has a report of its part. */
+/* Curves and pictures as they are now; a run that was stopped has a report of its part.
+ * From the metrics files, not from memory: a resumed run shows the curve from its first step. */
 static xkd_status write_report(run *r, const xkd_run_result *result)
 {
     char text[6][64];
@@ -430,7 +462,8 @@ static xkd_status write_report(run *r, const xkd_run_result *result)
     return xkd_report_write(r->cx, r->folder.path, &report);
 }
 
-/* Numbers of this call for the caller, and of the whole run where a resume would hide them. */
+/* Numbers of this call for the caller, and of the whole run where a resume would hide them.
+ * A call that did nothing, at the end of the schedule, has no loss. */
 static void summarise(const run *r, xkd_run_result *out)
 {
     xkd_loader_statistics data;
@@ -449,12 +482,15 @@ static void summarise(const run *r, xkd_run_result *out)
     out->data_share = r->waited / seconds;
 }
 
-/* Saves what there is, whatever ended the steps; the first error is the one that counts. */
+/* Saves what there is, whatever ended the steps; the first error is the one that counts.
+ * An interrupted run is saved and reported like a finished one; only the backbones are exported at the end
+ * alone. */
 static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
 {
     if (r->options->progress) r->options->progress(r->options->user, NULL);
     summarise(r, result);
-    /* After a storage error another attempt would fail as well and hide its message. */
+    /* After a storage error another attempt would fail as well and hide its message.
+     * The run keeps its last checkpoint. */
     if (status == XKD_ERR_STORAGE || status == XKD_ERR_MEMORY || status == XKD_ERR_INTERNAL) return status;
     xkd_status saved = save(r);
     if (saved == XKD_OK && status == XKD_OK)
@@ -463,7 +499,8 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
     return status != XKD_OK ? status : saved;
 }
 
-/* In the opposite order of start: the loader's threads use what the feed does not own. */
+/* In the opposite order of start: the loader's threads use what the feed does not own.
+ * Every part may be unopened. */
 static void release(run *r)
 {
     xkd_metrics_close(r->metrics);
@@ -475,6 +512,7 @@ static void release(run *r)
     xkd_run_state_free(&r->state);
 }
 
+/* The configuration is copied by value, so the caller's is never changed. */
 xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options, xkd_run_result *result)
 {
     run r = {.cx = cx, .config = *config, .options = options, .folder = {.lock = -1}, .saved_step = -1};

@@ -1,4 +1,6 @@
-/* What a run would cost, found out without starting it. */
+/* What a run would cost, found out without starting it.
+ * Counts come from the declared model, memory from two small plans, time from one small step on random data,
+ * and that only where the memory is there. Nothing touches the run folder. */
 #include <stdio.h>
 #include <string.h>
 
@@ -16,11 +18,12 @@ enum { SMALL = 2, LARGER = 4 };
 
 /* Views of the configured sizes, filled with numbers that mean nothing. */
 typedef struct {
-    xkd_view_shape shape[XKD_MODALITIES][XKD_MAX_VIEWS];
-    float *clips[XKD_MODALITIES][XKD_MAX_VIEWS], *noise[XKD_MODALITIES];
+    xkd_view_shape shape[XKD_MODALITIES][XKD_MAX_VIEWS];                 /* [views] a modality */
+    float *clips[XKD_MODALITIES][XKD_MAX_VIEWS], *noise[XKD_MODALITIES]; /* [LARGER,C,T,H,W]; [g*LARGER,N] */
     int64_t views[XKD_MODALITIES];
 } dummy;
 
+/* As the loader would deliver them, without opening data: a plan needs none. */
 static void dummy_shapes(const xkd_config *c, dummy *d)
 {
     const int64_t local[] = {c->data.video_local_views, c->data.audio_local_views};
@@ -35,6 +38,8 @@ static xkd_batch_shape dummy_batch(const dummy *d, int64_t B)
     return (xkd_batch_shape){.B = B, .views = {d->views[0], d->views[1]}, .shape = {d->shape[0], d->shape[1]}};
 }
 
+/* The values are of no consequence, but must be finite and not all equal, or norms and losses would leave
+ * their usual path. */
 static xkd_status random_floats(xkd_context *cx, float **out, int64_t count, uint32_t stream)
 {
     xkd_rng rng = xkd_rng_make(1, 0, stream, 0, XKD_RNG_TEST);
@@ -43,6 +48,7 @@ static xkd_status random_floats(xkd_context *cx, float **out, int64_t count, uin
     return status;
 }
 
+/* Noise is sized by pixels instead of tokens: more than enough, and it needs no patch sizes. */
 static xkd_status dummy_fill(xkd_context *cx, const xkd_config *c, dummy *d)
 {
     xkd_status status = XKD_OK;
@@ -67,6 +73,8 @@ static void dummy_free(dummy *d)
     }
 }
 
+/* Plans a pass and reads off its arena. Parameters are only declared, not allocated, so this works for models
+ * that do not fit into memory. */
 static xkd_status activation_bytes(xkd_context *cx, const xkd_networks *n, const xkd_step_config *step, const dummy *d,
                                    int64_t B, double *bytes)
 {
@@ -78,6 +86,8 @@ static xkd_status activation_bytes(xkd_context *cx, const xkd_networks *n, const
     return status;
 }
 
+/* The second of two steps is taken. With learning rate 0 and EMA momentum 1 the weights stay as they are, so
+ * both rounds do the same work. */
 static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, double *seconds_per_sample)
 {
     xkd_status status = XKD_OK;
@@ -106,6 +116,7 @@ fail:
     return status;
 }
 
+/* Frozen, teacher and buffer rows have a value only. */
 static void count_parameters(const xkd_params *params, xkd_train_plan *out)
 {
     int64_t size = (int64_t)sizeof(float);
@@ -118,6 +129,8 @@ static void count_parameters(const xkd_params *params, xkd_train_plan *out)
     }
 }
 
+/* One worker, since nothing is decoded: only the list of samples is read. Without a data path the plan covers
+ * the model alone. */
 static xkd_status look_at_data(xkd_context *cx, const xkd_config *config, xkd_train_plan *out)
 {
     xkd_status status = XKD_OK;
@@ -144,6 +157,7 @@ xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_trai
     xkd_config c = *config;
     const xkd_model_config *m = &c.model;
     *out = (xkd_train_plan){.micro_batch = c.train.batch / c.train.accumulate};
+    /* mmd_group changes no size that matters here. */
     c.step.mmd_group = 0; /* it need not divide the small batches used here */
     c.train.accumulate = 1;
     XKD_TRY(look_at_data(cx, config, out));
@@ -152,13 +166,17 @@ xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_trai
     count_parameters(&networks.params, out);
     XKD_TRY(activation_bytes(cx, &networks, &c.step, &d, SMALL, &small));
     XKD_TRY(activation_bytes(cx, &networks, &c.step, &d, LARGER, &larger));
+    /* Linear through both points; constant parts, such as normalised last layers, cancel in the difference. */
     out->activation_bytes = small + (larger - small) / (LARGER - SMALL) * (double)(out->micro_batch - SMALL);
     out->video_tokens =
         (m->num_frames / m->vid_patch_t) * (m->frame_height / m->vid_patch_h) * (m->frame_width / m->vid_patch_w);
     out->audio_tokens = (m->spec_freq / m->spec_patch_f) * (m->spec_time / m->spec_patch_t);
     out->video_kept = xkd_masking_kept(out->video_tokens, c.step.mask_ratio[XKD_VIDEO]);
     out->audio_kept = xkd_masking_kept(out->audio_tokens, c.step.mask_ratio[XKD_AUDIO]);
-    if (out->state_bytes + larger < (double)xkd_available_memory() / 2) XKD_TRY(time_step(cx, &c, &d, &out->seconds_per_sample));
+    /* Half of the memory: the rest of the machine has to live too, and a plan must never cause an
+     * out-of-memory kill. */
+    if (out->state_bytes + larger < (double)xkd_available_memory() / 2)
+        XKD_TRY(time_step(cx, &c, &d, &out->seconds_per_sample));
 fail:
     xkd_networks_free(&networks);
     dummy_free(&d);

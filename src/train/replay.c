@@ -1,4 +1,6 @@
-/* Start at xkd_replay at the end. */
+/* Replays recorded steps: views, noise and step values come from files, so that losses, gradients and the
+ * state afterwards can be compared with another implementation's, number by number.
+ * Start at xkd_replay at the end. */
 #include <xkd/replay.h>
 
 #include <jansson.h>
@@ -10,24 +12,26 @@
 #include "checkpoint/params_file.h"
 #include "train/step.h"
 
+/* A step is about 300 bytes, so this is 50 000 steps; more is not a recording but a mistake. */
 enum { STEPS_FILE_LIMIT = 16 << 20 };
 
 /* Names of the recorded tensors of one modality. */
 static const char *const clip_names[] = {"frames", "specs"}, *const noise_names[] = {"vid_noise", "aud_noise"};
 
 typedef struct {
-    const xkd_replay_options *options;
-    char *batch_path, *init_path, *steps_path;
+    const xkd_replay_options *options;         /* the caller's */
+    char *batch_path, *init_path, *steps_path; /* names for messages */
     xkd_config config;
-    xkd_safetensors *batch;
+    xkd_safetensors *batch; /* recorded views and noise, mapped */
     json_t *steps, *losses;
-    xkd_view_shape *shapes[XKD_MODALITIES];
-    const float **clips[XKD_MODALITIES];
+    xkd_view_shape *shapes[XKD_MODALITIES]; /* [views] */
+    const float **clips[XKD_MODALITIES];    /* [views], into `batch` */
     int64_t views[XKD_MODALITIES], B;
     xkd_backend *be;
     xkd_trainer trainer;
 } replay;
 
+/* The recording's own configuration. Data settings in it are not checked, as no data are opened. */
 static xkd_status load_config(xkd_context *cx, replay *r)
 {
     xkd_status status = XKD_OK;
@@ -42,6 +46,7 @@ fail:
     return status;
 }
 
+/* A key given twice would leave open which number was used, so it is refused. */
 static xkd_status load_steps(xkd_context *cx, replay *r)
 {
     xkd_status status = XKD_OK;
@@ -72,6 +77,8 @@ static xkd_status step_number(xkd_context *cx, const replay *r, size_t step, con
     return XKD_OK;
 }
 
+/* Every value that a schedule would give is explicit in the recording: a replay tests the step and not the
+ * schedules. */
 static xkd_status step_values(xkd_context *cx, const replay *r, size_t step, xkd_step_values *v)
 {
     xkd_status status = XKD_OK;
@@ -90,7 +97,8 @@ fail:
     return status;
 }
 
-/* The recorded tensor stepN.name, with `view` >= 0 stepN.name.view; NULL if there is none. */
+/* The recorded tensor stepN.name, with `view` >= 0 stepN.name.view; NULL if there is none.
+ * Steps count from 1 in the files. */
 static const xkd_stored_tensor *recorded(const replay *r, size_t step, const char *name, int64_t view)
 {
     char full[64];
@@ -101,7 +109,8 @@ static const xkd_stored_tensor *recorded(const replay *r, size_t step, const cha
     return xkd_safetensors_find(r->batch, full);
 }
 
-/* Shape of a view: [B,3,T,H,W] frames or [B,1,F,T] spectrograms. */
+/* Shape of a view: [B,3,T,H,W] frames or [B,1,F,T] spectrograms.
+ * Recorded in PyTorch's order of axes, which is also the pass's. */
 static xkd_status view_shape(xkd_context *cx, const replay *r, xkd_modality m, const xkd_stored_tensor *t,
                              xkd_view_shape *out)
 {
@@ -121,7 +130,8 @@ static bool is_used(const replay *r, xkd_modality m)
     return trained == XKD_TRAIN_BOTH || (trained == XKD_TRAIN_VIDEO) == (m == XKD_VIDEO);
 }
 
-/* Number and sizes of the views come from the first step's data. */
+/* Number and sizes of the views come from the first step's data.
+ * All views of a modality are numbered from 0 without gaps. */
 static xkd_status find_views(xkd_context *cx, replay *r)
 {
     xkd_status status = XKD_OK;
@@ -139,7 +149,9 @@ fail:
     return status;
 }
 
-/* Points `in` at the recorded data of a step, which must have the first step's shapes. */
+/* Points `in` at the recorded data of a step, which must have the first step's shapes.
+ * The tensors are used where they lie in the mapped file. Every step is checked, because the file is input
+ * like any other. */
 static xkd_status step_input(xkd_context *cx, replay *r, size_t step, xkd_pass_input *in)
 {
     xkd_status status = XKD_OK;
@@ -166,6 +178,7 @@ fail:
     return status;
 }
 
+/* Values or gradients under their public names, teachers and centres included. */
 static xkd_status write_list(xkd_context *cx, const replay *r, const char *name, xkd_param_part part)
 {
     xkd_status status = XKD_OK;
@@ -180,6 +193,7 @@ fail:
     return status;
 }
 
+/* JSON has no NaN: null says that the loss was not finite. */
 static xkd_status add_losses(xkd_context *cx, replay *r, const xkd_step_result *result)
 {
     json_t *object = json_object();
@@ -190,6 +204,7 @@ static xkd_status add_losses(xkd_context *cx, replay *r, const xkd_step_result *
     return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory for the list of losses");
 }
 
+/* 17 digits give back the same double. */
 static xkd_status write_losses(xkd_context *cx, const replay *r)
 {
     xkd_status status = XKD_OK;
@@ -198,11 +213,13 @@ static xkd_status write_losses(xkd_context *cx, const replay *r)
     XKD_TRY(xkd_join_path(cx, &path, r->options->out, "losses.json"));
     XKD_TRY(xkd_write_file(cx, path, text, (int64_t)strlen(text)));
 fail:
-    free(text);
+    free(text); /* jansson's */
     xkd_free(path);
     return status;
 }
 
+/* Gradients are kept of the first step only: later ones start from weights that rounding has already moved
+ * apart. */
 static xkd_status run_step(xkd_context *cx, replay *r, size_t step)
 {
     xkd_status status = XKD_OK;
@@ -221,7 +238,8 @@ fail:
     return status;
 }
 
-/* Opens everything, and builds the model in the recorded state. */
+/* Opens everything, and builds the model in the recorded state.
+ * report_all is on: losses of coefficient 0 are compared as well. */
 static xkd_status prepare(xkd_context *cx, replay *r)
 {
     xkd_status status = XKD_OK;
@@ -239,6 +257,7 @@ static xkd_status prepare(xkd_context *cx, replay *r)
     xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
     XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, &r->config, &shape, true));
     XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));
+    /* The initial weights replace the random ones; every tensor must be there. */
     XKD_TRY(xkd_params_load(cx, &r->trainer.networks.params, xkd_safetensors_at(init, 0), xkd_safetensors_count(init),
                             r->init_path));
     XKD_TRY(xkd_make_folder(cx, r->options->out));
@@ -247,6 +266,7 @@ fail:
     return status;
 }
 
+/* Parts that were never opened are NULL or zero, so one clean-up serves all ways out. */
 xkd_status xkd_replay(xkd_context *cx, const xkd_replay_options *options)
 {
     xkd_status status = XKD_OK;

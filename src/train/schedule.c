@@ -1,3 +1,5 @@
+/* Learning rate, weight decay, EMA momentum and temperatures as functions of the step (method.md section 7).
+ * All are pure: a resume needs no schedule state. */
 #include "train/schedule.h"
 
 #include <math.h>
@@ -9,9 +11,12 @@ static double linspace(double first, double last, int64_t n, int64_t i)
     return n > 1 ? first + (double)i * ((last - first) / (double)(n - 1)) : first;
 }
 
+/* Warm-up, then half a cosine from base to final. A step behind the end keeps the last value; a run shorter
+ * than the warm-up sees only its first part. */
 double xkd_schedule_value(const xkd_schedule_config *schedule, int64_t step, int64_t steps_per_epoch, int64_t epochs)
 {
     int64_t total = epochs * steps_per_epoch;
+    /* Warm-up epochs may be a fraction, so the product is rounded to whole steps. */
     int64_t warmup = llrint(schedule->warmup_epochs * (double)steps_per_epoch);
     if (step >= total) step = total - 1;
     if (step < warmup) return linspace(schedule->warmup, schedule->base, warmup, step);
@@ -19,11 +24,14 @@ double xkd_schedule_value(const xkd_schedule_config *schedule, int64_t step, int
     return schedule->final + 0.5 * (schedule->base - schedule->final) * (1 + turn);
 }
 
+/* Temperatures change once an epoch, not once a step. */
 double xkd_temperature_value(double first, double last, int64_t warmup_epochs, int64_t epoch)
 {
     return epoch < warmup_epochs ? linspace(first, last, warmup_epochs, epoch) : last;
 }
 
+/* The learning rate is scaled by the batch only where lr.scale_to_batch asks for it; the release does not
+ * scale. */
 void xkd_schedule_at(const xkd_train_config *train, int64_t step, int64_t steps_per_epoch, xkd_schedule_values *out)
 {
     int64_t epoch = step / steps_per_epoch;

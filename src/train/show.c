@@ -1,3 +1,5 @@
+/* Pictures of what the autoencoder makes of one clip. Made with a forward pass of their own after the update,
+ * so that they show the weights that are saved. */
 #include "train/show.h"
 
 #include <string.h>
@@ -8,6 +10,7 @@
 /* Rows of a picture, top to bottom. */
 enum { VIEW, MASKED, PREDICTED, FILLED, ROWS };
 
+/* The global view's grid: only it is masked and reconstructed. */
 static xkd_patch_grid grid_of(const xkd_model_config *c, xkd_modality m)
 {
     if (m == XKD_VIDEO)
@@ -22,7 +25,8 @@ static xkd_patch_grid grid_of(const xkd_model_config *c, xkd_modality m)
         .C = 1, .T = 1, .H = c->spec_freq, .W = c->spec_time, .pt = 1, .ph = c->spec_patch_f, .pw = c->spec_patch_t};
 }
 
-/* hidden [N] and prediction [N,P] of sample 0 of the first global view; the decoder has only the masked patches. */
+/* hidden [N] and prediction [N,P] of sample 0 of the first global view; the decoder has only the masked patches.
+ * Patches that were kept have no prediction; their entries stay 0 and are not drawn. */
 static void gather(const xkd_trainer *t, xkd_modality m, int64_t P, uint8_t *hidden, float *prediction)
 {
     const xkd_student_run *run = &t->pass.student[m];
@@ -35,6 +39,7 @@ static void gather(const xkd_trainer *t, xkd_modality m, int64_t P, uint8_t *hid
     }
 }
 
+/* Video as a strip of frames a row, sound as one spectrogram a row. */
 static xkd_status draw(xkd_context *cx, const xkd_patch_grid *g, xkd_modality m, const float *const *rows,
                        xkd_canvas *picture)
 {
@@ -43,6 +48,7 @@ static xkd_status draw(xkd_context *cx, const xkd_patch_grid *g, xkd_modality m,
     return xkd_canvas_spectrograms(cx, rows, ROWS, g->H, g->W, picture);
 }
 
+/* rows: the view itself, then three drawn ones in one block of memory. */
 static xkd_status show_one(xkd_context *cx, const xkd_trainer *t, xkd_modality m, const float *clip,
                            xkd_metrics *metrics, int64_t step)
 {
@@ -70,6 +76,7 @@ fail:
     return status;
 }
 
+/* The pass's tensors are overwritten, so this must come between steps. No gradient is touched. */
 xkd_status xkd_show_reconstruction(xkd_context *cx, xkd_trainer *t, const xkd_pass_input *in, xkd_metrics *metrics,
                                    int64_t step)
 {

@@ -8,6 +8,8 @@
 
 #include "loss/distill.h"
 
+/* The sizes that the data side would deliver, as far as the configuration tells; floor as in its own
+ * computation of a local view's side. */
 xkd_view_shape xkd_config_view(const xkd_config *config, xkd_modality modality, bool local)
 {
     const xkd_model_config *m = &config->model;
@@ -23,6 +25,8 @@ xkd_view_shape xkd_config_view(const xkd_config *config, xkd_modality modality, 
     return modality == XKD_VIDEO ? video : audio;
 }
 
+/* [K] per modality in the backend's element type; they live as long as the trainer, unlike the pass's
+ * tensors. */
 static xkd_status allocate_centre_sums(xkd_context *cx, xkd_trainer *t)
 {
     xkd_status status = XKD_OK;
@@ -35,6 +39,8 @@ fail:
     return status;
 }
 
+/* Memory is taken after everything is declared and checked: a configuration that does not fit together costs
+ * nothing. Initial values come last, and a checkpoint may replace them. */
 xkd_status xkd_trainer_new(xkd_context *cx, xkd_trainer *out, xkd_backend *be, const xkd_config *config,
                            const xkd_batch_shape *shape, bool report_all)
 {
@@ -56,6 +62,7 @@ fail:
     return status;
 }
 
+/* Also frees a trainer that was only zeroed. */
 void xkd_trainer_free(xkd_trainer *t)
 {
     xkd_pass_free(&t->pass);
@@ -64,11 +71,13 @@ void xkd_trainer_free(xkd_trainer *t)
     xkd_arena_free(&t->centre_memory);
 }
 
+/* method.md section 7, freeze_last_layer. */
 static bool trains_last_layer(const xkd_trainer *t, const xkd_step_values *values)
 {
     return values->epoch >= t->config.freeze_last_layer;
 }
 
+/* Gradients, centre sums and losses start at 0 once a step and then add up over its micro-batches. */
 void xkd_step_begin(xkd_trainer *t, xkd_step_result *result)
 {
     *result = (xkd_step_result){0};
@@ -78,6 +87,8 @@ void xkd_step_begin(xkd_trainer *t, xkd_step_result *result)
         t->be->ops->fill(t->be, t->centre_sum[m], 0, t->networks.config.head.outputs);
 }
 
+/* share makes the sum over micro-batches a mean, in losses and gradients alike. The teachers' logits are
+ * summed for the centre, which is updated once at the end. */
 void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_step_values *values,
                           xkd_step_result *result)
 {
@@ -101,6 +112,8 @@ void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_st
     t->centre_rows += pass->B;
 }
 
+/* All or nothing: if the loss or any gradient is not finite, neither weights nor moments nor centres change.
+ * The centres come after the update, for this step's losses used the old ones. */
 xkd_status xkd_step_finish(xkd_trainer *t, const xkd_step_values *values, xkd_step_result *result)
 {
     xkd_backend *be = t->be;
@@ -121,6 +134,7 @@ xkd_status xkd_step_finish(xkd_trainer *t, const xkd_step_values *values, xkd_st
             xkd_centre_update(be, t->networks.centre[m]->value, t->centre_sum[m], t->networks.config.center_momentum[m],
                               t->centre_rows, t->networks.config.head.outputs);
     }
+    /* After the first step every thread has the scratch it will ever need, and a step allocates nothing. */
     xkd_backend_settle(be);
     return xkd_backend_status(be);
 }

@@ -1,3 +1,5 @@
+/* Watches for the ways in which distillation collapses: constant answers, uniform answers, one answer for
+ * everything. The measures are cheap: sums over [B,K] once a step. */
 #include "train/watch.h"
 
 #include <math.h>
@@ -7,6 +9,8 @@
 static const double MEMORY = 0.98;
 enum { FIRST_STEPS = 200, QUIET_STEPS = 500 };
 
+/* Share of the logits' energy that differs between clips: 1 for independent answers, 0 if all clips get the
+ * same one. Corrected for the mean being taken from the same B samples. */
 static double spread_of(const xkd_trainer *t, xkd_modality m)
 {
     const xkd_pass *p = &t->pass;
@@ -26,6 +30,8 @@ static double spread_of(const xkd_trainer *t, xkd_modality m)
     return total > 0 ? within / total * (double)B / (double)(B - 1) : NAN;
 }
 
+/* Everything is NAN where there is no distillation. The centre's norm is per output, root mean square: logits
+ * leave a LayerNorm, so 1 would be a centre that explains all of them. */
 xkd_watch_sample xkd_watch_measure(const xkd_trainer *t, const xkd_step_result *result, xkd_modality m)
 {
     const xkd_param *centre = t->networks.centre[m];
@@ -40,13 +46,16 @@ xkd_watch_sample xkd_watch_measure(const xkd_trainer *t, const xkd_step_result *
     return s;
 }
 
+/* The first finite value starts the mean; later values that are not finite are passed over. */
 static void follow(double *mean, double value, bool first)
 {
     if (isfinite(value)) *mean = first || !isfinite(*mean) ? value : MEMORY * *mean + (1 - MEMORY) * value;
     if (first && !isfinite(value)) *mean = NAN;
 }
 
-/* Comparisons with NAN are false, so what is not measured never trips. */
+/* Comparisons with NAN are false, so what is not measured never trips.
+ * The order is from the surest sign to the vaguest; only the first is told. Entropies are measured against ln
+ * K, that of uniform answers. */
 static const char *judge(const xkd_watch *w)
 {
     double uniform = log((double)w->outputs);
@@ -68,6 +77,7 @@ static const char *judge(const xkd_watch *w)
     return NULL;
 }
 
+/* Counts every call, so the quiet time is in steps. */
 const char *xkd_watch_step(xkd_watch *w, const xkd_watch_sample *s)
 {
     bool first = w->steps == 0;

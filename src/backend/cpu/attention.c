@@ -5,22 +5,26 @@
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/simd.h"
 
+/* 128 queries x 561 keys (a global audio view) x 4 bytes are 290 KB, twice that with the gradients of the
+ * backward: within the second-level cache of current server processors, and tall enough that the products
+ * run near their full rate. */
 enum { QUERIES_A_BLOCK = 128 };
 
 typedef struct {
     xkd_backend *be;
-    float *o, *lse, *dqkv; /* outputs */
-    const float *qkv, *d_o, *saved_o, *saved_lse;
-    const xkd_segments *segs;
+    float *o, *lse, *dqkv;                        /* outputs */
+    const float *qkv, *d_o, *saved_o, *saved_lse; /* inputs; saved_*: outputs of the forward */
+    const xkd_segments *segs;                     /* how the R rows divide into sequences */
     int64_t H, D;
 } attention;
 
 /* The sequence and head of a task. Tasks count heads of all sequences of all segments. */
 typedef struct {
     int64_t row, N, head, d; /* first row, tokens, head number, width of a head */
-    float scale;
+    float scale;             /* 1 / sqrt(d) */
 } slice;
 
+/* Finds the task's rows. The walk over segments is as long as there are views, a handful, and needs no table. */
 static slice slice_of(const attention *a, int64_t index)
 {
     int64_t row = 0, s = 0, sequence = index / a->H;
@@ -56,6 +60,8 @@ static float exponentials(float *s, int64_t n, float scale, float shift)
     return v_sum(sum);
 }
 
+/* Largest of a row. Only the whole vectors go through lanes, because the padding would have to hold -inf
+ * otherwise. */
 static float largest_of(const float *s, int64_t n)
 {
     vf largest = v_set(-INFINITY);
@@ -66,6 +72,8 @@ static float largest_of(const float *s, int64_t n)
     return result;
 }
 
+/* One head of one sequence: S = Q K^T, P = exp(scale S - max), O = P V / sum. The sum divides the d outputs
+ * of a query at the end and not its N probabilities, which is N/d times less work. */
 static void forward_head(void *arg, int64_t index, int thread)
 {
     const attention *a = arg;
@@ -90,6 +98,8 @@ static void forward_head(void *arg, int64_t index, int thread)
                        .ldc = ld};
         run_gemm(a->be, &qk);
         for (int64_t r = 0; r < rows; r++) {
+            /* softmax is taken relative to the largest score: exp never overflows, and the sum is at least 1,
+             * so that the logarithm and the quotient are safe. */
             float shift = s.scale * largest_of(scores + r * ld, s.N);
             float sum = exponentials(scores + r * ld, s.N, s.scale, shift);
             a->lse[(s.row + first + r) * a->H + s.head] = shift + logf(sum);
@@ -109,7 +119,9 @@ static void score_gradient(float *dp, const float *p, int64_t n, float along, fl
     for (int64_t i = 0; i < n; i++) dp[i] = scale * p[i] * (dp[i] - along);
 }
 
-/* p and ds [rows,N] of one block of queries. */
+/* p and ds [rows,N] of one block of queries.
+ * P comes from the scores and the saved log-sum-exp; dS from dP = dO V^T by the softmax rule, with `along` =
+ * dO . O in place of sum_j P_j dP_j, to which it is equal. */
 static void block_gradients(const attention *a, const slice *s, int64_t first, int64_t rows, float *p, float *ds)
 {
     int64_t D = a->D, ld = padded(s->N);
@@ -147,6 +159,8 @@ static void block_gradients(const attention *a, const slice *s, int64_t first, i
     }
 }
 
+/* dQ = dS K, dK = dS^T Q, dV = P^T dO. A task owns one head of one sequence, so nobody else writes its
+ * columns of dqkv and no two threads ever add to one value. */
 static void backward_head(void *arg, int64_t index, int thread)
 {
     const attention *a = arg;
@@ -218,6 +232,7 @@ static void attention_forward(xkd_backend *be, void *o, void *lse, const void *q
                               int64_t D)
 {
     attention a = {.be = be, .o = o, .lse = lse, .qkv = qkv, .segs = segs, .H = H, .D = D};
+    /* Two products over pairs: Q K^T and P V. */
     xkd_parallel_for(be->pool, account(be, &a, 2), forward_head, &a);
 }
 
@@ -226,9 +241,11 @@ static void attention_backward(xkd_backend *be, void *dqkv, const void *d_o, con
 {
     attention a = {
         .be = be, .dqkv = dqkv, .qkv = qkv, .d_o = d_o, .saved_o = o, .saved_lse = lse, .segs = segs, .H = H, .D = D};
+    /* Five: the scores again, dP, dQ, dK, dV. */
     xkd_parallel_for(be->pool, account(be, &a, 5), backward_head, &a);
 }
 
+/* The probe is not overridden: with a class token it is one query row, too small to matter. */
 void xkd_cpu_attention_ops(xkd_ops *ops)
 {
     ops->attention_forward = attention_forward;

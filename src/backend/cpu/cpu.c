@@ -6,6 +6,7 @@
 static xkd_ops table;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/* Order does not matter: no two files override the same entry. */
 static void fill_table(void)
 {
     table = *xkd_ref_ops(XKD_F32);

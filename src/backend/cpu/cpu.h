@@ -9,6 +9,7 @@
  * on the number of threads, and large enough that a task outweighs its hand-out. */
 enum { ELEMENTS_A_TASK = 1 << 15, ROWS_A_TASK = 32 };
 
+/* Rounds up: the last task may be short. */
 static inline int64_t tasks_of(int64_t n, int64_t each)
 {
     return (n + each - 1) / each;

@@ -5,15 +5,18 @@
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/simd.h"
 
+/* Work of one call, shared read-only by its tasks; each operation uses the fields it needs and leaves the
+ * rest 0. */
 typedef struct {
-    float *y;
-    const float *x, *z;
-    double a, b;
+    float *y;           /* output */
+    const float *x, *z; /* inputs, of the length of y */
+    double a, b;        /* scalars of the operation, rounded to float in the task */
     int64_t n;
-    double *sums; /* [tasks] */
-    const xkd_adamw_args *adamw;
+    double *sums;                /* [tasks] */
+    const xkd_adamw_args *adamw; /* for adamw alone */
 } flat;
 
+/* Tasks are independent: each writes its own part of the vectors. */
 static void run_flat(xkd_backend *be, flat *f, xkd_pool_fn fn)
 {
     xkd_parallel_for(be->pool, tasks_of(f->n, ELEMENTS_A_TASK), fn, f);
@@ -25,12 +28,15 @@ static double run_sum(xkd_backend *be, flat *f, xkd_pool_fn fn)
     int64_t tasks = tasks_of(f->n, ELEMENTS_A_TASK);
     double total = 0;
     f->sums = xkd_backend_scratch(be, 0, tasks * (int64_t)sizeof(double));
+    /* Out of memory: the backend remembers it, and the caller's result is not used. */
     if (!f->sums) return 0;
     xkd_parallel_for(be->pool, tasks, fn, f);
     for (int64_t t = 0; t < tasks; t++) total += f->sums[t];
     return total;
 }
 
+/* Squares are added in double: gradients of 10^7 elements would lose their small ones in float. Sixteen lanes
+ * let the compiler use vectors without leave to reorder sums. */
 static void sum_squares_task(void *arg, int64_t task, int thread)
 {
     const flat *f = arg;
@@ -51,6 +57,7 @@ static double sum_squares(xkd_backend *be, const void *x, int64_t n)
     return run_sum(be, &f, sum_squares_task);
 }
 
+/* The difference is taken in double as well, since pred and target may agree in all but their last bits. */
 static void mse_forward_task(void *arg, int64_t task, int thread)
 {
     const flat *f = arg;
@@ -83,12 +90,15 @@ static void mse_backward_task(void *arg, int64_t task, int thread)
     for (int64_t i = at; i < at + n; i++) f->y[i] = a * (f->x[i] - f->z[i]);
 }
 
+/* d/dpred of mean (pred - target)^2, times the loss coefficient; both constants are one factor. */
 static void mse_backward(xkd_backend *be, void *dpred, const void *pred, const void *target, double scale, int64_t n)
 {
     flat f = {.y = dpred, .x = pred, .z = target, .a = 2 * scale / (double)n, .n = n};
     run_flat(be, &f, mse_backward_task);
 }
 
+/* The last vector of a task may be partial. Tasks start at multiples of 16, so only the end of the whole
+ * vector is cut. */
 static void gelu_forward_task(void *arg, int64_t task, int thread)
 {
     const flat *f = arg;
@@ -106,6 +116,7 @@ static void gelu_forward(xkd_backend *be, void *y, const void *x, int64_t n)
     run_flat(be, &f, gelu_forward_task);
 }
 
+/* gelu'(x) = Phi(x) + x phi(x). dy and x of a vector are read before dx is stored, because dx may be dy. */
 static void gelu_backward_task(void *arg, int64_t task, int thread)
 {
     const flat *f = arg;
@@ -125,6 +136,9 @@ static void gelu_backward(xkd_backend *be, void *dx, const void *dy, const void 
     run_flat(be, &f, gelu_backward_task);
 }
 
+/* One pass over parameter, gradient and both moments, then the teachers while the new parameters are still in
+ * the cache. Constants are rounded once to float; the bias corrections are in `rate` and `root` (method.md
+ * section 7). */
 static void adamw_task(void *arg, int64_t task, int thread)
 {
     const flat *f = arg;
@@ -140,8 +154,12 @@ static void adamw_task(void *arg, int64_t task, int thread)
         float grad = clip * g[i];
         m[i] = b1 * m[i] + c1 * grad;
         v[i] = b2 * v[i] + c2 * grad * grad;
+        /* Decay is decoupled: it scales the parameter by the learning rate alone and never enters the
+         * moments. */
         p[i] = p[i] * keep - rate * m[i] / (sqrtf(v[i]) * root + eps);
     }
+    /* In the order given: with the teacher's blocks shared (MATS) both entries name the same tensor, and
+     * video's average comes first (method.md section 8). */
     for (int k = 0; k < 2; k++) {
         float *t = a->ema[k];
         const float old = (float)a->ema_momentum[k], fresh = (float)(1 - a->ema_momentum[k]);
@@ -162,6 +180,7 @@ static void axpby_task(void *arg, int64_t task, int thread)
     int64_t first = task * ELEMENTS_A_TASK, end = first + task_size(task, f->n, ELEMENTS_A_TASK);
     float a = (float)f->a, b = (float)f->b;
     (void)thread;
+    /* b = 0 must not read y, which may be uninitialised: 0 * NaN would be NaN. */
     if (b == 0)
         for (int64_t i = first; i < end; i++) f->y[i] = a * f->x[i];
     else
@@ -174,6 +193,7 @@ static void axpby(xkd_backend *be, void *y, const void *x, double a, double b, i
     run_flat(be, &f, axpby_task);
 }
 
+/* t = m t + (1 - m) s is axpby with the student as x. */
 static void ema(xkd_backend *be, void *t, const void *s, double m, int64_t n)
 {
     axpby(be, t, s, 1 - m, m, n);
@@ -194,6 +214,7 @@ static void fill(xkd_backend *be, void *x, double value, int64_t n)
     run_flat(be, &f, fill_task);
 }
 
+/* What is not named here stays the reference's single-threaded code. */
 void xkd_cpu_flat_ops(xkd_ops *ops)
 {
     ops->sum_squares = sum_squares;

@@ -1,8 +1,13 @@
+/* The calls into oneDNN. Its thread count is a setting of the calling thread (OpenMP keeps one per thread),
+ * so a pool thread that lowers it to 1 changes nothing for others; it is put back because the caller may be
+ * the user's own thread. */
 #include "backend/cpu/gemm.h"
 
 #include <dnnl.h>
 #include <omp.h>
 
+/* dnnl_sgemm is row-major and knows transposition by letter; the leading dimensions are those of the stored
+ * matrix. */
 int xkd_gemm_run(const xkd_gemm *g)
 {
     int threads = omp_get_max_threads();

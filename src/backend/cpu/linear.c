@@ -7,6 +7,8 @@
  * the tile itself (400 KB) stays in the second-level cache for the epilogue. */
 enum { TILE_ROWS = 272, TILE_COLUMNS = 384 };
 
+/* What is done with a tile after its product. WEIGHT: nothing, but the tile's first column also makes the
+ * bias gradient. */
 typedef enum { PLAIN, BIAS, BIAS_GELU, BIAS_RESIDUAL, GELU_BACKWARD, WEIGHT } epilogue;
 
 typedef struct {
@@ -20,7 +22,9 @@ typedef struct {
     float *db;             /* WEIGHT: += column sums of a */
 } tiled;
 
-/* One row of n floats behind the product. */
+/* One row of n floats behind the product.
+ * Columns that do not fill a vector go through part loads, which never touch memory behind the row: another
+ * thread may own it. */
 static void finish_row(const tiled *t, float *c, int64_t at, int64_t column, int64_t n)
 {
     for (int64_t i = 0; i < n; i += LANES) {
@@ -57,6 +61,8 @@ static void finish_whole_row(const tiled *t, float *c, int64_t at, int64_t colum
     }
 }
 
+/* `at` is the position in the whole [M,N] output, for the tensors that run beside it; c itself is addressed
+ * inside the tile. */
 static void finish_tile(const tiled *t, const xkd_gemm *g, int64_t first_row, int64_t first_column)
 {
     if (t->then == PLAIN || t->then == WEIGHT || (t->then == BIAS && !t->bias)) return;
@@ -69,7 +75,9 @@ static void finish_tile(const tiled *t, const xkd_gemm *g, int64_t first_row, in
     }
 }
 
-/* db [rows of the tile] += sums over the K rows of a [K,M]: the bias gradient next to a weight gradient. */
+/* db [rows of the tile] += sums over the K rows of a [K,M]: the bias gradient next to a weight gradient.
+ * Only tiles of column 0 do this, else every column of tiles would add the same sums again. Bounded by
+ * memory: one more read of dy, which the product has just had in the cache. */
 static void bias_gradient(const tiled *t, const xkd_gemm *g, int64_t first_row)
 {
     for (int64_t m = 0; m < g->M; m += LANES) {
@@ -81,6 +89,8 @@ static void bias_gradient(const tiled *t, const xkd_gemm *g, int64_t first_row)
     }
 }
 
+/* Tiles do not overlap and their boundaries depend on the shape alone, so every element is the same sum in
+ * the same order for any number of threads. */
 static void run_tile(void *arg, int64_t index, int thread)
 {
     const tiled *t = arg;
@@ -90,6 +100,7 @@ static void run_tile(void *arg, int64_t index, int thread)
     (void)thread;
     g.M = task_size(i, t->whole.M, TILE_ROWS);
     g.N = task_size(j, t->whole.N, TILE_COLUMNS);
+    /* With transpose_a the rows of the output are columns of the stored a; likewise for b. */
     g.a += g.transpose_a ? row : row * g.lda;
     g.b += g.transpose_b ? column * g.ldb : column;
     g.c += row * g.ldc + column;
@@ -98,6 +109,7 @@ static void run_tile(void *arg, int64_t index, int thread)
     if (t->db && j == 0) bias_gradient(t, &g, row);
 }
 
+/* products counts multiply-adds, without epilogue: the figure that `xkd bench` turns into FLOP/s. */
 static void run_tiled(xkd_backend *be, tiled *t)
 {
     int64_t tiles = tasks_of(t->whole.M, TILE_ROWS) * tasks_of(t->whole.N, TILE_COLUMNS);
@@ -106,6 +118,7 @@ static void run_tiled(xkd_backend *be, tiled *t)
     xkd_parallel_for(be->pool, tiles, run_tile, t);
 }
 
+/* x [M,K] times the transpose of w [N,K]. */
 static xkd_gemm forward_product(float *y, const float *x, const float *w, int64_t M, int64_t N, int64_t K)
 {
     return (xkd_gemm){
@@ -139,6 +152,7 @@ static void linear_residual_forward(xkd_backend *be, void *y, const void *residu
     run_tiled(be, &t);
 }
 
+/* dy [M,N] times w [N,K]: no transposition, both are read along their rows. */
 static void linear_backward_data(xkd_backend *be, void *dx, const void *dy, const void *w, int64_t M, int64_t N,
                                  int64_t K)
 {
@@ -146,6 +160,9 @@ static void linear_backward_data(xkd_backend *be, void *dx, const void *dy, cons
     run_tiled(be, &t);
 }
 
+/* The first half of a two-layer perceptron's backward in one pass: gelu(h) is needed again for the weight
+ * gradient and is made here from h instead of being kept from the forward. `a` may be `h`: each element of h
+ * is read before its place is written. */
 static void linear_gelu_backward_data(xkd_backend *be, void *dh, void *a, const void *dy, const void *w, const void *h,
                                       int64_t M, int64_t N, int64_t K)
 {
@@ -156,6 +173,7 @@ static void linear_gelu_backward_data(xkd_backend *be, void *dh, void *a, const 
     run_tiled(be, &t);
 }
 
+/* dy^T [N,M] times x [M,K], onto what dw holds (beta = 1): gradients of all views and micro-batches add up. */
 static void linear_backward_weight(xkd_backend *be, void *dw, void *db, const void *dy, const void *x, int64_t M,
                                    int64_t N, int64_t K)
 {

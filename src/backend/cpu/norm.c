@@ -5,13 +5,15 @@
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/simd.h"
 
+/* Arguments of any of the operations below; rows are R of D elements. */
 typedef struct {
-    float *y, *mean, *rstd, *dx, *partial;
-    const float *x, *w, *b, *residual, *dy, *saved_mean, *saved_rstd, *gain;
-    int64_t R, D;
+    float *y, *mean, *rstd, *dx, *partial; /* outputs; partial: [tasks,2,D] shares of dw and db */
+    const float *x, *w, *b, *residual, *dy, *saved_mean, *saved_rstd,
+        *gain;    /* inputs; saved_*: of the forward; gain: [K] */
+    int64_t R, D; /* weight norm: R = K */
 } rows;
 
-/* Sums of a row and of its squares about the mean, in double across vectors of floats: two passes, because one pass of
+/* Sums of a row and of its squares about the mean, in 16 lanes of float: two passes, because one pass of
  * squares loses the variance of rows with a large mean. */
 static void moments(const float *x, int64_t D, float *mean, float *rstd)
 {
@@ -29,6 +31,7 @@ static void moments(const float *x, int64_t D, float *mean, float *rstd)
     *rstd = 1 / sqrtf(v_sum(squares) / (float)D + (float)XKD_LAYERNORM_EPS);
 }
 
+/* mean and rstd are kept for the backward, which then needs no second pass of sums over x. */
 static void forward_rows(void *arg, int64_t task, int thread)
 {
     const rows *a = arg;
@@ -57,6 +60,7 @@ static void layernorm_forward(xkd_backend *be, void *y, void *mean, void *rstd, 
 /* dx of one row: rstd (e - mean(e) - n mean(e n)) with e = dy w, n = (x - mean) rstd; and, where `dw` is given, the
  * row's share of dw and db. dx may be dy or residual: every element is read before it is written. */
 static void backward_row(const rows *a, int64_t r, float *dw, float *db)
+/* i runs over vectors; partial ones load zeros, which add nothing to any of the sums. */
 {
     int64_t D = a->D, i = 0;
     const float *x = a->x + r * D, *dy = a->dy + r * D, *residual = a->residual ? a->residual + r * D : NULL;
@@ -79,6 +83,8 @@ static void backward_row(const rows *a, int64_t r, float *dw, float *db)
     }
 }
 
+/* The shares of dw and db are summed within the task in row order and across tasks in task order, in the
+ * caller: a fixed order for any number of threads. */
 static void backward_rows(void *arg, int64_t task, int thread)
 {
     const rows *a = arg;
@@ -114,6 +120,9 @@ static void layernorm_backward(xkd_backend *be, const xkd_layernorm_grad *g)
         }
 }
 
+/* A row of v is the direction of one of the K prototypes. Its norm has no lower bound in PyTorch either: a
+ * zero row gives NaN there too, and does not occur, since rows start at random and weight decay only
+ * scales them. */
 static void weightnorm_forward_rows(void *arg, int64_t task, int thread)
 {
     const rows *a = arg;
@@ -132,6 +141,8 @@ static void weightnorm_forward(xkd_backend *be, void *w, void *inv, const void *
     xkd_parallel_for(be->pool, tasks_of(K, ROWS_A_TASK), weightnorm_forward_rows, &a);
 }
 
+/* The part of dw along v cannot change a normalised row, so it is taken out; what is left is scaled by gain /
+ * |v|. */
 static void weightnorm_backward_rows(void *arg, int64_t task, int thread)
 {
     const rows *a = arg;

@@ -1,9 +1,12 @@
+/* Measures the rate that everything else is judged by. Both ways of running a product are tried, because
+ * which of them wins depends on the machine. */
 #include "backend/cpu/rate.h"
 
 #include "backend/cpu/cpu.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 
+/* Large enough to leave start-up and packing behind, small enough to end soon. */
 enum { M = 4096, N = 3072, K = 3072, REPEATS = 5 };
 
 xkd_status xkd_gemm_rate(xkd_context *cx, int threads, double *flops)
@@ -16,6 +19,7 @@ xkd_status xkd_gemm_rate(xkd_context *cx, int threads, double *flops)
     XKD_TRY(xkd_alloc(cx, &a, (int64_t)M * K, sizeof *a));
     XKD_TRY(xkd_alloc(cx, &b, (int64_t)K * N, sizeof *b));
     XKD_TRY(xkd_alloc(cx, &c, (int64_t)M * N, sizeof *c));
+    /* Plain numbers, so that no denormal or NaN slows the product; the values do not matter otherwise. */
     be->ops->fill(be, a, 0.5, (int64_t)M * K);
     be->ops->fill(be, b, 0.25, (int64_t)K * N);
     for (int i = 0; i < 2 * REPEATS; i++) { /* interleaved, so that a busy moment hits both */
@@ -27,6 +31,7 @@ xkd_status xkd_gemm_rate(xkd_context *cx, int threads, double *flops)
         double seconds = xkd_now() - start;
         if (seconds < best) best = seconds;
     }
+    /* 2 operations per multiply-add, divided by the shortest time: disturbances only ever make it longer. */
     *flops = 2.0 * M * N * K / best;
 fail:
     xkd_free(a);

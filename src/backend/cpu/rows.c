@@ -4,23 +4,26 @@
 
 #include "backend/cpu/cpu.h"
 
+/* Arguments of one of the operations below; every task reads them and writes rows of its own. */
 typedef struct {
     xkd_backend *be;
-    const xkd_ops *ref;
+    const xkd_ops *ref; /* whose functions do the work */
     void *out;
     const void *in, *pos, *cls, *mask_token;
-    const float *clip;
-    const int32_t *index;
+    const float *clip;    /* [B,C,T,H,W] */
+    const int32_t *index; /* [B,M] kept tokens or NULL */
     const xkd_patch_geometry *geometry;
     const xkd_unmask_args *unmask;
-    int64_t N, M, D;
+    int64_t N, M, D; /* rows, tokens of a sample, width */
 } job;
 
+/* The reference's functions take plain pointers; tasks hand them addresses of their own sample. */
 static float *row_of(const void *base, int64_t element)
 {
     return (float *)(uintptr_t)base + element;
 }
 
+/* The clip of one sample as a batch of one. */
 static void patchify_sample(void *arg, int64_t b, int thread)
 {
     const job *j = arg;
@@ -63,6 +66,7 @@ static void add_positions(xkd_backend *be, void *x, const void *e, const void *c
     xkd_parallel_for(be->pool, B, add_positions_sample, &j);
 }
 
+/* The sample's part of `rank` goes with it; mask token and positions are the same for all. */
 static void unmask_sample(void *arg, int64_t b, int thread)
 {
     const job *j = arg;
@@ -83,6 +87,7 @@ static void unmask_forward(xkd_backend *be, void *x, const void *z, const void *
     xkd_parallel_for(be->pool, args->B, unmask_sample, &j);
 }
 
+/* The number of rows is not that of samples here, so tasks are blocks of rows. */
 static void patch_normalize_rows(void *arg, int64_t task, int thread)
 {
     const job *j = arg;
@@ -96,6 +101,7 @@ static void patch_normalize(xkd_backend *be, void *x, int64_t R, int64_t P)
     xkd_parallel_for(be->pool, tasks_of(R, ROWS_A_TASK), patch_normalize_rows, &j);
 }
 
+/* Their backwards stay the reference's: they add over samples into shared rows, and in index order. */
 void xkd_cpu_row_ops(xkd_ops *ops)
 {
     ops->patchify = patchify;

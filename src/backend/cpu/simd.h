@@ -5,11 +5,14 @@
 #include <stdint.h>
 #include <string.h>
 
+/* 16 lanes whatever the machine: the order of sums, and so every result, is then the same with AVX2 and
+ * AVX-512. */
 enum { LANES = 16 };
 
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 
+/* memcpy compiles to one unaligned move and breaks no aliasing rule; rows of odd widths are not aligned. */
 static inline vf v_load(const float *p)
 {
     vf v;
@@ -30,6 +33,7 @@ static inline vf v_load_part(const float *p, int64_t n)
     return v;
 }
 
+/* Stores n < 16 lanes and leaves the memory behind them alone. */
 static inline void v_store_part(float *p, vf v, int64_t n)
 {
     memcpy(p, &v, (size_t)n * sizeof *p);
@@ -40,11 +44,13 @@ static inline vf v_set(float x)
     return (vf){0} + x;
 }
 
+/* Lane-wise yes where the mask is all ones, no where it is 0: comparisons of vectors give such masks. */
 static inline vf v_choose(vi mask, vf yes, vf no)
 {
     return (vf)((mask & (vi)yes) | (~mask & (vi)no));
 }
 
+/* Where a lane is NaN the comparison is false, so b is taken. */
 static inline vf v_max(vf a, vf b)
 {
     return v_choose(a > b, a, b);
@@ -65,6 +71,7 @@ static inline float v_sum(vf v)
     return x[0];
 }
 
+/* Same tree as v_sum; the order would not matter here. */
 static inline float v_largest(vf v)
 {
     float x[LANES];
@@ -74,6 +81,7 @@ static inline float v_largest(vf v)
     return x[0];
 }
 
+/* Sixteen partial sums, then a tree: the error grows with n/16 and not with n. */
 static inline float v_dot(const float *a, const float *b, int64_t n)
 {
     vf sum = {0};
@@ -90,6 +98,7 @@ static inline vf v_exp(vf x)
     const vf magic = v_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
     vi tiny = x < -87.33654f;
     x = v_min(v_max(x, v_set(-87.33654f)), v_set(88.37626f));
+    /* n, the power of two, sits in the low bits of `shifted` and is added to the exponent below. */
     vf shifted = x * 1.44269504f + magic;
     vf n = shifted - magic;
     vf r = x - n * 0.693145752f;
@@ -130,6 +139,7 @@ static inline void v_normal(vf x, vf *distribution, vf *density)
     *density = e * 0.3989422804014327f;
 }
 
+/* Exact (erf) GELU, as in the reference, not the tanh approximation. */
 static inline vf v_gelu(vf x)
 {
     vf distribution, density;

@@ -3,12 +3,13 @@
 #error "included by ref_f32.c and ref_f64.c"
 #endif
 
+/* Arguments of one call; each task handles one head of one sequence. */
 typedef struct {
     xkd_backend *be;
-    REAL *o, *lse, *dqkv;
-    const REAL *qkv, *d_o, *saved_o, *saved_lse;
+    REAL *o, *lse, *dqkv;                        /* outputs */
+    const REAL *qkv, *d_o, *saved_o, *saved_lse; /* [R,3D]; [R,D]; [R,D]; [R,H] */
     const xkd_segments *segs;
-    int64_t H, D;
+    int64_t H, D; /* heads, width */
 } NAME(attention);
 
 /* The sequence that item belongs to: its first row and number of tokens. Items count sequences over all segments. */
@@ -24,6 +25,7 @@ static int64_t NAME(find_sequence)(const xkd_segments *segs, int64_t item, int64
     return row + item * *tokens;
 }
 
+/* Sequences of all segments; times H it is the number of tasks. */
 static int64_t NAME(count_sequences)(const xkd_segments *segs)
 {
     int64_t n = 0;
@@ -41,6 +43,8 @@ static int64_t NAME(count_products)(xkd_backend *be, const xkd_segments *segs, i
     return work;
 }
 
+/* Two passes over the scores of a query: the largest first, then the weights from the log-sum-exp, which is
+ * kept for the backward. Scratch: N scores and d sums, in double for either element type. */
 static void NAME(attention_head)(void *arg, int64_t item, int thread)
 {
     const NAME(attention) *a = arg;
@@ -76,7 +80,8 @@ static void NAME(attention_forward)(xkd_backend *be, void *o, void *lse, const v
 }
 
 /* With p = softmax: dv_j = sum_i p_ij do_i; dp_ij = do_i . v_j; ds_ij = p_ij (dp_ij - do_i . o_i);
- * dq_i = scale sum_j ds_ij k_j; dk_j = scale sum_i ds_ij q_i. */
+ * dq_i = scale sum_j ds_ij k_j; dk_j = scale sum_i ds_ij q_i.
+ * Gradients of keys and values add up over queries in scratch and are stored once, in double until then. */
 static void NAME(attention_head_backward)(void *arg, int64_t item, int thread)
 {
     const NAME(attention) *a = arg;
@@ -118,6 +123,8 @@ static void NAME(attention_backward)(xkd_backend *be, void *dqkv, const void *d_
     (be, NAME(count_products)(be, segs, D, 5), NAME(count_sequences)(segs) * H, NAME(attention_head_backward), &a);
 }
 
+/* The weights are rebuilt from the saved log-sum-exp, so no attention matrix is ever kept. Without class
+ * token the mean runs over all query rows. */
 static void NAME(attention_probe)(xkd_backend *be, void *w, const void *qkv, const void *lse, int64_t B, int64_t tokens,
                                   int64_t H, int64_t D, bool cls)
 {

@@ -3,6 +3,8 @@
 #error "included by ref_f32.c and ref_f64.c"
 #endif
 
+/* Per patch over its P values, with the unbiased variance (P - 1). The variance is taken about the mean in a
+ * second pass; a patch of one colour is saved from division by 0 by the epsilon. */
 static void NAME(patch_normalize)(xkd_backend *be, void *x, int64_t R, int64_t P)
 {
     (void)be;
@@ -47,6 +49,8 @@ static double NAME(log_sum_exp)(const REAL *x, const REAL *centre, double temp, 
     return largest + log(sum);
 }
 
+/* The teacher's distribution does not depend on the student's row, so its log-sum-exp is taken once per
+ * sample and used by all g + n blocks. Rows of the student cycle through samples: r % B. */
 static void NAME(kd_forward)(xkd_backend *be, double *loss, double *entropy, void *s_lse, void *t_lse,
                              const xkd_kd_args *a)
 {
@@ -59,6 +63,7 @@ static void NAME(kd_forward)(xkd_backend *be, double *loss, double *entropy, voi
         ((REAL *)t_lse)[b] = (REAL)lse;
         for (int64_t k = 0; k < a->K; k++) {
             double log_q = ((double)t[k] - (double)centre[k]) / a->teacher_temp - lse;
+            /* q log q tends to 0 where q underflows: exp gives 0 and log_q stays finite. */
             *entropy -= exp(log_q) * log_q / (double)a->B;
         }
     }
@@ -75,6 +80,7 @@ static void NAME(kd_forward)(xkd_backend *be, double *loss, double *entropy, voi
     }
 }
 
+/* d/ds of the loss is (softmax(s / ts) - q) / (R ts): the teacher gets no gradient. */
 static void NAME(kd_backward)(xkd_backend *be, void *ds, const xkd_kd_args *a, const void *s_lse, const void *t_lse,
                               double scale)
 {
@@ -93,7 +99,9 @@ static void NAME(kd_backward)(xkd_backend *be, void *ds, const xkd_kd_args *a, c
     }
 }
 
-/* Row i of the union of both sides, as a pointer into `x` and `y` (values or gradients). */
+/* Row i of the union of both sides, as a pointer into `x` and `y` (values or gradients).
+ * Samples [first, first + samples) of each view, view by view. Casting away const is for gradients, which
+ * share the layout of the values. */
 static REAL *NAME(align_row)(const xkd_align_sides *a, const void *x, const void *y, int64_t i)
 {
     int64_t of_x = a->views_x * a->samples, in_y = i >= of_x;
@@ -130,6 +138,8 @@ static void NAME(mmd_forward)(xkd_backend *be, double *loss, double *weights, co
         }
 }
 
+/* dz_i = sum_j w_ij (z_i - z_j), on both sides alike, since `weights` has the signs. Pairs with weight 0 (the
+ * diagonal, and far apart pairs whose kernel has vanished) are skipped. */
 static void NAME(mmd_backward)(xkd_backend *be, void *dx, void *dy, const double *weights, const xkd_align_sides *a,
                                double scale)
 {
@@ -175,6 +185,7 @@ static void NAME(coral_forward)(xkd_backend *be, double *loss, double *gram, voi
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < n; j++) {
             const REAL *rows = centred;
+            /* The sign carries the minus of the mixed terms, so one double sum covers all three parts. */
             double side_i = i < m ? (double)(m - 1) : -(double)(n - m - 1);
             double side_j = j < m ? (double)(m - 1) : -(double)(n - m - 1);
             gram[i * n + j] = NAME(dot)(rows + i * a->K, rows + j * a->K, a->K);
@@ -189,6 +200,8 @@ static void NAME(coral_backward)(xkd_backend *be, void *dx, void *dy, const doub
                                  const xkd_align_sides *a, double scale)
 {
     int64_t m = a->views_x * a->samples, n = m + a->views_y * a->samples, K = a->K;
+    /* The means are taken again from the rows: simpler than a further saved tensor, and little beside the
+     * Gram matrix. */
     double *difference = xkd_backend_scratch(be, 0, K * (int64_t)sizeof(double));
     if (!difference) return;
     for (int64_t k = 0; k < K; k++) {

@@ -4,8 +4,10 @@
 #error "included by ref_f32.c and ref_f64.c"
 #endif
 
+/* Eight lanes let the compiler use vectors in a fixed order of sums; eight rows share one reading of b. */
 enum { NAME(LANES) = 8, NAME(ROWS_A_TASK) = 8 };
 
+/* Double products of float are exact, so only the additions round. */
 static double NAME(dot)(const REAL *a, const REAL *b, int64_t n)
 {
     double lane[NAME(LANES)] = {0}, sum = 0;
@@ -20,13 +22,14 @@ static double NAME(dot)(const REAL *a, const REAL *b, int64_t n)
 /* One product y [M,N] of the layouts that a linear layer needs. */
 typedef struct {
     xkd_backend *be;
-    REAL *y;
-    const REAL *a, *b, *bias;
+    REAL *y;                  /* [M,N] */
+    const REAL *a, *b, *bias; /* operands; bias [N] or NULL */
     int64_t M, N, K;
     int64_t a_row, a_col; /* strides of a [m,k] */
-    bool accumulate;
+    bool accumulate;      /* y += instead of y = */
 } NAME(product);
 
+/* One row of y = a b^T + bias: both operands are read along their rows. */
 static void NAME(product_nt_row)(void *arg, int64_t m, int thread)
 {
     const NAME(product) *p = arg;
@@ -59,6 +62,7 @@ static void NAME(product_n_rows)(void *arg, int64_t task, int thread)
 /* Loops below this many multiply-adds are not worth waking a thread for. */
 enum { NAME(SERIAL_WORK) = 1 << 16 };
 
+/* The threshold depends on the size alone, and both ways do the same work in the same order. */
 static void NAME(run)(xkd_backend *be, int64_t work, int64_t n, xkd_pool_fn fn, void *arg)
 {
     if (work >= NAME(SERIAL_WORK)) {
@@ -76,6 +80,7 @@ static void NAME(linear_forward)(xkd_backend *be, void *y, const void *x, const 
     NAME(run)(be, M * N * K, M, NAME(product_nt_row), &p);
 }
 
+/* In two steps, as the definition reads: the fused form is the cpu backend's business. */
 static void NAME(linear_gelu_forward)(xkd_backend *be, void *y, void *h, const void *x, const void *w, const void *b,
                                       int64_t M, int64_t N, int64_t K)
 {
@@ -83,6 +88,7 @@ static void NAME(linear_gelu_forward)(xkd_backend *be, void *y, void *h, const v
     be->ops->gelu_forward(be, y, h, M * N);
 }
 
+/* The sum and the bias are added to the residual in double, with one rounding at the end. */
 static void NAME(residual_row)(void *arg, int64_t m, int thread)
 {
     const NAME(product) *p = arg; /* a: x, b: w; accumulate onto what y holds */
@@ -102,6 +108,7 @@ static void NAME(linear_residual_forward)(xkd_backend *be, void *y, const void *
     NAME(run)(be, M * N * K, M, NAME(residual_row), &p);
 }
 
+/* a's strides (N, 1): dy as it is stored. */
 static void NAME(linear_backward_data)(xkd_backend *be, void *dx, const void *dy, const void *w, int64_t M, int64_t N,
                                        int64_t K)
 {
@@ -110,6 +117,7 @@ static void NAME(linear_backward_data)(xkd_backend *be, void *dx, const void *dy
     NAME(run)(be, M * N * K, (M + NAME(ROWS_A_TASK) - 1) / NAME(ROWS_A_TASK), NAME(product_n_rows), &p);
 }
 
+/* dh is made in place of dy w. `a` is written last because it may be h, which gelu' needs. */
 static void NAME(linear_gelu_backward_data)(xkd_backend *be, void *dh, void *a, const void *dy, const void *w,
                                             const void *h, int64_t M, int64_t N, int64_t K)
 {
@@ -118,6 +126,7 @@ static void NAME(linear_gelu_backward_data)(xkd_backend *be, void *dh, void *a, 
     be->ops->gelu_forward(be, a, h, M * K);
 }
 
+/* Adds in row order within each column; single-threaded. */
 static void NAME(column_sum)(xkd_backend *be, void *sum, const void *x, int64_t R, int64_t K)
 {
     REAL *s = sum;
@@ -130,6 +139,7 @@ static void NAME(column_sum)(xkd_backend *be, void *sum, const void *x, int64_t 
     }
 }
 
+/* a's strides (1, N): dy transposed without a copy. `accumulate`: gradients of several passes add up. */
 static void NAME(linear_backward_weight)(xkd_backend *be, void *dw, void *db, const void *dy, const void *x, int64_t M,
                                          int64_t N, int64_t K)
 {

@@ -3,6 +3,8 @@
 #error "included by ref_f32.c and ref_f64.c"
 #endif
 
+/* Two passes for the variance, biased (divided by D) as in PyTorch. Statistics are rounded to the element
+ * type only where they are saved. */
 static void NAME(layernorm_forward)(xkd_backend *be, void *y, void *mean, void *rstd, const void *x, const void *w,
                                     const void *b, int64_t R, int64_t D)
 {
@@ -25,7 +27,9 @@ static void NAME(layernorm_forward)(xkd_backend *be, void *y, void *mean, void *
     }
 }
 
-/* With n = (x - mean) rstd and e = dy w:  dx = rstd (e - mean(e) - n mean(e n)). */
+/* With n = (x - mean) rstd and e = dy w:  dx = rstd (e - mean(e) - n mean(e n)).
+ * dw and db add up over rows in index order. dx is written after both sums over the row are known, element by
+ * element, so it may be dy or the residual. */
 static void NAME(layernorm_backward)(xkd_backend *be, const xkd_layernorm_grad *a)
 {
     const REAL *weight = a->w;
@@ -52,6 +56,7 @@ static void NAME(layernorm_backward)(xkd_backend *be, const xkd_layernorm_grad *
     }
 }
 
+/* x Phi(x) with Phi through erf: exact, as in the released networks. */
 static void NAME(gelu_forward)(xkd_backend *be, void *y, const void *x, int64_t n)
 {
     (void)be;
@@ -61,6 +66,7 @@ static void NAME(gelu_forward)(xkd_backend *be, void *y, const void *x, int64_t 
     }
 }
 
+/* dx may be dy: an element is read before its place is written. */
 static void NAME(gelu_backward)(xkd_backend *be, void *dx, const void *dy, const void *x, int64_t n)
 {
     const double inverse_sqrt_2pi = 0.3989422804014326779;
@@ -72,6 +78,7 @@ static void NAME(gelu_backward)(xkd_backend *be, void *dx, const void *dy, const
     }
 }
 
+/* The bound keeps a zero row from becoming NaN; 1/norm is saved for the backward. */
 static void NAME(l2norm_forward)(xkd_backend *be, void *y, void *inv, const void *x, int64_t R, int64_t D)
 {
     (void)be;
@@ -83,6 +90,8 @@ static void NAME(l2norm_forward)(xkd_backend *be, void *y, void *inv, const void
     }
 }
 
+/* Projects dy onto the tangent of the unit sphere at y. For rows below the bound this is not the exact
+ * derivative, as they are not normalised; they do not occur in training. */
 static void NAME(l2norm_backward)(xkd_backend *be, void *dx, const void *dy, const void *y, const void *inv, int64_t R,
                                   int64_t D)
 {
@@ -95,6 +104,7 @@ static void NAME(l2norm_backward)(xkd_backend *be, void *dx, const void *dy, con
     }
 }
 
+/* Rows of v are the K prototypes of the head's last layer. With gain 1 the rows of w are unit vectors. */
 static void NAME(weightnorm_forward)(xkd_backend *be, void *w, void *inv, const void *v, const void *g, int64_t K,
                                      int64_t D)
 {
@@ -107,6 +117,8 @@ static void NAME(weightnorm_forward)(xkd_backend *be, void *w, void *inv, const 
     }
 }
 
+/* Adds to dv; the component along v is removed because scaling v changes nothing. The gain is frozen and gets
+ * no gradient. */
 static void NAME(weightnorm_backward)(xkd_backend *be, void *dv, const void *dw, const void *v, const void *g,
                                       const void *inv, int64_t K, int64_t D)
 {

@@ -3,6 +3,7 @@
 #error "included by ref_f32.c and ref_f64.c"
 #endif
 
+/* The gradient norm of clipping, one tensor at a time. */
 static double NAME(sum_squares)(xkd_backend *be, const void *x, int64_t n)
 {
     (void)be;
@@ -23,6 +24,7 @@ static void NAME(adamw)(xkd_backend *be, const xkd_adamw_args *a)
         m[i] = (REAL)m1;
         v[i] = (REAL)m2;
         p[i] = (REAL)((double)p[i] * (1 - a->lr * a->weight_decay) - step);
+        /* The teachers see the parameter as stored, after rounding to the element type. */
         for (int k = 0; k < 2; k++) {
             REAL *t = a->ema[k];
             if (t) t[i] = (REAL)(a->ema_momentum[k] * (double)t[i] + (1 - a->ema_momentum[k]) * (double)p[i]);
@@ -37,6 +39,7 @@ static void NAME(ema)(xkd_backend *be, void *t, const void *s, double m, int64_t
         ((REAL *)t)[i] = (REAL)(m * (double)((REAL *)t)[i] + (1 - m) * (double)((const REAL *)s)[i]);
 }
 
+/* b = 0 does not read y, which may be uninitialised. */
 static void NAME(axpby)(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n)
 {
     (void)be;

@@ -1,3 +1,5 @@
+/* Picks the table of an element type. Both come from the same templates (table.h), so a float result may
+ * always be held against the double one. */
 #include "backend/backend.h"
 
 #include "backend/ref/ref.h"

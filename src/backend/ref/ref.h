@@ -1,3 +1,5 @@
+/* The two tables made from the templates. Single-threaded or in a fixed order throughout: the results that
+ * golden files and the parity tests are measured against. */
 #ifndef XKD_BACKEND_REF_REF_H
 #define XKD_BACKEND_REF_REF_H
 

@@ -16,6 +16,7 @@
 #include "backend/ref/loss.h"
 #include "backend/ref/optim.h"
 
+/* Every entry must be there: the cpu backend starts from a copy and overrides only part of it. */
 static const xkd_ops NAME(table) = {
     .name = "ref",
     .linear_forward = NAME(linear_forward),

@@ -3,6 +3,8 @@
 #error "included by ref_f32.c and ref_f64.c"
 #endif
 
+/* Reads scattered pixels and writes patches in order. Masked views embed only what is kept, so the work
+ * shrinks with M. */
 static void NAME(patchify)(xkd_backend *be, void *out, const float *clip, const int32_t *keep, int64_t M,
                            const xkd_patch_geometry *g)
 {
@@ -12,6 +14,7 @@ static void NAME(patchify)(xkd_backend *be, void *out, const float *clip, const 
     for (int64_t b = 0; b < g->B; b++)
         for (int64_t m = 0; m < M; m++, to += P) {
             int64_t token = keep ? keep[b * M + m] : m, p = 0;
+            /* Upper left front corner of the patch in the clip, in pixels. */
             int64_t t0 = token / (nh * nw) * g->pt, h0 = token / nw % nh * g->ph, w0 = token % nw * g->pw;
             for (int64_t t = 0; t < g->pt; t++)
                 for (int64_t h = 0; h < g->ph; h++)
@@ -21,6 +24,7 @@ static void NAME(patchify)(xkd_backend *be, void *out, const float *clip, const 
         }
 }
 
+/* Tables are indexed by the token's place in the grid, not by its place among the kept ones: c + keep[b][m]. */
 static void NAME(add_positions)(xkd_backend *be, void *x, const void *e, const void *cls, const void *pos,
                                 const int32_t *keep, int64_t B, int64_t M, int64_t D)
 {
@@ -38,11 +42,13 @@ static void NAME(add_positions)(xkd_backend *be, void *x, const void *e, const v
     }
 }
 
+/* Gradients of shared rows add in the element type, in the order of samples. */
 static void NAME(add_row)(REAL *to, const REAL *from, int64_t D)
 {
     for (int64_t d = 0; d < D; d++) to[d] += from[d];
 }
 
+/* The class token and row 0 of the table meet in one sum, so both get the same gradient. */
 static void NAME(add_positions_backward)(xkd_backend *be, void *de, void *dcls, void *dpos, const void *dx,
                                          const int32_t *keep, int64_t B, int64_t M, int64_t D)
 {
@@ -63,6 +69,8 @@ static void NAME(add_positions_backward)(xkd_backend *be, void *de, void *dcls, 
     }
 }
 
+/* n = -1 stands for the class token's row, so that one loop covers both layouts. rank is the inverse of
+ * `keep`. */
 static void NAME(unmask_forward)(xkd_backend *be, void *x, const void *z, const void *mask_token, const void *pos,
                                  const xkd_unmask_args *a)
 {
@@ -80,6 +88,8 @@ static void NAME(unmask_forward)(xkd_backend *be, void *x, const void *z, const 
         }
 }
 
+/* Rows of masked tokens go to the one mask token, all others straight back to z; every row of dz is written
+ * exactly once, so it needs no clearing. */
 static void NAME(unmask_backward)(xkd_backend *be, void *dz, void *dmask, void *dpos, const void *dx,
                                   const xkd_unmask_args *a)
 {
@@ -104,6 +114,7 @@ static void NAME(gather_rows)(xkd_backend *be, void *out, const void *in, const 
         memcpy((REAL *)out + i * D, (const REAL *)in + index[i] * D, (size_t)D * sizeof(REAL));
 }
 
+/* Indices are distinct, so storing is enough and nothing is added. */
 static void NAME(scatter_rows)(xkd_backend *be, void *din, const void *dout, const int32_t *index, int64_t n,
                                int64_t rows, int64_t D)
 {
@@ -113,6 +124,7 @@ static void NAME(scatter_rows)(xkd_backend *be, void *din, const void *dout, con
         memcpy((REAL *)din + index[i] * D, (const REAL *)dout + i * D, (size_t)D * sizeof(REAL));
 }
 
+/* Serial over rows; a row has at most 8 taps (trilinear) and is summed in double. */
 static void NAME(sparse_rows)(xkd_backend *be, void *out, const void *in, const xkd_sparse_rows *s, int64_t D,
                               bool accumulate)
 {
@@ -127,6 +139,7 @@ static void NAME(sparse_rows)(xkd_backend *be, void *out, const void *in, const 
         }
 }
 
+/* skip leaves out the class token: the head sees the mean of the patches alone. */
 static void NAME(pool_forward)(xkd_backend *be, void *y, const void *x, int64_t B, int64_t tokens, int64_t D,
                                int64_t skip)
 {
@@ -171,6 +184,8 @@ static void NAME(refine_weights)(double *weight, const REAL *self, const REAL *o
     }
 }
 
+/* Features and attention of sample b; weighted and plain means run side by side, because the scale that keeps
+ * the energy needs both. Scratch: N weights, 2D sums. */
 static void NAME(refine_pool)(xkd_backend *be, void *y, const xkd_refine_args *a)
 {
     double *weight = xkd_backend_scratch(be, 0, (a->N + 2 * a->D) * (int64_t)sizeof(double));
@@ -191,6 +206,7 @@ static void NAME(refine_pool)(xkd_backend *be, void *y, const xkd_refine_args *a
             plain_energy += plain[d] * plain[d];
             refined_energy += refined[d] * refined[d];
         }
+        /* 0 only if the weighted features cancel exactly, which those of real clips do not. */
         double s = sqrt(plain_energy / refined_energy);
         for (int64_t d = 0; d < a->D; d++) ((REAL *)y)[b * a->D + d] = (REAL)(s * refined[d]);
     }
