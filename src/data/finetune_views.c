@@ -7,6 +7,7 @@
 enum { OPERATIONS = 15, CROP_TRIES = 10, ERASE_TRIES = 100, FILL = 128 };
 static const double MOST_LEVEL = 10, APPLY = 0.5;
 
+/* Other forms of the notation are refused rather than half understood. */
 xkd_status xkd_rand_augment_parse(xkd_context *cx, const char *text, xkd_rand_augment *out)
 {
     int end = 0;
@@ -66,6 +67,7 @@ void xkd_rand_augment_run(const xkd_planes *planes, const xkd_rand_augment *poli
 
 /* ---- crop and erasing ---- */
 
+/* All tries are drawn even when the first fits: what follows in the stream must not depend on luck. */
 xkd_crop_box xkd_draw_crop(xkd_rng *rng, const double area[2], const double ratio[2], int64_t height, int64_t width)
 {
     xkd_crop_box box = {0};
@@ -100,6 +102,7 @@ void xkd_crop_resize(const float *frames, int64_t planes, int64_t height, int64_
     }
 }
 
+/* Drawn after normalisation, hence standard normal pixels. */
 void xkd_random_erase(xkd_rng *rng, double p, float *frames, int64_t C, int64_t T, int64_t H, int64_t W)
 {
     static const double low = 0.02, high = 1.0 / 3, ratio = 0.3;
@@ -139,6 +142,7 @@ void xkd_mask_spectrogram(xkd_rng *rng, float *spec, int64_t F, int64_t T, bool 
 
 /* ---- batches ---- */
 
+/* The true class keeps its share of the smoothing, as in timm: rows sum to 1. */
 void xkd_smooth_targets(const int32_t *label, int64_t B, int64_t K, double smoothing, float *targets)
 {
     double off = smoothing / (double)K, on = 1 - smoothing + off;
@@ -164,6 +168,7 @@ double xkd_draw_beta(xkd_rng *rng, double a)
     return x + y > 0 ? x / (x + y) : 0.5;
 }
 
+/* Pairs are (b, B-1-b): both are mixed from their former values, and a middle one is its own partner. */
 static void mix_floats(float *data, int64_t B, int64_t size, double lambda)
 {
     for (int64_t b = 0; b < B - 1 - b; b++) {
@@ -176,6 +181,7 @@ static void mix_floats(float *data, int64_t B, int64_t size, double lambda)
     }
 }
 
+/* Cutting a box out of each partner into the other is a swap. */
 static void swap_box(float *clips, int64_t B, int64_t planes, int64_t H, int64_t W, const xkd_crop_box *box)
 {
     int64_t size = planes * H * W;

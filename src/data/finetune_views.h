@@ -35,8 +35,8 @@ void xkd_crop_resize(const float *frames, int64_t planes, int64_t height, int64_
  * tries of area U(.02,1/3) and ratio log-uniform [.3,1/.3], then top, left, pixels. */
 void xkd_random_erase(xkd_rng *rng, double p, float *frames, int64_t C, int64_t T, int64_t H, int64_t W);
 
-/* `count` masks over bands (or, with `columns`, over columns) of a spectrogram [F,T], filled with its mean: widths, then
- * starts. Widths are uniform in [low, high). */
+/* `count` masks over bands (or, with `columns`, over columns) of a spectrogram [F,T], filled with its mean: widths,
+ * then starts. Widths are uniform in [low, high). */
 void xkd_mask_spectrogram(xkd_rng *rng, float *spec, int64_t F, int64_t T, bool columns, int64_t count,
                           const int64_t width[2]);
 
@@ -49,8 +49,8 @@ typedef struct {
 /* Targets [B,K] of labels [B]: 1 - s + s/K and s/K. */
 void xkd_smooth_targets(const int32_t *label, int64_t B, int64_t K, double smoothing, float *targets);
 
-/* Mixes clips [B,planes,H,W] and their targets with the reversed batch: whether, which, lambda, box centre. Returns lambda,
- * 1 where nothing was mixed. */
+/* Mixes clips [B,planes,H,W] and their targets with the reversed batch: whether, which, lambda, box centre. Returns
+ * lambda, 1 where nothing was mixed. */
 double xkd_mix_batch(xkd_rng *rng, const xkd_mix *mix, float *clips, int64_t B, int64_t planes, int64_t H, int64_t W,
                      float *targets, int64_t K);
 

@@ -22,6 +22,7 @@ static uint8_t clip8(int64_t value)
     return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
+/* Of one channel of one frame. */
 static void histogram(const uint8_t *plane, int64_t n, int64_t count[LEVELS])
 {
     memset(count, 0, LEVELS * sizeof *count);
@@ -40,6 +41,7 @@ static bool autocontrast_table(const int64_t count[LEVELS], uint8_t table[LEVELS
     return true;
 }
 
+/* Pillow leaves the last occupied level out of the step, so that it maps to 255. */
 static bool equalize_table(const int64_t count[LEVELS], uint8_t table[LEVELS])
 {
     int64_t total = 0, last = 0, used = 0;
@@ -57,6 +59,7 @@ static bool equalize_table(const int64_t count[LEVELS], uint8_t table[LEVELS])
     return true;
 }
 
+/* Each frame by its own histogram, as Pillow would see it. */
 static void by_histogram(const xkd_planes *p, bool (*make)(const int64_t[LEVELS], uint8_t[LEVELS]))
 {
     int64_t n = p->height * p->width, count[LEVELS];
@@ -135,6 +138,7 @@ void xkd_image_sharpness(const xkd_planes *p, double factor, uint8_t *scratch)
 
 /* ---- affine ---- */
 
+/* Pixels beyond the border repeat it. */
 static int64_t inside(int64_t i, int64_t n)
 {
     return i < 0 ? 0 : i >= n ? n - 1 : i;

@@ -20,8 +20,8 @@ void xkd_image_sharpness(const xkd_planes *planes, double factor, uint8_t *scrat
 
 typedef enum { XKD_BILINEAR, XKD_BICUBIC } xkd_interpolation;
 
-/* Image.transform with an affine map of output to input pixel centres:
- * x_in = m[0] (x + .5) + m[1] (y + .5) + m[2], y_in = m[3] ... ; what comes from outside is `fill`. scratch: [H * W]. */
+/* Image.transform with an affine map of output to input pixel centres: x_in = m[0] (x + .5) + m[1] (y + .5) + m[2],
+ * y_in = m[3] ... ; what comes from outside is `fill`. scratch: [H * W]. */
 void xkd_image_affine(const xkd_planes *planes, const double m[6], xkd_interpolation how, uint8_t fill,
                       uint8_t *scratch);
 

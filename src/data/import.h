@@ -20,9 +20,9 @@ int64_t xkd_import_count(void);
 const char *xkd_import_name(int64_t i);
 const char *xkd_import_about(int64_t i);
 
-/* Reads the lists below `root`. Splits are named as the released configurations name them ("trainlist01", "test-split2",
- * "train-3", "train", "val", "test"). XKD_ERR_CONFIG: unknown name or fold; XKD_ERR_DATA with the expected tree: the
- * layout or the counts are not the official ones, or listed files are absent. */
+/* Reads the lists below `root`. Splits are named as the released configurations name them ("trainlist01", "test-
+ * split2", "train-3", "train", "val", "test"). XKD_ERR_CONFIG: unknown name or fold; XKD_ERR_DATA with the expected
+ * tree: the layout or the counts are not the official ones, or listed files are absent. */
 xkd_status xkd_import(xkd_context *cx, const char *name, const char *root, const xkd_import_options *options,
                       xkd_manifest *out, xkd_import_result *result);
 

@@ -59,6 +59,7 @@ fail:
     return status;
 }
 
+/* Lists may stand in their own folder, as packed, or beside the videos. */
 xkd_status xkd_import_ucf101(xkd_import_job *job)
 {
     xkd_status status = XKD_OK;
@@ -109,6 +110,7 @@ fail:
     return status;
 }
 
+/* The class is part of the list's name: brush_hair_test_split1.txt. */
 xkd_status xkd_import_hmdb51(xkd_import_job *job)
 {
     static const char *const places[] = {"testTrainMulti_7030_splits", "splits"};
@@ -204,6 +206,7 @@ static void underscores(char *out, size_t size, const char *name)
         if (*out == ' ') *out = '_';
 }
 
+/* Kinetics400 takes every class; Kinetics-Sound the listed ones. */
 static bool wanted_class(const xkd_import_job *job, const char *name, bool sound)
 {
     if (!sound) return true;
@@ -227,6 +230,7 @@ static xkd_status collect_class(xkd_import_job *job, const char *written, bool s
     return wanted_class(job, name, sound) ? xkd_manifest_class(job->cx, job->manifest, name, true, &label) : XKD_OK;
 }
 
+/* Every file of a class folder, whatever its name: downloads are named in several ways. */
 static xkd_status class_folder(xkd_import_job *job, const char *split, const char *written, const char *as)
 {
     xkd_status status = XKD_OK;
@@ -328,6 +332,7 @@ fail:
     return status;
 }
 
+/* Two passes: names first, because a label is the place of a name among all of them. */
 static xkd_status read_kinetics(xkd_import_job *job, bool sound)
 {
     xkd_status status = XKD_OK;

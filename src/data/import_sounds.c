@@ -28,6 +28,8 @@ fail:
     return status;
 }
 
+/* Class names are known only after the whole list was read, so they are added at its end, in the order of their
+ * numbers. */
 xkd_status xkd_import_esc50(xkd_import_job *job)
 {
     xkd_status status = XKD_OK;
@@ -102,6 +104,7 @@ fail:
     return status;
 }
 
+/* Development clips say in a fourth column whether they train or validate. */
 xkd_status xkd_import_fsd50k(xkd_import_job *job)
 {
     static const struct {
@@ -169,8 +172,8 @@ fail:
     return status;
 }
 
-/* YTID, start_seconds, end_seconds, "mid,mid": files are named by the ID, with or without the start behind it, or with a
- * Y in front (so that no name begins with '-'). */
+/* YTID, start_seconds, end_seconds, "mid,mid": files are named by the ID, with or without the start behind it, or
+ * with a Y in front (so that no name begins with '-'). */
 static xkd_status audioset_row(xkd_import_job *job, const xkd_lines *lines, char **fields, const char *folder,
                                const xkd_names *names, const xkd_names *codes)
 {
@@ -189,6 +192,7 @@ fail:
     return status;
 }
 
+/* A folder that is not there is a part that was not downloaded. */
 static xkd_status audioset_part(xkd_import_job *job, const char *folder, const xkd_names *codes, int64_t *parts)
 {
     xkd_status status = XKD_OK;

@@ -60,6 +60,7 @@ static int64_t largest(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* All memory that does not depend on a file's size is made here, so that a bad configuration fails before any file. */
 xkd_status xkd_clipper_new(xkd_context *cx, const xkd_clip_options *options, xkd_clipper **out)
 {
     xkd_status status = XKD_OK;
@@ -108,12 +109,14 @@ void xkd_clipper_free(xkd_clipper *c)
 
 /* ---- handing clips on ---- */
 
+/* Size of what `reserve` hands out. */
 static int64_t clip_floats(const xkd_clipper *c, xkd_modality m)
 {
     xkd_view_shape s = xkd_clip_shape(c->options.data, m);
     return (m == XKD_VIDEO ? 3 : 1) * s.T * s.H * s.W;
 }
 
+/* Clips of a modality are numbered in the order in which they are given. */
 static xkd_status commit(xkd_clipper *c, xkd_modality m, double seconds)
 {
     xkd_clip_place place = {m, c->number, c->windows[m]++, seconds};
@@ -146,6 +149,7 @@ fail:
     return status;
 }
 
+/* With the constants of the configuration, which are those of pre-training unless it names others. */
 static void normalise(const xkd_data_config *d, float *spec, int64_t count)
 {
     float mean = (float)d->mel_mean, std = (float)d->mel_std;
@@ -169,12 +173,15 @@ fail:
 
 /* ---- what the decoder delivers ---- */
 
+/* Nothing to prepare: sizes come with the first frame, and the common clock starts at 0 for whole files. */
 static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
 {
     (void)user, (void)info, (void)start;
     return XKD_OK;
 }
 
+/* Keeps the frame, in a ring for windows and for good otherwise, and gives the window that ends with it. The size
+ * checks guard the copies below: the worker that decoded a hostile file is not to be trusted either. */
 static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
 {
     xkd_status status = XKD_OK;
@@ -202,6 +209,8 @@ fail:
     return status;
 }
 
+/* Likewise for sound. Windows of sound are cut by samples, not by frames: the streams arrive interleaved as the file
+ * has them, and waiting for one another would need memory without bound. */
 static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
 {
     xkd_status status = XKD_OK;
@@ -237,6 +246,7 @@ static int64_t spread(int64_t most, int64_t clips, int64_t k)
     return clips > 1 ? (int64_t)((double)k * ((double)most / (double)(clips - 1))) : 0;
 }
 
+/* A video shorter than a clip still gives `clips` of them, one frame apart, as the release does. */
 static xkd_status test_frames(xkd_clipper *c)
 {
     xkd_status status = XKD_OK;
@@ -270,6 +280,7 @@ fail:
     return status;
 }
 
+/* Clips are cut from the spectrogram, not from the samples, so that a short sound is repeated without a click. */
 static xkd_status test_sound(xkd_clipper *c)
 {
     xkd_status status = XKD_OK;
@@ -340,6 +351,7 @@ fail:
     return status;
 }
 
+/* Frames are made small in the worker already: a 4K frame never crosses the process border. */
 static xkd_status decode(xkd_clipper *c, int fd, int64_t size, xkd_media_result *result)
 {
     xkd_status status = XKD_OK;
@@ -367,6 +379,7 @@ fail:
     return status;
 }
 
+/* A file that is missing or refused is a finding about the file, not an error of ours: the message moves to *result. */
 xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t i, int64_t number,
                            const xkd_clip_sink *sink, xkd_media_result *result)
 {

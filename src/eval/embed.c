@@ -68,6 +68,7 @@ static slot *free_slot(work *w)
     return s;
 }
 
+/* Hands the slot at `tail` to the other thread. */
 static void publish(work *w)
 {
     pthread_mutex_lock(&w->lock);
@@ -76,6 +77,7 @@ static void publish(work *w)
     pthread_mutex_unlock(&w->lock);
 }
 
+/* The clip is written straight into the ring: 5 MB are copied once, into the batch. */
 static xkd_status reserve(void *user, xkd_modality modality, float **clip)
 {
     work *w = user;
@@ -97,6 +99,7 @@ static xkd_status commit(void *user, const xkd_clip_place *place)
     return XKD_OK;
 }
 
+/* One decoder keeps ahead of a base encoder, which needs 0.4 s a clip on two cores, and files stay in order. */
 static xkd_status produce(work *w)
 {
     xkd_status status = XKD_OK;
@@ -119,6 +122,7 @@ fail:
     return status;
 }
 
+/* Errors travel in `work`: the consumer reports them, in its own context, when it has used what came before. */
 static void *producer(void *arg)
 {
     work *w = arg;
@@ -133,6 +137,7 @@ static void *producer(void *arg)
 
 /* ---- the computing thread ---- */
 
+/* Features wait here until their file is whole; capacity doubles, so a day of video is copied twice at most. */
 static xkd_status add_feature(work *w, xkd_modality m, int64_t input, double seconds, const float *feature)
 {
     xkd_status status = XKD_OK;
@@ -221,6 +226,7 @@ static slot *next_slot(work *w)
     return s;
 }
 
+/* Only after the slot was copied: the decoder writes into it at once. */
 static void release_slot(work *w)
 {
     pthread_mutex_lock(&w->lock);
@@ -229,6 +235,7 @@ static void release_slot(work *w)
     pthread_mutex_unlock(&w->lock);
 }
 
+/* Ends when the ring is empty and the producer gone; then partly filled batches remain. */
 static xkd_status consume(work *w)
 {
     xkd_status status = XKD_OK;
@@ -248,6 +255,7 @@ fail:
 
 /* ---- set-up ---- */
 
+/* The encoder planned for batches of this modality's clips. */
 static xkd_status run_of(xkd_context *cx, const xkd_embed_options *o, xkd_modality m, xkd_encoder_run *run)
 {
     xkd_view_shape shape = xkd_clip_shape(o->clips.data, m);
@@ -267,6 +275,7 @@ xkd_status xkd_embed_shape(xkd_context *cx, const xkd_embed_options *o, xkd_moda
     return status;
 }
 
+/* Memory of one modality's batches: made once, used for all files. */
 static xkd_status batch_new(xkd_context *cx, const xkd_embed_options *o, xkd_modality m, batch *b)
 {
     xkd_status status = XKD_OK;
@@ -279,6 +288,7 @@ fail:
     return status;
 }
 
+/* Slots fit either modality, so that clips stay in the order in which the file interleaves them. */
 static xkd_status work_new(work *w)
 {
     xkd_status status = XKD_OK;
@@ -320,6 +330,7 @@ static void work_free(work *w)
     pthread_cond_destroy(&w->changed);
 }
 
+/* `quit` first, then join: the producer may be waiting for a free slot when the consumer fails. */
 xkd_status xkd_embed(xkd_context *cx, xkd_backend *be, const xkd_embed_options *options, const xkd_embed_input *inputs,
                      int64_t count, const xkd_embed_sink *sink)
 {

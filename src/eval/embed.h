@@ -1,5 +1,6 @@
-/* Many files -> features: one thread decodes files in order into clips while the caller's computes batches of them, which
- * go across files. Memory depends on the batch and on the features of the files at hand, not on the length of a file. */
+/* Many files -> features: one thread decodes files in order into clips while the caller's computes batches of them,
+ * which go across files. Memory depends on the batch and on the features of the files at hand, not on the length of
+ * a file. */
 #ifndef XKD_EVAL_EMBED_H
 #define XKD_EVAL_EMBED_H
 

@@ -46,6 +46,7 @@ static bool read_at(int fd, void *out, int64_t size, int64_t at)
     return true;
 }
 
+/* Twice what is needed: records of a set are of similar size. */
 static xkd_status grow(xkd_embed_log *log, int64_t bytes)
 {
     if (bytes <= log->capacity) return XKD_OK;
@@ -107,6 +108,7 @@ fail:
     return status;
 }
 
+/* The lock keeps two runs with the same --out from mixing their records. */
 xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed_log_head *head, bool anew,
                               xkd_embed_log **out)
 {
@@ -145,6 +147,8 @@ void xkd_embed_log_close(xkd_embed_log *log)
     xkd_free(log);
 }
 
+/* One buffer and one write: a crash leaves at most one torn record, at the end. No fsync: a lost record costs one
+ * file. */
 xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, const xkd_embedded *f)
 {
     xkd_status status = XKD_OK;

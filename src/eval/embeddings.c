@@ -58,6 +58,7 @@ xkd_status xkd_embeddings_form_of(xkd_context *cx, const char *path, xkd_embeddi
 
 /* ---- writing ---- */
 
+/* Kept as a tensor of bytes and not as metadata: headers are limited to 16 MiB, and 240 000 paths need more. */
 static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **out)
 {
     xkd_text t = xkd_text_make(cx);
@@ -83,6 +84,7 @@ static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **ou
     return xkd_text_take(&t, out);
 }
 
+/* A line at a time through one buffer: the text is about three times as large as the numbers. */
 static xkd_status write_jsonl(xkd_context *cx, const xkd_embeddings *e, const char *path)
 {
     xkd_status status = XKD_OK;
@@ -117,12 +119,14 @@ fail:
     return status;
 }
 
+/* Pooled features are a matrix, as other programs want them. */
 static xkd_shape feature_shape(const xkd_feature_table *t)
 {
     if (t->rows == 1) return (xkd_shape){2, {t->count, t->width}};
     return (xkd_shape){3, {t->count, t->rows, t->width}};
 }
 
+/* npy has no place for paths; who needs them takes another form. */
 static xkd_status write_npy(xkd_context *cx, const xkd_embeddings *e, const char *path)
 {
     const xkd_feature_table *t = &e->table[e->table[XKD_VIDEO].count ? XKD_VIDEO : XKD_AUDIO];
@@ -161,11 +165,13 @@ fail:
 
 /* ---- reading ---- */
 
+/* One message for all that is wrong with a file of another program. */
 static xkd_status not_ours(xkd_context *cx, const char *path, const char *why)
 {
     return xkd_fail(cx, XKD_ERR_DATA, "%s: %s: want a safetensors or npz file that 'xkd embed' wrote", path, why);
 }
 
+/* Everything is checked: the file may come from anybody. */
 static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xkd_manifest *out)
 {
     xkd_status status = XKD_OK;
@@ -193,6 +199,7 @@ fail:
     return status;
 }
 
+/* What the features are of decides whether they may be compared, so a file without it is refused. */
 static xkd_status read_about(xkd_context *cx, const char *path, const xkd_stored_tensor *t, xkd_embeddings *out)
 {
     xkd_status status = XKD_OK;
@@ -216,6 +223,7 @@ fail:
     return status;
 }
 
+/* Copied, because callers change features (norms, scaling) and the map is read-only. */
 static xkd_status read_table(xkd_context *cx, const char *path, const xkd_tensor_file *file, int m, xkd_embeddings *out)
 {
     xkd_status status = XKD_OK;
@@ -261,6 +269,7 @@ fail:
     return status;
 }
 
+/* Features of different models live in different spaces: a figure made from both would mean nothing. */
 static xkd_status check_same(xkd_context *cx, const xkd_embeddings *a, const xkd_embeddings *b, const char *path)
 {
     bool same = a->kind == b->kind && a->layer == b->layer;

@@ -1,7 +1,7 @@
-/* Features of the clips of many files, on disk and in memory. The file is safetensors or npz with tensors `video` and
- * `audio` [clips,D] (or [clips,tokens,D]), `video.file` and `video.seconds` (which file a clip is of, where it starts),
- * likewise for audio, and `about`: JSON text with paths, labels, splits, classes, pool, layer and the models' hashes. npy
- * holds the features of one modality alone, JSONL a clip a line. */
+/* Features of the clips of many files, on disk and in memory. The file is safetensors or npz with tensors `video`
+ * and `audio` [clips,D] (or [clips,tokens,D]), `video.file` and `video.seconds` (which file a clip is of, where it
+ * starts), likewise for audio, and `about`: JSON text with paths, labels, splits, classes, pool, layer and the
+ * models' hashes. npy holds the features of one modality alone, JSONL a clip a line. */
 #ifndef XKD_EVAL_EMBEDDINGS_H
 #define XKD_EVAL_EMBEDDINGS_H
 
@@ -43,8 +43,8 @@ xkd_status xkd_embeddings_form_of(xkd_context *cx, const char *path, xkd_embeddi
 /* Writes atomically. npy takes one modality only. */
 xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const char *path, xkd_embeddings_form form);
 
-/* Reads safetensors or npz as written above. XKD_ERR_DATA for anything else. Free with xkd_embeddings_free, also after an
- * error. */
+/* Reads safetensors or npz as written above. XKD_ERR_DATA for anything else. Free with xkd_embeddings_free, also
+ * after an error. */
 xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings *out);
 
 /* Appends the files and clips of `more`. XKD_ERR_DATA where models, pool, layer or classes differ. */

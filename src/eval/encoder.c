@@ -68,6 +68,7 @@ typedef struct {
     bool cls;
 } sizes;
 
+/* Everything that shapes alone can say. */
 static sizes sizes_of(const xkd_content *c)
 {
     static const char BLOCKS[] = "encoder.blocks.";
@@ -175,6 +176,7 @@ fail:
     return status;
 }
 
+/* Widths of the released models; other presets with the same width (tiny_h6, small_h12) must be asked for. */
 static int64_t preset_heads(int64_t width)
 {
     static const int64_t presets[][2] = {{192, 3}, {384, 6}, {768, 12}, {1024, 16}};
@@ -183,6 +185,7 @@ static int64_t preset_heads(int64_t width)
     return 0;
 }
 
+/* Heads leave no trace in any tensor, and a wrong number gives wrong features without an error: so none is guessed. */
 static xkd_status choose_heads(xkd_context *cx, const xkd_encoder_source *s, const xkd_model_config *c,
                                const sizes *have, int64_t *heads)
 {
@@ -199,6 +202,7 @@ static xkd_status choose_heads(xkd_context *cx, const xkd_encoder_source *s, con
     return XKD_OK;
 }
 
+/* The number of tokens and the patch length are all that a file can confirm of a geometry. */
 static xkd_status check_geometry(xkd_context *cx, const xkd_encoder_source *s, const xkd_model_config *c,
                                  const sizes *have, const char *from)
 {
@@ -256,6 +260,7 @@ fail:
     return status;
 }
 
+/* The file stays open between this and the allocation: callers add rows in between, and memory is one block. */
 xkd_status xkd_encoder_declare(xkd_context *cx, const xkd_encoder_source *source, xkd_param_role role, xkd_encoder *out)
 {
     xkd_status status = XKD_OK;
@@ -291,6 +296,7 @@ fail:
 
 /* ---- values ---- */
 
+/* Strict both ways: a name that is misread would leave a layer at zero, and features that look plausible. */
 static xkd_status load_rows(xkd_context *cx, xkd_encoder *e)
 {
     xkd_status status = XKD_OK;
@@ -316,6 +322,7 @@ fail:
     return status;
 }
 
+/* Over values, not the file: the same encoder in another form is the same encoder. */
 static xkd_status hash_rows(xkd_context *cx, xkd_encoder *e)
 {
     XXH3_state_t *state = XXH3_createState();
@@ -398,6 +405,7 @@ fail:
     return status;
 }
 
+/* A layer in the middle is an encoder with fewer blocks; the rows are shared. */
 xkd_status xkd_encoder_run_new(xkd_context *cx, const xkd_encoder *e, const xkd_view_shape *shape,
                                xkd_feature_kind kind, int64_t layer, xkd_encoder_run *out)
 {
@@ -431,6 +439,7 @@ void xkd_encoder_run_free(xkd_encoder_run *run)
     *run = (xkd_encoder_run){0};
 }
 
+/* Features leave as float32 whatever the backend computes in. */
 static void copy_out(const xkd_backend *be, float *out, const void *in, int64_t count)
 {
     if (be->dtype == XKD_F32)

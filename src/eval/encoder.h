@@ -52,8 +52,8 @@ xkd_status xkd_encoder_allocate(xkd_context *cx, xkd_encoder *encoder, xkd_dtype
 xkd_status xkd_encoder_load(xkd_context *cx, const xkd_encoder_source *source, xkd_dtype dtype, xkd_encoder *out);
 void xkd_encoder_free(xkd_encoder *encoder);
 
-/* Mean of the patch tokens, class token, all tokens, or the projection head's outputs for the mean (K of them): the space
- * in which pre-training compares the modalities. */
+/* Mean of the patch tokens, class token, all tokens, or the projection head's outputs for the mean (K of them): the
+ * space in which pre-training compares the modalities. */
 typedef enum { XKD_FEATURE_MEAN, XKD_FEATURE_CLS, XKD_FEATURE_NONE, XKD_FEATURE_HEAD } xkd_feature_kind;
 
 /* "mean" (the release's feat_op: pool), "cls", "none" or "head". False for another word. */

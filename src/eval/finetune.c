@@ -83,6 +83,7 @@ fail:
     return status;
 }
 
+/* Zero bias comes from the row's initialisation. */
 static xkd_status init_classifier(xkd_context *cx, xkd_finetune *f)
 {
     xkd_status status = XKD_OK;
@@ -96,6 +97,7 @@ fail:
     return status;
 }
 
+/* After the encoder is declared: whether there is a class token is known only now. */
 static xkd_status check_options(xkd_context *cx, const xkd_finetune *f)
 {
     const xkd_finetune_options *o = &f->options;
@@ -172,6 +174,7 @@ static void draw_dropout(xkd_finetune *f)
         f->keep[i] = p > 0 && xkd_rng_uniform(&rng) < p ? 0 : (float)(1 / (1 - p));
 }
 
+/* Dropout is applied here and not in the backend: B x D numbers a step do not matter. */
 static void scale_by(const xkd_backend *be, void *out, const void *in, const float *factor, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) xkd_set(be->dtype, out, i, xkd_get(be->dtype, in, i) * factor[i]);
@@ -191,6 +194,7 @@ static void backward_encoder(xkd_finetune *f)
     xkd_backbone_backward(be, &f->encoder.backbone, &f->run, f->dz, &keep, &f->scratch);
 }
 
+/* Positions and embeddings get the smallest rate: what pre-training learnt first changes least. */
 static void update(xkd_finetune *f, double lr, double weight_decay)
 {
     int64_t depth = f->encoder.backbone.blocks.depth;
@@ -216,6 +220,7 @@ static void update(xkd_finetune *f, double lr, double weight_decay)
     }
 }
 
+/* The loss is looked at before anything is changed: a bad batch leaves the model as it was. */
 xkd_status xkd_finetune_step(xkd_context *cx, xkd_finetune *f, const float *clips, const float *targets, double lr,
                              double weight_decay, double *loss)
 {

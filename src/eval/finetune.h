@@ -50,8 +50,8 @@ xkd_status xkd_finetune_new(xkd_context *cx, xkd_backend *be, const xkd_encoder_
                             xkd_finetune *out);
 void xkd_finetune_free(xkd_finetune *f);
 
-/* One step of AdamW on clips [B,C,T,H,W] with targets [B,K]. XKD_ERR_NUMERIC, and nothing changed, where the loss is not
- * finite. */
+/* One step of AdamW on clips [B,C,T,H,W] with targets [B,K]. XKD_ERR_NUMERIC, and nothing changed, where the loss is
+ * not finite. */
 xkd_status xkd_finetune_step(xkd_context *cx, xkd_finetune *f, const float *clips, const float *targets, double lr,
                              double weight_decay, double *loss);
 
@@ -63,8 +63,8 @@ int64_t xkd_layer_of(const char *name, int64_t depth);
 /* Factor on the learning rate: decay^(depth + 1 - layer). */
 double xkd_layer_scale(double decay, int64_t depth, int64_t layer);
 
-/* rows [K,D] become orthonormal (columns where K > D), drawn as torch.nn.init.orthogonal_ does: Q of a normal matrix with
- * the signs that make R's diagonal positive. */
+/* rows [K,D] become orthonormal (columns where K > D), drawn as torch.nn.init.orthogonal_ does: Q of a normal matrix
+ * with the signs that make R's diagonal positive. */
 void xkd_orthogonal(double *w, int64_t K, int64_t D, uint64_t seed);
 
 #endif

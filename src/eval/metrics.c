@@ -12,6 +12,7 @@
 /* The picture is at least this wide, so that few classes are not a stamp. */
 enum { PICTURE_SIDE = 480, MOST_ZOOM = 40 };
 
+/* Ties count against later classes only, so equal scores for all do not look like a hit for every class. */
 void xkd_ranks(const float *scores, const int32_t *label, int64_t n, int64_t K, int64_t *rank)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -38,6 +39,7 @@ typedef struct {
     uint8_t truth;
 } scored;
 
+/* Best first; what is not a number is worst. */
 static int by_score(const void *a, const void *b)
 {
     float x = ((const scored *)a)->score, y = ((const scored *)b)->score;
@@ -45,6 +47,7 @@ static int by_score(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
+/* No interpolation between points, as in scikit-learn: that would be too kind. */
 xkd_status xkd_average_precision(xkd_context *cx, const float *scores, const uint8_t *truth, int64_t n, int64_t stride,
                                  double *out)
 {
@@ -101,6 +104,7 @@ void xkd_confusion(const float *scores, const int32_t *label, int64_t n, int64_t
     }
 }
 
+/* Row sums are what there is, column sums what was said. */
 void xkd_class_table(const int64_t *counts, int64_t K, xkd_class_row *rows)
 {
     for (int64_t c = 0; c < K; c++) {
@@ -143,6 +147,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Each draw has a stream of its own: the interval depends on the seed alone. */
 xkd_status xkd_bootstrap(xkd_context *cx, const double *values, int64_t n, int64_t draws, double level, uint64_t seed,
                          xkd_interval *out)
 {

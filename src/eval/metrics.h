@@ -15,8 +15,9 @@ void xkd_ranks(const float *scores, const int32_t *label, int64_t n, int64_t K, 
 /* Percent of samples whose rank is below k. */
 double xkd_top_k(const int64_t *rank, int64_t n, int64_t k);
 
-/* Average precision of one class as scikit-learn's average_precision_score: sum of (R_i - R_{i-1}) P_i over the distinct
- * scores from above. truth [n] 0 or 1, both taken with `stride` elements from sample to sample. 0 without positives. */
+/* Average precision of one class as scikit-learn's average_precision_score: sum of (R_i - R_{i-1}) P_i over the
+ * distinct scores from above. truth [n] 0 or 1, both taken with `stride` elements from sample to sample. 0 without
+ * positives. */
 xkd_status xkd_average_precision(xkd_context *cx, const float *scores, const uint8_t *truth, int64_t n, int64_t stride,
                                  double *out);
 

@@ -40,6 +40,7 @@ static bool in_split(const xkd_sample *s, const char *split)
     return !split || !*split || strcmp(s->split, split) == 0;
 }
 
+/* Room for all clips; a split may use less. */
 static xkd_status set_new(xkd_context *cx, const xkd_embeddings *e, const xkd_clip_choice *c, xkd_clip_set *out)
 {
     xkd_status status = XKD_OK;
@@ -60,6 +61,7 @@ fail:
     return status;
 }
 
+/* Files are walked in order with a cursor into each table: both are sorted by file. */
 xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd_clip_choice *c, xkd_clip_set *out)
 {
     xkd_status status = XKD_OK;
@@ -96,6 +98,7 @@ fail:
     return status;
 }
 
+/* Measured on the training set alone: test statistics would leak. */
 xkd_status xkd_clip_sets_scale(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test)
 {
     xkd_status status = XKD_OK;
@@ -153,6 +156,7 @@ static void tick(evaluation *v)
     v->done++;
 }
 
+/* Decision values of a video's clips are averaged, as the release does, not their ranks. */
 static void judge(evaluation *v, const xkd_svm_model *model, xkd_accuracy *out)
 {
     const xkd_clip_set *t = v->test;
@@ -192,6 +196,7 @@ fail:
     return status;
 }
 
+/* Buffers for the larger of the two sets serve cross-validation and test alike. */
 static xkd_status evaluation_new(xkd_context *cx, evaluation *v)
 {
     xkd_status status = XKD_OK;
@@ -214,6 +219,7 @@ fail:
     return status;
 }
 
+/* Cross-validation comes first for each C, so that a run that is stopped never has a test figure without it. */
 xkd_status xkd_svm_evaluate(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, const xkd_clip_set *test,
                             const xkd_svm_protocol *protocol, xkd_svm_row *rows, int64_t *best, int64_t *honest,
                             float *scores)
@@ -257,6 +263,7 @@ typedef struct {
     int64_t *near;
 } search;
 
+/* Norms are computed again for each pair: the sets are small, and no copy of them is needed. */
 static double cosine(const float *a, const float *b, int64_t D)
 {
     double dot = 0, aa = 0, bb = 0;

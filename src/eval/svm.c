@@ -82,6 +82,7 @@ static void add_scaled(double *w, double scale, const double *x, int64_t n)
     for (int64_t i = 0; i < n; i += LANES) *(lanes *)(w + i) += scale * *(const lanes *)(x + i);
 }
 
+/* Once a row instead of once a class. */
 static void widen(double *out, const float *x, int64_t D)
 {
     for (int64_t i = 0; i < D; i++) out[i] = x[i];
@@ -137,6 +138,7 @@ static void sweep(block *b, int64_t iteration)
     b->active_count = kept;
 }
 
+/* Ascending again: the shuffle of the next sweep starts from an order that depends on the masks alone. */
 static void list_active(block *b)
 {
     b->active_count = 0;
@@ -144,6 +146,7 @@ static void list_active(block *b)
         if (b->mask[i]) b->active[b->active_count++] = i;
 }
 
+/* Adds or removes all samples for one class: at its end, and when a shrunk problem looks solved. */
 static void set_class(block *b, int c, bool on)
 {
     uint16_t bit = (uint16_t)(1u << c);
@@ -178,6 +181,7 @@ static bool settle(block *b, int c)
     return changed;
 }
 
+/* Blocks end in any order; the callback gets a growing count. */
 static void report(job *j, int64_t classes)
 {
     pthread_mutex_lock(j->lock);
@@ -186,6 +190,7 @@ static void report(job *j, int64_t classes)
     pthread_mutex_unlock(j->lock);
 }
 
+/* Made by the thread that solves the block, so that its pages are near that core. */
 static xkd_status block_new(block *b, const job *j, int64_t number)
 {
     xkd_status status = XKD_OK;
@@ -243,6 +248,7 @@ static void solve(void *arg, int64_t number, int thread)
     report(j, b.classes);
 }
 
+/* One feature that is not finite would poison the weights of every class. */
 static xkd_status check_data(xkd_context *cx, const xkd_svm_data *d, const xkd_svm_options *o)
 {
     xkd_status status = XKD_OK;
@@ -266,6 +272,7 @@ fail:
     return status;
 }
 
+/* Squared norms are the same for all classes. */
 static xkd_status make_diagonal(xkd_context *cx, const xkd_svm_data *d, double C, double **out)
 {
     xkd_status status = xkd_alloc(cx, out, d->n, sizeof **out);
@@ -278,6 +285,7 @@ static xkd_status make_diagonal(xkd_context *cx, const xkd_svm_data *d, double C
     return status;
 }
 
+/* Blocks of 16 classes are the unit of work whatever the number of threads: results cannot depend on it. */
 xkd_status xkd_svm_train(xkd_context *cx, xkd_pool *pool, const xkd_svm_data *data, const xkd_svm_options *options,
                          xkd_svm_model *out)
 {
@@ -317,6 +325,7 @@ typedef struct {
     float *out;
 } decision;
 
+/* Summed in double: decision values near 0 decide. */
 static void decide_row(void *arg, int64_t i, int thread)
 {
     const decision *d = arg;

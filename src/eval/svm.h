@@ -58,9 +58,9 @@ typedef struct {
 
 xkd_status xkd_svm_estimate(xkd_context *cx, xkd_pool *pool, int64_t n, int64_t D, int64_t K, xkd_svm_cost *out);
 
-/* Folds for cross-validation: fold[i] in 0 .. folds-1 for each of n samples. Samples of one group (clips of one video)
- * stay together; the groups of each class are dealt out evenly. group [n] holds any numbers, in which samples of a group
- * stand next to each other. */
+/* Folds for cross-validation: fold[i] in 0 .. folds-1 for each of n samples. Samples of one group (clips of one
+ * video) stay together; the groups of each class are dealt out evenly. group [n] holds any numbers, in which samples
+ * of a group stand next to each other. */
 xkd_status xkd_svm_folds(xkd_context *cx, const int32_t *label, const int64_t *group, int64_t n, int64_t K, int folds,
                          uint64_t seed, int32_t *fold);
 
