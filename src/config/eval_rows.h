@@ -1,5 +1,6 @@
 /* Rows of the option table for evaluation: the keys of the released svm_*, linear_* and finetune_* files. Included by
  * options.c inside its table; values stand under eval.*, the released names are aliases of them. */
+/* clang-format off: a fragment of a table is no C by itself. */
 CHOICE("eval.mode", eval.mode, "finetune|linear", "finetune", "train the whole model, or the classifier alone"),
     INT("eval.frequency", eval.frequency, 1, 1e6, "1", "epochs between two tests"),
     TEXT("eval.test_split", eval.test_split, "test", "manifest lines to test on"),
@@ -114,3 +115,4 @@ CHOICE("eval.mode", eval.mode, "finetune|linear", "finetune", "train the whole m
     FIXED("model.classifier.use_bn", "false", "there is no batch norm"), ALIAS("model.svm.cost", "eval.svm.cost"),
     ALIAS("model.svm.iter", "eval.svm.iter"), ALIAS("model.svm.scale_features", "eval.svm.scale_features"),
     BACKBONE("model.backbone"), BACKBONE("model.vid_backbone"), BACKBONE("model.aud_backbone"),
+/* clang-format on */
