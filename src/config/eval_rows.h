@@ -1,6 +1,7 @@
 /* Rows of the option table for evaluation: the keys of the released svm_*, linear_* and finetune_* files. Included by
  * options.c inside its table; values stand under eval.*, the released names are aliases of them. */
-/* clang-format off: a fragment of a table is no C by itself. */
+/* A fragment of a table is no C by itself. */
+/* clang-format off */
 CHOICE("eval.mode", eval.mode, "finetune|linear", "finetune", "train the whole model, or the classifier alone"),
     INT("eval.frequency", eval.frequency, 1, 1e6, "1", "epochs between two tests"),
     TEXT("eval.test_split", eval.test_split, "test", "manifest lines to test on"),
