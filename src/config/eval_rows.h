@@ -116,4 +116,4 @@ CHOICE("eval.mode", eval.mode, "finetune|linear", "finetune", "train the whole m
     FIXED("model.classifier.use_bn", "false", "there is no batch norm"), ALIAS("model.svm.cost", "eval.svm.cost"),
     ALIAS("model.svm.iter", "eval.svm.iter"), ALIAS("model.svm.scale_features", "eval.svm.scale_features"),
     BACKBONE("model.backbone"), BACKBONE("model.vid_backbone"), BACKBONE("model.aud_backbone"),
-/* clang-format on */
+    /* clang-format on */
