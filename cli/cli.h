@@ -82,16 +82,22 @@ int cli_signal(void);
 
 extern const struct cli_command cmd_bench;
 extern const struct cli_command cmd_bench_data;
+extern const struct cli_command cmd_bench_embed;
 extern const struct cli_command cmd_bench_step;
+extern const struct cli_command cmd_bench_svm;
 extern const struct cli_command cmd_completion;
 extern const struct cli_command cmd_convert;
 extern const struct cli_command cmd_data;
 extern const struct cli_command cmd_diff;
 extern const struct cli_command cmd_doctor;
+extern const struct cli_command cmd_embed;
 extern const struct cli_command cmd_help;
 extern const struct cli_command cmd_inspect;
+extern const struct cli_command cmd_knn;
 extern const struct cli_command cmd_pretrain;
 extern const struct cli_command cmd_replay;
+extern const struct cli_command cmd_retrieve;
+extern const struct cli_command cmd_svm;
 extern const struct cli_command cmd_verify;
 extern const struct cli_command cmd_version;
 

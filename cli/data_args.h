@@ -21,6 +21,7 @@ void data_show_progress(void *user, int64_t done, int64_t total);
 /* What a manifest at `path` must say for samples below `root`: "." or the absolute path. The caller frees *out. */
 xkd_status data_root_text(struct cli *cli, const char *path, const char *root, char **out);
 
-extern const struct cli_command cmd_data_index, cmd_data_check, cmd_data_stats, cmd_data_show, cmd_data_synth;
+extern const struct cli_command cmd_data_import, cmd_data_index, cmd_data_check, cmd_data_stats, cmd_data_show,
+    cmd_data_synth;
 
 #endif

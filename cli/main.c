@@ -13,6 +13,10 @@
 const struct cli_command *const cli_commands[] = {
     &cmd_data,
     &cmd_pretrain,
+    &cmd_embed,
+    &cmd_svm,
+    &cmd_knn,
+    &cmd_retrieve,
     &cmd_inspect,
     &cmd_convert,
     &cmd_diff,

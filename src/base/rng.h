@@ -17,7 +17,9 @@ typedef enum {
     XKD_RNG_MASK_VIDEO, /* masking noise */
     XKD_RNG_MASK_AUDIO,
     XKD_RNG_SYNTH, /* synthetic data set */
-    XKD_RNG_TEST
+    XKD_RNG_TEST,
+    XKD_RNG_SVM, /* order of samples in the SVM solver, folds, bootstrap */
+    XKD_RNG_EVAL /* views, mixing and order of evaluation and fine-tuning */
 } xkd_rng_purpose;
 
 /* A stream: where in the sequence of one (seed, epoch, sample, view, purpose) we are. Plain data, copy freely. */

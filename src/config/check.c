@@ -113,10 +113,10 @@ fail:
 /* "testlist{fold:02d}" and "split{fold}": the two forms of the released files.
  * Any other brace is taken as it stands. The result replaces the configured text, so running it again
  * changes nothing. */
-static xkd_status format_split(xkd_context *cx, xkd_config *c)
+static xkd_status format_split(xkd_context *cx, const xkd_config *c, char **field)
 {
     xkd_text out = xkd_text_make(cx);
-    for (const char *at = c->data.split; *at;) {
+    for (const char *at = *field; *at;) {
         int width = 0, length = 0;
         if (strncmp(at, "{fold}", 6) == 0)
             length = 6;
@@ -133,9 +133,20 @@ static xkd_status format_split(xkd_context *cx, xkd_config *c)
     char *split;
     xkd_status status = xkd_text_take(&out, &split);
     if (status != XKD_OK) return status;
-    xkd_free(c->data.split);
-    c->data.split = split;
+    xkd_free(*field);
+    *field = split;
     return XKD_OK;
+}
+
+/* method.md section 10: constants by the name of a data set. The default leaves data.mel_mean and mel_std as they are. */
+static void choose_mel_norm(xkd_config *c)
+{
+    static const double norms[][2] = {[XKD_MEL_FSD50K] = {-10.501877, 5.3142986},
+                                      [XKD_MEL_ESC50] = {-7.28733, 5.1870246},
+                                      [XKD_MEL_OPENMIC] = {-4.718143, 4.2610707}};
+    if (c->eval.mel_norm == XKD_MEL_KINETICS) return;
+    c->data.mel_mean = norms[c->eval.mel_norm][0];
+    c->data.mel_std = norms[c->eval.mel_norm][1];
 }
 
 /* Derived values first, then checks, which use them. Called once all sources of settings have been
@@ -143,9 +154,11 @@ static xkd_status format_split(xkd_context *cx, xkd_config *c)
 xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config)
 {
     xkd_status status = XKD_OK;
+    choose_mel_norm(config);
     config->train.batch = config->train.num_node * config->train.batch_size;
     config->data.global_views = config->step.global_views;
-    XKD_TRY(format_split(cx, config));
+    XKD_TRY(format_split(cx, config, &config->data.split));
+    XKD_TRY(format_split(cx, config, &config->eval.test_split));
     XKD_TRY(check_patches(cx, &config->model));
     XKD_TRY(check_sizes(cx, &config->model));
     XKD_TRY(check_masks(cx, config));
@@ -170,6 +183,12 @@ xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config)
     if (config->step.mmd_group)
         XKD_TRY(check_divides(cx, "model.fwd_kwargs.mmd_group", config->step.mmd_group, "the micro-batch",
                               config->train.batch / config->train.accumulate));
+    if (!config->eval.return_video || !config->eval.return_audio)
+        XKD_FAIL(XKD_ERR_CONFIG, "dataset.return_video, return_audio: pre-training needs both modalities");
+    if (config->eval.vid_transform != XKD_TRANSFORM_PRETRAIN || config->eval.aud_transform != XKD_TRANSFORM_PRETRAIN)
+        XKD_FAIL(XKD_ERR_CONFIG, "dataset.vid_transform, aud_transform: pre-training uses global_local");
+    if (config->eval.lr_form != XKD_LR_COSINE)
+        XKD_FAIL(XKD_ERR_CONFIG, "hyperparams.lr.name: pre-training knows cosine only");
     if (frames != m->num_frames)
         XKD_FAIL(XKD_ERR_CONFIG,
                  "dataset.clip_duration * video_fps is %" PRId64 " frames, model.kwargs.num_frames %" PRId64, frames,

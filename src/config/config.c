@@ -92,6 +92,37 @@ static xkd_status set_numbers(reader *r, const xkd_option *o, const xkd_yaml_nod
     return XKD_OK;
 }
 
+static xkd_status set_list(reader *r, const xkd_option *o, const xkd_yaml_node *node)
+{
+    xkd_number_list list = {0};
+    if (node->kind != XKD_YAML_LIST || node->count > XKD_LIST_LIMIT) return refuse_type(r, node, o);
+    for (const xkd_yaml_node *item = node->child; item; item = item->next)
+        if (!xkd_yaml_real(item, &list.value[list.count]) || !in_range(o, list.value[list.count++]))
+            return refuse_type(r, item, o);
+    *(xkd_number_list *)field_of(o, r->config) = list;
+    return XKD_OK;
+}
+
+/* `min_area: 0.08` of the release means [0.08, 1]. */
+static xkd_status set_area(reader *r, const xkd_option *o, const xkd_yaml_node *node)
+{
+    double *area = field_of(o, r->config), lowest;
+    if (node->kind != XKD_YAML_SCALAR) return set_numbers(r, o, node);
+    if (!xkd_yaml_real(node, &lowest) || !in_range(o, lowest)) return refuse_type(r, node, o);
+    area[0] = lowest;
+    area[1] = 1;
+    return XKD_OK;
+}
+
+static xkd_status set_constant(reader *r, const xkd_option *o, const xkd_yaml_node *node)
+{
+    double value;
+    if (!xkd_yaml_real(node, &value) || !in_range(o, value)) return refuse_type(r, node, o);
+    *(xkd_schedule_config *)field_of(o, r->config) =
+        (xkd_schedule_config){.warmup = value, .base = value, .final = value};
+    return XKD_OK;
+}
+
 /* Index of a word in "a|b|c", -1 if it is none. Case and the kind of dash do not matter: XKD-MAS is xkd_mas. */
 static int choice_index(const char *choices, const char *word)
 {
@@ -221,6 +252,9 @@ static xkd_status set_option(reader *r, const xkd_option *o, const xkd_yaml_node
     case XKD_OPTION_ENCODER:
     case XKD_OPTION_DECODER: return set_vit(r, o, node);
     case XKD_OPTION_HEAD: return set_head(r, o, node);
+    case XKD_OPTION_LIST: return set_list(r, o, node);
+    case XKD_OPTION_AREA: return set_area(r, o, node);
+    case XKD_OPTION_CONSTANT: return set_constant(r, o, node);
     case XKD_OPTION_IGNORED: xkd_text_printf(&r->ignored, "%s%s", r->ignored.size ? ", " : "", o->key); break;
     case XKD_OPTION_ALIAS: break; /* xkd_option_find has followed it */
     }
@@ -407,6 +441,17 @@ static void write_choice(xkd_text *out, const char *choices, int index)
     xkd_text_add(out, choices, (int64_t)strcspn(choices, "|"));
 }
 
+static void write_list(xkd_text *out, const xkd_number_list *list)
+{
+    char buffer[32];
+    xkd_text_puts(out, "[");
+    for (int64_t i = 0; i < list->count; i++) {
+        xkd_format_double(buffer, sizeof buffer, list->value[i]);
+        xkd_text_printf(out, "%s%s", i ? ", " : "", buffer);
+    }
+    xkd_text_puts(out, "]");
+}
+
 /* Arrays as flow lists: one line a key. */
 static void write_value(xkd_text *out, const xkd_option *o, const xkd_config *config)
 {
@@ -421,6 +466,7 @@ static void write_value(xkd_text *out, const xkd_option *o, const xkd_config *co
         }
         if (o->count > 1) xkd_text_puts(out, "]");
         break;
+    case XKD_OPTION_LIST: write_list(out, field); break;
     case XKD_OPTION_BOOL: write_choice(out, o->choices ? o->choices : "false|true", *(bool *)field); break;
     case XKD_OPTION_CHOICE: write_choice(out, o->choices, *(int *)field); break;
     /* A JSON string is a double-quoted YAML string. */
@@ -448,7 +494,7 @@ static int open_maps(xkd_text *out, const char *key, const char *last)
 /* Presets are written as the sizes they stand for; aliases, fixed and ignored keys say nothing of their own. */
 static bool is_written(const xkd_option *o)
 {
-    return o->kind <= XKD_OPTION_CHOICE || o->kind == XKD_OPTION_CACHE;
+    return o->kind <= XKD_OPTION_CHOICE || o->kind == XKD_OPTION_CACHE || o->kind == XKD_OPTION_LIST;
 }
 
 /* Everything is written, defaults included: the file of a run does not depend on later defaults.

@@ -122,6 +122,49 @@ typedef struct {
     uint64_t seed;
 } xkd_train_config;
 
+enum { XKD_LIST_LIMIT = 16 };
+
+/* A list of as many numbers as are given. */
+typedef struct {
+    int64_t count;
+    double value[XKD_LIST_LIMIT];
+} xkd_number_list;
+
+typedef enum { XKD_EVAL_FINETUNE, XKD_EVAL_LINEAR } xkd_eval_mode;
+typedef enum { XKD_ENSEMBLE_MEAN, XKD_ENSEMBLE_MAX, XKD_ENSEMBLE_SUM } xkd_ensemble;
+typedef enum { XKD_TRANSFORM_PRETRAIN, XKD_TRANSFORM_STRONG, XKD_TRANSFORM_RANDAUG } xkd_transform;
+typedef enum { XKD_MEL_KINETICS, XKD_MEL_FSD50K, XKD_MEL_ESC50, XKD_MEL_OPENMIC } xkd_mel_norm;
+typedef enum { XKD_LR_COSINE, XKD_LR_FIXED, XKD_LR_STEP } xkd_lr_form;
+
+/* Evaluation: the released svm_*, linear_* and finetune_* files; method.md section 10. */
+typedef struct {
+    xkd_eval_mode mode;
+    int64_t frequency; /* epochs between tests */
+    char *test_split;
+    int64_t train_clips, test_clips;
+    xkd_ensemble ensemble;
+    xkd_transform vid_transform, aud_transform;
+    bool return_video, return_audio;
+    xkd_mel_norm mel_norm;
+    double aspect_ratio[2];
+    char *auto_augment;
+    bool flip;
+    double erase;
+    bool frequency_mask, time_mask;
+    int64_t frequency_mask_width[2], time_mask_width[2], frequency_masks, time_masks;
+    xkd_lr_form lr_form;
+    xkd_number_list milestones; /* epochs */
+    double gamma, layer_decay;
+    double mixup, cutmix, mix_probability, switch_probability, label_smoothing;
+    int64_t classes; /* 0: as many as the manifest has */
+    bool l2_norm, use_dropout;
+    double dropout;
+    enum { XKD_FEAT_POOL, XKD_FEAT_CLS } feat_op;
+    xkd_number_list cost; /* values of C */
+    int64_t svm_iterations;
+    bool svm_scale;
+} xkd_eval_config;
+
 /* Saving, logging and limits of a run. */
 typedef struct {
     char *out;  /* run folder */
@@ -142,6 +185,7 @@ typedef struct {
     xkd_data_config data;
     xkd_train_config train;
     xkd_run_config run;
+    xkd_eval_config eval;
     char *backend;   /* "ref" or "cpu" */
     int64_t threads; /* 0: as many as there are processors */
 } xkd_config;

@@ -96,6 +96,20 @@
     }
 
 /* The parts of an encoder or decoder given as a map. Without defaults of their own: the preset sets them. */
+#define LIST(KEY, C, LOW, HIGH, INITIAL, HELP)                                                                   \
+    {                                                                                                            \
+        .key = KEY, .kind = XKD_OPTION_LIST, .offset = AT(C), .count = XKD_LIST_LIMIT, .low = LOW, .high = HIGH, \
+        .initial = INITIAL, .help = HELP                                                                         \
+    }
+/* An encoder file decides its own geometry; what an evaluation file says about it is checked against nothing. */
+#define BACKBONE(KEY)                                                                                                \
+    IGNORED(KEY ".frame_size", "the encoder decides"), IGNORED(KEY ".num_frames", "the encoder decides"),            \
+        IGNORED(KEY ".patch_spatial", "the encoder decides"), IGNORED(KEY ".patch_temporal", "the encoder decides"), \
+        IGNORED(KEY ".spec_size", "the encoder decides"), IGNORED(KEY ".apply_cls_token", "the encoder decides"),    \
+        IGNORED(KEY ".vit_config", "the encoder decides"),                                                           \
+        FIXED(KEY ".drop_path_rate", "0|0.0", "no drop-path, as in every released file"),                            \
+        FIXED(KEY ".drop_rate", "0|0.0", "no dropout inside, as in every released file")
+
 #define VIT(KEY, C, WHAT)                                                 \
     INT(KEY ".embed_dim", C.width, 1, 65536, NULL, "width of the " WHAT), \
         INT(KEY ".depth", C.depth, 1, 1024, NULL, "blocks of the " WHAT), \
@@ -131,11 +145,10 @@
         IGNORED(KEY ".trim_pad", "sound is cut or padded on the clip, before the view is cut")
 
 /* One schedule of method.md section 7. The release names the first three values differently for lr and the others. */
-#define SCHEDULE(KEY, C, WARM, BASE, FINAL, EPOCHS, START, TOP, END, MAX, WHAT)                           \
-    FIXED(KEY ".name", "cosine", "cosine is the only form"),                                              \
-        REAL(KEY ".warmup_epochs", C.warmup_epochs, 0, 1e6, EPOCHS, "epochs of linear warm-up of " WHAT), \
-        REAL(KEY "." WARM, C.warmup, 0, MAX, START, "first value of the warm-up"),                        \
-        REAL(KEY "." BASE, C.base, 0, MAX, TOP, WHAT " after the warm-up"),                               \
+#define SCHEDULE(KEY, C, WARM, BASE, FINAL, EPOCHS, START, TOP, END, MAX, WHAT)                       \
+    REAL(KEY ".warmup_epochs", C.warmup_epochs, 0, 1e6, EPOCHS, "epochs of linear warm-up of " WHAT), \
+        REAL(KEY "." WARM, C.warmup, 0, MAX, START, "first value of the warm-up"),                    \
+        REAL(KEY "." BASE, C.base, 0, MAX, TOP, WHAT " after the warm-up"),                           \
         REAL(KEY "." FINAL, C.final, 0, MAX, END, WHAT " at the end of the cosine")
 
 /* Temperatures of one modality's teacher and student. */
@@ -169,19 +182,14 @@ static const xkd_option options[] = {
     REAL("dataset.clip_duration", data.clip_duration, 0.1, 3600, "4.0", "seconds of a clip and of a global view"),
     REAL("dataset.video_fps", data.video_fps, 0.1, 240, "8.0", "frames a second"),
     INT("dataset.crop_size", data.crop_size, 8, 4096, "112", "side of a global video view, pixels"),
-    FIXED("dataset.return_video", "true", "both modalities are needed"),
-    FIXED("dataset.return_audio", "true", "both modalities are needed"),
     IGNORED("dataset.audio_clip_duration", "clip_duration holds for both modalities"),
     INT("dataset.audio_fps", data.audio_rate, 1000, 384000, "16000", "sound samples a second"),
     INT("dataset.hop_length", data.hop_length, 1, 65536, "143", "samples from one spectrogram column to the next"),
     IGNORED("dataset.audio_fps_out", "follows from audio_fps and hop_length"),
     INT("dataset.n_mels", data.n_mels, 1, 1024, "80", "bands of the log-mel spectrogram"),
     INT("dataset.n_fft", data.n_fft, 16, 65536, "1024", "samples of a Fourier transform"),
-    FIXED("dataset.vid_transform", "global_local", "global and local views are what pre-training uses"),
-    FIXED("dataset.aud_transform", "global_local", "global and local views are what pre-training uses"),
     TEXT("dataset.train.split", data.split, "train", "manifest lines to use; empty: all"),
     IGNORED("dataset.train.mode", "pre-training draws one clip per file and epoch"),
-    IGNORED("dataset.train.clips_per_video", "pre-training draws one clip per file and epoch"),
     IGNORED("dataset.train.aug_mode", "pre-training always augments"),
     BOOL("dataset.train.use_shuffle", data.shuffle, "true", "a new order every epoch"),
     BOOL("dataset.train.drop_last", data.drop_last, "true", "leave out a last batch that is not full"),
@@ -309,6 +317,12 @@ static const xkd_option options[] = {
     TEXT("run.backend", backend, "cpu", "cpu, or ref: plain and slow, for checking"),
     INT_OR("auto", "run.threads", threads, 1, 1024, "auto", "threads of a step; results do not depend on it"),
 
+    FIXED("hyperparams.weight_decay.name", "cosine", "cosine is the only form"),
+    FIXED("hyperparams.vid_ema.name", "cosine", "cosine is the only form"),
+    FIXED("hyperparams.aud_ema.name", "cosine", "cosine is the only form"),
+
+#include "config/eval_rows.h"
+
     ALIAS("lr.scale_to_batch", "hyperparams.lr.scale_to_batch"),
     ALIAS("run.print_steps", "progress.print_freq"),
 };
@@ -389,6 +403,11 @@ void xkd_option_type_text(const xkd_option *option, char *out, size_t size)
     case XKD_OPTION_FIXED: snprintf(out, size, "%s", option->choices); break;
     case XKD_OPTION_TEXT: snprintf(out, size, "text"); break;
     case XKD_OPTION_CACHE: snprintf(out, size, "none|ram|DIR"); break;
+    case XKD_OPTION_LIST:
+        snprintf(out, size, "list of up to %d reals %g..%g", option->count, option->low, option->high);
+        break;
+    case XKD_OPTION_AREA: snprintf(out, size, "real or 2 x real %g..%g", option->low, option->high); break;
+    case XKD_OPTION_CONSTANT: snprintf(out, size, "real %g..%g", option->low, option->high); break;
     case XKD_OPTION_ENCODER:
     case XKD_OPTION_DECODER:
     case XKD_OPTION_HEAD: snprintf(out, size, "preset or map"); break;

@@ -8,18 +8,21 @@
 #include <stdint.h>
 
 typedef enum {
-    XKD_OPTION_INT,     /* int64_t [count] */
-    XKD_OPTION_REAL,    /* double [count] */
-    XKD_OPTION_BOOL,    /* bool; with `choices` "a|b" the words a and b stand for false and true */
-    XKD_OPTION_TEXT,    /* char * */
-    XKD_OPTION_CHOICE,  /* an enum whose values are the words of `choices` in order */
-    XKD_OPTION_ENCODER, /* xkd_vit_size: the name of a preset, or a map whose keys are options of their own */
-    XKD_OPTION_DECODER, /* likewise */
-    XKD_OPTION_HEAD,    /* xkd_head_size: "2048-gelu-3-256-8192-norm3", or a map */
-    XKD_OPTION_CACHE,   /* xkd_cache_mode with its folder: none, ram or a path */
-    XKD_OPTION_ALIAS,   /* another name of the key in `initial` */
-    XKD_OPTION_FIXED,   /* only the words of `choices` make sense here */
-    XKD_OPTION_IGNORED  /* known from the released files, without effect; `help` says why */
+    XKD_OPTION_INT,      /* int64_t [count] */
+    XKD_OPTION_REAL,     /* double [count] */
+    XKD_OPTION_BOOL,     /* bool; with `choices` "a|b" the words a and b stand for false and true */
+    XKD_OPTION_TEXT,     /* char * */
+    XKD_OPTION_CHOICE,   /* an enum whose values are the words of `choices` in order */
+    XKD_OPTION_ENCODER,  /* xkd_vit_size: the name of a preset, or a map whose keys are options of their own */
+    XKD_OPTION_DECODER,  /* likewise */
+    XKD_OPTION_HEAD,     /* xkd_head_size: "2048-gelu-3-256-8192-norm3", or a map */
+    XKD_OPTION_CACHE,    /* xkd_cache_mode with its folder: none, ram or a path */
+    XKD_OPTION_LIST,     /* xkd_number_list */
+    XKD_OPTION_AREA,     /* double [2]: two numbers, or one, where the other is 1 */
+    XKD_OPTION_CONSTANT, /* xkd_schedule_config: one number at all times; written as the schedule it stands for */
+    XKD_OPTION_ALIAS,    /* another name of the key in `initial` */
+    XKD_OPTION_FIXED,    /* only the words of `choices` make sense here */
+    XKD_OPTION_IGNORED   /* known from the released files, without effect; `help` says why */
 } xkd_option_kind;
 
 typedef struct {

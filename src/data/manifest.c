@@ -31,6 +31,7 @@ typedef struct {
 static void free_sample(xkd_sample *sample)
 {
     xkd_free(sample->path);
+    xkd_free(sample->labels);
 }
 
 void xkd_manifest_free(xkd_manifest *m)
@@ -224,6 +225,29 @@ fail:
     return status;
 }
 
+/* The classes of a sample that may have several. */
+static xkd_status read_labels(const place *p, const xkd_manifest *m, const json_t *object, xkd_sample *s)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    json_t *list = json_object_get(object, "labels"), *entry;
+    int64_t limit = p->fixed_classes ? m->class_count : MAX_LABEL;
+    size_t i;
+    if (!list) return XKD_OK;
+    if (!json_is_array(list)) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"labels\" must be a list", p->file, (long long)p->line);
+    XKD_TRY(xkd_alloc(cx, &s->labels, (int64_t)json_array_size(list), sizeof *s->labels));
+    json_array_foreach(list, i, entry)
+    {
+        int64_t label = json_integer_value(entry);
+        if (!json_is_integer(entry) || label < 0 || label >= limit)
+            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"labels\" must be numbers in 0 .. %lld", p->file, (long long)p->line,
+                     (long long)limit - 1);
+        s->labels[s->label_count++] = (int32_t)label;
+    }
+fail:
+    return status;
+}
+
 /* Exactly one of `path` and `path_base64`. Unknown keys are ignored, so that users may keep notes of
  * their own. */
 static xkd_status read_sample(const place *p, xkd_manifest *m, const json_t *object)
@@ -242,6 +266,7 @@ static xkd_status read_sample(const place *p, xkd_manifest *m, const json_t *obj
     xkd_sample *s = NULL;
     XKD_TRY(xkd_manifest_add(cx, m, decoded, &s));
     XKD_TRY(read_label(p, m, object, &s->label));
+    XKD_TRY(read_labels(p, m, object, s));
     XKD_TRY(read_text(p, object, "split", s->split, sizeof s->split));
     XKD_TRY(read_text(p, object, "hash", s->hash, sizeof s->hash));
     XKD_TRY(read_real(p, object, "video_start", &s->video_start));
@@ -432,6 +457,11 @@ static json_t *rounded(double x)
 static void set_facts(json_t *o, const xkd_sample *s)
 {
     if (s->label >= 0) json_object_set_new(o, "label", json_integer(s->label));
+    if (s->label_count) {
+        json_t *list = json_array();
+        for (int64_t i = 0; i < s->label_count; i++) json_array_append_new(list, json_integer(s->labels[i]));
+        json_object_set_new(o, "labels", list);
+    }
     if (s->split[0]) json_object_set_new(o, "split", json_string(s->split));
     if (s->video_seconds > 0) {
         json_object_set_new(o, "video_start", rounded(s->video_start));

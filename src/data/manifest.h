@@ -14,8 +14,10 @@
 #include "media/media.h"
 
 typedef struct {
-    char *path;    /* relative to the root, bytes as the file system has them; owned */
-    int64_t label; /* index into classes; -1: none */
+    char *path;      /* relative to the root, bytes as the file system has them; owned */
+    int64_t label;   /* index into classes; -1: none */
+    int32_t *labels; /* [label_count] of a sample with several classes ("labels"); owned */
+    int64_t label_count;
     char split[16];
     double video_start, video_seconds, audio_start, audio_seconds; /* seconds are 0 where unknown or absent */
     double fps;

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "data/image.h"
+#include "data/image_ops.h"
 #include "golden_file.h"
 #include "media/resize.h"
 
@@ -168,6 +169,61 @@ static void hue_of_every_colour(void **state)
     assert_int_equal(wrong, 0);
 }
 
+/* RandAugment's operations. Tables are exact; where Pillow works in float, a value may round the other way. */
+static void tables_are_pillow(void **state)
+{
+    (void)state;
+    load(NULL);
+    xkd_image_autocontrast(&planes);
+    expect_planes("autocontrast", 0);
+    load(NULL);
+    xkd_image_equalize(&planes);
+    expect_planes("equalize", 0);
+    load(NULL);
+    xkd_image_invert(&planes);
+    expect_planes("invert", 0);
+    load(NULL);
+    xkd_image_solarize(&planes, 100);
+    expect_planes("solarize", 0);
+    load(NULL);
+    xkd_image_posterize(&planes, 3);
+    expect_planes("posterize", 0);
+    load(NULL);
+    xkd_image_solarize_add(&planes, 60, 128);
+    expect_planes("solarize_add", 0);
+}
+
+static void sharpness_is_pillow(void **state)
+{
+    static uint8_t scratch[PIXELS];
+    (void)state;
+    load(NULL);
+    xkd_image_sharpness(&planes, 1.7, scratch);
+    expect_planes("sharpness", 0);
+}
+
+static void affine_maps_are_pillow(void **state)
+{
+    static const struct {
+        const char *name;
+        double m[6];
+    } maps[] = {{"shear_x", {1, 0.21, 0, 0, 1, 0}}, {"shear_y", {1, 0, 0, -0.17, 1, 0}},
+                {"translate_x", {1, 0, 19.6, 0, 1, 0}}, {"translate_y", {1, 0, 0, 0, 1, -21.9}}, {"rotate", {0}}};
+    static uint8_t scratch[PIXELS];
+    (void)state;
+    for (int k = 0; k < 5; k++)
+        for (xkd_interpolation how = XKD_BILINEAR; how <= XKD_BICUBIC; how++) {
+            char name[40];
+            double m[6];
+            memcpy(m, maps[k].m, sizeof m);
+            if (k == 4) xkd_image_rotation(17, WIDTH, HEIGHT, m);
+            snprintf(name, sizeof name, "%s_%s", maps[k].name, how == XKD_BILINEAR ? "bilinear" : "bicubic");
+            load(NULL);
+            xkd_image_affine(&planes, m, how, 128, scratch);
+            expect_planes(name, 0);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -175,7 +231,8 @@ int main(void)
         cmocka_unit_test_setup(colours_are_pillow, load),
         cmocka_unit_test_setup(normalised_and_float_resize, load),
         cmocka_unit_test(hue_of_every_colour),
-    };
+        cmocka_unit_test(tables_are_pillow), cmocka_unit_test(sharpness_is_pillow),
+        cmocka_unit_test(affine_maps_are_pillow)};
     int64_t shape[4], bytes = 0;
     cx = xkd_context_new();
     input = golden_tensor(GOLDEN, "input", shape, &bytes);

@@ -1,0 +1,75 @@
+/* xkd data import: a data set as it comes -> manifest. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "data/import.h"
+#include "data_args.h"
+
+struct values {
+    const char *out;
+    int64_t fold, classes;
+    bool partial;
+};
+
+static const struct cli_option options[] = {
+    {'o', "out", CLI_TEXT, offsetof(struct values, out), "M", "manifest to write"},
+    {0, "fold", CLI_INT, offsetof(struct values, fold), "N", "fold of UCF101, HMDB51, ESC50 (default: 1)"},
+    {0, "classes", CLI_INT, offsetof(struct values, classes), "N", "Kinetics-Sound: 32 or 31 classes (default: 32)"},
+    {0, "partial", CLI_FLAG, offsetof(struct values, partial), NULL, "accept other counts and absent files"},
+    {0},
+};
+
+static void print_splits(const xkd_manifest *m)
+{
+    /* Few names in turn: a split is printed where it first occurs. */
+    for (int64_t i = 0; i < m->count; i++) {
+        int64_t count = 0, before = 0;
+        for (int64_t k = 0; k < i && !before; k++) before = strcmp(m->samples[k].split, m->samples[i].split) == 0;
+        if (before) continue;
+        for (int64_t k = i; k < m->count; k++) count += strcmp(m->samples[k].split, m->samples[i].split) == 0;
+        printf("  %-14s %" PRId64 "\n", m->samples[i].split, count);
+    }
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    struct values v = {.fold = 1, .classes = 32};
+    xkd_manifest m = {0};
+    xkd_import_result result;
+    char *root = NULL;
+    int rest = 0;
+    XKD_TRY(cli_parse(cli, &cmd_data_import, argc, argv, &v, &rest));
+    if (rest != 2 || !v.out) XKD_FAIL(XKD_ERR_CONFIG, "data import: want NAME ROOT --out M ('--help' lists the names)");
+    if (v.classes != 31 && v.classes != 32) XKD_FAIL(XKD_ERR_CONFIG, "data import: --classes 31 or 32");
+    xkd_import_options o = {v.fold, v.partial, v.classes};
+    XKD_TRY(xkd_import(cx, argv[1], argv[2], &o, &m, &result));
+    XKD_TRY(data_root_text(cli, v.out, m.root, &root));
+    XKD_TRY(xkd_manifest_write(cx, &m, v.out, root));
+    if (result.missing)
+        cli_say(cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", result.missing, result.listed,
+                result.first_missing);
+    printf(cli->json ? "{\"out\": \"%s\", \"files\": %" PRId64 ", \"classes\": %" PRId64 ", \"missing\": %" PRId64 "}\n"
+                     : "%s: %" PRId64 " files, %" PRId64 " classes, %" PRId64 " missing\n",
+           v.out, m.count, m.class_count, result.missing);
+    if (!cli->json) print_splits(&m);
+fail:
+    xkd_free(root);
+    xkd_manifest_free(&m);
+    return status;
+}
+
+const struct cli_command cmd_data_import = {
+    .name = "import",
+    .summary = "write the manifest of UCF101, HMDB51, Kinetics400, Kinetics-Sound, ESC50, FSD50K or AudioSet",
+    .usage = "NAME ROOT --out M [--fold N]",
+    .description =
+        "ROOT is the data set as it was unpacked; nothing in it is changed. Splits are named as the released\n"
+        "configurations name them: trainlist01, test-split2, train-3, train, val, test.",
+    .example = "xkd data import UCF101 /data/ucf101 --fold 1 --out ucf101-1.jsonl",
+    .options = options,
+    .run = run,
+};

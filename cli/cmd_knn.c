@@ -1,0 +1,75 @@
+/* xkd knn: nearest training videos vote for a test video's class. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/alloc.h"
+#include "feature_args.h"
+
+struct values {
+    struct feature_args features;
+    int64_t k, threads;
+    double temperature;
+    bool classes;
+};
+
+static const struct cli_option options[] = {
+    FEATURE_OPTIONS(struct values, features),
+    {'k', "neighbours", CLI_INT, offsetof(struct values, k), "K", "neighbours that vote (default: 20, at most all)"},
+    {0, "temperature", CLI_REAL, offsetof(struct values, temperature), "T",
+     "a vote weighs exp(cosine / T) (default: 0.07)"},
+    {0, "classes", CLI_FLAG, offsetof(struct values, classes), NULL, "print a line for every class"},
+    {'t', "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: processors)"},
+    {0},
+};
+
+static xkd_status evaluate(struct cli *cli, const struct values *v, struct feature_sets *sets)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    xkd_clip_set *train = &sets->train_set, *test = &sets->test_set;
+    xkd_pool *pool = NULL;
+    float *scores = NULL;
+    int64_t *rank = NULL, k = v->k < train->videos ? v->k : train->videos;
+    test->K = train->K = train->K > test->K ? train->K : test->K;
+    XKD_TRY(xkd_pool_new(cx, &pool, (int)v->threads));
+    XKD_TRY(xkd_alloc(cx, &scores, test->videos * train->K, sizeof *scores));
+    XKD_TRY(xkd_alloc(cx, &rank, test->videos, sizeof *rank));
+    XKD_TRY(xkd_knn(cx, pool, train, test, k, v->temperature, scores));
+    xkd_ranks(scores, test->video_label, test->videos, train->K, rank);
+    printf(cli->json ? "{\"k\": %" PRId64 ", \"top1\": %.4f, \"top5\": %.4f, \"videos\": %" PRId64 "}\n"
+                     : "%" PRId64 " neighbours: top-1 %.2f, top-5 %.2f on %" PRId64 " videos\n",
+           k, xkd_top_k(rank, test->videos, 1), xkd_top_k(rank, test->videos, 5), test->videos);
+    if (v->classes && !cli->json) XKD_TRY(print_classes(cli, sets->test_files, scores, test));
+fail:
+    xkd_pool_free(pool);
+    xkd_free(scores);
+    xkd_free(rank);
+    return status;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    struct values v = {.k = 20, .temperature = 0.07, .threads = xkd_processor_count()};
+    struct feature_sets sets = {0};
+    int rest = 0;
+    XKD_TRY(cli_parse(cli, &cmd_knn, argc, argv, &v, &rest));
+    if (v.k < 1 || !(v.temperature > 0) || v.threads < 1)
+        XKD_FAIL(XKD_ERR_CONFIG, "knn: -k, --temperature and --threads must be positive");
+    XKD_TRY(features_load(cli, &v.features, argv + 1, rest, &sets));
+    XKD_TRY(evaluate(cli, &v, &sets));
+fail:
+    features_free(&sets);
+    return status;
+}
+
+const struct cli_command cmd_knn = {
+    .name = "knn",
+    .summary = "classify by the nearest training videos",
+    .usage = "FEATURES [TEST_FEATURES] [-k K]",
+    .description = "Nearest by cosine of the clips' mean features; no training, so a quick look at what was learnt.",
+    .example = "xkd knn features.safetensors --train train --test test",
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,87 @@
+#include "feature_args.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+xkd_status features_modality(struct cli *cli, const char *word, const xkd_embeddings *e, bool *video, bool *audio)
+{
+    bool has_video = e->table[XKD_VIDEO].count > 0, has_audio = e->table[XKD_AUDIO].count > 0;
+    if (word && strcmp(word, "video") != 0 && strcmp(word, "audio") != 0 && strcmp(word, "both") != 0)
+        return xkd_fail(cli->cx, XKD_ERR_CONFIG, "--modality %s: video, audio or both", word);
+    *video = word ? strcmp(word, "audio") != 0 : has_video;
+    *audio = word ? strcmp(word, "video") != 0 : has_audio;
+    return XKD_OK;
+}
+
+xkd_status features_load(struct cli *cli, const struct feature_args *args, char **paths, int count,
+                         struct feature_sets *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    bool two = count == 2;
+    *out = (struct feature_sets){0};
+    if (count < 1 || count > 2)
+        XKD_FAIL(XKD_ERR_CONFIG, "want the features of the training and the test set, or one file with both splits");
+    XKD_TRY(xkd_embeddings_read(cx, paths[0], &out->train));
+    if (two) XKD_TRY(xkd_embeddings_read(cx, paths[1], &out->test));
+    for (int m = 0; two && m < XKD_MODALITIES; m++)
+        if (strcmp(out->train.model[m], out->test.model[m]) != 0)
+            XKD_FAIL(XKD_ERR_DATA, "%s and %s: their %s features are of different models", paths[0], paths[1],
+                     m == XKD_VIDEO ? "video" : "audio");
+    XKD_TRY(features_modality(cli, args->modality, &out->train, &out->video, &out->audio));
+    xkd_clip_choice choice = {out->video, out->audio,
+                              two           ? args->train
+                              : args->train ? args->train
+                                            : "train",
+                              args->subsample, args->normalise};
+    XKD_TRY(xkd_clip_set_make(cx, &out->train, &choice, &out->train_set));
+    choice.split = two ? args->test : args->test ? args->test : "test";
+    choice.most_clips = 0;
+    XKD_TRY(xkd_clip_set_make(cx, two ? &out->test : &out->train, &choice, &out->test_set));
+    out->test_files = two ? &out->test.files : &out->train.files;
+    if (two && out->train.files.class_count != out->test.files.class_count)
+        XKD_FAIL(XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64, paths[0], out->train.files.class_count,
+                 paths[1], out->test.files.class_count);
+    for (int64_t k = 0; two && k < out->train.files.class_count; k++)
+        if (strcmp(out->train.files.classes[k], out->test.files.classes[k]) != 0)
+            XKD_FAIL(XKD_ERR_DATA, "class %" PRId64 " is %s in %s and %s in %s", k, out->train.files.classes[k],
+                     paths[0], out->test.files.classes[k], paths[1]);
+fail:
+    return status;
+}
+
+void features_free(struct feature_sets *s)
+{
+    xkd_embeddings_free(&s->train);
+    xkd_embeddings_free(&s->test);
+    xkd_clip_set_free(&s->train_set);
+    xkd_clip_set_free(&s->test_set);
+}
+
+const char *class_name(const xkd_manifest *files, int64_t k)
+{
+    return k >= 0 && k < files->class_count ? files->classes[k] : "";
+}
+
+xkd_status print_classes(struct cli *cli, const xkd_manifest *files, const float *scores, const xkd_clip_set *set)
+{
+    xkd_status status = XKD_OK;
+    int64_t *counts = NULL, K = set->K;
+    xkd_class_row *rows = NULL;
+    XKD_TRY(xkd_alloc(cli->cx, &counts, K * K, sizeof *counts));
+    XKD_TRY(xkd_alloc(cli->cx, &rows, K, sizeof *rows));
+    xkd_confusion(scores, set->video_label, set->videos, K, counts);
+    xkd_class_table(counts, K, rows);
+    puts("class                          videos  recall  precision  most often taken for");
+    for (int64_t k = 0; k < K; k++)
+        if (rows[k].samples || rows[k].predicted)
+            printf("%4" PRId64 " %-24.24s %7" PRId64 " %7.2f %10.2f  %s\n", k, class_name(files, k), rows[k].samples,
+                   rows[k].recall, rows[k].precision, class_name(files, rows[k].confused));
+fail:
+    xkd_free(counts);
+    xkd_free(rows);
+    return status;
+}

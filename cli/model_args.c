@@ -1,0 +1,62 @@
+#include "model_args.h"
+
+#include <string.h>
+
+#include "base/pool.h"
+
+static xkd_status choose(struct cli *cli, const struct model_args *args, const char *path, struct models *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    bool has[XKD_MODALITIES], other[XKD_MODALITIES];
+    const char *word = args->modality;
+    XKD_TRY(xkd_encoder_describe(cx, path, &out->config, has));
+    if (args->audio_model) {
+        XKD_TRY(xkd_encoder_describe(cx, args->audio_model, &out->config, other));
+        if (!other[XKD_AUDIO]) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: has no audio encoder", args->audio_model);
+        has[XKD_AUDIO] = true;
+    }
+    if (word && strcmp(word, "video") != 0 && strcmp(word, "audio") != 0 && strcmp(word, "both") != 0)
+        XKD_FAIL(XKD_ERR_CONFIG, "--modality %s: video, audio or both", word);
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        const char *name = m == XKD_VIDEO ? "video" : "audio";
+        bool asked = word && (strcmp(word, name) == 0 || strcmp(word, "both") == 0);
+        if (asked && !has[m]) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: has no %s encoder", path, name);
+        out->wanted[m] = word ? asked : has[m];
+    }
+fail:
+    return status;
+}
+
+xkd_status models_load(struct cli *cli, const struct model_args *args, const char *path, char **overrides, int count,
+                       struct models *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    XKD_TRY(xkd_config_init(cx, &out->config));
+    XKD_TRY(choose(cli, args, path, out));
+    if (args->config) XKD_TRY(xkd_config_load(cx, &out->config, args->config, false));
+    for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &out->config, overrides[i]));
+    XKD_TRY(xkd_config_finish(cx, &out->config));
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        xkd_encoder_source source = {.path = m == XKD_AUDIO && args->audio_model ? args->audio_model : path,
+                                     .modality = m,
+                                     .student = args->student,
+                                     .heads = args->heads,
+                                     .projector = args->projector,
+                                     .geometry = &out->config.model};
+        if (out->wanted[m]) XKD_TRY(xkd_encoder_load(cx, &source, XKD_F32, &out->encoder[m]));
+    }
+    int threads = out->config.threads ? (int)out->config.threads : xkd_processor_count();
+    XKD_TRY(xkd_backend_new(cx, &out->be, out->config.backend, XKD_F32, threads));
+fail:
+    return status;
+}
+
+void models_free(struct models *models)
+{
+    for (int m = 0; m < XKD_MODALITIES; m++) xkd_encoder_free(&models->encoder[m]);
+    xkd_backend_free(models->be);
+    xkd_config_free(&models->config);
+    *models = (struct models){0};
+}

@@ -1,0 +1,44 @@
+/* What the commands that use a trained encoder share: its options, the configuration it was trained with, loading. */
+#ifndef XKD_CLI_MODEL_ARGS_H
+#define XKD_CLI_MODEL_ARGS_H
+
+#include "cli.h"
+#include "config/config.h"
+#include "eval/encoder.h"
+
+/* Options of the command line; put MODEL_OPTIONS(struct values, model) into the command's table. */
+struct model_args {
+    const char *config, *audio_model, *modality;
+    bool student, projector; /* projector: with the projection heads, set by the command */
+    int64_t heads;
+};
+
+#define MODEL_OPTIONS(VALUES, FIELD)                                                                               \
+    {'c', "config", CLI_TEXT, offsetof(VALUES, FIELD.config), "FILE", "configuration (default: the model's own)"}, \
+        {0,        "modality",                                                                                     \
+         CLI_TEXT, offsetof(VALUES, FIELD.modality),                                                               \
+         "M",      "video, audio or both (default: what the model has)"},                                          \
+        {0,        "audio-model",                                                                                  \
+         CLI_TEXT, offsetof(VALUES, FIELD.audio_model),                                                            \
+         "FILE",   "take the audio encoder from another file"},                                                    \
+        {0,        "student",                                                                                      \
+         CLI_FLAG, offsetof(VALUES, FIELD.student),                                                                \
+         NULL,     "the students' encoders instead of the teachers'"},                                             \
+    {                                                                                                              \
+        0, "heads", CLI_INT, offsetof(VALUES, FIELD.heads), "H", "attention heads, where the file cannot say"      \
+    }
+
+struct models {
+    xkd_config config;
+    bool wanted[XKD_MODALITIES];
+    xkd_encoder encoder[XKD_MODALITIES];
+    xkd_backend *be;
+};
+
+/* Loads the wanted encoders of `path` and makes the backend. Configuration: defaults, the model's own, the file of
+ * --config, KEY=VALUE overrides. Release with models_free in any case. */
+xkd_status models_load(struct cli *cli, const struct model_args *args, const char *path, char **overrides, int count,
+                       struct models *out);
+void models_free(struct models *models);
+
+#endif

@@ -1,0 +1,249 @@
+#include "data/import.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/alloc.h"
+#include "data/import_parts.h"
+
+/* AudioSet's unbalanced list, the largest, has 100 MB. */
+static const int64_t MAX_LIST_BYTES = (int64_t)1 << 30;
+
+static const struct {
+    const char *name, *about, *tree;
+    int64_t folds;
+    int64_t total;   /* samples of all splits of a fold; 0: differs from download to download */
+    int64_t classes; /* 0: as listed */
+    xkd_status (*read)(xkd_import_job *job);
+} sets[] = {
+    {"UCF101", "101 actions, 3 folds, 13 320 videos",
+     "  ROOT/UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi (or ROOT/ApplyEyeMakeup/...)\n"
+     "  ROOT/ucfTrainTestlist/classInd.txt, trainlist01.txt, testlist01.txt",
+     3, 13320, 101, xkd_import_ucf101},
+    {"HMDB51", "51 actions, 3 folds, 6 766 videos",
+     "  ROOT/brush_hair/NAME.avi (or ROOT/videos/brush_hair/...)\n"
+     "  ROOT/testTrainMulti_7030_splits/brush_hair_test_split1.txt (or in ROOT/splits)",
+     3, 6766, 51, xkd_import_hmdb51},
+    {"Kinetics400", "400 actions; how many videos are left differs from download to download",
+     "  ROOT/train/abseiling/ID_000001_000011.mp4 and ROOT/val/..., or without class folders and with\n"
+     "  ROOT/train.csv, ROOT/val.csv: label,youtube_id,time_start,time_end,split",
+     0, 0, 400, xkd_import_kinetics400},
+    {"Kinetics-Sound", "32 (or 31) audible actions of Kinetics400", "  as Kinetics400", 0, 0, 0,
+     xkd_import_kinetics_sound},
+    {"ESC50", "50 sounds, 5 folds, 2 000 clips", "  ROOT/audio/1-100032-A-0.wav\n  ROOT/meta/esc50.csv", 5, 2000, 50,
+     xkd_import_esc50},
+    {"FSD50K", "200 labels, several a clip, 40 966 and 10 231 clips",
+     "  ROOT/FSD50K.dev_audio/NUMBER.wav, ROOT/FSD50K.eval_audio/NUMBER.wav\n"
+     "  ROOT/FSD50K.ground_truth/dev.csv, eval.csv, vocabulary.csv",
+     0, 40966 + 10231, 200, xkd_import_fsd50k},
+    {"AudioSet", "527 labels, several a clip; how many clips are left differs from download to download",
+     "  ROOT/balanced_train_segments.csv, unbalanced_train_segments.csv, eval_segments.csv (those that are there)\n"
+     "  ROOT/class_labels_indices.csv\n  ROOT/balanced_train/ID.mp4 or ID_START.wav, ROOT/unbalanced_train/, "
+     "ROOT/eval/",
+     0, 0, 527, xkd_import_audioset},
+};
+enum { SETS = sizeof sets / sizeof *sets };
+
+int64_t xkd_import_count(void)
+{
+    return SETS;
+}
+
+const char *xkd_import_name(int64_t i)
+{
+    return i >= 0 && i < SETS ? sets[i].name : NULL;
+}
+
+const char *xkd_import_about(int64_t i)
+{
+    return i >= 0 && i < SETS ? sets[i].about : NULL;
+}
+
+/* ---- lists ---- */
+
+xkd_status xkd_lines_open(const xkd_import_job *job, const char *a, const char *b, xkd_lines *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = job->cx;
+    int64_t size;
+    *out = (xkd_lines){0};
+    XKD_TRY(xkd_join_path(cx, &out->path, job->root, a));
+    if (!xkd_path_exists(out->path) && b) {
+        xkd_free(out->path);
+        out->path = NULL;
+        XKD_TRY(xkd_join_path(cx, &out->path, job->root, b));
+    }
+    if (!xkd_path_exists(out->path)) XKD_FAIL(XKD_ERR_DATA, "%s: is not there", out->path);
+    XKD_TRY(xkd_read_file(cx, out->path, MAX_LIST_BYTES, XKD_ERR_DATA, &out->text, &size));
+    if (memchr(out->text, 0, (size_t)size)) XKD_FAIL(XKD_ERR_DATA, "%s: is no text file", out->path);
+    out->next = out->text;
+    if (strncmp(out->next, "\xef\xbb\xbf", 3) == 0) out->next += 3; /* a byte order mark, as Windows programs leave */
+fail:
+    return status;
+}
+
+void xkd_lines_close(xkd_lines *l)
+{
+    xkd_free(l->text);
+    xkd_free(l->path);
+    *l = (xkd_lines){0};
+}
+
+char *xkd_lines_next(xkd_lines *l)
+{
+    char *line = l->next;
+    if (!line || !*line) return NULL;
+    size_t length = strcspn(line, "\n");
+    l->next = line[length] ? line + length + 1 : line + length;
+    line[length] = 0;
+    while (length && isspace((unsigned char)line[length - 1])) line[--length] = 0;
+    l->number++;
+    return line;
+}
+
+int xkd_csv_split(char *line, char *fields[XKD_MOST_FIELDS])
+{
+    int n = 0;
+    for (char *at = line; n < XKD_MOST_FIELDS;) {
+        while (*at == ' ' || *at == '\t') at++;
+        char *out = at, *end;
+        fields[n++] = out;
+        if (*at == '"') {
+            for (at++; *at && !(*at == '"' && at[1] != '"'); at++) {
+                if (*at == '"') at++; /* two quotes mean one */
+                *out++ = *at;
+            }
+            if (!*at) return -1;
+            end = out;
+            at += strcspn(at, ",");
+        } else {
+            at += strcspn(at, ",");
+            for (end = at; end > fields[n - 1] && isspace((unsigned char)end[-1]);) end--;
+        }
+        bool more = *at == ',';
+        *end = 0;
+        if (!more) break;
+        at++;
+    }
+    return n;
+}
+
+xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, const char *split, xkd_sample **sample)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = job->cx;
+    xkd_import_result *r = job->result;
+    char *whole = NULL;
+    *sample = NULL;
+    r->listed++;
+    /* Lists are from strangers: a name must not lead out of the data set. */
+    if (!path[0] || path[0] == '/' || strncmp(path, "../", 3) == 0 || strstr(path, "/../"))
+        XKD_FAIL(XKD_ERR_DATA, "\"%s\": a listed path leads out of %s", path, job->root);
+    XKD_TRY(xkd_join_path(cx, &whole, job->root, path));
+    if (!xkd_path_exists(whole)) {
+        if (!r->missing++) snprintf(r->first_missing, sizeof r->first_missing, "%s", path);
+    } else {
+        XKD_TRY(xkd_manifest_add(cx, job->manifest, path, sample));
+        (*sample)->label = label;
+        snprintf((*sample)->split, sizeof(*sample)->split, "%s", split);
+    }
+fail:
+    xkd_free(whole);
+    return status;
+}
+
+const char *xkd_import_find(const xkd_names *names, const char *stem)
+{
+    size_t length = strlen(stem);
+    int64_t low = 0, high = names->count;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (strcmp(names->items[middle], stem) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (; low < names->count && strncmp(names->items[low], stem, length) == 0; low++) {
+        char next = names->items[low][length];
+        if (next == 0 || next == '.' || next == '_') return names->items[low];
+    }
+    return NULL;
+}
+
+/* ---- the whole ---- */
+
+static xkd_status find_set(xkd_context *cx, const char *name, const xkd_import_options *o, int *out)
+{
+    xkd_status status = XKD_OK;
+    for (*out = 0; *out < SETS; ++*out)
+        if (strcasecmp(sets[*out].name, name) == 0) break;
+    if (*out == SETS)
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "'%s' is no data set that is known here: UCF101, HMDB51, Kinetics400, Kinetics-Sound, "
+                 "ESC50, FSD50K or AudioSet",
+                 name);
+    if (sets[*out].folds && (o->fold < 1 || o->fold > sets[*out].folds))
+        XKD_FAIL(XKD_ERR_CONFIG, "%s has no fold %lld: 1 .. %lld", sets[*out].name, (long long)o->fold,
+                 (long long)sets[*out].folds);
+fail:
+    return status;
+}
+
+static int by_path(const void *a, const void *b)
+{
+    return strcmp(((const xkd_sample *)a)->path, ((const xkd_sample *)b)->path);
+}
+
+static xkd_status check(xkd_context *cx, int set, const xkd_import_job *job)
+{
+    xkd_status status = XKD_OK;
+    const xkd_import_result *r = job->result;
+    const xkd_manifest *m = job->manifest;
+    if (m->count == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s: none of the %lld listed files is there", job->root, (long long)r->listed);
+    for (int64_t i = 1; i < m->count; i++)
+        if (strcmp(m->samples[i - 1].path, m->samples[i].path) == 0)
+            XKD_FAIL(XKD_ERR_DATA, "%s: %s is listed twice", job->root, m->samples[i].path);
+    if (job->options->partial) return XKD_OK;
+    if (sets[set].total && r->missing)
+        XKD_FAIL(XKD_ERR_DATA, "%s: %lld of %lld listed files are not there, first: %s (--partial accepts that)",
+                 job->root, (long long)r->missing, (long long)r->listed, r->first_missing);
+    if (sets[set].total && m->count != sets[set].total)
+        XKD_FAIL(XKD_ERR_DATA, "%s: %lld samples, the official set has %lld (--partial accepts that)", job->root,
+                 (long long)m->count, (long long)sets[set].total);
+    if (sets[set].classes && m->class_count != sets[set].classes)
+        XKD_FAIL(XKD_ERR_DATA, "%s: %lld classes, the official set has %lld (--partial accepts that)", job->root,
+                 (long long)m->class_count, (long long)sets[set].classes);
+fail:
+    return status;
+}
+
+xkd_status xkd_import(xkd_context *cx, const char *name, const char *root, const xkd_import_options *options,
+                      xkd_manifest *out, xkd_import_result *result)
+{
+    xkd_status status = XKD_OK;
+    xkd_import_job job = {cx, root, options, out, result};
+    int set = 0;
+    *out = (xkd_manifest){0};
+    *result = (xkd_import_result){0};
+    XKD_TRY(find_set(cx, name, options, &set));
+    if (!xkd_is_folder(root)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", root);
+    XKD_TRY(xkd_copy_string(cx, &out->root, root));
+    status = sets[set].read(&job);
+    if (status == XKD_OK) {
+        qsort(out->samples, (size_t)out->count, sizeof *out->samples, by_path);
+        status = check(cx, set, &job);
+    }
+    if (status == XKD_ERR_DATA) {
+        char message[2048];
+        snprintf(message, sizeof message, "%s", xkd_last_error(cx));
+        xkd_clear_error(cx);
+        XKD_FAIL(XKD_ERR_DATA, "%s\nThe layout of %s is:\n%s", message, sets[set].name, sets[set].tree);
+    }
+fail:
+    if (status != XKD_OK) xkd_manifest_free(out);
+    return status;
+}

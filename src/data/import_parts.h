@@ -1,0 +1,49 @@
+/* What the importers of data/import_*.c share. */
+#ifndef XKD_DATA_IMPORT_PARTS_H
+#define XKD_DATA_IMPORT_PARTS_H
+
+#include "base/file.h"
+#include "data/import.h"
+
+typedef struct {
+    xkd_context *cx;
+    const char *root;
+    const xkd_import_options *options;
+    xkd_manifest *manifest;
+    xkd_import_result *result;
+} xkd_import_job;
+
+/* A text file as lines without their ends (LF, CRLF, no byte order mark). */
+typedef struct {
+    char *text, *path;
+    char *next;
+    int64_t number; /* of the line last given */
+} xkd_lines;
+
+/* Opens ROOT/a or, if that is not there, ROOT/b (NULL: no other place). XKD_ERR_DATA where neither exists. */
+xkd_status xkd_lines_open(const xkd_import_job *job, const char *a, const char *b, xkd_lines *out);
+void xkd_lines_close(xkd_lines *lines);
+/* The next line, NULL at the end. */
+char *xkd_lines_next(xkd_lines *lines);
+
+enum { XKD_MOST_FIELDS = 16 };
+/* Splits a CSV line in place: fields may be quoted, a doubled quote is one, blanks around fields are cut. Returns the
+ * number of fields, -1 for an open quote. */
+int xkd_csv_split(char *line, char *fields[XKD_MOST_FIELDS]);
+
+/* Adds ROOT/path; one that is not there is counted, named and, unless `partial`, fails later. *sample is NULL then. */
+xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, const char *split, xkd_sample **sample);
+
+/* In sorted names: the one that is `stem`, or begins with it and goes on with '.' or '_'; NULL: none. */
+const char *xkd_import_find(const xkd_names *names, const char *stem);
+
+/* The readers. */
+xkd_status xkd_import_ucf101(xkd_import_job *job);
+xkd_status xkd_import_hmdb51(xkd_import_job *job);
+xkd_status xkd_import_kinetics400(xkd_import_job *job);
+xkd_status xkd_import_kinetics_sound(xkd_import_job *job);
+xkd_status xkd_import_esc50(xkd_import_job *job);
+xkd_status xkd_import_fsd50k(xkd_import_job *job);
+xkd_status xkd_import_audioset(xkd_import_job *job);
+
+#endif

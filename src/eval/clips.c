@@ -1,0 +1,406 @@
+#include "eval/clips.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "data/image.h"
+#include "data/mel.h"
+
+/* The test crop is this share of the short side, as in the release (112 of 128). */
+static const double CROP_SHARE = 0.875;
+static const float SOUND_SCALE = 32767.0f;
+/* Whole files are held by TEST and TRAIN only; an hour at 8 fps and 128 pixels is 1.9 GB. */
+static const int64_t MOST_BYTES = (int64_t)4 << 30;
+
+struct xkd_clipper {
+    xkd_context *cx;
+    xkd_clip_options options;
+    xkd_view_shapes shapes;
+    int64_t samples, frame_step, sound_step; /* of a clip; between windows */
+    xkd_worker *worker;
+    xkd_viewer *viewer;
+    xkd_mel *mel;
+    xkd_planes planes;  /* one clip */
+    uint8_t *cropped;   /* one frame after the crop */
+    float *wave, *spec; /* a clip's samples; a whole file's spectrogram for TEST */
+    int64_t wave_capacity, spec_capacity;
+    /* Frames and samples held: a window's worth (rings) or the whole file. */
+    uint8_t *rgb;
+    int16_t *sound;
+    int64_t rgb_capacity, sound_capacity;
+    /* The file at hand. */
+    const xkd_clip_sink *sink;
+    int64_t number, frames, width, height, heard, windows[XKD_MODALITIES];
+};
+
+xkd_view_shape xkd_clip_shape(const xkd_data_config *d, xkd_modality m)
+{
+    int64_t samples = llround(d->clip_duration * (double)d->audio_rate);
+    if (m == XKD_AUDIO) return (xkd_view_shape){.T = 1, .H = d->n_mels, .W = xkd_mel_columns(samples, d->hop_length)};
+    return (xkd_view_shape){.T = llround(d->clip_duration * d->video_fps), .H = d->crop_size, .W = d->crop_size};
+}
+
+void xkd_clip_training_views(xkd_data_config *d)
+{
+    d->global_views = 1;
+    d->video_local_views = d->audio_local_views = 0;
+    d->video_view[XKD_GLOBAL_VIEW] =
+        (xkd_video_view_config){.color = {0.4, 0.4, 0.4, 0.2}, .crop_scale = {0.08, 1}, .p_flip = 0.5, .p_gray = 0.2};
+    d->audio_view[XKD_GLOBAL_VIEW].volume_jitter = true;
+    d->audio_view[XKD_GLOBAL_VIEW].volume = 0.1;
+    d->audio_view[XKD_GLOBAL_VIEW].time_warp = d->audio_view[XKD_GLOBAL_VIEW].rand_crop = false;
+}
+
+static int64_t largest(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* All memory that does not depend on a file's size is made here, so that a bad configuration fails before any file. */
+xkd_status xkd_clipper_new(xkd_context *cx, const xkd_clip_options *options, xkd_clipper **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_clipper *c = NULL;
+    const xkd_data_config *d = options->data;
+    *out = NULL;
+    if (options->protocol == XKD_CLIPS_WINDOWS ? !(options->stride > 0) : options->clips < 1)
+        XKD_FAIL(XKD_ERR_CONFIG, "clips: a stride or a number of clips must be positive");
+    XKD_TRY(xkd_alloc(cx, &c, 1, sizeof *c));
+    c->cx = cx;
+    c->options = *options;
+    XKD_TRY(xkd_view_shapes_of(cx, d, &c->shapes));
+    c->samples = llround(d->clip_duration * (double)d->audio_rate);
+    c->frame_step = largest(llround(options->stride * d->video_fps), 1);
+    c->sound_step = largest(llround(options->stride * (double)d->audio_rate), 1);
+    int64_t T = c->shapes.video[0].frames, S = d->crop_size;
+    c->planes = (xkd_planes){.frames = T, .height = S, .width = S};
+    for (int k = 0; k < 3; k++) XKD_TRY(xkd_alloc(cx, &c->planes.plane[k], T * S * S, 1));
+    XKD_TRY(xkd_alloc(cx, &c->cropped, 3 * S * S, 1));
+    c->wave_capacity = c->samples;
+    XKD_TRY(xkd_alloc(cx, &c->wave, c->wave_capacity, sizeof *c->wave));
+    XKD_TRY(xkd_mel_new(cx, d->audio_rate, d->n_fft, d->hop_length, d->n_mels, &c->mel));
+    if (options->protocol == XKD_CLIPS_TRAIN) XKD_TRY(xkd_viewer_new(cx, d, &c->viewer));
+    XKD_TRY(xkd_worker_new(cx, NULL, d->decode_seconds, &c->worker));
+    *out = c;
+    c = NULL;
+fail:
+    xkd_clipper_free(c);
+    return status;
+}
+
+void xkd_clipper_free(xkd_clipper *c)
+{
+    if (!c) return;
+    for (int k = 0; k < 3; k++) xkd_free(c->planes.plane[k]);
+    xkd_free(c->cropped);
+    xkd_free(c->wave);
+    xkd_free(c->spec);
+    xkd_free(c->rgb);
+    xkd_free(c->sound);
+    xkd_mel_free(c->mel);
+    xkd_viewer_free(c->viewer);
+    xkd_worker_free(c->worker);
+    xkd_free(c);
+}
+
+/* ---- handing clips on ---- */
+
+/* Size of what `reserve` hands out. */
+static int64_t clip_floats(const xkd_clipper *c, xkd_modality m)
+{
+    xkd_view_shape s = xkd_clip_shape(c->options.data, m);
+    return (m == XKD_VIDEO ? 3 : 1) * s.T * s.H * s.W;
+}
+
+/* Clips of a modality are numbered in the order in which they are given. */
+static xkd_status commit(xkd_clipper *c, xkd_modality m, double seconds)
+{
+    xkd_clip_place place = {m, c->number, c->windows[m]++, seconds};
+    return c->sink->commit(c->sink->user, &place);
+}
+
+/* Frame t of the clip = the held frame `slot`, centre crop. */
+static void put_frame(xkd_clipper *c, int64_t t, int64_t slot)
+{
+    int64_t S = c->options.data->crop_size;
+    /* torchvision's centre crop rounds halves to even, as Python does. */
+    int64_t top = (int64_t)nearbyint((double)(c->height - S) / 2),
+            left = (int64_t)nearbyint((double)(c->width - S) / 2);
+    const uint8_t *frame = c->rgb + slot * 3 * c->height * c->width;
+    for (int64_t y = 0; y < S; y++)
+        memcpy(c->cropped + 3 * y * S, frame + 3 * ((top + y) * c->width + left), (size_t)(3 * S));
+    xkd_planes_put(&c->planes, t, c->cropped, false);
+}
+
+/* Clip of the frames first, first + 1, ... modulo `period`, held in a ring of `ring` frames. */
+static xkd_status give_frames(xkd_clipper *c, int64_t first, int64_t period, int64_t ring)
+{
+    xkd_status status = XKD_OK;
+    float *clip;
+    XKD_TRY(c->sink->reserve(c->sink->user, XKD_VIDEO, &clip));
+    for (int64_t t = 0; t < c->planes.frames; t++) put_frame(c, t, (first + t) % period % ring);
+    xkd_image_normalise(&c->planes, clip);
+    XKD_TRY(commit(c, XKD_VIDEO, (double)first / c->options.data->video_fps));
+fail:
+    return status;
+}
+
+/* With the constants of the configuration, which are those of pre-training unless it names others. */
+static void normalise(const xkd_data_config *d, float *spec, int64_t count)
+{
+    float mean = (float)d->mel_mean, std = (float)d->mel_std;
+    for (int64_t i = 0; i < count; i++) spec[i] = (spec[i] - mean) / std;
+}
+
+/* Clip of `count` samples from `first` on in the ring, padded with silence. */
+static xkd_status give_sound(xkd_clipper *c, int64_t first, int64_t count)
+{
+    xkd_status status = XKD_OK;
+    float *clip;
+    XKD_TRY(c->sink->reserve(c->sink->user, XKD_AUDIO, &clip));
+    for (int64_t i = 0; i < c->samples; i++)
+        c->wave[i] = i < count ? (float)c->sound[(first + i) % c->samples] / SOUND_SCALE : 0;
+    xkd_mel_run(c->mel, c->wave, c->samples, clip);
+    normalise(c->options.data, clip, clip_floats(c, XKD_AUDIO));
+    XKD_TRY(commit(c, XKD_AUDIO, (double)first / (double)c->options.data->audio_rate));
+fail:
+    return status;
+}
+
+/* ---- what the decoder delivers ---- */
+
+/* Nothing to prepare: sizes come with the first frame, and the common clock starts at 0 for whole files. */
+static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
+{
+    (void)user, (void)info, (void)start;
+    return XKD_OK;
+}
+
+/* Keeps the frame, in a ring for windows and for good otherwise, and gives the window that ends with it. The size
+ * checks guard the copies below: the worker that decoded a hostile file is not to be trusted either. */
+static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
+{
+    xkd_status status = XKD_OK;
+    xkd_clipper *c = user;
+    xkd_context *cx = c->cx;
+    bool ring = c->options.protocol == XKD_CLIPS_WINDOWS;
+    int64_t T = c->planes.frames, bytes = 3 * width * height, slot = ring ? index % T : index;
+    if (index != c->frames || (index && (width != c->width || height != c->height)))
+        XKD_FAIL(XKD_ERR_INTERNAL, "a media worker delivered frames out of order");
+    if (width < c->options.data->crop_size || height < c->options.data->crop_size)
+        XKD_FAIL(XKD_ERR_INTERNAL, "a media worker delivered a frame that is too small");
+    if ((slot + 1) * bytes > c->rgb_capacity) {
+        int64_t capacity = ring ? T * bytes : largest(2 * slot, T) * bytes;
+        if (capacity > MOST_BYTES) XKD_FAIL(XKD_ERR_DATA, "too long to be held whole: take windows (--stride)");
+        XKD_TRY(xkd_resize(cx, &c->rgb, c->rgb_capacity, capacity, 1));
+        c->rgb_capacity = capacity;
+    }
+    c->width = width;
+    c->height = height;
+    memcpy(c->rgb + slot * bytes, rgb, (size_t)bytes);
+    c->frames++;
+    int64_t first = c->frames - T;
+    if (ring && first >= 0 && first % c->frame_step == 0) XKD_TRY(give_frames(c, first, INT64_MAX, T));
+fail:
+    return status;
+}
+
+/* Likewise for sound. Windows of sound are cut by samples, not by frames: the streams arrive interleaved as the file
+ * has them, and waiting for one another would need memory without bound. */
+static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
+{
+    xkd_status status = XKD_OK;
+    xkd_clipper *c = user;
+    xkd_context *cx = c->cx;
+    bool ring = c->options.protocol == XKD_CLIPS_WINDOWS;
+    int64_t need = ring ? c->samples : c->heard + count;
+    if (need > c->sound_capacity) {
+        int64_t capacity = ring ? need : 2 * need;
+        if (capacity > MOST_BYTES / 2) XKD_FAIL(XKD_ERR_DATA, "too long to be held whole: take windows (--stride)");
+        XKD_TRY(xkd_resize(cx, &c->sound, c->sound_capacity, capacity, sizeof *c->sound));
+        c->sound_capacity = capacity;
+    }
+    if (!ring) {
+        memcpy(c->sound + c->heard, samples, (size_t)count * sizeof *samples);
+        c->heard += count;
+        return XKD_OK;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        c->sound[c->heard++ % c->samples] = samples[i];
+        int64_t first = c->heard - c->samples;
+        if (first >= 0 && first % c->sound_step == 0) XKD_TRY(give_sound(c, first, c->samples));
+    }
+fail:
+    return status;
+}
+
+/* ---- clips of a whole file ---- */
+
+/* int(linspace(0, most, clips))[k] */
+static int64_t spread(int64_t most, int64_t clips, int64_t k)
+{
+    return clips > 1 ? (int64_t)((double)k * ((double)most / (double)(clips - 1))) : 0;
+}
+
+/* A video shorter than a clip still gives `clips` of them, one frame apart, as the release does. */
+static xkd_status test_frames(xkd_clipper *c)
+{
+    xkd_status status = XKD_OK;
+    int64_t most = largest(c->frames - c->planes.frames, 1), ring = c->frames;
+    for (int64_t k = 0; k < c->options.clips; k++)
+        XKD_TRY(give_frames(c, spread(most, c->options.clips, k), ring, ring));
+fail:
+    return status;
+}
+
+/* Spectrogram of all samples, in columns of which clips are windows. A sound shorter than the transform is silence. */
+static xkd_status whole_spectrogram(xkd_clipper *c, int64_t *columns)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = c->cx;
+    const xkd_data_config *d = c->options.data;
+    int64_t n = largest(c->heard, d->n_fft / 2 + 1);
+    *columns = xkd_mel_columns(n, d->hop_length);
+    if (n > c->wave_capacity) {
+        XKD_TRY(xkd_resize(cx, &c->wave, c->wave_capacity, n, sizeof *c->wave));
+        c->wave_capacity = n;
+    }
+    if (*columns * d->n_mels > c->spec_capacity) {
+        XKD_TRY(xkd_resize(cx, &c->spec, c->spec_capacity, *columns * d->n_mels, sizeof *c->spec));
+        c->spec_capacity = *columns * d->n_mels;
+    }
+    for (int64_t i = 0; i < n; i++) c->wave[i] = i < c->heard ? (float)c->sound[i] / SOUND_SCALE : 0;
+    xkd_mel_run(c->mel, c->wave, n, c->spec);
+    normalise(d, c->spec, *columns * d->n_mels);
+fail:
+    return status;
+}
+
+/* Clips are cut from the spectrogram, not from the samples, so that a short sound is repeated without a click. */
+static xkd_status test_sound(xkd_clipper *c)
+{
+    xkd_status status = XKD_OK;
+    xkd_view_shape s = xkd_clip_shape(c->options.data, XKD_AUDIO);
+    int64_t columns;
+    XKD_TRY(whole_spectrogram(c, &columns));
+    for (int64_t k = 0; k < c->options.clips; k++) {
+        int64_t first = spread(largest(columns - s.W, 1), c->options.clips, k);
+        float *clip;
+        XKD_TRY(c->sink->reserve(c->sink->user, XKD_AUDIO, &clip));
+        for (int64_t f = 0; f < s.H; f++)
+            for (int64_t t = 0; t < s.W; t++) clip[f * s.W + t] = c->spec[f * columns + (first + t) % columns];
+        double hop = (double)c->options.data->hop_length / (double)c->options.data->audio_rate;
+        XKD_TRY(commit(c, XKD_AUDIO, (double)first * hop));
+    }
+fail:
+    return status;
+}
+
+/* Augmented clip k: one start for both modalities, so that they belong together. */
+static xkd_status training_clip(xkd_clipper *c, int64_t k)
+{
+    xkd_status status = XKD_OK;
+    const xkd_data_config *d = c->options.data;
+    xkd_view_key key = {c->options.seed, (uint32_t)k, (uint32_t)c->number};
+    xkd_rng rng = xkd_rng_make(key.seed, key.epoch, key.sample, 0, XKD_RNG_CLIP);
+    double place = xkd_rng_uniform(&rng), fps = d->video_fps, rate = (double)d->audio_rate;
+    int64_t length = c->frames > 0 ? c->frames : (int64_t)((double)c->heard / rate * fps);
+    int64_t room = largest(length - c->planes.frames, 0), start = (int64_t)(place * (double)(room + 1));
+    int64_t first = llround((double)start / fps * rate), left = largest(c->heard - first, 0);
+    xkd_clip clip = {.frames = c->frames ? c->rgb + start * 3 * c->height * c->width : NULL,
+                     .count = c->frames - start,
+                     .height = c->height,
+                     .width = c->width,
+                     .sound = c->heard ? c->sound + (left ? first : 0) : NULL,
+                     .samples = left < c->samples ? left : c->samples};
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        float *out;
+        if (!c->options.wanted[m] || (m == XKD_VIDEO ? c->frames : c->heard) == 0) continue;
+        XKD_TRY(c->sink->reserve(c->sink->user, m, &out));
+        XKD_TRY(m == XKD_VIDEO ? xkd_view_video(c->viewer, &clip, key, 0, out)
+                               : xkd_view_audio(c->viewer, &clip, key, 0, out));
+        XKD_TRY(commit(c, m, (double)start / fps));
+    }
+fail:
+    return status;
+}
+
+/* What a whole file gives once it is decoded; for WINDOWS the one clip of a file shorter than a clip. */
+static xkd_status finish(xkd_clipper *c)
+{
+    xkd_status status = XKD_OK;
+    const bool *wanted = c->options.wanted;
+    switch (c->options.protocol) {
+    case XKD_CLIPS_WINDOWS:
+        if (wanted[XKD_VIDEO] && c->frames && !c->windows[XKD_VIDEO]) XKD_TRY(give_frames(c, 0, c->frames, c->frames));
+        if (wanted[XKD_AUDIO] && c->heard && !c->windows[XKD_AUDIO]) XKD_TRY(give_sound(c, 0, c->heard));
+        break;
+    case XKD_CLIPS_TEST:
+        if (wanted[XKD_VIDEO] && c->frames) XKD_TRY(test_frames(c));
+        if (wanted[XKD_AUDIO] && c->heard) XKD_TRY(test_sound(c));
+        break;
+    case XKD_CLIPS_TRAIN:
+        for (int64_t k = 0; k < c->options.clips; k++) XKD_TRY(training_clip(c, k));
+        break;
+    }
+fail:
+    return status;
+}
+
+/* Frames are made small in the worker already: a 4K frame never crosses the process border. */
+static xkd_status decode(xkd_clipper *c, int fd, int64_t size, xkd_media_result *result)
+{
+    xkd_status status = XKD_OK;
+    const xkd_data_config *d = c->options.data;
+    const bool *wanted = c->options.wanted;
+    xkd_media_request request = {.mode = XKD_CLIP_WHOLE,
+                                 .fps = d->video_fps,
+                                 .audio_rate = d->audio_rate,
+                                 .short_side = (int64_t)((double)d->crop_size / CROP_SHARE),
+                                 .video = wanted[XKD_VIDEO],
+                                 .audio = wanted[XKD_AUDIO],
+                                 .stream_colour = d->stream_colour};
+    xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    XKD_TRY(xkd_worker_decode(c->worker, fd, size, &request, &sink, result));
+    if (result->fault != XKD_FAULT_NONE) goto fail;
+    if (c->frames == 0 && c->heard == 0) {
+        result->fault = wanted[XKD_VIDEO] && result->info.has_video ? XKD_FAULT_BROKEN
+                        : wanted[XKD_VIDEO]                         ? XKD_FAULT_NO_VIDEO
+                                                                    : XKD_FAULT_NO_AUDIO;
+        snprintf(result->message, sizeof result->message, "nothing of the wanted kind could be decoded");
+        goto fail;
+    }
+    XKD_TRY(finish(c));
+fail:
+    return status;
+}
+
+/* A file that is missing or refused is a finding about the file, not an error of ours: the message moves to *result. */
+xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t i, int64_t number,
+                           const xkd_clip_sink *sink, xkd_media_result *result)
+{
+    xkd_status status = XKD_OK;
+    int fd = -1;
+    int64_t size = 0;
+    *result = (xkd_media_result){0};
+    c->sink = sink;
+    c->number = number;
+    c->frames = c->width = c->height = c->heard = 0;
+    memset(c->windows, 0, sizeof c->windows);
+    status = xkd_manifest_open(c->cx, manifest, &manifest->samples[i], c->options.data->follow_links, &fd, &size,
+                               &result->fault);
+    if (status != XKD_OK && result->fault != XKD_FAULT_NONE) {
+        snprintf(result->message, sizeof result->message, "%.500s", xkd_last_error(c->cx));
+        xkd_clear_error(c->cx);
+        return XKD_OK;
+    }
+    XKD_TRY(status);
+    XKD_TRY(decode(c, fd, size, result));
+fail:
+    if (fd >= 0) close(fd);
+    return status;
+}

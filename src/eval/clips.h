@@ -1,0 +1,63 @@
+/* A file -> the clips that an encoder sees outside pre-training; method.md section 10.
+ *
+ * WINDOWS  a clip every `stride` seconds over the whole file, centre crop, in memory that does not grow with its length.
+ *          A file shorter than a clip gives one clip, repeated from its start (sound: padded with silence); what is left
+ *          behind the last whole window is not used.
+ * TEST     `clips` of them spread evenly, centre crop; a shorter file is repeated from its start, sound on the columns of
+ *          the whole file's spectrogram.
+ * TRAIN    `clips` of them at random frames of the grid, each augmented as `data`'s global views are.
+ *
+ * Frames are decoded with the short side at int(crop / 0.875) and cropped to `crop_size`. */
+#ifndef XKD_EVAL_CLIPS_H
+#define XKD_EVAL_CLIPS_H
+
+#include "data/manifest.h"
+#include "data/views.h"
+#include "media/worker.h"
+#include "model/backbone.h"
+
+typedef enum { XKD_CLIPS_WINDOWS, XKD_CLIPS_TEST, XKD_CLIPS_TRAIN } xkd_clip_protocol;
+
+typedef struct {
+    const xkd_data_config *data;
+    bool wanted[XKD_MODALITIES];
+    xkd_clip_protocol protocol;
+    int64_t clips; /* of a file; unused by WINDOWS */
+    double stride; /* seconds between windows */
+    uint64_t seed;
+} xkd_clip_options;
+
+/* Which clip this is. */
+typedef struct {
+    xkd_modality modality;
+    int64_t sample, clip; /* the number given to xkd_clipper_run; 0, 1, ... within the file */
+    double seconds;       /* where it starts in the file */
+} xkd_clip_place;
+
+/* Where clips go: `reserve` gives memory for one clip of this modality, `commit` says that it is filled. A status other
+ * than XKD_OK ends the file with it. */
+typedef struct {
+    void *user;
+    xkd_status (*reserve)(void *user, xkd_modality modality, float **clip);
+    xkd_status (*commit)(void *user, const xkd_clip_place *place);
+} xkd_clip_sink;
+
+/* Sizes [T,H,W] of the clips of a modality, B = 0. */
+xkd_view_shape xkd_clip_shape(const xkd_data_config *data, xkd_modality modality);
+
+/* Recommended augmentation of TRAIN: crop area [.08,1], flip .5, jitter .4 .4 .4 .2, grey .2, no blur; volume .1. One
+ * global view, no local ones. */
+void xkd_clip_training_views(xkd_data_config *data);
+
+typedef struct xkd_clipper xkd_clipper;
+
+/* `options->data` must outlive the clipper. One thread's tool, with a worker process of its own. */
+xkd_status xkd_clipper_new(xkd_context *cx, const xkd_clip_options *options, xkd_clipper **out);
+void xkd_clipper_free(xkd_clipper *clipper); /* NULL is allowed */
+
+/* Clips of sample i of the manifest, called `number` in places and random draws. What is wrong with the file stands in
+ * *result; a wanted stream that it lacks is XKD_FAULT_NO_VIDEO or _NO_AUDIO when it has none of the wanted ones. */
+xkd_status xkd_clipper_run(xkd_clipper *clipper, const xkd_manifest *manifest, int64_t i, int64_t number,
+                           const xkd_clip_sink *sink, xkd_media_result *result);
+
+#endif

@@ -1,0 +1,51 @@
+/* Many files -> features: one thread decodes files in order into clips while the caller's computes batches of them,
+ * which go across files. Memory depends on the batch and on the features of the files at hand, not on the length of
+ * a file. */
+#ifndef XKD_EVAL_EMBED_H
+#define XKD_EVAL_EMBED_H
+
+#include "eval/clips.h"
+#include "eval/encoder.h"
+
+/* One file to do. */
+typedef struct {
+    const xkd_manifest *manifest;
+    int64_t sample; /* index in the manifest */
+    int64_t number; /* what random draws and results call it */
+} xkd_embed_input;
+
+typedef struct {
+    xkd_clip_options clips; /* `wanted` says which encoders are used */
+    const xkd_encoder *encoder[XKD_MODALITIES];
+    int64_t batch;
+    xkd_feature_kind kind;
+    int64_t layer; /* -1: the last */
+} xkd_embed_options;
+
+/* All features of one file. Belongs to xkd_embed. */
+typedef struct {
+    int64_t input;                   /* index into the inputs */
+    xkd_media_result result;         /* fault: why there are none */
+    int64_t count[XKD_MODALITIES];   /* clips */
+    float *feature[XKD_MODALITIES];  /* [count,rows,D] */
+    double *seconds[XKD_MODALITIES]; /* [count] starts of the clips */
+    int64_t capacity[XKD_MODALITIES];
+} xkd_embedded;
+
+typedef struct {
+    void *user;
+    /* A file is done; in the order of the inputs. A status other than XKD_OK ends it all. */
+    xkd_status (*done)(void *user, const xkd_embedded *file);
+    /* Asked now and then; non-zero ends the work after the file at hand with XKD_ERR_INTERRUPTED. May be NULL. */
+    int (*stop)(void *user);
+} xkd_embed_sink;
+
+/* Features of a clip: [rows,D] in *rows and *width. */
+xkd_status xkd_embed_shape(xkd_context *cx, const xkd_embed_options *options, xkd_modality modality, int64_t *rows,
+                           int64_t *width);
+
+/* Does the inputs with an encoder of the backend's dtype. */
+xkd_status xkd_embed(xkd_context *cx, xkd_backend *be, const xkd_embed_options *options, const xkd_embed_input *inputs,
+                     int64_t count, const xkd_embed_sink *sink);
+
+#endif

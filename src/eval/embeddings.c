@@ -1,0 +1,315 @@
+#include "eval/embeddings.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "base/text.h"
+
+static const char *const modality_names[XKD_MODALITIES] = {"video", "audio"};
+static const char *const kind_names[] = {"mean", "cls", "none", "head"};
+enum { FORMAT = 1 };
+
+void xkd_embeddings_free(xkd_embeddings *e)
+{
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        xkd_free(e->table[m].x);
+        xkd_free(e->table[m].file);
+        xkd_free(e->table[m].seconds);
+    }
+    xkd_manifest_free(&e->files);
+    *e = (xkd_embeddings){0};
+}
+
+xkd_status xkd_embeddings_add(xkd_context *cx, xkd_feature_table *t, int64_t file, double seconds, const float *feature)
+{
+    xkd_status status = XKD_OK;
+    int64_t size = t->rows * t->width;
+    if (t->count == t->capacity) {
+        int64_t larger = t->capacity ? 2 * t->capacity : 64;
+        XKD_TRY(xkd_resize(cx, &t->x, t->capacity * size, larger * size, sizeof *t->x));
+        XKD_TRY(xkd_resize(cx, &t->file, t->capacity, larger, sizeof *t->file));
+        XKD_TRY(xkd_resize(cx, &t->seconds, t->capacity, larger, sizeof *t->seconds));
+        t->capacity = larger;
+    }
+    memcpy(t->x + t->count * size, feature, (size_t)size * sizeof *feature);
+    t->file[t->count] = file;
+    t->seconds[t->count++] = seconds;
+fail:
+    return status;
+}
+
+xkd_status xkd_embeddings_form_of(xkd_context *cx, const char *path, xkd_embeddings_form *out)
+{
+    static const char *const endings[] = {".safetensors", ".npz", ".npy", ".jsonl"};
+    size_t length = strlen(path);
+    for (int i = 0; i < 4; i++) {
+        size_t ending = strlen(endings[i]);
+        if (length > ending && strcasecmp(path + length - ending, endings[i]) == 0) {
+            *out = (xkd_embeddings_form)i;
+            return XKD_OK;
+        }
+    }
+    return xkd_fail(cx, XKD_ERR_CONFIG, "%s: which form? Use an ending of .safetensors, .npz, .npy or .jsonl", path);
+}
+
+/* ---- writing ---- */
+
+/* Kept as a tensor of bytes and not as metadata: headers are limited to 16 MiB, and 240 000 paths need more. */
+static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **out)
+{
+    xkd_text t = xkd_text_make(cx);
+    xkd_text_printf(&t, "{\"xkd_embeddings\":%d,\"pool\":\"%s\",\"layer\":%lld,\"model\":{", FORMAT,
+                    kind_names[e->kind], (long long)e->layer);
+    for (int m = 0, n = 0; m < XKD_MODALITIES; m++)
+        if (e->model[m][0]) xkd_text_printf(&t, "%s\"%s\":\"%s\"", n++ ? "," : "", modality_names[m], e->model[m]);
+    xkd_text_puts(&t, "},\"classes\":[");
+    for (int64_t i = 0; i < e->files.class_count; i++) {
+        if (i) xkd_text_puts(&t, ",");
+        xkd_text_json_string(&t, e->files.classes[i]);
+    }
+    xkd_text_puts(&t, "],\"files\":[");
+    for (int64_t i = 0; i < e->files.count; i++) {
+        const xkd_sample *s = &e->files.samples[i];
+        xkd_text_puts(&t, i ? ",\n[" : "\n[");
+        xkd_text_json_string(&t, s->path);
+        xkd_text_printf(&t, ",%lld,", (long long)s->label);
+        xkd_text_json_string(&t, s->split);
+        xkd_text_puts(&t, "]");
+    }
+    xkd_text_puts(&t, "]}\n");
+    return xkd_text_take(&t, out);
+}
+
+/* A line at a time through one buffer: the text is about three times as large as the numbers. */
+static xkd_status write_jsonl(xkd_context *cx, const xkd_embeddings *e, const char *path)
+{
+    xkd_status status = XKD_OK;
+    xkd_writer *writer = NULL;
+    xkd_text t = xkd_text_make(cx);
+    XKD_TRY(xkd_writer_open(cx, path, &writer));
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_feature_table *f = &e->table[m];
+        int64_t clip = 0;
+        for (int64_t i = 0; i < f->count; i++) {
+            const xkd_sample *s = &e->files.samples[f->file[i]];
+            clip = i && f->file[i] == f->file[i - 1] ? clip + 1 : 0;
+            xkd_text_clear(&t);
+            xkd_text_puts(&t, "{\"path\":");
+            xkd_text_json_string(&t, s->path);
+            xkd_text_printf(&t, ",\"modality\":\"%s\",\"clip\":%lld,\"seconds\":", modality_names[m], (long long)clip);
+            xkd_text_json_number(&t, f->seconds[i]);
+            if (s->label >= 0) xkd_text_printf(&t, ",\"label\":%lld", (long long)s->label);
+            xkd_text_puts(&t, ",\"feature\":[");
+            for (int64_t k = 0; k < f->rows * f->width; k++)
+                xkd_text_printf(&t, "%s%.9g", k ? "," : "", f->x[i * f->rows * f->width + k]);
+            xkd_text_puts(&t, "]}\n");
+            XKD_TRY(t.status);
+            XKD_TRY(xkd_writer_write(writer, t.data, t.size));
+        }
+    }
+    status = xkd_writer_commit(writer);
+    writer = NULL;
+fail:
+    xkd_writer_abort(writer);
+    xkd_text_free(&t);
+    return status;
+}
+
+/* Pooled features are a matrix, as other programs want them. */
+static xkd_shape feature_shape(const xkd_feature_table *t)
+{
+    if (t->rows == 1) return (xkd_shape){2, {t->count, t->width}};
+    return (xkd_shape){3, {t->count, t->rows, t->width}};
+}
+
+/* npy has no place for paths; who needs them takes another form. */
+static xkd_status write_npy(xkd_context *cx, const xkd_embeddings *e, const char *path)
+{
+    const xkd_feature_table *t = &e->table[e->table[XKD_VIDEO].count ? XKD_VIDEO : XKD_AUDIO];
+    if (e->table[XKD_VIDEO].count && e->table[XKD_AUDIO].count)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "%s: npy holds one array: choose --modality, or write npz or safetensors",
+                        path);
+    xkd_tensor_item item = {"features", XKD_F32, feature_shape(t), t->x};
+    return xkd_tensor_file_write(cx, path, XKD_FILE_NPY, &item, 1, NULL, 0);
+}
+
+xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const char *path, xkd_embeddings_form form)
+{
+    static const char *const file_names[] = {"video.file", "audio.file"};
+    static const char *const second_names[] = {"video.seconds", "audio.seconds"};
+    xkd_status status = XKD_OK;
+    xkd_tensor_item items[3 * XKD_MODALITIES + 1];
+    char *about = NULL;
+    int64_t n = 0;
+    if (form == XKD_EMBEDDINGS_JSONL) return write_jsonl(cx, e, path);
+    if (form == XKD_EMBEDDINGS_NPY) return write_npy(cx, e, path);
+    XKD_TRY(about_text(cx, e, &about));
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_feature_table *t = &e->table[m];
+        if (t->count == 0) continue;
+        items[n++] = (xkd_tensor_item){modality_names[m], XKD_F32, feature_shape(t), t->x};
+        items[n++] = (xkd_tensor_item){file_names[m], XKD_I64, {1, {t->count}}, t->file};
+        items[n++] = (xkd_tensor_item){second_names[m], XKD_F64, {1, {t->count}}, t->seconds};
+    }
+    items[n++] = (xkd_tensor_item){"about", XKD_U8, {1, {(int64_t)strlen(about)}}, about};
+    XKD_TRY(xkd_tensor_file_write(cx, path, form == XKD_EMBEDDINGS_NPZ ? XKD_FILE_NPZ : XKD_FILE_SAFETENSORS, items, n,
+                                  NULL, 0));
+fail:
+    xkd_free(about);
+    return status;
+}
+
+/* ---- reading ---- */
+
+/* One message for all that is wrong with a file of another program. */
+static xkd_status not_ours(xkd_context *cx, const char *path, const char *why)
+{
+    return xkd_fail(cx, XKD_ERR_DATA, "%s: %s: want a safetensors or npz file that 'xkd embed' wrote", path, why);
+}
+
+/* Everything is checked: the file may come from anybody. */
+static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xkd_manifest *out)
+{
+    xkd_status status = XKD_OK;
+    json_t *classes = json_object_get(root, "classes"), *files = json_object_get(root, "files"), *entry;
+    size_t i;
+    json_array_foreach(classes, i, entry)
+    {
+        int64_t label;
+        if (!json_is_string(entry)) XKD_FAIL(XKD_ERR_DATA, "%s: about: classes are names", path);
+        XKD_TRY(xkd_manifest_class(cx, out, json_string_value(entry), true, &label));
+    }
+    json_array_foreach(files, i, entry)
+    {
+        const char *name = json_string_value(json_array_get(entry, 0)),
+                   *split = json_string_value(json_array_get(entry, 2));
+        json_t *label = json_array_get(entry, 1);
+        xkd_sample *s;
+        if (!name || !split || !json_is_integer(label) || json_integer_value(label) < -1)
+            XKD_FAIL(XKD_ERR_DATA, "%s: about: file %lld is not [path, label, split]", path, (long long)i);
+        XKD_TRY(xkd_manifest_add(cx, out, name, &s));
+        s->label = json_integer_value(label);
+        snprintf(s->split, sizeof s->split, "%.*s", (int)sizeof s->split - 1, split);
+    }
+fail:
+    return status;
+}
+
+/* What the features are of decides whether they may be compared, so a file without it is refused. */
+static xkd_status read_about(xkd_context *cx, const char *path, const xkd_stored_tensor *t, xkd_embeddings *out)
+{
+    xkd_status status = XKD_OK;
+    json_error_t error;
+    json_t *root =
+        t && t->dtype == XKD_U8 ? json_loadb(t->data, (size_t)t->bytes, JSON_REJECT_DUPLICATES, &error) : NULL;
+    const char *pool = json_string_value(json_object_get(root, "pool"));
+    if (!root || json_integer_value(json_object_get(root, "xkd_embeddings")) != FORMAT || !pool ||
+        !xkd_feature_kind_of(pool, &out->kind)) {
+        status = not_ours(cx, path, "says nothing about itself");
+        goto fail;
+    }
+    out->layer = json_integer_value(json_object_get(root, "layer"));
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        const char *hash = json_string_value(json_object_get(json_object_get(root, "model"), modality_names[m]));
+        snprintf(out->model[m], sizeof out->model[m], "%s", hash ? hash : "");
+    }
+    XKD_TRY(read_files(cx, path, root, &out->files));
+fail:
+    json_decref(root);
+    return status;
+}
+
+/* Copied, because callers change features (norms, scaling) and the map is read-only. */
+static xkd_status read_table(xkd_context *cx, const char *path, const xkd_tensor_file *file, int m, xkd_embeddings *out)
+{
+    xkd_status status = XKD_OK;
+    char name[32];
+    xkd_feature_table *t = &out->table[m];
+    const xkd_stored_tensor *x = xkd_tensor_file_find(file, modality_names[m]);
+    snprintf(name, sizeof name, "%s.file", modality_names[m]);
+    const xkd_stored_tensor *of = xkd_tensor_file_find(file, name);
+    snprintf(name, sizeof name, "%s.seconds", modality_names[m]);
+    const xkd_stored_tensor *seconds = xkd_tensor_file_find(file, name);
+    if (!x) return XKD_OK;
+    bool good = x->dtype == XKD_F32 && (x->shape.ndim == 2 || x->shape.ndim == 3) && of && of->dtype == XKD_I64 &&
+                seconds && seconds->dtype == XKD_F64 && of->shape.ndim == 1 && seconds->shape.ndim == 1 &&
+                of->shape.dims[0] == x->shape.dims[0] && seconds->shape.dims[0] == x->shape.dims[0];
+    if (!good) return not_ours(cx, path, "its tensors do not belong together");
+    t->count = t->capacity = x->shape.dims[0];
+    t->rows = x->shape.ndim == 3 ? x->shape.dims[1] : 1;
+    t->width = x->shape.dims[x->shape.ndim - 1];
+    XKD_TRY(xkd_alloc(cx, &t->x, x->bytes, 1));
+    XKD_TRY(xkd_alloc(cx, &t->file, t->count, sizeof *t->file));
+    XKD_TRY(xkd_alloc(cx, &t->seconds, t->count, sizeof *t->seconds));
+    memcpy(t->x, x->data, (size_t)x->bytes);
+    memcpy(t->file, of->data, (size_t)of->bytes);
+    memcpy(t->seconds, seconds->data, (size_t)seconds->bytes);
+    for (int64_t i = 0; i < t->count; i++)
+        if (t->file[i] < 0 || t->file[i] >= out->files.count || (i && t->file[i] < t->file[i - 1]))
+            return not_ours(cx, path, "clips name files that are not there");
+fail:
+    return status;
+}
+
+xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_tensor_file file = {0};
+    *out = (xkd_embeddings){0};
+    XKD_TRY(xkd_tensor_file_open(cx, path, &file));
+    XKD_TRY(read_about(cx, path, xkd_tensor_file_find(&file, "about"), out));
+    for (int m = 0; m < XKD_MODALITIES; m++) XKD_TRY(read_table(cx, path, &file, m, out));
+    if (out->table[0].count == 0 && out->table[1].count == 0) status = not_ours(cx, path, "holds no features");
+fail:
+    if (file.path || file.parts) xkd_tensor_file_close(&file);
+    return status;
+}
+
+/* Features of different models live in different spaces: a figure made from both would mean nothing. */
+static xkd_status check_same(xkd_context *cx, const xkd_embeddings *a, const xkd_embeddings *b, const char *path)
+{
+    bool same = a->kind == b->kind && a->layer == b->layer;
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        if (strcmp(a->model[m], b->model[m]) != 0)
+            return xkd_fail(cx, XKD_ERR_DATA, "%s: its %s features are of another model", path, modality_names[m]);
+        same &= !a->table[m].count || !b->table[m].count ||
+                (a->table[m].rows == b->table[m].rows && a->table[m].width == b->table[m].width);
+    }
+    if (!same) return xkd_fail(cx, XKD_ERR_DATA, "%s: pool or layer differ from the other file's", path);
+    same = a->files.class_count == b->files.class_count;
+    for (int64_t i = 0; same && i < a->files.class_count; i++)
+        same = strcmp(a->files.classes[i], b->files.classes[i]) == 0;
+    if (!same) return xkd_fail(cx, XKD_ERR_DATA, "%s: its classes are not the other file's", path);
+    return XKD_OK;
+}
+
+xkd_status xkd_embeddings_join(xkd_context *cx, xkd_embeddings *into, const xkd_embeddings *more, const char *path)
+{
+    xkd_status status = XKD_OK;
+    int64_t first = into->files.count;
+    XKD_TRY(check_same(cx, into, more, path));
+    for (int64_t i = 0; i < more->files.count; i++) {
+        const xkd_sample *from = &more->files.samples[i];
+        xkd_sample *s;
+        XKD_TRY(xkd_manifest_add(cx, &into->files, from->path, &s));
+        s->label = from->label;
+        memcpy(s->split, from->split, sizeof s->split);
+    }
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_feature_table *from = &more->table[m];
+        xkd_feature_table *to = &into->table[m];
+        if (to->count == 0) {
+            to->rows = from->rows;
+            to->width = from->width;
+        }
+        for (int64_t i = 0; i < from->count; i++)
+            XKD_TRY(xkd_embeddings_add(cx, to, first + from->file[i], from->seconds[i],
+                                       from->x + i * from->rows * from->width));
+    }
+fail:
+    return status;
+}

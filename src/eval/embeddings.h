@@ -1,0 +1,53 @@
+/* Features of the clips of many files, on disk and in memory. The file is safetensors or npz with tensors `video`
+ * and `audio` [clips,D] (or [clips,tokens,D]), `video.file` and `video.seconds` (which file a clip is of, where it
+ * starts), likewise for audio, and `about`: JSON text with paths, labels, splits, classes, pool, layer and the
+ * models' hashes. npy holds the features of one modality alone, JSONL a clip a line. */
+#ifndef XKD_EVAL_EMBEDDINGS_H
+#define XKD_EVAL_EMBEDDINGS_H
+
+#include "data/manifest.h"
+#include "eval/embed.h"
+
+typedef struct {
+    int64_t count, rows, width; /* clips; features of a clip are [rows,width] */
+    int64_t capacity;
+    float *x;        /* [count,rows,width] */
+    int64_t *file;   /* [count] index into files, ascending */
+    double *seconds; /* [count] */
+} xkd_feature_table;
+
+typedef struct {
+    xkd_feature_table table[XKD_MODALITIES]; /* count 0: none */
+    char model[XKD_MODALITIES][33];          /* hash of the encoder, "" where there is none */
+    xkd_feature_kind kind;
+    int64_t layer;
+    xkd_manifest files; /* path, label, split; classes */
+} xkd_embeddings;
+
+void xkd_embeddings_free(xkd_embeddings *e);
+
+/* Appends one clip of file `file`; rows and width of the table must be set. */
+xkd_status xkd_embeddings_add(xkd_context *cx, xkd_feature_table *table, int64_t file, double seconds,
+                              const float *feature);
+
+typedef enum {
+    XKD_EMBEDDINGS_SAFETENSORS,
+    XKD_EMBEDDINGS_NPZ,
+    XKD_EMBEDDINGS_NPY,
+    XKD_EMBEDDINGS_JSONL
+} xkd_embeddings_form;
+
+/* By the ending of a name. XKD_ERR_CONFIG for an unknown one. */
+xkd_status xkd_embeddings_form_of(xkd_context *cx, const char *path, xkd_embeddings_form *out);
+
+/* Writes atomically. npy takes one modality only. */
+xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const char *path, xkd_embeddings_form form);
+
+/* Reads safetensors or npz as written above. XKD_ERR_DATA for anything else. Free with xkd_embeddings_free, also
+ * after an error. */
+xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings *out);
+
+/* Appends the files and clips of `more`. XKD_ERR_DATA where models, pool, layer or classes differ. */
+xkd_status xkd_embeddings_join(xkd_context *cx, xkd_embeddings *into, const xkd_embeddings *more, const char *path);
+
+#endif

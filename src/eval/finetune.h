@@ -1,0 +1,70 @@
+/* An encoder with a linear classifier behind it, trained whole (fine-tuning) or the classifier alone (linear probe);
+ * method.md section 10:
+ *
+ *   clip -> encoder -> mean of the patches, or class token -> [L2 norm] -> [dropout] -> linear -> softmax or sigmoid
+ *
+ * Learning rates decay from the last layer to the first; weight decay leaves out 1-D tensors, positions and class token. */
+#ifndef XKD_EVAL_FINETUNE_H
+#define XKD_EVAL_FINETUNE_H
+
+#include "eval/encoder.h"
+#include "loss/classify.h"
+
+typedef struct {
+    xkd_feature_kind kind; /* MEAN or CLS */
+    xkd_classify_kind loss;
+    bool l2_norm;
+    double dropout;     /* share of the features that are dropped in training */
+    bool frozen;        /* train the classifier alone */
+    double layer_decay; /* 1: one learning rate for all */
+    double beta1, beta2, eps;
+    uint64_t seed; /* of the classifier's weights and the dropout */
+} xkd_finetune_options;
+
+/* softmax, mean, no norm, no dropout, whole model, layer decay 1, betas .9 .999, eps 1e-8. */
+xkd_finetune_options xkd_finetune_defaults(void);
+
+typedef struct {
+    xkd_finetune_options options;
+    xkd_backend *be;
+    xkd_encoder encoder;
+    xkd_linear classifier; /* head.weight [K,D], head.bias [K] */
+    int64_t B, K;
+    xkd_backbone_run run;
+    xkd_block_scratch scratch;
+    xkd_arena arena;
+    void *dz;            /* [R,D]; fine-tuning only */
+    void *pooled, *unit; /* [B,D] feature; after the L2 norm */
+    void *inv;           /* [B] of the L2 norm */
+    void *input;         /* [B,D] of the classifier, after dropout */
+    void *dinput;        /* [B,D] */
+    void *logits;        /* [B,K]; becomes its gradient */
+    float *keep;         /* [B,D] 0 or 1/(1-dropout) of the last step */
+    int64_t step;        /* steps done */
+} xkd_finetune;
+
+/* Loads the encoder, adds a classifier for K classes (orthogonal weights, zero bias, or the file's own if
+ * source->head) and plans batches of `shape`. Free with xkd_finetune_free in any case. */
+xkd_status xkd_finetune_new(xkd_context *cx, xkd_backend *be, const xkd_encoder_source *source,
+                            const xkd_view_shape *shape, int64_t K, const xkd_finetune_options *options,
+                            xkd_finetune *out);
+void xkd_finetune_free(xkd_finetune *f);
+
+/* One step of AdamW on clips [B,C,T,H,W] with targets [B,K]. XKD_ERR_NUMERIC, and nothing changed, where the loss is
+ * not finite. */
+xkd_status xkd_finetune_step(xkd_context *cx, xkd_finetune *f, const float *clips, const float *targets, double lr,
+                             double weight_decay, double *loss);
+
+/* Scores [B,K] (softmax or sigmoid) without dropout. */
+xkd_status xkd_finetune_scores(xkd_finetune *f, const float *clips, float *scores);
+
+/* Which layer a tensor is in: embedding, positions, class token 0; block i: i + 1; the rest depth + 1. */
+int64_t xkd_layer_of(const char *name, int64_t depth);
+/* Factor on the learning rate: decay^(depth + 1 - layer). */
+double xkd_layer_scale(double decay, int64_t depth, int64_t layer);
+
+/* rows [K,D] become orthonormal (columns where K > D), drawn as torch.nn.init.orthogonal_ does: Q of a normal matrix
+ * with the signs that make R's diagonal positive. */
+void xkd_orthogonal(double *w, int64_t K, int64_t D, uint64_t seed);
+
+#endif

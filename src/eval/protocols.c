@@ -1,0 +1,334 @@
+#include "eval/protocols.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+/* ---- clip sets ---- */
+
+void xkd_clip_set_free(xkd_clip_set *s)
+{
+    xkd_free(s->x);
+    xkd_free(s->label);
+    xkd_free(s->video);
+    xkd_free(s->video_label);
+    xkd_free(s->file);
+    *s = (xkd_clip_set){0};
+}
+
+/* Clips [first, first + count) of file f in a table. */
+static void clips_of(const xkd_feature_table *t, int64_t f, int64_t *cursor, int64_t *first, int64_t *count)
+{
+    while (*cursor < t->count && t->file[*cursor] < f) ++*cursor;
+    *first = *cursor;
+    while (*cursor < t->count && t->file[*cursor] == f) ++*cursor;
+    *count = *cursor - *first;
+}
+
+/* dst [D] = src, divided by its norm if `normalise`. */
+static void put_feature(float *dst, const float *src, int64_t D, bool normalise)
+{
+    double sum = 0;
+    for (int64_t k = 0; k < D; k++) sum += (double)src[k] * src[k];
+    double scale = normalise ? 1 / fmax(sqrt(sum), 1e-12) : 1;
+    for (int64_t k = 0; k < D; k++) dst[k] = (float)(src[k] * scale);
+}
+
+static bool in_split(const xkd_sample *s, const char *split)
+{
+    return !split || !*split || strcmp(s->split, split) == 0;
+}
+
+/* Room for all clips; a split may use less. */
+static xkd_status set_new(xkd_context *cx, const xkd_embeddings *e, const xkd_clip_choice *c, xkd_clip_set *out)
+{
+    xkd_status status = XKD_OK;
+    const xkd_feature_table *v = &e->table[XKD_VIDEO], *a = &e->table[XKD_AUDIO];
+    int64_t most = c->video ? v->count : a->count;
+    *out = (xkd_clip_set){.D = (c->video ? v->width : 0) + (c->audio ? a->width : 0), .K = e->files.class_count};
+    if ((c->video && !v->count) || (c->audio && !a->count))
+        XKD_FAIL(XKD_ERR_DATA, "the features hold no %s", c->video && !v->count ? "video" : "audio");
+    if ((c->video && v->rows != 1) || (c->audio && a->rows != 1))
+        XKD_FAIL(XKD_ERR_DATA, "the features are of single tokens: embed with --pool mean or cls");
+    if (most > INT32_MAX) XKD_FAIL(XKD_ERR_DATA, "more clips than an index holds");
+    XKD_TRY(xkd_alloc(cx, &out->x, most * out->D, sizeof *out->x));
+    XKD_TRY(xkd_alloc(cx, &out->label, most, sizeof *out->label));
+    XKD_TRY(xkd_alloc(cx, &out->video, most, sizeof *out->video));
+    XKD_TRY(xkd_alloc(cx, &out->video_label, e->files.count, sizeof *out->video_label));
+    XKD_TRY(xkd_alloc(cx, &out->file, e->files.count, sizeof *out->file));
+fail:
+    return status;
+}
+
+/* Files are walked in order with a cursor into each table: both are sorted by file. */
+xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd_clip_choice *c, xkd_clip_set *out)
+{
+    xkd_status status = XKD_OK;
+    const xkd_feature_table *v = &e->table[XKD_VIDEO], *a = &e->table[XKD_AUDIO];
+    int64_t at[2] = {0}, first[2], count[2];
+    bool both = c->video && c->audio;
+    XKD_TRY(set_new(cx, e, c, out));
+    for (int64_t f = 0; f < e->files.count; f++) {
+        const xkd_sample *s = &e->files.samples[f];
+        clips_of(v, f, &at[0], &first[0], &count[0]);
+        clips_of(a, f, &at[1], &first[1], &count[1]);
+        int64_t clips = c->video ? count[0] : count[1];
+        if (!in_split(s, c->split) || clips == 0) continue;
+        if (both && count[0] != count[1])
+            XKD_FAIL(XKD_ERR_DATA, "%s: %lld video clips and %lld audio clips do not pair up", s->path,
+                     (long long)count[0], (long long)count[1]);
+        if (s->label < 0) XKD_FAIL(XKD_ERR_DATA, "%s: has no label: embed a manifest with labels", s->path);
+        if (s->label >= out->K) out->K = s->label + 1; /* lists with numbers for labels name no classes */
+        if (c->most_clips && clips > c->most_clips) clips = c->most_clips;
+        for (int64_t i = 0; i < clips; i++, out->n++) {
+            float *x = out->x + out->n * out->D;
+            if (c->video) put_feature(x, v->x + (first[0] + i) * v->width, v->width, both || c->normalise);
+            if (c->audio)
+                put_feature(x + (c->video ? v->width : 0), a->x + (first[1] + i) * a->width, a->width,
+                            both || c->normalise);
+            out->label[out->n] = (int32_t)s->label;
+            out->video[out->n] = out->videos;
+        }
+        out->file[out->videos] = f;
+        out->video_label[out->videos++] = (int32_t)s->label;
+    }
+    if (out->n == 0) XKD_FAIL(XKD_ERR_DATA, "no clips of split '%s'", c->split ? c->split : "");
+fail:
+    return status;
+}
+
+/* Measured on the training set alone: test statistics would leak. */
+xkd_status xkd_clip_sets_scale(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test)
+{
+    xkd_status status = XKD_OK;
+    double *mean = NULL, *square = NULL;
+    int64_t D = train->D;
+    XKD_TRY(xkd_alloc(cx, &mean, D, sizeof *mean));
+    XKD_TRY(xkd_alloc(cx, &square, D, sizeof *square));
+    for (int64_t i = 0; i < train->n * D; i++) mean[i % D] += train->x[i] / (double)train->n;
+    for (int64_t i = 0; i < train->n * D; i++)
+        square[i % D] += (train->x[i] - mean[i % D]) * (train->x[i] - mean[i % D]) / (double)train->n;
+    xkd_clip_set *sets[] = {train, test};
+    for (int s = 0; s < 2; s++)
+        for (int64_t i = 0; i < sets[s]->n * D; i++) {
+            /* A constant feature stays 0, as in scikit-learn's StandardScaler. */
+            double deviation = square[i % D] > 0 ? sqrt(square[i % D]) : 1;
+            sets[s]->x[i] = (float)((sets[s]->x[i] - mean[i % D]) / deviation);
+        }
+fail:
+    xkd_free(mean);
+    xkd_free(square);
+    return status;
+}
+
+void xkd_video_mean(const xkd_clip_set *set, const float *scores, int64_t K, float *out)
+{
+    for (int64_t i = 0; i < set->n;) {
+        int64_t v = set->video[i], end = i;
+        while (end < set->n && set->video[end] == v) end++;
+        for (int64_t c = 0; c < K; c++) {
+            double sum = 0;
+            for (int64_t k = i; k < end; k++) sum += scores[k * K + c];
+            out[v * K + c] = (float)(sum / (double)(end - i));
+        }
+        i = end;
+    }
+}
+
+/* ---- SVM ---- */
+
+typedef struct {
+    const xkd_clip_set *train, *test;
+    const xkd_svm_protocol *protocol;
+    xkd_pool *pool;
+    float *scores; /* [clips,K] of the larger set */
+    float *videos; /* [videos,K] likewise */
+    int64_t *rank; /* [clips] likewise */
+    int32_t *fold; /* [n of train] */
+    int64_t *rows; /* [n of train] */
+    int64_t done, total;
+} evaluation;
+
+static void tick(evaluation *v)
+{
+    if (v->protocol->progress) v->protocol->progress(v->protocol->user, v->done, v->total);
+    v->done++;
+}
+
+/* Decision values of a video's clips are averaged, as the release does, not their ranks. */
+static void judge(evaluation *v, const xkd_svm_model *model, xkd_accuracy *out)
+{
+    const xkd_clip_set *t = v->test;
+    xkd_svm_decide(model, v->pool, t->x, t->n, v->scores);
+    xkd_ranks(v->scores, t->label, t->n, model->K, v->rank);
+    out->clip_top1 = xkd_top_k(v->rank, t->n, 1);
+    xkd_video_mean(t, v->scores, model->K, v->videos);
+    xkd_ranks(v->videos, t->video_label, t->videos, model->K, v->rank);
+    out->top1 = xkd_top_k(v->rank, t->videos, 1);
+    out->top5 = xkd_top_k(v->rank, t->videos, 5);
+}
+
+/* Percent of training videos that a model of the other folds gets right. */
+static xkd_status cross_validate(xkd_context *cx, evaluation *v, double C, double *out)
+{
+    xkd_status status = XKD_OK;
+    const xkd_clip_set *t = v->train;
+    xkd_svm_options o = v->protocol->svm;
+    xkd_svm_model model = {0};
+    o.C = C;
+    for (int f = 0; f < v->protocol->folds; f++) {
+        xkd_svm_data data = {.x = t->x, .label = t->label, .row = v->rows, .D = t->D, .K = t->K};
+        for (int64_t i = 0; i < t->n; i++)
+            if (v->fold[i] != f) v->rows[data.n++] = i;
+        tick(v);
+        XKD_TRY(xkd_svm_train(cx, v->pool, &data, &o, &model));
+        for (int64_t i = 0, k; i < t->n; i = k) { /* runs of held-out clips go through in one piece */
+            for (k = i + 1; k < t->n && v->fold[k] == v->fold[i]; k++) continue;
+            if (v->fold[i] == f) xkd_svm_decide(&model, v->pool, t->x + i * t->D, k - i, v->scores + i * t->K);
+        }
+        xkd_svm_free(&model);
+    }
+    xkd_video_mean(t, v->scores, t->K, v->videos);
+    xkd_ranks(v->videos, t->video_label, t->videos, t->K, v->rank);
+    *out = xkd_top_k(v->rank, t->videos, 1);
+fail:
+    return status;
+}
+
+/* Buffers for the larger of the two sets serve cross-validation and test alike. */
+static xkd_status evaluation_new(xkd_context *cx, evaluation *v)
+{
+    xkd_status status = XKD_OK;
+    int64_t clips = v->train->n > v->test->n ? v->train->n : v->test->n;
+    int64_t videos = v->train->videos > v->test->videos ? v->train->videos : v->test->videos, K = v->train->K;
+    if (v->train->D != v->test->D) XKD_FAIL(XKD_ERR_DATA, "features of training and test set differ in width");
+    if (v->test->K > K)
+        XKD_FAIL(XKD_ERR_DATA, "the test set has %lld classes, the training set %lld", (long long)v->test->K,
+                 (long long)K);
+    XKD_TRY(xkd_alloc(cx, &v->scores, clips * K, sizeof *v->scores));
+    XKD_TRY(xkd_alloc(cx, &v->videos, videos * K, sizeof *v->videos));
+    XKD_TRY(xkd_alloc(cx, &v->rank, clips, sizeof *v->rank));
+    XKD_TRY(xkd_alloc(cx, &v->rows, v->train->n, sizeof *v->rows));
+    XKD_TRY(xkd_alloc(cx, &v->fold, v->train->n, sizeof *v->fold));
+    v->total = v->protocol->costs * (1 + v->protocol->folds);
+    if (v->protocol->folds)
+        XKD_TRY(xkd_svm_folds(cx, v->train->label, v->train->video, v->train->n, K, v->protocol->folds,
+                              v->protocol->svm.seed, v->fold));
+fail:
+    return status;
+}
+
+/* Cross-validation comes first for each C, so that a run that is stopped never has a test figure without it. */
+xkd_status xkd_svm_evaluate(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, const xkd_clip_set *test,
+                            const xkd_svm_protocol *protocol, xkd_svm_row *rows, int64_t *best, int64_t *honest,
+                            float *scores)
+{
+    xkd_status status = XKD_OK;
+    evaluation v = {.train = train, .test = test, .protocol = protocol, .pool = pool};
+    xkd_svm_model model = {0};
+    *best = *honest = -1;
+    XKD_TRY(evaluation_new(cx, &v));
+    for (int64_t c = 0; c < protocol->costs; c++) {
+        xkd_svm_row *r = &rows[c];
+        *r = (xkd_svm_row){.C = protocol->cost[c], .cross_validated = NAN};
+        if (protocol->folds) XKD_TRY(cross_validate(cx, &v, r->C, &r->cross_validated));
+        if (protocol->folds && (*honest < 0 || r->cross_validated > rows[*honest].cross_validated)) *honest = c;
+        xkd_svm_options o = protocol->svm;
+        o.C = r->C;
+        xkd_svm_data data = {.x = train->x, .label = train->label, .n = train->n, .D = train->D, .K = train->K};
+        tick(&v);
+        XKD_TRY(xkd_svm_train(cx, pool, &data, &o, &model));
+        r->unconverged = model.unconverged;
+        judge(&v, &model, &r->test);
+        xkd_svm_free(&model);
+        if (*best < 0 || r->test.top1 > rows[*best].test.top1) *best = c;
+        if (scores && (protocol->folds ? *honest == c : *best == c))
+            memcpy(scores, v.videos, (size_t)(test->videos * train->K) * sizeof *scores);
+    }
+fail:
+    xkd_free(v.scores);
+    xkd_free(v.videos);
+    xkd_free(v.rank);
+    xkd_free(v.rows);
+    xkd_free(v.fold);
+    return status;
+}
+
+/* ---- neighbours ---- */
+
+typedef struct {
+    const float *a, *b;
+    int64_t m, D, k;
+    int64_t *near;
+} search;
+
+/* Norms are computed again for each pair: the sets are small, and no copy of them is needed. */
+static double cosine(const float *a, const float *b, int64_t D)
+{
+    double dot = 0, aa = 0, bb = 0;
+    for (int64_t i = 0; i < D; i++) {
+        dot += (double)a[i] * b[i];
+        aa += (double)a[i] * a[i];
+        bb += (double)b[i] * b[i];
+    }
+    return dot / fmax(sqrt(aa * bb), 1e-24);
+}
+
+/* Keeps the k best in order by insertion: k is small. */
+static void search_row(void *arg, int64_t i, int thread)
+{
+    const search *s = arg;
+    int64_t *near = s->near + i * s->k, held = 0;
+    (void)thread;
+    double value[256]; /* xkd_nearest allows no more */
+    for (int64_t j = 0; j < s->m; j++) {
+        double c = cosine(s->a + i * s->D, s->b + j * s->D, s->D);
+        if (held == s->k && !(c > value[held - 1])) continue;
+        int64_t at = held < s->k ? held++ : held - 1;
+        for (; at > 0 && c > value[at - 1]; at--) {
+            value[at] = value[at - 1];
+            near[at] = near[at - 1];
+        }
+        value[at] = c;
+        near[at] = j;
+    }
+}
+
+xkd_status xkd_nearest(xkd_context *cx, xkd_pool *pool, const float *a, int64_t n, const float *b, int64_t m, int64_t D,
+                       int64_t k, int64_t *near)
+{
+    if (k < 1 || k > m || k > 256)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "k = %lld neighbours: 1 to %lld", (long long)k,
+                        (long long)(m < 256 ? m : 256));
+    search s = {a, b, m, D, k, near};
+    xkd_parallel_for(pool, n, search_row, &s);
+    return XKD_OK;
+}
+
+xkd_status xkd_knn(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, const xkd_clip_set *test, int64_t k,
+                   double temperature, float *scores)
+{
+    xkd_status status = XKD_OK;
+    float *a = NULL, *b = NULL;
+    int64_t *near = NULL, D = train->D, K = train->K;
+    if (test->D != D || test->K > K) XKD_FAIL(XKD_ERR_DATA, "training and test set differ in width or classes");
+    XKD_TRY(xkd_alloc(cx, &a, test->videos * D, sizeof *a));
+    XKD_TRY(xkd_alloc(cx, &b, train->videos * D, sizeof *b));
+    XKD_TRY(xkd_alloc(cx, &near, test->videos * k, sizeof *near));
+    xkd_video_mean(test, test->x, D, a);
+    xkd_video_mean(train, train->x, D, b);
+    XKD_TRY(xkd_nearest(cx, pool, a, test->videos, b, train->videos, D, k, near));
+    memset(scores, 0, (size_t)(test->videos * K) * sizeof *scores);
+    for (int64_t i = 0; i < test->videos; i++)
+        for (int64_t j = 0; j < k; j++) {
+            int64_t v = near[i * k + j];
+            /* exp((c - 1) / t) ranks as exp(c / t) does and cannot overflow. */
+            scores[i * K + train->video_label[v]] += (float)exp((cosine(a + i * D, b + v * D, D) - 1) / temperature);
+        }
+fail:
+    xkd_free(a);
+    xkd_free(b);
+    xkd_free(near);
+    return status;
+}

@@ -1,0 +1,78 @@
+/* From features of clips to the figures of a table: linear SVM with its choice of C, nearest neighbours, retrieval.
+ * method.md section 10. */
+#ifndef XKD_EVAL_PROTOCOLS_H
+#define XKD_EVAL_PROTOCOLS_H
+
+#include "base/pool.h"
+#include "eval/embeddings.h"
+#include "eval/metrics.h"
+#include "eval/svm.h"
+
+/* Clips of labelled videos; clips of a video stand together. Owned; free with xkd_clip_set_free. */
+typedef struct {
+    int64_t n, D, K, videos;
+    float *x;             /* [n,D] */
+    int32_t *label;       /* [n] */
+    int64_t *video;       /* [n] 0 .. videos-1, ascending */
+    int32_t *video_label; /* [videos] */
+    int64_t *file;        /* [videos] index into the embeddings' files */
+} xkd_clip_set;
+
+/* What of the embeddings is taken. */
+typedef struct {
+    bool video, audio;  /* both: each L2-normalised, one behind the other, clip by clip */
+    const char *split;  /* NULL or "": every file */
+    int64_t most_clips; /* of a file; 0: all */
+    bool normalise;     /* L2, also of one modality alone */
+} xkd_clip_choice;
+
+/* XKD_ERR_DATA: a file without label, no clips of the split, features of all tokens, clips that do not pair up. */
+xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd_clip_choice *choice,
+                             xkd_clip_set *out);
+void xkd_clip_set_free(xkd_clip_set *set);
+
+/* Zero mean and unit deviation of every feature, measured on `train` and applied to both. */
+xkd_status xkd_clip_sets_scale(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test);
+
+/* Mean of each video's rows: scores [n,K] -> out [videos,K]. */
+void xkd_video_mean(const xkd_clip_set *set, const float *scores, int64_t K, float *out);
+
+/* Percent right, by clip and by video. */
+typedef struct {
+    double clip_top1, top1, top5;
+} xkd_accuracy;
+
+typedef struct {
+    double C;
+    xkd_accuracy test;
+    double cross_validated; /* top-1 by video on the training set; NAN where it was not done */
+    int64_t unconverged;    /* classes that met the iteration limit */
+} xkd_svm_row;
+
+typedef struct {
+    const double *cost; /* [costs] */
+    int64_t costs;
+    int folds; /* of cross-validation; 0: none */
+    xkd_svm_options svm;
+    /* Called before each training. May be NULL. */
+    void (*progress)(void *user, int64_t done, int64_t total);
+    void *user;
+} xkd_svm_protocol;
+
+/* Trains with every C and fills rows [costs]. *best is the row with the best test accuracy, as the release reports it;
+ * *honest the one that cross-validation on the training set chose (-1 without). Of equals the smaller C. scores
+ * [videos of test,K] are those of the honest row, else of the best; may be NULL. */
+xkd_status xkd_svm_evaluate(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, const xkd_clip_set *test,
+                            const xkd_svm_protocol *protocol, xkd_svm_row *rows, int64_t *best, int64_t *honest,
+                            float *scores);
+
+/* Votes of the k nearest training videos by cosine of their mean features, weighted by exp(cosine / temperature).
+ * scores [videos of test,K]. */
+xkd_status xkd_knn(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, const xkd_clip_set *test, int64_t k,
+                   double temperature, float *scores);
+
+/* Row i of a [n,D] against all of b [m,D] by cosine: near [n,k] indices, best first, ties by lower index. */
+xkd_status xkd_nearest(xkd_context *cx, xkd_pool *pool, const float *a, int64_t n, const float *b, int64_t m, int64_t D,
+                       int64_t k, int64_t *near);
+
+#endif

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# xkd embed, svm, knn, retrieve: from files to figures, resuming, shards, and what is refused.
+set -u
+source "$(dirname "$0")/tap.sh"
+golden=$PWD/tests/golden/backbone config=$PWD/tests/data/backbone.yaml
+model=("$golden/vid_teacher.pth.tar" --audio-model "$golden/aud_teacher.safetensors" -c "$config")
+cd "$work" || exit 1
+"$xkd" data synth --out toys --classes 3 --clips 5 --seconds 2 --size 64 --seed 1 >/dev/null
+"$xkd" data index toys >/dev/null
+
+embed() { # embed INPUT... : with the golden model
+  local inputs=() ; while [ $# -gt 0 ] && [[ $1 != --* ]]; do inputs+=("$1"); shift; done
+  try embed "${model[0]}" "${inputs[@]}" "${model[@]:1}" "$@"
+}
+embed toys --out all.safetensors
+stdout_has "embed a folder, both modalities" 0 "15 files, 0 unreadable; 30 video and 30 audio clips"
+check "the work file is gone" [ ! -e all.safetensors.partial ]
+embed toys --out all.safetensors
+stderr_has "an existing file stays" 2 "exists already"
+embed toys --split train --protocol train --clips 4 --out train.safetensors
+stdout_has "training clips" 0 "12 files, 0 unreadable; 48 video and 48 audio clips"
+embed toys --split test --protocol test --out test.npz
+stdout_has "test clips" 0 "3 files, 0 unreadable; 9 video and 9 audio clips"
+embed toys/train/bounce/00000.mp4 --modality video --out one.jsonl
+check "JSONL has a line a clip" [ "$(wc -l <one.jsonl)" -eq 2 ]
+embed toys/train/bounce/00000.mp4 --out both.npy
+stderr_has "npy holds one modality" 2 "npy holds one array"
+embed toys/train/bounce/00000.mp4 --modality audio --pool none --out tokens.npy
+stdout_has "all tokens as npy" 0 "2 audio clips"
+try embed "${model[0]}" toys --layer 9 -c "$config" --out x.npz
+stderr_has "a layer that is not there" 2 "2 blocks"
+try embed "${model[0]}" toys --modality audio -c "$config" --out x.npz
+stderr_has "a modality that is not there" 4 "has no audio encoder"
+try embed "${model[0]}" toys --out x.npz
+stderr_has "geometry that does not fit" 2 "model.kwargs.frame_size"
+try embed toys/train/bounce/00000.mp4 toys --out x.npz
+stderr_has "a video is no model" 4 "00000.mp4"
+try embed "${model[0]}" toys --pool head -c "$config" --out x.npz
+stderr_has "an encoder has no projection head" 4 "projection head"
+try embed "${model[0]}" nowhere -c "$config" --out x.npz
+stderr_has "a missing input" 3 "nowhere"
+
+# Shards put together are the whole.
+embed toys --shard 1/2 --modality video --out a.jsonl
+embed toys --shard 2/2 --modality video --out b.jsonl
+embed toys --modality video --out whole.jsonl
+check "shards are the whole" cmp -s <(sort a.jsonl b.jsonl) <(sort whole.jsonl)
+embed toys --shard 3/2 --out x.npz
+stderr_has "a shard that is not there" 2 "--shard 3/2"
+
+# A run that was cut off goes on behind its last whole record, and gives the same bytes.
+mkdir mixed && cp toys/train/bounce/0000[01].mp4 mixed/ && echo junk >mixed/zz.mp4
+embed mixed --out m.safetensors
+stderr_has "too many unreadable files: exit 3, no result" 3 "1 of 3 files could not be read"
+check "no partial result" [ ! -e m.safetensors ]
+truncate -s -5 m.safetensors.partial
+embed mixed --out m.safetensors data.max_bad_fraction=1
+stdout_has "a torn work file goes on" 0 "3 files, 1 unreadable; 4 video"
+check "and says what was done" grep -q "going on: 2 of 3" <<<"$err"
+embed mixed --out n.safetensors data.max_bad_fraction=1
+check "resumed and whole runs agree" cmp -s m.safetensors n.safetensors
+embed mixed --out o.safetensors # leaves o.safetensors.partial
+embed mixed --out o.safetensors --pool cls
+stderr_has "other options do not mix" 2 "begun with another model"
+
+try svm train.safetensors test.npz --json
+stdout_has "svm reports the honest C" 0 '"honest": {"C": '
+stdout_has "svm reports the best C" 0 '"best": {"C": '
+try svm train.safetensors test.npz --classes --confusion confusion.png --scale --folds 0 --cost 0.1
+stdout_has "svm prints classes" 0 "   0 bounce"
+check "svm draws the confusion matrix" [ -s confusion.png ]
+try svm all.safetensors --modality video
+stdout_has "svm on the splits of one file" 0 "honest: top-1"
+try svm all.safetensors --test other
+stderr_has "a split that is not there" 3 "no clips of split 'other'"
+try svm all.safetensors --cost 1,x
+stderr_has "a C that is no number" 2 "--cost"
+try svm m.safetensors
+stderr_has "labels missing" 3 "split 'train'"
+try svm "$golden/expected.safetensors"
+stderr_has "features of no kind" 3 "says nothing about itself"
+try knn all.safetensors -k 3
+stdout_has "knn votes" 0 "3 neighbours: top-1"
+try retrieve all.safetensors
+stdout_has "retrieve across modalities" 0 "same file"
+try retrieve all.safetensors --query audio --against audio --like train/bounce/00000.mp4 -n 2
+check "retrieve lists neighbours" [ "$(wc -l <<<"$out")" -eq 2 ]
+finish

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# xkd data import: a tiny tree of every official layout, and trees that do not fit. Files are empty: importing reads lists.
+set -u
+source "$(dirname "$0")/tap.sh"
+cd "$work" || exit 1
+has() { # has NAME FILE TEXT
+  if grep -qF -- "$3" "$2" 2>/dev/null; then ok "$1"; else not_ok "$1: no $3 in $2"; fi
+}
+put() { mkdir -p "$(dirname "$1")" && : >"$1"; }
+
+# UCF101: 1-based ids, test lists without label, CRLF.
+mkdir -p ucf/ucfTrainTestlist
+printf '1 Archery\r\n2 Biking\r\n' >ucf/ucfTrainTestlist/classInd.txt
+printf 'Archery/v_Archery_g08_c01.avi 1\r\nBiking/v_Biking_g08_c01.avi 2\r\n' >ucf/ucfTrainTestlist/trainlist02.txt
+printf 'Biking/v_Biking_g01_c01.avi\r\n' >ucf/ucfTrainTestlist/testlist02.txt
+put ucf/UCF-101/Archery/v_Archery_g08_c01.avi
+put ucf/UCF-101/Biking/v_Biking_g08_c01.avi
+put ucf/UCF-101/Biking/v_Biking_g01_c01.avi
+try data import ucf101 ucf --fold 2 --out ucf.jsonl --partial
+stdout_has "UCF101" 0 "3 files, 2 classes, 0 missing"
+has "UCF101 test label from the folder" ucf.jsonl '"path":"UCF-101/Biking/v_Biking_g01_c01.avi","label":1,"split":"testlist02"'
+try data import UCF101 ucf --fold 2 --out x.jsonl
+stderr_has "counts are checked" 3 "3 samples, the official set has 13320"
+check "and the tree is shown" grep -q "ROOT/ucfTrainTestlist/classInd.txt" <<<"$err"
+try data import UCF101 ucf --fold 4 --out x.jsonl
+stderr_has "a fold that is not there" 2 "no fold 4: 1 .. 3"
+rm ucf/UCF-101/Archery/v_Archery_g08_c01.avi
+try data import UCF101 ucf --fold 2 --out x.jsonl
+stderr_has "absent files are named" 3 "1 of 3 listed files are not there, first: UCF-101/Archery/v_Archery_g08_c01.avi"
+try data import UCF101 ucf --fold 2 --out x.jsonl --partial
+stdout_has "absent files are counted" 0 "2 files, 2 classes, 1 missing"
+printf '../../etc/passwd 1\n' >ucf/ucfTrainTestlist/trainlist02.txt
+try data import UCF101 ucf --fold 2 --out y.jsonl --partial
+check "a list cannot lead out of the folder" [ "$rc" -eq 3 ]
+
+# HMDB51: names with # & ; ( ) and blanks; codes 1, 2, 0.
+mkdir -p hmdb/testTrainMulti_7030_splits
+printf 'a#1 (b);&.avi 1 \nc.avi 2 \nd.avi 0 \n' >hmdb/testTrainMulti_7030_splits/brush_hair_test_split1.txt
+printf 'e.avi 1 \n' >hmdb/testTrainMulti_7030_splits/wave_test_split1.txt
+for f in 'a#1 (b);&' c d; do put "hmdb/brush_hair/$f.avi"; done
+put hmdb/wave/e.avi
+try data import HMDB51 hmdb --out hmdb.jsonl --partial
+stdout_has "HMDB51" 0 "4 files, 2 classes, 0 missing"
+has "HMDB51 odd names" hmdb.jsonl '"path":"brush_hair/a#1 (b);&.avi","label":0,"split":"train-split1"'
+has "HMDB51 test" hmdb.jsonl '"path":"brush_hair/c.avi","label":0,"split":"test-split1"'
+has "HMDB51 unused" hmdb.jsonl '"path":"brush_hair/d.avi","label":0,"split":"unused"'
+
+# Kinetics: class folders with blanks in one split and _ in the other; a flat split with a list; ids that begin with -.
+put "k400/train/playing piano/-abc_000001_000011.mp4"
+put "k400/train/air drumming/def_000001_000011.mp4"
+put k400/val/-xyz-12_000003_000013.mp4
+put k400/val/qq.mp4
+printf 'label,youtube_id,time_start,time_end,split,is_cc\nplaying piano,-xyz-12,3,13,val,0\n"air drumming",qq,1,11,val,0\nair drumming,gone,1,11,val,0\n' >k400/val.csv
+try data import Kinetics400 k400 --out k400.jsonl --partial
+stdout_has "Kinetics400" 0 "4 files, 2 classes, 1 missing"
+has "Kinetics400 classes have _" k400.jsonl '"classes":["air_drumming","playing_piano"]'
+has "Kinetics400 flat" k400.jsonl '"path":"val/-xyz-12_000003_000013.mp4","label":1,"split":"val"'
+try data import Kinetics400 k400 --out x.jsonl
+stderr_has "Kinetics400 counts classes" 3 "2 classes, the official set has 400"
+try data import Kinetics-Sound k400 --out ks.jsonl --partial
+stdout_has "Kinetics-Sound takes its classes" 0 "2 files, 1 classes"
+has "Kinetics-Sound class" ks.jsonl '"classes":["playing_piano"]'
+try data import Kinetics-Sound k400 --out x.jsonl --classes 31
+stderr_has "Kinetics-Sound counts classes" 3 "1 of the 31 classes"
+
+# ESC50
+mkdir -p esc/meta
+printf 'filename,fold,target,category,esc10,src_file,take\n1-1-A-0.wav,1,0,dog,True,1,A\n2-2-A-1.wav,2,1,rooster,False,2,A\n' >esc/meta/esc50.csv
+put esc/audio/1-1-A-0.wav
+put esc/audio/2-2-A-1.wav
+try data import ESC50 esc --fold 2 --out esc.jsonl --partial
+stdout_has "ESC50" 0 "2 files, 50 classes"
+has "ESC50 test fold" esc.jsonl '"path":"audio/2-2-A-1.wav","label":1,"split":"test-2"'
+has "ESC50 other folds train" esc.jsonl '"path":"audio/1-1-A-0.wav","label":0,"split":"train-2"'
+
+# FSD50K: quoted label lists, a vocabulary without header.
+mkdir -p fsd/FSD50K.ground_truth
+printf '0,Accordion,/m/0mkg\n1,Bark,/m/05tny_\n2,Dog,/m/0bt9lr\n' >fsd/FSD50K.ground_truth/vocabulary.csv
+printf 'fname,labels,mids,split\n10,"Bark,Dog","/m/05tny_,/m/0bt9lr",train\n11,Accordion,/m/0mkg,val\n' >fsd/FSD50K.ground_truth/dev.csv
+printf 'fname,labels,mids\n20,"Dog","/m/0bt9lr"\n' >fsd/FSD50K.ground_truth/eval.csv
+put fsd/FSD50K.dev_audio/10.wav
+put fsd/FSD50K.dev_audio/11.wav
+put fsd/FSD50K.eval_audio/20.wav
+try data import FSD50K fsd --out fsd.jsonl --partial
+stdout_has "FSD50K" 0 "3 files, 3 classes"
+has "FSD50K several labels" fsd.jsonl '"path":"FSD50K.dev_audio/10.wav","labels":[1,2],"split":"train"'
+has "FSD50K val" fsd.jsonl '"labels":[0],"split":"val"'
+has "FSD50K test" fsd.jsonl '"labels":[2],"split":"test"'
+try data stats fsd.jsonl --max-files 0
+check "a manifest with label lists can be read" [ "$rc" -eq 0 ]
+sed -i 's/,Dog"/,Cat"/' fsd/FSD50K.ground_truth/dev.csv
+try data import FSD50K fsd --out x.jsonl --partial
+stderr_has "a label outside the vocabulary" 3 'dev.csv:2: "Cat" is no label of the vocabulary'
+
+# AudioSet: three comment lines, a blank before the quote, files with and without the start in their names.
+mkdir -p as
+printf 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n' >as/class_labels_indices.csv
+printf '# a\n# b\n# YTID, start_seconds, end_seconds, positive_labels\n--PJHxphWEs, 30.000, 40.000, "/m/09x0r,/m/05zppz"\n-gone, 0.000, 10.000, "/m/09x0r"\n' >as/eval_segments.csv
+put as/eval/Y--PJHxphWEs.wav
+try data import AudioSet as --out as.jsonl --partial
+stdout_has "AudioSet" 0 "1 files, 2 classes, 1 missing"
+has "AudioSet labels" as.jsonl '"labels":[0,1],"split":"test"'
+has "AudioSet names with commas" as.jsonl '"Male speech, man speaking"'
+
+try data import Imagenet as --out x.jsonl
+stderr_has "an unknown set" 2 "is no data set that is known here"
+try data import ESC50 k400 --out x.jsonl
+stderr_has "the wrong tree" 3 "ROOT/meta/esc50.csv"
+check "nothing is written where it fails" [ ! -e y.jsonl ]
+finish

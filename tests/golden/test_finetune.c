@@ -1,0 +1,240 @@
+/* Two fine-tuning steps with layer decay against the oracle, on both backends, video and audio, through interpolated
+ * positions: losses and tensors within 1e-4; the layer decay's factors; gradients of every option by central differences. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "eval/finetune.h"
+#include "golden_file.h"
+
+#define FOLDER "tests/golden/backbone/"
+static const double TOLERANCE = 1e-4;
+/* Adam divides a gradient by its own size, so one that is nearly zero (the 11th of an attention weight here) turns the
+ * rounding of float32 into a step of a share of lr = .01. Such elements may be one in a thousand, and off by this. */
+static const double NEAR_ZERO_GRADIENT = 5e-4;
+enum { B = 2, K = 5, D = 32 };
+
+static const xkd_model_config geometry = {.channels = 3, .frame_height = 32, .frame_width = 32, .num_frames = 8,
+                                          .vid_patch_t = 2, .vid_patch_h = 8, .vid_patch_w = 8, .spec_freq = 16,
+                                          .spec_time = 32, .spec_patch_f = 4, .spec_patch_t = 8,
+                                          .teacher = {32, 2, 2}, .student = {32, 2, 2}};
+
+static float *golden(xkd_modality m, const char *name, int64_t *count)
+{
+    char whole[120];
+    int64_t shape[4], bytes = 0;
+    snprintf(whole, sizeof whole, "%s.%s", m == XKD_VIDEO ? "vid" : "aud", name);
+    float *out = golden_tensor(FOLDER "expected.safetensors", whole, shape, &bytes);
+    if (!out) fail_msg("%s is missing", whole);
+    *count = bytes / 4;
+    return out;
+}
+
+static void build(xkd_context *cx, xkd_backend *be, xkd_modality m, const xkd_finetune_options *o, xkd_finetune *f)
+{
+    xkd_encoder_source source = {.path = m == XKD_VIDEO ? FOLDER "vid_teacher.safetensors" : FOLDER "aud_teacher.pth.tar",
+                                 .modality = m, .geometry = &geometry};
+    xkd_view_shape shape = m == XKD_VIDEO ? (xkd_view_shape){.B = B, .T = 8, .H = 64, .W = 64}
+                                          : (xkd_view_shape){.B = B, .T = 1, .H = 16, .W = 64};
+    if (xkd_finetune_new(cx, be, &source, &shape, K, o, f) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+}
+
+static void compare(xkd_modality m, const xkd_finetune *f, const char *name)
+{
+    char whole[100];
+    int64_t count, outside = 0;
+    snprintf(whole, sizeof whole, "finetune.final.%s", name);
+    float *want = golden(m, whole, &count);
+    const xkd_param *row = xkd_params_find(&f->encoder.params, name);
+    assert_non_null(row);
+    assert_int_equal(row->count, count);
+    for (int64_t i = 0; i < count; i++) {
+        double got = xkd_get(f->be->dtype, row->value, i);
+        bool exact = f->be->dtype == XKD_F64;
+        double off = fabs(got - want[i]);
+        outside += off > TOLERANCE;
+        if (!(off <= (exact ? TOLERANCE : NEAR_ZERO_GRADIENT)))
+            fail_msg("%s[%lld] is %g, not %g", whole, (long long)i, got, want[i]);
+    }
+    if (outside > count / 1000) fail_msg("%s: %lld of %lld differ", whole, (long long)outside, (long long)count);
+    free(want);
+}
+
+static void check(xkd_modality m, const char *backend, xkd_dtype dtype)
+{
+    static const char *const names[] = {"cls_token", "enc_pos_embed", "encoder.blocks.0.attn.qkv.weight",
+                                        "encoder.blocks.1.mlp.fc2.weight", "head.weight"};
+    xkd_context *cx = xkd_context_new();
+    xkd_backend *be;
+    xkd_finetune f;
+    xkd_finetune_options o = xkd_finetune_defaults();
+    int64_t count;
+    o.layer_decay = 0.6;
+    assert_int_equal(xkd_backend_new(cx, &be, backend, dtype, 2), XKD_OK);
+    build(cx, be, m, &o, &f);
+    float *weight = golden(m, "finetune.head.weight", &count), *input = golden(m, "other_size.input", &count);
+    float *target = golden(m, "finetune.target", &count), *losses = golden(m, "finetune.losses", &count);
+    for (int i = 0; i < K * D; i++) xkd_set(dtype, f.classifier.w->value, i, weight[i]);
+    for (int step = 0; step < 2; step++) {
+        double loss;
+        assert_int_equal(xkd_finetune_step(cx, &f, input, target, 0.01, 0.05, &loss), XKD_OK);
+        if (!(fabs(loss - losses[step]) <= TOLERANCE)) fail_msg("loss %d is %g, not %g", step, loss, losses[step]);
+    }
+    for (int i = 0; i < 5; i++) compare(m, &f, names[i]);
+    free(weight);
+    free(input);
+    free(target);
+    free(losses);
+    xkd_finetune_free(&f);
+    xkd_backend_free(be);
+    xkd_context_free(cx);
+}
+
+static void two_steps(void **state)
+{
+    (void)state;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        check(m, "ref", XKD_F64);
+        check(m, "ref", XKD_F32);
+        check(m, "cpu", XKD_F32);
+    }
+}
+
+static void layer_decay(void **state)
+{
+    (void)state;
+    json_t *root = json_load_file("tests/golden/schedule/expected.json", 0, NULL), *e = json_object_get(root, "layer_decay");
+    json_t *scales = json_object_get(e, "scales");
+    double decay = json_number_value(json_object_get(e, "decay"));
+    assert_int_equal(json_array_size(scales), 14);
+    for (int i = 0; i < 14; i++) {
+        double want = json_number_value(json_array_get(scales, (size_t)i));
+        assert_true(fabs(xkd_layer_scale(decay, 12, i) - want) <= 1e-13 * want);
+    }
+    assert_int_equal(xkd_layer_of("cls_token", 12), 0);
+    assert_int_equal(xkd_layer_of("enc_pos_embed", 12), 0);
+    assert_int_equal(xkd_layer_of("patch_embed.proj.bias", 12), 0);
+    assert_int_equal(xkd_layer_of("encoder.blocks.11.mlp.fc1.bias", 12), 12);
+    assert_int_equal(xkd_layer_of("encoder_norm.weight", 12), 13);
+    assert_int_equal(xkd_layer_of("head.weight", 12), 13);
+    json_decref(root);
+}
+
+/* Loss without an update: lr 0 leaves values, and step 0 repeated keeps the dropout. */
+static double loss_of(xkd_context *cx, xkd_finetune *f, const float *input, const float *target)
+{
+    double loss;
+    assert_int_equal(xkd_finetune_step(cx, f, input, target, 0, 0, &loss), XKD_OK);
+    f->step = 0;
+    return loss;
+}
+
+/* Central differences in float64 on some elements of every tensor. */
+static void check_gradient(xkd_feature_kind kind, xkd_classify_kind loss, bool l2_norm, double dropout)
+{
+    xkd_context *cx = xkd_context_new();
+    xkd_backend *be;
+    xkd_finetune f;
+    xkd_finetune_options o = xkd_finetune_defaults();
+    int64_t count;
+    const double step = 1e-5;
+    o.kind = kind;
+    o.loss = loss;
+    o.l2_norm = l2_norm;
+    o.dropout = dropout;
+    assert_int_equal(xkd_backend_new(cx, &be, "ref", XKD_F64, 1), XKD_OK);
+    build(cx, be, XKD_AUDIO, &o, &f);
+    float *input = golden(XKD_AUDIO, "other_size.input", &count), *target = golden(XKD_AUDIO, "finetune.target", &count);
+    for (int64_t r = 0; r < f.encoder.params.count; r++) {
+        xkd_param *row = f.encoder.params.rows[r];
+        for (int64_t i = 0; i < row->count; i += row->count / 2 + 1) {
+            double *value = (double *)row->value + i, old = *value;
+            *value = old + step;
+            double high = loss_of(cx, &f, input, target);
+            *value = old - step;
+            double low = loss_of(cx, &f, input, target), numeric = (high - low) / (2 * step);
+            *value = old;
+            loss_of(cx, &f, input, target);
+            double analytic = ((double *)row->grad)[i];
+            if (!(fabs(analytic - numeric) <= 1e-6 * fmax(1e-2, fabs(numeric))))
+                fail_msg("%s[%lld]: %g, by differences %g", row->name, (long long)i, analytic, numeric);
+        }
+    }
+    free(input);
+    free(target);
+    xkd_finetune_free(&f);
+    xkd_backend_free(be);
+    xkd_context_free(cx);
+}
+
+static void gradients(void **state)
+{
+    (void)state;
+    check_gradient(XKD_FEATURE_MEAN, XKD_CLASSIFY_SOFTMAX, false, 0);
+    check_gradient(XKD_FEATURE_CLS, XKD_CLASSIFY_SIGMOID, false, 0.3);
+    check_gradient(XKD_FEATURE_MEAN, XKD_CLASSIFY_SOFTMAX, true, 0.5);
+}
+
+static void orthogonal_weights(void **state)
+{
+    (void)state;
+    double w[40 * 7];
+    for (int wide = 0; wide < 2; wide++) {
+        int rows = wide ? 7 : 40, columns = wide ? 40 : 7;
+        xkd_orthogonal(w, rows, columns, 3);
+        for (int i = 0; i < 7; i++)
+            for (int j = 0; j < 7; j++) {
+                double dot = 0;
+                for (int k = 0; k < 40; k++) dot += wide ? w[i * 40 + k] * w[j * 40 + k] : w[k * 7 + i] * w[k * 7 + j];
+                assert_true(fabs(dot - (i == j)) < 1e-12);
+            }
+    }
+}
+
+/* A frozen encoder stays as it is; its classifier learns. */
+static void linear_probe(void **state)
+{
+    (void)state;
+    xkd_context *cx = xkd_context_new();
+    xkd_backend *be;
+    xkd_finetune f;
+    xkd_finetune_options o = xkd_finetune_defaults();
+    int64_t count;
+    double first = 0, loss = 0;
+    float scores[B * K];
+    o.frozen = true;
+    assert_int_equal(xkd_backend_new(cx, &be, "cpu", XKD_F32, 1), XKD_OK);
+    build(cx, be, XKD_VIDEO, &o, &f);
+    float *input = golden(XKD_VIDEO, "other_size.input", &count), *target = golden(XKD_VIDEO, "finetune.target", &count);
+    float before = ((float *)f.encoder.backbone.pos->value)[5];
+    for (int step = 0; step < 30; step++) {
+        assert_int_equal(xkd_finetune_step(cx, &f, input, target, 0.05, 0, &loss), XKD_OK);
+        if (step == 0) first = loss;
+    }
+    assert_true(loss < first - 0.1);
+    assert_true(((float *)f.encoder.backbone.pos->value)[5] == before);
+    assert_int_equal(xkd_finetune_scores(&f, input, scores), XKD_OK);
+    double sum = 0;
+    for (int k = 0; k < K; k++) sum += scores[k];
+    assert_true(fabs(sum - 1) < 1e-6);
+    free(input);
+    free(target);
+    xkd_finetune_free(&f);
+    xkd_backend_free(be);
+    xkd_context_free(cx);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(two_steps), cmocka_unit_test(layer_decay), cmocka_unit_test(gradients),
+                                       cmocka_unit_test(orthogonal_weights), cmocka_unit_test(linear_probe)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
