@@ -106,11 +106,9 @@ static xkd_status measure(struct cli *cli, struct bench *b, const struct values 
 {
     xkd_context *cx = cli->cx;
     xkd_status status = XKD_OK;
-    double *seconds = NULL, before_steps = 0;
+    double *seconds = NULL;
     XKD_TRY(xkd_alloc(cx, &seconds, v->repeats, sizeof *seconds));
     one_step(b);
-    /* The yardstick is taken before and after the steps: on a shared machine one moment may be a slow one. */
-    XKD_TRY(xkd_gemm_rate(cx, (int)v->threads, &before_steps));
     /* Counted over the timed steps alone. */
     b->be->products = 0;
     int64_t before = xkd_alloc_count(cx);
@@ -126,7 +124,6 @@ static xkd_status measure(struct cli *cli, struct bench *b, const struct values 
     b->seconds = seconds[v->repeats / 2];
     b->products = (double)b->be->products / (double)v->repeats;
     XKD_TRY(xkd_gemm_rate(cx, (int)v->threads, &b->gemm_flops));
-    if (before_steps > b->gemm_flops) b->gemm_flops = before_steps;
 fail:
     xkd_free(seconds);
     return status;
