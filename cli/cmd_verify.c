@@ -1,25 +1,10 @@
 /* xkd verify: every rule of the format, checksums, and numbers that are not finite. */
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 
 #include "base/status.h"
 #include "checkpoint/tensor_file.h"
 #include "cli.h"
-
-/* Integers are finite by nature. */
-static bool is_real(xkd_dtype dtype)
-{
-    return dtype == XKD_F32 || dtype == XKD_F64 || dtype == XKD_F16 || dtype == XKD_BF16;
-}
-
-/* Number of elements that are infinite or not a number. */
-static int64_t count_non_finite(const xkd_stored_tensor *t)
-{
-    int64_t n = is_real(t->dtype) ? xkd_shape_count(&t->shape) : 0, bad = 0;
-    for (int64_t i = 0; i < n; i++) bad += !isfinite(xkd_element(t->dtype, t->data, i));
-    return bad;
-}
 
 /* Opening checks every rule of the format and all checksums; what is left are the numbers themselves. */
 static xkd_status verify(struct cli *cli, const char *path)
@@ -31,10 +16,11 @@ static xkd_status verify(struct cli *cli, const char *path)
     const char *first = NULL;
     XKD_TRY(xkd_tensor_file_open(cx, path, &file));
     for (int64_t i = 0; i < file.count; i++) {
-        int64_t bad = count_non_finite(&file.tensors[i]);
+        const xkd_stored_tensor *t = &file.tensors[i];
+        int64_t bad = xkd_count_non_finite(t->dtype, t->data, xkd_shape_count(&t->shape));
         if (!bad) continue;
         /* One name helps to find the rest. */
-        if (!first) first = file.tensors[i].name;
+        if (!first) first = t->name;
         tensors++;
         elements += bad;
     }

@@ -17,9 +17,14 @@
 
 struct xkd_writer {
     xkd_context *cx;
-    char *path, *temporary; /* temporary: beside the path, so on the same file system */
-    int fd;                 /* -1: closed */
+    char *path, *temporary;   /* temporary: beside the path, so on the same file system */
+    int fd;                   /* -1: closed */
+    int64_t written, flushed; /* bytes; the disk was told to begin with those before `flushed` */
 };
+
+/* So much is given to the disk at once while more is being written: large enough for its full speed, small beside what
+ * a checkpoint takes, so that little is left to wait for at the end. */
+enum { FLUSH_BYTES = 32 << 20 };
 
 /* Size from the open descriptor, not from the path, which may have come to name another file. */
 xkd_status xkd_open_read(xkd_context *cx, const char *path, int *fd, int64_t *size)
@@ -87,10 +92,9 @@ xkd_status xkd_map_file(xkd_context *cx, const char *path, xkd_map *map)
     if (size > 0) {
         void *base = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (base == MAP_FAILED) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot map: %s", path, strerror(errno));
-        /* Everything that maps a file reads all of it: in large sequential reads, not by page faults of 4 KB. An old
-         * kernel that does not know the request only loses the speed. */
-        madvise(base, (size_t)size, MADV_SEQUENTIAL);
-        madvise(base, (size_t)size, MADV_POPULATE_READ);
+        /* Everything that maps a file reads all of it. The disk begins with the whole file now, in large requests, and
+         * goes on while the first pages are looked at. Advice only: a refusal costs nothing but speed. */
+        madvise(base, (size_t)size, MADV_WILLNEED);
         *map = (xkd_map){.base = base, .size = size};
     }
 fail:
@@ -147,9 +151,36 @@ static xkd_status write_all(xkd_context *cx, int fd, const char *path, const voi
     return XKD_OK;
 }
 
+/* The disk begins with a piece while the next one is copied (and summed, by the caller). It is a request only: fsync on
+ * commit is what makes sure, so that its result does not matter, nor that some file systems do not know it. */
+static void start_flush(xkd_writer *writer)
+{
+    sync_file_range(writer->fd, writer->flushed, writer->written - writer->flushed, SYNC_FILE_RANGE_WRITE);
+    writer->flushed = writer->written;
+}
+
 xkd_status xkd_writer_write(xkd_writer *writer, const void *data, int64_t size)
 {
-    return write_all(writer->cx, writer->fd, writer->path, data, size);
+    for (int64_t done = 0; done < size;) {
+        int64_t piece = size - done < FLUSH_BYTES ? size - done : FLUSH_BYTES;
+        xkd_status status = write_all(writer->cx, writer->fd, writer->path, (const char *)data + done, piece);
+        if (status != XKD_OK) return status;
+        done += piece;
+        writer->written += piece;
+        if (writer->written - writer->flushed >= FLUSH_BYTES) start_flush(writer);
+    }
+    return XKD_OK;
+}
+
+xkd_status xkd_writer_patch(xkd_writer *writer, int64_t offset, const void *data, int64_t size)
+{
+    ssize_t put;
+    /* A few bytes within what is there already: a short count means a fault. */
+    do put = pwrite(writer->fd, data, (size_t)size, offset);
+    while (put < 0 && errno == EINTR);
+    if (put == size) return XKD_OK;
+    return xkd_fail(writer->cx, XKD_ERR_STORAGE, "%s: cannot write: %s", writer->path,
+                    put < 0 ? strerror(errno) : "short write");
 }
 
 /* A rename is only safe on disk once its folder is. */

@@ -30,6 +30,8 @@ typedef struct xkd_writer xkd_writer;
 
 xkd_status xkd_writer_open(xkd_context *cx, const char *path, xkd_writer **out);
 xkd_status xkd_writer_write(xkd_writer *writer, const void *data, int64_t size);
+/* Replaces `size` bytes at `offset`, all of them written before: for sums that are known only at the end. */
+xkd_status xkd_writer_patch(xkd_writer *writer, int64_t offset, const void *data, int64_t size);
 /* Publishes the file and frees the writer, in any case. */
 xkd_status xkd_writer_commit(xkd_writer *writer);
 /* Removes the temporary file and frees the writer; NULL is allowed. */

@@ -323,8 +323,7 @@ fail:
     return status;
 }
 
-/* What is written is read by any safetensors library. */
-/* ---- writing ---- */
+/* ---- writing: what any safetensors library reads ---- */
 
 static const char *dtype_code(xkd_dtype dtype)
 {
@@ -388,41 +387,53 @@ fail:
     return status;
 }
 
-/* The checksum goes over memory first, then everything is written: no second pass over the file, and
- * a disk that changes bytes is found out when it is read. */
-static xkd_status write_parts(xkd_context *cx, const char *path, char *header, const xkd_tensor_item *items,
+/* A file and the checksum of what has been put into it. */
+typedef struct {
+    xkd_writer *writer;
+    XXH3_state_t *state;
+} summed_file;
+
+/* In pieces that the processor's cache holds: what was summed is copied to the file without reading memory again. */
+static xkd_status put_summed(summed_file *file, const void *data, int64_t size)
+{
+    enum { PIECE = 1 << 20 };
+    for (int64_t done = 0; done < size; done += PIECE) {
+        const char *from = (const char *)data + done;
+        int64_t piece = size - done < PIECE ? size - done : PIECE;
+        XXH3_128bits_update(file->state, from, (size_t)piece);
+        xkd_status status = xkd_writer_write(file->writer, from, piece);
+        if (status != XKD_OK) return status;
+    }
+    return XKD_OK;
+}
+
+/* The sum covers the file with zeros in its own place, so it can be written there last. It is of what memory holds: a
+ * disk that changes bytes is found out when the file is read. */
+static xkd_status write_parts(xkd_context *cx, const char *path, const char *header, const xkd_tensor_item *items,
                               const int64_t *order, int64_t count)
 {
     xkd_status status = XKD_OK;
-    xkd_writer *writer = NULL;
-    XXH3_state_t *state = XXH3_createState();
-    static const char spaces[] = "       ";
+    summed_file file = {.state = XXH3_createState()};
     char digits[DIGITS + 1], length[LENGTH_BYTES];
     uint64_t size = strlen(header), padding = -size % 8;
     for (int i = 0; i < LENGTH_BYTES; i++) length[i] = (char)((size + padding) >> (8 * i));
-    if (!state) XKD_FAIL(XKD_ERR_MEMORY, "out of memory: checksum state");
-    XXH3_128bits_reset(state);
-    XXH3_128bits_update(state, length, LENGTH_BYTES);
-    XXH3_128bits_update(state, header, size);
-    XXH3_128bits_update(state, spaces, padding);
-    for (int64_t i = 0; i < count; i++)
-        XXH3_128bits_update(state, items[order[i]].data, (size_t)item_bytes(&items[order[i]]));
-    format_digest(XXH3_128bits_digest(state), digits);
+    if (!file.state) XKD_FAIL(XKD_ERR_MEMORY, "out of memory: checksum state");
+    XXH3_128bits_reset(file.state);
+    XKD_TRY(xkd_writer_open(cx, path, &file.writer));
+    XKD_TRY(put_summed(&file, length, LENGTH_BYTES));
+    XKD_TRY(put_summed(&file, header, (int64_t)size));
+    XKD_TRY(put_summed(&file, "       ", (int64_t)padding));
+    for (int64_t i = 0; i < count; i++) XKD_TRY(put_summed(&file, items[order[i]].data, item_bytes(&items[order[i]])));
+    format_digest(XXH3_128bits_digest(file.state), digits);
     /* The checksum is the first string of the header, so this is its place whatever the names are. */
-    char *place = strstr(header, CHECKSUM_KEY) + sizeof CHECKSUM_KEY - 1 + 3;
-    memcpy(place, digits, DIGITS);
-    XKD_TRY(xkd_writer_open(cx, path, &writer));
-    XKD_TRY(xkd_writer_write(writer, length, LENGTH_BYTES));
-    XKD_TRY(xkd_writer_write(writer, header, (int64_t)size));
-    XKD_TRY(xkd_writer_write(writer, spaces, (int64_t)padding));
-    for (int64_t i = 0; i < count; i++)
-        XKD_TRY(xkd_writer_write(writer, items[order[i]].data, item_bytes(&items[order[i]])));
-    xkd_writer *finished = writer;
-    writer = NULL;
+    const char *place = strstr(header, CHECKSUM_KEY) + sizeof CHECKSUM_KEY - 1 + 3;
+    XKD_TRY(xkd_writer_patch(file.writer, LENGTH_BYTES + (place - header), digits, DIGITS));
+    xkd_writer *finished = file.writer;
+    file.writer = NULL;
     XKD_TRY(xkd_writer_commit(finished));
 fail:
-    xkd_writer_abort(writer);
-    XXH3_freeState(state);
+    xkd_writer_abort(file.writer);
+    XXH3_freeState(file.state);
     return status;
 }
 

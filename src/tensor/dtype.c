@@ -63,6 +63,27 @@ double xkd_element(xkd_dtype dtype, const void *data, int64_t index)
     return 0;
 }
 
+/* Not finite is an exponent of all ones. On the bits, so that one loop does for every type and compilers make vectors of
+ * it; checkpoints are looked through as fast as they are read. */
+#define COUNT_EXPONENTS(TYPE, EXPONENT)                                                                  \
+    do {                                                                                                 \
+        typedef TYPE __attribute__((may_alias)) bits;                                                    \
+        for (int64_t i = 0; i < count; i++) bad += (((const bits *)data)[i] & (EXPONENT)) == (EXPONENT); \
+    } while (0)
+
+int64_t xkd_count_non_finite(xkd_dtype dtype, const void *data, int64_t count)
+{
+    int64_t bad = 0;
+    switch (dtype) {
+    case XKD_F32: COUNT_EXPONENTS(uint32_t, UINT32_C(0x7f800000)); break;
+    case XKD_F64: COUNT_EXPONENTS(uint64_t, UINT64_C(0x7ff0000000000000)); break;
+    case XKD_F16: COUNT_EXPONENTS(uint16_t, 0x7c00); break;
+    case XKD_BF16: COUNT_EXPONENTS(uint16_t, 0x7f80); break;
+    default: break;
+    }
+    return bad;
+}
+
 /* -1 where a size is negative or the product overflows; 1 for a shape without dimensions, a single
  * number. */
 int64_t xkd_shape_count(const xkd_shape *shape)

@@ -24,6 +24,9 @@ const char *xkd_dtype_name(xkd_dtype dtype); /* "float32", as PyTorch and numpy 
 /* One element as a double; exact for all types but integers beyond 2^53. */
 double xkd_element(xkd_dtype dtype, const void *data, int64_t index);
 
+/* How many of `count` elements are infinite or not a number; integers are finite by nature. */
+int64_t xkd_count_non_finite(xkd_dtype dtype, const void *data, int64_t count);
+
 enum { XKD_MAX_DIMS = 8 };
 
 /* A row-major shape: dims[0 .. ndim-1]; ndim 0 is a scalar of one element. */
