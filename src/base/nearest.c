@@ -2,6 +2,7 @@
  * replacements and swaps of neighbours count 1 each. */
 #include "base/nearest.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Distances fit a byte; no option or command is longer. */
@@ -18,6 +19,8 @@ int xkd_edit_distance(const char *a, const char *b, int limit)
     size_t m = strlen(a), n = strlen(b);
     unsigned char rows[3][LONGEST + 1];
     if (m > LONGEST || n > LONGEST) return limit;
+    /* Every letter too many is an error already; of a table of words this leaves few to be compared. */
+    if (llabs((long long)m - (long long)n) >= limit) return limit;
     unsigned char *before = rows[0], *last = rows[1], *now = rows[2];
     for (size_t j = 0; j <= n; j++) last[j] = (unsigned char)j;
     for (size_t i = 1; i <= m; i++) {
