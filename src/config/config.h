@@ -176,6 +176,9 @@ typedef struct {
     int64_t max_steps;     /* 0: to the end */
     int64_t max_bad_steps; /* skipped non-finite steps before exit 6 */
     bool overfit;          /* the first batch over and over */
+    int64_t probe_epochs;  /* between two probes of the teachers; 0: none */
+    char *probe_data, *probe_split;
+    double probe_memory; /* GB of decoded clips that are kept from probe to probe */
 } xkd_run_config;
 
 typedef struct {

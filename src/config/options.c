@@ -314,6 +314,12 @@ static const xkd_option options[] = {
     INT_OR("off", "run.max_steps", run.max_steps, 0, 1e12, "off", "stop after this many steps"),
     INT("run.max_bad_steps", run.max_bad_steps, 0, 1e9, "10", "non-finite steps that are skipped before the run stops"),
     BOOL("run.overfit", run.overfit, "false", "train on the first batch only, to see the loss fall"),
+    INT_OR("off", "run.probe_epochs", run.probe_epochs, 0, 1e6, "off",
+           "epochs between two looks at the teachers: nearest neighbours and retrieval on held-out files"),
+    TEXT("run.probe_data", run.probe_data, "", "manifest or folder of held-out files for the probe"),
+    TEXT("run.probe_split", run.probe_split, "", "its lines to use; empty: all"),
+    REAL("run.probe_memory", run.probe_memory, 0, 1e6, "1",
+         "GB of decoded clips that are kept; where they need more, each probe decodes the files anew"),
     TEXT("run.backend", backend, "cpu", "cpu, or ref: plain and slow, for checking"),
     INT_OR("auto", "run.threads", threads, 1, 1024, "auto", "threads of a step; results do not depend on it"),
 

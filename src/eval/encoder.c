@@ -368,6 +368,11 @@ void xkd_encoder_free(xkd_encoder *e)
     *e = (xkd_encoder){0};
 }
 
+void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xkd_head *head, xkd_dtype dtype)
+{
+    *out = (xkd_encoder){.backbone = *backbone, .head = *head, .projector = true, .params = {.dtype = dtype}};
+}
+
 /* ---- features ---- */
 
 bool xkd_feature_kind_of(const char *word, xkd_feature_kind *out)
@@ -469,4 +474,9 @@ xkd_status xkd_encoder_features(xkd_backend *be, xkd_encoder_run *r, const float
     case XKD_FEATURE_NONE: copy_out(be, out, r->run.z, r->B * tokens * D); break;
     }
     return xkd_backend_status(be);
+}
+
+void xkd_encoder_pooled(const xkd_backend *be, const xkd_encoder_run *r, int64_t count, float *out)
+{
+    copy_out(be, out, r->pooled, count * r->backbone.blocks.width);
 }

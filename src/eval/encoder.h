@@ -52,6 +52,10 @@ xkd_status xkd_encoder_allocate(xkd_context *cx, xkd_encoder *encoder, xkd_dtype
 xkd_status xkd_encoder_load(xkd_context *cx, const xkd_encoder_source *source, xkd_dtype dtype, xkd_encoder *out);
 void xkd_encoder_free(xkd_encoder *encoder);
 
+/* An encoder with its projection head that lives elsewhere, in a model in training: features of its current rows, which
+ * are of `dtype`. It owns nothing and is not freed. */
+void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xkd_head *head, xkd_dtype dtype);
+
 /* Mean of the patch tokens, class token, all tokens, or the projection head's outputs for the mean (K of them): the
  * space in which pre-training compares the modalities. */
 typedef enum { XKD_FEATURE_MEAN, XKD_FEATURE_CLS, XKD_FEATURE_NONE, XKD_FEATURE_HEAD } xkd_feature_kind;
@@ -82,5 +86,8 @@ void xkd_encoder_run_free(xkd_encoder_run *run);
 
 /* clips [B,C,T,H,W] -> out [B,rows,width], overwritten. */
 xkd_status xkd_encoder_features(xkd_backend *be, xkd_encoder_run *run, const float *clips, float *out);
+
+/* After features of kind HEAD: out [count,D] = the means that the first `count` of them were made from. */
+void xkd_encoder_pooled(const xkd_backend *be, const xkd_encoder_run *run, int64_t count, float *out);
 
 #endif

@@ -306,6 +306,43 @@ xkd_status xkd_nearest(xkd_context *cx, xkd_pool *pool, const float *a, int64_t 
     return XKD_OK;
 }
 
+/* Weight of a neighbour: exp((c - 1) / t) ranks as exp(c / t) does and cannot overflow. */
+static float vote(const float *a, const float *b, int64_t D, double temperature)
+{
+    return (float)exp((cosine(a, b, D) - 1) / temperature);
+}
+
+/* A row is its own nearest neighbour but for exact doubles of it, so one more is asked for and itself passed over. */
+xkd_status xkd_knn_leave_one_out(xkd_context *cx, xkd_pool *pool, const xkd_knn_rows *r, int64_t k, double temperature,
+                                 int64_t *near, float *scores, double *top1)
+{
+    int64_t hits = 0;
+    xkd_status status = xkd_nearest(cx, pool, r->x, r->n, r->x, r->n, r->D, k + 1, near);
+    if (status != XKD_OK) return status;
+    memset(scores, 0, (size_t)(r->n * r->K) * sizeof *scores);
+    for (int64_t i = 0; i < r->n; i++) {
+        int64_t rank, taken = 0;
+        for (int64_t j = 0; j <= k && taken < k; j++) {
+            int64_t other = near[i * (k + 1) + j];
+            if (other == i) continue;
+            taken++;
+            scores[i * r->K + r->label[other]] += vote(r->x + i * r->D, r->x + other * r->D, r->D, temperature);
+        }
+        xkd_ranks(scores + i * r->K, r->label + i, 1, r->K, &rank);
+        hits += rank == 0;
+    }
+    *top1 = 100.0 * (double)hits / (double)r->n;
+    return XKD_OK;
+}
+
+double xkd_own_recall(const int64_t *near, int64_t n, int64_t k, int64_t at)
+{
+    int64_t hits = 0;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < k && j < at; j++) hits += near[i * k + j] == i;
+    return n > 0 ? 100.0 * (double)hits / (double)n : 0;
+}
+
 xkd_status xkd_knn(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, const xkd_clip_set *test, int64_t k,
                    double temperature, float *scores)
 {
@@ -323,8 +360,7 @@ xkd_status xkd_knn(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, c
     for (int64_t i = 0; i < test->videos; i++)
         for (int64_t j = 0; j < k; j++) {
             int64_t v = near[i * k + j];
-            /* exp((c - 1) / t) ranks as exp(c / t) does and cannot overflow. */
-            scores[i * K + train->video_label[v]] += (float)exp((cosine(a + i * D, b + v * D, D) - 1) / temperature);
+            scores[i * K + train->video_label[v]] += vote(a + i * D, b + v * D, D, temperature);
         }
 fail:
     xkd_free(a);

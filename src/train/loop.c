@@ -17,6 +17,7 @@
 #include "report/html.h"
 #include "report/progress.h"
 #include "train/feed.h"
+#include "train/probe.h"
 #include "train/schedule.h"
 #include "train/show.h"
 #include "train/watch.h"
@@ -42,29 +43,30 @@ enum {
     AUDIO_CENTRE,
     VIDEO_SPREAD,
     AUDIO_SPREAD,
-    COLUMNS
+    PROBE, /* XKD_PROBE_FIGURES of them */
+    COLUMNS = PROBE + XKD_PROBE_FIGURES
 };
 /* Losses come first in the table and take their names from xkd_loss_names, so a new loss appears everywhere
  * by itself. Time and Data are spelt as in the release's logs. */
-static const char *const column_names[COLUMNS] = {[LR] = "lr",
-                                                  [WD] = "wd",
-                                                  [VID_EMA] = "vid_ema",
-                                                  [AUD_EMA] = "aud_ema",
-                                                  [VIDEO_TEACHER_TEMP] = "video_teacher_temp",
-                                                  [VIDEO_STUDENT_TEMP] = "video_student_temp",
-                                                  [AUDIO_TEACHER_TEMP] = "audio_teacher_temp",
-                                                  [AUDIO_STUDENT_TEMP] = "audio_student_temp",
-                                                  [TIME] = "Time",
-                                                  [DATA] = "Data",
-                                                  [SAMPLES_PER_SECOND] = "samples_per_second",
-                                                  [GRAD_NORM] = "grad_norm",
-                                                  [SKIPPED] = "skipped",
-                                                  [VIDEO_ENTROPY] = "video_teacher_entropy",
-                                                  [AUDIO_ENTROPY] = "audio_teacher_entropy",
-                                                  [VIDEO_CENTRE] = "video_centre_norm",
-                                                  [AUDIO_CENTRE] = "audio_centre_norm",
-                                                  [VIDEO_SPREAD] = "video_feature_spread",
-                                                  [AUDIO_SPREAD] = "audio_feature_spread"};
+static const char *const column_names[PROBE] = {[LR] = "lr",
+                                                [WD] = "wd",
+                                                [VID_EMA] = "vid_ema",
+                                                [AUD_EMA] = "aud_ema",
+                                                [VIDEO_TEACHER_TEMP] = "video_teacher_temp",
+                                                [VIDEO_STUDENT_TEMP] = "video_student_temp",
+                                                [AUDIO_TEACHER_TEMP] = "audio_teacher_temp",
+                                                [AUDIO_STUDENT_TEMP] = "audio_student_temp",
+                                                [TIME] = "Time",
+                                                [DATA] = "Data",
+                                                [SAMPLES_PER_SECOND] = "samples_per_second",
+                                                [GRAD_NORM] = "grad_norm",
+                                                [SKIPPED] = "skipped",
+                                                [VIDEO_ENTROPY] = "video_teacher_entropy",
+                                                [AUDIO_ENTROPY] = "audio_teacher_entropy",
+                                                [VIDEO_CENTRE] = "video_centre_norm",
+                                                [AUDIO_CENTRE] = "audio_centre_norm",
+                                                [VIDEO_SPREAD] = "video_feature_spread",
+                                                [AUDIO_SPREAD] = "audio_feature_spread"};
 
 /* Columns drawn together in the report; a chart none of whose columns was written is left out there. */
 static const xkd_report_chart charts[] = {
@@ -74,6 +76,8 @@ static const xkd_report_chart charts[] = {
     {"alignment", {"as2vs_align_loss", "vt2at_align_loss"}},
     {"teacher-entropy", {"video_teacher_entropy", "audio_teacher_entropy"}},
     {"collapse-watch", {"video_centre_norm", "audio_centre_norm", "video_feature_spread", "audio_feature_spread"}},
+    {"probe-nearest-neighbours", {"probe_video_knn", "probe_audio_knn"}},
+    {"probe-retrieval", {"probe_video_recall1", "probe_video_recall5", "probe_audio_recall1", "probe_audio_recall5"}},
     {"learning-rate", {"lr"}},
     {"gradient-norm", {"grad_norm"}},
     {"speed", {"samples_per_second"}},
@@ -97,6 +101,7 @@ typedef struct {
     int64_t saved_step;                         /* -1: never */
     double started, saved_time, waited;         /* by xkd_now, s; waited: sum of waits for data, s */
     xkd_watch watch[XKD_MODALITIES];
+    xkd_probe *probe;       /* NULL: not wanted */
     double values[COLUMNS]; /* the row of the step in work */
 } run;
 
@@ -206,6 +211,7 @@ static xkd_status start(run *r)
     /* The folder comes after everything that may be refused: a mistake leaves nothing behind. */
     XKD_TRY(xkd_feed_new(cx, &r->feed, c, r->loader));
     XKD_TRY(make_trainer(r));
+    if (c->run.probe_epochs) XKD_TRY(xkd_probe_new(cx, c, &r->trainer, &r->probe));
     XKD_TRY(xkd_run_folder_open(cx, c->run.out, r->options->mode, &r->folder));
     XKD_TRY(xkd_loader_set_folder(r->loader, r->folder.path));
     r->state.seed = c->train.seed;
@@ -213,7 +219,10 @@ static xkd_status start(run *r)
     if (r->options->mode == XKD_RUN_RESUME) XKD_TRY(restore(r));
     r->state.data_hash = xkd_loader_data_hash(r->loader);
     XKD_TRY(write_config(r));
-    for (int i = 0; i < COLUMNS; i++) r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i] : column_names[i];
+    for (int i = 0; i < COLUMNS; i++)
+        r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i]
+                        : i < PROBE        ? column_names[i]
+                                           : xkd_probe_names[i - PROBE];
     /* On resume, rows behind the checkpoint's step are dropped by the metrics writer: those steps are done
      * again. */
     XKD_TRY(xkd_metrics_open(cx, r->folder.path, r->columns, COLUMNS,
@@ -342,17 +351,43 @@ fail:
     return status;
 }
 
+/* Where `due`, the teachers' figures join the row of the step just done; other rows have none. Files that have become
+ * unreadable since the start cost the figures, not the run. */
+static xkd_status probe(run *r, bool due)
+{
+    xkd_status status = XKD_OK;
+    double *v = r->values + PROBE;
+    for (int i = 0; i < XKD_PROBE_FIGURES; i++) v[i] = NAN;
+    if (!due) return XKD_OK;
+    status = xkd_probe_run(r->probe, v);
+    if (status == XKD_ERR_DATA) {
+        xkd_log(r->cx, XKD_LOG_WARN, "probe: no figures: %s", xkd_last_error(r->cx));
+        xkd_clear_error(r->cx);
+        return XKD_OK;
+    }
+    if (status != XKD_OK) return status;
+    return xkd_metrics_line(r->metrics,
+                            "probe after epoch %" PRId64 ": kNN video %.1f audio %.1f, recall@1/@5 video to audio "
+                            "%.1f/%.1f, audio to video %.1f/%.1f (%%)",
+                            r->state.epoch, v[XKD_PROBE_VIDEO_KNN], v[XKD_PROBE_AUDIO_KNN], v[XKD_PROBE_VIDEO_RECALL1],
+                            v[XKD_PROBE_VIDEO_RECALL5], v[XKD_PROBE_AUDIO_RECALL1], v[XKD_PROBE_AUDIO_RECALL5]);
+}
+
 /* Moves the position on by one step and closes an epoch.
- * The position moves before anything is saved, so a checkpoint always names the next step to do. */
+ * The position moves before anything else is done or saved, so a checkpoint always names the next step to do. */
 static xkd_status advance(run *r)
 {
     xkd_run_state *s = &r->state;
     int64_t epoch = s->epoch;
     s->step++;
-    xkd_status status = xkd_metrics_step(r->metrics, s->step, epoch, r->values);
-    if (status != XKD_OK || ++s->epoch_step < r->steps_per_epoch) return status;
-    s->epoch++;
-    s->epoch_step = 0;
+    bool closed = ++s->epoch_step >= r->steps_per_epoch;
+    if (closed) {
+        s->epoch++;
+        s->epoch_step = 0;
+    }
+    xkd_status status = probe(r, closed && xkd_probe_is_due(r->probe, s->epoch));
+    if (status == XKD_OK) status = xkd_metrics_step(r->metrics, s->step, epoch, r->values);
+    if (status != XKD_OK || !closed) return status;
     status = xkd_metrics_epoch(r->metrics, s->step, s->epoch, s->epoch_seconds, s->epoch_wait,
                                s->epoch_loss / (double)r->steps_per_epoch);
     s->epoch_loss = s->epoch_seconds = s->epoch_wait = 0;
@@ -504,6 +539,7 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
 static void release(run *r)
 {
     xkd_metrics_close(r->metrics);
+    xkd_probe_free(r->probe); /* borrows the trainer */
     if (r->has_trainer) xkd_trainer_free(&r->trainer);
     xkd_backend_free(r->backend);
     if (r->feed.config) xkd_feed_free(&r->feed);
