@@ -579,3 +579,16 @@ void xkd_sample_describe(xkd_sample *s, const xkd_media_info *info)
         s->channels = info->channels;
     }
 }
+
+xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sample *from)
+{
+    xkd_status status = XKD_OK;
+    to->label = from->label;
+    memcpy(to->split, from->split, sizeof to->split);
+    if (!from->label_count) return XKD_OK;
+    XKD_TRY(xkd_alloc(cx, &to->labels, from->label_count, sizeof *to->labels));
+    memcpy(to->labels, from->labels, (size_t)from->label_count * sizeof *to->labels);
+    to->label_count = from->label_count;
+fail:
+    return status;
+}

@@ -52,6 +52,9 @@ xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *manifest, const cha
 /* Keeps the samples of one split ("": all). */
 void xkd_manifest_keep_split(xkd_manifest *manifest, const char *split);
 
+/* Gives *to the label, labels and split of *from; its own labels must be unset. */
+xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sample *from);
+
 /* Removes sample i. */
 void xkd_manifest_remove(xkd_manifest *manifest, int64_t i);
 
