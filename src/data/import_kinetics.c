@@ -213,8 +213,7 @@ static xkd_status read_json(const listing *l, const char *list)
     if (!root) XKD_FAIL(XKD_ERR_DATA, "%s:%d: bad JSON at column %d: %s", path, error.line, error.column, error.text);
     if (!json_is_object(root))
         XKD_FAIL(XKD_ERR_DATA,
-                 "%s: want one object keyed by YouTube ID, as Kinetics comes (other lists: xkd data index --list)",
-                 path);
+                 "%s: want one object keyed by YouTube ID, as Kinetics comes (other lists: xkd data index LIST)", path);
     json_object_foreach(root, id, value) XKD_TRY(json_entry(l, path, id, value));
 fail:
     json_decref(root);
