@@ -91,6 +91,7 @@ extern const struct cli_command cmd_data;
 extern const struct cli_command cmd_diff;
 extern const struct cli_command cmd_doctor;
 extern const struct cli_command cmd_embed;
+extern const struct cli_command cmd_eval;
 extern const struct cli_command cmd_help;
 extern const struct cli_command cmd_inspect;
 extern const struct cli_command cmd_knn;

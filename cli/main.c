@@ -13,6 +13,7 @@
 const struct cli_command *const cli_commands[] = {
     &cmd_data,
     &cmd_pretrain,
+    &cmd_eval,
     &cmd_embed,
     &cmd_svm,
     &cmd_knn,

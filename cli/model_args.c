@@ -52,6 +52,7 @@ xkd_status models_load(struct cli *cli, const struct model_args *args, const cha
     xkd_context *cx = cli->cx;
     XKD_TRY(xkd_config_init(cx, &out->config));
     XKD_TRY(choose(cli, args, path, out));
+    for (const char *const *s = args->settings; s && *s; s++) XKD_TRY(xkd_config_override(cx, &out->config, *s));
     if (args->config) XKD_TRY(xkd_config_load(cx, &out->config, args->config, false));
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &out->config, overrides[i]));
     XKD_TRY(xkd_config_finish(cx, &out->config));

@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# xkd eval: from untouched official layouts, made small here, to the row of a table; what it keeps, resumes and refuses.
+cd "$(dirname "$0")/../.."
+. tests/cli/tap.sh
+tiny=$PWD/tests/data/tiny.yaml
+cd "$work" || exit 1
+"$xkd" data synth --out toys --classes 3 --clips 5 --seconds 2 --size 64 --seed 1 -q >/dev/null || exit 1
+"$xkd" pretrain -c "$tiny" --data toys --out run --max-steps 2 -q dataset.train.split= >/dev/null 2>&1 || exit 1
+
+# UCF101: 3 classes of 5 videos, in fold F the videos F and F + 1 of each class are for testing; lists end in CRLF.
+names=(Archery Biking Rowing)
+kinds=(bounce orbit spin)
+mkdir -p ucf/ucfTrainTestlist
+mapfile -t kinds < <(cd toys/train && ls -d */ | tr -d /)
+for c in 0 1 2; do
+  printf '%d %s\r\n' $((c + 1)) "${names[c]}" >>ucf/ucfTrainTestlist/classInd.txt
+  mkdir -p "ucf/UCF-101/${names[c]}"
+  n=0
+  for file in toys/*/"${kinds[c]}"/*.mp4; do
+    n=$((n + 1))
+    clip=${names[c]}/v_${names[c]}_g0${n}_c01.avi
+    cp "$file" "ucf/UCF-101/$clip"
+    for f in 1 2 3; do
+      if [ $n -eq $f ] || [ $n -eq $((f + 1)) ]; then
+        printf '%s\r\n' "$clip" >>ucf/ucfTrainTestlist/testlist0$f.txt
+      else
+        printf '%s %d\r\n' "$clip" $((c + 1)) >>ucf/ucfTrainTestlist/trainlist0$f.txt
+      fi
+    done
+  done
+done
+evaluate() { try eval ucf101-svm --data ucf --model run --partial "$@"; }
+small=(dataset.train.clips_per_video=3)
+
+evaluate --dry-run "${small[@]}"
+stdout_has "a plan" 0 "fold 2: 9 training files, 27 clips; 6 test files, 18 clips; about"
+check "writes nothing" [ ! -e fold-1 ]
+evaluate --out e "${small[@]}"
+stdout_has "from raw files to the table row" 0 "honest, 3 of 3 folds"
+check "beside what the release would report" grep -q '^best, as released  *[0-9.]* +- [0-9.]*.*C chosen on the test split' <<<"$out"
+check "and the paper" grep -q '^paper, XKD  *83.8' <<<"$out"
+check "fold by fold with an interval" grep -q '^fold 3 .*C [0-9.e-]*, 95 % interval' <<<"$out"
+first=$out
+stamp=$(stat -c %Y.%i e/*/*)
+evaluate --out e "${small[@]}"
+check "a second run gives the same" [ "$out" = "$first" ]
+check "and does nothing" [ "$stamp" = "$(stat -c %Y.%i e/*/*)" ]
+check "but say so" [ "$(grep -c 'done already' <<<"$err")" = 3 ]
+evaluate --out e "${small[@]}" run.threads=2 --json
+stdout_has "as JSON" 0 '"complete": true, "folds_of_set": 3, "honest": {"top1": {"mean": '
+evaluate --out e "${small[@]}" --markdown
+stdout_has "as Markdown" 0 '| paper, XKD-MAS | 81.7 |'
+evaluate --out e --fold 2 "${small[@]}"
+stdout_has "one fold says that it is one" 0 "not all folds: 1 of 3"
+try svm run e/fold-1/manifest.jsonl --out s --train trainlist01 --test testlist01 --subsample 3 --modality video
+honest=$(sed -n 's/^honest: top-1 \([0-9.]*\),.*/\1/p' <<<"$out")
+check "a fold is what xkd svm gives" [ -n "$honest" -a "$(sed -n 's/^fold 1  *\([0-9.]*\) .*/\1/p' <<<"$first")" = "$honest" ]
+
+# Killed in between: finished folds and features stay.
+"$xkd" eval ucf101-svm --data ucf --model run --partial --out k "${small[@]}" >/dev/null 2>&1 &
+pid=$!
+for _ in $(seq 1000); do [ -e k/fold-2/train-3.safetensors.partial ] && break; sleep 0.005; done
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+check "a fold is finished, another not" [ -s k/fold-1/result.json -a ! -e k/fold-3/result.json ]
+evaluate --out k "${small[@]}"
+check "a killed evaluation goes on to the same row" [ "$out" = "$first" ]
+check "without doing the first fold again" grep -q 'k/fold-1: done already' <<<"$err"
+
+# Other figures are never mixed in.
+evaluate --out e dataset.train.clips_per_video=2
+stderr_has "other settings" 2 "e/fold-1/result.json: is of another model, other files or other settings"
+evaluate --out e "${small[@]}" --student
+stderr_has "another model" 2 "is of another model"
+rm e/fold-2/result.json
+evaluate --out e "${small[@]}" train.seed=5
+check "features of other settings" [ "$rc" -eq 2 ]
+echo '{"xkd_fold_result": 1' >e/fold-2/result.json
+evaluate --out e "${small[@]}"
+stderr_has "a result that is none" 3 "e/fold-2/result.json: is no result of a fold"
+
+# What does not fit the data set.
+try eval ucf101-svm --data ucf --model run --out x
+stderr_has "counts are checked" 3 "15 samples, the official set has 13320"
+check "nothing is left behind" [ ! -e x ]
+evaluate --out x --fold 4
+stderr_has "a fold that is not there" 2 "UCF101 has no fold 4: 1 .. 3"
+try eval kinetics400-svm --data ucf --model run --out x --fold 1
+stderr_has "a set without folds" 2 "Kinetics400 has no folds"
+try eval ucf101-svn --data ucf --model run --out x
+stderr_has "an unknown evaluation" 2 "did you mean 'ucf101-svm'?"
+try eval ucf101-svm --data ucf --out x
+stderr_has "no model" 2 "want --data ROOT and --model MODEL"
+try eval ucf101-svm --data toys --model run --out x --partial
+stderr_has "the wrong tree" 3 "ROOT/ucfTrainTestlist/classInd.txt"
+evaluate --out x nonsense=1
+check "an unknown key" [ "$rc" -eq 2 ]
+try eval esc50-svm --data ucf --model run/backbones/vid_teacher.safetensors --out x --partial
+check "the wrong data for the wrong model" [ "$rc" -eq 3 ]
+try eval ucf101-svm --data ucf --model run/backbones/aud_teacher.safetensors --out x --partial
+stderr_has "a model of the other modality" 4 "has no video encoder"
+mv ucf/UCF-101/Rowing ucf/Rowing
+evaluate --out part "${small[@]}"
+stdout_has "absent files: figures of a part say so" 0 "not the whole data set: 5 of 15 listed files are absent"
+check "they are counted and the first is named" grep -q "5 of 15 listed files are not there, first: UCF-101/Rowing/v_Rowing_g01_c01.avi" <<<"$err"
+mv ucf/Rowing ucf/UCF-101/Rowing
+sed -i 's/^Rowing.*//' ucf/ucfTrainTestlist/trainlist01.txt
+evaluate --out empty "${small[@]}" --fold 1
+stderr_has "a class without training files" 3 "Rowing) has videos to test on but none to train on"
+printf 'Swimming/a.avi 4\r\n' >>ucf/ucfTrainTestlist/trainlist01.txt
+evaluate --out empty "${small[@]}" --fold 1
+stderr_has "a list of other classes" 3 'trainlist01.txt:10: "Swimming" is not the class of that line'
+
+# Kinetics-Sound: both modalities; classes that one split lacks.
+mkdir -p ks/train/bowling ks/train/tap_dancing ks/val/bowling ks/val/tap_dancing
+for c in 0 1; do
+  class=$([ $c = 0 ] && echo bowling || echo tap_dancing)
+  n=0
+  for file in toys/*/"${kinds[c]}"/*.mp4; do
+    n=$((n + 1))
+    cp "$file" "ks/$([ $n -gt 3 ] && echo val || echo train)/$class/id${n}_000001_000011.mp4"
+  done
+done
+try eval kinetics-sound-svm --data ks --model run --partial --out both dataset.train.clips_per_video=2
+stdout_has "both modalities" 0 "paper, XKD              81.2"
+try eval kinetics-sound-audio-svm --data ks --model run --partial --out sound dataset.train.clips_per_video=2
+stdout_has "sound alone" 0 "paper, XKD              64.6"
+rm -r ks/val/bowling
+try eval kinetics-sound-svm --data ks --model run --out x
+stderr_has "classes are counted" 3 "of the 32 classes of Kinetics-Sound"
+mkdir -p k4 && cp -r ks/train ks/val k4/
+try eval kinetics400-svm --data k4 --model run --out x
+stderr_has "Kinetics400 too" 3 "2 classes, the official set has 400"
+finish
