@@ -27,7 +27,7 @@ typedef struct {
     char hash[33]; /* XXH3-128 of the contents in hex; "": unknown */
 } xkd_sample;
 
-typedef struct {
+typedef struct xkd_manifest {
     char *root; /* folder that paths are relative to, as it can be opened from here */
     char **classes;
     int64_t class_count;
