@@ -149,6 +149,7 @@ typedef struct {
     xkd_mel_norm mel_norm;
     double aspect_ratio[2];
     char *auto_augment;
+    int64_t short_side; /* of decoded frames; 0: as in the file */
     bool flip;
     double erase;
     bool frequency_mask, time_mask;

@@ -339,6 +339,8 @@ static const xkd_option options[] = {
            "data set whose mean and deviation normalise spectrograms"),
     REALS("eval.aspect_ratio", eval.aspect_ratio, 2, 0.01, 100, "[0.75, 1.3333]", "shape of the random resized crop"),
     TEXT("eval.auto_augment", eval.auto_augment, "", "RandAugment, e.g. rand-m7-n4-mstd0.5-inc1"),
+    INT_OR("off", "eval.short_side", eval.short_side, 8, 8192, "off",
+           "fine-tuning: short side to which frames are reduced when decoded; off: as in the file, as released"),
     BOOL("eval.flip", eval.flip, "true", "flip half of the clips when fine-tuning"),
     REAL("eval.erase", eval.erase, 0, 1, "0", "probability of random erasing"),
     BOOL("eval.fmask", eval.frequency_mask, "false", "mask bands of the spectrogram"),

@@ -94,8 +94,6 @@ fail:
 xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
 {
     xkd_status status = XKD_OK;
-    if (f->options.batch_norm && B < 2)
-        XKD_FAIL(XKD_ERR_CONFIG, "batch norm needs at least two clips in a (micro-)batch: raise dataset.batch_size");
     xkd_backbone_run_free(&f->run);
     xkd_arena_free(&f->arena);
     f->B = f->shape.B = B;
@@ -375,6 +373,8 @@ xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const floa
     const xkd_ops *ops = be->ops;
     const xkd_linear *c = &f->classifier;
     int64_t B = f->B, D = c->in, K = f->K;
+    if (f->options.batch_norm && B < 2)
+        XKD_FAIL(XKD_ERR_CONFIG, "batch norm needs at least two clips in a (micro-)batch: raise dataset.batch_size");
     draw(f);
     encode(f, clips);
     if (f->options.batch_norm) norm_forward(f);

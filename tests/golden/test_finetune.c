@@ -237,7 +237,8 @@ static void batch_norm(void **state)
         double mean = ((double *)f.running[0]->value)[d], var = ((double *)f.running[1]->value)[d];
         assert_true(fabs(((double *)f.normed)[d] - (((double *)f.unit)[d] - mean) / sqrt(var + 1e-5)) < 1e-12);
     }
-    assert_int_equal(xkd_finetune_resize(cx, &f, 1), XKD_ERR_CONFIG);
+    assert_int_equal(xkd_finetune_resize(cx, &f, 1), XKD_OK);
+    assert_int_equal(xkd_finetune_step(cx, &f, input, target, 0, 0, &loss), XKD_ERR_CONFIG); /* no variance in one */
     free(input);
     free(target);
     xkd_finetune_free(&f);
