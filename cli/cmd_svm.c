@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "class_table.h"
 #include "config/config.h"
 #include "feature_args.h"
 #include "report/progress.h"
@@ -149,18 +150,6 @@ fail:
     return status;
 }
 
-static xkd_status draw_confusion(struct cli *cli, const char *path, const xkd_clip_set *test, const float *scores)
-{
-    xkd_status status = XKD_OK;
-    int64_t *counts = NULL;
-    XKD_TRY(xkd_alloc(cli->cx, &counts, test->K * test->K, sizeof *counts));
-    xkd_confusion(scores, test->video_label, test->videos, test->K, counts);
-    XKD_TRY(xkd_confusion_picture(cli->cx, path, counts, test->K));
-fail:
-    xkd_free(counts);
-    return status;
-}
-
 /* Options of the command line come after these. */
 static xkd_status use_config(struct cli *cli, const struct values *v, xkd_svm_protocol *p, double *cost, bool *scale)
 {
@@ -208,8 +197,9 @@ static xkd_status evaluate(struct cli *cli, const struct values *v, struct featu
         print_json(&verdict, train, test);
     else
         print_text(&verdict);
-    if (v->classes && !cli->json) XKD_TRY(print_classes(cli, sets->test_files, scores, test));
-    if (v->confusion) XKD_TRY(draw_confusion(cli, v->confusion, test, scores));
+    const struct judged judged = judged_set(scores, test, sets->test_files);
+    if (v->classes && !cli->json) XKD_TRY(print_classes(cli, &judged));
+    if (v->confusion) XKD_TRY(draw_confusion(cli, v->confusion, &judged));
 fail:
     xkd_pool_free(pool);
     xkd_free(scores);

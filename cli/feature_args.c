@@ -60,28 +60,3 @@ void features_free(struct feature_sets *s)
     xkd_clip_set_free(&s->train_set);
     xkd_clip_set_free(&s->test_set);
 }
-
-const char *class_name(const xkd_manifest *files, int64_t k)
-{
-    return k >= 0 && k < files->class_count ? files->classes[k] : "";
-}
-
-xkd_status print_classes(struct cli *cli, const xkd_manifest *files, const float *scores, const xkd_clip_set *set)
-{
-    xkd_status status = XKD_OK;
-    int64_t *counts = NULL, K = set->K;
-    xkd_class_row *rows = NULL;
-    XKD_TRY(xkd_alloc(cli->cx, &counts, K * K, sizeof *counts));
-    XKD_TRY(xkd_alloc(cli->cx, &rows, K, sizeof *rows));
-    xkd_confusion(scores, set->video_label, set->videos, K, counts);
-    xkd_class_table(counts, K, rows);
-    puts("class                          videos  recall  precision  most often taken for");
-    for (int64_t k = 0; k < K; k++)
-        if (rows[k].samples || rows[k].predicted)
-            printf("%4" PRId64 " %-24.24s %7" PRId64 " %7.2f %10.2f  %s\n", k, class_name(files, k), rows[k].samples,
-                   rows[k].recall, rows[k].precision, class_name(files, rows[k].confused));
-fail:
-    xkd_free(counts);
-    xkd_free(rows);
-    return status;
-}

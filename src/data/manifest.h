@@ -46,6 +46,9 @@ void xkd_manifest_free(xkd_manifest *manifest);
 /* Appends a sample with this path and everything else unknown; *sample stays valid until the next call. */
 xkd_status xkd_manifest_add(xkd_context *cx, xkd_manifest *manifest, const char *path, xkd_sample **sample);
 
+/* A manifest of this one file, whose root is its folder. */
+xkd_status xkd_manifest_of_file(xkd_context *cx, const char *path, xkd_manifest *out);
+
 /* Index of a class, added when new and `add`; -1 otherwise. */
 xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *manifest, const char *name, bool add, int64_t *label);
 

@@ -137,10 +137,11 @@ void xkd_run_compare_configs(xkd_context *cx, const char *before, const char *no
 {
     /* Both texts come from the same writer, so lines correspond; keys are compared line by line and named by
      * their line. */
+    bool run = false;
     while (*before && *now) {
         int a = (int)strcspn(before, "\n"), b = (int)strcspn(now, "\n");
-        if (strncmp(now, "run:", 4) == 0) return;
-        if (a != b || strncmp(before, now, (size_t)a) != 0)
+        if (*now != ' ') run = strncmp(now, "run:", 4) == 0;
+        if (!run && (a != b || strncmp(before, now, (size_t)a) != 0))
             xkd_log(cx, XKD_LOG_WARN, "resume: the configuration changed from '%.*s' to '%.*s'",
                     a - (int)strspn(before, " "), before + strspn(before, " "), b - (int)strspn(now, " "),
                     now + strspn(now, " "));

@@ -26,7 +26,7 @@ xkd_status xkd_run_folder_write_config(xkd_context *cx, const xkd_run_folder *fo
 void xkd_run_fill_in_machine(xkd_config *config);
 
 /* Warns of settings that changed since the run was saved: its numbers are no longer those of one configuration. Both
- * texts are of xkd_config_write; the last section, `run`, does not touch the numbers. */
+ * texts are of xkd_config_write; the section `run` does not touch the numbers. */
 void xkd_run_compare_configs(xkd_context *cx, const char *before, const char *now);
 
 #endif
