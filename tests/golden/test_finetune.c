@@ -18,9 +18,10 @@
 
 #define FOLDER "tests/golden/backbone/"
 static const double TOLERANCE = 1e-4;
-/* Adam divides a gradient by its own size, so one that is nearly zero (the 11th of an attention weight here) turns the
- * rounding of float32 into a step of a share of lr = .01. Such elements may be one in a thousand, and off by this. */
-static const double NEAR_ZERO_GRADIENT = 5e-4;
+/* Adam divides a gradient by its own size: where it is nearly zero, the rounding of float32 becomes a step of a share of
+ * lr = .01, in any program. Only such elements, whose gradient in float64 is below this share of the tensor's largest, may
+ * be outside the tolerance: one in a thousand, and by no more than a step. */
+static const double NEAR_ZERO = 1e-6, A_STEP = 5e-4;
 enum { B = 2, K = 5, D = 32 };
 
 static const xkd_model_config geometry = {.channels = 3, .frame_height = 32, .frame_width = 32, .num_frames = 8,
@@ -48,31 +49,50 @@ static void build(xkd_context *cx, xkd_backend *be, xkd_modality m, const xkd_fi
     if (xkd_finetune_new(cx, be, &source, &shape, K, o, f) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
 }
 
-static void compare(xkd_modality m, const xkd_finetune *f, const char *name)
+enum { NAMES = 5, MOST = 4096 };
+static const char *const names[NAMES] = {"cls_token", "enc_pos_embed", "encoder.blocks.0.attn.qkv.weight",
+                                         "encoder.blocks.1.mlp.fc2.weight", "head.weight"};
+
+/* What float64 says of the elements: the smaller of the two steps' gradients as a share of the tensor's largest. */
+typedef struct {
+    double share[NAMES][MOST];
+} conditions;
+
+static void note_conditions(conditions *c, const xkd_finetune *f, int step)
+{
+    for (int k = 0; k < NAMES; k++) {
+        const xkd_param *row = xkd_params_find(&f->encoder.params, names[k]);
+        const double *g = row->grad;
+        double largest = 0;
+        assert_true(row->count <= MOST);
+        for (int64_t i = 0; i < row->count; i++) largest = fmax(largest, fabs(g[i]));
+        for (int64_t i = 0; i < row->count; i++)
+            c->share[k][i] = step ? fmin(c->share[k][i], fabs(g[i]) / largest) : fabs(g[i]) / largest;
+    }
+}
+
+static void compare(xkd_modality m, const xkd_finetune *f, int k, const conditions *c)
 {
     char whole[100];
     int64_t count, outside = 0;
-    snprintf(whole, sizeof whole, "finetune.final.%s", name);
+    snprintf(whole, sizeof whole, "finetune.final.%s", names[k]);
     float *want = golden(m, whole, &count);
-    const xkd_param *row = xkd_params_find(&f->encoder.params, name);
+    const xkd_param *row = xkd_params_find(&f->encoder.params, names[k]);
     assert_non_null(row);
     assert_int_equal(row->count, count);
     for (int64_t i = 0; i < count; i++) {
-        double got = xkd_get(f->be->dtype, row->value, i);
-        bool exact = f->be->dtype == XKD_F64;
-        double off = fabs(got - want[i]);
+        double got = xkd_get(f->be->dtype, row->value, i), off = fabs(got - want[i]);
+        bool ill = f->be->dtype == XKD_F32 && c->share[k][i] < NEAR_ZERO;
         outside += off > TOLERANCE;
-        if (!(off <= (exact ? TOLERANCE : NEAR_ZERO_GRADIENT)))
+        if (!(off <= (ill ? A_STEP : TOLERANCE)))
             fail_msg("%s[%lld] is %g, not %g", whole, (long long)i, got, want[i]);
     }
     if (outside > count / 1000) fail_msg("%s: %lld of %lld differ", whole, (long long)outside, (long long)count);
     free(want);
 }
 
-static void check(xkd_modality m, const char *backend, xkd_dtype dtype)
+static void check(xkd_modality m, const char *backend, xkd_dtype dtype, conditions *c)
 {
-    static const char *const names[] = {"cls_token", "enc_pos_embed", "encoder.blocks.0.attn.qkv.weight",
-                                        "encoder.blocks.1.mlp.fc2.weight", "head.weight"};
     xkd_context *cx = xkd_context_new();
     xkd_backend *be;
     xkd_finetune f;
@@ -88,8 +108,9 @@ static void check(xkd_modality m, const char *backend, xkd_dtype dtype)
         double loss;
         assert_int_equal(xkd_finetune_step(cx, &f, input, target, 0.01, 0.05, &loss), XKD_OK);
         if (!(fabs(loss - losses[step]) <= TOLERANCE)) fail_msg("loss %d is %g, not %g", step, loss, losses[step]);
+        if (dtype == XKD_F64) note_conditions(c, &f, step);
     }
-    for (int i = 0; i < 5; i++) compare(m, &f, names[i]);
+    for (int k = 0; k < NAMES; k++) compare(m, &f, k, c);
     free(weight);
     free(input);
     free(target);
@@ -102,10 +123,11 @@ static void check(xkd_modality m, const char *backend, xkd_dtype dtype)
 static void two_steps(void **state)
 {
     (void)state;
+    static conditions c;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
-        check(m, "ref", XKD_F64);
-        check(m, "ref", XKD_F32);
-        check(m, "cpu", XKD_F32);
+        check(m, "ref", XKD_F64, &c);
+        check(m, "ref", XKD_F32, &c);
+        check(m, "cpu", XKD_F32, &c);
     }
 }
 
