@@ -50,19 +50,6 @@ struct embed {
 
 /* ---- inputs ---- */
 
-/* A file by itself becomes a manifest of one line whose root is its folder. */
-static xkd_status single_file(xkd_context *cx, const char *path, xkd_manifest *out)
-{
-    xkd_status status = XKD_OK;
-    xkd_sample *sample;
-    const char *slash = strrchr(path, '/');
-    XKD_TRY(xkd_format_string(cx, &out->root, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1,
-                              slash ? path : "."));
-    XKD_TRY(xkd_manifest_add(cx, out, slash ? slash + 1 : path, &sample));
-fail:
-    return status;
-}
-
 static xkd_status add_source(struct embed *e, const char *path)
 {
     xkd_status status = XKD_OK;
@@ -77,7 +64,7 @@ static xkd_status add_source(struct embed *e, const char *path)
         if (e->v.split) xkd_manifest_keep_split(m, e->v.split);
         if (m->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has no file of split '%s'", path, e->v.split);
     } else {
-        XKD_TRY(single_file(cx, path, m));
+        XKD_TRY(xkd_manifest_of_file(cx, path, m));
     }
 fail:
     return status;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/alloc.h"
+#include "class_table.h"
 #include "feature_args.h"
 
 struct values {
@@ -43,7 +44,8 @@ static xkd_status evaluate(struct cli *cli, const struct values *v, struct featu
         printf(cli->json ? "{\"k\": %" PRId64 ", \"top1\": %.4f, \"top5\": %.4f, \"videos\": %" PRId64 "}\n"
                          : "%" PRId64 " neighbours: top-1 %.2f, top-5 %.2f on %" PRId64 " videos\n",
                k, accuracy.top1, accuracy.top5, test->videos);
-    if (v->classes && !cli->json) XKD_TRY(print_classes(cli, sets->test_files, scores, test));
+    const struct judged judged = judged_set(scores, test, sets->test_files);
+    if (v->classes && !cli->json) XKD_TRY(print_classes(cli, &judged));
 fail:
     xkd_pool_free(pool);
     xkd_free(scores);

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "class_table.h"
 #include "data/index.h"
 #include "svm_args.h"
 
@@ -41,20 +42,6 @@ static const struct cli_option options[] = {
     {0},
 };
 
-static xkd_status draw_confusion(struct cli *cli, const char *path, const xkd_clip_set *test, const float *scores)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = cli->cx;
-    int64_t *counts = NULL;
-    if (test->truth) XKD_FAIL(XKD_ERR_CONFIG, "--confusion: files with several labels have no confusion matrix");
-    XKD_TRY(xkd_alloc(cx, &counts, test->K * test->K, sizeof *counts));
-    xkd_confusion(scores, test->video_label, test->videos, test->K, counts);
-    XKD_TRY(xkd_confusion_picture(cx, path, counts, test->K));
-fail:
-    xkd_free(counts);
-    return status;
-}
-
 /* Options of the command line come after the configuration's values. */
 static xkd_status evaluate(struct cli *cli, const struct values *v, const xkd_config *config, struct feature_sets *sets)
 {
@@ -77,8 +64,9 @@ static xkd_status evaluate(struct cli *cli, const struct values *v, const xkd_co
     } else {
         svm_print(&verdict);
     }
-    if (v->classes && !cli->json) XKD_TRY(print_classes(cli, sets->test_files, verdict.scores, &sets->test_set));
-    if (v->confusion) XKD_TRY(draw_confusion(cli, v->confusion, &sets->test_set, verdict.scores));
+    const struct judged judged = judged_set(verdict.scores, &sets->test_set, sets->test_files);
+    if (v->classes && !cli->json) XKD_TRY(print_classes(cli, &judged));
+    if (v->confusion) XKD_TRY(draw_confusion(cli, v->confusion, &judged));
 fail:
     svm_verdict_free(&verdict);
     xkd_text_free(&json);

@@ -40,10 +40,4 @@ void features_free(struct feature_sets *sets);
 /* "video", "audio" or "both", and what there is for NULL. */
 xkd_status features_modality(struct cli *cli, const char *word, const xkd_embeddings *e, bool *video, bool *audio);
 
-/* Name of class k, "" where the features name none. */
-const char *class_name(const xkd_manifest *files, int64_t k);
-
-/* The per-class table as text on stdout: recall and precision, or average precision. */
-xkd_status print_classes(struct cli *cli, const xkd_manifest *files, const float *scores, const xkd_clip_set *set);
-
 #endif

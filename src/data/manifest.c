@@ -61,6 +61,19 @@ fail:
     return status;
 }
 
+xkd_status xkd_manifest_of_file(xkd_context *cx, const char *path, xkd_manifest *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_sample *sample;
+    const char *slash = strrchr(path, '/');
+    *out = (xkd_manifest){0};
+    XKD_TRY(xkd_format_string(cx, &out->root, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1,
+                              slash ? path : "."));
+    XKD_TRY(xkd_manifest_add(cx, out, slash ? slash + 1 : path, &sample));
+fail:
+    return status;
+}
+
 /* A linear search, as there are hundreds of classes at most and labels are mostly numbers. */
 xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *m, const char *name, bool add, int64_t *label)
 {

@@ -284,6 +284,7 @@ xkd_status xkd_encoder_declare(xkd_context *cx, const xkd_encoder_source *source
     xkd_declare at = {.cx = cx, .params = &out->params, .prefix = "", .role = role};
     XKD_TRY(xkd_backbone_declare(&at, &out->backbone, &out->config, source->modality, size, NULL));
     out->projector = source->projector;
+    out->classifier = source->head;
     at.prefix = HEAD;
     if (source->projector) XKD_TRY(xkd_head_declare(&at, &out->head, have.width, out->config.head));
     for (int64_t i = 0; !source->projector && !source->head && i < out->content.count; i++)
@@ -304,7 +305,7 @@ static xkd_status load_rows(xkd_context *cx, xkd_encoder *e)
     for (int64_t i = 0; i < e->params.count; i++) {
         xkd_param *row = e->params.rows[i];
         const xkd_stored_tensor *t = xkd_content_find(&e->content, row->name);
-        if (!t && begins(row->name, HEAD) && !e->projector) continue;
+        if ((!t || !e->classifier) && begins(row->name, HEAD) && !e->projector) continue;
         if (!t) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: the encoder's tensor %s is missing", path, row->name);
         if (!xkd_shape_equal(&t->shape, &row->shape))
             XKD_FAIL(XKD_ERR_CHECKPOINT,

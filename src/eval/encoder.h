@@ -28,6 +28,7 @@ typedef struct {
     xkd_params params;
     xkd_backbone backbone;
     bool projector;
+    bool classifier;      /* rows head.* come from the file */
     xkd_head head;        /* of a projector */
     char hash[33];        /* XXH3-128 over names and values: tells features of different models apart */
     xkd_tensor_file file; /* open between declare and allocate only */
@@ -44,8 +45,8 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
 xkd_status xkd_encoder_declare(xkd_context *cx, const xkd_encoder_source *source, xkd_param_role role,
                                xkd_encoder *out);
 
-/* Allocates all rows and copies the encoder's from the file, which is closed. Rows head.* are copied if the file has
- * them and left zero otherwise. */
+/* Allocates all rows and copies the encoder's from the file, which is closed. Rows head.* are copied if they were asked
+ * for and the file has them, and left zero otherwise. */
 xkd_status xkd_encoder_allocate(xkd_context *cx, xkd_encoder *encoder, xkd_dtype dtype, bool training);
 
 /* Both in one, for features. */

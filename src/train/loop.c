@@ -105,15 +105,6 @@ typedef struct {
     double values[COLUMNS]; /* the row of the step in work */
 } run;
 
-/* "auto" is resolved only now, after the configuration has been written: a run that is resumed on another machine uses
- * that one's processors. Neither number changes a result. */
-static void fill_in_machine(xkd_config *config)
-{
-    int processors = xkd_processor_count();
-    if (config->threads == 0) config->threads = processors;
-    if (config->data.workers == 0) config->data.workers = processors;
-}
-
 /* The plan of activations is for full micro-batches. report_all is off: terms of coefficient 0 cost nothing. */
 static xkd_status make_trainer(run *r)
 {
@@ -125,24 +116,6 @@ static xkd_status make_trainer(run *r)
     if (status == XKD_OK && r->config.run.init[0])
         status = xkd_params_start_from(r->cx, &r->trainer.networks.params, r->config.run.init);
     return status;
-}
-
-/* Says which settings changed since the run was saved: its numbers are no longer those of one configuration. The last
- * section, `run`, does not touch them. */
-static void compare_configs(xkd_context *cx, const char *before, const char *now)
-{
-    /* Both texts come from the same writer, so lines correspond; keys are compared line by line and named by
-     * their line. */
-    while (*before && *now) {
-        int a = (int)strcspn(before, "\n"), b = (int)strcspn(now, "\n");
-        if (strncmp(now, "run:", 4) == 0) return;
-        if (a != b || strncmp(before, now, (size_t)a) != 0)
-            xkd_log(cx, XKD_LOG_WARN, "resume: the configuration changed from '%.*s' to '%.*s'",
-                    a - (int)strspn(before, " "), before + strspn(before, " "), b - (int)strspn(now, " "),
-                    now + strspn(now, " "));
-        before += a + (before[a] != 0);
-        now += b + (now[b] != 0);
-    }
 }
 
 /* Goes back to the newest whole checkpoint. A run that was killed before its first one starts at step 0. */
@@ -167,7 +140,7 @@ static xkd_status restore(run *r)
                  r->config.train.seed, loaded.seed);
     if (loaded.data_hash != xkd_loader_data_hash(r->loader))
         xkd_log(cx, XKD_LOG_WARN, "resume: the data are not the ones of the run so far");
-    compare_configs(cx, loaded.config, r->state.config);
+    xkd_run_compare_configs(cx, loaded.config, r->state.config);
     /* The configuration of this call goes on to be the run's. */
     xkd_free(loaded.config);
     loaded.config = r->state.config;
@@ -185,17 +158,6 @@ fail:
     return status;
 }
 
-/* Written anew at each start: what stands in the folder is what the last call used. */
-static xkd_status write_config(run *r)
-{
-    char *path;
-    xkd_status status = xkd_join_path(r->cx, &path, r->folder.path, "config.yaml");
-    if (status != XKD_OK) return status;
-    status = xkd_write_file(r->cx, path, r->state.config, (int64_t)strlen(r->state.config));
-    xkd_free(path);
-    return status;
-}
-
 /* Opens everything in the order data, model, folder, state, logs.
  * Whatever fails here leaves the run to `release`, which takes any half-open state. */
 static xkd_status start(run *r)
@@ -204,7 +166,7 @@ static xkd_status start(run *r)
     xkd_context *cx = r->cx;
     const xkd_config *c = &r->config;
     XKD_TRY(xkd_config_write(cx, c, &r->state.config));
-    fill_in_machine(&r->config);
+    xkd_run_fill_in_machine(&r->config);
     XKD_TRY(xkd_loader_new(cx, &c->data, &c->train, 0, 1, &r->loader));
     r->steps_per_epoch = xkd_loader_steps_per_epoch(r->loader);
     r->total = c->train.epochs * r->steps_per_epoch;
@@ -218,7 +180,7 @@ static xkd_status start(run *r)
     r->state.data_hash = xkd_loader_data_hash(r->loader);
     if (r->options->mode == XKD_RUN_RESUME) XKD_TRY(restore(r));
     r->state.data_hash = xkd_loader_data_hash(r->loader);
-    XKD_TRY(write_config(r));
+    XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->state.config));
     for (int i = 0; i < COLUMNS; i++)
         r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i]
                         : i < PROBE        ? column_names[i]
