@@ -11,6 +11,7 @@
 #include "data_args.h"
 #include "eval_report.h"
 #include "eval_tasks.h"
+#include "train/supervised.h"
 
 enum { MOST_FOLDS = 16 };
 
@@ -55,23 +56,45 @@ struct eval {
 static void fold_free(struct eval_fold *f)
 {
     models_free(&f->models);
+    xkd_config_free(&f->config);
     xkd_manifest_free(&f->manifest);
     xkd_free(f->folder);
     xkd_free(f->manifest_path);
     xkd_free(f->result_path);
 }
 
-/* The evaluation's settings lie between the model's own configuration and what the user gives. */
-static xkd_status load_models(struct eval *e, struct eval_fold *f)
+/* What the fold is configured with: the row's settings, which lie between the model's own configuration and what the user
+ * gives. */
+struct layers {
+    const char *settings[XKD_BENCHMARK_SETTINGS];
+    char fold[32];
+};
+
+static xkd_status load_models(struct eval *e, struct eval_fold *f, const struct layers *l)
 {
     const xkd_benchmark *b = e->benchmark;
-    const char *settings[XKD_BENCHMARK_SETTINGS];
-    char fold_text[32];
     struct model_args args = e->v.model;
-    xkd_benchmark_settings(b, f->fold ? f->fold : 1, fold_text, settings);
-    args.settings = settings;
+    args.settings = l->settings;
     args.modality = b->uses[XKD_VIDEO] && b->uses[XKD_AUDIO] ? "both" : b->uses[XKD_VIDEO] ? "video" : "audio";
     return models_load(e->cli, &args, e->v.path, e->overrides, e->override_count, &f->models);
+}
+
+/* Training starts from the library's defaults for it, and not from the settings of a pre-training. */
+static xkd_status configure_training(struct eval *e, struct eval_fold *f, const struct layers *l)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    xkd_eval_mode mode = e->benchmark->task == XKD_BENCHMARK_LINEAR ? XKD_EVAL_LINEAR : XKD_EVAL_FINETUNE;
+    XKD_TRY(xkd_config_init(cx, &f->config));
+    XKD_TRY(xkd_supervised_defaults(cx, f->model, mode, false, &f->config));
+    for (const char *const *s = l->settings; *s; s++) XKD_TRY(xkd_config_override(cx, &f->config, *s));
+    if (e->v.model.config) XKD_TRY(xkd_config_load(cx, &f->config, e->v.model.config, false));
+    for (int i = 0; i < e->override_count; i++) XKD_TRY(xkd_config_override(cx, &f->config, e->overrides[i]));
+    f->config.eval.mode = mode;
+    f->config.eval.student |= e->v.model.student;
+    XKD_TRY(xkd_config_finish(cx, &f->config));
+fail:
+    return status;
 }
 
 /* A class without files in either split means that lists or folders are not those of the data set. */
@@ -80,7 +103,8 @@ static xkd_status check_classes(struct eval *e, const struct eval_fold *f)
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
     const xkd_manifest *m = &f->manifest;
-    const char *splits[] = {f->models.config.data.split, f->models.config.eval.test_split};
+    const xkd_config *c = eval_fold_config(f);
+    const char *splits[] = {c->data.split, c->eval.test_split};
     uint8_t *seen = NULL;
     for (int s = 0; s < 2; s++) {
         int64_t files = 0;
@@ -110,7 +134,7 @@ static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
 {
     xkd_status status = XKD_OK;
     xkd_text t = xkd_text_make(e->cli->cx);
-    xkd_config config = f->models.config;
+    xkd_config config = *eval_fold_config(f);
     xkd_run_config none = {.out = config.run.out, .init = config.run.init};
     char *text = NULL;
     none.probe_data = config.run.probe_data;
@@ -140,12 +164,21 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     xkd_context *cx = e->cli->cx;
     const xkd_import_options import = {fold ? fold : 1, e->v.partial, e->v.classes};
     char name[24] = "all";
-    *f = (struct eval_fold){.benchmark = e->benchmark, .fold = fold, .model = e->v.path};
+    struct layers layers;
+    bool sound = !e->benchmark->uses[XKD_VIDEO] && e->v.model.audio_model;
+    *f = (struct eval_fold){.benchmark = e->benchmark,
+                            .fold = fold,
+                            .model = sound ? e->v.model.audio_model : e->v.path,
+                            .heads = e->v.model.heads};
     if (fold) snprintf(name, sizeof name, "fold-%" PRId64, fold);
     XKD_TRY(xkd_import(cx, e->benchmark->set, e->v.data, &import, &f->manifest, &f->imported));
-    XKD_TRY(load_models(e, f));
+    xkd_benchmark_settings(e->benchmark, fold ? fold : 1, layers.fold, layers.settings);
+    XKD_TRY(load_models(e, f, &layers));
+    if (e->benchmark->task != XKD_BENCHMARK_SVM) XKD_TRY(configure_training(e, f, &layers));
     XKD_TRY(check_classes(e, f));
     XKD_TRY(hash_settings(e, f));
+    /* Training loads its own copy. */
+    if (e->benchmark->task != XKD_BENCHMARK_SVM) models_free(&f->models);
     XKD_TRY(xkd_join_path(cx, &f->folder, e->v.out ? e->v.out : ".", name));
     XKD_TRY(xkd_join_path(cx, &f->manifest_path, f->folder, "manifest.jsonl"));
     XKD_TRY(xkd_join_path(cx, &f->result_path, f->folder, "result.json"));
@@ -167,6 +200,29 @@ fail:
     return status;
 }
 
+/* Work that was begun with other settings must not be gone on with: the fold's folder remembers them. */
+static xkd_status claim_folder(struct eval *e, const struct eval_fold *f)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    char *path = NULL, *have = NULL, want[24];
+    int64_t size = snprintf(want, sizeof want, "%016" PRIx64 "\n", f->settings);
+    XKD_TRY(xkd_make_folder(cx, f->folder));
+    XKD_TRY(xkd_join_path(cx, &path, f->folder, "settings"));
+    if (!xkd_path_exists(path)) {
+        XKD_TRY(xkd_write_file(cx, path, want, size));
+        goto fail;
+    }
+    XKD_TRY(xkd_read_file(cx, path, 64, XKD_ERR_DATA, &have, &size));
+    if (strcmp(have, want) != 0)
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: was begun with another model, other files or other settings: take another --out",
+                 f->folder);
+fail:
+    xkd_free(path);
+    xkd_free(have);
+    return status;
+}
+
 /* The result is written last: a fold counts as done only when it is. */
 static xkd_status fold_work(struct eval *e, struct eval_fold *f, xkd_fold_result *out)
 {
@@ -178,7 +234,7 @@ static xkd_status fold_work(struct eval *e, struct eval_fold *f, xkd_fold_result
     if (f->imported.missing)
         cli_say(e->cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", f->imported.missing,
                 f->imported.listed, f->imported.first_missing);
-    XKD_TRY(xkd_make_folder(cx, f->folder));
+    XKD_TRY(claim_folder(e, f));
     XKD_TRY(data_root_text(e->cli, f->manifest_path, f->manifest.root, &root));
     XKD_TRY(xkd_manifest_write(cx, &f->manifest, f->manifest_path, root));
     XKD_TRY(eval_fold_run(e->cli, f, out));
@@ -229,8 +285,6 @@ static xkd_status check_values(struct eval *e, const char *name)
     const struct values *v = &e->v;
     if (!name) XKD_FAIL(XKD_ERR_CONFIG, "eval: which evaluation? 'xkd eval --list' shows all");
     XKD_TRY(xkd_benchmark_find(cx, name, &e->benchmark));
-    if (e->benchmark->task != XKD_BENCHMARK_SVM)
-        XKD_FAIL(XKD_ERR_CONFIG, "%s: %s is not built in yet", name, xkd_benchmark_task_text(e->benchmark->task));
     if (!v->data || !v->path) XKD_FAIL(XKD_ERR_CONFIG, "eval: want --data ROOT and --model MODEL");
     if (!v->out && !v->dry_run) XKD_FAIL(XKD_ERR_CONFIG, "eval: --out DIR is missing: it keeps what is done");
     if (v->fold && !e->benchmark->folds)

@@ -7,8 +7,10 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "config_args.h"
 #include "report/progress.h"
 #include "svm_args.h"
+#include "train/supervised.h"
 
 /* Files of one split in the manifest: what the figures should be made of. */
 static int64_t count_split(const xkd_manifest *m, const char *split)
@@ -73,17 +75,82 @@ static xkd_status plan_svm(struct cli *cli, struct eval_fold *f)
     return XKD_OK;
 }
 
+/* ---- fine-tuning and the linear classifier ---- */
+
+static xkd_figures figures_of_test(const xkd_test_scores *s)
+{
+    return (xkd_figures){
+        .top1 = s->top1, .top5 = s->top5, .clip_top1 = s->clip_top1, .map = s->map, .at = (double)s->epoch};
+}
+
+/* The run has a folder of its own below the fold's; one that was begun goes on to the same bits. */
+static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_result *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    xkd_supervised_result r = {0};
+    char *run = NULL, *config = NULL;
+    XKD_TRY(xkd_join_path(cx, &run, f->folder, "run"));
+    XKD_TRY(xkd_join_path(cx, &config, run, "config.yaml"));
+    const xkd_supervised_options o = {
+        .config = &f->config,
+        .model = f->model,
+        .train = f->manifest_path,
+        .test = f->manifest_path,
+        .out = run,
+        .heads = f->heads,
+        /* The configuration is the last thing that a start writes. */
+        .run = {.mode = xkd_path_exists(config) ? XKD_RUN_RESUME : XKD_RUN_FORCE,
+                .stop_signal = stop_signal,
+                .progress = progress,
+                .user = cli},
+    };
+    XKD_TRY(xkd_supervised_train(cx, &o, &r));
+    if (!r.finished)
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "%s: the training ended at step %" PRId64 " of %" PRId64
+                 ", so there is no figure yet: give the command again without run.max_steps",
+                 run, r.run.step, r.run.total_steps);
+    out->honest = figures_of_test(&r.last);
+    out->best = figures_of_test(&r.best);
+    out->interval[0] = r.interval.low;
+    out->interval[1] = r.interval.high;
+    out->unreadable[1] = r.unreadable;
+fail:
+    xkd_supervised_result_free(&r);
+    xkd_free(run);
+    xkd_free(config);
+    return status;
+}
+
+static void plan_training(const struct eval_fold *f)
+{
+    const xkd_config *c = &f->config;
+    int64_t files = count_split(&f->manifest, c->data.split);
+    int64_t steps = files * c->eval.train_clips / c->train.batch;
+    printf("%" PRId64 " training files, %" PRId64 " test files of %" PRId64 " clips; %" PRId64 " epochs of %" PRId64
+           " steps of %" PRId64 " clips",
+           files, count_split(&f->manifest, c->eval.test_split), c->eval.test_clips, c->train.epochs, steps,
+           c->train.batch);
+}
+
 /* ---- whichever it is ---- */
+
+const xkd_config *eval_fold_config(const struct eval_fold *f)
+{
+    return f->benchmark->task == XKD_BENCHMARK_SVM ? &f->models.config : &f->config;
+}
 
 xkd_status eval_fold_run(struct cli *cli, struct eval_fold *f, xkd_fold_result *out)
 {
-    *out = (xkd_fold_result){.fold = f->fold,
-                             .settings = f->settings,
-                             .files = {count_split(&f->manifest, f->models.config.data.split),
-                                       count_split(&f->manifest, f->models.config.eval.test_split)},
-                             .listed = f->imported.listed,
-                             .missing = f->imported.missing};
-    return run_svm(cli, f, out);
+    const xkd_config *c = eval_fold_config(f);
+    *out = (xkd_fold_result){
+        .fold = f->fold,
+        .settings = f->settings,
+        .files = {count_split(&f->manifest, c->data.split), count_split(&f->manifest, c->eval.test_split)},
+        .listed = f->imported.listed,
+        .missing = f->imported.missing};
+    return f->benchmark->task == XKD_BENCHMARK_SVM ? run_svm(cli, f, out) : run_training(cli, f, out);
 }
 
 xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *f)
@@ -95,8 +162,10 @@ xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *f)
         printf("whole set: ");
     if (xkd_path_exists(f->result_path))
         printf("done already");
-    else
+    else if (f->benchmark->task == XKD_BENCHMARK_SVM)
         status = plan_svm(cli, f);
+    else
+        plan_training(f);
     puts("");
     return status;
 }

@@ -12,12 +12,17 @@ struct eval_fold {
     const xkd_benchmark *benchmark;
     int64_t fold; /* 0: the set has none */
     const char *model;
-    struct models models; /* loaded with the configuration of this fold */
+    int64_t heads;        /* of the encoder, where the file cannot say */
+    struct models models; /* for an SVM; loaded with the configuration of this fold */
+    xkd_config config;    /* for training */
     xkd_manifest manifest;
     xkd_import_result imported;
     char *folder, *manifest_path, *result_path; /* owned; the first exists only once something is written there */
     uint64_t settings;                          /* hash of what decides the figures */
 };
+
+/* The configuration that the fold's task works by. */
+const xkd_config *eval_fold_config(const struct eval_fold *fold);
 
 /* Does the work of a fold and fills the figures and counts of *out. */
 xkd_status eval_fold_run(struct cli *cli, struct eval_fold *fold, xkd_fold_result *out);

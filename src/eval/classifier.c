@@ -200,7 +200,7 @@ xkd_status xkd_classifier_load(xkd_context *cx, const char *path, char *const *o
     options.frozen = true; /* no memory for a backward */
     shape.B = out->config.eval.test_clips * (xkd_three_crop_views(&out->config, out->modality) ? CROPS : 1);
     if (shape.B > MOST_TOGETHER) shape.B = MOST_TOGETHER;
-        shape.B = 2; /* statistics are the running ones, but the plan does not know */
+    shape.B = 2; /* statistics are the running ones, but the plan does not know */
     XKD_TRY(xkd_finetune_new(cx, out->be, &source, &shape, out->classes.count, &options, &out->model));
 fail:
     xkd_safetensors_close(file);

@@ -111,6 +111,50 @@ printf 'Swimming/a.avi 4\r\n' >>ucf/ucfTrainTestlist/trainlist01.txt
 evaluate --out empty "${small[@]}" --fold 1
 stderr_has "a list of other classes" 3 'trainlist01.txt:10: "Swimming" is not the class of that line'
 
+# Fine-tuning: the same tree, two epochs, one fold; stopped by a signal it goes on to the same figures.
+quick=(dataset.crop_size=32 dataset.batch_size=4 hyperparams.num_epochs=2 eval_freq=1 hyperparams.lr.warmup_epochs=0 run.threads=1)
+tune() { try eval ucf101-finetune --data ucf --model run --partial --fold 2 "${quick[@]}" "$@"; }
+tune --dry-run
+stdout_has "fine-tuning: a plan" 0 "fold 2: 9 training files, 6 test files of 3 clips; 2 epochs of 2 steps of 4 clips"
+tune --out tuned
+stdout_has "fine-tuning: the row" 0 "paper, XKD              94.1"
+check "the last epoch is the honest one" grep -q '^honest, 1 of 3 folds .*last epoch' <<<"$out"
+first=$out
+tune --out tuned
+check "a second run does nothing" [ "$out" = "$first" -a "$(grep -c 'done already' <<<"$err")" = 1 ]
+tune --out stopped run.max_steps=2
+stderr_has "a training that is not finished has no figure" 2 "ended at step 2 of 4, so there is no figure yet"
+check "and no result" [ ! -e stopped/fold-2/result.json ]
+tune --out stopped hyperparams.lr.base_lr=0.1
+stderr_has "it does not go on with other settings" 2 "stopped/fold-2: was begun with another model"
+tune --out stopped
+check "it goes on to the same figures" [ "$out" = "$first" ]
+try eval ucf101-finetune --data ucf --model run/backbones/aud_teacher.safetensors --out x --partial --fold 2
+stderr_has "a model of the other modality" 4 "has no video encoder"
+
+# FSD50K: several labels a file, mean average precision of a linear classifier. The sounds are those of the toys.
+mkdir -p fsd/FSD50K.ground_truth fsd/FSD50K.dev_audio fsd/FSD50K.eval_audio
+printf '0,Bark,/m/a\n1,Bell,/m/b\n2,Horn,/m/c\n' >fsd/FSD50K.ground_truth/vocabulary.csv
+echo 'fname,labels,mids,split' >fsd/FSD50K.ground_truth/dev.csv
+echo 'fname,labels,mids' >fsd/FSD50K.ground_truth/eval.csv
+labels=('Bark,Bell' Bell 'Horn,Bell')
+for c in 0 1 2; do
+  n=0
+  for file in toys/*/"${kinds[c]}"/*.mp4; do
+    n=$((n + 1))
+    if [ $n -gt 3 ]; then
+      cp "$file" "fsd/FSD50K.eval_audio/$c$n.wav"
+      echo "$c$n,\"${labels[c]}\",\"/m/a\"" >>fsd/FSD50K.ground_truth/eval.csv
+    else
+      cp "$file" "fsd/FSD50K.dev_audio/$c$n.wav"
+      echo "$c$n,\"${labels[c]}\",\"/m/a\",train" >>fsd/FSD50K.ground_truth/dev.csv
+    fi
+  done
+done
+try eval fsd50k-linear --data fsd --model run --partial --out fsd-linear dataset.batch_size=4 dataset.train.clips_per_video=2 hyperparams.num_epochs=2
+stdout_has "FSD50K: mean average precision" 0 "paper, XKD              45.8"
+check "and nothing but it" [ -z "$(grep top-1 <<<"$out")" ]
+
 # Kinetics-Sound: both modalities; classes that one split lacks.
 mkdir -p ks/train/bowling ks/train/tap_dancing ks/val/bowling ks/val/tap_dancing
 for c in 0 1; do
