@@ -325,6 +325,7 @@ xkd_status svm_embed_videos(struct cli *cli, const struct svm_videos *v, const s
                              .inputs = half[h].inputs,
                              .count = half[h].count,
                              .path = half[h].path,
+                             .pairs = v->models->wanted[XKD_VIDEO] && v->models->wanted[XKD_AUDIO],
                              .max_bad = v->models->config.data.max_bad_fraction};
         XKD_TRY(embed_or_read(&bar, v->models->be, &job, features[h]));
     }

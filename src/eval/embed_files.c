@@ -64,6 +64,7 @@ xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_
                     (int)o->clips.protocol, (long long)o->clips.clips, o->clips.stride, d->clip_duration, d->video_fps,
                     (long long)d->crop_size, d->mel_mean, d->mel_std, (unsigned long long)o->clips.seed);
     if (o->clips.protocol == XKD_CLIPS_TRAIN) describe_views(&t, d);
+    xkd_text_puts(&t, job->pairs ? " pairs" : "");
     for (int m = 0; m < XKD_MODALITIES; m++) xkd_text_printf(&t, " %s", o->encoder[m] ? o->encoder[m]->hash : "-");
     for (int64_t i = 0; i < job->count; i++) {
         const xkd_sample *s = &job->inputs[i].manifest->samples[job->inputs[i].sample];
@@ -83,11 +84,25 @@ static const xkd_sample *sample_of(const xkd_embed_input *in)
     return &in->manifest->samples[in->sample];
 }
 
+/* What a file comes to: its fault, or that half of a pair is missing. The log keeps what was found, so that the same
+ * features serve both ways. */
+static xkd_media_fault fault_of(const work *w, xkd_media_fault fault, const int64_t count[XKD_MODALITIES])
+{
+    const bool *wanted = w->job->options->clips.wanted;
+    if (fault != XKD_FAULT_NONE || !w->job->pairs) return fault;
+    if (wanted[XKD_VIDEO] && count[XKD_VIDEO] == 0) return XKD_FAULT_NO_VIDEO;
+    return wanted[XKD_AUDIO] && count[XKD_AUDIO] == 0 ? XKD_FAULT_NO_AUDIO : XKD_FAULT_NONE;
+}
+
 static xkd_status file_done(void *user, const xkd_embedded *file)
 {
     work *w = user;
     const xkd_embed_input *in = &w->todo[file->input];
-    if (w->job->file) w->job->file(w->job->user, sample_of(in)->path, &file->result, file->input + 1, w->todo_count);
+    xkd_media_result result = file->result;
+    result.fault = fault_of(w, result.fault, file->count);
+    if (result.fault != file->result.fault)
+        snprintf(result.message, sizeof result.message, "both modalities are wanted");
+    if (w->job->file) w->job->file(w->job->user, sample_of(in)->path, &result, file->input + 1, w->todo_count);
     return xkd_embed_log_add(w->log, in->number, file);
 }
 
@@ -165,9 +180,11 @@ static xkd_status assemble(work *w, xkd_embeddings *out, xkd_embed_counts *count
         const xkd_sample *from = sample_of(&w->job->inputs[at]);
         XKD_TRY(xkd_manifest_add(cx, &out->files, from->path, &s));
         XKD_TRY(xkd_sample_copy_labels(cx, s, from));
-        counts->bad += r.fault != XKD_FAULT_NONE;
+        bool bad = fault_of(w, r.fault, r.count) != XKD_FAULT_NONE;
+        counts->bad += bad;
+        /* The clips of half a pair would stand beside nothing. */
         for (int m = 0; m < XKD_MODALITIES; m++)
-            for (int64_t i = 0; i < r.count[m]; i++)
+            for (int64_t i = 0; i < r.count[m] && !bad; i++)
                 XKD_TRY(
                     xkd_embeddings_add(cx, &out->table[m], at, r.seconds[m][i], r.feature[m] + i * w->head.size[m]));
         XKD_TRY(xkd_embed_log_next(w->log, false, &r, &found));
