@@ -109,6 +109,9 @@ xkd_status xkd_classifier_write(xkd_context *cx, const char *path, const xkd_fin
     xkd_config written = *config; /* strings stay the caller's */
     xkd_modality m = model->encoder.backbone.modality;
     written.model = model->encoder.config;
+    /* A file that travels says nothing of the machine it was made on. */
+    char nothing[1] = "";
+    written.data.path = written.run.out = written.run.init = written.eval.test_path = nothing;
     XKD_TRY(xkd_config_write(cx, &written, &text));
     XKD_TRY(xkd_class_names_write(cx, classes, &names));
     XKD_TRY(preprocessing(cx, config, m, &input));
@@ -200,7 +203,7 @@ xkd_status xkd_classifier_load(xkd_context *cx, const char *path, char *const *o
     options.frozen = true; /* no memory for a backward */
     shape.B = out->config.eval.test_clips * (xkd_three_crop_views(&out->config, out->modality) ? CROPS : 1);
     if (shape.B > MOST_TOGETHER) shape.B = MOST_TOGETHER;
-        shape.B = 2; /* statistics are the running ones, but the plan does not know */
+    shape.B = 2; /* statistics are the running ones, but the plan does not know */
     XKD_TRY(xkd_finetune_new(cx, out->be, &source, &shape, out->classes.count, &options, &out->model));
 fail:
     xkd_safetensors_close(file);
