@@ -94,6 +94,9 @@ static xkd_status load_base(xkd_context *cx, const struct values *v, const struc
         XKD_TRY(xkd_supervised_defaults(cx, a->model, mode, !v->config, config));
     }
     if (v->config) XKD_TRY(xkd_config_load(cx, config, v->config, v->strict));
+    /* The released linear_kinetics400 says eval_mode: finetune; the command's name is plainer. */
+    if (config->eval.mode != mode)
+        xkd_log(cx, XKD_LOG_INFO, "eval_mode of the configuration is passed over: the command decides");
     config->eval.mode = mode;
 fail:
     xkd_free(path);
@@ -215,7 +218,8 @@ static void put_text(xkd_text *out, const xkd_config *c, const xkd_supervised_re
                         r->test_files);
     if (r->empty_classes)
         xkd_text_printf(out, "%" PRId64 " classes have no test file; they count as 0\n", r->empty_classes);
-    xkd_text_printf(out, "classifier   %s/classifier.safetensors\nbest         %s/best.safetensors\n", run, run);
+    xkd_text_printf(out, "classifier   %s/classifier.safetensors\n", run);
+    if (r->best.epoch > 0) xkd_text_printf(out, "best         %s/best.safetensors\n", run);
     xkd_text_printf(out, "checkpoints  %s/checkpoints\nreport       %s/report.html\n", run, run);
 }
 

@@ -109,6 +109,9 @@ xkd_status xkd_classifier_write(xkd_context *cx, const char *path, const xkd_fin
     xkd_config written = *config; /* strings stay the caller's */
     xkd_modality m = model->encoder.backbone.modality;
     written.model = model->encoder.config;
+    /* A file that travels says nothing of the machine it was made on. */
+    char nothing[1] = "";
+    written.data.path = written.run.out = written.run.init = written.eval.test_path = nothing;
     XKD_TRY(xkd_config_write(cx, &written, &text));
     XKD_TRY(xkd_class_names_write(cx, classes, &names));
     XKD_TRY(preprocessing(cx, config, m, &input));

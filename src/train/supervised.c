@@ -36,7 +36,7 @@ typedef struct {
     xkd_test_log tests;
     xkd_run_state state;
     int64_t steps_per_epoch, total, first_step, saved_step; /* saved_step -1: never */
-    double started, saved_time, waited, samples;
+    double started, saved_time, waited, samples, testing;   /* seconds; testing: in tests */
     double values[COLUMNS];
     xkd_supervised_result *result;
 } run;
@@ -263,6 +263,7 @@ static xkd_status test(run *r)
 {
     xkd_status status = XKD_OK;
     bool best;
+    double begin = xkd_now();
     const xkd_tester tester = {.cx = r->cx,
                                .config = &r->config,
                                .data = &r->data,
@@ -273,6 +274,7 @@ static xkd_status test(run *r)
     /* Batches of one size, whatever the epoch ended with: a product's rounding may depend on it. */
     if (r->net.B != r->data.batch) XKD_TRY(xkd_finetune_resize(r->cx, &r->net, r->data.batch));
     XKD_TRY(xkd_supervised_test(&tester, &r->tests, r->result, &best));
+    r->testing += xkd_now() - begin;
     XKD_TRY(write_model(r, "classifier.safetensors"));
     if (best) XKD_TRY(write_model(r, "best.safetensors"));
     const xkd_test_scores *t = &r->tests.last;
@@ -380,7 +382,7 @@ static xkd_status report_step(const run *r)
     double seconds = xkd_now() - r->started;
     if (r->options->run.progress) {
         snprintf(tail, sizeof tail, "loss %.4f  %.1f samples/s  data %.0f %%", v[LOSS], v[SAMPLES_PER_SECOND],
-                 100 * r->waited / seconds);
+                 100 * r->waited / (seconds - r->testing));
         xkd_progress_line(line, sizeof line, r->net.options.frozen ? "linear" : "finetune", r->first_step,
                           r->state.step, r->total, seconds, tail);
         r->options->run.progress(r->options->run.user, line);
@@ -453,15 +455,15 @@ static void summarise(run *r)
     xkd_supervised_result *out = r->result;
     xkd_loader_statistics data;
     xkd_loader_stats(r->data.loader, &data);
-    double seconds = xkd_now() - r->started;
+    double seconds = xkd_now() - r->started, training = seconds - r->testing;
     out->run = (xkd_run_result){.step = r->state.step,
                                 .total_steps = r->total,
                                 .bad_steps = r->state.bad_steps,
                                 .bad_clips = data.bad_clips,
                                 .loss = r->state.step > r->first_step ? r->values[LOSS] : NAN,
                                 .seconds = seconds,
-                                .samples_per_second = r->samples / seconds,
-                                .data_share = r->waited / seconds};
+                                .samples_per_second = r->samples / training,
+                                .data_share = r->waited / training};
     for (int64_t i = 0; i < r->net.encoder.params.count; i++)
         out->run.parameters += r->net.encoder.params.rows[i]->count;
     out->multi_label = r->data.multi_label;

@@ -27,10 +27,11 @@ static xkd_config settings(void)
 {
     xkd_config c = {0};
     if (xkd_config_init(cx, &c) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
-    char *path = c.data.path, *split = c.data.split;
-    c.data = small_data_config(path);
-    xkd_free(split);
-    if (xkd_copy_string(cx, &c.data.split, "") != XKD_OK) fail();
+    xkd_data_config own = c.data;
+    c.data = small_data_config(own.path); /* the texts stay the configuration's */
+    c.data.split = own.split;
+    c.data.cache_folder = own.cache_folder;
+    c.data.split[0] = 0;
     c.data.video_local_views = c.data.audio_local_views = 0;
     c.data.workers = 2;
     c.eval.vid_transform = XKD_TRANSFORM_RANDAUG;
