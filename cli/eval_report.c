@@ -115,6 +115,13 @@ static void say_incomplete(xkd_text *out, const struct eval_report *r)
                             r->folds[i].missing, r->folds[i].listed, r->count > 1 ? " (of one fold)" : "");
 }
 
+/* Cells are padded; what is empty at the end of a line is cut. */
+static void end_line(xkd_text *out)
+{
+    while (out->status == XKD_OK && out->size && out->data[out->size - 1] == ' ') out->data[--out->size] = 0;
+    xkd_text_puts(out, "\n");
+}
+
 static xkd_status print_and_free(xkd_text *out)
 {
     xkd_status status = out->status;
@@ -131,12 +138,13 @@ xkd_status eval_print_text(struct cli *cli, const struct eval_report *r)
     xkd_text_printf(&out, "%s: %s, %s, percent\n%-22s", r->benchmark->name, r->benchmark->set,
                     xkd_benchmark_task_text(r->benchmark->task), "");
     for (int c = 0; c < t.columns; c++) xkd_text_printf(&out, "  %-15s", t.head[c]);
+    end_line(&out);
     for (int i = 0; i < t.rows; i++) {
-        xkd_text_printf(&out, "\n%-22s", t.row[i].label);
+        xkd_text_printf(&out, "%-22s", t.row[i].label);
         for (int c = 0; c < t.columns; c++) xkd_text_printf(&out, "  %-15s", t.row[i].cell[c]);
         xkd_text_printf(&out, "  %s", t.row[i].note);
+        end_line(&out);
     }
-    xkd_text_puts(&out, "\n");
     say_incomplete(&out, r);
     return print_and_free(&out);
 }

@@ -57,7 +57,7 @@ typedef struct {
 } xkd_multi_scores;
 
 /* The same of a mean average precision, in percent: samples are drawn, classes averaged. A class none of whose samples
- * was drawn takes no part in that draw; one that has none at all counts as 0, as it does in the mean itself. */
+ * was drawn takes no part in that draw; one that has none at all counts as 0, as it does in the mean itself. The draws' bias is taken off. */
 xkd_status xkd_bootstrap_precision(xkd_context *cx, xkd_pool *pool, const xkd_multi_scores *s, int64_t draws,
                                    double level, uint64_t seed, xkd_interval *out);
 
