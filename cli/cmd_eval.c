@@ -245,6 +245,7 @@ fail:
     return status;
 }
 
+/* A finished fold is read, an unfinished one gone on with. */
 static xkd_status one_fold(struct eval *e, int64_t fold, xkd_fold_result *out)
 {
     xkd_status status = XKD_OK;
@@ -261,6 +262,8 @@ fail:
     return status;
 }
 
+/* Fold by fold, each opened anew: its lists, splits and configuration are its own, and at most one encoder is in memory.
+ * Nothing is printed before the last, so that a part never looks like the row. */
 static xkd_status evaluate(struct eval *e)
 {
     xkd_status status = XKD_OK;

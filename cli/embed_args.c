@@ -50,6 +50,7 @@ xkd_status embed_with_progress(struct embed_progress *progress, xkd_backend *be,
     return cli_signal() == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED;
 }
 
+/* The hash is taken of the work at hand, not of what the file says of itself: only equal work may be skipped. */
 xkd_status embed_or_read(struct embed_progress *progress, xkd_backend *be, xkd_embed_job *job, xkd_embeddings *out)
 {
     xkd_status status = XKD_OK;

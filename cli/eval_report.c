@@ -1,3 +1,4 @@
+/* Text and Markdown are two drawings of one table of strings; JSON has the numbers themselves. */
 #include "eval_report.h"
 
 #include <inttypes.h>

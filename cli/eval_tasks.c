@@ -1,3 +1,5 @@
+/* One function a task, from a fold that has been opened and checked to its figures; figures of unlike tasks end in the same
+ * struct, so that tables need not know them. */
 #include "eval_tasks.h"
 
 #include <inttypes.h>
@@ -37,6 +39,8 @@ static xkd_figures figures_of(const xkd_svm_row *r)
         .top1 = r->test.top1, .top5 = r->test.top5, .clip_top1 = r->test.clip_top1, .map = r->test.map, .at = r->C};
 }
 
+/* Features stay in the fold's folder; the SVM itself is quick beside them and is not kept. What the split lists and the
+ * sets lack could not be read. */
 static xkd_status run_svm(struct cli *cli, struct eval_fold *f, xkd_fold_result *out)
 {
     xkd_status status = XKD_OK;
@@ -123,6 +127,7 @@ fail:
     return status;
 }
 
+/* From lists alone: a dry run writes no manifest, and the library plans from one. */
 static void plan_training(const struct eval_fold *f)
 {
     const xkd_config *c = &f->config;

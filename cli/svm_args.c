@@ -1,3 +1,4 @@
+/* An SVM from features or videos to what is said about it. Nothing here knows which command asked. */
 #include "svm_args.h"
 
 #include <inttypes.h>
@@ -258,6 +259,7 @@ fail:
     return status;
 }
 
+/* Nothing is decoded: files that turn out unreadable or short are still counted. */
 xkd_status svm_plan_videos(struct cli *cli, const struct svm_videos *v, struct svm_plan *plan)
 {
     xkd_status status = XKD_OK;
@@ -305,6 +307,8 @@ static xkd_status say_plan(struct cli *cli, const struct svm_videos *v)
     return XKD_OK;
 }
 
+/* The plan is told only where there is work: a command that is given again should be quiet. Subsampling was done when the
+ * clips were made, so the sets take all there is. */
 xkd_status svm_embed_videos(struct cli *cli, const struct svm_videos *v, const struct feature_args *args,
                             struct feature_sets *out)
 {

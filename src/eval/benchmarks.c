@@ -1,3 +1,6 @@
+/* Rows and settings of the evaluations. A setting is text, KEY=VALUE, so that it goes through the same checks as a user's
+ * own, can be overridden by one, and shows in the resolved configuration. Keys that a released file has but that change
+ * nothing (workers, logging, the encoder's geometry, which the encoder itself tells) are left out. */
 #include "eval/benchmarks.h"
 
 #include <inttypes.h>
@@ -21,6 +24,7 @@ static const char *const video_svm[] = {"dataset.vid_transform=strong3crop",
                                         "model.svm.iter=1000",
                                         NULL};
 
+/* Sounds are short and few, so each gives more clips than a video; C begins lower. */
 static const char *const audio_svm[] = {"dataset.aud_transform=strong",
                                         "dataset.return_video=false",
                                         "dataset.train.aud_aug_kwargs.vol=0.1",
@@ -54,6 +58,8 @@ static const char *const sound_svm[] = {"dataset.vid_transform=strong3crop",
                                         "model.svm.iter=1000",
                                         NULL};
 
+/* The crop is twice that of pre-training: positions are interpolated. Rate, layer decay and mixing differ from set to
+ * set. */
 static const char *const video_finetune[] = {"eval_mode=finetune",
                                              "dataset.vid_transform=randaug3crop",
                                              "dataset.return_audio=false",
@@ -80,6 +86,7 @@ static const char *const video_finetune[] = {"eval_mode=finetune",
                                              "model.classifier.dropout=0.5",
                                              NULL};
 
+/* Every augmentation of sound at once; batch, length and decay differ from set to set. */
 static const char *const audio_finetune[] = {"eval_mode=finetune",
                                              "dataset.aud_transform=strong",
                                              "dataset.return_video=false",
@@ -171,6 +178,7 @@ static const char *const esc50_finetune[] = {ESC50_SPLITS,
                                              "model.classifier.l2_norm=true",
                                              "model.classifier.dropout=0.5",
                                              NULL};
+/* `fixed`: the release gives warm-up and final rates here as well, which that form ignores. */
 static const char *const fsd50k_finetune[] = {FSD50K_SPLITS,
                                               "dataset.batch_size=128",
                                               "dataset.test.clips_per_video=8",

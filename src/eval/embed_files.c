@@ -1,3 +1,5 @@
+/* Embedding as work that can be stopped: the log (eval/embed_log) takes what is finished, file by file, and becomes the
+ * feature file at the end. Memory grows with the features alone, and only then. */
 #include "eval/embed_files.h"
 
 #include <inttypes.h>
@@ -26,6 +28,7 @@ typedef struct {
 
 /* ---- options ---- */
 
+/* Evaluation sees one view a clip, whatever the pre-training that the configuration comes from had. */
 xkd_embed_options xkd_embed_options_of(xkd_config *config, xkd_clip_protocol protocol, int64_t clips)
 {
     xkd_data_config *d = &config->data;
@@ -55,6 +58,8 @@ static void describe_views(xkd_text *t, const xkd_data_config *d)
     xkd_text_printf(t, " %d %.17g %d %d", a->volume_jitter, a->volume, a->time_warp, a->rand_crop);
 }
 
+/* Labels are among it, though features do not depend on them: they are stored beside the features, and a corrected manifest
+ * must not leave the old ones in force. Batch and threads are not: they change no bit. */
 xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_t *out)
 {
     xkd_text t = xkd_text_make(cx);
@@ -210,6 +215,8 @@ fail:
     return status;
 }
 
+/* The budget is applied at the very end: what can be read is in the log by then, and another budget or repaired files cost
+ * no second decoding. */
 xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job *job, xkd_embed_counts *out)
 {
     xkd_status status = XKD_OK;
@@ -266,6 +273,7 @@ fail:
     return status;
 }
 
+/* By a clip alone: a batch is a little faster, so the estimate errs to the safe side. */
 xkd_status xkd_embed_estimate(xkd_context *cx, xkd_backend *be, const xkd_embed_options *options,
                               double seconds[XKD_MODALITIES])
 {

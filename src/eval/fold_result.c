@@ -1,3 +1,4 @@
+/* Written when a fold is whole and never changed: what stands there can be trusted by a later call. */
 #include "eval/fold_result.h"
 
 #include <inttypes.h>
@@ -25,6 +26,7 @@ static const struct {
             {"at", offsetof(xkd_figures, at)}};
 enum { KEYS = sizeof keys / sizeof *keys };
 
+/* The k-th figure, to read or to write. */
 static double *field(xkd_figures *f, int k)
 {
     return (double *)((char *)f + keys[k].offset);
@@ -46,6 +48,8 @@ static void pair_json(xkd_text *out, const char *name, int64_t a, int64_t b)
     xkd_text_printf(out, ", \"%s\": [%" PRId64 ", %" PRId64 "]", name, a, b);
 }
 
+/* Figures with all their digits: means over folds are made from what is read back. The hash is text, as JSON numbers of
+ * many programs hold 53 bits. */
 void xkd_fold_result_json(xkd_text *out, const xkd_fold_result *r)
 {
     xkd_text_printf(out, "{\"xkd_fold_result\": %d, \"fold\": %" PRId64 ", \"settings\": \"%016" PRIx64 "\"", FORMAT,
@@ -98,6 +102,7 @@ static bool read_pair(const json_t *list, int64_t *a, int64_t *b)
     return json_is_integer(x) && json_is_integer(y);
 }
 
+/* A field that is missing is an error like one of another type: an old or torn result must not pass as 0. */
 static bool read_all(const json_t *root, xkd_fold_result *out)
 {
     const char *settings = json_string_value(json_object_get(root, "settings"));
@@ -133,6 +138,7 @@ fail:
     return status;
 }
 
+/* A figure that one fold does not have (NAN) has no mean either. */
 xkd_fold_mean xkd_fold_results_mean(const xkd_fold_result *results, int64_t count, bool best)
 {
     enum { MOST_FOLDS = 16 };

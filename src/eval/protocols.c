@@ -153,6 +153,7 @@ fail:
     return status;
 }
 
+/* Numbers of classes differ where one set lacks the last ones, kinds of labels where its files happen to have one each. */
 xkd_status xkd_clip_sets_align(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test, const xkd_manifest *files)
 {
     xkd_status status = XKD_OK;
@@ -291,6 +292,7 @@ fail:
     return status;
 }
 
+/* Videos are drawn, not clips: clips of one video are no independent witnesses. */
 xkd_status xkd_video_interval(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *s, const float *scores,
                               uint64_t seed, xkd_interval *out)
 {
@@ -509,6 +511,7 @@ xkd_status xkd_knn_leave_one_out(xkd_context *cx, xkd_pool *pool, const xkd_knn_
     return XKD_OK;
 }
 
+/* The own row is right even where a copy of it stands elsewhere in the set. */
 double xkd_own_recall(const int64_t *near, int64_t n, int64_t k, int64_t at)
 {
     int64_t hits = 0;
