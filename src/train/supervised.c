@@ -310,17 +310,16 @@ static xkd_status micro_batches(run *r, double *loss, double *wait, bool *skippe
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cx;
     int64_t accumulate = r->config.train.accumulate;
-    xkd_finetune_begin(&r->net);
     for (int64_t i = 0; i < accumulate; i++) {
         float *clips;
         int64_t count;
         double seconds, part = NAN;
-        XKD_TRY(xkd_supervised_next(cx, &r->config, &r->data, &clips, &count, &seconds));
+        XKD_TRY(xkd_supervised_next(&r->config, &r->data, &clips, &count, &seconds));
         *wait += seconds;
         r->samples += (double)count;
         if (*skipped) continue;
         if (r->net.B != count) XKD_TRY(xkd_finetune_resize(cx, &r->net, count));
-        if (i == 0) xkd_finetune_begin(&r->net); /* a new plan has lost the batch norm's sums */
+        if (i == 0) xkd_finetune_begin(&r->net); /* behind a new plan, which loses the batch norm's sums */
         status = xkd_finetune_micro_batch(cx, &r->net, clips, r->data.targets, 1 / (double)accumulate, &part);
         *skipped = status == XKD_ERR_NUMERIC;
         if (!*skipped) XKD_TRY(status);
