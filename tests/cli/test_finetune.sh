@@ -85,6 +85,10 @@ check "and leaves a checkpoint" [ -n "$(ls term/checkpoints)" ]
 signalled int INT
 check "the first Ctrl-C saves" code 130
 
+try finetune "$video" toys.jsonl --out diverged "${quick[@]}" hyperparams.lr.base_lr=1000 hyperparams.lr.name=fixed \
+  hyperparams.weight_decay=900 hyperparams.num_epochs=40 run.max_bad_steps=2
+stderr_has "numbers that are not finite stop the run" 6 "3 steps were not finite, more than run.max_bad_steps"
+
 # A frozen encoder stays as it was.
 try linear "$video" toys.jsonl --out frozen "${quick[@]}" hyperparams.num_epochs=2 dataset.vid_transform=strong3crop
 stdout_has "a linear classifier" 0 "honest: top-1"
