@@ -10,6 +10,9 @@
 
 /* torch.nn.BatchNorm1d's. */
 static const double NORM_EPS = 1e-5, NORM_MOMENTUM = 0.1;
+/* A frozen encoder needs memory for so many clips only: more at once are no faster (a base encoder's products are 12 552
+ * rows tall then), and the released batches of 256 would take 23 GB. */
+enum { FROZEN_TOGETHER = 8 };
 
 xkd_finetune_options xkd_finetune_defaults(void)
 {
@@ -96,7 +99,9 @@ xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
     xkd_status status = XKD_OK;
     xkd_backbone_run_free(&f->run);
     xkd_arena_free(&f->arena);
-    f->B = f->shape.B = B;
+    f->B = B;
+    f->together = f->options.frozen && B > FROZEN_TOGETHER ? FROZEN_TOGETHER : B;
+    f->shape.B = f->together;
     XKD_TRY(xkd_backbone_run_new(cx, &f->encoder.backbone, &f->shape, 1, &f->run));
     XKD_TRY(plan(cx, f));
     XKD_TRY(xkd_arena_commit(cx, &f->arena));
@@ -201,8 +206,8 @@ static int64_t tokens_of(const xkd_finetune *f)
     return f->run.items[0].tokens;
 }
 
-/* Features [B,D] in f->unit. */
-static void encode(xkd_finetune *f, const float *clips)
+/* Features of clips [together,C,T,H,W] -> pooled [together,D]. */
+static void encode_some(xkd_finetune *f, const float *clips, void *pooled)
 {
     xkd_backend *be = f->be;
     const int32_t *keep = NULL;
@@ -210,10 +215,22 @@ static void encode(xkd_finetune *f, const float *clips)
     xkd_backbone_forward(be, &f->encoder.backbone, &f->run, &clips, &keep, &f->scratch);
     /* The class token stands first in each clip. */
     if (f->options.kind == XKD_FEATURE_MEAN)
-        be->ops->pool_forward(be, f->pooled, f->run.z, f->B, tokens, D, xkd_cls_rows(&f->encoder.backbone));
-    for (int64_t b = 0; f->options.kind == XKD_FEATURE_CLS && b < f->B; b++)
-        memcpy(xkd_at(be, f->pooled, b * D), xkd_at(be, f->run.z, b * tokens * D), (size_t)(D * be->size));
-    if (f->options.l2_norm) be->ops->l2norm_forward(be, f->unit, f->inv, f->pooled, f->B, D);
+        be->ops->pool_forward(be, pooled, f->run.z, f->together, tokens, D, xkd_cls_rows(&f->encoder.backbone));
+    for (int64_t b = 0; f->options.kind == XKD_FEATURE_CLS && b < f->together; b++)
+        memcpy(xkd_at(be, pooled, b * D), xkd_at(be, f->run.z, b * tokens * D), (size_t)(D * be->size));
+}
+
+/* Features [B,D] in f->unit. The last piece of a batch begins earlier where it would be smaller: a few clips are done
+ * twice, with the same result. */
+static void encode(xkd_finetune *f, const float *clips)
+{
+    const xkd_view_shape *s = &f->shape;
+    int64_t D = f->classifier.in, floats = f->encoder.backbone.C * s->T * s->H * s->W;
+    for (int64_t b = 0; b < f->B; b += f->together) {
+        int64_t first = b + f->together > f->B ? f->B - f->together : b;
+        encode_some(f, clips + first * floats, xkd_at(f->be, f->pooled, first * D));
+    }
+    if (f->options.l2_norm) f->be->ops->l2norm_forward(f->be, f->unit, f->inv, f->pooled, f->B, D);
 }
 
 /* Draws of this step and micro-batch: the same seed gives the same run. A frozen encoder is no noisier than its

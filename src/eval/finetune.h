@@ -35,6 +35,7 @@ typedef struct {
     xkd_param *running[2]; /* head.bn.running_mean, head.bn.running_var [D] */
     int64_t B, K;
     xkd_view_shape shape; /* of a batch */
+    int64_t together;     /* clips that go through the encoder at once: B, or a few of them where it is frozen */
     xkd_backbone_run run;
     xkd_block_scratch scratch;
     xkd_arena arena;

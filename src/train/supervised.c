@@ -161,11 +161,23 @@ static xkd_status restore(run *r)
         r->state.epoch++;
         r->state.epoch_step = 0;
     }
-    XKD_TRY(xkd_loader_seek(r->data.loader, (uint32_t)r->state.epoch, r->state.epoch_step));
+    /* The first batch over and over is that of epoch 0. */
+    if (!r->config.run.overfit) XKD_TRY(xkd_loader_seek(r->data.loader, (uint32_t)r->state.epoch, r->state.epoch_step));
     xkd_log(cx, XKD_LOG_INFO, "resumed at step %" PRId64 " of %" PRId64, r->state.step, r->total);
 fail:
     xkd_run_state_free(&loaded);
     return status;
+}
+
+/* A (micro-)batch of one clip has no variance; the last one of an epoch may be so small. */
+static xkd_status check_batch_norm(run *r)
+{
+    const xkd_train_config *t = &r->config.train;
+    int64_t rest = r->config.data.drop_last ? 0 : r->data.train->count * r->data.plan.passes % t->batch / t->accumulate;
+    if (!r->config.eval.batch_norm || (r->data.batch > 1 && rest != 1)) return XKD_OK;
+    return xkd_fail(r->cx, XKD_ERR_CONFIG,
+                    "batch norm needs two clips in every (micro-)batch: change dataset.batch_size or set "
+                    "dataset.train.drop_last");
 }
 
 /* Data and model, without a folder. */
@@ -178,6 +190,7 @@ static xkd_status open_parts(run *r)
     XKD_TRY(choose_modality(r, &m));
     xkd_run_fill_in_machine(&r->config);
     XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, &r->data));
+    XKD_TRY(check_batch_norm(r));
     r->steps_per_epoch = xkd_loader_steps_per_epoch(r->data.loader);
     r->total = r->config.train.epochs * r->steps_per_epoch;
     XKD_TRY(make_net(r));
@@ -297,17 +310,16 @@ static xkd_status micro_batches(run *r, double *loss, double *wait, bool *skippe
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cx;
     int64_t accumulate = r->config.train.accumulate;
-    xkd_finetune_begin(&r->net);
     for (int64_t i = 0; i < accumulate; i++) {
         float *clips;
         int64_t count;
         double seconds, part = NAN;
-        XKD_TRY(xkd_supervised_next(cx, &r->config, &r->data, &clips, &count, &seconds));
+        XKD_TRY(xkd_supervised_next(&r->config, &r->data, &clips, &count, &seconds));
         *wait += seconds;
         r->samples += (double)count;
         if (*skipped) continue;
         if (r->net.B != count) XKD_TRY(xkd_finetune_resize(cx, &r->net, count));
-        if (i == 0) xkd_finetune_begin(&r->net); /* a new plan has lost the batch norm's sums */
+        if (i == 0) xkd_finetune_begin(&r->net); /* behind a new plan, which loses the batch norm's sums */
         status = xkd_finetune_micro_batch(cx, &r->net, clips, r->data.targets, 1 / (double)accumulate, &part);
         *skipped = status == XKD_ERR_NUMERIC;
         if (!*skipped) XKD_TRY(status);

@@ -280,13 +280,11 @@ static void mix(const xkd_config *c, xkd_supervised_data *d, const xkd_batch *ba
 }
 
 /* The first step's micro-batches are kept, and handed out again and again. */
-static xkd_status next_overfit(xkd_context *cx, const xkd_config *c, xkd_supervised_data *d, float **clips,
-                               int64_t *count)
+static xkd_status next_overfit(const xkd_config *c, xkd_supervised_data *d, float **clips, int64_t *count)
 {
     xkd_status status = XKD_OK;
     int64_t at = d->shown++ % c->train.accumulate, size = d->batch * d->clip_floats;
     float *kept = d->first + at * size;
-    (void)cx;
     if (d->copied == at && d->shown <= c->train.accumulate) {
         const xkd_batch *batch;
         XKD_TRY(xkd_loader_next(d->loader, &batch));
@@ -303,13 +301,13 @@ fail:
     return status;
 }
 
-xkd_status xkd_supervised_next(xkd_context *cx, const xkd_config *c, xkd_supervised_data *d, float **clips,
-                               int64_t *count, double *wait_seconds)
+xkd_status xkd_supervised_next(const xkd_config *c, xkd_supervised_data *d, float **clips, int64_t *count,
+                               double *wait_seconds)
 {
     xkd_status status = XKD_OK;
     const xkd_batch *batch;
     *wait_seconds = 0;
-    if (c->run.overfit) return next_overfit(cx, c, d, clips, count);
+    if (c->run.overfit) return next_overfit(c, d, clips, count);
     XKD_TRY(xkd_loader_next(d->loader, &batch));
     *clips = d->modality == XKD_VIDEO ? batch->frames[0] : batch->specs[0];
     *count = batch->count;

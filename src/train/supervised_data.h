@@ -38,10 +38,10 @@ void xkd_supervised_data_free(xkd_supervised_data *data);
 
 /* Waits for the next micro-batch and makes its targets; clips and targets are mixed where the configuration says so.
  * *clips [count,C,T,H,W] is valid until the next call, as are data->targets. */
-xkd_status xkd_supervised_next(xkd_context *cx, const xkd_config *config, xkd_supervised_data *data, float **clips,
-                               int64_t *count, double *wait_seconds);
+xkd_status xkd_supervised_next(const xkd_config *config, xkd_supervised_data *data, float **clips, int64_t *count,
+                               double *wait_seconds);
 
-/* Class of file i of a manifest with single labels, and [K] zeros and ones of one with several. */
+/* truth [K]: 1 at the sample's class or classes, 0 elsewhere. */
 void xkd_truth_of(const xkd_sample *sample, int64_t K, uint8_t *truth);
 
 #endif

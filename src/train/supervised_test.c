@@ -250,6 +250,13 @@ xkd_status xkd_supervised_test(const xkd_tester *t, xkd_test_log *log, xkd_super
     note(log, &s);
     *best = log->best.step == s.step;
 fail:
+    if (status != XKD_OK) { /* some files' scores are no test */
+        xkd_free(result->scores);
+        xkd_free(result->label);
+        result->scores = NULL;
+        result->label = NULL;
+        result->scored = 0;
+    }
     xkd_free(w.truth);
     return status;
 }

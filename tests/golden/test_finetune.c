@@ -347,10 +347,38 @@ static void linear_probe(void **state)
     xkd_context_free(cx);
 }
 
+/* A frozen encoder does a large batch in pieces, the last of which overlaps: every score is that of the clip alone. */
+static void pieces(void **state)
+{
+    (void)state;
+    enum { MANY = 11, CLIP = 16 * 64 };
+    static float clips[MANY * CLIP], scores[MANY * K], one[K];
+    xkd_context *cx = xkd_context_new();
+    xkd_backend *be;
+    xkd_finetune f;
+    xkd_finetune_options o = xkd_finetune_defaults();
+    xkd_rng rng = xkd_rng_make(3, 0, 0, 0, XKD_RNG_TEST);
+    for (int i = 0; i < MANY * CLIP; i++) clips[i] = (float)xkd_rng_normal(&rng);
+    o.frozen = true;
+    assert_int_equal(xkd_backend_new(cx, &be, "ref", XKD_F64, 1), XKD_OK);
+    build(cx, be, XKD_AUDIO, &o, &f);
+    assert_int_equal(xkd_finetune_resize(cx, &f, MANY), XKD_OK);
+    assert_true(f.together < MANY);
+    assert_int_equal(xkd_finetune_scores(&f, clips, scores), XKD_OK);
+    assert_int_equal(xkd_finetune_resize(cx, &f, 1), XKD_OK);
+    for (int b = 0; b < MANY; b++) {
+        assert_int_equal(xkd_finetune_scores(&f, clips + b * CLIP, one), XKD_OK);
+        for (int k = 0; k < K; k++) assert_true(fabs(one[k] - scores[b * K + k]) < 1e-7);
+    }
+    xkd_finetune_free(&f);
+    xkd_backend_free(be);
+    xkd_context_free(cx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(two_steps), cmocka_unit_test(layer_decay), cmocka_unit_test(gradients),
                                        cmocka_unit_test(gradients_of_drop_path_and_batch_norm), cmocka_unit_test(batch_norm), cmocka_unit_test(micro_batches),
-                                       cmocka_unit_test(orthogonal_weights), cmocka_unit_test(linear_probe)};
+                                       cmocka_unit_test(orthogonal_weights), cmocka_unit_test(linear_probe), cmocka_unit_test(pieces)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
