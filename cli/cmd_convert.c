@@ -9,6 +9,7 @@
 #include "checkpoint/content.h"
 #include "checkpoint/hf_folder.h"
 #include "cli.h"
+#include "eval/classifier.h"
 
 struct values {
     const char *to, *part;
@@ -72,6 +73,15 @@ fail:
     return status;
 }
 
+/* A classifier file names its classes; other files have none. */
+static xkd_status labels_of(xkd_context *cx, const xkd_tensor_file *file, xkd_class_names *out)
+{
+    for (int64_t i = 0; i < file->note_count; i++)
+        if (strcmp(file->notes[i].name, "xkd.classes") == 0)
+            return xkd_class_names_read(cx, file->path, file->notes[i].value, out);
+    return XKD_OK;
+}
+
 /* Tensors are not copied: items point into the open input file. */
 static xkd_status write_out(xkd_context *cx, const char *out, int kind, const xkd_tensor_file *file,
                             const xkd_content *content, bool all)
@@ -79,11 +89,14 @@ static xkd_status write_out(xkd_context *cx, const char *out, int kind, const xk
     xkd_status status = XKD_OK;
     xkd_tensor_item *items = NULL;
     xkd_metadata_item *notes = NULL;
+    xkd_class_names labels = {0};
     int64_t note_count = 0, count = all ? file->count : content->count;
     const xkd_stored_tensor *tensors = all ? file->tensors : content->tensors;
     XKD_TRY(notes_of(cx, file, &notes, &note_count));
     if (kind == TO_FOLDER) {
-        XKD_TRY(xkd_hf_folder_write(cx, out, content, notes, note_count, NULL, 0));
+        XKD_TRY(labels_of(cx, file, &labels));
+        XKD_TRY(
+            xkd_hf_folder_write(cx, out, content, notes, note_count, (const char *const *)labels.items, labels.count));
     } else {
         XKD_TRY(xkd_alloc(cx, &items, count, sizeof *items));
         for (int64_t i = 0; i < count; i++)
@@ -91,6 +104,7 @@ static xkd_status write_out(xkd_context *cx, const char *out, int kind, const xk
         XKD_TRY(xkd_tensor_file_write(cx, out, (xkd_file_kind)kind, items, count, notes, note_count));
     }
 fail:
+    xkd_class_names_free(&labels);
     xkd_free(items);
     xkd_free(notes);
     return status;

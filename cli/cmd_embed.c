@@ -3,17 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/text.h"
 #include "data/index.h"
-#include "data_args.h"
-#include "eval/embed_log.h"
-#include "eval/embeddings.h"
-#include "model_args.h"
+#include "embed_args.h"
 
 struct values {
     struct model_args model;
@@ -50,26 +45,10 @@ struct embed {
     xkd_embed_input *inputs; /* [count] those of this shard; number: place among all inputs */
     int64_t count, all;
     xkd_embed_options options;
-    xkd_embed_log *log;
-    const xkd_embed_input *todo;
-    int64_t already, bad;
     double start;
 };
 
 /* ---- inputs ---- */
-
-/* A file by itself becomes a manifest of one line whose root is its folder. */
-static xkd_status single_file(xkd_context *cx, const char *path, xkd_manifest *out)
-{
-    xkd_status status = XKD_OK;
-    xkd_sample *sample;
-    const char *slash = strrchr(path, '/');
-    XKD_TRY(xkd_format_string(cx, &out->root, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1,
-                              slash ? path : "."));
-    XKD_TRY(xkd_manifest_add(cx, out, slash ? slash + 1 : path, &sample));
-fail:
-    return status;
-}
 
 static xkd_status add_source(struct embed *e, const char *path)
 {
@@ -85,7 +64,7 @@ static xkd_status add_source(struct embed *e, const char *path)
         if (e->v.split) xkd_manifest_keep_split(m, e->v.split);
         if (m->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has no file of split '%s'", path, e->v.split);
     } else {
-        XKD_TRY(single_file(cx, path, m));
+        XKD_TRY(xkd_manifest_of_file(cx, path, m));
     }
 fail:
     return status;
@@ -144,205 +123,46 @@ static xkd_status set_options(struct embed *e)
 {
     xkd_context *cx = e->cli->cx;
     const struct values *v = &e->v;
-    xkd_data_config *d = &e->models.config.data;
     xkd_embed_options *o = &e->options;
     const char *protocol = v->protocol ? v->protocol : "windows";
-    *o = (xkd_embed_options){.batch = v->batch, .layer = v->layer, .clips = {.data = d, .clips = v->clips}};
-    const xkd_eval_config *eval = &e->models.config.eval;
-    if (!xkd_feature_kind_of(v->pool ? v->pool : eval->feat_op == XKD_FEAT_CLS ? "cls" : "mean", &o->kind))
-        return xkd_fail(cx, XKD_ERR_CONFIG, "--pool %s: mean, cls, none or head", v->pool);
-    if (strcmp(protocol, "windows") == 0)
-        o->clips.protocol = XKD_CLIPS_WINDOWS;
-    else if (strcmp(protocol, "test") == 0)
-        o->clips.protocol = XKD_CLIPS_TEST;
+    xkd_clip_protocol p = XKD_CLIPS_WINDOWS;
+    if (strcmp(protocol, "test") == 0)
+        p = XKD_CLIPS_TEST;
     else if (strcmp(protocol, "train") == 0)
-        o->clips.protocol = XKD_CLIPS_TRAIN;
-    else
+        p = XKD_CLIPS_TRAIN;
+    else if (strcmp(protocol, "windows") != 0)
         return xkd_fail(cx, XKD_ERR_CONFIG, "--protocol %s: windows, test or train", protocol);
-    /* A released svm_*.yaml says how many clips and how they are augmented. */
-    bool released = eval->vid_transform == XKD_TRANSFORM_STRONG || eval->aud_transform == XKD_TRANSFORM_STRONG;
-    if (!o->clips.clips && released)
-        o->clips.clips = o->clips.protocol == XKD_CLIPS_TRAIN ? eval->train_clips : eval->test_clips;
-    if (!o->clips.clips) o->clips.clips = o->clips.protocol == XKD_CLIPS_TRAIN ? 25 : 3;
-    d->global_views = 1;
-    d->video_local_views = d->audio_local_views = 0;
-    if (o->clips.protocol == XKD_CLIPS_TRAIN && !released) xkd_clip_training_views(d);
-    o->clips.stride = v->stride > 0 ? v->stride : d->clip_duration;
-    o->clips.seed = e->models.config.train.seed;
-    for (int m = 0; m < XKD_MODALITIES; m++) {
-        o->clips.wanted[m] = e->models.wanted[m];
-        o->encoder[m] = e->models.wanted[m] ? &e->models.encoder[m] : NULL;
-    }
+    *o = xkd_embed_options_of(&e->models.config, p, v->clips);
+    if (v->pool && !xkd_feature_kind_of(v->pool, &o->kind))
+        return xkd_fail(cx, XKD_ERR_CONFIG, "--pool %s: mean, cls, none or head", v->pool);
+    o->layer = v->layer;
+    o->batch = v->batch;
+    if (v->stride > 0) o->clips.stride = v->stride;
+    models_choose(&e->models, o);
     return XKD_OK;
-}
-
-/* Hash of all that decides the features: a resumed run must not mix two kinds. */
-static xkd_status hash_settings(struct embed *e, uint64_t *out)
-{
-    xkd_text t = xkd_text_make(e->cli->cx);
-    const xkd_embed_options *o = &e->options;
-    const xkd_data_config *d = o->clips.data;
-    xkd_text_printf(&t, "%d %lld %d %lld %.17g %.17g %.17g %lld %.17g %.17g %llu", (int)o->kind, (long long)o->layer,
-                    (int)o->clips.protocol, (long long)o->clips.clips, o->clips.stride, d->clip_duration, d->video_fps,
-                    (long long)d->crop_size, d->mel_mean, d->mel_std, (unsigned long long)o->clips.seed);
-    for (int m = 0; m < XKD_MODALITIES; m++) xkd_text_printf(&t, " %s", e->models.encoder[m].hash);
-    for (int64_t i = 0; i < e->count; i++)
-        xkd_text_printf(&t, "\n%lld %s", (long long)e->inputs[i].number,
-                        e->inputs[i].manifest->samples[e->inputs[i].sample].path);
-    *out = t.status == XKD_OK ? XXH3_64bits(t.data, (size_t)t.size) : 0;
-    xkd_status status = t.status;
-    xkd_text_free(&t);
-    return status;
 }
 
 /* ---- the work ---- */
 
-static const char *path_of(const xkd_embed_input *in)
-{
-    return in->manifest->samples[in->sample].path;
-}
-
-static xkd_status file_done(void *user, const xkd_embedded *file)
-{
-    struct embed *e = user;
-    const xkd_embed_input *in = &e->todo[file->input];
-    struct data_progress progress = {e->cli, "embed", e->start};
-    if (file->result.fault != XKD_FAULT_NONE)
-        cli_say(e->cli, "%s: %s: %s", path_of(in), xkd_media_fault_name(file->result.fault), file->result.message);
-    data_show_progress(&progress, file->input + 1, e->count - e->already);
-    return xkd_embed_log_add(e->log, in->number, file);
-}
-
-static int stop(void *user)
-{
-    (void)user;
-    return cli_signal();
-}
-
-/* Files that an earlier sitting has not done. */
-static xkd_status list_todo(struct embed *e, xkd_embed_input **out, int64_t *count)
+static xkd_status embed_all(struct embed *e)
 {
     xkd_status status = XKD_OK;
-    xkd_context *cx = e->cli->cx;
-    bool *done = NULL, found;
-    xkd_embed_record r;
-    XKD_TRY(xkd_alloc(cx, &done, e->all, sizeof *done));
-    XKD_TRY(xkd_embed_log_next(e->log, true, &r, &found));
-    while (found) {
-        if (r.number >= 0 && r.number < e->all) done[r.number] = true;
-        XKD_TRY(xkd_embed_log_next(e->log, false, &r, &found));
-    }
-    XKD_TRY(xkd_alloc(cx, out, e->count, sizeof **out));
-    for (int64_t i = 0; i < e->count; i++)
-        if (!done[e->inputs[i].number]) (*out)[(*count)++] = e->inputs[i];
-    e->already = e->count - *count;
-    if (e->already) cli_say(e->cli, "going on: %" PRId64 " of %" PRId64 " files are done", e->already, e->count);
-fail:
-    xkd_free(done);
-    return status;
-}
-
-static xkd_status add_classes(xkd_context *cx, const xkd_manifest *from, xkd_manifest *to)
-{
-    xkd_status status = XKD_OK;
-    int64_t label;
-    for (int64_t i = 0; i < from->class_count; i++) XKD_TRY(xkd_manifest_class(cx, to, from->classes[i], true, &label));
-fail:
-    return status;
-}
-
-/* The log's records become one table per modality, in the order of the inputs. */
-static xkd_status assemble(struct embed *e, const xkd_embed_log_head *head, xkd_embeddings *out)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = e->cli->cx;
-    xkd_embed_record r;
-    bool found;
-    int64_t at = 0;
-    out->kind = e->options.kind;
-    out->layer = e->options.layer;
-    for (int64_t k = 0; k < e->manifest_count; k++) XKD_TRY(add_classes(cx, &e->manifests[k], &out->files));
-    for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
-        if (e->models.wanted[m]) {
-            snprintf(out->model[m], sizeof out->model[m], "%s", e->models.encoder[m].hash);
-            XKD_TRY(xkd_embed_shape(cx, &e->options, m, &out->table[m].rows, &out->table[m].width));
-        }
-    XKD_TRY(xkd_embed_log_next(e->log, true, &r, &found));
-    for (; found; at++) {
-        xkd_sample *s;
-        const xkd_embed_input *in = &e->inputs[at];
-        if (at >= e->count || in->number != r.number)
-            XKD_FAIL(XKD_ERR_DATA, "%s.partial: its records are out of order", e->v.out);
-        XKD_TRY(xkd_manifest_add(cx, &out->files, path_of(in), &s));
-        s->label = in->manifest->samples[in->sample].label;
-        memcpy(s->split, in->manifest->samples[in->sample].split, sizeof s->split);
-        e->bad += r.fault != XKD_FAULT_NONE;
-        for (int m = 0; m < XKD_MODALITIES; m++)
-            for (int64_t i = 0; i < r.count[m]; i++)
-                XKD_TRY(xkd_embeddings_add(cx, &out->table[m], at, r.seconds[m][i], r.feature[m] + i * head->size[m]));
-        XKD_TRY(xkd_embed_log_next(e->log, false, &r, &found));
-    }
-fail:
-    return status;
-}
-
-static xkd_status write_result(struct embed *e, const xkd_embed_log_head *head, const char *partial)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = e->cli->cx;
-    xkd_embeddings result = {0};
-    xkd_embeddings_form form;
-    XKD_TRY(xkd_embeddings_form_of(cx, e->v.out, &form));
-    XKD_TRY(assemble(e, head, &result));
-    if ((double)e->bad > e->models.config.data.max_bad_fraction * (double)e->count)
-        XKD_FAIL(XKD_ERR_DATA,
-                 "embed: %" PRId64 " of %" PRId64 " files could not be read, more than data.max_bad_fraction allows; "
-                 "nothing is written (%s keeps what was done; --force tries again)",
-                 e->bad, e->count, partial);
-    XKD_TRY(xkd_embeddings_write(cx, &result, e->v.out, form));
-    XKD_TRY(xkd_remove_file(cx, partial));
+    struct embed_progress progress = {e->cli, "embed", e->start};
+    xkd_embed_counts counts;
+    xkd_embed_job job = {.options = &e->options,
+                         .inputs = e->inputs,
+                         .count = e->count,
+                         .path = e->v.out,
+                         .anew = e->v.force,
+                         .max_bad = e->models.config.data.max_bad_fraction};
+    XKD_TRY(embed_with_progress(&progress, e->models.be, &job, &counts));
     double seconds = xkd_now() - e->start;
     const char *text = e->cli->json ? "{\"out\": \"%s\", \"files\": %" PRId64 ", \"bad\": %" PRId64
                                       ", \"video\": %" PRId64 ", \"audio\": %" PRId64 ", \"seconds\": %.2f}\n"
                                     : "%s: %" PRId64 " files, %" PRId64 " unreadable; %" PRId64 " video and %" PRId64
                                       " audio clips in %.1f s\n";
-    printf(text, e->v.out, e->count, e->bad, result.table[0].count, result.table[1].count, seconds);
+    printf(text, e->v.out, counts.files, counts.bad, counts.clips[0], counts.clips[1], seconds);
 fail:
-    xkd_embeddings_free(&result);
-    return status;
-}
-
-static xkd_status embed_all(struct embed *e)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = e->cli->cx;
-    xkd_embed_input *todo = NULL;
-    xkd_embed_log_head head = {0};
-    char *partial = NULL;
-    int64_t count = 0;
-    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
-        int64_t rows, width;
-        if (!e->models.wanted[m]) continue;
-        XKD_TRY(xkd_embed_shape(cx, &e->options, m, &rows, &width));
-        head.size[m] = rows * width;
-    }
-    XKD_TRY(hash_settings(e, &head.settings));
-    XKD_TRY(xkd_format_string(cx, &partial, "%s.partial", e->v.out));
-    XKD_TRY(xkd_embed_log_open(cx, partial, &head, e->v.force, &e->log));
-    XKD_TRY(list_todo(e, &todo, &count));
-    e->todo = todo;
-    xkd_embed_sink sink = {e, file_done, stop};
-    if (count) status = xkd_embed(cx, e->models.be, &e->options, todo, count, &sink);
-    if (status == XKD_ERR_INTERRUPTED) {
-        cli_say(e->cli, "stopped; the same command goes on");
-        status = cli_signal() == 2 ? (xkd_status)130 : XKD_ERR_PREEMPTED; /* 2: SIGINT */
-        xkd_clear_error(cx);
-    }
-    XKD_TRY(status);
-    XKD_TRY(write_result(e, &head, partial));
-fail:
-    xkd_free(partial);
-    xkd_free(todo);
     return status;
 }
 
@@ -367,7 +187,6 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(list_inputs(&e, argv + 2, files - 1));
     XKD_TRY(embed_all(&e));
 fail:
-    xkd_embed_log_close(e.log);
     for (int64_t i = 0; i < e.manifest_count; i++) xkd_manifest_free(&e.manifests[i]);
     xkd_free(e.manifests);
     xkd_free(e.inputs);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/alloc.h"
+#include "class_table.h"
 #include "feature_args.h"
 
 struct values {
@@ -29,21 +30,25 @@ static xkd_status evaluate(struct cli *cli, const struct values *v, struct featu
     xkd_clip_set *train = &sets->train_set, *test = &sets->test_set;
     xkd_pool *pool = NULL;
     float *scores = NULL;
-    int64_t *rank = NULL, k = v->k < train->videos ? v->k : train->videos;
-    test->K = train->K = train->K > test->K ? train->K : test->K;
+    int64_t k = v->k < train->videos ? v->k : train->videos;
+    xkd_accuracy accuracy;
     XKD_TRY(xkd_pool_new(cx, &pool, (int)v->threads));
     XKD_TRY(xkd_alloc(cx, &scores, test->videos * train->K, sizeof *scores));
-    XKD_TRY(xkd_alloc(cx, &rank, test->videos, sizeof *rank));
     XKD_TRY(xkd_knn(cx, pool, train, test, k, v->temperature, scores));
-    xkd_ranks(scores, test->video_label, test->videos, train->K, rank);
-    printf(cli->json ? "{\"k\": %" PRId64 ", \"top1\": %.4f, \"top5\": %.4f, \"videos\": %" PRId64 "}\n"
-                     : "%" PRId64 " neighbours: top-1 %.2f, top-5 %.2f on %" PRId64 " videos\n",
-           k, xkd_top_k(rank, test->videos, 1), xkd_top_k(rank, test->videos, 5), test->videos);
-    if (v->classes && !cli->json) XKD_TRY(print_classes(cli, sets->test_files, scores, test));
+    XKD_TRY(xkd_video_accuracy(cx, test, scores, &accuracy));
+    if (test->truth)
+        printf(cli->json ? "{\"k\": %" PRId64 ", \"map\": %.4f, \"videos\": %" PRId64 "}\n"
+                         : "%" PRId64 " neighbours: mAP %.2f on %" PRId64 " files\n",
+               k, accuracy.map, test->videos);
+    else
+        printf(cli->json ? "{\"k\": %" PRId64 ", \"top1\": %.4f, \"top5\": %.4f, \"videos\": %" PRId64 "}\n"
+                         : "%" PRId64 " neighbours: top-1 %.2f, top-5 %.2f on %" PRId64 " videos\n",
+               k, accuracy.top1, accuracy.top5, test->videos);
+    const struct judged judged = judged_set(scores, test, sets->test_files);
+    if (v->classes && !cli->json) XKD_TRY(print_classes(cli, &judged));
 fail:
     xkd_pool_free(pool);
     xkd_free(scores);
-    xkd_free(rank);
     return status;
 }
 

@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "cli.h"
+#include "config_args.h"
 #include "report/progress.h"
 #include "train/loop.h"
 
@@ -69,16 +69,6 @@ fail:
     return status;
 }
 
-/* Paths are passed as text of their own, so that no character in them means anything. */
-static xkd_status override(xkd_context *cx, xkd_config *config, const char *key, const char *value)
-{
-    char *assignment;
-    xkd_status status = xkd_format_string(cx, &assignment, "%s=%s", key, value);
-    if (status == XKD_OK) status = xkd_config_override(cx, config, assignment);
-    xkd_free(assignment);
-    return status;
-}
-
 /* Defaults, then the file, then KEY=VALUE, then options: the more particular, the later. */
 static xkd_status configure(struct cli *cli, const struct values *v, char **overrides, int count, xkd_config *config)
 {
@@ -101,19 +91,6 @@ static xkd_status configure(struct cli *cli, const struct values *v, char **over
         XKD_FAIL(XKD_ERR_CONFIG, "pretrain: --data PATH is missing ('--help' shows its use)");
 fail:
     return status;
-}
-
-/* The loop asks after every step. */
-static int stop_signal(void *user)
-{
-    (void)user;
-    return cli_signal();
-}
-
-/* The user pointer is the cli. */
-static void progress(void *user, const char *line)
-{
-    cli_progress(user, line);
 }
 
 /* For programs; the keys are the plan's fields. */

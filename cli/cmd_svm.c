@@ -1,21 +1,18 @@
-/* xkd svm: a linear classifier on frozen features. */
-#include <inttypes.h>
-#include <math.h>
+/* xkd svm: a linear classifier on frozen features, from feature files or from videos. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/clock.h"
-#include "config/config.h"
-#include "feature_args.h"
-#include "report/progress.h"
+#include "base/file.h"
+#include "class_table.h"
+#include "data/index.h"
+#include "svm_args.h"
 
-enum { MOST_COSTS = 32, BOOTSTRAPS = 2000, DEFAULT_ITERATIONS = 1000 };
-
+/* Numbers that are negative were not given. */
 struct values {
     struct feature_args features;
-    const char *cost, *confusion, *config;
+    struct model_args model; /* of videos; its modality is that of the features */
+    const char *out, *cost, *confusion;
     double tolerance;
     int64_t folds, iterations, seed, threads;
     bool scale, classes;
@@ -23,8 +20,15 @@ struct values {
 
 static const struct cli_option options[] = {
     FEATURE_OPTIONS(struct values, features),
-    {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE",
-     "take C, iterations and scaling from a svm_*.yaml"},
+    {'c', "config", CLI_TEXT, offsetof(struct values, model.config), "FILE",
+     "a svm_*.yaml: C, iterations, scaling; with videos also clips, views and splits"},
+    {'o', "out", CLI_TEXT, offsetof(struct values, out), "DIR", "with videos: folder that keeps their features"},
+    {0, "audio-model", CLI_TEXT, offsetof(struct values, model.audio_model), "FILE",
+     "with videos: take the audio encoder from another file"},
+    {0, "student", CLI_FLAG, offsetof(struct values, model.student), NULL,
+     "with videos: the students' encoders instead of the teachers'"},
+    {0, "heads", CLI_INT, offsetof(struct values, model.heads), "H",
+     "with videos: attention heads, where the file cannot say"},
     {0, "cost", CLI_TEXT, offsetof(struct values, cost), "LIST", "values of C (default: 0.001,0.01,0.1,1)"},
     {0, "folds", CLI_INT, offsetof(struct values, folds), "N",
      "folds of the cross-validation that chooses C on the training set (default: 3; 0: none)"},
@@ -38,211 +42,127 @@ static const struct cli_option options[] = {
     {0},
 };
 
-struct bar {
-    struct cli *cli;
-    double start;
-};
-
-static void progress(void *user, int64_t done, int64_t total)
-{
-    const struct bar *b = user;
-    char line[256];
-    xkd_progress_line(line, sizeof line, "svm", 0, done, total, xkd_now() - b->start, "");
-    cli_progress(b->cli, line);
-}
-
-static xkd_status parse_costs(struct cli *cli, const char *text, double *cost, int64_t *count)
-{
-    for (char *end; *text; text = *end ? end + 1 : end) {
-        double c = strtod(text, &end);
-        if (end == text || (*end && *end != ',') || !(c > 0) || !isfinite(c) || *count == MOST_COSTS)
-            return xkd_fail(cli->cx, XKD_ERR_CONFIG, "--cost: want up to %d positive numbers with commas between",
-                            MOST_COSTS);
-        cost[(*count)++] = c;
-    }
-    if (*count) return XKD_OK;
-    return xkd_fail(cli->cx, XKD_ERR_CONFIG, "--cost: wants a number");
-}
-
-/* Tells before it starts what it will take. */
-static xkd_status say_cost(struct cli *cli, xkd_pool *pool, const xkd_clip_set *train, const xkd_svm_protocol *p)
-{
-    xkd_svm_cost cost;
-    char time[32], memory[32];
-    xkd_status status = xkd_svm_estimate(cli->cx, pool, train->n, train->D, train->K, &cost);
-    if (status != XKD_OK) return status;
-    double trainings = (double)p->costs * (1 + (p->folds ? (double)(p->folds - 1) : 0));
-    xkd_format_duration(time, sizeof time, cost.seconds * trainings);
-    xkd_format_count(memory, sizeof memory, cost.bytes, "B");
-    cli_say(cli,
-            "%" PRId64 " clips of %" PRId64 " videos, %" PRId64 " features, %" PRId64 " classes: up to about %s and %s",
-            train->n, train->videos, train->D, train->K, time, memory);
-    return XKD_OK;
-}
-
-struct verdict {
-    const xkd_svm_row *rows;
-    int64_t costs, best, honest;
-    xkd_interval interval; /* of the chosen row's top-1 */
-};
-
-static void print_json(const struct verdict *v, const xkd_clip_set *train, const xkd_clip_set *test)
-{
-    printf("{\"train_videos\": %" PRId64 ", \"train_clips\": %" PRId64 ", \"test_videos\": %" PRId64
-           ", \"test_clips\": %" PRId64 ", \"classes\": %" PRId64 ", \"rows\": [",
-           train->videos, train->n, test->videos, test->n, train->K);
-    for (int64_t c = 0; c < v->costs; c++) {
-        const xkd_svm_row *r = &v->rows[c];
-        printf("%s{\"C\": %g, \"top1\": %.4f, \"top5\": %.4f, \"clip_top1\": %.4f, \"cross_validated\": ",
-               c ? ", " : "", r->C, r->test.top1, r->test.top5, r->test.clip_top1);
-        if (isnan(r->cross_validated))
-            printf("null");
-        else
-            printf("%.4f", r->cross_validated);
-        printf(", \"unconverged\": %" PRId64 "}", r->unconverged);
-    }
-    printf("], \"best\": {\"C\": %g, \"top1\": %.4f, \"top5\": %.4f}", v->rows[v->best].C, v->rows[v->best].test.top1,
-           v->rows[v->best].test.top5);
-    if (v->honest >= 0)
-        printf(", \"honest\": {\"C\": %g, \"top1\": %.4f, \"top5\": %.4f}", v->rows[v->honest].C,
-               v->rows[v->honest].test.top1, v->rows[v->honest].test.top5);
-    printf(", \"interval95\": [%.4f, %.4f]}\n", v->interval.low, v->interval.high);
-}
-
-static void print_text(const struct verdict *v)
-{
-    puts("       C   top-1   top-5  clip top-1  cross-validated");
-    for (int64_t c = 0; c < v->costs; c++) {
-        const xkd_svm_row *r = &v->rows[c];
-        printf("%8g %7.2f %7.2f %11.2f ", r->C, r->test.top1, r->test.top5, r->test.clip_top1);
-        if (isnan(r->cross_validated))
-            printf("%16s", "-");
-        else
-            printf("%16.2f", r->cross_validated);
-        printf("%s%s%s\n", c == v->honest ? "  honest" : "", c == v->best ? "  best" : "",
-               r->unconverged ? "  (not converged)" : "");
-    }
-    int64_t chosen = v->honest >= 0 ? v->honest : v->best;
-    if (v->honest >= 0)
-        printf("honest: top-1 %.2f, top-5 %.2f (C chosen by cross-validation on the training set)\n",
-               v->rows[v->honest].test.top1, v->rows[v->honest].test.top5);
-    printf("best:   top-1 %.2f, top-5 %.2f (C chosen on the test set, as released)\n", v->rows[v->best].test.top1,
-           v->rows[v->best].test.top5);
-    printf("95 %% of bootstrap samples of the test videos: %.2f to %.2f (C = %g)\n", v->interval.low, v->interval.high,
-           v->rows[chosen].C);
-}
-
-static xkd_status interval_of(struct cli *cli, const xkd_clip_set *test, const float *scores, int64_t K, uint64_t seed,
-                              xkd_interval *out)
+/* Options of the command line come after the configuration's values. */
+static xkd_status evaluate(struct cli *cli, const struct values *v, const xkd_config *config, struct feature_sets *sets)
 {
     xkd_status status = XKD_OK;
-    int64_t *rank = NULL;
-    double *hit = NULL;
-    XKD_TRY(xkd_alloc(cli->cx, &rank, test->videos, sizeof *rank));
-    XKD_TRY(xkd_alloc(cli->cx, &hit, test->videos, sizeof *hit));
-    xkd_ranks(scores, test->video_label, test->videos, K, rank);
-    for (int64_t i = 0; i < test->videos; i++) hit[i] = rank[i] == 0 ? 100 : 0;
-    XKD_TRY(xkd_bootstrap(cli->cx, hit, test->videos, BOOTSTRAPS, 0.95, seed, out));
+    struct svm_settings s = svm_settings_of(config);
+    struct svm_verdict verdict = {0};
+    xkd_text json = xkd_text_make(cli->cx);
+    if (v->cost) XKD_TRY(svm_parse_costs(cli, v->cost, &s));
+    if (v->iterations > 0) s.iterations = v->iterations;
+    if (v->threads > 0) s.threads = v->threads;
+    s.folds = v->folds;
+    s.seed = v->seed;
+    s.tolerance = v->tolerance;
+    s.scale |= v->scale;
+    XKD_TRY(svm_run(cli, &sets->train_set, &sets->test_set, &s, &verdict));
+    if (cli->json) {
+        svm_json(&json, &verdict);
+        XKD_TRY(json.status);
+        puts(json.data);
+    } else {
+        svm_print(&verdict);
+    }
+    const struct judged judged = judged_set(verdict.scores, &sets->test_set, sets->test_files);
+    if (v->classes && !cli->json) XKD_TRY(print_classes(cli, &judged));
+    if (v->confusion) XKD_TRY(draw_confusion(cli, v->confusion, &judged));
 fail:
-    xkd_free(rank);
-    xkd_free(hit);
+    svm_verdict_free(&verdict);
+    xkd_text_free(&json);
     return status;
 }
 
-static xkd_status draw_confusion(struct cli *cli, const char *path, const xkd_clip_set *test, const float *scores)
+/* Feature files: the configuration is that of the SVM alone. */
+static xkd_status from_features(struct cli *cli, const struct values *v, char **paths, int count)
 {
     xkd_status status = XKD_OK;
-    int64_t *counts = NULL;
-    XKD_TRY(xkd_alloc(cli->cx, &counts, test->K * test->K, sizeof *counts));
-    xkd_confusion(scores, test->video_label, test->videos, test->K, counts);
-    XKD_TRY(xkd_confusion_picture(cli->cx, path, counts, test->K));
-fail:
-    xkd_free(counts);
-    return status;
-}
-
-/* Options of the command line come after these. */
-static xkd_status use_config(struct cli *cli, const struct values *v, xkd_svm_protocol *p, double *cost, bool *scale)
-{
-    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
     xkd_config config = {0};
-    XKD_TRY(xkd_config_init(cli->cx, &config));
-    XKD_TRY(xkd_config_load(cli->cx, &config, v->config, false));
-    if (v->iterations == DEFAULT_ITERATIONS) p->svm.iterations = config.eval.svm_iterations;
-    *scale |= config.eval.svm_scale;
-    for (p->costs = 0; p->costs < config.eval.cost.count; p->costs++) cost[p->costs] = config.eval.cost.value[p->costs];
+    struct feature_sets sets = {0};
+    XKD_TRY(xkd_config_init(cx, &config));
+    if (v->model.config) XKD_TRY(xkd_config_load(cx, &config, v->model.config, false));
+    XKD_TRY(features_load(cli, &v->features, paths, count, &sets));
+    XKD_TRY(evaluate(cli, v, &config, &sets));
 fail:
+    features_free(&sets);
     xkd_config_free(&config);
     return status;
 }
 
-static xkd_status evaluate(struct cli *cli, const struct values *v, struct feature_sets *sets)
+/* A model, a manifest and what of the configuration to change. */
+static xkd_status from_videos(struct cli *cli, const struct values *v, char **arguments, int count)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    xkd_pool *pool = NULL;
-    float *scores = NULL;
-    double cost[MOST_COSTS];
-    xkd_svm_row rows[MOST_COSTS];
-    struct bar bar = {cli, xkd_now()};
-    bool scale = v->scale;
-    xkd_svm_protocol p = {
-        .cost = cost, .folds = (int)v->folds, .svm = xkd_svm_defaults(), .progress = progress, .user = &bar};
-    p.svm.tolerance = v->tolerance;
-    p.svm.iterations = v->iterations;
-    p.svm.seed = (uint64_t)v->seed;
-    if (v->config) XKD_TRY(use_config(cli, v, &p, cost, &scale));
-    if (v->cost) p.costs = 0;
-    if (v->cost || !v->config) XKD_TRY(parse_costs(cli, v->cost ? v->cost : "0.001,0.01,0.1,1", cost, &p.costs));
-    xkd_clip_set *train = &sets->train_set, *test = &sets->test_set;
-    test->K = train->K = train->K > test->K ? train->K : test->K;
-    if (scale) XKD_TRY(xkd_clip_sets_scale(cx, train, test));
-    XKD_TRY(xkd_alloc(cx, &scores, test->videos * train->K, sizeof *scores));
-    XKD_TRY(xkd_pool_new(cx, &pool, (int)v->threads));
-    XKD_TRY(say_cost(cli, pool, train, &p));
-    struct verdict verdict = {.rows = rows, .costs = p.costs};
-    XKD_TRY(xkd_svm_evaluate(cx, pool, train, test, &p, rows, &verdict.best, &verdict.honest, scores));
-    cli_progress(cli, NULL);
-    XKD_TRY(interval_of(cli, test, scores, train->K, p.svm.seed, &verdict.interval));
-    if (cli->json)
-        print_json(&verdict, train, test);
-    else
-        print_text(&verdict);
-    if (v->classes && !cli->json) XKD_TRY(print_classes(cli, sets->test_files, scores, test));
-    if (v->confusion) XKD_TRY(draw_confusion(cli, v->confusion, test, scores));
+    struct models models = {0};
+    struct feature_sets sets = {0};
+    struct model_args args = v->model;
+    xkd_manifest manifest = {0};
+    if (!v->out)
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "svm: with videos want --out DIR: it keeps the features, and the same command goes on");
+    args.modality = v->features.modality;
+    XKD_TRY(models_modality(cli, &args));
+    cli_catch_signals();
+    XKD_TRY(models_load(cli, &args, arguments[0], arguments + 2, count - 2, &models));
+    XKD_TRY(xkd_manifest_load(cx, arguments[1], models.config.data.follow_links, &manifest));
+    const struct svm_videos videos = {.models = &models,
+                                      .manifest = &manifest,
+                                      .train = v->features.train ? v->features.train : models.config.data.split,
+                                      .test = v->features.test ? v->features.test : models.config.eval.test_split,
+                                      .folder = v->out,
+                                      .subsample = v->features.subsample};
+    struct feature_args choice = v->features;
+    choice.modality = args.modality;
+    choice.normalise |= models.config.eval.l2_norm;
+    XKD_TRY(svm_embed_videos(cli, &videos, &choice, &sets));
+    XKD_TRY(evaluate(cli, v, &models.config, &sets));
 fail:
-    xkd_pool_free(pool);
-    xkd_free(scores);
+    features_free(&sets);
+    xkd_manifest_free(&manifest);
+    models_free(&models);
     return status;
+}
+
+/* Feature files are never folders or JSON lines, and data never anything else. */
+static bool is_data(const char *path)
+{
+    size_t length = strlen(path);
+    return xkd_is_folder(path) || (length > 6 && strcmp(path + length - 6, ".jsonl") == 0);
 }
 
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    struct values v = {
-        .tolerance = 1e-4, .iterations = DEFAULT_ITERATIONS, .folds = 3, .threads = xkd_processor_count()};
-    struct feature_sets sets = {0};
+    struct values v = {.tolerance = 1e-4, .iterations = -1, .folds = 3, .threads = -1};
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_svm, argc, argv, &v, &rest));
-    if (v.folds < 0 || v.folds == 1 || v.threads < 1 || v.seed < 0 || v.features.subsample < 0)
-        XKD_FAIL(XKD_ERR_CONFIG, "svm: --folds is 0 or at least 2; --threads, --seed, --subsample are not negative");
-    XKD_TRY(features_load(cli, &v.features, argv + 1, rest, &sets));
-    XKD_TRY(evaluate(cli, &v, &sets));
+    if (v.folds < 0 || v.folds == 1 || v.threads == 0 || v.iterations == 0 || v.seed < 0 || v.features.subsample < 0)
+        XKD_FAIL(XKD_ERR_CONFIG, "svm: --folds is 0 or at least 2; --threads and --iterations are positive, --seed and "
+                                 "--subsample not negative");
+    if (rest >= 2 && is_data(argv[2]))
+        XKD_TRY(from_videos(cli, &v, argv + 1, rest));
+    else
+        XKD_TRY(from_features(cli, &v, argv + 1, rest));
 fail:
-    features_free(&sets);
     return status;
 }
 
 const struct cli_command cmd_svm = {
     .name = "svm",
-    .summary = "train and test a linear SVM on features",
-    .usage = "FEATURES [TEST_FEATURES] [--cost LIST]",
+    .summary = "train and test a linear SVM on features, or on videos with an encoder",
+    .usage = "FEATURES [TEST_FEATURES] | MODEL MANIFEST --out DIR [-c FILE] [KEY=VALUE ...]",
     .description =
         "Decision values are averaged over the clips of a test video. 'best' is the C with the highest test accuracy,\n"
-        "as the released code reports it; 'honest' is the C that cross-validation on the training videos chose.",
-    .example = "xkd embed runs/first data/manifest.jsonl --split train --protocol train --out train.safetensors\n"
-               "  xkd embed runs/first data/manifest.jsonl --split test --protocol test --out test.safetensors\n"
+        "as the released code reports it; 'honest' is the C that cross-validation on the training videos chose. Files\n"
+        "with several labels (\"labels\" in the manifest) are judged by mean average precision.\n"
+        "With MODEL and a manifest the clips are embedded first, as the released protocol has it: 25 augmented clips "
+        "of\n"
+        "a training video (at most --subsample N), 3 of a test video, or as the configuration says. Features stay in\n"
+        "--out, and a command that was stopped goes on.",
+    .example = "xkd svm runs/first ucf101-1.jsonl --out svm/ucf101-1 -c svm_ucf101_config_f1.yaml\n"
                "  xkd svm train.safetensors test.safetensors",
     .options = options,
     .run = run,

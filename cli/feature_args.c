@@ -16,6 +16,41 @@ xkd_status features_modality(struct cli *cli, const char *word, const xkd_embedd
     return XKD_OK;
 }
 
+/* Labels are numbers, so both files must number the same classes. */
+static xkd_status check_classes(xkd_context *cx, char **paths, const struct feature_sets *s)
+{
+    xkd_status status = XKD_OK;
+    const xkd_manifest *a = &s->train.files, *b = &s->test.files;
+    if (a->class_count != b->class_count)
+        XKD_FAIL(XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64, paths[0], a->class_count, paths[1],
+                 b->class_count);
+    for (int64_t k = 0; k < a->class_count; k++)
+        if (strcmp(a->classes[k], b->classes[k]) != 0)
+            XKD_FAIL(XKD_ERR_DATA, "class %" PRId64 " is %s in %s and %s in %s", k, a->classes[k], paths[0],
+                     b->classes[k], paths[1]);
+fail:
+    return status;
+}
+
+xkd_status features_sets(struct cli *cli, const struct feature_args *args, char **paths, bool two,
+                         struct feature_sets *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    const char *train = args->train ? args->train : "train", *test = args->test ? args->test : "test";
+    XKD_TRY(features_modality(cli, args->modality, &out->train, &out->video, &out->audio));
+    xkd_clip_choice choice = {out->video, out->audio, two ? args->train : train, args->subsample, args->normalise};
+    XKD_TRY(xkd_clip_set_make(cx, &out->train, &choice, &out->train_set));
+    choice.split = two ? args->test : test;
+    choice.most_clips = 0;
+    XKD_TRY(xkd_clip_set_make(cx, two ? &out->test : &out->train, &choice, &out->test_set));
+    out->test_files = two ? &out->test.files : &out->train.files;
+    if (two) XKD_TRY(check_classes(cx, paths, out));
+    XKD_TRY(xkd_clip_sets_align(cx, &out->train_set, &out->test_set, out->test_files));
+fail:
+    return status;
+}
+
 xkd_status features_load(struct cli *cli, const struct feature_args *args, char **paths, int count,
                          struct feature_sets *out)
 {
@@ -31,24 +66,7 @@ xkd_status features_load(struct cli *cli, const struct feature_args *args, char 
         if (strcmp(out->train.model[m], out->test.model[m]) != 0)
             XKD_FAIL(XKD_ERR_DATA, "%s and %s: their %s features are of different models", paths[0], paths[1],
                      m == XKD_VIDEO ? "video" : "audio");
-    XKD_TRY(features_modality(cli, args->modality, &out->train, &out->video, &out->audio));
-    xkd_clip_choice choice = {out->video, out->audio,
-                              two           ? args->train
-                              : args->train ? args->train
-                                            : "train",
-                              args->subsample, args->normalise};
-    XKD_TRY(xkd_clip_set_make(cx, &out->train, &choice, &out->train_set));
-    choice.split = two ? args->test : args->test ? args->test : "test";
-    choice.most_clips = 0;
-    XKD_TRY(xkd_clip_set_make(cx, two ? &out->test : &out->train, &choice, &out->test_set));
-    out->test_files = two ? &out->test.files : &out->train.files;
-    if (two && out->train.files.class_count != out->test.files.class_count)
-        XKD_FAIL(XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64, paths[0], out->train.files.class_count,
-                 paths[1], out->test.files.class_count);
-    for (int64_t k = 0; two && k < out->train.files.class_count; k++)
-        if (strcmp(out->train.files.classes[k], out->test.files.classes[k]) != 0)
-            XKD_FAIL(XKD_ERR_DATA, "class %" PRId64 " is %s in %s and %s in %s", k, out->train.files.classes[k],
-                     paths[0], out->test.files.classes[k], paths[1]);
+    XKD_TRY(features_sets(cli, args, paths, two, out));
 fail:
     return status;
 }
@@ -59,29 +77,4 @@ void features_free(struct feature_sets *s)
     xkd_embeddings_free(&s->test);
     xkd_clip_set_free(&s->train_set);
     xkd_clip_set_free(&s->test_set);
-}
-
-const char *class_name(const xkd_manifest *files, int64_t k)
-{
-    return k >= 0 && k < files->class_count ? files->classes[k] : "";
-}
-
-xkd_status print_classes(struct cli *cli, const xkd_manifest *files, const float *scores, const xkd_clip_set *set)
-{
-    xkd_status status = XKD_OK;
-    int64_t *counts = NULL, K = set->K;
-    xkd_class_row *rows = NULL;
-    XKD_TRY(xkd_alloc(cli->cx, &counts, K * K, sizeof *counts));
-    XKD_TRY(xkd_alloc(cli->cx, &rows, K, sizeof *rows));
-    xkd_confusion(scores, set->video_label, set->videos, K, counts);
-    xkd_class_table(counts, K, rows);
-    puts("class                          videos  recall  precision  most often taken for");
-    for (int64_t k = 0; k < K; k++)
-        if (rows[k].samples || rows[k].predicted)
-            printf("%4" PRId64 " %-24.24s %7" PRId64 " %7.2f %10.2f  %s\n", k, class_name(files, k), rows[k].samples,
-                   rows[k].recall, rows[k].precision, class_name(files, rows[k].confused));
-fail:
-    xkd_free(counts);
-    xkd_free(rows);
-    return status;
 }

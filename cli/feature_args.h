@@ -32,15 +32,12 @@ struct feature_sets {
 /* One file with splits, or a training and a test file. Release with features_free in any case. */
 xkd_status features_load(struct cli *cli, const struct feature_args *args, char **paths, int count,
                          struct feature_sets *out);
+/* The second half of it: from train and, if `two`, test to the two sets. paths name them in messages. */
+xkd_status features_sets(struct cli *cli, const struct feature_args *args, char **paths, bool two,
+                         struct feature_sets *out);
 void features_free(struct feature_sets *sets);
 
 /* "video", "audio" or "both", and what there is for NULL. */
 xkd_status features_modality(struct cli *cli, const char *word, const xkd_embeddings *e, bool *video, bool *audio);
-
-/* Name of class k, "" where the features name none. */
-const char *class_name(const xkd_manifest *files, int64_t k);
-
-/* The per-class table as text on stdout. */
-xkd_status print_classes(struct cli *cli, const xkd_manifest *files, const float *scores, const xkd_clip_set *set);
 
 #endif

@@ -13,6 +13,10 @@
 const struct cli_command *const cli_commands[] = {
     &cmd_data,
     &cmd_pretrain,
+    &cmd_finetune,
+    &cmd_linear,
+    &cmd_predict,
+    &cmd_eval,
     &cmd_embed,
     &cmd_svm,
     &cmd_knn,

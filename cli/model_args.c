@@ -28,6 +28,23 @@ fail:
     return status;
 }
 
+xkd_status models_modality(struct cli *cli, struct model_args *args)
+{
+    xkd_status status = XKD_OK;
+    xkd_config config = {0};
+    if (args->modality || !args->config) return XKD_OK;
+    XKD_TRY(xkd_config_init(cli->cx, &config));
+    XKD_TRY(xkd_config_load(cli->cx, &config, args->config, false));
+    const xkd_eval_config *e = &config.eval;
+    /* A released file names the augmentation of what it uses. */
+    bool video = e->return_video && e->vid_transform != XKD_TRANSFORM_PRETRAIN;
+    bool audio = e->return_audio && e->aud_transform != XKD_TRANSFORM_PRETRAIN;
+    if (video || audio) args->modality = video && audio ? "both" : video ? "video" : "audio";
+fail:
+    xkd_config_free(&config);
+    return status;
+}
+
 xkd_status models_load(struct cli *cli, const struct model_args *args, const char *path, char **overrides, int count,
                        struct models *out)
 {
@@ -35,6 +52,7 @@ xkd_status models_load(struct cli *cli, const struct model_args *args, const cha
     xkd_context *cx = cli->cx;
     XKD_TRY(xkd_config_init(cx, &out->config));
     XKD_TRY(choose(cli, args, path, out));
+    for (const char *const *s = args->settings; s && *s; s++) XKD_TRY(xkd_config_override(cx, &out->config, *s));
     if (args->config) XKD_TRY(xkd_config_load(cx, &out->config, args->config, false));
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &out->config, overrides[i]));
     XKD_TRY(xkd_config_finish(cx, &out->config));

@@ -11,6 +11,7 @@ struct model_args {
     const char *config, *audio_model, *modality;
     bool student, projector; /* projector: with the projection heads, set by the command */
     int64_t heads;
+    const char *const *settings; /* KEY=VALUE below the file of --config, ended by NULL; set by the command */
 };
 
 #define MODEL_OPTIONS(VALUES, FIELD)                                                                               \
@@ -35,8 +36,12 @@ struct models {
     xkd_backend *be;
 };
 
-/* Loads the wanted encoders of `path` and makes the backend. Configuration: defaults, the model's own, the file of
- * --config, KEY=VALUE overrides. Release with models_free in any case. */
+/* Sets args->modality, where it is not given, to what the evaluation file in args->config is about: "video", "audio" or
+ * "both"; leaves it NULL where there is no such file. */
+xkd_status models_modality(struct cli *cli, struct model_args *args);
+
+/* Loads the wanted encoders of `path` and makes the backend. Configuration: defaults, the model's own, args->settings, the
+ * file of --config, KEY=VALUE overrides. Release with models_free in any case. */
 xkd_status models_load(struct cli *cli, const struct model_args *args, const char *path, char **overrides, int count,
                        struct models *out);
 void models_free(struct models *models);

@@ -62,10 +62,17 @@ static xkd_text config_json(xkd_context *cx, const xkd_content *c, const char *c
     return t;
 }
 
-/* What the released models expect of their input; method.md section 2. */
-static xkd_text preprocessor_json(xkd_context *cx, xkd_modality modality)
+/* What a classifier file says of its input (eval/classifier.h), else what the released models expect; method.md
+ * section 2. */
+static xkd_text preprocessor_json(xkd_context *cx, xkd_modality modality, const xkd_metadata_item *metadata,
+                                  int64_t count)
 {
     xkd_text t = xkd_text_make(cx);
+    for (int64_t i = 0; i < count; i++) {
+        if (strcmp(metadata[i].key, "xkd.preprocessing") != 0) continue;
+        xkd_text_printf(&t, "%s\n", metadata[i].value);
+        return t;
+    }
     if (modality == XKD_VIDEO)
         xkd_text_puts(&t,
                       "{\n  \"feature_extractor_type\": \"XKDVideo\",\n  \"fps\": 8,\n  \"num_frames\": 32,\n"
@@ -115,7 +122,7 @@ xkd_status xkd_hf_folder_write(xkd_context *cx, const char *path, const xkd_cont
     XKD_TRY(xkd_safetensors_write(cx, model, items, content->count, metadata, metadata_count));
     text = config_json(cx, content, labels, label_count);
     XKD_TRY(write_text(cx, path, "config.json", &text));
-    text = preprocessor_json(cx, content->modality);
+    text = preprocessor_json(cx, content->modality, metadata, metadata_count);
     XKD_TRY(write_text(cx, path, "preprocessor_config.json", &text));
     text = model_card(cx, content, described);
     XKD_TRY(write_text(cx, path, "README.md", &text));

@@ -5,7 +5,8 @@
 
 #include "checkpoint/content.h"
 
-/* Writes the folder, which must not exist or be empty (XKD_ERR_STORAGE). `labels` NULL: no id2label. */
+/* Writes the folder, which must not exist or be empty (XKD_ERR_STORAGE). `labels` NULL: no id2label. Metadata called
+ * xkd.preprocessing becomes preprocessor_config.json as it is. */
 xkd_status xkd_hf_folder_write(xkd_context *cx, const char *path, const xkd_content *content,
                                const xkd_metadata_item *metadata, int64_t metadata_count, const char *const *labels,
                                int64_t label_count);

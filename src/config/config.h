@@ -140,7 +140,8 @@ typedef enum { XKD_LR_COSINE, XKD_LR_FIXED, XKD_LR_STEP } xkd_lr_form;
 typedef struct {
     xkd_eval_mode mode;
     int64_t frequency; /* epochs between tests */
-    char *test_split;
+    char *test_split, *test_path;
+    bool student;
     int64_t train_clips, test_clips;
     xkd_ensemble ensemble;
     xkd_transform vid_transform, aud_transform;
@@ -148,6 +149,7 @@ typedef struct {
     xkd_mel_norm mel_norm;
     double aspect_ratio[2];
     char *auto_augment;
+    int64_t short_side; /* of decoded frames; 0: as in the file */
     bool flip;
     double erase;
     bool frequency_mask, time_mask;
@@ -157,8 +159,8 @@ typedef struct {
     double gamma, layer_decay;
     double mixup, cutmix, mix_probability, switch_probability, label_smoothing;
     int64_t classes; /* 0: as many as the manifest has */
-    bool l2_norm, use_dropout;
-    double dropout;
+    bool l2_norm, batch_norm, use_dropout;
+    double dropout, drop_path;
     enum { XKD_FEAT_POOL, XKD_FEAT_CLS } feat_op;
     xkd_number_list cost; /* values of C */
     int64_t svm_iterations;
@@ -176,6 +178,9 @@ typedef struct {
     int64_t max_steps;     /* 0: to the end */
     int64_t max_bad_steps; /* skipped non-finite steps before exit 6 */
     bool overfit;          /* the first batch over and over */
+    int64_t probe_epochs;  /* between two probes of the teachers; 0: none */
+    char *probe_data, *probe_split;
+    double probe_memory; /* GB of decoded clips that are kept from probe to probe */
 } xkd_run_config;
 
 typedef struct {

@@ -106,8 +106,7 @@
     IGNORED(KEY ".frame_size", "the encoder decides"), IGNORED(KEY ".num_frames", "the encoder decides"),            \
         IGNORED(KEY ".patch_spatial", "the encoder decides"), IGNORED(KEY ".patch_temporal", "the encoder decides"), \
         IGNORED(KEY ".spec_size", "the encoder decides"), IGNORED(KEY ".apply_cls_token", "the encoder decides"),    \
-        IGNORED(KEY ".vit_config", "the encoder decides"),                                                           \
-        FIXED(KEY ".drop_path_rate", "0|0.0", "no drop-path, as in every released file"),                            \
+        IGNORED(KEY ".vit_config", "the encoder decides"), ALIAS(KEY ".drop_path_rate", "eval.drop_path"),           \
         FIXED(KEY ".drop_rate", "0|0.0", "no dropout inside, as in every released file")
 
 #define VIT(KEY, C, WHAT)                                                 \
@@ -169,7 +168,7 @@ static const xkd_option options[] = {
     /* Keys of the release that ask for what does not exist here are named once in the log. */
     IGNORED("apex", "this build computes in float32"),
     IGNORED("apex_opt_level", "this build computes in float32"),
-    IGNORED("sync_bn", "the model has no batch norm"),
+    IGNORED("sync_bn", "a batch is not split over processes"),
 
     INT("progress.print_freq", run.print_steps, 1, 1e9, "100", "steps between two lines of the text log"),
     BOOL("progress.log2tb", run.tensorboard, "true", "write TensorBoard event files"),
@@ -314,6 +313,12 @@ static const xkd_option options[] = {
     INT_OR("off", "run.max_steps", run.max_steps, 0, 1e12, "off", "stop after this many steps"),
     INT("run.max_bad_steps", run.max_bad_steps, 0, 1e9, "10", "non-finite steps that are skipped before the run stops"),
     BOOL("run.overfit", run.overfit, "false", "train on the first batch only, to see the loss fall"),
+    INT_OR("off", "run.probe_epochs", run.probe_epochs, 0, 1e6, "off",
+           "epochs between two looks at the teachers: nearest neighbours and retrieval on held-out files"),
+    TEXT("run.probe_data", run.probe_data, "", "manifest or folder of held-out files for the probe"),
+    TEXT("run.probe_split", run.probe_split, "", "its lines to use; empty: all"),
+    REAL("run.probe_memory", run.probe_memory, 0, 1e6, "1",
+         "GB of decoded clips that are kept; where they need more, each probe decodes the files anew"),
     TEXT("run.backend", backend, "cpu", "cpu, or ref: plain and slow, for checking"),
     INT_OR("auto", "run.threads", threads, 1, 1024, "auto", "threads of a step; results do not depend on it"),
 
@@ -326,6 +331,8 @@ static const xkd_option options[] = {
     CHOICE("eval.mode", eval.mode, "finetune|linear", "finetune", "train the whole model, or the classifier alone"),
     INT("eval.frequency", eval.frequency, 1, 1e6, "1", "epochs between two tests"),
     TEXT("eval.test_split", eval.test_split, "test", "manifest lines to test on"),
+    TEXT("eval.test_path", eval.test_path, "", "manifest to test on; empty: that of data.path"),
+    BOOL("eval.student", eval.student, "false", "start from the student's encoder of a whole model, not the teacher's"),
     INT("eval.train_clips", eval.train_clips, 1, 1e6, "1", "clips of a training video: features, or passes an epoch"),
     INT("eval.test_clips", eval.test_clips, 1, 1e6, "3", "clips of a test video"),
     CHOICE("eval.ensemble", eval.ensemble, "mean|max|sum", "mean", "how scores of a file's clips become one"),
@@ -338,6 +345,8 @@ static const xkd_option options[] = {
            "data set whose mean and deviation normalise spectrograms"),
     REALS("eval.aspect_ratio", eval.aspect_ratio, 2, 0.01, 100, "[0.75, 1.3333]", "shape of the random resized crop"),
     TEXT("eval.auto_augment", eval.auto_augment, "", "RandAugment, e.g. rand-m7-n4-mstd0.5-inc1"),
+    INT_OR("off", "eval.short_side", eval.short_side, 8, 8192, "off",
+           "fine-tuning: short side to which frames are reduced when decoded; off: as in the file, as released"),
     BOOL("eval.flip", eval.flip, "true", "flip half of the clips when fine-tuning"),
     REAL("eval.erase", eval.erase, 0, 1, "0", "probability of random erasing"),
     BOOL("eval.fmask", eval.frequency_mask, "false", "mask bands of the spectrogram"),
@@ -348,7 +357,7 @@ static const xkd_option options[] = {
     INT("eval.num_fmask", eval.frequency_masks, 0, 64, "2", "masks of bands"),
     INT("eval.num_tmask", eval.time_masks, 0, 64, "2", "masks of columns"),
     CHOICE("eval.lr_form", eval.lr_form, "cosine|fixed|step", "cosine",
-           "how the learning rate goes on after the warm-up"),
+           "cosine or steps after the warm-up, or the base rate at all times"),
     LIST("eval.milestones", eval.milestones, 0, 1e6, "[]", "epochs at which a step schedule multiplies by gamma"),
     REAL("eval.gamma", eval.gamma, 0, 1, "0.1", "factor of a step schedule"),
     REAL("eval.layer_decay", eval.layer_decay, 1e-6, 1, "1", "learning rate of a layer / that of the next one"),
@@ -359,6 +368,9 @@ static const xkd_option options[] = {
     REAL_BELOW("eval.label_smoothing", eval.label_smoothing, 1, 0, 1, "0", "share of a target spread over all classes"),
     INT_OR("auto", "eval.num_classes", eval.classes, 1, 1e6, "auto", "outputs of the classifier; auto: the manifest's"),
     BOOL("eval.l2_norm", eval.l2_norm, "false", "L2-normalise features before the classifier"),
+    BOOL("eval.batch_norm", eval.batch_norm, "false", "batch norm between L2 norm and dropout"),
+    REAL_BELOW("eval.drop_path", eval.drop_path, 1, 0, 1, "0",
+               "stochastic depth when fine-tuning: share of the last block's branches that is dropped"),
     BOOL("eval.use_dropout", eval.use_dropout, "false", "drop features before the classifier"),
     REAL_BELOW("eval.dropout", eval.dropout, 1, 0, 1, "0.5", "share of the features that is dropped"),
     CHOICE("eval.feat_op", eval.feat_op, "pool|cls", "pool", "mean of the patches, or the class token"),
@@ -444,14 +456,14 @@ static const xkd_option options[] = {
      .help = "a number: this weight decay at all times"},
     ALIAS("hyperparams.optimizer.weight_decay", "hyperparams.weight_decay"),
     ALIAS("model.apply_l2", "eval.l2_norm"),
-    FIXED("model.apply_bn", "false", "there is no batch norm"),
+    ALIAS("model.apply_bn", "eval.batch_norm"),
     IGNORED("model.feat_dim", "follows from the encoder"),
     ALIAS("model.fwd_kwargs.feat_op", "eval.feat_op"),
     ALIAS("model.classifier.num_classes", "eval.num_classes"),
     ALIAS("model.classifier.l2_norm", "eval.l2_norm"),
     ALIAS("model.classifier.use_dropout", "eval.use_dropout"),
     ALIAS("model.classifier.dropout", "eval.dropout"),
-    FIXED("model.classifier.use_bn", "false", "there is no batch norm"),
+    ALIAS("model.classifier.use_bn", "eval.batch_norm"),
     ALIAS("model.svm.cost", "eval.svm.cost"),
     ALIAS("model.svm.iter", "eval.svm.iter"),
     ALIAS("model.svm.scale_features", "eval.svm.scale_features"),

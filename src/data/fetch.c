@@ -19,6 +19,8 @@ struct xkd_fetcher {
     const xkd_manifest *manifest;
     xkd_cache *cache; /* NULL: none */
     xkd_worker *worker;
+    bool wanted[XKD_MODALITIES];
+    int64_t short_side;
     const xkd_cached *held; /* cache entry of the last clip */
     /* The decoded clip or file: grows to the largest seen. */
     uint8_t *rgb;
@@ -35,13 +37,24 @@ xkd_status xkd_fetcher_new(xkd_context *cx, const xkd_data_config *data, const x
     xkd_fetcher *f = NULL;
     *out = NULL;
     XKD_TRY(xkd_alloc(cx, &f, 1, sizeof *f));
-    *f = (xkd_fetcher){.cx = cx, .data = data, .manifest = manifest, .cache = cache};
+    *f = (xkd_fetcher){.cx = cx,
+                       .data = data,
+                       .manifest = manifest,
+                       .cache = cache,
+                       .wanted = {true, true},
+                       .short_side = data->crop_size};
     XKD_TRY(xkd_worker_new(cx, NULL, data->decode_seconds, &f->worker));
     *out = f;
     f = NULL;
 fail:
     xkd_fetcher_free(f);
     return status;
+}
+
+void xkd_fetcher_want(xkd_fetcher *f, const bool wanted[XKD_MODALITIES], int64_t short_side)
+{
+    memcpy(f->wanted, wanted, sizeof f->wanted);
+    f->short_side = short_side;
 }
 
 /* An entry may be unmapped from here on; clips cut from it end with it. */
@@ -147,7 +160,7 @@ fail:
 }
 
 /* Decodes into the fetcher's buffers; a file's fault is not a status.
- * A file without any picture is a fault here, since every view needs frames; one without sound is for
+ * A file without any picture is a fault here where frames are wanted; one without sound is for
  * the policy to decide. */
 static xkd_status decode(xkd_fetcher *f, int fd, int64_t size, xkd_clip_mode mode, double place,
                          xkd_media_result *result)
@@ -157,22 +170,23 @@ static xkd_status decode(xkd_fetcher *f, int fd, int64_t size, xkd_clip_mode mod
                                  .start = place,
                                  .duration = d->clip_duration,
                                  .fps = d->video_fps,
-                                 .short_side = d->crop_size,
+                                 .short_side = f->short_side,
                                  .audio_rate = d->audio_rate,
-                                 .video = true,
-                                 .audio = true,
+                                 .video = f->wanted[XKD_VIDEO],
+                                 .audio = f->wanted[XKD_AUDIO],
                                  .stream_colour = d->stream_colour};
     xkd_media_sink sink = {.user = f, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     f->frames = f->samples = 0;
     xkd_status status = xkd_worker_decode(f->worker, fd, size, &request, &sink, result);
-    if (status == XKD_OK && result->fault == XKD_FAULT_NONE && !result->info.has_video) {
+    if (status != XKD_OK || result->fault != XKD_FAULT_NONE || !f->wanted[XKD_VIDEO]) return status;
+    if (!result->info.has_video) {
         result->fault = XKD_FAULT_NO_VIDEO;
         snprintf(result->message, sizeof result->message, "no video stream");
-    } else if (status == XKD_OK && result->fault == XKD_FAULT_NONE && f->frames == 0) {
+    } else if (f->frames == 0) {
         result->fault = XKD_FAULT_BROKEN;
         snprintf(result->message, sizeof result->message, "no frame could be decoded");
     }
-    return status;
+    return XKD_OK;
 }
 
 /* Hands the decoded file over to the cache.

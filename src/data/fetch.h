@@ -14,6 +14,10 @@ xkd_status xkd_fetcher_new(xkd_context *cx, const xkd_data_config *data, const x
                            xkd_fetcher **out);
 void xkd_fetcher_free(xkd_fetcher *fetcher); /* NULL is allowed */
 
+/* From now on only these streams, and frames with this short side (0: as they are). At first both are wanted, and frames
+ * of data->crop_size. Not with a cache. */
+void xkd_fetcher_want(xkd_fetcher *fetcher, const bool wanted[XKD_MODALITIES], int64_t short_side);
+
 /* A clip of sample i at the fraction `place` in [0,1) of all admissible starts. result->fault says what is wrong with the
  * file, with XKD_OK; then *clip is empty. *silent: the file has no sound. *clip is valid until the next call. The status is
  * for our own troubles. */

@@ -7,6 +7,17 @@
 #include "base/rng.h"
 #include "data/image_ops.h"
 
+/* Streams of XKD_RNG_EVAL, by view number: what fine-tuning draws besides the clip. Append only. */
+enum {
+    XKD_STREAM_WEIGHTS = 1, /* of the classifier */
+    XKD_STREAM_DROPOUT,     /* epoch = step, sample = micro-batch */
+    XKD_STREAM_AUGMENT,     /* RandAugment of a clip */
+    XKD_STREAM_CROP,        /* crop, flip and erasing of a clip */
+    XKD_STREAM_MASKS,       /* of a spectrogram */
+    XKD_STREAM_MIX,         /* of a batch; sample = its number within the epoch */
+    XKD_STREAM_DROP_PATH    /* as DROPOUT */
+};
+
 /* "rand-m7-n4-mstd0.5-inc1" */
 typedef struct {
     double magnitude, deviation; /* m, mstd */

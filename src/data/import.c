@@ -9,9 +9,6 @@
 #include "base/alloc.h"
 #include "data/import_parts.h"
 
-/* AudioSet's unbalanced list, the largest, has 100 MB. */
-static const int64_t MAX_LIST_BYTES = (int64_t)1 << 30;
-
 static const struct {
     const char *name, *about, *tree;
     int64_t folds;
@@ -29,7 +26,10 @@ static const struct {
      3, 6766, 51, xkd_import_hmdb51},
     {"Kinetics400", "400 actions; how many videos are left differs from download to download",
      "  ROOT/train/abseiling/ID_000001_000011.mp4 and ROOT/val/..., or without class folders and with\n"
-     "  ROOT/train.csv, ROOT/val.csv: label,youtube_id,time_start,time_end,split",
+     "  ROOT/train.csv, ROOT/val.csv: label,youtube_id,time_start,time_end,split, or\n"
+     "  ROOT/train.json, ROOT/val.json: {ID: {\"annotations\": {\"label\": ..., \"segment\": [1, 11]}, \"subset\": "
+     "...}}\n"
+     "  (lists also in ROOT/annotations; of both forms the CSV is read)",
      0, 0, 400, xkd_import_kinetics400},
     {"Kinetics-Sound", "32 (or 31) audible actions of Kinetics400", "  as Kinetics400", 0, 0, 0,
      xkd_import_kinetics_sound},
@@ -77,7 +77,7 @@ xkd_status xkd_lines_open(const xkd_import_job *job, const char *a, const char *
         XKD_TRY(xkd_join_path(cx, &out->path, job->root, b));
     }
     if (!xkd_path_exists(out->path)) XKD_FAIL(XKD_ERR_DATA, "%s: is not there", out->path);
-    XKD_TRY(xkd_read_file(cx, out->path, MAX_LIST_BYTES, XKD_ERR_DATA, &out->text, &size));
+    XKD_TRY(xkd_read_file(cx, out->path, XKD_MOST_LIST_BYTES, XKD_ERR_DATA, &out->text, &size));
     if (memchr(out->text, 0, (size_t)size)) XKD_FAIL(XKD_ERR_DATA, "%s: is no text file", out->path);
     out->next = out->text;
     if (strncmp(out->next, "\xef\xbb\xbf", 3) == 0) out->next += 3; /* a byte order mark, as Windows programs leave */

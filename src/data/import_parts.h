@@ -5,6 +5,9 @@
 #include "base/file.h"
 #include "data/import.h"
 
+/* AudioSet's unbalanced list, the largest, has 100 MB. */
+#define XKD_MOST_LIST_BYTES ((int64_t)1 << 30)
+
 typedef struct {
     xkd_context *cx;
     const char *root;

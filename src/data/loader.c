@@ -62,13 +62,16 @@ typedef struct {
     bool started;
     xkd_context *cx;      /* of its own: a bad clip must not leave a message in the caller's context */
     xkd_fetcher *fetcher; /* owned, one worker process each */
-    xkd_viewer *viewer;
-    xkd_status status; /* of making the above */
+    xkd_viewer *viewer;   /* of pre-training */
+    void *maker;          /* of a plan */
+    xkd_status status;    /* of making the above */
 } worker;
 
 struct xkd_loader {
     xkd_context *cx;
     const xkd_data_config *data; /* settings, outlives the loader */
+    xkd_loader_plan plan;
+    bool planned; /* views are the plan's, not those of pre-training */
     xkd_manifest manifest;
     xkd_sampler sampler;
     xkd_view_shapes shapes;
@@ -128,6 +131,7 @@ static void open_slot(xkd_loader *l, slot *s, int64_t sequence)
     s->batch.micro = micro;
     for (int64_t i = 0; i < count; i++) {
         s->batch.sample[i] = l->order[first + i];
+        s->batch.source[i] = s->batch.sample[i] % l->manifest.count;
         s->tries[i] = s->silent[i] = 0;
     }
 }
@@ -160,6 +164,7 @@ static bool try_clip(worker *w, slot *s, int64_t place, int64_t sample, xkd_clip
         xkd_rng_make(l->sampler.seed, s->batch.epoch, (uint32_t)drawn, (uint32_t)s->tries[place], XKD_RNG_CLIP);
     *status = xkd_fetch_clip(w->fetcher, sample, xkd_rng_uniform(&rng), clip, &silent, &result);
     if (*status != XKD_OK) return true;
+    silent = silent && l->plan.wanted[XKD_AUDIO];
     bool dropped = result.fault == XKD_FAULT_NONE && silent && l->data->audio_policy == XKD_AUDIO_DROP;
     if (result.fault == XKD_FAULT_NONE && silent && l->data->audio_policy == XKD_AUDIO_REQUIRE) {
         result.fault = XKD_FAULT_NO_AUDIO;
@@ -175,6 +180,17 @@ static bool try_clip(worker *w, slot *s, int64_t place, int64_t sample, xkd_clip
     return false;
 }
 
+/* Numbers of one view of a clip. */
+static int64_t video_floats(const xkd_loader *l, int64_t v)
+{
+    return 3 * l->shapes.video[v].frames * l->shapes.video[v].height * l->shapes.video[v].width;
+}
+
+static int64_t audio_floats(const xkd_loader *l, int64_t v)
+{
+    return l->shapes.audio[v].bands * l->shapes.audio[v].columns;
+}
+
 /* Written straight into the batch: [B,3,T,H,W] and [B,1,F,T], the place-th of B. */
 static xkd_status make_views(worker *w, slot *s, int64_t place, const xkd_clip *clip)
 {
@@ -183,13 +199,17 @@ static xkd_status make_views(worker *w, slot *s, int64_t place, const xkd_clip *
     /* Keyed by the sample drawn, not by its replacement: a view's augmentation does not depend on a
      * bad file. */
     xkd_view_key key = {l->sampler.seed, s->batch.epoch, (uint32_t)s->batch.sample[place]};
+    if (l->planned) {
+        float *out[XKD_MODALITIES] = {0};
+        if (l->plan.wanted[XKD_VIDEO]) out[XKD_VIDEO] = s->batch.frames[0] + place * video_floats(l, 0);
+        if (l->plan.wanted[XKD_AUDIO]) out[XKD_AUDIO] = s->batch.specs[0] + place * audio_floats(l, 0);
+        return l->plan.make(w->maker, clip, &key, out);
+    }
     for (int64_t v = 0; v < l->shapes.video_views; v++) {
-        int64_t size = 3 * l->shapes.video[v].frames * l->shapes.video[v].height * l->shapes.video[v].width;
-        XKD_TRY(xkd_view_video(w->viewer, clip, key, v, s->batch.frames[v] + place * size));
+        XKD_TRY(xkd_view_video(w->viewer, clip, key, v, s->batch.frames[v] + place * video_floats(l, v)));
     }
     for (int64_t v = 0; v < l->shapes.audio_views; v++) {
-        int64_t size = l->shapes.audio[v].bands * l->shapes.audio[v].columns;
-        XKD_TRY(xkd_view_audio(w->viewer, clip, key, v, s->batch.specs[v] + place * size));
+        XKD_TRY(xkd_view_audio(w->viewer, clip, key, v, s->batch.specs[v] + place * audio_floats(l, v)));
     }
 fail:
     return status;
@@ -203,15 +223,15 @@ static xkd_status fill_place(worker *w, slot *s, int64_t place)
     xkd_status status = XKD_OK;
     xkd_context *cx = w->cx;
     xkd_loader *l = w->loader;
-    int64_t drawn = s->batch.sample[place], sample = drawn;
+    int64_t drawn = s->batch.sample[place], sample = s->batch.source[place];
     xkd_clip clip;
     while (!try_clip(w, s, place, sample, &clip, &status)) {
         if (s->tries[place] == MAX_TRIES)
             XKD_FAIL(XKD_ERR_DATA, "%s and %d files drawn in its place cannot be used (run `xkd data check`)",
-                     l->manifest.samples[drawn].path, MAX_TRIES - 1);
+                     l->manifest.samples[drawn % l->manifest.count].path, MAX_TRIES - 1);
         xkd_rng rng =
             xkd_rng_make(l->sampler.seed, s->batch.epoch, (uint32_t)drawn, (uint32_t)s->tries[place], XKD_RNG_REPLACE);
-        sample = xkd_rng_below(&rng, l->manifest.count);
+        s->batch.source[place] = sample = xkd_rng_below(&rng, l->manifest.count);
     }
     XKD_TRY(status);
     XKD_TRY(make_views(w, s, place, &clip));
@@ -262,14 +282,13 @@ static xkd_status make_slot(xkd_loader *l, slot *s)
     s->batch.video_views = l->shapes.video_views;
     s->batch.audio_views = l->shapes.audio_views;
     for (int64_t v = 0; v < l->shapes.video_views; v++) {
-        int64_t size = 3 * l->shapes.video[v].frames * l->shapes.video[v].height * l->shapes.video[v].width;
-        XKD_TRY(xkd_alloc(cx, &s->batch.frames[v], l->batch * size, sizeof(float)));
+        XKD_TRY(xkd_alloc(cx, &s->batch.frames[v], l->batch * video_floats(l, v), sizeof(float)));
     }
     for (int64_t v = 0; v < l->shapes.audio_views; v++) {
-        int64_t size = l->shapes.audio[v].bands * l->shapes.audio[v].columns;
-        XKD_TRY(xkd_alloc(cx, &s->batch.specs[v], l->batch * size, sizeof(float)));
+        XKD_TRY(xkd_alloc(cx, &s->batch.specs[v], l->batch * audio_floats(l, v), sizeof(float)));
     }
     XKD_TRY(xkd_alloc(cx, &s->batch.sample, l->batch, sizeof(int64_t)));
+    XKD_TRY(xkd_alloc(cx, &s->batch.source, l->batch, sizeof(int64_t)));
     XKD_TRY(xkd_alloc(cx, &s->silent, l->batch, sizeof(int64_t)));
     XKD_TRY(xkd_alloc(cx, &s->tries, l->batch, sizeof(int64_t)));
     XKD_TRY(xkd_alloc(cx, &s->failures, l->batch * MAX_TRIES, sizeof(failure)));
@@ -285,6 +304,7 @@ static void free_slot(slot *s)
         xkd_free(s->batch.specs[v]);
     }
     xkd_free(s->batch.sample);
+    xkd_free(s->batch.source);
     xkd_free(s->silent);
     xkd_free(s->tries);
     xkd_free(s->failures);
@@ -294,9 +314,8 @@ static void free_slot(slot *s)
 static int64_t batch_bytes(const xkd_loader *l)
 {
     int64_t floats = 0;
-    for (int64_t v = 0; v < l->shapes.video_views; v++)
-        floats += 3 * l->shapes.video[v].frames * l->shapes.video[v].height * l->shapes.video[v].width;
-    for (int64_t v = 0; v < l->shapes.audio_views; v++) floats += l->shapes.audio[v].bands * l->shapes.audio[v].columns;
+    for (int64_t v = 0; v < l->shapes.video_views; v++) floats += video_floats(l, v);
+    for (int64_t v = 0; v < l->shapes.audio_views; v++) floats += audio_floats(l, v);
     return l->batch * floats * (int64_t)sizeof(float);
 }
 
@@ -315,7 +334,8 @@ static xkd_status load_samples(xkd_loader *l)
         XKD_FAIL(XKD_ERR_DATA, "%s: none of its %lld samples is of split \"%s\" (data.split=...)", d->path,
                  (long long)all, d->split);
     int64_t without = 0, kept = 0;
-    for (int64_t i = 0; i < l->manifest.count; i++) without += l->manifest.samples[i].has_audio == 0;
+    for (int64_t i = 0; l->plan.wanted[XKD_AUDIO] && i < l->manifest.count; i++)
+        without += l->manifest.samples[i].has_audio == 0;
     if (d->audio_policy == XKD_AUDIO_DROP && without) {
         for (int64_t i = 0; i < l->manifest.count; i++) {
             if (l->manifest.samples[i].has_audio == 0)
@@ -332,8 +352,8 @@ static xkd_status load_samples(xkd_loader *l)
                 (long long)(l->manifest.count + l->stats.dropped_files), DONE[d->audio_policy]);
     if (l->manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file has sound", d->path);
     /* Sample numbers are 32 bits wide in the keys of the random generator. */
-    if (l->manifest.count > UINT32_MAX) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^32 samples", d->path);
-    l->sampler.samples = l->manifest.count;
+    if (l->manifest.count > UINT32_MAX / l->plan.passes) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^32 samples", d->path);
+    l->sampler.samples = l->manifest.count * l->plan.passes;
     XKD_TRY(xkd_sampler_check(cx, &l->sampler));
 fail:
     return status;
@@ -351,7 +371,7 @@ static xkd_status make_ring(xkd_loader *l)
     while (l->depth > 2 && l->depth * batch_bytes(l) > RING_BYTES) l->depth--;
     for (int i = 0; i < MAX_DEPTH; i++) l->slots[i].sequence = -1;
     for (int i = 0; i < l->depth; i++) XKD_TRY(make_slot(l, &l->slots[i]));
-    XKD_TRY(xkd_alloc(cx, &l->order, l->manifest.count, sizeof *l->order));
+    XKD_TRY(xkd_alloc(cx, &l->order, l->sampler.samples, sizeof *l->order));
     XKD_TRY(xkd_alloc(cx, &l->bad, l->manifest.count, 1));
     XKD_TRY(xkd_alloc(cx, &l->dropped, l->manifest.count, 1));
     l->order_epoch = -1;
@@ -372,7 +392,12 @@ static xkd_status start_workers(xkd_loader *l)
         w->cx = xkd_context_new();
         if (!w->cx) XKD_FAIL(XKD_ERR_MEMORY, "out of memory for loader threads");
         status = xkd_fetcher_new(w->cx, l->data, &l->manifest, l->cache, &w->fetcher);
-        if (status == XKD_OK) status = xkd_viewer_new(w->cx, l->data, &w->viewer);
+        if (status == XKD_OK && l->planned) {
+            xkd_fetcher_want(w->fetcher, l->plan.wanted, l->plan.short_side);
+            status = l->plan.maker_new(w->cx, l->plan.user, &w->maker);
+        } else if (status == XKD_OK) {
+            status = xkd_viewer_new(w->cx, l->data, &w->viewer);
+        }
         if (status != XKD_OK) XKD_FAIL(status, "%s", xkd_last_error(w->cx));
         if (pthread_create(&w->thread, NULL, worker_main, w) != 0)
             XKD_FAIL(XKD_ERR_MEMORY, "cannot start loader thread %lld: lower data.workers", (long long)i + 1);
@@ -382,9 +407,9 @@ fail:
     return status;
 }
 
-/* Threads start at once and fill the first batches while the model is still being built. */
-xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train, int rank,
-                          int world, xkd_loader **out)
+/* Threads start at once and fill the first batches while the model is still being built. plan NULL: pre-training. */
+static xkd_status loader_new(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train,
+                             const xkd_loader_plan *plan, int rank, int world, xkd_loader **out)
 {
     xkd_status status = XKD_OK;
     xkd_loader *l = NULL;
@@ -397,6 +422,8 @@ xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xk
     l->data = data;
     l->log_fd = -1;
     l->worker_count = data->workers;
+    l->planned = plan != NULL;
+    l->plan = plan ? *plan : (xkd_loader_plan){.wanted = {true, true}, .passes = 1};
     l->sampler = (xkd_sampler){.batch = train->batch,
                                .accumulate = train->accumulate > 0 ? train->accumulate : 1,
                                .rank = rank,
@@ -408,6 +435,10 @@ xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xk
     pthread_cond_init(&l->work, NULL);
     pthread_cond_init(&l->ready, NULL);
     XKD_TRY(xkd_view_shapes_of(cx, data, &l->shapes));
+    if (plan) {
+        l->shapes.video_views = plan->wanted[XKD_VIDEO];
+        l->shapes.audio_views = plan->wanted[XKD_AUDIO];
+    }
     XKD_TRY(load_samples(l));
     XKD_TRY(make_ring(l));
     XKD_TRY(start_workers(l));
@@ -416,6 +447,22 @@ xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xk
 fail:
     xkd_loader_free(l);
     return status;
+}
+
+xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train, int rank,
+                          int world, xkd_loader **out)
+{
+    return loader_new(cx, data, train, NULL, rank, world, out);
+}
+
+/* Cached files have the size of pre-training's frames. */
+xkd_status xkd_loader_new_planned(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train,
+                                  const xkd_loader_plan *plan, xkd_loader **out)
+{
+    *out = NULL;
+    if (data->cache != XKD_CACHE_NONE)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "data.cache: is for pre-training only: set it to none");
+    return loader_new(cx, data, train, plan, 0, 1, out);
 }
 
 /* Threads finish the place they are at, which a worker's time limit bounds, and are joined before
@@ -432,6 +479,7 @@ void xkd_loader_free(xkd_loader *l)
         if (w->started) pthread_join(w->thread, NULL);
         xkd_fetcher_free(w->fetcher);
         xkd_viewer_free(w->viewer);
+        if (w->maker) l->plan.maker_free(w->maker);
         xkd_context_free(w->cx);
     }
     for (int i = 0; i < MAX_DEPTH; i++) free_slot(&l->slots[i]);
@@ -471,6 +519,11 @@ int64_t xkd_loader_steps_per_epoch(const xkd_loader *l)
 int64_t xkd_loader_sample_count(const xkd_loader *l)
 {
     return l->manifest.count;
+}
+
+const xkd_manifest *xkd_loader_manifest(const xkd_loader *l)
+{
+    return &l->manifest;
 }
 
 const xkd_view_shapes *xkd_loader_shapes(const xkd_loader *l)

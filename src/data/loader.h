@@ -9,6 +9,10 @@
 #include "base/status.h"
 #include "config/config.h"
 
+struct xkd_clip;
+struct xkd_view_key;
+struct xkd_manifest;
+
 /* Upper bound of views of one modality in a batch (global ones included). */
 enum { XKD_MAX_VIEWS = 16 };
 
@@ -35,8 +39,9 @@ typedef struct {
     int64_t video_views, audio_views;
     float *frames[XKD_MAX_VIEWS]; /* per view [B,3,T,H,W], normalised; the global views first */
     float *specs[XKD_MAX_VIEWS];  /* per view [B,1,F,T], normalised; the global views first */
-    int64_t *sample;              /* [B] manifest index of the sample drawn for this place: the RNG's sample number,
-                                     also where an unreadable clip has been replaced by another one */
+    int64_t *sample;              /* [B] number drawn for this place (of a plan with passes: below passes * samples),
+                                     the RNG's sample number, also where an unreadable clip has been replaced */
+    int64_t *source;              /* [B] manifest index of the file that the clip is from: what its label is */
     uint32_t epoch;
     int64_t step;        /* optimiser step within the epoch */
     int64_t micro;       /* micro-batch within the step, 0 .. accumulate-1 */
@@ -53,6 +58,20 @@ typedef struct {
     double wait_seconds;   /* total time that xkd_loader_next waited */
 } xkd_loader_statistics;
 
+/* What training other than pre-training makes of a clip: one view of each wanted modality. */
+typedef struct {
+    bool wanted[XKD_MODALITIES];
+    int64_t short_side; /* of the decoded frames; 0: as they are in the file */
+    int64_t passes;     /* of an epoch over all files, each with another clip of a file */
+    const void *user;
+    /* A maker of each thread, with its scratch memory; maker_free takes NULL. `cx` is the thread's. */
+    xkd_status (*maker_new)(xkd_context *cx, const void *user, void **maker);
+    void (*maker_free)(void *maker);
+    /* out: [3,T,H,W] and [1,F,T] of the shapes of `data`'s first global view; NULL where not wanted. */
+    xkd_status (*make)(void *maker, const struct xkd_clip *clip, const struct xkd_view_key *key,
+                       float *const out[XKD_MODALITIES]);
+} xkd_loader_plan;
+
 typedef struct xkd_loader xkd_loader;
 
 /* Reads the manifest (or scans the folder) data->path, keeps the lines of data->split, and starts data->workers threads
@@ -63,6 +82,10 @@ xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xk
                           int world, xkd_loader **out);
 void xkd_loader_free(xkd_loader *loader); /* NULL is allowed */
 
+/* The same with views that `plan` makes instead of those of pre-training; there is no cache (XKD_ERR_CONFIG). */
+xkd_status xkd_loader_new_planned(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train,
+                                  const xkd_loader_plan *plan, xkd_loader **out);
+
 /* Names the run folder: bad clips are appended to FOLDER/bad_clips.jsonl, one JSON object a line, from now on. */
 xkd_status xkd_loader_set_folder(xkd_loader *loader, const char *folder);
 
@@ -72,6 +95,8 @@ int64_t xkd_loader_steps_per_epoch(const xkd_loader *loader);
 int64_t xkd_loader_sample_count(const xkd_loader *loader);
 /* XXH3-64 of the paths, sizes and hashes of all samples: changes when the data set does. */
 uint64_t xkd_loader_data_hash(const xkd_loader *loader);
+/* The samples that are drawn from, with their labels. Belongs to the loader. */
+const struct xkd_manifest *xkd_loader_manifest(const xkd_loader *loader);
 const xkd_view_shapes *xkd_loader_shapes(const xkd_loader *loader);
 
 /* Goes on at micro-batch 0 of (epoch, step); what was prefetched for elsewhere is dropped. */

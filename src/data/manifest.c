@@ -61,6 +61,19 @@ fail:
     return status;
 }
 
+xkd_status xkd_manifest_of_file(xkd_context *cx, const char *path, xkd_manifest *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_sample *sample;
+    const char *slash = strrchr(path, '/');
+    *out = (xkd_manifest){0};
+    XKD_TRY(xkd_format_string(cx, &out->root, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1,
+                              slash ? path : "."));
+    XKD_TRY(xkd_manifest_add(cx, out, slash ? slash + 1 : path, &sample));
+fail:
+    return status;
+}
+
 /* A linear search, as there are hundreds of classes at most and labels are mostly numbers. */
 xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *m, const char *name, bool add, int64_t *label)
 {
@@ -578,4 +591,17 @@ void xkd_sample_describe(xkd_sample *s, const xkd_media_info *info)
         s->sample_rate = info->sample_rate;
         s->channels = info->channels;
     }
+}
+
+xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sample *from)
+{
+    xkd_status status = XKD_OK;
+    to->label = from->label;
+    memcpy(to->split, from->split, sizeof to->split);
+    if (!from->label_count) return XKD_OK;
+    XKD_TRY(xkd_alloc(cx, &to->labels, from->label_count, sizeof *to->labels));
+    memcpy(to->labels, from->labels, (size_t)from->label_count * sizeof *to->labels);
+    to->label_count = from->label_count;
+fail:
+    return status;
 }

@@ -27,7 +27,7 @@ typedef struct {
     char hash[33]; /* XXH3-128 of the contents in hex; "": unknown */
 } xkd_sample;
 
-typedef struct {
+typedef struct xkd_manifest {
     char *root; /* folder that paths are relative to, as it can be opened from here */
     char **classes;
     int64_t class_count;
@@ -46,11 +46,17 @@ void xkd_manifest_free(xkd_manifest *manifest);
 /* Appends a sample with this path and everything else unknown; *sample stays valid until the next call. */
 xkd_status xkd_manifest_add(xkd_context *cx, xkd_manifest *manifest, const char *path, xkd_sample **sample);
 
+/* A manifest of this one file, whose root is its folder. */
+xkd_status xkd_manifest_of_file(xkd_context *cx, const char *path, xkd_manifest *out);
+
 /* Index of a class, added when new and `add`; -1 otherwise. */
 xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *manifest, const char *name, bool add, int64_t *label);
 
 /* Keeps the samples of one split ("": all). */
 void xkd_manifest_keep_split(xkd_manifest *manifest, const char *split);
+
+/* Gives *to the label, labels and split of *from; its own labels must be unset. */
+xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sample *from);
 
 /* Removes sample i. */
 void xkd_manifest_remove(xkd_manifest *manifest, int64_t i);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "data/finetune_views.h"
 #include "data/image.h"
 #include "data/mel.h"
 #include "media/resize.h"
@@ -291,7 +292,8 @@ fail:
 
 /* out [1,F,T]. Missing sound is silence; normalisation comes before warp and crop, whose canvas is 0,
  * the mean. */
-xkd_status xkd_view_audio(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key key, int64_t view, float *out)
+xkd_status xkd_view_masked_audio(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key key, int64_t view,
+                                 const xkd_spec_masks *masks, float *out)
 {
     const xkd_data_config *data = viewer->data;
     xkd_audio_draw draw = xkd_draw_audio(data, &viewer->shapes, key, view);
@@ -308,9 +310,19 @@ xkd_status xkd_view_audio(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key
     float mean = (float)data->mel_mean, std = (float)data->mel_std;
     for (int64_t i = 0; i < bands * columns; i++) out[i] = (out[i] - mean) / std;
     if (draw.warp) xkd_spec_time_warp(out, bands, columns, draw.warp_centre, draw.warp_to, viewer->canvas);
+    if (masks) {
+        xkd_rng rng = xkd_rng_make(key.seed, key.epoch, key.sample, XKD_STREAM_MASKS, XKD_RNG_EVAL);
+        xkd_mask_spectrogram(&rng, out, bands, columns, false, masks->bands, masks->band_width);
+        xkd_mask_spectrogram(&rng, out, bands, columns, true, masks->columns, masks->column_width);
+    }
     if (draw.crop) {
         xkd_spec_box box = {draw.canvas_height, draw.canvas_width, draw.top, draw.left, draw.height, draw.width};
         xkd_spec_resize_crop(out, bands, columns, &box, viewer->canvas);
     }
     return XKD_OK;
+}
+
+xkd_status xkd_view_audio(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key key, int64_t view, float *out)
+{
+    return xkd_view_masked_audio(viewer, clip, key, view, NULL, out);
 }

@@ -12,7 +12,7 @@
 
 /* A decoded clip, borrowed. Fewer frames or samples than a clip has are padded: frames by repeating from the start,
  * samples by zeros. */
-typedef struct {
+typedef struct xkd_clip {
     const uint8_t *frames; /* [count,height,width,3], short side = crop_size */
     int64_t count, height, width;
     const int16_t *sound; /* [samples] */
@@ -20,7 +20,7 @@ typedef struct {
 } xkd_clip;
 
 /* Which random numbers: sample is the manifest index. */
-typedef struct {
+typedef struct xkd_view_key {
     uint64_t seed;
     uint32_t epoch, sample;
 } xkd_view_key;
@@ -66,5 +66,14 @@ void xkd_viewer_free(xkd_viewer *viewer); /* NULL is allowed */
 xkd_status xkd_view_video(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key key, int64_t view, float *out);
 /* out: [1,F,T] of view `view`, overwritten. */
 xkd_status xkd_view_audio(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key key, int64_t view, float *out);
+
+/* The same with masks of fine-tuning between time warp and random resize crop; method.md section 10. */
+typedef struct {
+    int64_t bands, columns;                 /* how many masks */
+    int64_t band_width[2], column_width[2]; /* uniform in [low, high) */
+} xkd_spec_masks;
+
+xkd_status xkd_view_masked_audio(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key key, int64_t view,
+                                 const xkd_spec_masks *masks, float *out);
 
 #endif

@@ -7,8 +7,9 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
-#include "data/image.h"
+#include "data/finetune_views.h"
 #include "data/mel.h"
+#include "media/resize.h"
 
 /* The test crop is this share of the short side, as in the release (112 of 128). */
 static const double CROP_SHARE = 0.875;
@@ -28,6 +29,9 @@ struct xkd_clipper {
     uint8_t *cropped;   /* one frame after the crop */
     float *wave, *spec; /* a clip's samples; a whole file's spectrogram for TEST */
     int64_t wave_capacity, spec_capacity;
+    /* For three crops: a normalised frame [3,height,width] and a resized clip [T,3,h,w]. */
+    float *frame, *resized;
+    int64_t frame_capacity, resized_capacity;
     /* Frames and samples held: a window's worth (rings) or the whole file. */
     uint8_t *rgb;
     int16_t *sound;
@@ -42,6 +46,11 @@ xkd_view_shape xkd_clip_shape(const xkd_data_config *d, xkd_modality m)
     int64_t samples = llround(d->clip_duration * (double)d->audio_rate);
     if (m == XKD_AUDIO) return (xkd_view_shape){.T = 1, .H = d->n_mels, .W = xkd_mel_columns(samples, d->hop_length)};
     return (xkd_view_shape){.T = llround(d->clip_duration * d->video_fps), .H = d->crop_size, .W = d->crop_size};
+}
+
+int64_t xkd_clip_short_side(int64_t crop)
+{
+    return (int64_t)((double)crop / CROP_SHARE);
 }
 
 void xkd_clip_training_views(xkd_data_config *d)
@@ -99,6 +108,8 @@ void xkd_clipper_free(xkd_clipper *c)
     xkd_free(c->cropped);
     xkd_free(c->wave);
     xkd_free(c->spec);
+    xkd_free(c->frame);
+    xkd_free(c->resized);
     xkd_free(c->rgb);
     xkd_free(c->sound);
     xkd_mel_free(c->mel);
@@ -191,7 +202,7 @@ static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_
     int64_t T = c->planes.frames, bytes = 3 * width * height, slot = ring ? index % T : index;
     if (index != c->frames || (index && (width != c->width || height != c->height)))
         XKD_FAIL(XKD_ERR_INTERNAL, "a media worker delivered frames out of order");
-    if (width < c->options.data->crop_size || height < c->options.data->crop_size)
+    if (!c->options.three_crops && (width < c->options.data->crop_size || height < c->options.data->crop_size))
         XKD_FAIL(XKD_ERR_INTERNAL, "a media worker delivered a frame that is too small");
     if ((slot + 1) * bytes > c->rgb_capacity) {
         int64_t capacity = ring ? T * bytes : largest(2 * slot, T) * bytes;
@@ -246,13 +257,66 @@ static int64_t spread(int64_t most, int64_t clips, int64_t k)
     return clips > 1 ? (int64_t)((double)k * ((double)most / (double)(clips - 1))) : 0;
 }
 
+/* Makes room for `count` floats. */
+static xkd_status room(xkd_context *cx, float **memory, int64_t *capacity, int64_t count)
+{
+    if (count <= *capacity) return XKD_OK;
+    xkd_status status = xkd_resize(cx, memory, *capacity, count, sizeof **memory);
+    if (status == XKD_OK) *capacity = count;
+    return status;
+}
+
+/* Frames first, first + 1, ... of the file, which is repeated, normalised and resized to [T,3,h,w]. */
+static xkd_status resize_clip(xkd_clipper *c, int64_t first, int64_t h, int64_t w)
+{
+    xkd_status status = XKD_OK;
+    int64_t pixels = c->height * c->width, T = c->planes.frames;
+    uint8_t *planes = NULL;
+    XKD_TRY(room(c->cx, &c->frame, &c->frame_capacity, 3 * pixels));
+    XKD_TRY(room(c->cx, &c->resized, &c->resized_capacity, T * 3 * h * w));
+    XKD_TRY(xkd_alloc(c->cx, &planes, 3 * pixels, 1));
+    xkd_planes one = {1, c->height, c->width, {planes, planes + pixels, planes + 2 * pixels}};
+    for (int64_t t = 0; t < T; t++) {
+        xkd_planes_put(&one, 0, c->rgb + (first + t) % c->frames * 3 * pixels, false);
+        xkd_image_normalise(&one, c->frame);
+        xkd_tensor_bilinear(c->frame, 3, c->height, c->width, c->resized + t * 3 * h * w, h, w);
+    }
+fail:
+    xkd_free(planes);
+    return status;
+}
+
+/* The clip that begins at frame `first`, three times. */
+static xkd_status give_crops(xkd_clipper *c, int64_t first)
+{
+    xkd_status status = XKD_OK;
+    int64_t S = c->options.data->crop_size, T = c->planes.frames, h, w, start[3];
+    xkd_short_side_size(c->width, c->height, S, &w, &h);
+    bool wide = w > h;
+    XKD_TRY(resize_clip(c, first, h, w));
+    xkd_three_crops(wide ? w : h, S, start);
+    for (int k = 0; k < 3; k++) {
+        int64_t top = wide ? 0 : start[k], left = wide ? start[k] : 0;
+        float *clip;
+        XKD_TRY(c->sink->reserve(c->sink->user, XKD_VIDEO, &clip));
+        for (int64_t i = 0; i < 3 * T; i++) /* [T,3] becomes [3,T] */
+            for (int64_t y = 0; y < S; y++)
+                memcpy(clip + ((i % 3 * T + i / 3) * S + y) * S, c->resized + (i * h + top + y) * w + left,
+                       (size_t)S * sizeof *clip);
+        XKD_TRY(commit(c, XKD_VIDEO, (double)first / c->options.data->video_fps));
+    }
+fail:
+    return status;
+}
+
 /* A video shorter than a clip still gives `clips` of them, one frame apart, as the release does. */
 static xkd_status test_frames(xkd_clipper *c)
 {
     xkd_status status = XKD_OK;
     int64_t most = largest(c->frames - c->planes.frames, 1), ring = c->frames;
     for (int64_t k = 0; k < c->options.clips; k++)
-        XKD_TRY(give_frames(c, spread(most, c->options.clips, k), ring, ring));
+        XKD_TRY(c->options.three_crops ? give_crops(c, spread(most, c->options.clips, k))
+                                       : give_frames(c, spread(most, c->options.clips, k), ring, ring));
 fail:
     return status;
 }
@@ -265,14 +329,8 @@ static xkd_status whole_spectrogram(xkd_clipper *c, int64_t *columns)
     const xkd_data_config *d = c->options.data;
     int64_t n = largest(c->heard, d->n_fft / 2 + 1);
     *columns = xkd_mel_columns(n, d->hop_length);
-    if (n > c->wave_capacity) {
-        XKD_TRY(xkd_resize(cx, &c->wave, c->wave_capacity, n, sizeof *c->wave));
-        c->wave_capacity = n;
-    }
-    if (*columns * d->n_mels > c->spec_capacity) {
-        XKD_TRY(xkd_resize(cx, &c->spec, c->spec_capacity, *columns * d->n_mels, sizeof *c->spec));
-        c->spec_capacity = *columns * d->n_mels;
-    }
+    XKD_TRY(room(cx, &c->wave, &c->wave_capacity, n));
+    XKD_TRY(room(cx, &c->spec, &c->spec_capacity, *columns * d->n_mels));
     for (int64_t i = 0; i < n; i++) c->wave[i] = i < c->heard ? (float)c->sound[i] / SOUND_SCALE : 0;
     xkd_mel_run(c->mel, c->wave, n, c->spec);
     normalise(d, c->spec, *columns * d->n_mels);
@@ -360,7 +418,8 @@ static xkd_status decode(xkd_clipper *c, int fd, int64_t size, xkd_media_result 
     xkd_media_request request = {.mode = XKD_CLIP_WHOLE,
                                  .fps = d->video_fps,
                                  .audio_rate = d->audio_rate,
-                                 .short_side = (int64_t)((double)d->crop_size / CROP_SHARE),
+                                 .short_side =
+                                     c->options.three_crops ? c->options.short_side : xkd_clip_short_side(d->crop_size),
                                  .video = wanted[XKD_VIDEO],
                                  .audio = wanted[XKD_AUDIO],
                                  .stream_colour = d->stream_colour};

@@ -7,7 +7,9 @@
  *          the whole file's spectrogram.
  * TRAIN    `clips` of them at random frames of the grid, each augmented as `data`'s global views are.
  *
- * Frames are decoded with the short side at int(crop / 0.875) and cropped to `crop_size`. */
+ * Frames are decoded with the short side at int(crop / 0.875) and cropped to `crop_size`. With three_crops, TEST gives
+ * fine-tuning's views instead: frames as in the file are normalised, resized to a short side of crop_size (float
+ * bilinear, no antialiasing), and each clip comes three times: left, centre, right, or top, centre, bottom. */
 #ifndef XKD_EVAL_CLIPS_H
 #define XKD_EVAL_CLIPS_H
 
@@ -24,6 +26,8 @@ typedef struct {
     xkd_clip_protocol protocol;
     int64_t clips; /* of a file; unused by WINDOWS */
     double stride; /* seconds between windows */
+    bool three_crops;
+    int64_t short_side; /* of decoded frames for three_crops; 0: as in the file */
     uint64_t seed;
 } xkd_clip_options;
 
@@ -44,6 +48,9 @@ typedef struct {
 
 /* Sizes [T,H,W] of the clips of a modality, B = 0. */
 xkd_view_shape xkd_clip_shape(const xkd_data_config *data, xkd_modality modality);
+
+/* Short side of decoded frames for a centre crop of `crop`: int(crop / 0.875), as in the release (128 for 112). */
+int64_t xkd_clip_short_side(int64_t crop);
 
 /* Recommended augmentation of TRAIN: crop area [.08,1], flip .5, jitter .4 .4 .4 .2, grey .2, no blur; volume .1. One
  * global view, no local ones. */

@@ -26,7 +26,8 @@ typedef struct {
 
 /* One modality's batch. */
 typedef struct {
-    xkd_encoder_run run;
+    xkd_encoder_run run; /* not of a scorer */
+    int64_t rows, width, clip_floats;
     float *clips;    /* [B,clip] */
     float *features; /* [B,rows,D] */
     int64_t *input;  /* [B] */
@@ -143,7 +144,7 @@ static xkd_status add_feature(work *w, xkd_modality m, int64_t input, double sec
     xkd_status status = XKD_OK;
     xkd_context *cx = w->cx;
     xkd_embedded *f = &w->files[input].file;
-    int64_t size = w->batch[m].run.rows * w->batch[m].run.width;
+    int64_t size = w->batch[m].rows * w->batch[m].width;
     if (f->count[m] == f->capacity[m]) {
         int64_t larger = f->capacity[m] ? 2 * f->capacity[m] : 4;
         XKD_TRY(xkd_resize(cx, &f->feature[m], f->capacity[m] * size, larger * size, sizeof(float)));
@@ -188,9 +189,11 @@ static xkd_status compute(work *w, xkd_modality m)
 {
     xkd_status status = XKD_OK;
     batch *b = &w->batch[m];
-    int64_t size = b->run.rows * b->run.width;
+    int64_t size = b->rows * b->width;
     if (b->filled == 0) return XKD_OK;
-    XKD_TRY(xkd_encoder_features(w->be, &b->run, b->clips, b->features));
+    const xkd_embed_scorer *scorer = w->options->scorer;
+    XKD_TRY(scorer ? scorer->run(scorer->user, b->clips, b->features)
+                   : xkd_encoder_features(w->be, &b->run, b->clips, b->features));
     for (int64_t i = 0; i < b->filled; i++)
         XKD_TRY(add_feature(w, m, b->input[i], b->seconds[i], b->features + i * size));
     b->filled = 0;
@@ -209,7 +212,7 @@ static xkd_status take(work *w, const slot *s)
     }
     xkd_modality m = s->place.modality;
     batch *b = &w->batch[m];
-    memcpy(b->clips + b->filled * b->run.clip_floats, s->clip, (size_t)b->run.clip_floats * sizeof(float));
+    memcpy(b->clips + b->filled * b->clip_floats, s->clip, (size_t)b->clip_floats * sizeof(float));
     b->input[b->filled] = s->input;
     b->seconds[b->filled++] = s->place.seconds;
     p->taken[m]++;
@@ -279,9 +282,19 @@ xkd_status xkd_embed_shape(xkd_context *cx, const xkd_embed_options *o, xkd_moda
 static xkd_status batch_new(xkd_context *cx, const xkd_embed_options *o, xkd_modality m, batch *b)
 {
     xkd_status status = XKD_OK;
-    XKD_TRY(run_of(cx, o, m, &b->run));
-    XKD_TRY(xkd_alloc(cx, &b->clips, o->batch * b->run.clip_floats, sizeof *b->clips));
-    XKD_TRY(xkd_alloc(cx, &b->features, o->batch * b->run.rows * b->run.width, sizeof *b->features));
+    if (o->scorer) {
+        xkd_view_shape s = xkd_clip_shape(o->clips.data, m);
+        b->rows = 1;
+        b->width = o->scorer->width;
+        b->clip_floats = (m == XKD_VIDEO ? 3 : 1) * s.T * s.H * s.W;
+    } else {
+        XKD_TRY(run_of(cx, o, m, &b->run));
+        b->rows = b->run.rows;
+        b->width = b->run.width;
+        b->clip_floats = b->run.clip_floats;
+    }
+    XKD_TRY(xkd_alloc(cx, &b->clips, o->batch * b->clip_floats, sizeof *b->clips));
+    XKD_TRY(xkd_alloc(cx, &b->features, o->batch * b->rows * b->width, sizeof *b->features));
     XKD_TRY(xkd_alloc(cx, &b->input, o->batch, sizeof *b->input));
     XKD_TRY(xkd_alloc(cx, &b->seconds, o->batch, sizeof *b->seconds));
 fail:
@@ -299,7 +312,7 @@ static xkd_status work_new(work *w)
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         if (!o->clips.wanted[m]) continue;
         XKD_TRY(batch_new(cx, o, m, &w->batch[m]));
-        if (w->batch[m].run.clip_floats > floats) floats = w->batch[m].run.clip_floats;
+        if (w->batch[m].clip_floats > floats) floats = w->batch[m].clip_floats;
     }
     w->slot_count = AHEAD * o->batch;
     XKD_TRY(xkd_alloc(cx, &w->slots, w->slot_count, sizeof *w->slots));

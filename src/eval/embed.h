@@ -14,9 +14,17 @@ typedef struct {
     int64_t number; /* what random draws and results call it */
 } xkd_embed_input;
 
+/* What turns clips [B,C,T,H,W] into rows [B,width] where that is no encoder's feature: a classifier's scores. */
+typedef struct {
+    void *user;
+    int64_t width;
+    xkd_status (*run)(void *user, const float *clips, float *rows);
+} xkd_embed_scorer;
+
 typedef struct {
     xkd_clip_options clips; /* `wanted` says which encoders are used */
     const xkd_encoder *encoder[XKD_MODALITIES];
+    const xkd_embed_scorer *scorer; /* instead of the encoders, kind and layer; one modality. NULL: the encoders */
     int64_t batch;
     xkd_feature_kind kind;
     int64_t layer; /* -1: the last */
@@ -44,7 +52,7 @@ typedef struct {
 xkd_status xkd_embed_shape(xkd_context *cx, const xkd_embed_options *options, xkd_modality modality, int64_t *rows,
                            int64_t *width);
 
-/* Does the inputs with an encoder of the backend's dtype. */
+/* Does the inputs with an encoder of the backend's dtype (`be` may be NULL with a scorer). */
 xkd_status xkd_embed(xkd_context *cx, xkd_backend *be, const xkd_embed_options *options, const xkd_embed_input *inputs,
                      int64_t count, const xkd_embed_sink *sink);
 

@@ -2,6 +2,7 @@
 
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -58,12 +59,21 @@ xkd_status xkd_embeddings_form_of(xkd_context *cx, const char *path, xkd_embeddi
 
 /* ---- writing ---- */
 
+/* ",WORD[1,2]", nothing for a file with one label or none. */
+static void add_labels(xkd_text *t, const char *word, const xkd_sample *s)
+{
+    if (!s->label_count) return;
+    xkd_text_printf(t, ",%s[", word);
+    for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(t, "%s%d", k ? "," : "", (int)s->labels[k]);
+    xkd_text_puts(t, "]");
+}
+
 /* Kept as a tensor of bytes and not as metadata: headers are limited to 16 MiB, and 240 000 paths need more. */
 static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **out)
 {
     xkd_text t = xkd_text_make(cx);
-    xkd_text_printf(&t, "{\"xkd_embeddings\":%d,\"pool\":\"%s\",\"layer\":%lld,\"model\":{", FORMAT,
-                    kind_names[e->kind], (long long)e->layer);
+    xkd_text_printf(&t, "{\"xkd_embeddings\":%d,\"pool\":\"%s\",\"layer\":%lld,\"settings\":\"%016llx\",\"model\":{",
+                    FORMAT, kind_names[e->kind], (long long)e->layer, (unsigned long long)e->settings);
     for (int m = 0, n = 0; m < XKD_MODALITIES; m++)
         if (e->model[m][0]) xkd_text_printf(&t, "%s\"%s\":\"%s\"", n++ ? "," : "", modality_names[m], e->model[m]);
     xkd_text_puts(&t, "},\"classes\":[");
@@ -78,6 +88,7 @@ static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **ou
         xkd_text_json_string(&t, s->path);
         xkd_text_printf(&t, ",%lld,", (long long)s->label);
         xkd_text_json_string(&t, s->split);
+        add_labels(&t, "", s);
         xkd_text_puts(&t, "]");
     }
     xkd_text_puts(&t, "]}\n");
@@ -103,6 +114,7 @@ static xkd_status write_jsonl(xkd_context *cx, const xkd_embeddings *e, const ch
             xkd_text_printf(&t, ",\"modality\":\"%s\",\"clip\":%lld,\"seconds\":", modality_names[m], (long long)clip);
             xkd_text_json_number(&t, f->seconds[i]);
             if (s->label >= 0) xkd_text_printf(&t, ",\"label\":%lld", (long long)s->label);
+            add_labels(&t, "\"labels\":", s);
             xkd_text_puts(&t, ",\"feature\":[");
             for (int64_t k = 0; k < f->rows * f->width; k++)
                 xkd_text_printf(&t, "%s%.9g", k ? "," : "", f->x[i * f->rows * f->width + k]);
@@ -171,6 +183,24 @@ static xkd_status not_ours(xkd_context *cx, const char *path, const char *why)
     return xkd_fail(cx, XKD_ERR_DATA, "%s: %s: want a safetensors or npz file that 'xkd embed' wrote", path, why);
 }
 
+/* The fourth entry of a file, if it has one. */
+static xkd_status read_labels(xkd_context *cx, const char *path, const json_t *list, int64_t classes, xkd_sample *s)
+{
+    xkd_status status = XKD_OK;
+    if (!list) return XKD_OK;
+    XKD_TRY(xkd_alloc(cx, &s->labels, (int64_t)json_array_size(list), sizeof *s->labels));
+    for (size_t k = 0; k < json_array_size(list); k++) {
+        const json_t *entry = json_array_get(list, k);
+        json_int_t label = json_integer_value(entry);
+        if (!json_is_integer(entry) || label < 0 || label > INT32_MAX || (classes && label >= classes))
+            XKD_FAIL(XKD_ERR_DATA, "%s: about: %s: label %lld of %lld classes", path, s->path, (long long)label,
+                     (long long)classes);
+        s->labels[s->label_count++] = (int32_t)label;
+    }
+fail:
+    return status;
+}
+
 /* Everything is checked: the file may come from anybody. */
 static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xkd_manifest *out)
 {
@@ -194,6 +224,7 @@ static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xk
         XKD_TRY(xkd_manifest_add(cx, out, name, &s));
         s->label = json_integer_value(label);
         snprintf(s->split, sizeof s->split, "%.*s", (int)sizeof s->split - 1, split);
+        XKD_TRY(read_labels(cx, path, json_array_get(entry, 3), out->class_count, s));
     }
 fail:
     return status;
@@ -213,6 +244,8 @@ static xkd_status read_about(xkd_context *cx, const char *path, const xkd_stored
         goto fail;
     }
     out->layer = json_integer_value(json_object_get(root, "layer"));
+    const char *settings = json_string_value(json_object_get(root, "settings"));
+    out->settings = settings ? strtoull(settings, NULL, 16) : 0;
     for (int m = 0; m < XKD_MODALITIES; m++) {
         const char *hash = json_string_value(json_object_get(json_object_get(root, "model"), modality_names[m]));
         snprintf(out->model[m], sizeof out->model[m], "%s", hash ? hash : "");
@@ -296,8 +329,7 @@ xkd_status xkd_embeddings_join(xkd_context *cx, xkd_embeddings *into, const xkd_
         const xkd_sample *from = &more->files.samples[i];
         xkd_sample *s;
         XKD_TRY(xkd_manifest_add(cx, &into->files, from->path, &s));
-        s->label = from->label;
-        memcpy(s->split, from->split, sizeof s->split);
+        XKD_TRY(xkd_sample_copy_labels(cx, s, from));
     }
     for (int m = 0; m < XKD_MODALITIES; m++) {
         const xkd_feature_table *from = &more->table[m];

@@ -1,7 +1,7 @@
 /* Features of the clips of many files, on disk and in memory. The file is safetensors or npz with tensors `video`
  * and `audio` [clips,D] (or [clips,tokens,D]), `video.file` and `video.seconds` (which file a clip is of, where it
- * starts), likewise for audio, and `about`: JSON text with paths, labels, splits, classes, pool, layer and the
- * models' hashes. npy holds the features of one modality alone, JSONL a clip a line. */
+ * starts), likewise for audio, and `about`: JSON text with files as [path, label, split] (and a fourth entry, the list
+ * of labels, where a file has several), classes, pool, layer and the models' hashes. npy holds the features of one modality alone, JSONL a clip a line. */
 #ifndef XKD_EVAL_EMBEDDINGS_H
 #define XKD_EVAL_EMBEDDINGS_H
 
@@ -21,7 +21,8 @@ typedef struct {
     char model[XKD_MODALITIES][33];          /* hash of the encoder, "" where there is none */
     xkd_feature_kind kind;
     int64_t layer;
-    xkd_manifest files; /* path, label, split; classes */
+    uint64_t settings;  /* xkd_embed_settings of the work that made it; 0: unknown */
+    xkd_manifest files; /* path, label or labels, split; classes */
 } xkd_embeddings;
 
 void xkd_embeddings_free(xkd_embeddings *e);

@@ -284,6 +284,7 @@ xkd_status xkd_encoder_declare(xkd_context *cx, const xkd_encoder_source *source
     xkd_declare at = {.cx = cx, .params = &out->params, .prefix = "", .role = role};
     XKD_TRY(xkd_backbone_declare(&at, &out->backbone, &out->config, source->modality, size, NULL));
     out->projector = source->projector;
+    out->classifier = source->head;
     at.prefix = HEAD;
     if (source->projector) XKD_TRY(xkd_head_declare(&at, &out->head, have.width, out->config.head));
     for (int64_t i = 0; !source->projector && !source->head && i < out->content.count; i++)
@@ -304,7 +305,7 @@ static xkd_status load_rows(xkd_context *cx, xkd_encoder *e)
     for (int64_t i = 0; i < e->params.count; i++) {
         xkd_param *row = e->params.rows[i];
         const xkd_stored_tensor *t = xkd_content_find(&e->content, row->name);
-        if (!t && begins(row->name, HEAD) && !e->projector) continue;
+        if ((!t || !e->classifier) && begins(row->name, HEAD) && !e->projector) continue;
         if (!t) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: the encoder's tensor %s is missing", path, row->name);
         if (!xkd_shape_equal(&t->shape, &row->shape))
             XKD_FAIL(XKD_ERR_CHECKPOINT,
@@ -366,6 +367,11 @@ void xkd_encoder_free(xkd_encoder *e)
     xkd_backbone_free(&e->backbone);
     xkd_params_free(&e->params);
     *e = (xkd_encoder){0};
+}
+
+void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xkd_head *head, xkd_dtype dtype)
+{
+    *out = (xkd_encoder){.backbone = *backbone, .head = *head, .projector = true, .params = {.dtype = dtype}};
 }
 
 /* ---- features ---- */
@@ -469,4 +475,9 @@ xkd_status xkd_encoder_features(xkd_backend *be, xkd_encoder_run *r, const float
     case XKD_FEATURE_NONE: copy_out(be, out, r->run.z, r->B * tokens * D); break;
     }
     return xkd_backend_status(be);
+}
+
+void xkd_encoder_pooled(const xkd_backend *be, const xkd_encoder_run *r, int64_t count, float *out)
+{
+    copy_out(be, out, r->pooled, count * r->backbone.blocks.width);
 }

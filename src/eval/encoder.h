@@ -28,6 +28,7 @@ typedef struct {
     xkd_params params;
     xkd_backbone backbone;
     bool projector;
+    bool classifier;      /* rows head.* come from the file */
     xkd_head head;        /* of a projector */
     char hash[33];        /* XXH3-128 over names and values: tells features of different models apart */
     xkd_tensor_file file; /* open between declare and allocate only */
@@ -44,13 +45,17 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
 xkd_status xkd_encoder_declare(xkd_context *cx, const xkd_encoder_source *source, xkd_param_role role,
                                xkd_encoder *out);
 
-/* Allocates all rows and copies the encoder's from the file, which is closed. Rows head.* are copied if the file has
- * them and left zero otherwise. */
+/* Allocates all rows and copies the encoder's from the file, which is closed. Rows head.* are copied if they were asked
+ * for and the file has them, and left zero otherwise. */
 xkd_status xkd_encoder_allocate(xkd_context *cx, xkd_encoder *encoder, xkd_dtype dtype, bool training);
 
 /* Both in one, for features. */
 xkd_status xkd_encoder_load(xkd_context *cx, const xkd_encoder_source *source, xkd_dtype dtype, xkd_encoder *out);
 void xkd_encoder_free(xkd_encoder *encoder);
+
+/* An encoder with its projection head that lives elsewhere, in a model in training: features of its current rows, which
+ * are of `dtype`. It owns nothing and is not freed. */
+void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xkd_head *head, xkd_dtype dtype);
 
 /* Mean of the patch tokens, class token, all tokens, or the projection head's outputs for the mean (K of them): the
  * space in which pre-training compares the modalities. */
@@ -82,5 +87,8 @@ void xkd_encoder_run_free(xkd_encoder_run *run);
 
 /* clips [B,C,T,H,W] -> out [B,rows,width], overwritten. */
 xkd_status xkd_encoder_features(xkd_backend *be, xkd_encoder_run *run, const float *clips, float *out);
+
+/* After features of kind HEAD: out [count,D] = the means that the first `count` of them were made from. */
+void xkd_encoder_pooled(const xkd_backend *be, const xkd_encoder_run *run, int64_t count, float *out);
 
 #endif

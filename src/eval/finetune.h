@@ -1,9 +1,10 @@
 /* An encoder with a linear classifier behind it, trained whole (fine-tuning) or the classifier alone (linear probe);
  * method.md section 10:
  *
- *   clip -> encoder -> mean of the patches, or class token -> [L2 norm] -> [dropout] -> linear -> softmax or sigmoid
+ *   clip -> encoder -> mean of the patches, or class token -> [L2 norm] -> [batch norm] -> [dropout] -> linear
+ *        -> softmax or sigmoid
  *
- * Learning rates decay from the last layer to the first; weight decay leaves out 1-D tensors, positions and class token. */
+ * Batch norm is PyTorch's BatchNorm1d: eps 1e-5, momentum .1, affine; a frozen encoder drops nothing. Learning rates decay from the last layer to the first; weight decay leaves out 1-D tensors, positions and class token. */
 #ifndef XKD_EVAL_FINETUNE_H
 #define XKD_EVAL_FINETUNE_H
 
@@ -13,15 +14,16 @@
 typedef struct {
     xkd_feature_kind kind; /* MEAN or CLS */
     xkd_classify_kind loss;
-    bool l2_norm;
+    bool l2_norm, batch_norm;
     double dropout;     /* share of the features that are dropped in training */
+    double drop_path;   /* stochastic depth of the encoder in training: rate of the last block (nn/block.h) */
     bool frozen;        /* train the classifier alone */
     double layer_decay; /* 1: one learning rate for all */
     double beta1, beta2, eps;
-    uint64_t seed; /* of the classifier's weights and the dropout */
+    uint64_t seed; /* of the classifier's weights, dropout and stochastic depth */
 } xkd_finetune_options;
 
-/* softmax, mean, no norm, no dropout, whole model, layer decay 1, betas .9 .999, eps 1e-8. */
+/* softmax, mean, no norms, nothing dropped, whole model, layer decay 1, betas .9 .999, eps 1e-8. */
 xkd_finetune_options xkd_finetune_defaults(void);
 
 typedef struct {
@@ -29,33 +31,51 @@ typedef struct {
     xkd_backend *be;
     xkd_encoder encoder;
     xkd_linear classifier; /* head.weight [K,D], head.bias [K] */
+    xkd_norm norm;         /* head.bn.weight, head.bn.bias [D]; of batch norm only, as is what follows */
+    xkd_param *running[2]; /* head.bn.running_mean, head.bn.running_var [D] */
     int64_t B, K;
+    xkd_view_shape shape; /* of a batch */
+    int64_t together;     /* clips that go through the encoder at once: B, or a few of them where it is frozen */
     xkd_backbone_run run;
     xkd_block_scratch scratch;
     xkd_arena arena;
     void *dz;            /* [R,D]; fine-tuning only */
     void *pooled, *unit; /* [B,D] feature; after the L2 norm */
     void *inv;           /* [B] of the L2 norm */
+    void *normed;        /* [B,D] after the batch norm */
     void *input;         /* [B,D] of the classifier, after dropout */
     void *dinput;        /* [B,D] */
     void *logits;        /* [B,K]; becomes its gradient */
-    float *keep;         /* [B,D] 0 or 1/(1-dropout) of the last step */
-    int64_t step;        /* steps done */
+    float *keep;         /* [B,D] 0 or 1/(1-dropout) of the last micro-batch */
+    float *path;         /* [depth,2,B] of stochastic depth, likewise */
+    double *batch[2];    /* [D] mean and 1/sqrt(var + eps) of the last micro-batch */
+    double *next[2];     /* [D] running mean and variance after the step in work */
+    int64_t step;        /* steps done; names the random draws of the next one */
+    int64_t micro;       /* micro-batches done of the step in work */
 } xkd_finetune;
 
-/* Loads the encoder, adds a classifier for K classes (orthogonal weights, zero bias, or the file's own if
- * source->head) and plans batches of `shape`. Free with xkd_finetune_free in any case. */
+/* Loads the encoder, adds a classifier for K classes (orthogonal weights, zero bias; with source->head the file's own,
+ * and XKD_ERR_CHECKPOINT where it has none) and plans batches of `shape`. Free with xkd_finetune_free in any case. */
 xkd_status xkd_finetune_new(xkd_context *cx, xkd_backend *be, const xkd_encoder_source *source,
                             const xkd_view_shape *shape, int64_t K, const xkd_finetune_options *options,
                             xkd_finetune *out);
 void xkd_finetune_free(xkd_finetune *f);
 
-/* One step of AdamW on clips [B,C,T,H,W] with targets [B,K]. XKD_ERR_NUMERIC, and nothing changed, where the loss is
- * not finite. */
+/* Plans anew for batches of B clips: a last batch of an epoch may be smaller. */
+xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B);
+
+/* A step of AdamW is begin, then micro-batches of clips [B,C,T,H,W] with targets [B,K] whose gradients count `share`
+ * (1 / their number), then finish. XKD_ERR_NUMERIC, and nothing has changed, where a loss or gradient is not finite. */
+void xkd_finetune_begin(xkd_finetune *f);
+xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const float *clips, const float *targets,
+                                    double share, double *loss);
+xkd_status xkd_finetune_finish(xkd_context *cx, xkd_finetune *f, double lr, double weight_decay);
+
+/* All three, with one micro-batch. */
 xkd_status xkd_finetune_step(xkd_context *cx, xkd_finetune *f, const float *clips, const float *targets, double lr,
                              double weight_decay, double *loss);
 
-/* Scores [B,K] (softmax or sigmoid) without dropout. */
+/* Scores [B,K] (softmax or sigmoid); nothing is dropped, and batch norm uses its running statistics. */
 xkd_status xkd_finetune_scores(xkd_finetune *f, const float *clips, float *scores);
 
 /* Which layer a tensor is in: embedding, positions, class token 0; block i: i + 1; the rest depth + 1. */

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/status.h"
+#include "base/pool.h"
 
 /* Rank of the true class of every sample: how many classes score higher, or as high and stand before it. 0 is a hit.
  * A score that is not a number loses against all others. rank [n]. */
@@ -48,6 +48,18 @@ typedef struct {
 
 xkd_status xkd_bootstrap(xkd_context *cx, const double *values, int64_t n, int64_t draws, double level, uint64_t seed,
                          xkd_interval *out);
+
+/* Scores of samples that may belong to several classes; borrowed. */
+typedef struct {
+    const float *scores;  /* [n,K] */
+    const uint8_t *truth; /* [n,K] 0 or 1 */
+    int64_t n, K;
+} xkd_multi_scores;
+
+/* The same of a mean average precision, in percent: samples are drawn, classes averaged. A class none of whose samples
+ * was drawn takes no part in that draw; one that has none at all counts as 0, as it does in the mean itself. The draws' bias is taken off. */
+xkd_status xkd_bootstrap_precision(xkd_context *cx, xkd_pool *pool, const xkd_multi_scores *s, int64_t draws,
+                                   double level, uint64_t seed, xkd_interval *out);
 
 /* Mean and standard deviation (n - 1; 0 for one value), for tables over folds and seeds. */
 void xkd_mean_deviation(const double *values, int64_t n, double *mean, double *deviation);

@@ -5,6 +5,10 @@
 
 #include "base/alloc.h"
 
+/* Of an interval. Average precision takes a pass over all samples for each class and draw, hence fewer of them. */
+static const double LEVEL = 0.95;
+enum { DRAWS = 2000, PRECISION_DRAWS = 1000 };
+
 /* ---- clip sets ---- */
 
 void xkd_clip_set_free(xkd_clip_set *s)
@@ -14,6 +18,7 @@ void xkd_clip_set_free(xkd_clip_set *s)
     xkd_free(s->video);
     xkd_free(s->video_label);
     xkd_free(s->file);
+    xkd_free(s->truth);
     *s = (xkd_clip_set){0};
 }
 
@@ -61,14 +66,117 @@ fail:
     return status;
 }
 
+/* Every label of one file; a file with one label counts like a list of one. */
+static void each_label(const xkd_sample *s, int64_t *count, const int32_t **list, int32_t *single)
+{
+    *single = (int32_t)s->label;
+    *count = s->label_count ? s->label_count : s->label >= 0;
+    *list = s->label_count ? s->labels : single;
+}
+
+/* K: lists with numbers for labels name no classes, so the largest label counts as well. */
+static void count_classes(const xkd_embeddings *e, const xkd_clip_choice *c, int64_t *K, bool *multi)
+{
+    for (int64_t f = 0; f < e->files.count; f++) {
+        const xkd_sample *s = &e->files.samples[f];
+        int64_t count;
+        const int32_t *list;
+        int32_t single;
+        if (!in_split(s, c->split)) continue;
+        each_label(s, &count, &list, &single);
+        for (int64_t k = 0; k < count; k++)
+            if (list[k] >= *K) *K = list[k] + 1;
+        *multi |= s->label_count > 0;
+    }
+}
+
+/* The label of a video that fewest videos have: folds balanced by it give every class its share. */
+static xkd_status choose_rarest(xkd_context *cx, xkd_clip_set *s)
+{
+    int64_t *videos = NULL;
+    xkd_status status = xkd_alloc(cx, &videos, s->K, sizeof *videos);
+    if (status != XKD_OK) return status;
+    for (int64_t i = 0; i < s->videos * s->K; i++) videos[i % s->K] += s->truth[i];
+    for (int64_t v = 0; v < s->videos; v++) {
+        int64_t rarest = -1;
+        for (int64_t k = 0; k < s->K; k++)
+            if (s->truth[v * s->K + k] && (rarest < 0 || videos[k] < videos[rarest])) rarest = k;
+        s->video_label[v] = (int32_t)rarest;
+    }
+    for (int64_t i = 0; i < s->n; i++) s->label[i] = s->video_label[s->video[i]];
+    xkd_free(videos);
+    return XKD_OK;
+}
+
+/* truth [videos,K] from what the files say, or from `video_label` for a set of single labels (e NULL). */
+static xkd_status make_truth(xkd_context *cx, const xkd_embeddings *e, int64_t K, xkd_clip_set *s)
+{
+    xkd_status status = XKD_OK;
+    uint8_t *truth = NULL;
+    XKD_TRY(xkd_alloc(cx, &truth, s->videos * K, 1));
+    for (int64_t v = 0; v < s->videos; v++) {
+        int64_t count;
+        const int32_t *list;
+        int32_t single;
+        if (s->truth) memcpy(truth + v * K, s->truth + v * s->K, (size_t)s->K);
+        if (!e && !s->truth) truth[v * K + s->video_label[v]] = 1;
+        if (!e) continue;
+        each_label(&e->files.samples[s->file[v]], &count, &list, &single);
+        for (int64_t k = 0; k < count; k++) truth[v * K + list[k]] = 1;
+    }
+    xkd_free(s->truth);
+    s->truth = truth;
+    s->K = K;
+    XKD_TRY(choose_rarest(cx, s));
+fail:
+    return status;
+}
+
+/* A class that is tested but was never trained cannot be got right: its videos would lower the figure unseen. */
+static xkd_status check_trained(xkd_context *cx, const xkd_clip_set *train, const xkd_clip_set *test,
+                                const xkd_manifest *files)
+{
+    xkd_status status = XKD_OK;
+    uint8_t *seen = NULL;
+    int64_t K = train->K;
+    XKD_TRY(xkd_alloc(cx, &seen, K, 1));
+    for (int64_t v = 0; v < train->videos; v++) seen[train->video_label[v]] = 1;
+    for (int64_t i = 0; train->truth && i < train->videos * K; i++) seen[i % K] |= train->truth[i];
+    for (int64_t v = 0; v < test->videos; v++)
+        for (int64_t k = 0; k < K; k++)
+            if ((test->truth ? test->truth[v * K + k] : test->video_label[v] == k) && !seen[k])
+                XKD_FAIL(XKD_ERR_DATA,
+                         "class %lld (%s) has videos to test on but none to train on: is the training split complete?",
+                         (long long)k, k < files->class_count ? files->classes[k] : "without a name");
+fail:
+    xkd_free(seen);
+    return status;
+}
+
+/* Numbers of classes differ where one set lacks the last ones, kinds of labels where its files happen to have one each. */
+xkd_status xkd_clip_sets_align(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test, const xkd_manifest *files)
+{
+    xkd_status status = XKD_OK;
+    int64_t K = train->K > test->K ? train->K : test->K;
+    if (train->truth || test->truth) {
+        XKD_TRY(make_truth(cx, NULL, K, train));
+        XKD_TRY(make_truth(cx, NULL, K, test));
+    }
+    train->K = test->K = K;
+    XKD_TRY(check_trained(cx, train, test, files));
+fail:
+    return status;
+}
+
 /* Files are walked in order with a cursor into each table: both are sorted by file. */
 xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd_clip_choice *c, xkd_clip_set *out)
 {
     xkd_status status = XKD_OK;
     const xkd_feature_table *v = &e->table[XKD_VIDEO], *a = &e->table[XKD_AUDIO];
     int64_t at[2] = {0}, first[2], count[2];
-    bool both = c->video && c->audio;
+    bool both = c->video && c->audio, multi = false;
     XKD_TRY(set_new(cx, e, c, out));
+    count_classes(e, c, &out->K, &multi);
     for (int64_t f = 0; f < e->files.count; f++) {
         const xkd_sample *s = &e->files.samples[f];
         clips_of(v, f, &at[0], &first[0], &count[0]);
@@ -78,8 +186,8 @@ xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd
         if (both && count[0] != count[1])
             XKD_FAIL(XKD_ERR_DATA, "%s: %lld video clips and %lld audio clips do not pair up", s->path,
                      (long long)count[0], (long long)count[1]);
-        if (s->label < 0) XKD_FAIL(XKD_ERR_DATA, "%s: has no label: embed a manifest with labels", s->path);
-        if (s->label >= out->K) out->K = s->label + 1; /* lists with numbers for labels name no classes */
+        if (s->label < 0 && !s->label_count)
+            XKD_FAIL(XKD_ERR_DATA, "%s: has no label: embed a manifest with labels", s->path);
         if (c->most_clips && clips > c->most_clips) clips = c->most_clips;
         for (int64_t i = 0; i < clips; i++, out->n++) {
             float *x = out->x + out->n * out->D;
@@ -94,6 +202,7 @@ xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd
         out->video_label[out->videos++] = (int32_t)s->label;
     }
     if (out->n == 0) XKD_FAIL(XKD_ERR_DATA, "no clips of split '%s'", c->split ? c->split : "");
+    if (multi) XKD_TRY(make_truth(cx, e, out->K, out));
 fail:
     return status;
 }
@@ -150,23 +259,77 @@ typedef struct {
     int64_t done, total;
 } evaluation;
 
-static void tick(evaluation *v)
+static xkd_status tick(xkd_context *cx, evaluation *v)
 {
-    if (v->protocol->progress) v->protocol->progress(v->protocol->user, v->done, v->total);
+    const xkd_svm_protocol *p = v->protocol;
+    if (p->stop && p->stop(p->user)) return xkd_fail(cx, XKD_ERR_INTERRUPTED, "stopped between two trainings");
+    if (p->progress) p->progress(p->user, v->done, v->total);
     v->done++;
+    return XKD_OK;
+}
+
+double xkd_headline(const xkd_accuracy *a)
+{
+    return isnan(a->map) ? a->top1 : a->map;
+}
+
+xkd_status xkd_video_accuracy(xkd_context *cx, const xkd_clip_set *s, const float *scores, xkd_accuracy *out)
+{
+    xkd_status status = XKD_OK;
+    int64_t *rank = NULL, empty;
+    out->top1 = out->top5 = out->map = NAN;
+    if (s->truth) {
+        XKD_TRY(xkd_mean_average_precision(cx, scores, s->truth, s->videos, s->K, NULL, &out->map, &empty));
+        out->map *= 100;
+        return XKD_OK;
+    }
+    XKD_TRY(xkd_alloc(cx, &rank, s->videos, sizeof *rank));
+    xkd_ranks(scores, s->video_label, s->videos, s->K, rank);
+    out->top1 = xkd_top_k(rank, s->videos, 1);
+    out->top5 = xkd_top_k(rank, s->videos, 5);
+fail:
+    xkd_free(rank);
+    return status;
+}
+
+/* Videos are drawn, not clips: clips of one video are no independent witnesses. */
+xkd_status xkd_video_interval(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *s, const float *scores,
+                              uint64_t seed, xkd_interval *out)
+{
+    xkd_status status = XKD_OK;
+    int64_t *rank = NULL;
+    double *hit = NULL;
+    if (s->truth) {
+        xkd_multi_scores multi = {scores, s->truth, s->videos, s->K};
+        return xkd_bootstrap_precision(cx, pool, &multi, PRECISION_DRAWS, LEVEL, seed, out);
+    }
+    XKD_TRY(xkd_alloc(cx, &rank, s->videos, sizeof *rank));
+    XKD_TRY(xkd_alloc(cx, &hit, s->videos, sizeof *hit));
+    xkd_ranks(scores, s->video_label, s->videos, s->K, rank);
+    for (int64_t i = 0; i < s->videos; i++) hit[i] = rank[i] == 0 ? 100 : 0;
+    XKD_TRY(xkd_bootstrap(cx, hit, s->videos, DRAWS, LEVEL, seed, out));
+fail:
+    xkd_free(rank);
+    xkd_free(hit);
+    return status;
 }
 
 /* Decision values of a video's clips are averaged, as the release does, not their ranks. */
-static void judge(evaluation *v, const xkd_svm_model *model, xkd_accuracy *out)
+static xkd_status judge(xkd_context *cx, evaluation *v, const xkd_svm_model *model, xkd_accuracy *out)
 {
     const xkd_clip_set *t = v->test;
     xkd_svm_decide(model, v->pool, t->x, t->n, v->scores);
     xkd_ranks(v->scores, t->label, t->n, model->K, v->rank);
-    out->clip_top1 = xkd_top_k(v->rank, t->n, 1);
+    out->clip_top1 = t->truth ? NAN : xkd_top_k(v->rank, t->n, 1);
     xkd_video_mean(t, v->scores, model->K, v->videos);
-    xkd_ranks(v->videos, t->video_label, t->videos, model->K, v->rank);
-    out->top1 = xkd_top_k(v->rank, t->videos, 1);
-    out->top5 = xkd_top_k(v->rank, t->videos, 5);
+    return xkd_video_accuracy(cx, t, v->videos, out);
+}
+
+/* The training problem of a set, all rows. */
+static xkd_svm_data problem_of(const xkd_clip_set *t)
+{
+    return (xkd_svm_data){
+        .x = t->x, .label = t->label, .truth = t->truth, .truth_row = t->video, .n = t->n, .D = t->D, .K = t->K};
 }
 
 /* Percent of training videos that a model of the other folds gets right. */
@@ -178,10 +341,12 @@ static xkd_status cross_validate(xkd_context *cx, evaluation *v, double C, doubl
     xkd_svm_model model = {0};
     o.C = C;
     for (int f = 0; f < v->protocol->folds; f++) {
-        xkd_svm_data data = {.x = t->x, .label = t->label, .row = v->rows, .D = t->D, .K = t->K};
+        xkd_svm_data data = problem_of(t);
+        data.row = v->rows;
+        data.n = 0;
         for (int64_t i = 0; i < t->n; i++)
             if (v->fold[i] != f) v->rows[data.n++] = i;
-        tick(v);
+        XKD_TRY(tick(cx, v));
         XKD_TRY(xkd_svm_train(cx, v->pool, &data, &o, &model));
         for (int64_t i = 0, k; i < t->n; i = k) { /* runs of held-out clips go through in one piece */
             for (k = i + 1; k < t->n && v->fold[k] == v->fold[i]; k++) continue;
@@ -190,10 +355,17 @@ static xkd_status cross_validate(xkd_context *cx, evaluation *v, double C, doubl
         xkd_svm_free(&model);
     }
     xkd_video_mean(t, v->scores, t->K, v->videos);
-    xkd_ranks(v->videos, t->video_label, t->videos, t->K, v->rank);
-    *out = xkd_top_k(v->rank, t->videos, 1);
+    xkd_accuracy held_out;
+    XKD_TRY(xkd_video_accuracy(cx, t, v->videos, &held_out));
+    *out = xkd_headline(&held_out);
 fail:
     return status;
+}
+
+/* The higher figure; of equals the smaller C, whatever the order of the list. */
+static bool better(double figure, double C, double than, double than_C)
+{
+    return figure > than || (figure == than && C < than_C);
 }
 
 /* Buffers for the larger of the two sets serve cross-validation and test alike. */
@@ -203,9 +375,9 @@ static xkd_status evaluation_new(xkd_context *cx, evaluation *v)
     int64_t clips = v->train->n > v->test->n ? v->train->n : v->test->n;
     int64_t videos = v->train->videos > v->test->videos ? v->train->videos : v->test->videos, K = v->train->K;
     if (v->train->D != v->test->D) XKD_FAIL(XKD_ERR_DATA, "features of training and test set differ in width");
-    if (v->test->K > K)
-        XKD_FAIL(XKD_ERR_DATA, "the test set has %lld classes, the training set %lld", (long long)v->test->K,
-                 (long long)K);
+    if (v->test->K != K || !v->test->truth != !v->train->truth)
+        XKD_FAIL(XKD_ERR_INTERNAL, "sets of %lld and %lld classes were not aligned", (long long)K,
+                 (long long)v->test->K);
     XKD_TRY(xkd_alloc(cx, &v->scores, clips * K, sizeof *v->scores));
     XKD_TRY(xkd_alloc(cx, &v->videos, videos * K, sizeof *v->videos));
     XKD_TRY(xkd_alloc(cx, &v->rank, clips, sizeof *v->rank));
@@ -233,16 +405,20 @@ xkd_status xkd_svm_evaluate(xkd_context *cx, xkd_pool *pool, const xkd_clip_set 
         xkd_svm_row *r = &rows[c];
         *r = (xkd_svm_row){.C = protocol->cost[c], .cross_validated = NAN};
         if (protocol->folds) XKD_TRY(cross_validate(cx, &v, r->C, &r->cross_validated));
-        if (protocol->folds && (*honest < 0 || r->cross_validated > rows[*honest].cross_validated)) *honest = c;
+        if (protocol->folds &&
+            (*honest < 0 || better(r->cross_validated, r->C, rows[*honest].cross_validated, rows[*honest].C)))
+            *honest = c;
         xkd_svm_options o = protocol->svm;
         o.C = r->C;
-        xkd_svm_data data = {.x = train->x, .label = train->label, .n = train->n, .D = train->D, .K = train->K};
-        tick(&v);
+        const xkd_svm_data data = problem_of(train);
+        XKD_TRY(tick(cx, &v));
         XKD_TRY(xkd_svm_train(cx, pool, &data, &o, &model));
         r->unconverged = model.unconverged;
-        judge(&v, &model, &r->test);
+        status = judge(cx, &v, &model, &r->test);
         xkd_svm_free(&model);
-        if (*best < 0 || r->test.top1 > rows[*best].test.top1) *best = c;
+        XKD_TRY(status);
+        if (*best < 0 || better(xkd_headline(&r->test), r->C, xkd_headline(&rows[*best].test), rows[*best].C))
+            *best = c;
         if (scores && (protocol->folds ? *honest == c : *best == c))
             memcpy(scores, v.videos, (size_t)(test->videos * train->K) * sizeof *scores);
     }
@@ -306,6 +482,44 @@ xkd_status xkd_nearest(xkd_context *cx, xkd_pool *pool, const float *a, int64_t 
     return XKD_OK;
 }
 
+/* Weight of a neighbour: exp((c - 1) / t) ranks as exp(c / t) does and cannot overflow. */
+static float vote(const float *a, const float *b, int64_t D, double temperature)
+{
+    return (float)exp((cosine(a, b, D) - 1) / temperature);
+}
+
+/* A row is its own nearest neighbour but for exact doubles of it, so one more is asked for and itself passed over. */
+xkd_status xkd_knn_leave_one_out(xkd_context *cx, xkd_pool *pool, const xkd_knn_rows *r, int64_t k, double temperature,
+                                 int64_t *near, float *scores, double *top1)
+{
+    int64_t hits = 0;
+    xkd_status status = xkd_nearest(cx, pool, r->x, r->n, r->x, r->n, r->D, k + 1, near);
+    if (status != XKD_OK) return status;
+    memset(scores, 0, (size_t)(r->n * r->K) * sizeof *scores);
+    for (int64_t i = 0; i < r->n; i++) {
+        int64_t rank, taken = 0;
+        for (int64_t j = 0; j <= k && taken < k; j++) {
+            int64_t other = near[i * (k + 1) + j];
+            if (other == i) continue;
+            taken++;
+            scores[i * r->K + r->label[other]] += vote(r->x + i * r->D, r->x + other * r->D, r->D, temperature);
+        }
+        xkd_ranks(scores + i * r->K, r->label + i, 1, r->K, &rank);
+        hits += rank == 0;
+    }
+    *top1 = 100.0 * (double)hits / (double)r->n;
+    return XKD_OK;
+}
+
+/* The own row is right even where a copy of it stands elsewhere in the set. */
+double xkd_own_recall(const int64_t *near, int64_t n, int64_t k, int64_t at)
+{
+    int64_t hits = 0;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < k && j < at; j++) hits += near[i * k + j] == i;
+    return n > 0 ? 100.0 * (double)hits / (double)n : 0;
+}
+
 xkd_status xkd_knn(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, const xkd_clip_set *test, int64_t k,
                    double temperature, float *scores)
 {
@@ -323,8 +537,10 @@ xkd_status xkd_knn(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, c
     for (int64_t i = 0; i < test->videos; i++)
         for (int64_t j = 0; j < k; j++) {
             int64_t v = near[i * k + j];
-            /* exp((c - 1) / t) ranks as exp(c / t) does and cannot overflow. */
-            scores[i * K + train->video_label[v]] += (float)exp((cosine(a + i * D, b + v * D, D) - 1) / temperature);
+            float weight = vote(a + i * D, b + v * D, D, temperature);
+            if (!train->truth) scores[i * K + train->video_label[v]] += weight;
+            for (int64_t c = 0; train->truth && c < K; c++)
+                scores[i * K + c] += weight * (float)train->truth[v * K + c];
         }
 fail:
     xkd_free(a);

@@ -112,6 +112,20 @@ static bool update(block *b, int c, int64_t i, double sign)
     return true;
 }
 
+/* Bit c: the row belongs to class c of the block. */
+static unsigned positives(const block *b, int64_t row)
+{
+    const xkd_svm_data *d = b->job->data;
+    if (!d->truth) {
+        int64_t own = d->label[row] - b->first;
+        return own >= 0 && own < b->classes ? 1u << own : 0;
+    }
+    const uint8_t *truth = d->truth + d->truth_row[row] * d->K + b->first;
+    unsigned bits = 0;
+    for (int64_t c = 0; c < b->classes; c++) bits |= (unsigned)(truth[c] != 0) << c;
+    return bits;
+}
+
 static void prefetch(const float *row, int64_t D)
 {
     for (int64_t i = 0; i < D; i += 64 / (int64_t)sizeof *row) __builtin_prefetch(row + i);
@@ -128,10 +142,10 @@ static void sweep(block *b, int64_t iteration)
         int64_t i = b->active[k], row = row_of(d, i);
         if (k + 1 < b->active_count) prefetch(d->x + row_of(d, b->active[k + 1]) * d->D, d->D);
         widen(b->x, d->x + row * d->D, d->D);
-        int own = d->label[row] - (int)b->first;
+        unsigned own = positives(b, row);
         for (unsigned left = b->mask[i]; left; left &= left - 1) {
             int c = __builtin_ctz(left);
-            if (!update(b, c, i, c == own ? 1 : -1)) b->mask[i] &= (uint16_t) ~(1u << c);
+            if (!update(b, c, i, own >> c & 1 ? 1 : -1)) b->mask[i] &= (uint16_t) ~(1u << c);
         }
         if (b->mask[i]) b->active[kept++] = i;
     }
@@ -258,10 +272,10 @@ static xkd_status check_data(xkd_context *cx, const xkd_svm_data *d, const xkd_s
         XKD_FAIL(XKD_ERR_CONFIG, "svm: C, tolerance and iterations must be positive");
     for (int64_t i = 0; i < d->n; i++) {
         int64_t row = row_of(d, i);
-        if (d->label[row] < 0 || d->label[row] >= d->K)
+        if (!d->truth && (d->label[row] < 0 || d->label[row] >= d->K))
             XKD_FAIL(XKD_ERR_DATA, "svm: sample %lld has label %d of %lld classes", (long long)row, (int)d->label[row],
                      (long long)d->K);
-        two |= d->label[row] != d->label[row_of(d, 0)];
+        two |= d->truth || d->label[row] != d->label[row_of(d, 0)]; /* with several labels "all" is a fair answer */
         for (int64_t k = 0; k < d->D; k++)
             if (!isfinite(d->x[row * d->D + k]))
                 XKD_FAIL(XKD_ERR_DATA, "svm: feature %lld of sample %lld is not finite", (long long)k, (long long)row);

@@ -17,7 +17,11 @@
 typedef struct {
     const float *x;       /* [.,D] */
     const int32_t *label; /* [.] 0 .. K-1 */
-    const int64_t *row;   /* [n] which rows of x and label take part; NULL: 0 .. n-1 */
+    /* Samples of several classes instead of `label`: row i of x belongs to class k where truth[truth_row[i]*K + k] is not
+     * 0. The clips of a video share a row. NULL: one label each. */
+    const uint8_t *truth;     /* [.,K] */
+    const int64_t *truth_row; /* [.] */
+    const int64_t *row;       /* [n] which rows of x and label take part; NULL: 0 .. n-1 */
     int64_t n, D, K;
 } xkd_svm_data;
 

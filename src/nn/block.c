@@ -4,6 +4,7 @@
 #include "nn/block.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/alloc.h"
 
@@ -104,30 +105,92 @@ void xkd_block_scratch_plan(xkd_arena *arena, int64_t R, int64_t D, int64_t elem
     scratch->a = xkd_arena_take(arena, R * XKD_MLP_RATIO * D * element);
 }
 
-/* Nothing here is allocated. `out` may be s->x where nothing is kept: residual products work in place. */
-static void block_forward(xkd_backend *be, const xkd_block *b, const xkd_block_saved *s, void *out,
-                          const xkd_segments *segs, int64_t heads, const xkd_block_scratch *scratch)
+int64_t xkd_sequence_count(const xkd_segments *segs)
+{
+    int64_t count = 0;
+    for (int64_t s = 0; s < segs->count; s++) count += segs->items[s].batch;
+    return count;
+}
+
+void xkd_draw_paths(xkd_rng *rng, double rate, int64_t depth, int64_t sequences, float *path)
+{
+    for (int64_t i = 0; i < depth; i++) {
+        double p = depth > 1 ? rate * (double)i / (double)(depth - 1) : 0;
+        for (int64_t k = 0; k < 2 * sequences; k++) *path++ = xkd_rng_uniform(rng) < p ? 0 : (float)(1 / (1 - p));
+    }
+}
+
+/* out [R,D] = in, every sequence times its factor; out may be in. */
+static void scale_sequences(xkd_backend *be, void *out, const void *in, const float *path, const xkd_segments *segs,
+                            int64_t D)
+{
+    if (out != in) memcpy(out, in, (size_t)(segs->rows * D * be->size));
+    for (int64_t s = 0, at = 0; s < segs->count; s++) {
+        int64_t size = segs->items[s].tokens * D;
+        for (int64_t b = 0; b < segs->items[s].batch; b++, at += size, path++)
+            be->ops->axpby(be, xkd_at(be, out, at), xkd_at(be, out, at), 0, *path, size);
+    }
+}
+
+/* What all rows of one block's pass have in common. */
+typedef struct {
+    const xkd_segments *segs;
+    int64_t heads;
+    const float *path[2]; /* [sequences] factors of the attention's and the MLP's branch, or NULL */
+} block_pass;
+
+/* Of block i. */
+static block_pass pass_of(const xkd_transformer *t, const xkd_transformer_saved *saved, int64_t i)
+{
+    block_pass pass = {&saved->segs, t->heads, {NULL, NULL}};
+    int64_t sequences = xkd_sequence_count(&saved->segs);
+    for (int k = 0; saved->path && k < 2; k++) pass.path[k] = saved->path + (2 * i + k) * sequences;
+    return pass;
+}
+
+/* One branch's end: out = residual + path * (x w^T + b), fused where nothing is dropped. `spare` [R,D] is none of the
+ * others. */
+static void add_branch(xkd_backend *be, void *out, const void *residual, const void *x, const xkd_linear *l,
+                       const float *path, const xkd_segments *segs, void *spare)
 {
     const xkd_ops *ops = be->ops;
-    int64_t R = segs->rows, D = b->norm1.width, F = b->fc1.out;
+    int64_t R = segs->rows, D = l->out;
+    if (!path) {
+        ops->linear_residual_forward(be, out, residual, x, l->w->value, l->b->value, R, D, l->in);
+        return;
+    }
+    ops->linear_forward(be, spare, x, l->w->value, l->b->value, R, D, l->in);
+    scale_sequences(be, spare, spare, path, segs, D);
+    if (out != residual) memcpy(out, residual, (size_t)(R * D * be->size));
+    ops->axpby(be, out, spare, 1, 1, R * D);
+}
+
+/* Nothing here is allocated. `out` may be s->x where nothing is kept: residual products work in place. */
+static void block_forward(xkd_backend *be, const xkd_block *b, const xkd_block_saved *s, void *out,
+                          const block_pass *pass, const xkd_block_scratch *scratch)
+{
+    const xkd_ops *ops = be->ops;
+    const xkd_segments *segs = pass->segs;
+    int64_t R = segs->rows, D = b->norm1.width, F = b->fc1.out, heads = pass->heads;
     ops->layernorm_forward(be, scratch->n, s->mean1, s->rstd1, s->x, b->norm1.w->value, b->norm1.b->value, R, D);
     ops->linear_forward(be, s->qkv, scratch->n, b->qkv.w->value, NULL, R, 3 * D, D);
     ops->attention_forward(be, s->o, s->lse, s->qkv, segs, heads, D);
-    ops->linear_residual_forward(be, s->mid, s->x, s->o, b->proj.w->value, b->proj.b->value, R, D, D);
+    add_branch(be, s->mid, s->x, s->o, &b->proj, pass->path[0], segs, scratch->n);
     ops->layernorm_forward(be, scratch->n, s->mean2, s->rstd2, s->mid, b->norm2.w->value, b->norm2.b->value, R, D);
     ops->linear_gelu_forward(be, scratch->a, s->h, scratch->n, b->fc1.w->value, b->fc1.b->value, R, F, D);
-    ops->linear_residual_forward(be, out, s->mid, scratch->a, b->fc2.w->value, b->fc2.b->value, R, D, F);
+    add_branch(be, out, s->mid, scratch->a, &b->fc2, pass->path[1], segs, scratch->n);
 }
 
 /* Gradients through the second half; dx [R,D] in place. scratch->a holds dh, s->h becomes gelu(h). */
-static void mlp_backward(xkd_backend *be, const xkd_block *b, const xkd_block_saved *s, void *dx, int64_t R,
-                         const xkd_block_scratch *scratch)
+static void mlp_backward(xkd_backend *be, const xkd_block *b, const xkd_block_saved *s, void *dx,
+                         const block_pass *pass, const xkd_block_scratch *scratch)
 {
     const xkd_ops *ops = be->ops;
-    int64_t D = b->norm2.width, F = b->fc1.out;
-    void *dh = scratch->a, *n = scratch->n;
-    ops->linear_gelu_backward_data(be, dh, s->h, dx, b->fc2.w->value, s->h, R, D, F);
-    xkd_linear_weights(be, &b->fc2, dx, s->h, R);
+    int64_t R = pass->segs->rows, D = b->norm2.width, F = b->fc1.out;
+    void *dh = scratch->a, *n = scratch->n, *dy = dx;
+    if (pass->path[1]) scale_sequences(be, dy = n, dx, pass->path[1], pass->segs, D); /* n is free until LN(mid) */
+    ops->linear_gelu_backward_data(be, dh, s->h, dy, b->fc2.w->value, s->h, R, D, F);
+    xkd_linear_weights(be, &b->fc2, dy, s->h, R);
     /* LN(mid) again: one pass over [R,D] instead of another saved tensor in every block. */
     ops->layernorm_forward(be, n, s->mean2, s->rstd2, s->mid, b->norm2.w->value, b->norm2.b->value, R, D);
     xkd_linear_weights(be, &b->fc1, dh, n, R);
@@ -138,16 +201,17 @@ static void mlp_backward(xkd_backend *be, const xkd_block *b, const xkd_block_sa
                           .dx = dx, .residual = dx, .dy = n, .x = s->mid, .mean = s->mean2, .rstd = s->rstd2, .R = R});
 }
 
-/* Gradients through the first half; dx [R,D] in place. scratch->a holds dqkv. */
+/* Gradients through the first half; dx [R,D] in place. scratch->a holds dqkv and behind it a scaled dx. */
 static void attention_half_backward(xkd_backend *be, const xkd_block *b, const xkd_block_saved *s, void *dx,
-                                    const xkd_segments *segs, int64_t heads, const xkd_block_scratch *scratch)
+                                    const block_pass *pass, const xkd_block_scratch *scratch)
 {
     const xkd_ops *ops = be->ops;
-    int64_t R = segs->rows, D = b->norm1.width;
-    void *dqkv = scratch->a, *n = scratch->n;
-    xkd_linear_weights(be, &b->proj, dx, s->o, R);
-    ops->linear_backward_data(be, n, dx, b->proj.w->value, R, D, D);
-    ops->attention_backward(be, dqkv, n, s->qkv, s->o, s->lse, segs, heads, D);
+    int64_t R = pass->segs->rows, D = b->norm1.width;
+    void *dqkv = scratch->a, *n = scratch->n, *dy = dx;
+    if (pass->path[0]) scale_sequences(be, dy = xkd_at(be, scratch->a, 3 * R * D), dx, pass->path[0], pass->segs, D);
+    xkd_linear_weights(be, &b->proj, dy, s->o, R);
+    ops->linear_backward_data(be, n, dy, b->proj.w->value, R, D, D);
+    ops->attention_backward(be, dqkv, n, s->qkv, s->o, s->lse, pass->segs, pass->heads, D);
     ops->layernorm_forward(be, n, s->mean1, s->rstd1, s->x, b->norm1.w->value, b->norm1.b->value, R, D);
     xkd_linear_weights(be, &b->qkv, dqkv, n, R);
     ops->linear_backward_data(be, n, dqkv, b->qkv.w->value, R, 3 * D, D);
@@ -162,7 +226,8 @@ void xkd_transformer_forward(xkd_backend *be, const xkd_transformer *t, xkd_tran
 {
     for (int64_t i = 0; i < t->depth; i++) {
         void *out = i + 1 < t->depth ? saved->blocks[i + 1].x : saved->out;
-        block_forward(be, &t->blocks[i], &saved->blocks[i], out, &saved->segs, t->heads, scratch);
+        block_pass pass = pass_of(t, saved, i);
+        block_forward(be, &t->blocks[i], &saved->blocks[i], out, &pass, scratch);
     }
 }
 
@@ -171,7 +236,8 @@ void xkd_transformer_backward(xkd_backend *be, const xkd_transformer *t, xkd_tra
                               const xkd_block_scratch *scratch)
 {
     for (int64_t i = t->depth - 1; i >= 0; i--) {
-        mlp_backward(be, &t->blocks[i], &saved->blocks[i], dx, saved->segs.rows, scratch);
-        attention_half_backward(be, &t->blocks[i], &saved->blocks[i], dx, &saved->segs, t->heads, scratch);
+        block_pass pass = pass_of(t, saved, i);
+        mlp_backward(be, &t->blocks[i], &saved->blocks[i], dx, &pass, scratch);
+        attention_half_backward(be, &t->blocks[i], &saved->blocks[i], dx, &pass, scratch);
     }
 }

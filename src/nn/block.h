@@ -4,6 +4,7 @@
 #define XKD_NN_BLOCK_H
 
 #include "base/arena.h"
+#include "base/rng.h"
 #include "config/config.h"
 #include "nn/layers.h"
 
@@ -42,7 +43,18 @@ typedef struct {
     xkd_block_saved *blocks; /* [depth], owned */
     void *out;               /* [R,D] output of the last block */
     xkd_segments segs;
+    /* Stochastic depth: factors of the two branches of each block, sequence by sequence: 0 or 1 / (1 - p). The caller's;
+     * NULL: 1. xkd_draw_paths fills it. */
+    const float *path; /* [depth,2,sequences] */
 } xkd_transformer_saved;
+
+/* Sequences of all segments together. */
+int64_t xkd_sequence_count(const xkd_segments *segs);
+
+/* Stochastic depth (Huang et al., ECCV 2016) per sample: block i of `depth` drops each of its two branches with
+ * probability rate * i / (depth - 1), as timm's linspace(0, rate, depth); kept ones are divided by what is kept.
+ * path [depth,2,sequences] is drawn in this order. */
+void xkd_draw_paths(xkd_rng *rng, double rate, int64_t depth, int64_t sequences, float *path);
 
 /* Declares prefix + "blocks.N.*". Free with xkd_transformer_free. */
 xkd_status xkd_transformer_declare(const xkd_declare *at, xkd_transformer *out, const char *name, xkd_vit_size size);
@@ -62,7 +74,8 @@ void xkd_block_scratch_plan(xkd_arena *arena, int64_t R, int64_t D, int64_t elem
 void xkd_transformer_forward(xkd_backend *be, const xkd_transformer *t, xkd_transformer_saved *saved,
                              const xkd_block_scratch *scratch);
 
-/* dx [R,D]: gradient of the output on entry, of the input on return. Parameter gradients +=. Overwrites saved h. */
+/* dx [R,D]: gradient of the output on entry, of the input on return. Parameter gradients +=. Overwrites saved h. With
+ * saved->path it must hold what it held in the forward. */
 void xkd_transformer_backward(xkd_backend *be, const xkd_transformer *t, xkd_transformer_saved *saved, void *dx,
                               const xkd_block_scratch *scratch);
 

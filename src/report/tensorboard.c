@@ -2,6 +2,7 @@
  * the sum of that. Only the few fields that scalars and pictures need are written, by hand. */
 #include "report/tensorboard.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -226,7 +227,8 @@ void xkd_tensorboard_close(xkd_tensorboard *board)
     xkd_free(board);
 }
 
-/* Values are float there, whatever they were. */
+/* Values are float there, whatever they were. What was not measured in this step (NAN) is left out: TensorBoard would
+ * mark every such point. */
 xkd_status xkd_tensorboard_scalars(xkd_tensorboard *board, int64_t step, const char *prefix, const char *const *names,
                                    const double *values, int64_t count)
 {
@@ -237,6 +239,7 @@ xkd_status xkd_tensorboard_scalars(xkd_tensorboard *board, int64_t step, const c
     for (int64_t i = 0; i < count; i++) {
         float number = (float)values[i];
         uint32_t bits;
+        if (isnan(number)) continue;
         memcpy(&bits, &number, sizeof bits);
         snprintf(tag, sizeof tag, "%s/%s", prefix, names[i]);
         xkd_text_clear(value);

@@ -16,7 +16,7 @@ xkd_status xkd_tensorboard_open(xkd_context *cx, const char *folder, int64_t fir
                                 xkd_tensorboard **out);
 void xkd_tensorboard_close(xkd_tensorboard *board); /* NULL is allowed */
 
-/* One event with `count` scalars named prefix/names[i]. */
+/* One event with `count` scalars named prefix/names[i]; those that are NAN are left out. */
 xkd_status xkd_tensorboard_scalars(xkd_tensorboard *board, int64_t step, const char *prefix, const char *const *names,
                                    const double *values, int64_t count);
 

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/pool.h"
 
 /* Files of a run that --force removes: those in a subfolder that begin and end like this. */
 static const struct {
@@ -20,6 +21,10 @@ static const struct {
     {"backbones", "", ".safetensors"},
     {"", "bad_clips.jsonl", ""},
     {"", "report.html", ""},
+    {"", "classifier.safetensors", ""},
+    {"", "best.safetensors", ""},
+    {"", "tests.jsonl", ""},
+    {"", "classes.json", ""},
 };
 
 /* Both ends must match; an empty string matches anything. */
@@ -109,4 +114,38 @@ void xkd_run_folder_close(xkd_run_folder *folder)
     xkd_free(folder->checkpoints);
     xkd_free(folder->backbones);
     *folder = (xkd_run_folder){.lock = -1};
+}
+
+xkd_status xkd_run_folder_write_config(xkd_context *cx, const xkd_run_folder *folder, const char *yaml)
+{
+    char *path;
+    xkd_status status = xkd_join_path(cx, &path, folder->path, "config.yaml");
+    if (status != XKD_OK) return status;
+    status = xkd_write_file(cx, path, yaml, (int64_t)strlen(yaml));
+    xkd_free(path);
+    return status;
+}
+
+void xkd_run_fill_in_machine(xkd_config *config)
+{
+    int processors = xkd_processor_count();
+    if (config->threads == 0) config->threads = processors;
+    if (config->data.workers == 0) config->data.workers = processors;
+}
+
+void xkd_run_compare_configs(xkd_context *cx, const char *before, const char *now)
+{
+    /* Both texts come from the same writer, so lines correspond; keys are compared line by line and named by
+     * their line. */
+    bool run = false;
+    while (*before && *now) {
+        int a = (int)strcspn(before, "\n"), b = (int)strcspn(now, "\n");
+        if (*now != ' ') run = strncmp(now, "run:", 4) == 0;
+        if (!run && (a != b || strncmp(before, now, (size_t)a) != 0))
+            xkd_log(cx, XKD_LOG_WARN, "resume: the configuration changed from '%.*s' to '%.*s'",
+                    a - (int)strspn(before, " "), before + strspn(before, " "), b - (int)strspn(now, " "),
+                    now + strspn(now, " "));
+        before += a + (before[a] != 0);
+        now += b + (now[b] != 0);
+    }
 }

@@ -17,6 +17,7 @@
 #include "report/html.h"
 #include "report/progress.h"
 #include "train/feed.h"
+#include "train/probe.h"
 #include "train/schedule.h"
 #include "train/show.h"
 #include "train/watch.h"
@@ -42,29 +43,30 @@ enum {
     AUDIO_CENTRE,
     VIDEO_SPREAD,
     AUDIO_SPREAD,
-    COLUMNS
+    PROBE, /* XKD_PROBE_FIGURES of them */
+    COLUMNS = PROBE + XKD_PROBE_FIGURES
 };
 /* Losses come first in the table and take their names from xkd_loss_names, so a new loss appears everywhere
  * by itself. Time and Data are spelt as in the release's logs. */
-static const char *const column_names[COLUMNS] = {[LR] = "lr",
-                                                  [WD] = "wd",
-                                                  [VID_EMA] = "vid_ema",
-                                                  [AUD_EMA] = "aud_ema",
-                                                  [VIDEO_TEACHER_TEMP] = "video_teacher_temp",
-                                                  [VIDEO_STUDENT_TEMP] = "video_student_temp",
-                                                  [AUDIO_TEACHER_TEMP] = "audio_teacher_temp",
-                                                  [AUDIO_STUDENT_TEMP] = "audio_student_temp",
-                                                  [TIME] = "Time",
-                                                  [DATA] = "Data",
-                                                  [SAMPLES_PER_SECOND] = "samples_per_second",
-                                                  [GRAD_NORM] = "grad_norm",
-                                                  [SKIPPED] = "skipped",
-                                                  [VIDEO_ENTROPY] = "video_teacher_entropy",
-                                                  [AUDIO_ENTROPY] = "audio_teacher_entropy",
-                                                  [VIDEO_CENTRE] = "video_centre_norm",
-                                                  [AUDIO_CENTRE] = "audio_centre_norm",
-                                                  [VIDEO_SPREAD] = "video_feature_spread",
-                                                  [AUDIO_SPREAD] = "audio_feature_spread"};
+static const char *const column_names[PROBE] = {[LR] = "lr",
+                                                [WD] = "wd",
+                                                [VID_EMA] = "vid_ema",
+                                                [AUD_EMA] = "aud_ema",
+                                                [VIDEO_TEACHER_TEMP] = "video_teacher_temp",
+                                                [VIDEO_STUDENT_TEMP] = "video_student_temp",
+                                                [AUDIO_TEACHER_TEMP] = "audio_teacher_temp",
+                                                [AUDIO_STUDENT_TEMP] = "audio_student_temp",
+                                                [TIME] = "Time",
+                                                [DATA] = "Data",
+                                                [SAMPLES_PER_SECOND] = "samples_per_second",
+                                                [GRAD_NORM] = "grad_norm",
+                                                [SKIPPED] = "skipped",
+                                                [VIDEO_ENTROPY] = "video_teacher_entropy",
+                                                [AUDIO_ENTROPY] = "audio_teacher_entropy",
+                                                [VIDEO_CENTRE] = "video_centre_norm",
+                                                [AUDIO_CENTRE] = "audio_centre_norm",
+                                                [VIDEO_SPREAD] = "video_feature_spread",
+                                                [AUDIO_SPREAD] = "audio_feature_spread"};
 
 /* Columns drawn together in the report; a chart none of whose columns was written is left out there. */
 static const xkd_report_chart charts[] = {
@@ -74,6 +76,8 @@ static const xkd_report_chart charts[] = {
     {"alignment", {"as2vs_align_loss", "vt2at_align_loss"}},
     {"teacher-entropy", {"video_teacher_entropy", "audio_teacher_entropy"}},
     {"collapse-watch", {"video_centre_norm", "audio_centre_norm", "video_feature_spread", "audio_feature_spread"}},
+    {"probe-nearest-neighbours", {"probe_video_knn", "probe_audio_knn"}},
+    {"probe-retrieval", {"probe_video_recall1", "probe_video_recall5", "probe_audio_recall1", "probe_audio_recall5"}},
     {"learning-rate", {"lr"}},
     {"gradient-norm", {"grad_norm"}},
     {"speed", {"samples_per_second"}},
@@ -97,17 +101,9 @@ typedef struct {
     int64_t saved_step;                         /* -1: never */
     double started, saved_time, waited;         /* by xkd_now, s; waited: sum of waits for data, s */
     xkd_watch watch[XKD_MODALITIES];
+    xkd_probe *probe;       /* NULL: not wanted */
     double values[COLUMNS]; /* the row of the step in work */
 } run;
-
-/* "auto" is resolved only now, after the configuration has been written: a run that is resumed on another machine uses
- * that one's processors. Neither number changes a result. */
-static void fill_in_machine(xkd_config *config)
-{
-    int processors = xkd_processor_count();
-    if (config->threads == 0) config->threads = processors;
-    if (config->data.workers == 0) config->data.workers = processors;
-}
 
 /* The plan of activations is for full micro-batches. report_all is off: terms of coefficient 0 cost nothing. */
 static xkd_status make_trainer(run *r)
@@ -120,24 +116,6 @@ static xkd_status make_trainer(run *r)
     if (status == XKD_OK && r->config.run.init[0])
         status = xkd_params_start_from(r->cx, &r->trainer.networks.params, r->config.run.init);
     return status;
-}
-
-/* Says which settings changed since the run was saved: its numbers are no longer those of one configuration. The last
- * section, `run`, does not touch them. */
-static void compare_configs(xkd_context *cx, const char *before, const char *now)
-{
-    /* Both texts come from the same writer, so lines correspond; keys are compared line by line and named by
-     * their line. */
-    while (*before && *now) {
-        int a = (int)strcspn(before, "\n"), b = (int)strcspn(now, "\n");
-        if (strncmp(now, "run:", 4) == 0) return;
-        if (a != b || strncmp(before, now, (size_t)a) != 0)
-            xkd_log(cx, XKD_LOG_WARN, "resume: the configuration changed from '%.*s' to '%.*s'",
-                    a - (int)strspn(before, " "), before + strspn(before, " "), b - (int)strspn(now, " "),
-                    now + strspn(now, " "));
-        before += a + (before[a] != 0);
-        now += b + (now[b] != 0);
-    }
 }
 
 /* Goes back to the newest whole checkpoint. A run that was killed before its first one starts at step 0. */
@@ -162,7 +140,7 @@ static xkd_status restore(run *r)
                  r->config.train.seed, loaded.seed);
     if (loaded.data_hash != xkd_loader_data_hash(r->loader))
         xkd_log(cx, XKD_LOG_WARN, "resume: the data are not the ones of the run so far");
-    compare_configs(cx, loaded.config, r->state.config);
+    xkd_run_compare_configs(cx, loaded.config, r->state.config);
     /* The configuration of this call goes on to be the run's. */
     xkd_free(loaded.config);
     loaded.config = r->state.config;
@@ -180,17 +158,6 @@ fail:
     return status;
 }
 
-/* Written anew at each start: what stands in the folder is what the last call used. */
-static xkd_status write_config(run *r)
-{
-    char *path;
-    xkd_status status = xkd_join_path(r->cx, &path, r->folder.path, "config.yaml");
-    if (status != XKD_OK) return status;
-    status = xkd_write_file(r->cx, path, r->state.config, (int64_t)strlen(r->state.config));
-    xkd_free(path);
-    return status;
-}
-
 /* Opens everything in the order data, model, folder, state, logs.
  * Whatever fails here leaves the run to `release`, which takes any half-open state. */
 static xkd_status start(run *r)
@@ -199,21 +166,25 @@ static xkd_status start(run *r)
     xkd_context *cx = r->cx;
     const xkd_config *c = &r->config;
     XKD_TRY(xkd_config_write(cx, c, &r->state.config));
-    fill_in_machine(&r->config);
+    xkd_run_fill_in_machine(&r->config);
     XKD_TRY(xkd_loader_new(cx, &c->data, &c->train, 0, 1, &r->loader));
     r->steps_per_epoch = xkd_loader_steps_per_epoch(r->loader);
     r->total = c->train.epochs * r->steps_per_epoch;
     /* The folder comes after everything that may be refused: a mistake leaves nothing behind. */
     XKD_TRY(xkd_feed_new(cx, &r->feed, c, r->loader));
     XKD_TRY(make_trainer(r));
+    if (c->run.probe_epochs) XKD_TRY(xkd_probe_new(cx, c, &r->trainer, &r->probe));
     XKD_TRY(xkd_run_folder_open(cx, c->run.out, r->options->mode, &r->folder));
     XKD_TRY(xkd_loader_set_folder(r->loader, r->folder.path));
     r->state.seed = c->train.seed;
     r->state.data_hash = xkd_loader_data_hash(r->loader);
     if (r->options->mode == XKD_RUN_RESUME) XKD_TRY(restore(r));
     r->state.data_hash = xkd_loader_data_hash(r->loader);
-    XKD_TRY(write_config(r));
-    for (int i = 0; i < COLUMNS; i++) r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i] : column_names[i];
+    XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->state.config));
+    for (int i = 0; i < COLUMNS; i++)
+        r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i]
+                        : i < PROBE        ? column_names[i]
+                                           : xkd_probe_names[i - PROBE];
     /* On resume, rows behind the checkpoint's step are dropped by the metrics writer: those steps are done
      * again. */
     XKD_TRY(xkd_metrics_open(cx, r->folder.path, r->columns, COLUMNS,
@@ -342,17 +313,43 @@ fail:
     return status;
 }
 
+/* Where `due`, the teachers' figures join the row of the step just done; other rows have none. Files that have become
+ * unreadable since the start cost the figures, not the run. */
+static xkd_status probe(run *r, bool due)
+{
+    xkd_status status = XKD_OK;
+    double *v = r->values + PROBE;
+    for (int i = 0; i < XKD_PROBE_FIGURES; i++) v[i] = NAN;
+    if (!due) return XKD_OK;
+    status = xkd_probe_run(r->probe, v);
+    if (status == XKD_ERR_DATA) {
+        xkd_log(r->cx, XKD_LOG_WARN, "probe: no figures: %s", xkd_last_error(r->cx));
+        xkd_clear_error(r->cx);
+        return XKD_OK;
+    }
+    if (status != XKD_OK) return status;
+    return xkd_metrics_line(r->metrics,
+                            "probe after epoch %" PRId64 ": kNN video %.1f audio %.1f, recall@1/@5 video to audio "
+                            "%.1f/%.1f, audio to video %.1f/%.1f (%%)",
+                            r->state.epoch, v[XKD_PROBE_VIDEO_KNN], v[XKD_PROBE_AUDIO_KNN], v[XKD_PROBE_VIDEO_RECALL1],
+                            v[XKD_PROBE_VIDEO_RECALL5], v[XKD_PROBE_AUDIO_RECALL1], v[XKD_PROBE_AUDIO_RECALL5]);
+}
+
 /* Moves the position on by one step and closes an epoch.
- * The position moves before anything is saved, so a checkpoint always names the next step to do. */
+ * The position moves before anything else is done or saved, so a checkpoint always names the next step to do. */
 static xkd_status advance(run *r)
 {
     xkd_run_state *s = &r->state;
     int64_t epoch = s->epoch;
     s->step++;
-    xkd_status status = xkd_metrics_step(r->metrics, s->step, epoch, r->values);
-    if (status != XKD_OK || ++s->epoch_step < r->steps_per_epoch) return status;
-    s->epoch++;
-    s->epoch_step = 0;
+    bool closed = ++s->epoch_step >= r->steps_per_epoch;
+    if (closed) {
+        s->epoch++;
+        s->epoch_step = 0;
+    }
+    xkd_status status = probe(r, closed && xkd_probe_is_due(r->probe, s->epoch));
+    if (status == XKD_OK) status = xkd_metrics_step(r->metrics, s->step, epoch, r->values);
+    if (status != XKD_OK || !closed) return status;
     status = xkd_metrics_epoch(r->metrics, s->step, s->epoch, s->epoch_seconds, s->epoch_wait,
                                s->epoch_loss / (double)r->steps_per_epoch);
     s->epoch_loss = s->epoch_seconds = s->epoch_wait = 0;
@@ -504,6 +501,7 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
 static void release(run *r)
 {
     xkd_metrics_close(r->metrics);
+    xkd_probe_free(r->probe); /* borrows the trainer */
     if (r->has_trainer) xkd_trainer_free(&r->trainer);
     xkd_backend_free(r->backend);
     if (r->feed.config) xkd_feed_free(&r->feed);

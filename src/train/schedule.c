@@ -46,3 +46,18 @@ void xkd_schedule_at(const xkd_train_config *train, int64_t step, int64_t steps_
     }
     out->epoch = (uint32_t)epoch;
 }
+
+double xkd_supervised_rate(const xkd_train_config *train, const xkd_eval_config *eval, int64_t step,
+                           int64_t steps_per_epoch)
+{
+    const xkd_schedule_config *lr = &train->lr;
+    double scale = train->lr_scale_to_batch > 0 ? (double)train->batch / train->lr_scale_to_batch : 1;
+    if (eval->lr_form == XKD_LR_COSINE) return scale * xkd_schedule_value(lr, step, steps_per_epoch, train->epochs);
+    if (eval->lr_form == XKD_LR_FIXED) return scale * lr->base;
+    /* A cosine that ends where it begins is the warm-up followed by a constant. */
+    xkd_schedule_config flat = {lr->warmup, lr->base, lr->base, lr->warmup_epochs};
+    double value = xkd_schedule_value(&flat, step, steps_per_epoch, train->epochs);
+    for (int64_t i = 0; i < eval->milestones.count; i++)
+        if ((double)(step / steps_per_epoch) >= eval->milestones.value[i]) value *= eval->gamma;
+    return scale * value;
+}

@@ -22,4 +22,9 @@ double xkd_temperature_value(double first, double last, int64_t warmup_epochs, i
 /* All of them; learning rates scaled to the batch where the configuration says so. */
 void xkd_schedule_at(const xkd_train_config *train, int64_t step, int64_t steps_per_epoch, xkd_schedule_values *out);
 
+/* Learning rate of supervised training, scaled likewise: `cosine` as above; `fixed`: lr.base at all times; `step`: lr.base
+ * times eval.gamma for every milestone (an epoch) that has come, behind the same warm-up. method.md section 10. */
+double xkd_supervised_rate(const xkd_train_config *train, const xkd_eval_config *eval, int64_t step,
+                           int64_t steps_per_epoch);
+
 #endif

@@ -63,6 +63,41 @@ has "Kinetics-Sound class" ks.jsonl '"classes":["playing_piano"]'
 try data import Kinetics-Sound k400 --out x.jsonl --classes 31
 stderr_has "Kinetics-Sound counts classes" 3 "1 of the 31 classes"
 
+# Kinetics as JSON: flat folders, entries that are gone, unused keys, a test split without labels.
+put kj/train/-abc_000001_000011.mp4
+put kj/val/def.mkv
+put kj/test/ghi_000002_000012.mp4
+mkdir -p kj/annotations
+entry() { # entry ID LABEL START END SUBSET
+  printf '"%s": {"annotations": {"label": "%s", "segment": [%s, %s]}, "duration": 10.0, "subset": "%s", "url": "https://x/%s"}' "$1" "$2" "$3" "$4" "$5" "$1"
+}
+printf '{%s, %s}' "$(entry -abc 'playing piano' 1.0 11.0 training)" "$(entry gone 'air drumming' 5 15 training)" >kj/train.json
+printf '{%s}' "$(entry def 'air drumming' 3.0 13.0 validate)" >kj/annotations/kinetics_val.json
+printf '{"ghi": {"duration": 10, "subset": "test"}, %s}' "$(entry xyz 'playing piano' 3.0 13.0 test)" >kj/test.json
+try data import Kinetics400 kj --out kj.jsonl --partial
+stdout_has "Kinetics400 as JSON" 0 "2 files, 2 classes, 2 missing"
+has "by ID and segment" kj.jsonl '"path":"train/-abc_000001_000011.mp4","label":1,"split":"train"'
+has "by ID alone" kj.jsonl '"path":"val/def.mkv","label":0,"split":"val"'
+try data import Kinetics-Sound kj --out x.jsonl --partial
+stdout_has "Kinetics-Sound takes its classes of it" 0 "1 files, 1 classes"
+refused() { # refused NAME JSON PART: as train.json
+  printf '%s' "$2" >kj/train.json
+  try data import Kinetics400 kj --out no.jsonl --partial
+  stderr_has "JSON: $1" 3 "$3"
+}
+refused "the list of another split" "{$(entry a 'x' 1 2 validation)}" 'a is of subset "validation": is this the list of another split?'
+refused "no label" '{"a": {"annotations": {"segment": [1, 2]}}}' 'a has no "annotations": {"label"'
+refused "a segment that is none" '{"a": {"annotations": {"label": "x", "segment": ["1", 2]}}}' 'a: "segment" must be [start, end] in seconds'
+refused "an ID that is a path" "{$(entry ../a x 1 2 train)}" '"../a" is no YouTube ID'
+refused "an ID given twice" "{$(entry a x 1 2 train), $(entry a x 1 2 train)}" 'train.json:1: bad JSON'
+refused "a list of records" '[{"video": "a.mp4", "label": "x"}]' 'want one object keyed by YouTube ID'
+refused "cut off" '{"a": {' 'train.json:1: bad JSON'
+rm kj/train.json
+try data import Kinetics400 kj --out no.jsonl --partial
+stderr_has "no list at all" 3 "kj/train: has no folders of classes, and neither train.csv nor train.json is there"
+check "and the tree is shown" grep -q 'ROOT/train.json' <<<"$err"
+check "no manifest of a refused list" [ ! -e no.jsonl ]
+
 # ESC50
 mkdir -p esc/meta
 printf 'filename,fold,target,category,esc10,src_file,take\n1-1-A-0.wav,1,0,dog,True,1,A\n2-2-A-1.wav,2,1,rooster,False,2,A\n' >esc/meta/esc50.csv

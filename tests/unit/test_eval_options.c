@@ -42,6 +42,7 @@ static void check_eval_keys(const xkd_config *c)
     assert_true(e->label_smoothing == 0.1 && e->layer_decay == 0.45);
     assert_true(c->train.weight_decay.base == 0.05 && c->train.weight_decay.final == 0.05 && c->train.betas[1] == 0.999);
     assert_true(e->classes == 101 && e->l2_norm && e->use_dropout && e->dropout == 0.3 && e->feat_op == XKD_FEAT_CLS);
+    assert_true(e->batch_norm && e->drop_path == 0.1);
     assert_true(e->cost.count == 3 && e->cost.value[0] == 1e-5 && e->svm_iterations == 500 && e->svm_scale);
 }
 
@@ -91,9 +92,9 @@ static void what_is_refused(void **state)
     refused("dataset.train.vid_aug_kwargs.min_area=[0.1]");
     refused("hyperparams.weight_decay=many");
     refused("hyperparams.lr.name=linear");
-    refused("model.classifier.use_bn=true");
     refused("model.classifier.dropout=1");
-    refused("model.backbone.drop_path_rate=0.1");
+    refused("model.backbone.drop_rate=0.1");
+    refused("model.backbone.drop_path_rate=1");
     refused("dataset.train.aud_aug_kwargs.DB_NORM=_MINE");
 }
 

@@ -16,6 +16,7 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "eval/metrics.h"
+#include "eval/protocols.h"
 #include "eval/svm.h"
 #include "golden_file.h"
 
@@ -282,11 +283,104 @@ static void tables_and_intervals(void **state)
     xkd_context_free(cx);
 }
 
+/* With several labels each class is a problem of its own: the same weights as a two-class problem of its truth. Rows of
+ * truth are found through truth_row, as the clips of a video share one. */
+static void several_labels(void **state)
+{
+    enum { SAMPLES = 60, D = 5, K = 3 };
+    (void)state;
+    xkd_context *cx = xkd_context_new();
+    xkd_pool *pool;
+    float x[SAMPLES * D];
+    uint8_t truth[SAMPLES / 2 * K];
+    int64_t row[SAMPLES];
+    int32_t binary[SAMPLES];
+    xkd_rng rng = xkd_rng_make(3, 0, 0, 0, XKD_RNG_TEST);
+    for (int i = 0; i < SAMPLES * D; i++) x[i] = (float)xkd_rng_normal(&rng);
+    for (int i = 0; i < SAMPLES / 2 * K; i++) truth[i] = xkd_rng_uniform(&rng) < 0.4;
+    for (int i = 0; i < SAMPLES; i++) row[i] = i / 2;
+    assert_int_equal(xkd_pool_new(cx, &pool, 2), XKD_OK);
+    xkd_svm_options o = xkd_svm_defaults();
+    o.tolerance = 1e-10;
+    o.iterations = 100000;
+    const xkd_svm_data multi = {.x = x, .truth = truth, .truth_row = row, .n = SAMPLES, .D = D, .K = K};
+    xkd_svm_model a, b;
+    assert_int_equal(xkd_svm_train(cx, pool, &multi, &o, &a), XKD_OK);
+    for (int k = 0; k < K; k++) {
+        for (int i = 0; i < SAMPLES; i++) binary[i] = truth[row[i] * K + k];
+        const xkd_svm_data one = {.x = x, .label = binary, .n = SAMPLES, .D = D, .K = 2};
+        assert_int_equal(xkd_svm_train(cx, pool, &one, &o, &b), XKD_OK);
+        for (int d = 0; d <= D; d++) assert_true(fabs(a.w[k * (D + 1) + d] - b.w[D + 1 + d]) < 1e-6);
+        xkd_svm_free(&b);
+    }
+    xkd_svm_free(&a);
+    xkd_pool_free(pool);
+    xkd_context_free(cx);
+}
+
+/* The interval holds the mean, does not depend on threads, and collapses where every draw gives the same. */
+static void interval_of_precision(void **state)
+{
+    enum { SAMPLES = 80, K = 4 };
+    (void)state;
+    xkd_context *cx = xkd_context_new();
+    float scores[SAMPLES * K];
+    uint8_t truth[SAMPLES * K];
+    xkd_interval interval[2], perfect;
+    xkd_rng rng = xkd_rng_make(5, 0, 0, 0, XKD_RNG_TEST);
+    for (int i = 0; i < SAMPLES * K; i++) {
+        truth[i] = i % K < 3 && xkd_rng_uniform(&rng) < 0.3; /* the last class has no sample */
+        scores[i] = (float)(truth[i] + xkd_rng_normal(&rng));
+    }
+    const xkd_multi_scores s = {scores, truth, SAMPLES, K};
+    for (int t = 0; t < 2; t++) {
+        xkd_pool *pool;
+        assert_int_equal(xkd_pool_new(cx, &pool, 1 + 2 * t), XKD_OK);
+        assert_int_equal(xkd_bootstrap_precision(cx, pool, &s, 200, 0.95, 1, &interval[t]), XKD_OK);
+        xkd_pool_free(pool);
+    }
+    assert_memory_equal(&interval[0], &interval[1], sizeof *interval);
+    assert_true(interval[0].low < interval[0].mean && interval[0].mean < interval[0].high);
+    assert_true(interval[0].high - interval[0].low > 2 && interval[0].high <= 75);
+    for (int i = 0; i < SAMPLES * K; i++) scores[i] = truth[i];
+    xkd_pool *pool;
+    assert_int_equal(xkd_pool_new(cx, &pool, 1), XKD_OK);
+    assert_int_equal(xkd_bootstrap_precision(cx, pool, &s, 50, 0.95, 1, &perfect), XKD_OK);
+    assert_true(perfect.mean == 75 && perfect.low == 75 && perfect.high == 75);
+    xkd_pool_free(pool);
+    xkd_context_free(cx);
+}
+
+/* Two tight groups and one stray row of another label: the stray is wrong, all others are right. */
+static void leave_one_out(void **state)
+{
+    enum { SAMPLES = 7, D = 2, K = 2, NEAREST = 2 };
+    static const float x[SAMPLES * D] = {1, 0, 1, 0.1f, 1, -0.1f, 0, 1, 0.1f, 1, -0.1f, 1, 0.9f, 0.05f};
+    static const int32_t label[SAMPLES] = {0, 0, 0, 1, 1, 1, 1};
+    (void)state;
+    xkd_context *cx = xkd_context_new();
+    xkd_pool *pool;
+    int64_t near[SAMPLES * (NEAREST + 1)];
+    float scores[SAMPLES * K];
+    double top1;
+    assert_int_equal(xkd_pool_new(cx, &pool, 2), XKD_OK);
+    const xkd_knn_rows rows = {x, label, SAMPLES, D, K};
+    assert_int_equal(xkd_knn_leave_one_out(cx, pool, &rows, NEAREST, 1e6, near, scores, &top1), XKD_OK);
+    /* Equal votes of one neighbour each way go to the lower class, so the stray's neighbours stay right. */
+    assert_true(fabs(top1 - 100.0 * 6 / 7) < 1e-9);
+    static const int64_t lists[] = {0, 1, 0, 2, 2, 1};
+    assert_true(fabs(xkd_own_recall(lists, 3, 2, 1) - 200.0 / 3) < 1e-9);
+    assert_true(fabs(xkd_own_recall(lists, 3, 2, 5) - 200.0 / 3) < 1e-9);
+    xkd_pool_free(pool);
+    xkd_context_free(cx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(recorded_case), cmocka_unit_test(mean_average_precision), cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(same_as_liblinear), cmocka_unit_test(folds_keep_groups_together), cmocka_unit_test(refusals),
-        cmocka_unit_test(tables_and_intervals)};
+        cmocka_unit_test(tables_and_intervals), cmocka_unit_test(several_labels),
+        cmocka_unit_test(interval_of_precision), cmocka_unit_test(leave_one_out)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

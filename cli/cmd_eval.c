@@ -1,0 +1,336 @@
+/* xkd eval: a row of the paper's tables from an untouched data set and a model. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "data_args.h"
+#include "eval_report.h"
+#include "eval_tasks.h"
+#include "train/supervised.h"
+
+enum { MOST_FOLDS = 16 };
+
+struct values {
+    struct model_args model;
+    const char *data, *path, *out;
+    int64_t fold, classes;
+    bool partial, dry_run, markdown, list;
+};
+
+static const struct cli_option options[] = {
+    {0, "data", CLI_TEXT, offsetof(struct values, data), "ROOT", "the data set as it was unpacked"},
+    {'m', "model", CLI_TEXT, offsetof(struct values, path), "MODEL",
+     "run folder, model or encoder in any form that 'xkd inspect' knows"},
+    {'o', "out", CLI_TEXT, offsetof(struct values, out), "DIR",
+     "folder that keeps what is done; the same command goes on"},
+    {'c', "config", CLI_TEXT, offsetof(struct values, model.config), "FILE",
+     "configuration on top of the evaluation's own"},
+    {0, "fold", CLI_INT, offsetof(struct values, fold), "N", "this fold alone (default: all)"},
+    {0, "audio-model", CLI_TEXT, offsetof(struct values, model.audio_model), "FILE",
+     "take the audio encoder from another file"},
+    {0, "student", CLI_FLAG, offsetof(struct values, model.student), NULL,
+     "the students' encoders instead of the teachers'"},
+    {0, "heads", CLI_INT, offsetof(struct values, model.heads), "H", "attention heads, where the file cannot say"},
+    {0, "classes", CLI_INT, offsetof(struct values, classes), "N", "Kinetics-Sound: 32 or 31 classes (default: 32)"},
+    {0, "partial", CLI_FLAG, offsetof(struct values, partial), NULL,
+     "accept other counts than the official ones and absent files; the result says so"},
+    {'n', "dry-run", CLI_FLAG, offsetof(struct values, dry_run), NULL, "say what would be done, and what it costs"},
+    {0, "markdown", CLI_FLAG, offsetof(struct values, markdown), NULL, "print the table as Markdown"},
+    {0, "list", CLI_FLAG, offsetof(struct values, list), NULL, "list the evaluations and the paper's figures"},
+    {0},
+};
+
+struct eval {
+    struct cli *cli;
+    struct values v;
+    const xkd_benchmark *benchmark;
+    char **overrides;
+    int override_count;
+};
+
+static void fold_free(struct eval_fold *f)
+{
+    models_free(&f->models);
+    xkd_config_free(&f->config);
+    xkd_manifest_free(&f->manifest);
+    xkd_free(f->folder);
+    xkd_free(f->manifest_path);
+    xkd_free(f->result_path);
+}
+
+/* What the fold is configured with: the row's settings, which lie between the model's own configuration and what the user
+ * gives. */
+struct layers {
+    const char *settings[XKD_BENCHMARK_SETTINGS];
+    char fold[32];
+};
+
+static xkd_status load_models(struct eval *e, struct eval_fold *f, const struct layers *l)
+{
+    const xkd_benchmark *b = e->benchmark;
+    struct model_args args = e->v.model;
+    args.settings = l->settings;
+    args.modality = b->uses[XKD_VIDEO] && b->uses[XKD_AUDIO] ? "both" : b->uses[XKD_VIDEO] ? "video" : "audio";
+    return models_load(e->cli, &args, e->v.path, e->overrides, e->override_count, &f->models);
+}
+
+/* Training starts from the library's defaults for it, and not from the settings of a pre-training. */
+static xkd_status configure_training(struct eval *e, struct eval_fold *f, const struct layers *l)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    xkd_eval_mode mode = e->benchmark->task == XKD_BENCHMARK_LINEAR ? XKD_EVAL_LINEAR : XKD_EVAL_FINETUNE;
+    XKD_TRY(xkd_config_init(cx, &f->config));
+    XKD_TRY(xkd_supervised_defaults(cx, f->model, mode, false, &f->config));
+    for (const char *const *s = l->settings; *s; s++) XKD_TRY(xkd_config_override(cx, &f->config, *s));
+    if (e->v.model.config) XKD_TRY(xkd_config_load(cx, &f->config, e->v.model.config, false));
+    for (int i = 0; i < e->override_count; i++) XKD_TRY(xkd_config_override(cx, &f->config, e->overrides[i]));
+    f->config.eval.mode = mode;
+    f->config.eval.student |= e->v.model.student;
+    XKD_TRY(xkd_config_finish(cx, &f->config));
+fail:
+    return status;
+}
+
+/* A class without files in either split means that lists or folders are not those of the data set. */
+static xkd_status check_classes(struct eval *e, const struct eval_fold *f)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    const xkd_manifest *m = &f->manifest;
+    const xkd_config *c = eval_fold_config(f);
+    const char *splits[] = {c->data.split, c->eval.test_split};
+    uint8_t *seen = NULL;
+    for (int s = 0; s < 2; s++) {
+        int64_t files = 0;
+        XKD_TRY(xkd_alloc(cx, &seen, m->class_count, 1));
+        for (int64_t i = 0; i < m->count; i++) {
+            const xkd_sample *x = &m->samples[i];
+            if (strcmp(x->split, splits[s]) != 0) continue;
+            files++;
+            if (x->label >= 0) seen[x->label] = 1;
+            for (int64_t k = 0; k < x->label_count; k++) seen[x->labels[k]] = 1;
+        }
+        if (files == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has no file of split '%s'", e->v.data, splits[s]);
+        for (int64_t k = 0; k < m->class_count && !e->v.partial; k++)
+            if (!seen[k])
+                XKD_FAIL(XKD_ERR_DATA, "%s: class %s has no file in split '%s' (--partial accepts that)", e->v.data,
+                         m->classes[k], splits[s]);
+        xkd_free(seen);
+        seen = NULL;
+    }
+fail:
+    xkd_free(seen);
+    return status;
+}
+
+/* All that decides the figures: models, configuration but for how the machine is used, and the files with their labels. */
+static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
+{
+    xkd_status status = XKD_OK;
+    xkd_text t = xkd_text_make(e->cli->cx);
+    xkd_config config = *eval_fold_config(f);
+    xkd_run_config none = {.out = config.run.out, .init = config.run.init};
+    char *text = NULL;
+    none.probe_data = config.run.probe_data;
+    none.probe_split = config.run.probe_split;
+    none.print_steps = none.keep_last = 1;
+    config.run = none;
+    config.threads = config.data.workers = 0;
+    XKD_TRY(xkd_config_write(e->cli->cx, &config, &text));
+    xkd_text_printf(&t, "%s %s %s\n%s", e->benchmark->name, f->models.encoder[0].hash, f->models.encoder[1].hash, text);
+    for (int64_t i = 0; i < f->manifest.count; i++) {
+        const xkd_sample *s = &f->manifest.samples[i];
+        xkd_text_printf(&t, "\n%s %s %" PRId64, s->path, s->split, s->label);
+        for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(&t, ",%d", (int)s->labels[k]);
+    }
+    XKD_TRY(t.status);
+    f->settings = XXH3_64bits(t.data, (size_t)t.size);
+fail:
+    xkd_free(text);
+    xkd_text_free(&t);
+    return status;
+}
+
+/* Everything that may be refused, before anything is written. */
+static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    const xkd_import_options import = {fold ? fold : 1, e->v.partial, e->v.classes};
+    char name[24] = "all";
+    struct layers layers;
+    bool sound = !e->benchmark->uses[XKD_VIDEO] && e->v.model.audio_model;
+    *f = (struct eval_fold){.benchmark = e->benchmark,
+                            .fold = fold,
+                            .model = sound ? e->v.model.audio_model : e->v.path,
+                            .heads = e->v.model.heads};
+    if (fold) snprintf(name, sizeof name, "fold-%" PRId64, fold);
+    XKD_TRY(xkd_import(cx, e->benchmark->set, e->v.data, &import, &f->manifest, &f->imported));
+    xkd_benchmark_settings(e->benchmark, fold ? fold : 1, layers.fold, layers.settings);
+    XKD_TRY(load_models(e, f, &layers));
+    if (e->benchmark->task != XKD_BENCHMARK_SVM) XKD_TRY(configure_training(e, f, &layers));
+    XKD_TRY(check_classes(e, f));
+    XKD_TRY(hash_settings(e, f));
+    /* Training loads its own copy. */
+    if (e->benchmark->task != XKD_BENCHMARK_SVM) models_free(&f->models);
+    XKD_TRY(xkd_join_path(cx, &f->folder, e->v.out ? e->v.out : ".", name));
+    XKD_TRY(xkd_join_path(cx, &f->manifest_path, f->folder, "manifest.jsonl"));
+    XKD_TRY(xkd_join_path(cx, &f->result_path, f->folder, "result.json"));
+fail:
+    return status;
+}
+
+/* A result of other settings is never mixed into a mean. */
+static xkd_status read_result(struct eval *e, const struct eval_fold *f, xkd_fold_result *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    XKD_TRY(xkd_fold_result_read(cx, f->result_path, out));
+    if (out->settings != f->settings || out->fold != f->fold)
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: is of another model, other files or other settings: take another --out",
+                 f->result_path);
+    cli_say(e->cli, "%s: done already", f->folder);
+fail:
+    return status;
+}
+
+/* Work that was begun with other settings must not be gone on with: the fold's folder remembers them. */
+static xkd_status claim_folder(struct eval *e, const struct eval_fold *f)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    char *path = NULL, *have = NULL, want[24];
+    int64_t size = snprintf(want, sizeof want, "%016" PRIx64 "\n", f->settings);
+    XKD_TRY(xkd_make_folder(cx, f->folder));
+    XKD_TRY(xkd_join_path(cx, &path, f->folder, "settings"));
+    if (!xkd_path_exists(path)) {
+        XKD_TRY(xkd_write_file(cx, path, want, size));
+        goto fail;
+    }
+    XKD_TRY(xkd_read_file(cx, path, 64, XKD_ERR_DATA, &have, &size));
+    if (strcmp(have, want) != 0)
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: was begun with another model, other files or other settings: take another --out",
+                 f->folder);
+fail:
+    xkd_free(path);
+    xkd_free(have);
+    return status;
+}
+
+/* The result is written last: a fold counts as done only when it is. */
+static xkd_status fold_work(struct eval *e, struct eval_fold *f, xkd_fold_result *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    char *root = NULL;
+    double start = xkd_now();
+    if (f->fold) cli_say(e->cli, "fold %" PRId64 " of %" PRId64, f->fold, e->benchmark->folds);
+    if (f->imported.missing)
+        cli_say(e->cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", f->imported.missing,
+                f->imported.listed, f->imported.first_missing);
+    XKD_TRY(claim_folder(e, f));
+    XKD_TRY(data_root_text(e->cli, f->manifest_path, f->manifest.root, &root));
+    XKD_TRY(xkd_manifest_write(cx, &f->manifest, f->manifest_path, root));
+    XKD_TRY(eval_fold_run(e->cli, f, out));
+    out->seconds = xkd_now() - start;
+    XKD_TRY(xkd_fold_result_write(cx, f->result_path, out));
+fail:
+    xkd_free(root);
+    return status;
+}
+
+/* A finished fold is read, an unfinished one gone on with. */
+static xkd_status one_fold(struct eval *e, int64_t fold, xkd_fold_result *out)
+{
+    xkd_status status = XKD_OK;
+    struct eval_fold f = {0};
+    XKD_TRY(fold_open(e, fold, &f));
+    if (e->v.dry_run)
+        XKD_TRY(eval_fold_plan(e->cli, &f));
+    else if (xkd_path_exists(f.result_path))
+        XKD_TRY(read_result(e, &f, out));
+    else
+        XKD_TRY(fold_work(e, &f, out));
+fail:
+    fold_free(&f);
+    return status;
+}
+
+/* Fold by fold, each opened anew: its lists, splits and configuration are its own, and at most one encoder is in memory.
+ * Nothing is printed before the last, so that a part never looks like the row. */
+static xkd_status evaluate(struct eval *e)
+{
+    xkd_status status = XKD_OK;
+    const xkd_benchmark *b = e->benchmark;
+    xkd_fold_result folds[MOST_FOLDS];
+    struct eval_report report = {.benchmark = b, .data = e->v.data, .model = e->v.path, .folds = folds};
+    int64_t first = e->v.fold ? e->v.fold : b->folds ? 1 : 0, last = e->v.fold ? e->v.fold : b->folds;
+    for (int64_t fold = first; fold <= last; fold++) XKD_TRY(one_fold(e, fold, &folds[report.count++]));
+    if (e->v.dry_run) return XKD_OK;
+    XKD_TRY(e->cli->json    ? eval_print_json(e->cli, &report)
+            : e->v.markdown ? eval_print_markdown(e->cli, &report)
+                            : eval_print_text(e->cli, &report));
+fail:
+    return status;
+}
+
+/* Mistakes of the command line alone, before anything is read. */
+static xkd_status check_values(struct eval *e, const char *name)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    const struct values *v = &e->v;
+    if (!name) XKD_FAIL(XKD_ERR_CONFIG, "eval: which evaluation? 'xkd eval --list' shows all");
+    XKD_TRY(xkd_benchmark_find(cx, name, &e->benchmark));
+    if (!v->data || !v->path) XKD_FAIL(XKD_ERR_CONFIG, "eval: want --data ROOT and --model MODEL");
+    if (!v->out && !v->dry_run) XKD_FAIL(XKD_ERR_CONFIG, "eval: --out DIR is missing: it keeps what is done");
+    if (v->fold && !e->benchmark->folds)
+        XKD_FAIL(XKD_ERR_CONFIG, "%s has no folds: leave out --fold", e->benchmark->set);
+    if (v->fold < 0 || v->fold > e->benchmark->folds)
+        XKD_FAIL(XKD_ERR_CONFIG, "%s has no fold %" PRId64 ": 1 .. %" PRId64, e->benchmark->set, v->fold,
+                 e->benchmark->folds);
+    if (v->classes != 31 && v->classes != 32) XKD_FAIL(XKD_ERR_CONFIG, "eval: --classes 31 or 32");
+fail:
+    return status;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    xkd_status status = XKD_OK;
+    struct eval e = {.cli = cli, .v = {.classes = 32}};
+    int rest = 0;
+    XKD_TRY(cli_parse(cli, &cmd_eval, argc, argv, &e.v, &rest));
+    if (e.v.list) {
+        eval_print_list();
+        return XKD_OK;
+    }
+    XKD_TRY(check_values(&e, rest > 0 ? argv[1] : NULL));
+    e.overrides = argv + 2;
+    e.override_count = rest - 1;
+    cli_catch_signals();
+    XKD_TRY(evaluate(&e));
+fail:
+    return status;
+}
+
+const struct cli_command cmd_eval = {
+    .name = "eval",
+    .summary = "reproduce a row of the paper's tables from a data set and a model",
+    .usage = "EVALUATION --data ROOT --model MODEL --out DIR [--fold N] [KEY=VALUE ...]",
+    .description =
+        "EVALUATION is a data set and a task, such as ucf101-svm; --list shows all. ROOT is the data set as it was\n"
+        "unpacked. All folds are done with the released hyper-parameters, which -c and KEY=VALUE change. The row that\n"
+        "is printed has the mean and standard deviation over folds: 'honest' uses nothing of the test split, 'best' "
+        "is\n"
+        "chosen on it as the released code does, 'paper' is what the paper reports. Everything done stays in --out:\n"
+        "a second call prints the row again, one after a stop goes on.",
+    .example = "xkd eval ucf101-svm --data /data/ucf101 --model vid_teacher.pth.tar --out eval/ucf101-svm",
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,362 @@
+/* xkd finetune, xkd linear: a classifier on top of a trained encoder, trained and tested from a manifest. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "class_table.h"
+#include "config_args.h"
+#include "report/progress.h"
+#include "train/supervised.h"
+
+struct values {
+    const char *out, *config, *split, *test, *test_split, *modality, *confusion;
+    int64_t max_steps, overfit, workers, heads;
+    bool resume, force, dry_run, strict, student, classes;
+};
+
+static const struct cli_option options[] = {
+    {'o', "out", CLI_TEXT, offsetof(struct values, out), "RUN", "folder of the run"},
+    {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE",
+     "a finetune_*.yaml or linear_*.yaml (default: the released recipe for what the model sees)"},
+    {0, "split", CLI_TEXT, offsetof(struct values, split), "NAME", "split to train on (default: the configuration's)"},
+    {0, "test-split", CLI_TEXT, offsetof(struct values, test_split), "NAME",
+     "split to test on (default: the configuration's)"},
+    {0, "test", CLI_TEXT, offsetof(struct values, test), "MANIFEST", "test on files of another manifest"},
+    {0, "modality", CLI_TEXT, offsetof(struct values, modality), "M",
+     "video or audio (default: the configuration's, else what the model has, video first)"},
+    {0, "student", CLI_FLAG, offsetof(struct values, student), NULL, "the student's encoder instead of the teacher's"},
+    {0, "heads", CLI_INT, offsetof(struct values, heads), "H", "attention heads, where the file cannot say"},
+    {0, "resume", CLI_FLAG, offsetof(struct values, resume), NULL, "go on with the run in --out"},
+    {0, "force", CLI_FLAG, offsetof(struct values, force), NULL, "start anew in a folder that holds a run"},
+    {'n', "dry-run", CLI_FLAG, offsetof(struct values, dry_run), NULL,
+     "open and check everything, and say what it costs"},
+    {0, "max-steps", CLI_INT, offsetof(struct values, max_steps), "N", "stop after step N"},
+    {0, "overfit", CLI_INT, offsetof(struct values, overfit), "1", "train on the first batch only"},
+    {0, "workers", CLI_INT, offsetof(struct values, workers), "N", "decoding processes"},
+    {0, "confusion", CLI_TEXT, offsetof(struct values, confusion), "FILE",
+     "write the confusion matrix of the last test as a PNG"},
+    {0, "classes", CLI_FLAG, offsetof(struct values, classes), NULL, "print a line for every class"},
+    {0, "strict", CLI_FLAG, offsetof(struct values, strict), NULL, "refuse a key that is given twice"},
+    {0},
+};
+
+/* MODEL and MANIFEST come first; both may be left out with --resume, since the run remembers them. */
+struct arguments {
+    const char *model, *manifest;
+    char **overrides;
+    int count;
+};
+
+static xkd_status split_arguments(struct cli *cli, const struct values *v, char **rest, int count,
+                                  struct arguments *out)
+{
+    xkd_context *cx = cli->cx;
+    int names = 0;
+    while (names < count && names < 2 && !is_override(rest[names])) names++;
+    *out = (struct arguments){.overrides = rest + names, .count = count - names};
+    if (names > 0) out->model = rest[0];
+    if (names > 1) out->manifest = rest[1];
+    for (int i = names; i < count; i++)
+        if (!is_override(rest[i]))
+            return xkd_fail(cx, XKD_ERR_CONFIG,
+                            "'%s': behind MODEL and MANIFEST come KEY=VALUE only ('--help' shows the use)", rest[i]);
+    if (!v->resume && names < 2)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "a MODEL and a MANIFEST are wanted ('--help' shows the use)");
+    if (!v->out && !v->dry_run) return xkd_fail(cx, XKD_ERR_CONFIG, "--out RUN is missing ('--help' shows the use)");
+    if (v->resume && v->force) return xkd_fail(cx, XKD_ERR_CONFIG, "--resume and --force exclude each other");
+    if (v->overfit > 1) return xkd_fail(cx, XKD_ERR_CONFIG, "--overfit takes 1: the first batch");
+    if (v->max_steps < 0 || v->overfit < 0 || v->heads < 0 || v->workers < 0)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "--max-steps, --overfit, --heads and --workers are not negative");
+    if (v->modality && strcmp(v->modality, "video") != 0 && strcmp(v->modality, "audio") != 0)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "--modality %s: video or audio", v->modality);
+    return XKD_OK;
+}
+
+/* A resumed run begins with its own configuration, a new one with the model's geometry. */
+static xkd_status load_base(xkd_context *cx, const struct values *v, const struct arguments *a, xkd_eval_mode mode,
+                            xkd_config *config)
+{
+    xkd_status status = XKD_OK;
+    char *path = NULL;
+    if (v->resume) {
+        XKD_TRY(xkd_join_path(cx, &path, v->out ? v->out : "", "config.yaml"));
+        if (!v->out || !xkd_path_exists(path))
+            XKD_FAIL(XKD_ERR_CONFIG, "%s: no run to resume: leave out --resume to start one",
+                     v->out ? v->out : "--out");
+        XKD_TRY(xkd_config_load(cx, config, path, true));
+        config->run.max_steps = 0; /* --max-steps holds for one call */
+    } else {
+        XKD_TRY(xkd_supervised_defaults(cx, a->model, mode, !v->config, config));
+    }
+    if (v->config) XKD_TRY(xkd_config_load(cx, config, v->config, v->strict));
+    /* The released linear_kinetics400 says eval_mode: finetune; the command's name is plainer. */
+    if (config->eval.mode != mode)
+        xkd_log(cx, XKD_LOG_INFO, "eval_mode of the configuration is passed over: the command decides");
+    config->eval.mode = mode;
+fail:
+    xkd_free(path);
+    return status;
+}
+
+/* Defaults, then the file, then KEY=VALUE, then options: the more particular, the later. */
+static xkd_status configure(struct cli *cli, const struct values *v, const struct arguments *a, xkd_eval_mode mode,
+                            xkd_config *config)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    const struct {
+        const char *key, *value;
+    } texts[] = {{"run.init", a->model},      {"data.path", a->manifest},
+                 {"run.out", v->out},         {"dataset.train.split", v->split},
+                 {"eval.test_path", v->test}, {"eval.test_split", v->test_split}};
+    XKD_TRY(load_base(cx, v, a, mode, config));
+    for (int i = 0; i < a->count; i++) XKD_TRY(xkd_config_override(cx, config, a->overrides[i]));
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (texts[i].value) XKD_TRY(override(cx, config, texts[i].key, texts[i].value));
+    if (v->max_steps > 0) config->run.max_steps = v->max_steps;
+    if (v->overfit == 1) config->run.overfit = true;
+    if (v->workers > 0) config->data.workers = v->workers;
+    if (v->student) config->eval.student = true;
+    if (v->modality) {
+        config->eval.return_video = strcmp(v->modality, "video") == 0;
+        config->eval.return_audio = !config->eval.return_video;
+    }
+    XKD_TRY(xkd_config_finish(cx, config));
+fail:
+    return status;
+}
+
+/* ---- what is said ---- */
+
+static void put_scores(xkd_text *out, const char *key, const xkd_test_scores *s)
+{
+    const struct {
+        const char *key;
+        double value;
+    } figures[] = {{"top1", s->top1},
+                   {"top5", s->top5},
+                   {"clip_top1", s->clip_top1},
+                   {"clip_top5", s->clip_top5},
+                   {"map", s->map}};
+    xkd_text_printf(out, ", \"%s\": ", key);
+    if (s->epoch == 0) {
+        xkd_text_puts(out, "null");
+        return;
+    }
+    xkd_text_printf(out, "{\"epoch\": %" PRId64, s->epoch);
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
+        xkd_text_printf(out, ", \"%s\": ", figures[i].key);
+        if (isnan(figures[i].value))
+            xkd_text_puts(out, "null");
+        else
+            xkd_text_printf(out, "%.4f", figures[i].value);
+    }
+    xkd_text_puts(out, "}");
+}
+
+/* "honest" is null until the last epoch has been tested. */
+static void put_json(xkd_text *out, const xkd_config *c, const xkd_supervised_result *r, xkd_status ended)
+{
+    const xkd_test_scores none = {0};
+    xkd_text_puts(out, "{\"run\": ");
+    xkd_text_json_string(out, c->run.out);
+    xkd_text_printf(out, ", \"status\": \"%s\", \"step\": %" PRId64 ", \"total_steps\": %" PRId64 ", \"loss\": ",
+                    xkd_status_name(ended), r->run.step, r->run.total_steps);
+    xkd_text_json_number(out, r->run.loss);
+    xkd_text_printf(out,
+                    ", \"classes\": %" PRId64 ", \"train_files\": %" PRId64 ", \"test_files\": %" PRId64
+                    ", \"unreadable\": %" PRId64 ", \"in_both\": %" PRId64,
+                    r->classes, r->train_files, r->test_files, r->unreadable, r->in_both);
+    put_scores(out, "honest", r->finished ? &r->last : &none);
+    put_scores(out, "last", &r->last);
+    put_scores(out, "best", &r->best);
+    if (!isnan(r->interval.low))
+        xkd_text_printf(out, ", \"interval95\": [%.4f, %.4f]", r->interval.low, r->interval.high);
+    xkd_text_printf(out,
+                    ", \"bad_steps\": %" PRId64 ", \"bad_clips\": %" PRId64 ", \"parameters\": %" PRId64
+                    ", \"seconds\": %.3f, \"samples_per_second\": %.4f, \"data_share\": %.4f}\n",
+                    r->run.bad_steps, r->run.bad_clips, r->run.parameters, r->run.seconds, r->run.samples_per_second,
+                    r->run.data_share);
+}
+
+static void put_test(xkd_text *out, const char *title, const xkd_supervised_result *r, const xkd_test_scores *s,
+                     const char *why)
+{
+    if (r->multi_label)
+        xkd_text_printf(out, "%s mean average precision %.2f", title, s->map);
+    else
+        xkd_text_printf(out, "%s top-1 %.2f, top-5 %.2f, by clip %.2f and %.2f", title, s->top1, s->top5, s->clip_top1,
+                        s->clip_top5);
+    xkd_text_printf(out, " (epoch %" PRId64 ", %s)\n", s->epoch, why);
+}
+
+static void put_text(xkd_text *out, const xkd_config *c, const xkd_supervised_result *r)
+{
+    const char *run = c->run.out;
+    xkd_text_printf(
+        out, "step %" PRId64 " of %" PRId64 ", loss %.4f, %.2f samples/s, %.0f %% of the time waiting for data\n",
+        r->run.step, r->run.total_steps, r->run.loss, r->run.samples_per_second, 100 * r->run.data_share);
+    if (r->last.epoch == 0)
+        xkd_text_puts(out, "not tested yet\n");
+    else
+        put_test(out, r->finished ? "honest:" : "so far:", r, &r->last,
+                 r->finished ? "the last" : "the last one tested");
+    if (r->best.epoch > 0) put_test(out, "best:  ", r, &r->best, "chosen on the test files, as released");
+    if (!isnan(r->interval.low))
+        xkd_text_printf(out, "95 %% of bootstrap samples of the test files: %.2f to %.2f\n", r->interval.low,
+                        r->interval.high);
+    if (r->unreadable)
+        xkd_text_printf(out, "%" PRId64 " of %" PRId64 " test files could not be read and are in no figure\n",
+                        r->unreadable, r->test_files);
+    if (r->in_both)
+        xkd_text_printf(out, "%" PRId64 " of %" PRId64 " test files are training files too\n", r->in_both,
+                        r->test_files);
+    if (r->empty_classes)
+        xkd_text_printf(out, "%" PRId64 " classes have no test file; they count as 0\n", r->empty_classes);
+    xkd_text_printf(out, "classifier   %s/classifier.safetensors\n", run);
+    if (r->best.epoch > 0) xkd_text_printf(out, "best         %s/best.safetensors\n", run);
+    xkd_text_printf(out, "checkpoints  %s/checkpoints\nreport       %s/report.html\n", run, run);
+}
+
+static xkd_status print_result(struct cli *cli, const struct values *v, const xkd_config *c,
+                               const xkd_supervised_result *r, xkd_status ended)
+{
+    xkd_status status = XKD_OK;
+    xkd_text out = xkd_text_make(cli->cx);
+    const struct judged judged = {.scores = r->scores,
+                                  .label = r->label,
+                                  .n = r->scored,
+                                  .K = r->classes,
+                                  .names = r->names,
+                                  .name_count = r->classes};
+    if (cli->json)
+        put_json(&out, c, r, ended);
+    else
+        put_text(&out, c, r);
+    if (out.status == XKD_OK) fputs(out.data, stdout);
+    XKD_TRY(out.status);
+    if (!v->classes && !v->confusion) goto fail;
+    if (!r->scores || r->multi_label) {
+        cli_say(cli, "no classes to show: %s", r->multi_label ? "files have several labels" : "this call made no test");
+        goto fail;
+    }
+    if (v->classes && !cli->json) XKD_TRY(print_classes(cli, &judged));
+    if (v->confusion) XKD_TRY(draw_confusion(cli, v->confusion, &judged));
+fail:
+    xkd_text_free(&out);
+    return status;
+}
+
+static xkd_status dry_run(struct cli *cli, const xkd_supervised_options *o)
+{
+    xkd_supervised_plan p;
+    char a[32], b[32];
+    xkd_status status = xkd_supervised_look(cli->cx, o, &p);
+    if (status != XKD_OK) return status;
+    const char *modality = p.modality == XKD_VIDEO ? "video" : "audio", *labels = p.multi_label ? "several" : "one";
+    if (cli->json) {
+        printf("{\"modality\": \"%s\", \"multi_label\": %s, \"classes\": %" PRId64 ", \"train_files\": %" PRId64
+               ", \"test_files\": %" PRId64 ", \"steps_per_epoch\": %" PRId64 ", \"total_steps\": %" PRId64,
+               modality, p.multi_label ? "true" : "false", p.classes, p.train_files, p.test_files, p.steps_per_epoch,
+               p.total_steps);
+        printf(", \"parameters\": %" PRId64 ", \"trained\": %" PRId64 ", \"tokens\": %" PRId64
+               ", \"state_bytes\": %.0f, \"activation_bytes\": %.0f}\n",
+               p.parameters, p.trained, p.tokens, p.state_bytes, p.activation_bytes);
+        return XKD_OK;
+    }
+    printf("%-22s %s, %" PRId64 " tokens a clip\n", "encoder of", modality, p.tokens);
+    printf("%-22s %" PRId64 " to train on, %" PRId64 " to test on\n", "files", p.train_files, p.test_files);
+    printf("%-22s %" PRId64 ", %s a file\n", "classes", p.classes, labels);
+    printf("%-22s %" PRId64 " (%" PRId64 " an epoch)\n", "steps", p.total_steps, p.steps_per_epoch);
+    xkd_format_count(a, sizeof a, (double)p.parameters, "");
+    xkd_format_count(b, sizeof b, (double)p.trained, "");
+    printf("%-22s %s, %s of them trained\n", "parameters", a, b);
+    xkd_format_count(a, sizeof a, p.state_bytes, "B");
+    xkd_format_count(b, sizeof b, p.activation_bytes, "B");
+    printf("%-22s %s model and optimiser + %s activations\n", "memory", a, b);
+    return XKD_OK;
+}
+
+/* Signals are caught before any thread exists, so that all of them inherit the blocked ones. */
+static xkd_status train(struct cli *cli, const struct values *v, const xkd_supervised_options *o)
+{
+    xkd_supervised_result result;
+    cli_catch_signals();
+    xkd_status status = xkd_supervised_train(cli->cx, o, &result);
+    if (result.run.total_steps > 0) {
+        xkd_status printed = print_result(cli, v, o->config, &result, status);
+        if (status == XKD_OK) status = printed;
+    }
+    xkd_supervised_result_free(&result);
+    return status;
+}
+
+static int run_mode(struct cli *cli, const struct cli_command *command, xkd_eval_mode mode, int argc, char **argv)
+{
+    xkd_status status = XKD_OK;
+    struct values v = {0};
+    struct arguments arguments;
+    xkd_config config = {0};
+    int rest = 0;
+    XKD_TRY(cli_parse(cli, command, argc, argv, &v, &rest));
+    XKD_TRY(split_arguments(cli, &v, argv + 1, rest, &arguments));
+    XKD_TRY(xkd_config_init(cli->cx, &config));
+    XKD_TRY(configure(cli, &v, &arguments, mode, &config));
+    const xkd_supervised_options o = {.config = &config,
+                                      .heads = v.heads,
+                                      .run = {.mode = v.resume  ? XKD_RUN_RESUME
+                                                      : v.force ? XKD_RUN_FORCE
+                                                                : XKD_RUN_NEW,
+                                              .stop_signal = stop_signal,
+                                              .progress = progress,
+                                              .user = cli}};
+    XKD_TRY(v.dry_run ? dry_run(cli, &o) : train(cli, &v, &o));
+fail:
+    xkd_config_free(&config);
+    return status;
+}
+
+static int run_finetune(struct cli *cli, int argc, char **argv)
+{
+    return run_mode(cli, &cmd_finetune, XKD_EVAL_FINETUNE, argc, argv);
+}
+
+static int run_linear(struct cli *cli, int argc, char **argv)
+{
+    return run_mode(cli, &cmd_linear, XKD_EVAL_LINEAR, argc, argv);
+}
+
+const struct cli_command cmd_finetune = {
+    .name = "finetune",
+    .summary = "train an encoder and a classifier on labelled files, and test them",
+    .usage = "MODEL MANIFEST --out RUN [-c FILE] [KEY=VALUE ...]",
+    .description =
+        "MODEL is a run folder or a file with an encoder, MANIFEST what 'xkd data import' or 'xkd data index' made. "
+        "Tests\n"
+        "every eval.frequency epochs: 'honest' is the figure after the last epoch, 'best' the best on the test files, "
+        "as\n"
+        "the released code reports it. Files with one label are told apart by softmax and top-1, files with several "
+        "by\n"
+        "sigmoids and mean average precision. RUN/classifier.safetensors is all that 'xkd predict' needs. Signals,\n"
+        "--resume and exit codes are those of 'xkd pretrain'.",
+    .example = "xkd data import UCF101 /data/ucf101 --fold 1 --out ucf.jsonl\n"
+               "  xkd finetune runs/first ucf.jsonl -c finetune_ucf101_config_f1.yaml --out runs/ucf",
+    .options = options,
+    .run = run_finetune,
+};
+
+const struct cli_command cmd_linear = {
+    .name = "linear",
+    .summary = "train a linear classifier on a frozen encoder, and test it",
+    .usage = "MODEL MANIFEST --out RUN [-c FILE] [KEY=VALUE ...]",
+    .description = "As 'xkd finetune', but the encoder stays as it is: random views every epoch, a linear layer on "
+                   "their features.",
+    .example = "xkd linear runs/first k400.jsonl -c linear_kinetics400_config.yaml --out runs/linear",
+    .options = options,
+    .run = run_linear,
+};

@@ -1,0 +1,189 @@
+/* xkd predict: what a fine-tuned or linear model sees in files. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "data_args.h"
+#include "eval/classifier.h"
+
+struct values {
+    int64_t top, clips, threads;
+};
+
+static const struct cli_option options[] = {
+    {'k', "top", CLI_INT, offsetof(struct values, top), "N", "classes to name for each file (default: 5)"},
+    {0, "clips", CLI_INT, offsetof(struct values, clips), "N", "clips of a file (default: the model's test clips)"},
+    {'t', "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: processors)"},
+    {0},
+};
+
+struct predict {
+    struct cli *cli;
+    int64_t top;
+    xkd_classifier model;
+    char **paths;            /* the command line's */
+    xkd_manifest *manifests; /* [count], one a file */
+    xkd_embed_input *inputs; /* [count] */
+    int64_t count, unreadable;
+    float *scores;  /* [K] of the file at hand */
+    int64_t *order; /* [top] classes, best first */
+    xkd_text out;   /* JSON */
+    double start;
+};
+
+/* The `top` best classes by selection: few are wanted. */
+static void choose(struct predict *p)
+{
+    for (int64_t i = 0; i < p->top; i++) {
+        int64_t best = -1;
+        for (int64_t k = 0; k < p->model.classes.count; k++) {
+            bool taken = false;
+            for (int64_t j = 0; j < i; j++) taken |= p->order[j] == k;
+            if (!taken && (best < 0 || p->scores[k] > p->scores[best])) best = k;
+        }
+        p->order[i] = best;
+    }
+}
+
+static void put_json(struct predict *p, const xkd_embedded *file, const char *path)
+{
+    xkd_text_puts(&p->out, p->out.size ? ",\n  {\"path\": " : "[\n  {\"path\": ");
+    xkd_text_json_string(&p->out, path);
+    if (file->result.fault != XKD_FAULT_NONE) {
+        xkd_text_puts(&p->out, ", \"error\": ");
+        xkd_text_json_string(&p->out, file->result.message);
+    } else {
+        xkd_text_printf(&p->out, ", \"clips\": %" PRId64 ", \"classes\": [", file->count[p->model.modality]);
+        for (int64_t i = 0; i < p->top; i++) {
+            xkd_text_printf(&p->out, "%s{\"id\": %" PRId64 ", \"label\": ", i ? ", " : "", p->order[i]);
+            xkd_text_json_string(&p->out, p->model.classes.items[p->order[i]]);
+            xkd_text_printf(&p->out, ", \"score\": %.6f}", p->scores[p->order[i]]);
+        }
+        xkd_text_puts(&p->out, "]");
+    }
+    xkd_text_puts(&p->out, "}");
+}
+
+/* A line a class: file, score, name; a single file's name is left out. */
+static void print_text(const struct predict *p, const char *path)
+{
+    for (int64_t i = 0; i < p->top; i++) {
+        if (p->count > 1) printf("%s\t", path);
+        printf("%.4f\t%s\n", p->scores[p->order[i]], p->model.classes.items[p->order[i]]);
+    }
+}
+
+static xkd_status file_done(void *user, const xkd_embedded *file)
+{
+    struct predict *p = user;
+    struct data_progress bar = {p->cli, "predict", p->start};
+    const char *path = p->paths[file->input];
+    bool good = file->result.fault == XKD_FAULT_NONE;
+    data_show_progress(&bar, file->input + 1, p->count);
+    if (good) {
+        xkd_ensemble_scores(p->model.model.options.loss, p->model.config.eval.ensemble,
+                            file->feature[p->model.modality], file->count[p->model.modality], p->model.classes.count,
+                            p->scores);
+        choose(p);
+    } else {
+        p->unreadable++;
+        cli_say(p->cli, "%s: %s: %s", path, xkd_media_fault_name(file->result.fault), file->result.message);
+    }
+    if (p->cli->json)
+        put_json(p, file, path);
+    else if (good)
+        print_text(p, path);
+    return p->out.status;
+}
+
+/* A name that is not there is a mistake of the command line, found before the model is used. */
+static xkd_status list_files(struct predict *p)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cli->cx;
+    XKD_TRY(xkd_alloc(cx, &p->manifests, p->count, sizeof *p->manifests));
+    XKD_TRY(xkd_alloc(cx, &p->inputs, p->count, sizeof *p->inputs));
+    for (int64_t i = 0; i < p->count; i++) {
+        if (!xkd_path_exists(p->paths[i])) XKD_FAIL(XKD_ERR_DATA, "%s: no such file", p->paths[i]);
+        if (xkd_is_folder(p->paths[i])) XKD_FAIL(XKD_ERR_DATA, "%s: is a folder: name files", p->paths[i]);
+        XKD_TRY(xkd_manifest_of_file(cx, p->paths[i], &p->manifests[i]));
+        p->inputs[i] = (xkd_embed_input){&p->manifests[i], 0, i};
+    }
+fail:
+    return status;
+}
+
+static xkd_status load(struct predict *p, const struct values *v, const char *path)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cli->cx;
+    char text[2][64], *overrides[2];
+    int count = 0;
+    if (v->clips) {
+        snprintf(text[count], sizeof text[count], "eval.test_clips=%" PRId64, v->clips);
+        overrides[count] = text[count];
+        count++;
+    }
+    if (v->threads) {
+        snprintf(text[count], sizeof text[count], "run.threads=%" PRId64, v->threads);
+        overrides[count] = text[count];
+        count++;
+    }
+    XKD_TRY(xkd_classifier_load(cx, path, overrides, count, &p->model));
+    p->top = v->top < p->model.classes.count ? v->top : p->model.classes.count;
+    XKD_TRY(xkd_alloc(cx, &p->scores, p->model.classes.count, sizeof *p->scores));
+    XKD_TRY(xkd_alloc(cx, &p->order, p->top, sizeof *p->order));
+fail:
+    return status;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    struct values v = {.top = 5};
+    struct predict p = {.cli = cli, .out = xkd_text_make(cx), .start = xkd_now()};
+    int rest = 0;
+    XKD_TRY(cli_parse(cli, &cmd_predict, argc, argv, &v, &rest));
+    if (rest < 2)
+        XKD_FAIL(XKD_ERR_CONFIG, "predict: a MODEL and at least one FILE are wanted ('--help' shows its use)");
+    if (v.top < 1 || v.clips < 0 || v.threads < 0)
+        XKD_FAIL(XKD_ERR_CONFIG, "predict: --top must be positive, --clips and --threads are not negative");
+    p.paths = argv + 2;
+    p.count = rest - 1;
+    XKD_TRY(list_files(&p));
+    XKD_TRY(load(&p, &v, argv[1]));
+    const xkd_embed_sink sink = {&p, file_done, NULL};
+    XKD_TRY(xkd_classify_files(cx, &p.model.model, &p.model.config, p.inputs, p.count, &sink));
+    if (cli->json) printf("%s\n]\n", p.out.data);
+    if (p.unreadable)
+        XKD_FAIL(XKD_ERR_DATA, "predict: %" PRId64 " of %" PRId64 " files could not be read", p.unreadable, p.count);
+fail:
+    for (int64_t i = 0; p.manifests && i < p.count; i++) xkd_manifest_free(&p.manifests[i]);
+    xkd_free(p.manifests);
+    xkd_free(p.inputs);
+    xkd_free(p.scores);
+    xkd_free(p.order);
+    xkd_text_free(&p.out);
+    xkd_classifier_free(&p.model);
+    return status;
+}
+
+const struct cli_command cmd_predict = {
+    .name = "predict",
+    .summary = "name what a fine-tuned or linear model sees or hears in files",
+    .usage = "MODEL FILE...",
+    .description =
+        "MODEL is classifier.safetensors of 'xkd finetune' or 'xkd linear', or its run folder: it knows its classes "
+        "and how\n"
+        "its input is made. Scores are those of the test clips and crops, averaged. A line is score and class, with "
+        "the\n"
+        "file in front where there are several. Files that cannot be read are named, and the exit code is then 3.",
+    .example = "xkd predict runs/ucf holiday.mp4 --top 3",
+    .options = options,
+    .run = run,
+};

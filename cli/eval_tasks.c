@@ -1,0 +1,176 @@
+/* One function a task, from a fold that has been opened and checked to its figures; figures of unlike tasks end in the same
+ * struct, so that tables need not know them. */
+#include "eval_tasks.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "config_args.h"
+#include "report/progress.h"
+#include "svm_args.h"
+#include "train/supervised.h"
+
+/* Files of one split in the manifest: what the figures should be made of. */
+static int64_t count_split(const xkd_manifest *m, const char *split)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < m->count; i++) count += strcmp(m->samples[i].split, split) == 0;
+    return count;
+}
+
+/* ---- linear SVM ---- */
+
+static struct svm_videos videos_of(struct eval_fold *f)
+{
+    return (struct svm_videos){.models = &f->models,
+                               .manifest = &f->manifest,
+                               .train = f->models.config.data.split,
+                               .test = f->models.config.eval.test_split,
+                               .folder = f->folder};
+}
+
+static xkd_figures figures_of(const xkd_svm_row *r)
+{
+    return (xkd_figures){
+        .top1 = r->test.top1, .top5 = r->test.top5, .clip_top1 = r->test.clip_top1, .map = r->test.map, .at = r->C};
+}
+
+/* Features stay in the fold's folder; the SVM itself is quick beside them and is not kept. What the split lists and the
+ * sets lack could not be read. */
+static xkd_status run_svm(struct cli *cli, struct eval_fold *f, xkd_fold_result *out)
+{
+    xkd_status status = XKD_OK;
+    struct svm_videos videos = videos_of(f);
+    struct feature_args choice = {.normalise = f->models.config.eval.l2_norm};
+    struct svm_settings settings = svm_settings_of(&f->models.config);
+    struct feature_sets sets = {0};
+    struct svm_verdict verdict = {0};
+    settings.seed = (int64_t)f->models.config.train.seed;
+    XKD_TRY(svm_embed_videos(cli, &videos, &choice, &sets));
+    XKD_TRY(svm_run(cli, &sets.train_set, &sets.test_set, &settings, &verdict));
+    out->honest = figures_of(svm_chosen(&verdict));
+    out->best = figures_of(&verdict.rows[verdict.best]);
+    out->interval[0] = verdict.interval.low;
+    out->interval[1] = verdict.interval.high;
+    out->unreadable[0] = out->files[0] - verdict.train_videos;
+    out->unreadable[1] = out->files[1] - verdict.test_videos;
+fail:
+    svm_verdict_free(&verdict);
+    features_free(&sets);
+    return status;
+}
+
+static xkd_status plan_svm(struct cli *cli, struct eval_fold *f)
+{
+    struct svm_videos videos = videos_of(f);
+    struct svm_plan plan;
+    char time[32], memory[32];
+    xkd_status status = svm_plan_videos(cli, &videos, &plan);
+    if (status != XKD_OK) return status;
+    xkd_format_duration(time, sizeof time, plan.seconds);
+    xkd_format_count(memory, sizeof memory, plan.bytes, "B");
+    printf("%" PRId64 " training files, %" PRId64 " clips; %" PRId64 " test files, %" PRId64
+           " clips; about %s in the encoder, %s for the SVM",
+           plan.files[0], plan.clips[0], plan.files[1], plan.clips[1], time, memory);
+    return XKD_OK;
+}
+
+/* ---- fine-tuning and the linear classifier ---- */
+
+static xkd_figures figures_of_test(const xkd_test_scores *s)
+{
+    return (xkd_figures){
+        .top1 = s->top1, .top5 = s->top5, .clip_top1 = s->clip_top1, .map = s->map, .at = (double)s->epoch};
+}
+
+/* The run has a folder of its own below the fold's; one that was begun goes on to the same bits. */
+static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_result *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    xkd_supervised_result r = {0};
+    char *run = NULL, *config = NULL;
+    XKD_TRY(xkd_join_path(cx, &run, f->folder, "run"));
+    XKD_TRY(xkd_join_path(cx, &config, run, "config.yaml"));
+    const xkd_supervised_options o = {
+        .config = &f->config,
+        .model = f->model,
+        .train = f->manifest_path,
+        .test = f->manifest_path,
+        .out = run,
+        .heads = f->heads,
+        /* The configuration is the last thing that a start writes. */
+        .run = {.mode = xkd_path_exists(config) ? XKD_RUN_RESUME : XKD_RUN_FORCE,
+                .stop_signal = stop_signal,
+                .progress = progress,
+                .user = cli},
+    };
+    XKD_TRY(xkd_supervised_train(cx, &o, &r));
+    if (!r.finished)
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "%s: the training ended at step %" PRId64 " of %" PRId64
+                 ", so there is no figure yet: give the command again without run.max_steps",
+                 run, r.run.step, r.run.total_steps);
+    out->honest = figures_of_test(&r.last);
+    out->best = figures_of_test(&r.best);
+    out->interval[0] = r.interval.low;
+    out->interval[1] = r.interval.high;
+    out->unreadable[1] = r.unreadable;
+fail:
+    xkd_supervised_result_free(&r);
+    xkd_free(run);
+    xkd_free(config);
+    return status;
+}
+
+/* From lists alone: a dry run writes no manifest, and the library plans from one. */
+static void plan_training(const struct eval_fold *f)
+{
+    const xkd_config *c = &f->config;
+    int64_t files = count_split(&f->manifest, c->data.split);
+    int64_t steps = files * c->eval.train_clips / c->train.batch;
+    printf("%" PRId64 " training files, %" PRId64 " test files of %" PRId64 " clips; %" PRId64 " epochs of %" PRId64
+           " steps of %" PRId64 " clips",
+           files, count_split(&f->manifest, c->eval.test_split), c->eval.test_clips, c->train.epochs, steps,
+           c->train.batch);
+}
+
+/* ---- whichever it is ---- */
+
+const xkd_config *eval_fold_config(const struct eval_fold *f)
+{
+    return f->benchmark->task == XKD_BENCHMARK_SVM ? &f->models.config : &f->config;
+}
+
+xkd_status eval_fold_run(struct cli *cli, struct eval_fold *f, xkd_fold_result *out)
+{
+    const xkd_config *c = eval_fold_config(f);
+    *out = (xkd_fold_result){
+        .fold = f->fold,
+        .settings = f->settings,
+        .files = {count_split(&f->manifest, c->data.split), count_split(&f->manifest, c->eval.test_split)},
+        .listed = f->imported.listed,
+        .missing = f->imported.missing};
+    return f->benchmark->task == XKD_BENCHMARK_SVM ? run_svm(cli, f, out) : run_training(cli, f, out);
+}
+
+xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *f)
+{
+    xkd_status status = XKD_OK;
+    if (f->fold)
+        printf("fold %" PRId64 ": ", f->fold);
+    else
+        printf("whole set: ");
+    if (xkd_path_exists(f->result_path))
+        printf("done already");
+    else if (f->benchmark->task == XKD_BENCHMARK_SVM)
+        status = plan_svm(cli, f);
+    else
+        plan_training(f);
+    puts("");
+    return status;
+}

@@ -1,0 +1,33 @@
+/* The tasks of `xkd eval`: from the manifest of one fold to its figures. Each keeps what it has done in the fold's folder
+ * and goes on with it. */
+#ifndef XKD_CLI_EVAL_TASKS_H
+#define XKD_CLI_EVAL_TASKS_H
+
+#include "data/import.h"
+#include "eval/benchmarks.h"
+#include "eval/fold_result.h"
+#include "model_args.h"
+
+struct eval_fold {
+    const xkd_benchmark *benchmark;
+    int64_t fold; /* 0: the set has none */
+    const char *model;
+    int64_t heads;        /* of the encoder, where the file cannot say */
+    struct models models; /* for an SVM; loaded with the configuration of this fold */
+    xkd_config config;    /* for training */
+    xkd_manifest manifest;
+    xkd_import_result imported;
+    char *folder, *manifest_path, *result_path; /* owned; the first exists only once something is written there */
+    uint64_t settings;                          /* hash of what decides the figures */
+};
+
+/* The configuration that the fold's task works by. */
+const xkd_config *eval_fold_config(const struct eval_fold *fold);
+
+/* Does the work of a fold and fills the figures and counts of *out. */
+xkd_status eval_fold_run(struct cli *cli, struct eval_fold *fold, xkd_fold_result *out);
+
+/* One line on stdout about what that would be. */
+xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *fold);
+
+#endif

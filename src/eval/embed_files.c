@@ -1,0 +1,287 @@
+/* Embedding as work that can be stopped: the log (eval/embed_log) takes what is finished, file by file, and becomes the
+ * feature file at the end. Memory grows with the features alone, and only then. */
+#include "eval/embed_files.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "eval/embed_log.h"
+
+/* method.md section 10. */
+enum { TRAIN_CLIPS = 25, TEST_CLIPS = 3, BATCH = 8 };
+
+/* One call of xkd_embed_files. */
+typedef struct {
+    xkd_context *cx;
+    const xkd_embed_job *job;
+    xkd_embed_log *log;
+    xkd_embed_log_head head;
+    xkd_embed_input *todo; /* [todo_count] what no earlier sitting has done */
+    int64_t todo_count;
+} work;
+
+/* ---- options ---- */
+
+/* Evaluation sees one view a clip, whatever the pre-training that the configuration comes from had. */
+xkd_embed_options xkd_embed_options_of(xkd_config *config, xkd_clip_protocol protocol, int64_t clips)
+{
+    xkd_data_config *d = &config->data;
+    const xkd_eval_config *eval = &config->eval;
+    bool released = eval->vid_transform == XKD_TRANSFORM_STRONG || eval->aud_transform == XKD_TRANSFORM_STRONG;
+    bool train = protocol == XKD_CLIPS_TRAIN;
+    d->global_views = 1;
+    d->video_local_views = d->audio_local_views = 0;
+    if (train && !released) xkd_clip_training_views(d);
+    if (!clips && released) clips = train ? eval->train_clips : eval->test_clips;
+    if (!clips) clips = train ? TRAIN_CLIPS : TEST_CLIPS;
+    return (xkd_embed_options){
+        .batch = BATCH,
+        .layer = -1,
+        .kind = eval->feat_op == XKD_FEAT_CLS ? XKD_FEATURE_CLS : XKD_FEATURE_MEAN,
+        .clips = {
+            .data = d, .protocol = protocol, .clips = clips, .stride = d->clip_duration, .seed = config->train.seed}};
+}
+
+/* Augmentation counts only where clips are augmented, so that test features do not depend on it. */
+static void describe_views(xkd_text *t, const xkd_data_config *d)
+{
+    const xkd_video_view_config *v = &d->video_view[XKD_GLOBAL_VIEW];
+    const xkd_audio_view_config *a = &d->audio_view[XKD_GLOBAL_VIEW];
+    xkd_text_printf(t, " %.17g %.17g %.17g %.17g %.17g %.17g %.17g %.17g %.17g", v->color[0], v->color[1], v->color[2],
+                    v->color[3], v->crop_scale[0], v->crop_scale[1], v->p_flip, v->p_gray, v->p_blur);
+    xkd_text_printf(t, " %d %.17g %d %d", a->volume_jitter, a->volume, a->time_warp, a->rand_crop);
+}
+
+/* Labels are among it, though features do not depend on them: they are stored beside the features, and a corrected manifest
+ * must not leave the old ones in force. Batch and threads are not: they change no bit. */
+xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_t *out)
+{
+    xkd_text t = xkd_text_make(cx);
+    const xkd_embed_options *o = job->options;
+    const xkd_data_config *d = o->clips.data;
+    xkd_text_printf(&t, "%d %lld %d %lld %.17g %.17g %.17g %lld %.17g %.17g %llu", (int)o->kind, (long long)o->layer,
+                    (int)o->clips.protocol, (long long)o->clips.clips, o->clips.stride, d->clip_duration, d->video_fps,
+                    (long long)d->crop_size, d->mel_mean, d->mel_std, (unsigned long long)o->clips.seed);
+    if (o->clips.protocol == XKD_CLIPS_TRAIN) describe_views(&t, d);
+    xkd_text_puts(&t, job->pairs ? " pairs" : "");
+    for (int m = 0; m < XKD_MODALITIES; m++) xkd_text_printf(&t, " %s", o->encoder[m] ? o->encoder[m]->hash : "-");
+    for (int64_t i = 0; i < job->count; i++) {
+        const xkd_sample *s = &job->inputs[i].manifest->samples[job->inputs[i].sample];
+        xkd_text_printf(&t, "\n%lld %s %lld", (long long)job->inputs[i].number, s->path, (long long)s->label);
+        for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(&t, ",%d", (int)s->labels[k]);
+    }
+    *out = t.status == XKD_OK ? XXH3_64bits(t.data, (size_t)t.size) : 0;
+    xkd_status status = t.status;
+    xkd_text_free(&t);
+    return status;
+}
+
+/* ---- the work ---- */
+
+static const xkd_sample *sample_of(const xkd_embed_input *in)
+{
+    return &in->manifest->samples[in->sample];
+}
+
+/* What a file comes to: its fault, or that half of a pair is missing. The log keeps what was found, so that the same
+ * features serve both ways. */
+static xkd_media_fault fault_of(const work *w, xkd_media_fault fault, const int64_t count[XKD_MODALITIES])
+{
+    const bool *wanted = w->job->options->clips.wanted;
+    if (fault != XKD_FAULT_NONE || !w->job->pairs) return fault;
+    if (wanted[XKD_VIDEO] && count[XKD_VIDEO] == 0) return XKD_FAULT_NO_VIDEO;
+    return wanted[XKD_AUDIO] && count[XKD_AUDIO] == 0 ? XKD_FAULT_NO_AUDIO : XKD_FAULT_NONE;
+}
+
+static xkd_status file_done(void *user, const xkd_embedded *file)
+{
+    work *w = user;
+    const xkd_embed_input *in = &w->todo[file->input];
+    xkd_media_result result = file->result;
+    result.fault = fault_of(w, result.fault, file->count);
+    if (result.fault != file->result.fault)
+        snprintf(result.message, sizeof result.message, "both modalities are wanted");
+    if (w->job->file) w->job->file(w->job->user, sample_of(in)->path, &result, file->input + 1, w->todo_count);
+    return xkd_embed_log_add(w->log, in->number, file);
+}
+
+static int stop(void *user)
+{
+    const work *w = user;
+    return w->job->stop ? w->job->stop(w->job->user) : 0;
+}
+
+/* Records stand in the order of the inputs, so what is left is their end. */
+static xkd_status list_todo(work *w)
+{
+    xkd_status status = XKD_OK;
+    const xkd_embed_job *job = w->job;
+    xkd_embed_record r;
+    int64_t done = 0;
+    bool found;
+    XKD_TRY(xkd_embed_log_next(w->log, true, &r, &found));
+    for (; found && done < job->count && r.number == job->inputs[done].number; done++)
+        XKD_TRY(xkd_embed_log_next(w->log, false, &r, &found));
+    w->todo_count = job->count - done;
+    XKD_TRY(xkd_alloc(w->cx, &w->todo, w->todo_count, sizeof *w->todo));
+    memcpy(w->todo, job->inputs + done, (size_t)w->todo_count * sizeof *w->todo);
+    if (done && job->resumed) job->resumed(job->user, done, job->count);
+fail:
+    return status;
+}
+
+/* The inputs' manifests name the same classes; the first that names any speaks for all. */
+static xkd_status add_classes(work *w, xkd_manifest *to)
+{
+    xkd_status status = XKD_OK;
+    int64_t label;
+    for (int64_t i = 0; i < w->job->count && to->class_count == 0; i++) {
+        const xkd_manifest *from = w->job->inputs[i].manifest;
+        for (int64_t k = 0; k < from->class_count; k++)
+            XKD_TRY(xkd_manifest_class(w->cx, to, from->classes[k], true, &label));
+    }
+fail:
+    return status;
+}
+
+/* Kind, models and widths of the result. */
+static xkd_status describe(work *w, xkd_embeddings *out)
+{
+    xkd_status status = XKD_OK;
+    const xkd_embed_options *o = w->job->options;
+    out->kind = o->kind;
+    out->layer = o->layer;
+    out->settings = w->head.settings;
+    XKD_TRY(add_classes(w, &out->files));
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        if (!o->clips.wanted[m]) continue;
+        snprintf(out->model[m], sizeof out->model[m], "%s", o->encoder[m]->hash);
+        XKD_TRY(xkd_embed_shape(w->cx, o, m, &out->table[m].rows, &out->table[m].width));
+    }
+fail:
+    return status;
+}
+
+/* The log's records become one table per modality, in the order of the inputs. */
+static xkd_status assemble(work *w, xkd_embeddings *out, xkd_embed_counts *counts)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = w->cx;
+    xkd_embed_record r;
+    bool found;
+    int64_t at = 0;
+    XKD_TRY(describe(w, out));
+    XKD_TRY(xkd_embed_log_next(w->log, true, &r, &found));
+    for (; found; at++) {
+        xkd_sample *s;
+        if (at >= w->job->count || w->job->inputs[at].number != r.number)
+            XKD_FAIL(XKD_ERR_DATA, "%s.partial: its records are out of order", w->job->path);
+        const xkd_sample *from = sample_of(&w->job->inputs[at]);
+        XKD_TRY(xkd_manifest_add(cx, &out->files, from->path, &s));
+        XKD_TRY(xkd_sample_copy_labels(cx, s, from));
+        bool bad = fault_of(w, r.fault, r.count) != XKD_FAULT_NONE;
+        counts->bad += bad;
+        /* The clips of half a pair would stand beside nothing. */
+        for (int m = 0; m < XKD_MODALITIES; m++)
+            for (int64_t i = 0; i < r.count[m] && !bad; i++)
+                XKD_TRY(
+                    xkd_embeddings_add(cx, &out->table[m], at, r.seconds[m][i], r.feature[m] + i * w->head.size[m]));
+        XKD_TRY(xkd_embed_log_next(w->log, false, &r, &found));
+    }
+    counts->files = at;
+    for (int m = 0; m < XKD_MODALITIES; m++) counts->clips[m] = out->table[m].count;
+fail:
+    return status;
+}
+
+/* Sizes of records are known before any clip is. */
+static xkd_status make_head(work *w)
+{
+    xkd_status status = XKD_OK;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        int64_t rows, width;
+        if (!w->job->options->clips.wanted[m]) continue;
+        XKD_TRY(xkd_embed_shape(w->cx, w->job->options, m, &rows, &width));
+        w->head.size[m] = rows * width;
+    }
+    XKD_TRY(xkd_embed_settings(w->cx, w->job, &w->head.settings));
+fail:
+    return status;
+}
+
+/* The budget is applied at the very end: what can be read is in the log by then, and another budget or repaired files cost
+ * no second decoding. */
+xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job *job, xkd_embed_counts *out)
+{
+    xkd_status status = XKD_OK;
+    work w = {.cx = cx, .job = job};
+    xkd_embeddings result = {0};
+    xkd_embeddings_form form;
+    xkd_embed_sink sink = {&w, file_done, stop};
+    char *partial = NULL;
+    *out = (xkd_embed_counts){0};
+    XKD_TRY(xkd_embeddings_form_of(cx, job->path, &form));
+    XKD_TRY(make_head(&w));
+    XKD_TRY(xkd_format_string(cx, &partial, "%s.partial", job->path));
+    XKD_TRY(xkd_embed_log_open(cx, partial, &w.head, job->anew, &w.log));
+    XKD_TRY(list_todo(&w));
+    if (w.todo_count) XKD_TRY(xkd_embed(cx, be, job->options, w.todo, w.todo_count, &sink));
+    XKD_TRY(assemble(&w, &result, out));
+    if ((double)out->bad > job->max_bad * (double)job->count)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%" PRId64 " of %" PRId64 " files could not be read, more than data.max_bad_fraction allows; "
+                 "nothing is written (%s keeps what was done; --force tries again)",
+                 out->bad, job->count, partial);
+    XKD_TRY(xkd_embeddings_write(cx, &result, job->path, form));
+    XKD_TRY(xkd_remove_file(cx, partial));
+fail:
+    xkd_embed_log_close(w.log);
+    xkd_embeddings_free(&result);
+    xkd_free(w.todo);
+    xkd_free(partial);
+    return status;
+}
+
+/* ---- what it will take ---- */
+
+/* The first pass warms up: pages, and the CPU's clock. */
+static xkd_status time_clip(xkd_context *cx, xkd_backend *be, const xkd_embed_options *o, xkd_modality m,
+                            double *seconds)
+{
+    xkd_status status = XKD_OK;
+    xkd_encoder_run run = {0};
+    float *clip = NULL, *feature = NULL;
+    xkd_view_shape shape = xkd_clip_shape(o->clips.data, m);
+    shape.B = 1;
+    XKD_TRY(xkd_encoder_run_new(cx, o->encoder[m], &shape, o->kind, o->layer, &run));
+    XKD_TRY(xkd_alloc(cx, &clip, run.clip_floats, sizeof *clip));
+    XKD_TRY(xkd_alloc(cx, &feature, run.rows * run.width, sizeof *feature));
+    XKD_TRY(xkd_encoder_features(be, &run, clip, feature));
+    double start = xkd_now();
+    XKD_TRY(xkd_encoder_features(be, &run, clip, feature));
+    *seconds = xkd_now() - start;
+fail:
+    xkd_encoder_run_free(&run);
+    xkd_free(clip);
+    xkd_free(feature);
+    return status;
+}
+
+/* By a clip alone: a batch is a little faster, so the estimate errs to the safe side. */
+xkd_status xkd_embed_estimate(xkd_context *cx, xkd_backend *be, const xkd_embed_options *options,
+                              double seconds[XKD_MODALITIES])
+{
+    xkd_status status = XKD_OK;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        seconds[m] = 0;
+        if (options->clips.wanted[m]) XKD_TRY(time_clip(cx, be, options, m, &seconds[m]));
+    }
+fail:
+    return status;
+}

@@ -1,0 +1,45 @@
+/* Many files -> one feature file, in as many sittings as it takes. What is finished stands in PATH.partial until all is
+ * done; the same work given again goes on behind it. */
+#ifndef XKD_EVAL_EMBED_FILES_H
+#define XKD_EVAL_EMBED_FILES_H
+
+#include "eval/embed.h"
+#include "eval/embeddings.h"
+
+typedef struct {
+    const xkd_embed_options *options;
+    const xkd_embed_input *inputs; /* [count], numbers ascending */
+    int64_t count;
+    const char *path; /* feature file; its ending says the form */
+    bool pairs;       /* a file that lacks one of the wanted modalities counts as unreadable */
+    bool anew;        /* forget what an unfinished run left */
+    double max_bad;   /* share of unreadable files up to which there is a result */
+    void *user;       /* of the callbacks, each of which may be NULL */
+    /* Once, where an earlier sitting has done some. */
+    void (*resumed)(void *user, int64_t done, int64_t count);
+    /* A file is done: `done` of `todo` in this sitting. result->fault says why it has no features. */
+    void (*file)(void *user, const char *path, const xkd_media_result *result, int64_t done, int64_t todo);
+    int (*stop)(void *user); /* as xkd_embed_sink */
+} xkd_embed_job;
+
+typedef struct {
+    int64_t files, bad, clips[XKD_MODALITIES];
+} xkd_embed_counts;
+
+/* Options for features of training, test or windowed clips as a configuration has them: a released svm_*.yaml says how
+ * many clips and how they are augmented; otherwise 25 training clips with the release's augmentation, 3 test clips.
+ * `clips` above 0 overrides. Changes the views in config->data, which the result points into. */
+xkd_embed_options xkd_embed_options_of(xkd_config *config, xkd_clip_protocol protocol, int64_t clips);
+
+/* Hash of all that decides the features: models, options, files and their labels. */
+xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_t *out);
+
+/* Does the work and writes the feature file. XKD_ERR_INTERRUPTED where `stop` asked for it; XKD_ERR_CONFIG: PATH.partial
+ * is of other work; XKD_ERR_DATA: too many unreadable files, then nothing is written but PATH.partial stays. */
+xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job *job, xkd_embed_counts *out);
+
+/* Seconds of one clip in each wanted encoder, by a clip of zeros; decoding goes on beside it. 0 where not wanted. */
+xkd_status xkd_embed_estimate(xkd_context *cx, xkd_backend *be, const xkd_embed_options *options,
+                              double seconds[XKD_MODALITIES]);
+
+#endif

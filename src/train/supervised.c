@@ -1,0 +1,560 @@
+/* The loop of supervised training; start reading at xkd_supervised_train at the end. Its order is that of the
+ * pre-training loop: feed, train, advance the position, report, test, perhaps save. */
+#include "train/supervised.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "checkpoint/state.h"
+#include "report/html.h"
+#include "report/progress.h"
+#include "train/schedule.h"
+#include "train/supervised_test.h"
+
+enum { LOSS, LR, WD, TIME, DATA, SAMPLES_PER_SECOND, SKIPPED, COLUMNS };
+static const char *const columns[COLUMNS] = {"loss", "lr", "wd", "Time", "Data", "samples_per_second", "skipped"};
+static const xkd_report_chart charts[] = {
+    {"loss", {"loss"}}, {"learning-rate", {"lr"}}, {"speed", {"samples_per_second"}}};
+
+/* Everything a run holds while it lasts. */
+typedef struct {
+    xkd_context *cx;
+    const xkd_supervised_options *options;
+    xkd_config config; /* the caller's with what `options` replaces; its strings are the caller's */
+    const char *model; /* the encoder's file */
+    xkd_run_folder folder;
+    xkd_supervised_data data;
+    xkd_backend *be;
+    xkd_finetune net;
+    xkd_metrics *metrics;
+    xkd_test_log tests;
+    xkd_run_state state;
+    int64_t steps_per_epoch, total, first_step, saved_step; /* saved_step -1: never */
+    double started, saved_time, waited, samples, testing;   /* seconds; testing: in tests */
+    double values[COLUMNS];
+    xkd_supervised_result *result;
+} run;
+
+/* ---- opening ---- */
+
+/* Private copy of the configuration: texts of the options win, views become one. */
+static void take_options(run *r, const xkd_supervised_options *o)
+{
+    xkd_config *c = &r->config;
+    *c = *o->config;
+    /* The fields are char * for the option table; nothing here writes or frees them. */
+    if (o->train) c->data.path = (char *)(uintptr_t)o->train;
+    if (o->train_split) c->data.split = (char *)(uintptr_t)o->train_split;
+    if (o->test) c->eval.test_path = (char *)(uintptr_t)o->test;
+    if (o->test_split) c->eval.test_split = (char *)(uintptr_t)o->test_split;
+    if (o->out) c->run.out = (char *)(uintptr_t)o->out;
+    if (o->model) c->run.init = (char *)(uintptr_t)o->model;
+    c->data.global_views = 1;
+    c->data.video_local_views = c->data.audio_local_views = 0;
+}
+
+/* Chooses the modality and writes it into the configuration, so that a resumed run need not choose again. */
+static xkd_status choose_modality(run *r, xkd_modality *m)
+{
+    xkd_status status = XKD_OK;
+    xkd_config *c = &r->config, own = {0};
+    bool has[XKD_MODALITIES];
+    XKD_TRY(xkd_config_init(r->cx, &own));
+    XKD_TRY(xkd_encoder_describe(r->cx, c->run.init, &own, has));
+    /* A plain request for one modality is not overruled by what the model has: the encoder's reader refuses it. */
+    *m = c->eval.return_video != c->eval.return_audio && !(c->eval.return_video ? has[XKD_VIDEO] : has[XKD_AUDIO])
+             ? (c->eval.return_video ? XKD_VIDEO : XKD_AUDIO)
+             : xkd_supervised_modality(c, has);
+    c->eval.return_video = *m == XKD_VIDEO;
+    c->eval.return_audio = *m == XKD_AUDIO;
+fail:
+    xkd_config_free(&own);
+    return status;
+}
+
+static xkd_status check_settings(run *r)
+{
+    xkd_context *cx = r->cx;
+    const xkd_config *c = &r->config;
+    if (!*c->run.init) return xkd_fail(cx, XKD_ERR_CONFIG, "which model? Name a run folder or a file with an encoder");
+    if (!*c->data.path)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "which data? Name a manifest ('xkd data import' makes one)");
+    if (c->train.epochs < 1) return xkd_fail(cx, XKD_ERR_CONFIG, "hyperparams.num_epochs: at least 1");
+    if (c->train.batch % c->train.accumulate)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "the batch of %" PRId64 " is no multiple of train.accumulate=%" PRId64,
+                        c->train.batch, c->train.accumulate);
+    return XKD_OK;
+}
+
+static xkd_status make_net(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_config *c = &r->config;
+    const xkd_encoder_source source = {
+        .path = c->run.init, .modality = r->data.modality, .student = c->eval.student, .geometry = &c->model};
+    xkd_view_shape shape = xkd_clip_shape(&c->data, r->data.modality);
+    xkd_finetune_options options = xkd_finetune_options_of(c, r->data.multi_label);
+    shape.B = r->data.batch;
+    XKD_TRY(xkd_backend_new(r->cx, &r->be, c->backend, XKD_F32, (int)c->threads));
+    XKD_TRY(xkd_finetune_new(r->cx, r->be, &source, &shape, r->data.classes.count, &options, &r->net));
+    c->model = r->net.encoder.config;
+fail:
+    return status;
+}
+
+/* classes.json says what the rows of the classifier mean; a run goes on with no other list. */
+static xkd_status check_classes(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    char *path = NULL, *now = NULL, *before = NULL;
+    int64_t size;
+    XKD_TRY(xkd_join_path(cx, &path, r->folder.path, "classes.json"));
+    XKD_TRY(xkd_class_names_write(cx, &r->data.classes, &now));
+    if (r->options->run.mode == XKD_RUN_RESUME && xkd_path_exists(path)) {
+        XKD_TRY(xkd_read_file(cx, path, (int64_t)64 << 20, XKD_ERR_CHECKPOINT, &before, &size));
+        if (strcmp(before, now) != 0)
+            XKD_FAIL(XKD_ERR_CHECKPOINT,
+                     "%s: the run was trained for other classes than %s names: resume with the manifest it began with",
+                     path, r->config.data.path);
+    }
+    XKD_TRY(xkd_write_file(cx, path, now, (int64_t)strlen(now)));
+fail:
+    xkd_free(path);
+    xkd_free(now);
+    xkd_free(before);
+    return status;
+}
+
+/* As pre-training does it: the newest whole checkpoint, and warnings where settings or data changed. */
+static xkd_status restore(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    xkd_run_state loaded = {0};
+    int64_t count = 0;
+    XKD_TRY(xkd_state_count(cx, r->folder.checkpoints, &count));
+    if (count == 0) {
+        xkd_log(cx, XKD_LOG_WARN, "%s: holds no checkpoint yet: starting at step 0", r->folder.path);
+        goto fail;
+    }
+    XKD_TRY(xkd_state_load_newest(cx, r->folder.checkpoints, &r->net.encoder.params, &loaded));
+    if (loaded.seed != r->config.train.seed)
+        XKD_FAIL(XKD_ERR_CONFIG, "train.seed is %" PRIu64 ", but the run was started with %" PRIu64,
+                 r->config.train.seed, loaded.seed);
+    if (loaded.data_hash != r->state.data_hash)
+        xkd_log(cx, XKD_LOG_WARN, "resume: the data are not the ones of the run so far");
+    xkd_run_compare_configs(cx, loaded.config, r->state.config);
+    loaded.data_hash = r->state.data_hash;
+    xkd_free(loaded.config);
+    loaded.config = r->state.config;
+    r->state = loaded;
+    loaded = (xkd_run_state){0};
+    r->saved_step = r->state.step;
+    if (r->state.epoch_step >= r->steps_per_epoch) { /* the data have become fewer */
+        r->state.epoch++;
+        r->state.epoch_step = 0;
+    }
+    /* The first batch over and over is that of epoch 0. */
+    if (!r->config.run.overfit) XKD_TRY(xkd_loader_seek(r->data.loader, (uint32_t)r->state.epoch, r->state.epoch_step));
+    xkd_log(cx, XKD_LOG_INFO, "resumed at step %" PRId64 " of %" PRId64, r->state.step, r->total);
+fail:
+    xkd_run_state_free(&loaded);
+    return status;
+}
+
+/* A (micro-)batch of one clip has no variance; the last one of an epoch may be so small. */
+static xkd_status check_batch_norm(run *r)
+{
+    const xkd_train_config *t = &r->config.train;
+    int64_t rest = r->config.data.drop_last ? 0 : r->data.train->count * r->data.plan.passes % t->batch / t->accumulate;
+    if (!r->config.eval.batch_norm || (r->data.batch > 1 && rest != 1)) return XKD_OK;
+    return xkd_fail(r->cx, XKD_ERR_CONFIG,
+                    "batch norm needs two clips in every (micro-)batch: change dataset.batch_size or set "
+                    "dataset.train.drop_last");
+}
+
+/* Data and model, without a folder. */
+static xkd_status open_parts(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_modality m;
+    take_options(r, r->options);
+    XKD_TRY(check_settings(r));
+    XKD_TRY(choose_modality(r, &m));
+    xkd_run_fill_in_machine(&r->config);
+    XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, &r->data));
+    XKD_TRY(check_batch_norm(r));
+    r->steps_per_epoch = xkd_loader_steps_per_epoch(r->data.loader);
+    r->total = r->config.train.epochs * r->steps_per_epoch;
+    XKD_TRY(make_net(r));
+fail:
+    return status;
+}
+
+/* The folder comes after everything that may be refused: a mistake leaves nothing behind. */
+static xkd_status start(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    const xkd_config *c = &r->config;
+    xkd_config written;
+    bool resume = r->options->run.mode == XKD_RUN_RESUME;
+    if (!*r->options->config->run.out && !r->options->out)
+        XKD_FAIL(XKD_ERR_CONFIG, "where to? --out names the run folder");
+    XKD_TRY(open_parts(r));
+    written = *c;
+    written.threads = r->options->config->threads; /* "auto" stays */
+    written.data.workers = r->options->config->data.workers;
+    XKD_TRY(xkd_config_write(cx, &written, &r->state.config));
+    XKD_TRY(xkd_run_folder_open(cx, c->run.out, r->options->run.mode, &r->folder));
+    XKD_TRY(xkd_loader_set_folder(r->data.loader, r->folder.path));
+    r->state.seed = c->train.seed;
+    r->state.data_hash = xkd_loader_data_hash(r->data.loader);
+    XKD_TRY(check_classes(r));
+    if (resume) XKD_TRY(restore(r));
+    XKD_TRY(xkd_test_log_open(cx, r->folder.path, resume ? r->state.step : -1, &r->tests));
+    XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->state.config));
+    XKD_TRY(xkd_metrics_open(cx, r->folder.path, columns, COLUMNS, resume ? r->state.step : -1, r->state.epoch,
+                             c->run.tensorboard, &r->metrics));
+    r->first_step = r->state.step;
+    r->started = r->saved_time = xkd_now();
+fail:
+    return status;
+}
+
+/* ---- saving ---- */
+
+static xkd_status write_model(run *r, const char *name)
+{
+    char *path;
+    xkd_status status = xkd_join_path(r->cx, &path, r->folder.path, name);
+    if (status != XKD_OK) return status;
+    status = xkd_classifier_write(r->cx, path, &r->net, &r->config, &r->data.classes);
+    xkd_free(path);
+    return status;
+}
+
+/* Once for a position. */
+static xkd_status save(run *r)
+{
+    xkd_run_state s = r->state;
+    if (r->saved_step == s.step) return XKD_OK;
+    s.seconds += xkd_now() - r->started;
+    xkd_status status =
+        xkd_state_save(r->cx, r->folder.checkpoints, &r->net.encoder.params, &s, r->config.run.keep_last);
+    if (status != XKD_OK) return status;
+    r->saved_step = s.step;
+    r->saved_time = xkd_now();
+    return XKD_OK;
+}
+
+static bool save_is_due(const run *r)
+{
+    const xkd_run_config *c = &r->config.run;
+    if (c->save_steps > 0 && r->state.step % c->save_steps == 0) return true;
+    return c->save_minutes > 0 && xkd_now() - r->saved_time >= 60 * c->save_minutes;
+}
+
+/* ---- testing ---- */
+
+/* Behind every eval.frequency-th epoch and the last one; what was tested before a stop is not tested again. */
+static bool test_is_due(const run *r)
+{
+    const xkd_run_state *s = &r->state;
+    if (s->step == 0 || s->epoch_step != 0 || r->tests.last.step == s->step) return false;
+    return s->epoch % r->config.eval.frequency == 0 || s->step == r->total;
+}
+
+static xkd_status test(run *r)
+{
+    xkd_status status = XKD_OK;
+    bool best;
+    double begin = xkd_now();
+    const xkd_tester tester = {.cx = r->cx,
+                               .config = &r->config,
+                               .data = &r->data,
+                               .net = &r->net,
+                               .run = &r->options->run,
+                               .epoch = r->state.epoch,
+                               .step = r->state.step};
+    /* Batches of one size, whatever the epoch ended with: a product's rounding may depend on it. */
+    if (r->net.B != r->data.batch) XKD_TRY(xkd_finetune_resize(r->cx, &r->net, r->data.batch));
+    XKD_TRY(xkd_supervised_test(&tester, &r->tests, r->result, &best));
+    r->testing += xkd_now() - begin;
+    XKD_TRY(write_model(r, "classifier.safetensors"));
+    if (best) XKD_TRY(write_model(r, "best.safetensors"));
+    const xkd_test_scores *t = &r->tests.last;
+    XKD_TRY(r->data.multi_label
+                ? xkd_metrics_line(r->metrics, "test after epoch %" PRId64 ": mean average precision %.2f%s", t->epoch,
+                                   t->map, best ? ", the best so far" : "")
+                : xkd_metrics_line(
+                      r->metrics, "test after epoch %" PRId64 ": top-1 %.2f, top-5 %.2f, by clip %.2f and %.2f%s",
+                      t->epoch, t->top1, t->top5, t->clip_top1, t->clip_top5, best ? ", the best so far" : ""));
+    XKD_TRY(save(r));
+fail:
+    return status;
+}
+
+/* ---- steps ---- */
+
+/* Gradients of all micro-batches of a step. A loss that is not finite leaves the others to be read, for the position. */
+static xkd_status micro_batches(run *r, double *loss, double *wait, bool *skipped)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    int64_t accumulate = r->config.train.accumulate;
+    for (int64_t i = 0; i < accumulate; i++) {
+        float *clips;
+        int64_t count;
+        double seconds, part = NAN;
+        XKD_TRY(xkd_supervised_next(&r->config, &r->data, &clips, &count, &seconds));
+        *wait += seconds;
+        r->samples += (double)count;
+        if (*skipped) continue;
+        if (r->net.B != count) XKD_TRY(xkd_finetune_resize(cx, &r->net, count));
+        if (i == 0) xkd_finetune_begin(&r->net); /* behind a new plan, which loses the batch norm's sums */
+        status = xkd_finetune_micro_batch(cx, &r->net, clips, r->data.targets, 1 / (double)accumulate, &part);
+        *skipped = status == XKD_ERR_NUMERIC;
+        if (!*skipped) XKD_TRY(status);
+        status = XKD_OK;
+        *loss += part / (double)accumulate;
+    }
+fail:
+    return status;
+}
+
+/* One optimiser step, or none where a loss or gradient is not finite: that is counted, up to run.max_bad_steps. */
+static xkd_status one_step(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    const xkd_train_config *t = &r->config.train;
+    double begin = xkd_now(), loss = 0, wait = 0, before = r->samples;
+    bool skipped = false;
+    double lr = xkd_supervised_rate(t, &r->config.eval, r->state.step, r->steps_per_epoch);
+    double wd = xkd_schedule_value(&t->weight_decay, r->state.step, r->steps_per_epoch, t->epochs);
+    r->net.step = r->state.step; /* names the draws: also after a skipped step */
+    XKD_TRY(micro_batches(r, &loss, &wait, &skipped));
+    if (!skipped) {
+        status = xkd_finetune_finish(cx, &r->net, lr, wd);
+        skipped = status == XKD_ERR_NUMERIC;
+        if (!skipped) XKD_TRY(status);
+        status = XKD_OK;
+    }
+    if (skipped) xkd_clear_error(cx);
+    r->state.bad_steps += skipped;
+    double seconds = xkd_now() - begin;
+    r->waited += wait;
+    const double values[COLUMNS] = {
+        loss, lr, wd, seconds, wait, (r->samples - before) / seconds, (double)r->state.bad_steps};
+    memcpy(r->values, values, sizeof values);
+    r->state.epoch_seconds += seconds;
+    r->state.epoch_wait += wait;
+    if (!skipped) r->state.epoch_loss += loss;
+    if (skipped)
+        xkd_log(cx, XKD_LOG_WARN,
+                "step %" PRId64 ": a loss or gradient is not finite: step skipped (%" PRId64 " of %" PRId64 " allowed)",
+                r->state.step + 1, r->state.bad_steps, r->config.run.max_bad_steps);
+    if (r->state.bad_steps > r->config.run.max_bad_steps)
+        XKD_FAIL(XKD_ERR_NUMERIC,
+                 "%" PRId64 " steps were not finite, more than run.max_bad_steps: lower "
+                 "hyperparams.lr.base_lr; the weights of the last good step are saved",
+                 r->state.bad_steps);
+fail:
+    return status;
+}
+
+/* The position moves before anything is saved, so a checkpoint always names the next step to do. */
+static xkd_status advance(run *r)
+{
+    xkd_run_state *s = &r->state;
+    int64_t epoch = s->epoch;
+    s->step++;
+    xkd_status status = xkd_metrics_step(r->metrics, s->step, epoch, r->values);
+    if (status != XKD_OK || ++s->epoch_step < r->steps_per_epoch) return status;
+    s->epoch++;
+    s->epoch_step = 0;
+    status = xkd_metrics_epoch(r->metrics, s->step, s->epoch, s->epoch_seconds, s->epoch_wait,
+                               s->epoch_loss / (double)r->steps_per_epoch);
+    s->epoch_loss = s->epoch_seconds = s->epoch_wait = 0;
+    return status;
+}
+
+static xkd_status report_step(const run *r)
+{
+    char tail[120], line[300];
+    const double *v = r->values;
+    double seconds = xkd_now() - r->started;
+    if (r->options->run.progress) {
+        snprintf(tail, sizeof tail, "loss %.4f  %.1f samples/s  data %.0f %%", v[LOSS], v[SAMPLES_PER_SECOND],
+                 100 * r->waited / (seconds - r->testing));
+        xkd_progress_line(line, sizeof line, r->net.options.frozen ? "linear" : "finetune", r->first_step,
+                          r->state.step, r->total, seconds, tail);
+        r->options->run.progress(r->options->run.user, line);
+    }
+    if (r->state.step % r->config.run.print_steps != 0 && r->state.step != r->total) return XKD_OK;
+    return xkd_metrics_line(
+        r->metrics, "epoch %" PRId64 " step %" PRId64 "/%" PRId64 " loss %.4f lr %.3g %.1f samples/s data %.0f %%",
+        r->state.epoch, r->state.step, r->total, v[LOSS], v[LR], v[SAMPLES_PER_SECOND],
+        v[TIME] > 0 ? 100 * v[DATA] / v[TIME] : 0);
+}
+
+/* A test comes before the step behind it, so that a run that was stopped during one makes it when it goes on. */
+static xkd_status steps(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    const xkd_run_config *c = &r->config.run;
+    const xkd_run_options *o = &r->options->run;
+    int64_t end = c->max_steps > 0 && c->max_steps < r->total ? c->max_steps : r->total;
+    for (;;) {
+        if (test_is_due(r)) XKD_TRY(test(r));
+        if (r->state.step >= end) break;
+        XKD_TRY(one_step(r));
+        XKD_TRY(advance(r));
+        XKD_TRY(report_step(r));
+        if (save_is_due(r)) XKD_TRY(save(r));
+        int stop = o->stop_signal ? o->stop_signal(o->user) : 0;
+        if (stop && r->state.step < end)
+            XKD_FAIL(stop == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED,
+                     "stopped by signal %d at step %" PRId64 " of %" PRId64 "; the run is saved: --resume goes on",
+                     stop, r->state.step, r->total);
+    }
+fail:
+    return status;
+}
+
+/* ---- the end ---- */
+
+static xkd_status write_report(run *r)
+{
+    char text[5][80];
+    const xkd_supervised_result *s = r->result;
+    const xkd_test_scores *last = &s->last, *best = &s->best;
+    snprintf(text[0], sizeof text[0], "%" PRId64 " of %" PRId64, s->run.step, s->run.total_steps);
+    snprintf(text[1], sizeof text[1], "%.4f", s->run.loss);
+    snprintf(text[2], sizeof text[2], "%.2f after epoch %" PRId64, s->multi_label ? last->map : last->top1,
+             last->epoch);
+    snprintf(text[3], sizeof text[3], "%.2f after epoch %" PRId64, s->multi_label ? best->map : best->top1,
+             best->epoch);
+    snprintf(text[4], sizeof text[4], "%.2f, %.0f %% of the time waiting for data", s->run.samples_per_second,
+             100 * s->run.data_share);
+    const xkd_report_fact facts[] = {{"steps", text[0]},
+                                     {"last loss", text[1]},
+                                     {s->multi_label ? "mean average precision" : "top-1", text[2]},
+                                     {"best, as the release reports", text[3]},
+                                     {"samples/s", text[4]},
+                                     {"model", r->config.run.init},
+                                     {"data", r->config.data.path}};
+    const xkd_report report = {.title = r->config.name,
+                               .facts = facts,
+                               .fact_count = sizeof facts / sizeof *facts,
+                               .charts = charts,
+                               .chart_count = sizeof charts / sizeof *charts,
+                               .config = r->state.config};
+    return xkd_report_write(r->cx, r->folder.path, &report);
+}
+
+static void summarise(run *r)
+{
+    xkd_supervised_result *out = r->result;
+    xkd_loader_statistics data;
+    xkd_loader_stats(r->data.loader, &data);
+    double seconds = xkd_now() - r->started, training = seconds - r->testing;
+    out->run = (xkd_run_result){.step = r->state.step,
+                                .total_steps = r->total,
+                                .bad_steps = r->state.bad_steps,
+                                .bad_clips = data.bad_clips,
+                                .loss = r->state.step > r->first_step ? r->values[LOSS] : NAN,
+                                .seconds = seconds,
+                                .samples_per_second = r->samples / training,
+                                .data_share = r->waited / training};
+    for (int64_t i = 0; i < r->net.encoder.params.count; i++)
+        out->run.parameters += r->net.encoder.params.rows[i]->count;
+    out->multi_label = r->data.multi_label;
+    out->classes = r->data.classes.count;
+    out->train_files = r->data.train->count;
+    out->test_files = r->data.test.count;
+    out->in_both = r->data.in_both;
+    out->last = r->tests.last;
+    out->best = r->tests.best;
+    out->finished = r->state.step == r->total && out->last.step == r->total;
+}
+
+/* Saves what there is, whatever ended the steps; the first error is the one that counts. */
+static xkd_status finish(run *r, xkd_status status)
+{
+    if (r->options->run.progress) r->options->run.progress(r->options->run.user, NULL);
+    summarise(r);
+    if (status == XKD_ERR_STORAGE || status == XKD_ERR_MEMORY || status == XKD_ERR_INTERNAL) return status;
+    xkd_status saved = save(r);
+    if (saved == XKD_OK && r->tests.last.step != r->state.step) saved = write_model(r, "classifier.safetensors");
+    if (saved == XKD_OK) saved = write_report(r);
+    return status != XKD_OK ? status : saved;
+}
+
+static void release(run *r)
+{
+    xkd_metrics_close(r->metrics);
+    xkd_test_log_close(&r->tests);
+    xkd_finetune_free(&r->net);
+    xkd_backend_free(r->be);
+    xkd_supervised_data_free(&r->data);
+    xkd_run_folder_close(&r->folder);
+    xkd_run_state_free(&r->state);
+}
+
+xkd_status xkd_supervised_train(xkd_context *cx, const xkd_supervised_options *options, xkd_supervised_result *result)
+{
+    run r = {
+        .cx = cx, .options = options, .folder = {.lock = -1}, .tests = {.fd = -1}, .saved_step = -1, .result = result};
+    *result = (xkd_supervised_result){.interval = {NAN, NAN, NAN}};
+    xkd_status status = start(&r);
+    if (status == XKD_OK) {
+        status = steps(&r);
+        status = finish(&r, status);
+    }
+    release(&r);
+    return status;
+}
+
+void xkd_supervised_result_free(xkd_supervised_result *r)
+{
+    for (int64_t k = 0; r->names && k < r->classes; k++) xkd_free(r->names[k]);
+    xkd_free(r->names);
+    xkd_free(r->scores);
+    xkd_free(r->label);
+    *r = (xkd_supervised_result){0};
+}
+
+xkd_status xkd_supervised_look(xkd_context *cx, const xkd_supervised_options *options, xkd_supervised_plan *plan)
+{
+    xkd_status status = XKD_OK;
+    run r = {.cx = cx, .options = options, .folder = {.lock = -1}, .tests = {.fd = -1}};
+    XKD_TRY(open_parts(&r));
+    const xkd_params *params = &r.net.encoder.params;
+    *plan = (xkd_supervised_plan){.modality = r.data.modality,
+                                  .multi_label = r.data.multi_label,
+                                  .classes = r.data.classes.count,
+                                  .train_files = r.data.train->count,
+                                  .test_files = r.data.test.count,
+                                  .steps_per_epoch = r.steps_per_epoch,
+                                  .total_steps = r.total,
+                                  .tokens = r.net.run.items[0].tokens,
+                                  .activation_bytes = (double)r.net.arena.size};
+    plan->state_bytes = (double)(params->values.size + params->grads.size + params->moments.size);
+    for (int64_t i = 0; i < params->count; i++) {
+        plan->parameters += params->rows[i]->count;
+        plan->trained += params->rows[i]->role == XKD_ROLE_TRAINED ? params->rows[i]->count : 0;
+    }
+fail:
+    release(&r);
+    return status;
+}

@@ -1,0 +1,262 @@
+#include "train/supervised_test.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "report/progress.h"
+
+enum { BOOTSTRAPS = 2000 };
+
+/* ---- the log ---- */
+
+/* Figures by their key; the two counts come first. */
+static double *figure_of(xkd_test_scores *s, int i)
+{
+    double *const fields[] = {&s->clip_top1, &s->clip_top5, &s->top1, &s->top5, &s->map};
+    return fields[i];
+}
+
+static const char *const figure_keys[] = {"clip_top1", "clip_top5", "top1", "top5", "map"};
+enum { FIGURES = 5 };
+
+/* The figure that decides which test is the best. */
+static double merit(const xkd_test_scores *s)
+{
+    return isnan(s->map) ? s->top1 : s->map;
+}
+
+static void note(xkd_test_log *log, const xkd_test_scores *s)
+{
+    log->last = *s;
+    if (log->best.epoch == 0 || merit(s) > merit(&log->best)) log->best = *s;
+}
+
+/* False for a line that is none of ours, such as one that a crash cut off. */
+static bool parse_line(const char *line, size_t length, xkd_test_scores *out)
+{
+    json_t *o = json_loadb(line, length, 0, NULL);
+    bool good = json_is_object(o) && json_is_integer(json_object_get(o, "step"));
+    if (good) {
+        out->step = json_integer_value(json_object_get(o, "step"));
+        out->epoch = json_integer_value(json_object_get(o, "epoch"));
+        for (int i = 0; i < FIGURES; i++) {
+            const json_t *value = json_object_get(o, figure_keys[i]);
+            *figure_of(out, i) = json_is_number(value) ? json_number_value(value) : NAN;
+        }
+    }
+    json_decref(o);
+    return good;
+}
+
+xkd_status xkd_test_log_open(xkd_context *cx, const char *folder, int64_t step, xkd_test_log *out)
+{
+    xkd_status status = XKD_OK;
+    char *text = NULL;
+    int64_t size = 0;
+    xkd_text kept = xkd_text_make(cx);
+    *out = (xkd_test_log){.cx = cx, .fd = -1};
+    XKD_TRY(xkd_join_path(cx, &out->path, folder, "tests.jsonl"));
+    if (step >= 0 && xkd_path_exists(out->path))
+        XKD_TRY(xkd_read_file(cx, out->path, (int64_t)64 << 20, XKD_ERR_DATA, &text, &size));
+    for (char *line = text, *end; line && (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        xkd_test_scores s;
+        if (!parse_line(line, (size_t)(end - line), &s) || s.step > step) continue;
+        note(out, &s);
+        xkd_text_add(&kept, line, end + 1 - line);
+    }
+    XKD_TRY(kept.status);
+    XKD_TRY(xkd_write_file(cx, out->path, kept.data, kept.size));
+    XKD_TRY(xkd_append_open(cx, out->path, &out->fd));
+fail:
+    xkd_text_free(&kept);
+    xkd_free(text);
+    return status;
+}
+
+void xkd_test_log_close(xkd_test_log *log)
+{
+    if (log->fd >= 0) close(log->fd);
+    xkd_free(log->path);
+    *log = (xkd_test_log){.fd = -1};
+}
+
+static xkd_status append(xkd_test_log *log, xkd_test_scores *s)
+{
+    xkd_text line = xkd_text_make(log->cx);
+    xkd_text_printf(&line, "{\"step\": %" PRId64 ", \"epoch\": %" PRId64, s->step, s->epoch);
+    for (int i = 0; i < FIGURES; i++) {
+        xkd_text_printf(&line, ", \"%s\": ", figure_keys[i]);
+        xkd_text_json_number(&line, *figure_of(s, i));
+    }
+    xkd_text_puts(&line, "}\n");
+    xkd_status status = line.status;
+    if (status == XKD_OK) status = xkd_append(log->cx, log->fd, log->path, line.data, line.size);
+    xkd_text_free(&line);
+    return status;
+}
+
+/* ---- a test ---- */
+
+typedef struct {
+    const xkd_tester *t;
+    xkd_supervised_result *result;
+    uint8_t *truth; /* [files,K] */
+    int64_t clips, clip_hits, clip_hits5;
+    double started;
+} work;
+
+static void count_clips(work *w, const float *scores, int64_t clips, int64_t label)
+{
+    int64_t K = w->result->classes;
+    for (int64_t i = 0; i < clips; i++) {
+        int32_t own = (int32_t)label;
+        int64_t rank;
+        xkd_ranks(scores + i * K, &own, 1, K, &rank);
+        w->clip_hits += rank < 1;
+        w->clip_hits5 += rank < 5;
+    }
+    w->clips += clips;
+}
+
+/* An unreadable file is named and counted, and is in no figure. */
+static xkd_status file_done(void *user, const xkd_embedded *file)
+{
+    work *w = user;
+    xkd_supervised_result *r = w->result;
+    const xkd_tester *t = w->t;
+    const xkd_sample *s = &t->data->test.samples[file->input];
+    xkd_modality m = t->data->modality;
+    int64_t K = r->classes;
+    char line[300];
+    if (t->run->progress) {
+        xkd_progress_line(line, sizeof line, "test", 0, file->input + 1, t->data->test.count, xkd_now() - w->started,
+                          "");
+        t->run->progress(t->run->user, line);
+    }
+    if (file->result.fault != XKD_FAULT_NONE || file->count[m] == 0) {
+        r->unreadable++;
+        xkd_log(t->cx, XKD_LOG_WARN, "%s: %s: %s: left out of the test", s->path,
+                xkd_media_fault_name(file->result.fault), file->result.message);
+        return XKD_OK;
+    }
+    const float *scores = file->feature[m];
+    xkd_ensemble_scores(t->net->options.loss, t->config->eval.ensemble, scores, file->count[m], K,
+                        r->scores + r->scored * K);
+    if (!t->data->multi_label) count_clips(w, scores, file->count[m], s->label);
+    r->label[r->scored] = (int32_t)s->label;
+    xkd_truth_of(s, K, w->truth + r->scored * K);
+    r->scored++;
+    return XKD_OK;
+}
+
+/* The test is made again from its start when the run goes on. */
+static int stop(void *user)
+{
+    const work *w = user;
+    const xkd_run_options *o = w->t->run;
+    return o->stop_signal ? o->stop_signal(o->user) : 0;
+}
+
+static xkd_status make_room(work *w)
+{
+    xkd_status status = XKD_OK;
+    const xkd_tester *t = w->t;
+    xkd_supervised_result *r = w->result;
+    int64_t K = t->data->classes.count, n = t->data->test.count;
+    r->classes = K;
+    r->scored = r->unreadable = r->empty_classes = 0;
+    if (!r->scores) XKD_TRY(xkd_alloc(t->cx, &r->scores, n * K, sizeof *r->scores));
+    if (!r->label) XKD_TRY(xkd_alloc(t->cx, &r->label, n, sizeof *r->label));
+    XKD_TRY(xkd_alloc(t->cx, &w->truth, n * K, 1));
+    if (r->names) goto fail;
+    XKD_TRY(xkd_alloc(t->cx, &r->names, K, sizeof *r->names));
+    for (int64_t k = 0; k < K; k++) XKD_TRY(xkd_copy_string(t->cx, &r->names[k], t->data->classes.items[k]));
+fail:
+    return status;
+}
+
+static xkd_status check_budget(const work *w)
+{
+    const xkd_tester *t = w->t;
+    const xkd_supervised_result *r = w->result;
+    double limit = t->config->data.max_bad_fraction * (double)t->data->test.count;
+    if (r->scored > 0 && (double)r->unreadable <= limit) return XKD_OK;
+    return xkd_fail(t->cx, XKD_ERR_DATA,
+                    "%" PRId64 " of %" PRId64
+                    " test files cannot be read, more than data.max_bad_fraction allows: repair the "
+                    "set (`xkd data check`) and --resume",
+                    r->unreadable, t->data->test.count);
+}
+
+/* Figures in percent. */
+static xkd_status measure(work *w, xkd_test_scores *s)
+{
+    xkd_status status = XKD_OK;
+    const xkd_tester *t = w->t;
+    xkd_supervised_result *r = w->result;
+    int64_t *rank = NULL, n = r->scored;
+    double *hit = NULL;
+    *s = (xkd_test_scores){t->epoch, t->step, NAN, NAN, NAN, NAN, NAN};
+    if (t->data->multi_label) {
+        XKD_TRY(
+            xkd_mean_average_precision(t->cx, r->scores, w->truth, n, r->classes, NULL, &s->map, &r->empty_classes));
+        s->map *= 100;
+        goto fail;
+    }
+    XKD_TRY(xkd_alloc(t->cx, &rank, n, sizeof *rank));
+    XKD_TRY(xkd_alloc(t->cx, &hit, n, sizeof *hit));
+    xkd_ranks(r->scores, r->label, n, r->classes, rank);
+    s->top1 = xkd_top_k(rank, n, 1);
+    s->top5 = xkd_top_k(rank, n, 5);
+    s->clip_top1 = 100 * (double)w->clip_hits / (double)w->clips;
+    s->clip_top5 = 100 * (double)w->clip_hits5 / (double)w->clips;
+    for (int64_t i = 0; i < n; i++) hit[i] = rank[i] == 0 ? 100 : 0;
+    XKD_TRY(xkd_bootstrap(t->cx, hit, n, BOOTSTRAPS, 0.95, t->config->train.seed, &r->interval));
+fail:
+    xkd_free(rank);
+    xkd_free(hit);
+    return status;
+}
+
+xkd_status xkd_supervised_test(const xkd_tester *t, xkd_test_log *log, xkd_supervised_result *result, bool *best)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = t->cx;
+    work w = {.t = t, .result = result, .started = xkd_now()};
+    const xkd_embed_sink sink = {&w, file_done, stop};
+    xkd_test_scores s;
+    *best = false;
+    XKD_TRY(make_room(&w));
+    status = xkd_classify_files(cx, t->net, t->config, t->data->inputs, t->data->test.count, &sink);
+    if (status == XKD_ERR_INTERRUPTED) {
+        int signal = stop(&w);
+        xkd_clear_error(cx);
+        XKD_FAIL(signal == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED,
+                 "stopped by signal %d during the test after step %" PRId64 "; the run is saved: --resume goes on",
+                 signal, t->step);
+    }
+    XKD_TRY(status);
+    XKD_TRY(check_budget(&w));
+    XKD_TRY(measure(&w, &s));
+    XKD_TRY(append(log, &s));
+    note(log, &s);
+    *best = log->best.step == s.step;
+fail:
+    if (status != XKD_OK) { /* some files' scores are no test */
+        xkd_free(result->scores);
+        xkd_free(result->label);
+        result->scores = NULL;
+        result->label = NULL;
+        result->scored = 0;
+    }
+    xkd_free(w.truth);
+    return status;
+}

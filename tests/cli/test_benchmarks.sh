@@ -1,0 +1,193 @@
+#!/usr/bin/env bash
+# xkd eval: from untouched official layouts, made small here, to the row of a table; what it keeps, resumes and refuses.
+cd "$(dirname "$0")/../.."
+. tests/cli/tap.sh
+tiny=$PWD/tests/data/tiny.yaml
+cd "$work" || exit 1
+"$xkd" data synth --out toys --classes 3 --clips 5 --seconds 2 --size 64 --seed 1 -q >/dev/null || exit 1
+"$xkd" pretrain -c "$tiny" --data toys --out run --max-steps 2 -q dataset.train.split= >/dev/null 2>&1 || exit 1
+
+# UCF101: 3 classes of 5 videos, in fold F the videos F and F + 1 of each class are for testing; lists end in CRLF.
+names=(Archery Biking Rowing)
+kinds=(bounce orbit spin)
+mkdir -p ucf/ucfTrainTestlist
+mapfile -t kinds < <(cd toys/train && ls -d */ | tr -d /)
+for c in 0 1 2; do
+  printf '%d %s\r\n' $((c + 1)) "${names[c]}" >>ucf/ucfTrainTestlist/classInd.txt
+  mkdir -p "ucf/UCF-101/${names[c]}"
+  n=0
+  for file in toys/*/"${kinds[c]}"/*.mp4; do
+    n=$((n + 1))
+    clip=${names[c]}/v_${names[c]}_g0${n}_c01.avi
+    cp "$file" "ucf/UCF-101/$clip"
+    for f in 1 2 3; do
+      if [ $n -eq $f ] || [ $n -eq $((f + 1)) ]; then
+        printf '%s\r\n' "$clip" >>ucf/ucfTrainTestlist/testlist0$f.txt
+      else
+        printf '%s %d\r\n' "$clip" $((c + 1)) >>ucf/ucfTrainTestlist/trainlist0$f.txt
+      fi
+    done
+  done
+done
+evaluate() { try eval ucf101-svm --data ucf --model run --partial "$@"; }
+small=(dataset.train.clips_per_video=3)
+
+evaluate --dry-run "${small[@]}"
+stdout_has "a plan" 0 "fold 2: 9 training files, 27 clips; 6 test files, 18 clips; about"
+check "writes nothing" [ ! -e fold-1 ]
+evaluate --out e "${small[@]}"
+stdout_has "from raw files to the table row" 0 "honest, 3 of 3 folds"
+check "beside what the release would report" grep -q '^best, as released  *[0-9.]* +- [0-9.]*.*C chosen on the test split' <<<"$out"
+check "and the paper" grep -q '^paper, XKD  *83.8' <<<"$out"
+check "fold by fold with an interval" grep -q '^fold 3 .*C [0-9.e-]*, 95 % interval' <<<"$out"
+first=$out
+stamp=$(stat -c %Y.%i e/*/*)
+evaluate --out e "${small[@]}"
+check "a second run gives the same" [ "$out" = "$first" ]
+check "and does nothing" [ "$stamp" = "$(stat -c %Y.%i e/*/*)" ]
+check "but say so" [ "$(grep -c 'done already' <<<"$err")" = 3 ]
+evaluate --out e "${small[@]}" run.threads=2 --json
+stdout_has "as JSON" 0 '"complete": true, "folds_of_set": 3, "honest": {"top1": {"mean": '
+evaluate --out e "${small[@]}" --markdown
+stdout_has "as Markdown" 0 '| paper, XKD-MAS | 81.7 |'
+evaluate --out e --fold 2 "${small[@]}"
+stdout_has "one fold says that it is one" 0 "not all folds: 1 of 3"
+try svm run e/fold-1/manifest.jsonl --out s --train trainlist01 --test testlist01 --subsample 3 --modality video
+honest=$(sed -n 's/^honest: top-1 \([0-9.]*\),.*/\1/p' <<<"$out")
+check "a fold is what xkd svm gives" [ -n "$honest" -a "$(sed -n 's/^fold 1  *\([0-9.]*\) .*/\1/p' <<<"$first")" = "$honest" ]
+
+# Killed in between: finished folds and features stay.
+"$xkd" eval ucf101-svm --data ucf --model run --partial --out k "${small[@]}" >/dev/null 2>&1 &
+pid=$!
+for _ in $(seq 1000); do [ -s k/fold-1/result.json ] && break; sleep 0.01; done
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+rm -f k/fold-3/result.json
+check "a fold was finished" [ -s k/fold-1/result.json ]
+evaluate --out k "${small[@]}"
+check "a killed evaluation goes on to the same row" [ "$out" = "$first" ]
+check "without doing the first fold again" grep -q 'k/fold-1: done already' <<<"$err"
+
+# Other figures are never mixed in.
+evaluate --out e dataset.train.clips_per_video=2
+stderr_has "other settings" 2 "e/fold-1/result.json: is of another model, other files or other settings"
+evaluate --out e "${small[@]}" --student
+stderr_has "another model" 2 "is of another model"
+rm e/fold-2/result.json
+evaluate --out e "${small[@]}" train.seed=5
+check "features of other settings" [ "$rc" -eq 2 ]
+echo '{"xkd_fold_result": 1' >e/fold-2/result.json
+evaluate --out e "${small[@]}"
+stderr_has "a result that is none" 3 "e/fold-2/result.json: is no result of a fold"
+
+# What does not fit the data set.
+try eval ucf101-svm --data ucf --model run --out x
+stderr_has "counts are checked" 3 "15 samples, the official set has 13320"
+check "nothing is left behind" [ ! -e x ]
+evaluate --out x --fold 4
+stderr_has "a fold that is not there" 2 "UCF101 has no fold 4: 1 .. 3"
+try eval kinetics400-svm --data ucf --model run --out x --fold 1
+stderr_has "a set without folds" 2 "Kinetics400 has no folds"
+try eval ucf101-svn --data ucf --model run --out x
+stderr_has "an unknown evaluation" 2 "did you mean 'ucf101-svm'?"
+try eval ucf101-svm --data ucf --out x
+stderr_has "no model" 2 "want --data ROOT and --model MODEL"
+try eval ucf101-svm --data toys --model run --out x --partial
+stderr_has "the wrong tree" 3 "ROOT/ucfTrainTestlist/classInd.txt"
+evaluate --out x nonsense=1
+check "an unknown key" [ "$rc" -eq 2 ]
+try eval esc50-svm --data ucf --model run/backbones/vid_teacher.safetensors --out x --partial
+check "the wrong data for the wrong model" [ "$rc" -eq 3 ]
+try eval ucf101-svm --data ucf --model run/backbones/aud_teacher.safetensors --out x --partial
+stderr_has "a model of the other modality" 4 "has no video encoder"
+mv ucf/UCF-101/Rowing ucf/Rowing
+evaluate --out part "${small[@]}"
+stdout_has "absent files: figures of a part say so" 0 "not the whole data set: 5 of 15 listed files are absent"
+check "they are counted and the first is named" grep -q "5 of 15 listed files are not there, first: UCF-101/Rowing/v_Rowing_g01_c01.avi" <<<"$err"
+mv ucf/Rowing ucf/UCF-101/Rowing
+sed -i 's/^Rowing.*//' ucf/ucfTrainTestlist/trainlist01.txt
+evaluate --out empty "${small[@]}" --fold 1
+stderr_has "a class without training files" 3 "Rowing) has videos to test on but none to train on"
+printf 'Swimming/a.avi 4\r\n' >>ucf/ucfTrainTestlist/trainlist01.txt
+evaluate --out empty "${small[@]}" --fold 1
+stderr_has "a list of other classes" 3 'trainlist01.txt:10: "Swimming" is not the class of that line'
+
+# Fine-tuning: the same tree, two epochs, one fold; stopped by a signal it goes on to the same figures.
+quick=(dataset.crop_size=32 dataset.batch_size=4 hyperparams.num_epochs=2 eval_freq=1 hyperparams.lr.warmup_epochs=0 run.threads=1)
+tune() { try eval ucf101-finetune --data ucf --model run --partial --fold 2 "${quick[@]}" "$@"; }
+tune --dry-run
+stdout_has "fine-tuning: a plan" 0 "fold 2: 9 training files, 6 test files of 3 clips; 2 epochs of 2 steps of 4 clips"
+tune --out tuned
+stdout_has "fine-tuning: the row" 0 "paper, XKD              94.1"
+check "the last epoch is the honest one" grep -q '^honest, 1 of 3 folds .*last epoch' <<<"$out"
+first=$out
+tune --out tuned
+check "a second run does nothing" [ "$out" = "$first" -a "$(grep -c 'done already' <<<"$err")" = 1 ]
+tune --out stopped run.max_steps=2
+stderr_has "a training that is not finished has no figure" 2 "ended at step 2 of 4, so there is no figure yet"
+check "and no result" [ ! -e stopped/fold-2/result.json ]
+tune --out stopped hyperparams.lr.base_lr=0.1
+stderr_has "it does not go on with other settings" 2 "stopped/fold-2: was begun with another model"
+tune --out stopped
+check "it goes on to the same figures" [ "$out" = "$first" ]
+try eval ucf101-finetune --data ucf --model run/backbones/aud_teacher.safetensors --out x --partial --fold 2
+stderr_has "a model of the other modality" 4 "has no video encoder"
+
+# FSD50K: several labels a file, mean average precision of a linear classifier. The sounds are those of the toys.
+mkdir -p fsd/FSD50K.ground_truth fsd/FSD50K.dev_audio fsd/FSD50K.eval_audio
+printf '0,Bark,/m/a\n1,Bell,/m/b\n2,Horn,/m/c\n' >fsd/FSD50K.ground_truth/vocabulary.csv
+echo 'fname,labels,mids,split' >fsd/FSD50K.ground_truth/dev.csv
+echo 'fname,labels,mids' >fsd/FSD50K.ground_truth/eval.csv
+labels=('Bark,Bell' Bell 'Horn,Bell')
+for c in 0 1 2; do
+  n=0
+  for file in toys/*/"${kinds[c]}"/*.mp4; do
+    n=$((n + 1))
+    if [ $n -gt 3 ]; then
+      cp "$file" "fsd/FSD50K.eval_audio/$c$n.wav"
+      echo "$c$n,\"${labels[c]}\",\"/m/a\"" >>fsd/FSD50K.ground_truth/eval.csv
+    else
+      cp "$file" "fsd/FSD50K.dev_audio/$c$n.wav"
+      echo "$c$n,\"${labels[c]}\",\"/m/a\",train" >>fsd/FSD50K.ground_truth/dev.csv
+    fi
+  done
+done
+try eval fsd50k-linear --data fsd --model run --partial --out fsd-linear dataset.batch_size=4 dataset.train.clips_per_video=2 hyperparams.num_epochs=2
+stdout_has "FSD50K: mean average precision" 0 "paper, XKD              45.8"
+check "and nothing but it" [ -z "$(grep top-1 <<<"$out")" ]
+
+# Kinetics-Sound: both modalities; classes that one split lacks.
+mkdir -p ks/train/bowling ks/train/tap_dancing ks/val/bowling ks/val/tap_dancing
+for c in 0 1; do
+  class=$([ $c = 0 ] && echo bowling || echo tap_dancing)
+  n=0
+  for file in toys/*/"${kinds[c]}"/*.mp4; do
+    n=$((n + 1))
+    cp "$file" "ks/$([ $n -gt 3 ] && echo val || echo train)/$class/id${n}_000001_000011.mp4"
+  done
+done
+try eval kinetics-sound-svm --data ks --model run --partial --out both dataset.train.clips_per_video=2
+stdout_has "both modalities" 0 "paper, XKD              81.2"
+# A file of sound alone: a WAV header and silence.
+{
+  printf 'RIFF\044\372\000\000WAVEfmt \020\000\000\000\001\000\001\000\200\076\000\000\000\175\000\000\002\000\020\000data\000\372\000\000'
+  head -c 64000 /dev/zero
+} >ks/train/bowling/id9_000001_000011.mp4
+try eval kinetics-sound-svm --data ks --model run --partial --out half dataset.train.clips_per_video=2
+stderr_has "half a pair is as good as unreadable" 3 "1 of 7 files could not be read"
+check "and named" grep -q "train/bowling/id9_000001_000011.mp4: " <<<"$err"
+check "no result" [ ! -e half/all/result.json ]
+try eval kinetics-sound-svm --data ks --model run --partial --out half dataset.train.clips_per_video=2 data.max_bad_fraction=0.2
+stderr_has "nor by another budget in the same folder" 2 "half/all: was begun with another model"
+try eval kinetics-sound-svm --data ks --model run --partial --out half2 dataset.train.clips_per_video=2 data.max_bad_fraction=0.2
+stdout_has "within the budget the figure says so" 0 "1 + 0 files unreadable"
+rm ks/train/bowling/id9_000001_000011.mp4
+try eval kinetics-sound-audio-svm --data ks --model run --partial --out sound dataset.train.clips_per_video=2
+stdout_has "sound alone" 0 "paper, XKD              64.6"
+rm -r ks/val/bowling
+try eval kinetics-sound-svm --data ks --model run --out x
+stderr_has "classes are counted" 3 "of the 32 classes of Kinetics-Sound"
+mkdir -p k4 && cp -r ks/train ks/val k4/
+try eval kinetics400-svm --data k4 --model run --out x
+stderr_has "Kinetics400 too" 3 "2 classes, the official set has 400"
+finish

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# xkd svm from videos, and files with several labels: from a manifest to mean average precision.
+cd "$(dirname "$0")/../.."
+. tests/cli/tap.sh
+tiny=$PWD/tests/data/tiny.yaml
+cd "$work" || exit 1
+"$xkd" data synth --out toys --classes 3 --clips 5 --seconds 2 --size 64 --seed 1 -q >/dev/null || exit 1
+"$xkd" data index toys -q >/dev/null || exit 1
+"$xkd" pretrain -c "$tiny" --data toys/manifest.jsonl --out run --max-steps 2 -q >/dev/null 2>&1 || exit 1
+model=run
+
+try svm $model toys --out kept --subsample 4
+stdout_has "svm from videos" 0 "honest: top-1"
+check "it says first what it will take" grep -q "48 clips of 12 training files and 9 of 3 test files: about .* in the encoder" <<<"$err"
+check "and keeps the features" [ -s kept/train-4.safetensors -a -s kept/test-3.safetensors ]
+first=$out
+try svm $model toys --out kept --subsample 4
+check "again: nothing is embedded" [ "$out" = "$first" -a -z "$(grep 'in the encoder' <<<"$err")" ]
+try embed $model toys --split train --protocol train --clips 4 --out train.safetensors
+try embed $model toys --split test --protocol test --out test.safetensors
+try svm train.safetensors test.safetensors
+check "embed and svm give the same" [ "$out" = "$first" ]
+try svm $model toys --out kept --subsample 4 --student
+stderr_has "features of another model are refused" 2 "holds features of another model"
+try svm $model toys
+stderr_has "where to keep them must be said" 2 "--out DIR"
+try svm $model toys --out kept --test nowhere
+stderr_has "a split that is not there" 3 "no file of split 'nowhere'"
+try svm run/backbones toys --out kept
+check "no model" [ "$rc" -eq 2 -o "$rc" -eq 4 ]
+grep -v '"label":1.*"train"' toys/manifest.jsonl >toys/two.jsonl
+try svm $model toys/two.jsonl --out two --subsample 2
+stderr_has "a class that is tested but not trained" 3 "class 1 (orbit) has videos to test on but none to train on"
+sed 's/"label":[0-9],//' toys/manifest.jsonl >toys/bare.jsonl
+try svm $model toys/bare.jsonl --out bare
+stderr_has "labels missing" 3 "has no label"
+cat >svm.yaml <<'YAML'
+name: kinetics_sound-svm
+dataset:
+  clip_duration: 1.0
+  crop_size: 32
+  return_video: true
+  return_audio: true
+  train: {split: train, clips_per_video: 2, vid_aug_kwargs: {min_area: [0.08, 1], color: [0.4, 0.4, 0.4, 0.2], p_flip: 0.5, p_gray: 0.2, p_blur: 0.0}}
+  test: {split: test, clips_per_video: 2}
+  aud_transform: strong
+  vid_transform: strong3crop
+model:
+  apply_l2: true
+  svm: {cost: [0.01, 1], iter: 500}
+YAML
+try svm $model toys -c svm.yaml --out both --json
+stdout_has "both modalities by a released file" 0 '"train_clips": 24'
+check "one matrix of both" [ "$(grep -o '"C": 0.01\|"C": 1,' <<<"$out" | sort -u | wc -l)" = 2 ]
+check "sound and video are embedded" [ "$("$xkd" inspect both/train-2.safetensors | grep -c 'audio\|video')" -ge 2 ]
+
+# Killed in between: the features that are done are kept.
+"$xkd" svm $model toys --out killed --subsample 4 >/dev/null 2>&1 &
+pid=$!
+for _ in $(seq 400); do [ "$(stat -c %s killed/train-4.safetensors.partial 2>/dev/null || echo 0)" -gt 3000 ] && break; sleep 0.01; done
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+try svm $model toys --out killed --subsample 4
+check "a killed command goes on to the same figures" [ "$out" = "$first" ]
+
+# Several labels: class 0 also has label 3, class 2 labels 1 and 2.
+sed -e 's/"classes":\[/"classes":["round",/;s/"label":0/"labels":[1,0]/;s/"label":1/"labels":[2]/;s/"label":2/"labels":[2,3]/' toys/manifest.jsonl >toys/multi.jsonl
+try embed $model toys/multi.jsonl --split train --protocol train --clips 3 --out m-train.safetensors
+try embed $model toys/multi.jsonl --split test --protocol test --out m-test.npz
+try svm m-train.safetensors m-test.npz --classes
+stdout_has "several labels are judged by average precision" 0 "honest: mAP"
+check "class by class" grep -q "^   0 round  *1 " <<<"$out"
+try svm m-train.safetensors m-test.npz --json
+check "as JSON" grep -q '"honest": {"C": [0-9.e-]*, "map": [0-9.]*}, "interval95"' <<<"$out"
+try svm m-train.safetensors m-test.npz --confusion x.png
+stderr_has "they have no confusion matrix" 2 "several labels"
+try knn m-train.safetensors m-test.npz -k 3
+stdout_has "knn likewise" 0 "mAP"
+try embed $model toys/multi.jsonl --modality video --split test --out lines.jsonl
+check "JSONL carries them" grep -q '"labels":\[1,0\]' lines.jsonl
+try svm $model toys/multi.jsonl --out multi --subsample 3 --json
+check "from videos" grep -q '"map"' <<<"$out"
+finish
