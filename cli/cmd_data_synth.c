@@ -13,7 +13,7 @@
 struct values {
     const char *out;
     int64_t classes, clips, seed, size, workers;
-    double seconds, test_share;
+    double seconds, test_share, variety;
 };
 
 static const struct cli_option options[] = {
@@ -24,6 +24,8 @@ static const struct cli_option options[] = {
     {0, "seed", CLI_INT, offsetof(struct values, seed), "X", "another seed makes other clips (default: 0)"},
     {0, "size", CLI_INT, offsetof(struct values, size), "PIXELS", "short side, 48 to 480 (default: 120)"},
     {0, "test-share", CLI_REAL, offsetof(struct values, test_share), "R", "share of clips for testing (default: 0.2)"},
+    {0, "variety", CLI_REAL, offsetof(struct values, variety), "V",
+     "0 to 1: how much colours, place, size, pace, pitch and noise differ (default: 1)"},
     {0, "workers", CLI_INT, offsetof(struct values, workers), "N", "clips made side by side (default: processors)"},
     {0},
 };
@@ -39,6 +41,7 @@ static int run(struct cli *cli, int argc, char **argv)
                        .seconds = o.seconds,
                        .size = o.height,
                        .test_share = o.test_share,
+                       .variety = o.variety,
                        .workers = xkd_processor_count()};
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_data_synth, argc, argv, &v, &rest));
@@ -51,6 +54,7 @@ static int run(struct cli *cli, int argc, char **argv)
     o.clips = v.clips;
     o.seconds = v.seconds;
     o.test_share = v.test_share;
+    o.variety = v.variety;
     o.seed = (uint64_t)v.seed;
     o.height = v.size / 2 * 2;
     o.width = v.size * 4 / 3 / 2 * 2;

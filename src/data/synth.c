@@ -62,6 +62,7 @@ xkd_synth_options xkd_synth_defaults(void)
     return (xkd_synth_options){.classes = 12,
                                .clips = 20,
                                .test_share = 0.2,
+                               .variety = 1,
                                .seconds = 5,
                                .width = 160,
                                .height = 120,
@@ -85,40 +86,51 @@ static double brightness(const double c[3])
     return 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2];
 }
 
-static void draw_colour(xkd_rng *rng, double c[3], double low, double high)
+static void draw_colour(xkd_rng *rng, double c[3])
 {
-    for (int i = 0; i < 3; i++) c[i] = xkd_rng_range(rng, low, high);
+    for (int i = 0; i < 3; i++) c[i] = xkd_rng_range(rng, 0, 255);
+}
+
+/* Uniform around the middle of [low, high), over `variety` of its width. */
+static double draw_around(xkd_rng *rng, double variety, double low, double high)
+{
+    double middle = (low + high) / 2;
+    return middle + variety * (xkd_rng_range(rng, low, high) - middle);
 }
 
 /* The order of the draws is part of the data set: another order gives other clips for the same seed.
- * Lengths are in heights of the picture. */
-static void draw_scene(xkd_rng *rng, double aspect, scene *s)
+ * Lengths are in heights of the picture. Without variety a white object moves before one dark grey, whose shape and turn
+ * alone differ. */
+static void draw_scene(xkd_rng *rng, const xkd_synth_options *o, scene *s)
 {
     motion_values *v = &s->values;
+    double variety = o->variety, aspect = (double)o->width / (double)o->height;
     v->aspect = aspect;
-    v->period = xkd_rng_range(rng, 0.9, 1.5);
+    v->period = draw_around(rng, variety, 0.9, 1.5);
     v->phase = xkd_rng_uniform(rng);
-    v->radius = xkd_rng_range(rng, 0.14, 0.21);
-    v->centre_x = aspect / 2 + xkd_rng_range(rng, -0.15, 0.15);
-    v->centre_y = 0.5 + xkd_rng_range(rng, -0.08, 0.08);
-    v->reach = xkd_rng_range(rng, 0.22, 0.3);
+    v->radius = draw_around(rng, variety, 0.14, 0.21);
+    v->centre_x = aspect / 2 + draw_around(rng, variety, -0.15, 0.15);
+    v->centre_y = 0.5 + draw_around(rng, variety, -0.08, 0.08);
+    v->reach = draw_around(rng, variety, 0.22, 0.3);
     v->direction = xkd_rng_uniform(rng) < 0.5 ? -1 : 1;
     v->angle = xkd_rng_range(rng, 0, 2 * M_PI);
     s->shape = (int)xkd_rng_below(rng, 5);
-    bool dark = xkd_rng_uniform(rng) < 0.5;
-    for (int i = 0; i < 2; i++) draw_colour(rng, s->back[i], dark ? 0 : 150, dark ? 105 : 255);
+    bool dark = xkd_rng_uniform(rng) < 1 - 0.5 * variety;
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 3; k++) s->back[i][k] = draw_around(rng, variety, dark ? 0 : 150, dark ? 105 : 255);
     double behind = (brightness(s->back[0]) + brightness(s->back[1])) / 2;
     /* Ends: the background keeps to one end of the range, so colours near the other end are always far enough. */
-    do draw_colour(rng, s->object, 0, 255);
+    do draw_colour(rng, s->object);
     while (fabs(brightness(s->object) - behind) < MIN_CONTRAST);
+    for (int k = 0; k < 3; k++) s->object[k] += (1 - variety) * ((dark ? 255 : 0) - s->object[k]);
     for (int y = 0; y <= CELLS; y++)
-        for (int x = 0; x <= CELLS; x++) s->cells[y][x] = xkd_rng_uniform(rng);
-    s->pixel_noise = xkd_rng_range(rng, 2, 8);
-    s->pitch = 220 * pow(2, xkd_rng_range(rng, 0, 1.6));
-    s->loudness = xkd_rng_range(rng, 0.25, 0.6);
-    s->hiss = xkd_rng_range(rng, 0.002, 0.03);
-    s->hum = xkd_rng_range(rng, 60, 400);
-    s->hum_level = xkd_rng_range(rng, 0, 0.03);
+        for (int x = 0; x <= CELLS; x++) s->cells[y][x] = draw_around(rng, variety, 0, 1);
+    s->pixel_noise = draw_around(rng, variety, 2, 8);
+    s->pitch = 220 * pow(2, draw_around(rng, variety, 0, 1.6));
+    s->loudness = draw_around(rng, variety, 0.25, 0.6);
+    s->hiss = draw_around(rng, variety, 0.002, 0.03);
+    s->hum = draw_around(rng, variety, 60, 400);
+    s->hum_level = draw_around(rng, variety, 0, 0.03);
 }
 
 /* Smooth random texture between the two background colours. */
@@ -271,7 +283,7 @@ static xkd_status make_clip(xkd_context *cx, const xkd_synth_options *o, int64_t
     xkd_status status = XKD_OK;
     clip c = {.options = o, .motion = &MOTIONS[label], .samples = llround(o->seconds * SAMPLE_RATE)};
     xkd_rng rng = xkd_rng_make(o->seed, 0, (uint32_t)number, (uint32_t)label, XKD_RNG_SYNTH);
-    draw_scene(&rng, (double)o->width / (double)o->height, &c.scene);
+    draw_scene(&rng, o, &c.scene);
     c.noise = xkd_rng_make(o->seed, 1, (uint32_t)number, (uint32_t)label, XKD_RNG_SYNTH);
     XKD_TRY(xkd_alloc(cx, &c.rgb, o->width * o->height, 3));
     XKD_TRY(xkd_alloc(cx, &c.background, o->width * o->height, 3));
@@ -348,6 +360,7 @@ xkd_status xkd_synth(xkd_context *cx, const xkd_synth_options *o, xkd_synth_prog
     if (o->clips < 1 || o->clips > 1000000 || !(o->seconds >= 0.5 && o->seconds <= 600) ||
         !(o->test_share >= 0 && o->test_share < 1))
         XKD_FAIL(XKD_ERR_CONFIG, "--clips from 1, --seconds 0.5 to 600, --test-share from 0 to below 1");
+    if (!(o->variety >= 0 && o->variety <= 1)) XKD_FAIL(XKD_ERR_CONFIG, "--variety %g: from 0 to 1", o->variety);
     j.test_clips = llround((double)o->clips * o->test_share);
     if (j.test_clips == 0 && o->test_share > 0 && o->clips > 1) j.test_clips = 1;
     XKD_TRY(make_folders(cx, o));

@@ -13,13 +13,14 @@ typedef struct {
     int64_t classes;   /* 2 .. xkd_synth_class_count() */
     int64_t clips;     /* of each class */
     double test_share; /* of the clips of a class, at least one of two or more */
+    double variety;    /* 0 .. 1: how far colours, place, size, pace, pitch and noise spread around their middle */
     double seconds;
     int64_t width, height, fps;
     uint64_t seed;
     int threads;
 } xkd_synth_options;
 
-/* 160x120 at 16 fps, 12 classes of 20 clips of 5 s, a fifth of them for testing. */
+/* 160x120 at 16 fps, 12 classes of 20 clips of 5 s, a fifth of them for testing, full variety. */
 xkd_synth_options xkd_synth_defaults(void);
 
 int64_t xkd_synth_class_count(void);
