@@ -5,7 +5,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,10 +12,10 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "checkpoint/params_file.h"
-#include "checkpoint/state.h"
 #include "report/html.h"
 #include "report/progress.h"
 #include "train/feed.h"
+#include "train/position.h"
 #include "train/probe.h"
 #include "train/schedule.h"
 #include "train/show.h"
@@ -95,11 +94,8 @@ typedef struct {
     xkd_trainer trainer;
     bool has_trainer; /* whether trainer is to be freed */
     xkd_metrics *metrics;
-    const char *columns[COLUMNS];               /* names of all columns, for the metrics writer */
-    xkd_run_state state;                        /* config: the YAML text of this run */
-    int64_t steps_per_epoch, total, first_step; /* steps; first_step: where this call began */
-    int64_t saved_step;                         /* -1: never */
-    double started, saved_time, waited;         /* by xkd_now, s; waited: sum of waits for data, s */
+    const char *columns[COLUMNS]; /* names of all columns, for the metrics writer */
+    xkd_run_position at;
     xkd_watch watch[XKD_MODALITIES];
     xkd_probe *probe;       /* NULL: not wanted */
     double values[COLUMNS]; /* the row of the step in work */
@@ -118,46 +114,6 @@ static xkd_status make_trainer(run *r)
     return status;
 }
 
-/* Goes back to the newest whole checkpoint. A run that was killed before its first one starts at step 0. */
-static xkd_status restore(run *r)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = r->cx;
-    xkd_run_state loaded = {0};
-    int64_t count = 0;
-    XKD_TRY(xkd_state_count(cx, r->folder.checkpoints, &count));
-    /* A warning, not an error: a job that is started again by a scheduler should not fail for having been
-     * killed early. */
-    if (count == 0) {
-        xkd_log(cx, XKD_LOG_WARN, "%s: holds no checkpoint yet: starting at step 0", r->folder.path);
-        goto fail;
-    }
-    XKD_TRY(xkd_state_load_newest(cx, r->folder.checkpoints, &r->trainer.networks.params, &loaded));
-    /* Another seed would give another order of data and other masks: the run would be neither the old one nor
-     * a new one. */
-    if (loaded.seed != r->config.train.seed)
-        XKD_FAIL(XKD_ERR_CONFIG, "train.seed is %" PRIu64 ", but the run was started with %" PRIu64,
-                 r->config.train.seed, loaded.seed);
-    if (loaded.data_hash != xkd_loader_data_hash(r->loader))
-        xkd_log(cx, XKD_LOG_WARN, "resume: the data are not the ones of the run so far");
-    xkd_run_compare_configs(cx, loaded.config, r->state.config);
-    /* The configuration of this call goes on to be the run's. */
-    xkd_free(loaded.config);
-    loaded.config = r->state.config;
-    r->state = loaded;
-    loaded = (xkd_run_state){0};
-    r->saved_step = r->state.step;
-    if (r->state.epoch_step >= r->steps_per_epoch) { /* the data have become fewer */
-        r->state.epoch++;
-        r->state.epoch_step = 0;
-    }
-    XKD_TRY(xkd_loader_seek(r->loader, (uint32_t)r->state.epoch, r->state.epoch_step));
-    xkd_log(cx, XKD_LOG_INFO, "resumed at step %" PRId64 " of %" PRId64, r->state.step, r->total);
-fail:
-    xkd_run_state_free(&loaded);
-    return status;
-}
-
 /* Opens everything in the order data, model, folder, state, logs.
  * Whatever fails here leaves the run to `release`, which takes any half-open state. */
 static xkd_status start(run *r)
@@ -165,22 +121,21 @@ static xkd_status start(run *r)
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cx;
     const xkd_config *c = &r->config;
-    XKD_TRY(xkd_config_write(cx, c, &r->state.config));
+    XKD_TRY(xkd_config_write(cx, c, &r->at.state.config));
     xkd_run_fill_in_machine(&r->config);
     XKD_TRY(xkd_loader_new(cx, &c->data, &c->train, 0, 1, &r->loader));
-    r->steps_per_epoch = xkd_loader_steps_per_epoch(r->loader);
-    r->total = c->train.epochs * r->steps_per_epoch;
+    r->at.steps_per_epoch = xkd_loader_steps_per_epoch(r->loader);
+    r->at.total = c->train.epochs * r->at.steps_per_epoch;
     /* The folder comes after everything that may be refused: a mistake leaves nothing behind. */
     XKD_TRY(xkd_feed_new(cx, &r->feed, c, r->loader));
     XKD_TRY(make_trainer(r));
     if (c->run.probe_epochs) XKD_TRY(xkd_probe_new(cx, c, &r->trainer, &r->probe));
     XKD_TRY(xkd_run_folder_open(cx, c->run.out, r->options->mode, &r->folder));
     XKD_TRY(xkd_loader_set_folder(r->loader, r->folder.path));
-    r->state.seed = c->train.seed;
-    r->state.data_hash = xkd_loader_data_hash(r->loader);
-    if (r->options->mode == XKD_RUN_RESUME) XKD_TRY(restore(r));
-    r->state.data_hash = xkd_loader_data_hash(r->loader);
-    XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->state.config));
+    r->at.state.seed = c->train.seed;
+    r->at.state.data_hash = xkd_loader_data_hash(r->loader);
+    if (r->options->mode == XKD_RUN_RESUME) XKD_TRY(xkd_position_restore(&r->at, r->loader));
+    XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->at.state.config));
     for (int i = 0; i < COLUMNS; i++)
         r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i]
                         : i < PROBE        ? column_names[i]
@@ -188,36 +143,12 @@ static xkd_status start(run *r)
     /* On resume, rows behind the checkpoint's step are dropped by the metrics writer: those steps are done
      * again. */
     XKD_TRY(xkd_metrics_open(cx, r->folder.path, r->columns, COLUMNS,
-                             r->options->mode == XKD_RUN_RESUME ? r->state.step : -1, r->state.epoch,
+                             r->options->mode == XKD_RUN_RESUME ? r->at.state.step : -1, r->at.state.epoch,
                              c->run.tensorboard, &r->metrics));
     for (int m = 0; m < XKD_MODALITIES; m++) r->watch[m] = (xkd_watch){.outputs = c->model.head.outputs};
-    r->first_step = r->state.step;
-    r->started = r->saved_time = xkd_now();
+    xkd_position_start(&r->at);
 fail:
     return status;
-}
-
-/* Saves the position behind the last whole step, once: a stop right after an interval save writes nothing again. */
-static xkd_status save(run *r)
-{
-    /* A copy: the running state counts seconds only when it is saved, so that nothing is counted twice. */
-    xkd_run_state s = r->state;
-    if (r->saved_step == s.step) return XKD_OK;
-    s.seconds += xkd_now() - r->started;
-    xkd_status status =
-        xkd_state_save(r->cx, r->folder.checkpoints, &r->trainer.networks.params, &s, r->config.run.keep_last);
-    if (status != XKD_OK) return status;
-    r->saved_step = s.step;
-    r->saved_time = xkd_now();
-    return XKD_OK;
-}
-
-/* Interval in steps or in minutes, whichever comes first; 0 turns either off. */
-static bool save_is_due(const run *r)
-{
-    const xkd_run_config *c = &r->config.run;
-    if (c->save_steps > 0 && r->state.step % c->save_steps == 0) return true;
-    return c->save_minutes > 0 && xkd_now() - r->saved_time >= 60 * c->save_minutes;
 }
 
 /* A last batch of an epoch may be smaller where drop_last is off; the plan of activations is for one size.
@@ -245,7 +176,7 @@ static void note_values(run *r, const xkd_schedule_values *s, const xkd_step_res
     v[AUDIO_TEACHER_TEMP] = s->teacher_temp[XKD_AUDIO];
     v[AUDIO_STUDENT_TEMP] = s->student_temp[XKD_AUDIO];
     v[GRAD_NORM] = result->grad_norm;
-    v[SKIPPED] = (double)r->state.bad_steps;
+    v[SKIPPED] = (double)(r->at.state.bad_steps + result->skipped);
 }
 
 /* Measures both teachers and passes on what the collapse watch has to say. A skipped step has nothing to say.
@@ -280,7 +211,7 @@ static xkd_status one_step(run *r, xkd_pass_input *in, xkd_step_result *result)
     const xkd_batch *batch;
     double begin = xkd_now(), wait = 0, samples = 0;
     /* Schedules depend on the step alone, so a resumed run has the values it would have had. */
-    xkd_schedule_at(&r->config.train, r->state.step, r->steps_per_epoch, &s);
+    xkd_schedule_at(&r->config.train, r->at.state.step, r->at.steps_per_epoch, &s);
     const xkd_step_values values = {.lr = s.lr,
                                     .weight_decay = s.weight_decay,
                                     .ema = {s.ema[0], s.ema[1]},
@@ -297,18 +228,13 @@ static xkd_status one_step(run *r, xkd_pass_input *in, xkd_step_result *result)
     }
     /* From here on the weights are those of the next step (or unchanged, if it was skipped). */
     XKD_TRY(xkd_step_finish(&r->trainer, &values, result));
-    r->state.bad_steps += result->skipped;
     note_values(r, &s, result);
     XKD_TRY(watch(r, result));
     double seconds = xkd_now() - begin;
     r->values[TIME] = seconds;
     r->values[DATA] = wait;
     r->values[SAMPLES_PER_SECOND] = samples / seconds;
-    r->waited += wait;
-    r->state.epoch_seconds += seconds;
-    r->state.epoch_wait += wait;
-    /* A skipped step's loss is not finite and would spoil the epoch's mean. */
-    if (!result->skipped) r->state.epoch_loss += result->loss[XKD_LOSS_TOTAL];
+    xkd_position_count(&r->at, seconds, wait, result->loss[XKD_LOSS_TOTAL], result->skipped);
 fail:
     return status;
 }
@@ -331,28 +257,20 @@ static xkd_status probe(run *r, bool due)
     return xkd_metrics_line(r->metrics,
                             "probe after epoch %" PRId64 ": kNN video %.1f audio %.1f, recall@1/@5 video to audio "
                             "%.1f/%.1f, audio to video %.1f/%.1f (%%)",
-                            r->state.epoch, v[XKD_PROBE_VIDEO_KNN], v[XKD_PROBE_AUDIO_KNN], v[XKD_PROBE_VIDEO_RECALL1],
-                            v[XKD_PROBE_VIDEO_RECALL5], v[XKD_PROBE_AUDIO_RECALL1], v[XKD_PROBE_AUDIO_RECALL5]);
+                            r->at.state.epoch, v[XKD_PROBE_VIDEO_KNN], v[XKD_PROBE_AUDIO_KNN],
+                            v[XKD_PROBE_VIDEO_RECALL1], v[XKD_PROBE_VIDEO_RECALL5], v[XKD_PROBE_AUDIO_RECALL1],
+                            v[XKD_PROBE_AUDIO_RECALL5]);
 }
 
-/* Moves the position on by one step and closes an epoch.
- * The position moves before anything else is done or saved, so a checkpoint always names the next step to do. */
+/* Moves the position on by one step and closes an epoch. */
 static xkd_status advance(run *r)
 {
-    xkd_run_state *s = &r->state;
+    xkd_run_state *s = &r->at.state;
     int64_t epoch = s->epoch;
-    s->step++;
-    bool closed = ++s->epoch_step >= r->steps_per_epoch;
-    if (closed) {
-        s->epoch++;
-        s->epoch_step = 0;
-    }
+    bool closed = xkd_position_advance(&r->at);
     xkd_status status = probe(r, closed && xkd_probe_is_due(r->probe, s->epoch));
     if (status == XKD_OK) status = xkd_metrics_step(r->metrics, s->step, epoch, r->values);
-    if (status != XKD_OK || !closed) return status;
-    status = xkd_metrics_epoch(r->metrics, s->step, s->epoch, s->epoch_seconds, s->epoch_wait,
-                               s->epoch_loss / (double)r->steps_per_epoch);
-    s->epoch_loss = s->epoch_seconds = s->epoch_wait = 0;
+    if (status == XKD_OK && closed) status = xkd_position_log_epoch(&r->at, r->metrics);
     return status;
 }
 
@@ -362,10 +280,10 @@ static void show_progress(const run *r)
 {
     char tail[120], line[300];
     if (!r->options->progress) return;
-    double seconds = xkd_now() - r->started;
+    double seconds = xkd_now() - r->at.started;
     snprintf(tail, sizeof tail, "loss %.4f  %.1f samples/s  data %.0f %%", r->values[XKD_LOSS_TOTAL],
-             r->values[SAMPLES_PER_SECOND], 100 * r->waited / seconds);
-    xkd_progress_line(line, sizeof line, "pretrain", r->first_step, r->state.step, r->total, seconds, tail);
+             r->values[SAMPLES_PER_SECOND], 100 * r->at.waited / seconds);
+    xkd_progress_line(line, sizeof line, "pretrain", r->at.first_step, r->at.state.step, r->at.total, seconds, tail);
     r->options->progress(r->options->user, line);
 }
 
@@ -374,12 +292,12 @@ static xkd_status print_line(run *r)
 {
     const double *v = r->values;
     /* Figures of the last step only, not means: the curves are in the metrics files. */
-    const xkd_run_state *s = &r->state;
-    if (s->step % r->config.run.print_steps != 0 && s->step != r->total) return XKD_OK;
+    const xkd_run_state *s = &r->at.state;
+    if (s->step % r->config.run.print_steps != 0 && s->step != r->at.total) return XKD_OK;
     return xkd_metrics_line(r->metrics,
                             "epoch %" PRId64 " step %" PRId64 "/%" PRId64 " loss %.4f recon %.4f kd %.4f align %.4f "
                             "lr %.3g %.1f samples/s data %.0f %%",
-                            s->epoch, s->step, r->total, v[XKD_LOSS_TOTAL], v[XKD_LOSS_RECON], v[XKD_LOSS_KD],
+                            s->epoch, s->step, r->at.total, v[XKD_LOSS_TOTAL], v[XKD_LOSS_RECON], v[XKD_LOSS_KD],
                             v[XKD_LOSS_ALIGN], v[LR], v[SAMPLES_PER_SECOND], v[TIME] > 0 ? 100 * v[DATA] / v[TIME] : 0);
 }
 
@@ -387,7 +305,7 @@ static xkd_status print_line(run *r)
 static bool picture_is_due(const run *r, bool last)
 {
     int64_t every = r->config.run.picture_steps;
-    return every > 0 && (last || r->state.step % every == 0);
+    return every > 0 && (last || r->at.state.step % every == 0);
 }
 
 /* Steps until the schedule, run.max_steps, a signal or an error ends them. State is consistent wherever this returns:
@@ -398,8 +316,8 @@ static xkd_status steps(run *r)
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cx;
     const xkd_run_config *c = &r->config.run;
-    int64_t end = c->max_steps > 0 && c->max_steps < r->total ? c->max_steps : r->total;
-    while (r->state.step < end) {
+    int64_t end = xkd_position_end(&r->at);
+    while (r->at.state.step < end) {
         xkd_pass_input in;
         xkd_step_result result;
         XKD_TRY(one_step(r, &in, &result));
@@ -410,24 +328,20 @@ static xkd_status steps(run *r)
             xkd_log(cx, XKD_LOG_WARN,
                     "step %" PRId64 ": a loss or gradient is not finite: step skipped (%" PRId64 " of "
                     "%" PRId64 " allowed)",
-                    r->state.step, r->state.bad_steps, c->max_bad_steps);
+                    r->at.state.step, r->at.state.bad_steps, c->max_bad_steps);
         /* Isolated bad steps are survived; a run that keeps producing them is not training. The bad values
          * never reached the weights. */
-        if (r->state.bad_steps > c->max_bad_steps)
+        if (r->at.state.bad_steps > c->max_bad_steps)
             XKD_FAIL(XKD_ERR_NUMERIC,
                      "%" PRId64 " steps were not finite, more than run.max_bad_steps: lower "
                      "hyperparams.lr.base_lr or raise the temperatures; the weights of the last good step are saved",
-                     r->state.bad_steps);
+                     r->at.state.bad_steps);
         int stop = r->options->stop_signal ? r->options->stop_signal(r->options->user) : 0;
         /* With the data of the step just done, after its update. */
-        if (picture_is_due(r, r->state.step == end || stop))
-            XKD_TRY(xkd_show_reconstruction(cx, &r->trainer, &in, r->metrics, r->state.step));
-        if (save_is_due(r)) XKD_TRY(save(r));
-        if (stop && r->state.step < end)
-            /* Two codes, because a scheduler's signal means `start me again` and the user's Ctrl-C does not. */
-            XKD_FAIL(stop == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED,
-                     "stopped by signal %d at step %" PRId64 " of %" PRId64 "; the run is saved: --resume goes on",
-                     stop, r->state.step, r->total);
+        if (picture_is_due(r, r->at.state.step == end || stop))
+            XKD_TRY(xkd_show_reconstruction(cx, &r->trainer, &in, r->metrics, r->at.state.step));
+        if (xkd_position_save_is_due(&r->at)) XKD_TRY(xkd_position_save(&r->at));
+        XKD_TRY(xkd_position_heed(&r->at, stop));
     }
 fail:
     return status;
@@ -443,7 +357,7 @@ static xkd_status write_report(run *r, const xkd_run_result *result)
     snprintf(text[0], sizeof text[0], "%" PRId64 " of %" PRId64, result->step, result->total_steps);
     snprintf(text[1], sizeof text[1], "%.4f", result->loss);
     xkd_format_count(text[2], sizeof text[2], (double)result->parameters, "");
-    xkd_format_duration(text[3], sizeof text[3], r->state.seconds + result->seconds);
+    xkd_format_duration(text[3], sizeof text[3], r->at.state.seconds + result->seconds);
     snprintf(text[4], sizeof text[4], "%.2f, %.0f %% of the time waiting for data", result->samples_per_second,
              100 * result->data_share);
     snprintf(text[5], sizeof text[5], "%" PRId64 " of %" PRId64 " clips", data.bad_clips, data.clips);
@@ -455,7 +369,7 @@ static xkd_status write_report(run *r, const xkd_run_result *result)
                                .fact_count = sizeof facts / sizeof *facts,
                                .charts = charts,
                                .chart_count = sizeof charts / sizeof *charts,
-                               .config = r->state.config};
+                               .config = r->at.state.config};
     return xkd_report_write(r->cx, r->folder.path, &report);
 }
 
@@ -465,18 +379,18 @@ static void summarise(const run *r, xkd_run_result *out)
 {
     xkd_loader_statistics data;
     xkd_loader_stats(r->loader, &data);
-    double seconds = xkd_now() - r->started;
-    int64_t done = r->state.step - r->first_step;
-    *out = (xkd_run_result){.step = r->state.step,
-                            .total_steps = r->total,
-                            .bad_steps = r->state.bad_steps,
+    double seconds = xkd_now() - r->at.started;
+    int64_t done = r->at.state.step - r->at.first_step;
+    *out = (xkd_run_result){.step = r->at.state.step,
+                            .total_steps = r->at.total,
+                            .bad_steps = r->at.state.bad_steps,
                             .bad_clips = data.bad_clips,
                             .loss = done > 0 ? r->values[XKD_LOSS_TOTAL] : NAN,
                             .seconds = seconds};
     for (int64_t i = 0; i < r->trainer.networks.params.count; i++)
         out->parameters += r->trainer.networks.params.rows[i]->count;
     out->samples_per_second = (double)(done * r->config.train.batch) / seconds;
-    out->data_share = r->waited / seconds;
+    out->data_share = r->at.waited / seconds;
 }
 
 /* Saves what there is, whatever ended the steps; the first error is the one that counts.
@@ -489,7 +403,7 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
     /* After a storage error another attempt would fail as well and hide its message.
      * The run keeps its last checkpoint. */
     if (status == XKD_ERR_STORAGE || status == XKD_ERR_MEMORY || status == XKD_ERR_INTERNAL) return status;
-    xkd_status saved = save(r);
+    xkd_status saved = xkd_position_save(&r->at);
     if (saved == XKD_OK && status == XKD_OK)
         saved = xkd_export_backbones(r->cx, r->folder.backbones, &r->trainer.networks.params);
     if (saved == XKD_OK) saved = write_report(r, result);
@@ -507,13 +421,15 @@ static void release(run *r)
     if (r->feed.config) xkd_feed_free(&r->feed);
     xkd_loader_free(r->loader);
     xkd_run_folder_close(&r->folder);
-    xkd_run_state_free(&r->state);
+    xkd_run_state_free(&r->at.state);
 }
 
 /* The configuration is copied by value, so the caller's is never changed. */
 xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options, xkd_run_result *result)
 {
-    run r = {.cx = cx, .config = *config, .options = options, .folder = {.lock = -1}, .saved_step = -1};
+    run r = {.cx = cx, .config = *config, .options = options, .folder = {.lock = -1}};
+    r.at = (xkd_run_position){
+        .cx = cx, .config = &r.config, .folder = &r.folder, .params = &r.trainer.networks.params, .saved_step = -1};
     *result = (xkd_run_result){0};
     xkd_status status = start(&r);
     if (status == XKD_OK) {

@@ -4,16 +4,15 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "checkpoint/state.h"
 #include "report/html.h"
 #include "report/progress.h"
+#include "train/position.h"
 #include "train/schedule.h"
 #include "train/supervised_test.h"
 
@@ -34,9 +33,8 @@ typedef struct {
     xkd_finetune net;
     xkd_metrics *metrics;
     xkd_test_log tests;
-    xkd_run_state state;
-    int64_t steps_per_epoch, total, first_step, saved_step; /* saved_step -1: never */
-    double started, saved_time, waited, samples, testing;   /* seconds; testing: in tests */
+    xkd_run_position at;
+    double samples, testing; /* clips trained on; seconds spent in tests */
     double values[COLUMNS];
     xkd_supervised_result *result;
 } run;
@@ -132,43 +130,6 @@ fail:
     return status;
 }
 
-/* As pre-training does it: the newest whole checkpoint, and warnings where settings or data changed. */
-static xkd_status restore(run *r)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = r->cx;
-    xkd_run_state loaded = {0};
-    int64_t count = 0;
-    XKD_TRY(xkd_state_count(cx, r->folder.checkpoints, &count));
-    if (count == 0) {
-        xkd_log(cx, XKD_LOG_WARN, "%s: holds no checkpoint yet: starting at step 0", r->folder.path);
-        goto fail;
-    }
-    XKD_TRY(xkd_state_load_newest(cx, r->folder.checkpoints, &r->net.encoder.params, &loaded));
-    if (loaded.seed != r->config.train.seed)
-        XKD_FAIL(XKD_ERR_CONFIG, "train.seed is %" PRIu64 ", but the run was started with %" PRIu64,
-                 r->config.train.seed, loaded.seed);
-    if (loaded.data_hash != r->state.data_hash)
-        xkd_log(cx, XKD_LOG_WARN, "resume: the data are not the ones of the run so far");
-    xkd_run_compare_configs(cx, loaded.config, r->state.config);
-    loaded.data_hash = r->state.data_hash;
-    xkd_free(loaded.config);
-    loaded.config = r->state.config;
-    r->state = loaded;
-    loaded = (xkd_run_state){0};
-    r->saved_step = r->state.step;
-    if (r->state.epoch_step >= r->steps_per_epoch) { /* the data have become fewer */
-        r->state.epoch++;
-        r->state.epoch_step = 0;
-    }
-    /* The first batch over and over is that of epoch 0. */
-    if (!r->config.run.overfit) XKD_TRY(xkd_loader_seek(r->data.loader, (uint32_t)r->state.epoch, r->state.epoch_step));
-    xkd_log(cx, XKD_LOG_INFO, "resumed at step %" PRId64 " of %" PRId64, r->state.step, r->total);
-fail:
-    xkd_run_state_free(&loaded);
-    return status;
-}
-
 /* A (micro-)batch of one clip has no variance; the last one of an epoch may be so small. */
 static xkd_status check_batch_norm(run *r)
 {
@@ -191,8 +152,8 @@ static xkd_status open_parts(run *r)
     xkd_run_fill_in_machine(&r->config);
     XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, &r->data));
     XKD_TRY(check_batch_norm(r));
-    r->steps_per_epoch = xkd_loader_steps_per_epoch(r->data.loader);
-    r->total = r->config.train.epochs * r->steps_per_epoch;
+    r->at.steps_per_epoch = xkd_loader_steps_per_epoch(r->data.loader);
+    r->at.total = r->config.train.epochs * r->at.steps_per_epoch;
     XKD_TRY(make_net(r));
 fail:
     return status;
@@ -212,19 +173,19 @@ static xkd_status start(run *r)
     written = *c;
     written.threads = r->options->config->threads; /* "auto" stays */
     written.data.workers = r->options->config->data.workers;
-    XKD_TRY(xkd_config_write(cx, &written, &r->state.config));
+    XKD_TRY(xkd_config_write(cx, &written, &r->at.state.config));
     XKD_TRY(xkd_run_folder_open(cx, c->run.out, r->options->run.mode, &r->folder));
     XKD_TRY(xkd_loader_set_folder(r->data.loader, r->folder.path));
-    r->state.seed = c->train.seed;
-    r->state.data_hash = xkd_loader_data_hash(r->data.loader);
+    r->at.state.seed = c->train.seed;
+    r->at.state.data_hash = xkd_loader_data_hash(r->data.loader);
     XKD_TRY(check_classes(r));
-    if (resume) XKD_TRY(restore(r));
-    XKD_TRY(xkd_test_log_open(cx, r->folder.path, resume ? r->state.step : -1, &r->tests));
-    XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->state.config));
-    XKD_TRY(xkd_metrics_open(cx, r->folder.path, columns, COLUMNS, resume ? r->state.step : -1, r->state.epoch,
+    /* The first batch over and over is that of epoch 0. */
+    if (resume) XKD_TRY(xkd_position_restore(&r->at, c->run.overfit ? NULL : r->data.loader));
+    XKD_TRY(xkd_test_log_open(cx, r->folder.path, resume ? r->at.state.step : -1, &r->tests));
+    XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->at.state.config));
+    XKD_TRY(xkd_metrics_open(cx, r->folder.path, columns, COLUMNS, resume ? r->at.state.step : -1, r->at.state.epoch,
                              c->run.tensorboard, &r->metrics));
-    r->first_step = r->state.step;
-    r->started = r->saved_time = xkd_now();
+    xkd_position_start(&r->at);
 fail:
     return status;
 }
@@ -241,35 +202,14 @@ static xkd_status write_model(run *r, const char *name)
     return status;
 }
 
-/* Once for a position. */
-static xkd_status save(run *r)
-{
-    xkd_run_state s = r->state;
-    if (r->saved_step == s.step) return XKD_OK;
-    s.seconds += xkd_now() - r->started;
-    xkd_status status =
-        xkd_state_save(r->cx, r->folder.checkpoints, &r->net.encoder.params, &s, r->config.run.keep_last);
-    if (status != XKD_OK) return status;
-    r->saved_step = s.step;
-    r->saved_time = xkd_now();
-    return XKD_OK;
-}
-
-static bool save_is_due(const run *r)
-{
-    const xkd_run_config *c = &r->config.run;
-    if (c->save_steps > 0 && r->state.step % c->save_steps == 0) return true;
-    return c->save_minutes > 0 && xkd_now() - r->saved_time >= 60 * c->save_minutes;
-}
-
 /* ---- testing ---- */
 
 /* Behind every eval.frequency-th epoch and the last one; what was tested before a stop is not tested again. */
 static bool test_is_due(const run *r)
 {
-    const xkd_run_state *s = &r->state;
+    const xkd_run_state *s = &r->at.state;
     if (s->step == 0 || s->epoch_step != 0 || r->tests.last.step == s->step) return false;
-    return s->epoch % r->config.eval.frequency == 0 || s->step == r->total;
+    return s->epoch % r->config.eval.frequency == 0 || s->step == r->at.total;
 }
 
 static xkd_status test(run *r)
@@ -282,8 +222,8 @@ static xkd_status test(run *r)
                                .data = &r->data,
                                .net = &r->net,
                                .run = &r->options->run,
-                               .epoch = r->state.epoch,
-                               .step = r->state.step};
+                               .epoch = r->at.state.epoch,
+                               .step = r->at.state.step};
     /* Batches of one size, whatever the epoch ended with: a product's rounding may depend on it. */
     if (r->net.B != r->data.batch) XKD_TRY(xkd_finetune_resize(r->cx, &r->net, r->data.batch));
     XKD_TRY(xkd_supervised_test(&tester, &r->tests, r->result, &best));
@@ -297,7 +237,7 @@ static xkd_status test(run *r)
                 : xkd_metrics_line(
                       r->metrics, "test after epoch %" PRId64 ": top-1 %.2f, top-5 %.2f, by clip %.2f and %.2f%s",
                       t->epoch, t->top1, t->top5, t->clip_top1, t->clip_top5, best ? ", the best so far" : ""));
-    XKD_TRY(save(r));
+    XKD_TRY(xkd_position_save(&r->at));
 fail:
     return status;
 }
@@ -338,9 +278,9 @@ static xkd_status one_step(run *r)
     const xkd_train_config *t = &r->config.train;
     double begin = xkd_now(), loss = 0, wait = 0, before = r->samples;
     bool skipped = false;
-    double lr = xkd_supervised_rate(t, &r->config.eval, r->state.step, r->steps_per_epoch);
-    double wd = xkd_schedule_value(&t->weight_decay, r->state.step, r->steps_per_epoch, t->epochs);
-    r->net.step = r->state.step; /* names the draws: also after a skipped step */
+    double lr = xkd_supervised_rate(t, &r->config.eval, r->at.state.step, r->at.steps_per_epoch);
+    double wd = xkd_schedule_value(&t->weight_decay, r->at.state.step, r->at.steps_per_epoch, t->epochs);
+    r->net.step = r->at.state.step; /* names the draws: also after a skipped step */
     XKD_TRY(micro_batches(r, &loss, &wait, &skipped));
     if (!skipped) {
         status = xkd_finetune_finish(cx, &r->net, lr, wd);
@@ -349,41 +289,30 @@ static xkd_status one_step(run *r)
         status = XKD_OK;
     }
     if (skipped) xkd_clear_error(cx);
-    r->state.bad_steps += skipped;
     double seconds = xkd_now() - begin;
-    r->waited += wait;
+    xkd_position_count(&r->at, seconds, wait, loss, skipped);
     const double values[COLUMNS] = {
-        loss, lr, wd, seconds, wait, (r->samples - before) / seconds, (double)r->state.bad_steps};
+        loss, lr, wd, seconds, wait, (r->samples - before) / seconds, (double)r->at.state.bad_steps};
     memcpy(r->values, values, sizeof values);
-    r->state.epoch_seconds += seconds;
-    r->state.epoch_wait += wait;
-    if (!skipped) r->state.epoch_loss += loss;
     if (skipped)
         xkd_log(cx, XKD_LOG_WARN,
                 "step %" PRId64 ": a loss or gradient is not finite: step skipped (%" PRId64 " of %" PRId64 " allowed)",
-                r->state.step + 1, r->state.bad_steps, r->config.run.max_bad_steps);
-    if (r->state.bad_steps > r->config.run.max_bad_steps)
+                r->at.state.step + 1, r->at.state.bad_steps, r->config.run.max_bad_steps);
+    if (r->at.state.bad_steps > r->config.run.max_bad_steps)
         XKD_FAIL(XKD_ERR_NUMERIC,
                  "%" PRId64 " steps were not finite, more than run.max_bad_steps: lower "
                  "hyperparams.lr.base_lr; the weights of the last good step are saved",
-                 r->state.bad_steps);
+                 r->at.state.bad_steps);
 fail:
     return status;
 }
 
-/* The position moves before anything is saved, so a checkpoint always names the next step to do. */
 static xkd_status advance(run *r)
 {
-    xkd_run_state *s = &r->state;
-    int64_t epoch = s->epoch;
-    s->step++;
-    xkd_status status = xkd_metrics_step(r->metrics, s->step, epoch, r->values);
-    if (status != XKD_OK || ++s->epoch_step < r->steps_per_epoch) return status;
-    s->epoch++;
-    s->epoch_step = 0;
-    status = xkd_metrics_epoch(r->metrics, s->step, s->epoch, s->epoch_seconds, s->epoch_wait,
-                               s->epoch_loss / (double)r->steps_per_epoch);
-    s->epoch_loss = s->epoch_seconds = s->epoch_wait = 0;
+    int64_t epoch = r->at.state.epoch;
+    bool closed = xkd_position_advance(&r->at);
+    xkd_status status = xkd_metrics_step(r->metrics, r->at.state.step, epoch, r->values);
+    if (status == XKD_OK && closed) status = xkd_position_log_epoch(&r->at, r->metrics);
     return status;
 }
 
@@ -391,18 +320,18 @@ static xkd_status report_step(const run *r)
 {
     char tail[120], line[300];
     const double *v = r->values;
-    double seconds = xkd_now() - r->started;
+    double seconds = xkd_now() - r->at.started;
     if (r->options->run.progress) {
         snprintf(tail, sizeof tail, "loss %.4f  %.1f samples/s  data %.0f %%", v[LOSS], v[SAMPLES_PER_SECOND],
-                 100 * r->waited / (seconds - r->testing));
-        xkd_progress_line(line, sizeof line, r->net.options.frozen ? "linear" : "finetune", r->first_step,
-                          r->state.step, r->total, seconds, tail);
+                 100 * r->at.waited / (seconds - r->testing));
+        xkd_progress_line(line, sizeof line, r->net.options.frozen ? "linear" : "finetune", r->at.first_step,
+                          r->at.state.step, r->at.total, seconds, tail);
         r->options->run.progress(r->options->run.user, line);
     }
-    if (r->state.step % r->config.run.print_steps != 0 && r->state.step != r->total) return XKD_OK;
+    if (r->at.state.step % r->config.run.print_steps != 0 && r->at.state.step != r->at.total) return XKD_OK;
     return xkd_metrics_line(
         r->metrics, "epoch %" PRId64 " step %" PRId64 "/%" PRId64 " loss %.4f lr %.3g %.1f samples/s data %.0f %%",
-        r->state.epoch, r->state.step, r->total, v[LOSS], v[LR], v[SAMPLES_PER_SECOND],
+        r->at.state.epoch, r->at.state.step, r->at.total, v[LOSS], v[LR], v[SAMPLES_PER_SECOND],
         v[TIME] > 0 ? 100 * v[DATA] / v[TIME] : 0);
 }
 
@@ -410,22 +339,16 @@ static xkd_status report_step(const run *r)
 static xkd_status steps(run *r)
 {
     xkd_status status = XKD_OK;
-    xkd_context *cx = r->cx;
-    const xkd_run_config *c = &r->config.run;
     const xkd_run_options *o = &r->options->run;
-    int64_t end = c->max_steps > 0 && c->max_steps < r->total ? c->max_steps : r->total;
+    int64_t end = xkd_position_end(&r->at);
     for (;;) {
         if (test_is_due(r)) XKD_TRY(test(r));
-        if (r->state.step >= end) break;
+        if (r->at.state.step >= end) break;
         XKD_TRY(one_step(r));
         XKD_TRY(advance(r));
         XKD_TRY(report_step(r));
-        if (save_is_due(r)) XKD_TRY(save(r));
-        int stop = o->stop_signal ? o->stop_signal(o->user) : 0;
-        if (stop && r->state.step < end)
-            XKD_FAIL(stop == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED,
-                     "stopped by signal %d at step %" PRId64 " of %" PRId64 "; the run is saved: --resume goes on",
-                     stop, r->state.step, r->total);
+        if (xkd_position_save_is_due(&r->at)) XKD_TRY(xkd_position_save(&r->at));
+        XKD_TRY(xkd_position_heed(&r->at, o->stop_signal ? o->stop_signal(o->user) : 0));
     }
 fail:
     return status;
@@ -458,7 +381,7 @@ static xkd_status write_report(run *r)
                                .fact_count = sizeof facts / sizeof *facts,
                                .charts = charts,
                                .chart_count = sizeof charts / sizeof *charts,
-                               .config = r->state.config};
+                               .config = r->at.state.config};
     return xkd_report_write(r->cx, r->folder.path, &report);
 }
 
@@ -467,15 +390,15 @@ static void summarise(run *r)
     xkd_supervised_result *out = r->result;
     xkd_loader_statistics data;
     xkd_loader_stats(r->data.loader, &data);
-    double seconds = xkd_now() - r->started, training = seconds - r->testing;
-    out->run = (xkd_run_result){.step = r->state.step,
-                                .total_steps = r->total,
-                                .bad_steps = r->state.bad_steps,
+    double seconds = xkd_now() - r->at.started, training = seconds - r->testing;
+    out->run = (xkd_run_result){.step = r->at.state.step,
+                                .total_steps = r->at.total,
+                                .bad_steps = r->at.state.bad_steps,
                                 .bad_clips = data.bad_clips,
-                                .loss = r->state.step > r->first_step ? r->values[LOSS] : NAN,
+                                .loss = r->at.state.step > r->at.first_step ? r->values[LOSS] : NAN,
                                 .seconds = seconds,
                                 .samples_per_second = r->samples / training,
-                                .data_share = r->waited / training};
+                                .data_share = r->at.waited / training};
     for (int64_t i = 0; i < r->net.encoder.params.count; i++)
         out->run.parameters += r->net.encoder.params.rows[i]->count;
     out->multi_label = r->data.multi_label;
@@ -485,7 +408,7 @@ static void summarise(run *r)
     out->in_both = r->data.in_both;
     out->last = r->tests.last;
     out->best = r->tests.best;
-    out->finished = r->state.step == r->total && out->last.step == r->total;
+    out->finished = r->at.state.step == r->at.total && out->last.step == r->at.total;
 }
 
 /* Saves what there is, whatever ended the steps; the first error is the one that counts. */
@@ -494,8 +417,8 @@ static xkd_status finish(run *r, xkd_status status)
     if (r->options->run.progress) r->options->run.progress(r->options->run.user, NULL);
     summarise(r);
     if (status == XKD_ERR_STORAGE || status == XKD_ERR_MEMORY || status == XKD_ERR_INTERNAL) return status;
-    xkd_status saved = save(r);
-    if (saved == XKD_OK && r->tests.last.step != r->state.step) saved = write_model(r, "classifier.safetensors");
+    xkd_status saved = xkd_position_save(&r->at);
+    if (saved == XKD_OK && r->tests.last.step != r->at.state.step) saved = write_model(r, "classifier.safetensors");
     if (saved == XKD_OK) saved = write_report(r);
     return status != XKD_OK ? status : saved;
 }
@@ -508,13 +431,14 @@ static void release(run *r)
     xkd_backend_free(r->be);
     xkd_supervised_data_free(&r->data);
     xkd_run_folder_close(&r->folder);
-    xkd_run_state_free(&r->state);
+    xkd_run_state_free(&r->at.state);
 }
 
 xkd_status xkd_supervised_train(xkd_context *cx, const xkd_supervised_options *options, xkd_supervised_result *result)
 {
-    run r = {
-        .cx = cx, .options = options, .folder = {.lock = -1}, .tests = {.fd = -1}, .saved_step = -1, .result = result};
+    run r = {.cx = cx, .options = options, .folder = {.lock = -1}, .tests = {.fd = -1}, .result = result};
+    r.at = (xkd_run_position){
+        .cx = cx, .config = &r.config, .folder = &r.folder, .params = &r.net.encoder.params, .saved_step = -1};
     *result = (xkd_supervised_result){.interval = {NAN, NAN, NAN}};
     xkd_status status = start(&r);
     if (status == XKD_OK) {
@@ -545,8 +469,8 @@ xkd_status xkd_supervised_look(xkd_context *cx, const xkd_supervised_options *op
                                   .classes = r.data.classes.count,
                                   .train_files = r.data.train->count,
                                   .test_files = r.data.test.count,
-                                  .steps_per_epoch = r.steps_per_epoch,
-                                  .total_steps = r.total,
+                                  .steps_per_epoch = r.at.steps_per_epoch,
+                                  .total_steps = r.at.total,
                                   .tokens = r.net.run.items[0].tokens,
                                   .activation_bytes = (double)r.net.arena.size};
     plan->state_bytes = (double)(params->values.size + params->grads.size + params->moments.size);

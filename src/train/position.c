@@ -1,0 +1,124 @@
+/* The bookkeeping of a run that pre-training and supervised training share: from which step it goes on, what an epoch has
+ * summed up to, when a checkpoint is due, and what a signal means. */
+#include "train/position.h"
+
+#include <inttypes.h>
+#include <signal.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+
+/* The configuration of this call goes on to be the run's, and so do the data: what differs has been said. */
+static void take_over(xkd_run_position *p, xkd_run_state *loaded)
+{
+    loaded->data_hash = p->state.data_hash;
+    xkd_free(loaded->config);
+    loaded->config = p->state.config;
+    p->state = *loaded;
+    *loaded = (xkd_run_state){0};
+    p->saved_step = p->state.step;
+    if (p->state.epoch_step >= p->steps_per_epoch) { /* the data have become fewer */
+        p->state.epoch++;
+        p->state.epoch_step = 0;
+    }
+}
+
+xkd_status xkd_position_restore(xkd_run_position *p, xkd_loader *loader)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    xkd_run_state loaded = {0};
+    int64_t count = 0;
+    XKD_TRY(xkd_state_count(cx, p->folder->checkpoints, &count));
+    /* A warning, not an error: a job that is started again by a scheduler should not fail for having been
+     * killed early. */
+    if (count == 0) {
+        xkd_log(cx, XKD_LOG_WARN, "%s: holds no checkpoint yet: starting at step 0", p->folder->path);
+        goto fail;
+    }
+    XKD_TRY(xkd_state_load_newest(cx, p->folder->checkpoints, p->params, &loaded));
+    /* Another seed would give another order of data and other draws: the run would be neither the old one nor a new
+     * one. */
+    if (loaded.seed != p->config->train.seed)
+        XKD_FAIL(XKD_ERR_CONFIG, "train.seed is %" PRIu64 ", but the run was started with %" PRIu64,
+                 p->config->train.seed, loaded.seed);
+    if (loaded.data_hash != p->state.data_hash)
+        xkd_log(cx, XKD_LOG_WARN, "resume: the data are not the ones of the run so far");
+    xkd_run_compare_configs(cx, loaded.config, p->state.config);
+    take_over(p, &loaded);
+    if (loader) XKD_TRY(xkd_loader_seek(loader, (uint32_t)p->state.epoch, p->state.epoch_step));
+    xkd_log(cx, XKD_LOG_INFO, "resumed at step %" PRId64 " of %" PRId64, p->state.step, p->total);
+fail:
+    xkd_run_state_free(&loaded);
+    return status;
+}
+
+void xkd_position_start(xkd_run_position *p)
+{
+    p->first_step = p->state.step;
+    p->started = p->saved_time = xkd_now();
+}
+
+/* A stop right after an interval save writes nothing again. */
+xkd_status xkd_position_save(xkd_run_position *p)
+{
+    /* A copy: the running state counts seconds only when it is saved, so that nothing is counted twice. */
+    xkd_run_state s = p->state;
+    if (p->saved_step == s.step) return XKD_OK;
+    s.seconds += xkd_now() - p->started;
+    xkd_status status = xkd_state_save(p->cx, p->folder->checkpoints, p->params, &s, p->config->run.keep_last);
+    if (status != XKD_OK) return status;
+    p->saved_step = s.step;
+    p->saved_time = xkd_now();
+    return XKD_OK;
+}
+
+bool xkd_position_save_is_due(const xkd_run_position *p)
+{
+    const xkd_run_config *c = &p->config->run;
+    if (c->save_steps > 0 && p->state.step % c->save_steps == 0) return true;
+    return c->save_minutes > 0 && xkd_now() - p->saved_time >= 60 * c->save_minutes;
+}
+
+void xkd_position_count(xkd_run_position *p, double seconds, double wait, double loss, bool skipped)
+{
+    p->waited += wait;
+    p->state.bad_steps += skipped;
+    p->state.epoch_seconds += seconds;
+    p->state.epoch_wait += wait;
+    /* A skipped step's loss is not finite and would spoil the epoch's mean. */
+    if (!skipped) p->state.epoch_loss += loss;
+}
+
+bool xkd_position_advance(xkd_run_position *p)
+{
+    p->state.step++;
+    if (++p->state.epoch_step < p->steps_per_epoch) return false;
+    p->state.epoch++;
+    p->state.epoch_step = 0;
+    return true;
+}
+
+xkd_status xkd_position_log_epoch(xkd_run_position *p, xkd_metrics *metrics)
+{
+    xkd_run_state *s = &p->state;
+    xkd_status status = xkd_metrics_epoch(metrics, s->step, s->epoch, s->epoch_seconds, s->epoch_wait,
+                                          s->epoch_loss / (double)p->steps_per_epoch);
+    s->epoch_loss = s->epoch_seconds = s->epoch_wait = 0;
+    return status;
+}
+
+int64_t xkd_position_end(const xkd_run_position *p)
+{
+    int64_t most = p->config->run.max_steps;
+    return most > 0 && most < p->total ? most : p->total;
+}
+
+/* Two codes, because a scheduler's signal means `start me again` and the user's Ctrl-C does not. */
+xkd_status xkd_position_heed(const xkd_run_position *p, int signal)
+{
+    if (!signal || p->state.step >= xkd_position_end(p)) return XKD_OK;
+    return xkd_fail(p->cx, signal == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED,
+                    "stopped by signal %d at step %" PRId64 " of %" PRId64 "; the run is saved: --resume goes on",
+                    signal, p->state.step, p->total);
+}

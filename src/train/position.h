@@ -1,0 +1,50 @@
+/* Where a run stands in its schedule and its data, whichever kind of training it is, and its checkpoints. The position
+ * moves before anything is saved, so a checkpoint always names the next step to do. */
+#ifndef XKD_TRAIN_POSITION_H
+#define XKD_TRAIN_POSITION_H
+
+#include "checkpoint/state.h"
+#include "config/config.h"
+#include "data/loader.h"
+#include "report/metrics.h"
+#include "train/folder.h"
+
+/* Fields are the caller's to fill in and to read; `state` is its own, free it with xkd_run_state_free. */
+typedef struct {
+    xkd_context *cx;
+    const xkd_config *config;
+    const xkd_run_folder *folder;
+    xkd_params *params;
+    xkd_run_state state;                        /* config: the YAML text of this run */
+    int64_t steps_per_epoch, total, first_step; /* steps; first_step: where this call began */
+    int64_t saved_step;                         /* -1: never */
+    double started, saved_time, waited;         /* by xkd_now, s; waited: sum of waits for data, s */
+} xkd_run_position;
+
+/* Goes back to the newest whole checkpoint of the folder and moves the loader there (NULL: it stays). Without any the run
+ * starts at step 0 with a warning; other data or settings than before are warned of as well. XKD_ERR_CONFIG: another
+ * seed; else as xkd_state_load_newest. */
+xkd_status xkd_position_restore(xkd_run_position *p, xkd_loader *loader);
+
+/* The call begins here: its clock starts. */
+void xkd_position_start(xkd_run_position *p);
+
+/* Writes a checkpoint, once for a position. */
+xkd_status xkd_position_save(xkd_run_position *p);
+/* By run.save_steps or run.save_minutes, whichever comes first; 0 turns either off. */
+bool xkd_position_save_is_due(const xkd_run_position *p);
+
+/* Adds a step's seconds, its wait for data, and its loss unless it was skipped, to the sums of the epoch. */
+void xkd_position_count(xkd_run_position *p, double seconds, double wait, double loss, bool skipped);
+
+/* Moves on by one step. True where an epoch ended with it; xkd_position_log_epoch then writes its sums and clears them. */
+bool xkd_position_advance(xkd_run_position *p);
+xkd_status xkd_position_log_epoch(xkd_run_position *p, xkd_metrics *metrics);
+
+/* The step at which this call ends: run.max_steps or the schedule's. */
+int64_t xkd_position_end(const xkd_run_position *p);
+
+/* For a signal (0: none) behind a step: XKD_ERR_INTERRUPTED or _PREEMPTED with a message, unless all is done anyway. */
+xkd_status xkd_position_heed(const xkd_run_position *p, int signal);
+
+#endif
