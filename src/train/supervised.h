@@ -47,7 +47,7 @@ typedef struct {
     int64_t empty_classes;      /* without a test file; they count as 0 in the mean average precision */
     int64_t in_both;            /* files that are in the training and the test split */
     xkd_test_scores last, best; /* `last` is the honest figure once `finished`; `best` is what the release reports */
-    xkd_interval interval;      /* of last.top1, 95 % of bootstrap samples; NAN where there is none */
+    xkd_interval interval;      /* of last.top1, or of the last epoch's map: 95 % of bootstrap samples; else NAN */
     /* Of the last test of this call; NULL where it made none. */
     float *scores;  /* [scored,classes] by file */
     int32_t *label; /* [scored]; of single labels only */

@@ -13,7 +13,7 @@
 #include "base/text.h"
 #include "report/progress.h"
 
-enum { BOOTSTRAPS = 2000 };
+enum { BOOTSTRAPS = 2000, PRECISION_DRAWS = 1000 };
 
 /* ---- the log ---- */
 
@@ -196,6 +196,23 @@ static xkd_status check_budget(const work *w)
                     r->unreadable, t->data->test.count);
 }
 
+/* Drawing whole score tables anew takes seconds for large sets, so it is done for the figure that counts alone: that of
+ * the last epoch. */
+static xkd_status precision_interval(work *w)
+{
+    const xkd_tester *t = w->t;
+    xkd_supervised_result *r = w->result;
+    xkd_pool *pool = NULL;
+    if (t->epoch != t->config->train.epochs) return XKD_OK;
+    const xkd_multi_scores scores = {r->scores, w->truth, r->scored, r->classes};
+    xkd_status status = xkd_pool_new(t->cx, &pool, (int)t->config->threads);
+    if (status == XKD_OK)
+        status =
+            xkd_bootstrap_precision(t->cx, pool, &scores, PRECISION_DRAWS, 0.95, t->config->train.seed, &r->interval);
+    xkd_pool_free(pool);
+    return status;
+}
+
 /* Figures in percent. */
 static xkd_status measure(work *w, xkd_test_scores *s)
 {
@@ -209,6 +226,7 @@ static xkd_status measure(work *w, xkd_test_scores *s)
         XKD_TRY(
             xkd_mean_average_precision(t->cx, r->scores, w->truth, n, r->classes, NULL, &s->map, &r->empty_classes));
         s->map *= 100;
+        XKD_TRY(precision_interval(w));
         goto fail;
     }
     XKD_TRY(xkd_alloc(t->cx, &rank, n, sizeof *rank));

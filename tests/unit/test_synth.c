@@ -96,6 +96,67 @@ static void what_exists_is_kept(void **state)
     xkd_clear_error(cx);
     assert_int_equal(xkd_synth(cx, &o, NULL, NULL), XKD_ERR_CONFIG);
     xkd_clear_error(cx);
+    o = small("b");
+    o.variety = 1.01;
+    assert_int_equal(xkd_synth(cx, &o, NULL, NULL), XKD_ERR_CONFIG);
+    xkd_clear_error(cx);
+}
+
+/* The median brightness of the first frame: the background covers more than half of it. */
+static xkd_status take_median(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
+{
+    int64_t histogram[256] = {0}, below = 0;
+    int level = 0;
+    if (index > 0) return XKD_OK;
+    for (int64_t i = 0; i < width * height; i++)
+        histogram[(299 * rgb[3 * i] + 587 * rgb[3 * i + 1] + 114 * rgb[3 * i + 2]) / 1000]++;
+    while ((below += histogram[level]) * 2 < width * height) level++;
+    *(double *)user = level;
+    return XKD_OK;
+}
+
+static xkd_status ignore_start(void *user, const xkd_media_info *info, double start)
+{
+    (void)user, (void)info, (void)start;
+    return XKD_OK;
+}
+
+static double background_brightness(const char *path)
+{
+    double level = -1;
+    xkd_media *media;
+    xkd_media_fault fault;
+    xkd_media_tally tally;
+    const xkd_media_request request = {
+        .mode = XKD_CLIP_WHOLE, .duration = 1, .fps = 1, .audio_rate = 16000, .video = true};
+    const xkd_media_sink sink = {&level, ignore_start, take_median, NULL};
+    if (xkd_media_open(cx, path, &media, &fault) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    if (xkd_media_decode(media, &request, &sink, &tally, &fault) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    xkd_media_free(media);
+    return level;
+}
+
+/* Without variety every clip stands before the same dark grey; with it backgrounds differ. */
+static void variety_spreads_the_looks(void **state)
+{
+    (void)state;
+    for (int varied = 0; varied < 2; varied++) {
+        const char *name = varied ? "varied" : "plain";
+        xkd_synth_options o = small(name);
+        char path[6000];
+        double level[4], spread = 0;
+        o.variety = varied;
+        assert_int_equal(xkd_synth(cx, &o, NULL, NULL), XKD_OK);
+        for (int i = 0; i < 4; i++) {
+            snprintf(path, sizeof path, "%s/%s/train/%s/%05d.mp4", folder, name, xkd_synth_class_name(i / 2), i % 2);
+            level[i] = background_brightness(path);
+            spread = fmax(spread, fabs(level[i] - level[0]));
+        }
+        if (varied)
+            assert_true(spread > 30);
+        else
+            assert_true(spread < 12 && fabs(level[0] - 52.5) < 12);
+    }
 }
 
 static void findings_have_names(void **state)
@@ -136,9 +197,8 @@ int main(int argc, char **argv)
 {
     if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(made_files_are_in_order),
-        cmocka_unit_test(a_seed_names_its_files),
-        cmocka_unit_test(what_exists_is_kept),
+        cmocka_unit_test(made_files_are_in_order), cmocka_unit_test(a_seed_names_its_files),
+        cmocka_unit_test(what_exists_is_kept),     cmocka_unit_test(variety_spreads_the_looks),
         cmocka_unit_test(findings_have_names),
     };
     cx = xkd_context_new();
