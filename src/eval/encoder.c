@@ -24,11 +24,24 @@ static const char *modality_word(xkd_modality m)
 
 /* ---- which file ---- */
 
-/* A run folder stands for the backbone it exported. */
+/* What supervised training leaves in its folder: encoder and classifier. *out is NULL in other folders. */
+static xkd_status find_classifier(xkd_context *cx, const char *folder, char **out)
+{
+    xkd_status status = xkd_join_path(cx, out, folder, "classifier.safetensors");
+    if (status == XKD_OK && !xkd_path_exists(*out)) {
+        xkd_free(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+/* A run folder stands for the backbone it exported, that of supervised training for the one it trained. */
 static xkd_status find_file(xkd_context *cx, const xkd_encoder_source *s, char **out)
 {
     xkd_status status = XKD_OK;
     if (!xkd_is_folder(s->path)) return xkd_copy_string(cx, out, s->path);
+    XKD_TRY(find_classifier(cx, s->path, out));
+    if (*out) return XKD_OK;
     XKD_TRY(xkd_format_string(cx, out, "%s/backbones/%s_%s.safetensors", s->path, xkd_modality_prefix(s->modality),
                               s->student ? "student" : "teacher"));
     if (!xkd_path_exists(*out))
@@ -126,6 +139,11 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
     char *name = NULL;
     has[XKD_VIDEO] = has[XKD_AUDIO] = false;
     if (xkd_is_folder(path)) {
+        XKD_TRY(find_classifier(cx, path, &name));
+        if (name) {
+            status = xkd_encoder_describe(cx, name, config, has);
+            goto fail;
+        }
         for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
             XKD_TRY(xkd_format_string(cx, &name, "%s/backbones/%s_teacher.safetensors", path, xkd_modality_prefix(m)));
             has[m] = xkd_path_exists(name);

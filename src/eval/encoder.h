@@ -1,8 +1,8 @@
 /* A trained encoder by itself: read from any file that holds one, and turned into features. method.md sections 3, 9, 10.
  *
- * Accepted are a whole model (of which teacher or student is taken), the run folder of a training, one backbone as
- * released (.pth.tar, safetensors) and the evaluation code's names. Loading is strict: a tensor too few, too many or of
- * another shape is refused. */
+ * Accepted are a whole model (of which teacher or student is taken), the run folder of pre-training or of supervised
+ * training, one backbone as released (.pth.tar, safetensors) and the evaluation code's names. Loading is strict: a tensor
+ * too few, too many or of another shape is refused. */
 #ifndef XKD_EVAL_ENCODER_H
 #define XKD_EVAL_ENCODER_H
 

@@ -33,6 +33,8 @@ done
 check "predict agrees with the test" [ $((right * 1000 / 6 / 10)) -eq "${top1:-0}" ]
 try predict heard/classifier.safetensors toys/test/*/*.mp4 --top 2
 check "predict: a line a class and file" [ "$(wc -l <<<"$out")" = 12 ]
+try embed heard toys/test/bounce/00010.mp4 --out heard.npz -q
+check "the run folder stands for its encoder in other commands" code 0
 try predict heard toys/test/bounce/00010.mp4 --json
 stdout_has "predict as JSON" 0 '"classes": [{"id": '
 echo junk >junk.mp4
