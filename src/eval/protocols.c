@@ -488,7 +488,7 @@ static void search_row(void *arg, int64_t i, int thread)
     double value[256]; /* xkd_nearest allows no more */
     for (int64_t j = 0; j < s->m; j++) {
         double c = cosine(s->a + i * s->D, s->b + j * s->D, s->D);
-        /* Strictly better only: of equals the lower index stays, and a NAN never enters. */
+        /* Strictly better only: of equals the lower index stays. */
         if (held == s->k && !(c > value[held - 1])) continue;
         int64_t at = held < s->k ? held++ : held - 1;
         for (; at > 0 && c > value[at - 1]; at--) {

@@ -9,8 +9,9 @@
 static const double MEMORY = 0.98;
 enum { FIRST_STEPS = 200, QUIET_STEPS = 500 };
 
-/* Share of the logits' energy that differs between clips: 1 for independent answers, 0 if all clips get the
- * same one. Corrected for the mean being taken from the same B samples. */
+/* Share of the logits' energy that differs between clips: 1 for independent answers, 0 if all clips get the same one.
+ * Corrected for the mean being taken from the same B samples. Within-clip energy over total energy, summed over the K
+ * outputs: sum_b (x - mean)^2 = sum x^2 - (sum x)^2 / B, and B/(B-1) makes it unbiased. */
 static double spread_of(const xkd_trainer *t, xkd_modality m)
 {
     const xkd_pass *p = &t->pass;
@@ -26,6 +27,7 @@ static double spread_of(const xkd_trainer *t, xkd_modality m)
         }
         within += squares - sum * sum / (double)B;
         total += squares;
+        /* One pass without the means: logits leave a LayerNorm, so their sums are small and lose nothing in double. */
     }
     return total > 0 ? within / total * (double)B / (double)(B - 1) : NAN;
 }
