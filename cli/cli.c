@@ -51,6 +51,7 @@ static xkd_status store(struct cli *cli, const struct cli_option *option, const 
 {
     char *field = (char *)values + option->offset, *end = NULL;
     errno = 0;
+    /* By kind, not by name: the field's type follows from the row. */
     switch (option->kind) {
     case CLI_FLAG: *(bool *)field = true; return XKD_OK;
     case CLI_TEXT: *(const char **)field = text; return XKD_OK;
@@ -94,6 +95,7 @@ static xkd_status parse_one(struct cli *cli, const struct cli_command *command, 
     void *into = values;
     const struct cli_option *option =
         is_long ? find_long(command->options, name, length) : find_letter(command->options, *name);
+    /* The command's own option wins where both have the letter. */
     if (!option) {
         option = is_long ? find_long(common_options, name, length) : find_letter(common_options, *name);
         into = common;
@@ -137,6 +139,7 @@ xkd_status cli_parse(struct cli *cli, const struct cli_command *command, int arg
     struct common common = {0};
     bool options = true;
     *rest = 0;
+    /* argv[0] is the command's name and stays. */
     for (int i = 1; i < argc; i++) {
         if (options && strcmp(argv[i], "--") == 0)
             options = false;
@@ -176,6 +179,8 @@ void cli_progress(struct cli *cli, const char *line)
 {
     if (cli->level < XKD_LOG_INFO || !isatty(STDERR_FILENO)) return;
     struct winsize window = {0};
+    /* 79 where the width is not known, and one column less than there are, since writing into the last one would
+     * wrap. */
     int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col - 1 : 79;
     fprintf(stderr, "\r\033[K%.*s", line ? width : 0, line ? line : "");
     fflush(stderr);
@@ -213,6 +218,7 @@ void cli_print_help(const char *path, const struct cli_command *command)
         print_commands(command->subcommands);
     }
     puts("\nOptions:");
+    /* Options of the command before those of all commands, as the parser looks them up. */
     print_options(command->options);
     print_options(common_options);
     if (command->example) printf("\nExample:\n  %s\n", command->example);
@@ -238,6 +244,7 @@ static _Atomic int caught;
  * a second Ctrl-C is heard however long a step takes. */
 static void *wait_for_signals(void *argument)
 {
+    /* sigwait needs the signals blocked in every thread, and does not care which one takes them. */
     sigset_t *set = argument;
     for (int number; sigwait(set, &number) == 0;) {
         /* The first Ctrl-C asks the run to stop after its step; the second one means now.
@@ -251,6 +258,7 @@ static void *wait_for_signals(void *argument)
 /* Called before any thread is started. If the thread cannot be made, signals keep their usual effect. */
 void cli_catch_signals(void)
 {
+    /* Not freed: the thread waits on it until the program ends. */
     static sigset_t set;
     pthread_t thread;
     sigemptyset(&set);

@@ -57,6 +57,7 @@ static int unknown_command(const char *path, const struct cli_command *const *co
     const char *best = NULL;
     int distance = 4; /* further apart is no typing error */
     for (; *commands; commands++) {
+        /* Hidden commands are not suggested, but are run. */
         if ((*commands)->hidden) continue;
         int d = xkd_edit_distance(name, (*commands)->name, distance);
         if (d < distance) {
@@ -81,6 +82,7 @@ static int dispatch(struct cli *cli, const struct cli_command *const *commands, 
     snprintf(path + length, size - length, " %s", command->name);
     /* Looked for here, where the names that lead to the command are still known. */
     bool help = asks_for_help(argc, argv);
+    /* A word behind a group's name is the next name; an option is the group's own. */
     if (command->subcommands && argc > 1 && argv[1][0] != '-')
         return dispatch(cli, command->subcommands, path, size, argc - 1, argv + 1);
     if (help) {
@@ -106,6 +108,7 @@ static int run(struct cli *cli, int argc, char **argv)
         cli_print_overview();
         return XKD_OK;
     }
+    /* "--version" is the command of that name. */
     if (strcmp(argv[1], "--version") == 0) argv[1] += 2;
     return dispatch(cli, cli_commands, path, sizeof path, argc - 1, argv + 1);
 }

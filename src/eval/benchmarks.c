@@ -61,10 +61,9 @@ static const char *const sound_svm[] = {"dataset.vid_transform=strong3crop",
                                         "model.svm.iter=1000",
                                         NULL};
 
-/* `rand-m7-n4-mstd0.5-inc1` is timm's name for four operations of strength 7 with deviation 0.5. Nine views of each
- * test video take about as long as an epoch of training, so a test comes at every tenth only. */
 /* The crop is twice that of pre-training: positions are interpolated. Rate, layer decay and mixing differ from set to
- * set. */
+ * set. `rand-m7-n4-mstd0.5-inc1` is timm's name for four operations of strength 7 with deviation 0.5. Nine views of
+ * each test video take about as long as an epoch of training, so a test comes at every tenth only. */
 static const char *const video_finetune[] = {"eval_mode=finetune",
                                              "dataset.vid_transform=randaug3crop",
                                              "dataset.return_audio=false",

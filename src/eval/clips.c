@@ -265,9 +265,8 @@ fail:
 
 /* ---- clips of a whole file ---- */
 
-/* The release computes the places with numpy's linspace and truncates them: k times a step, in this order of
- * operations. */
-/* int(linspace(0, most, clips))[k] */
+/* int(linspace(0, most, clips))[k]. The release computes the places with numpy's linspace and truncates them: k times
+ * a step, in this order of operations. */
 static int64_t spread(int64_t most, int64_t clips, int64_t k)
 {
     return clips > 1 ? (int64_t)((double)k * ((double)most / (double)(clips - 1))) : 0;
