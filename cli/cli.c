@@ -241,10 +241,10 @@ static _Atomic int caught;
 
 /* Waits for signals in a thread of its own, so that no handler ever runs on a thread that computes: with one, oneDNN
  * 2.6.3's generated code broke the heap in about 1 of 20 stopped runs, without any, in none of 100. It also means that
- * a second Ctrl-C is heard however long a step takes. */
+ * a second Ctrl-C is heard however long a step takes. sigwait needs the signals blocked in every thread, and does not
+ * care which one takes them. */
 static void *wait_for_signals(void *argument)
 {
-    /* sigwait needs the signals blocked in every thread, and does not care which one takes them. */
     sigset_t *set = argument;
     for (int number; sigwait(set, &number) == 0;) {
         /* The first Ctrl-C asks the run to stop after its step; the second one means now.
@@ -255,10 +255,10 @@ static void *wait_for_signals(void *argument)
     return NULL;
 }
 
-/* Called before any thread is started. If the thread cannot be made, signals keep their usual effect. */
+/* Called before any thread is started. If the thread cannot be made, signals keep their usual effect. Not freed: the
+ * thread waits on it until the program ends. */
 void cli_catch_signals(void)
 {
-    /* Not freed: the thread waits on it until the program ends. */
     static sigset_t set;
     pthread_t thread;
     sigemptyset(&set);

@@ -28,10 +28,10 @@ struct svm_settings svm_settings_of(const xkd_config *config)
     return s;
 }
 
-/* "0.001,0.01": a comma at the end is accepted, another character is not. */
+/* "0.001,0.01": a comma at the end is accepted, another character is not. A list on the command line replaces the
+ * configuration's. */
 xkd_status svm_parse_costs(struct cli *cli, const char *text, struct svm_settings *out)
 {
-    /* A list on the command line replaces the configuration's. */
     out->costs = 0;
     for (char *end; *text; text = *end ? end + 1 : end) {
         double c = strtod(text, &end);

@@ -26,7 +26,7 @@ bool xkd_npy_magic(const unsigned char *data, int64_t size)
     return size >= MAGIC_SIZE && memcmp(data, magic, MAGIC_SIZE) == 0;
 }
 
-/* Advances *at over `text` and the spaces behind it. */
+/* Advances *at over `text` and the spaces behind it. False, and *at unchanged, where the text is another. */
 static bool expect(const char **at, const char *text)
 {
     size_t length = strlen(text);
@@ -40,6 +40,7 @@ static bool expect(const char **at, const char *text)
 static bool read_description(const char **at, xkd_dtype *dtype)
 {
     char quoted[8];
+    /* bfloat16 has no entry, and no reader of numpy would know one. */
     for (int d = 0; d < XKD_DTYPE_COUNT; d++) {
         if (!descriptions[d]) continue;
         snprintf(quoted, sizeof quoted, "'%s'", descriptions[d]);
@@ -55,6 +56,7 @@ static bool read_shape(const char **at, xkd_shape *shape)
 {
     if (!expect(at, "(")) return false;
     shape->ndim = 0;
+    /* Commas as Python prints them: (3,) has one, (3, 4) one between. */
     while (!expect(at, ")")) {
         int64_t value = 0;
         if (shape->ndim == XKD_MAX_DIMS || !isdigit((unsigned char)**at)) return false;

@@ -41,7 +41,7 @@ static uint64_t little(const unsigned char *p, int bytes)
     return value;
 }
 
-/* Where the central directory lies. */
+/* Where the central directory lies. Offsets in the file, checked to lie within it. */
 typedef struct {
     int64_t start, size, entries, end_record;
 } directory;
@@ -51,6 +51,7 @@ typedef struct {
 static xkd_status read_end64(xkd_context *cx, const char *path, const xkd_map *map, directory *d)
 {
     xkd_status status = XKD_OK;
+    /* The locator's place is fixed: nothing is searched for. */
     int64_t locator = d->end_record - LOCATOR64_SIZE;
     if (locator < 0 || little(map->base + locator, 4) != LOCATOR64_MAGIC)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: sizes point to a zip64 record that is not there", path);

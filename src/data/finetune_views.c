@@ -31,10 +31,10 @@ static void warp(const xkd_planes *p, const double m[6], uint8_t *scratch)
     xkd_image_affine(p, m, XKD_BILINEAR, FILL, scratch);
 }
 
-/* `l` is the level as a share of 10, `sign` + or - 1. The order is that of method.md. */
+/* `l` is the level as a share of 10, `sign` + or - 1. The order is that of method.md. m maps output to input, [x' y']
+ * = [m0 m1 m2; m3 m4 m5] [x y 1], as Pillow's Image.transform takes it. */
 static void apply(const xkd_planes *p, int operation, double l, double sign, uint8_t *scratch)
 {
-    /* m maps output to input, [x' y'] = [m0 m1 m2; m3 m4 m5] [x y 1], as Pillow's Image.transform takes it. */
     double factor = 1 + sign * 0.9 * l, shear = sign * 0.3 * l, shift = sign * 0.45 * l, m[6] = {1, 0, 0, 0, 1, 0};
     /* Strengths of timm's increasing set: the higher the level, the further from the original, whatever the
      * operation. */
@@ -188,10 +188,10 @@ double xkd_draw_beta(xkd_rng *rng, double a)
     return x + y > 0 ? x / (x + y) : 0.5; /* 0 + 0 only where a is tiny */
 }
 
-/* Pairs are (b, B-1-b): both are mixed from their former values, and a middle one is its own partner. */
+/* Pairs are (b, B-1-b): both are mixed from their former values, and a middle one is its own partner. Once per pair,
+ * the middle clip of an odd batch is left alone. */
 static void mix_floats(float *data, int64_t B, int64_t size, double lambda)
 {
-    /* Once per pair, the middle clip of an odd batch is left alone. */
     for (int64_t b = 0; b < B - 1 - b; b++) {
         float *x = data + b * size, *y = data + (B - 1 - b) * size;
         for (int64_t i = 0; i < size; i++) {
@@ -232,10 +232,10 @@ static xkd_crop_box draw_mix_box(xkd_rng *rng, double lambda, int64_t H, int64_t
     return (xkd_crop_box){top, left, bottom - top, right - left};
 }
 
+/* Both numbers are drawn always, so that a switched-off mixing does not shift the stream. */
 double xkd_mix_batch(xkd_rng *rng, const xkd_mix *mix, float *clips, int64_t B, int64_t planes, int64_t H, int64_t W,
                      float *targets, int64_t K)
 {
-    /* Both numbers are drawn always, so that a switched-off mixing does not shift the stream. */
     bool any = xkd_rng_uniform(rng) < mix->probability, second = xkd_rng_uniform(rng) < mix->switching;
     bool cut = mix->cutmix > 0 && (mix->mixup <= 0 || second);
     if (!any || (mix->mixup <= 0 && mix->cutmix <= 0)) return 1;

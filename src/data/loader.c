@@ -101,11 +101,10 @@ struct xkd_loader {
     xkd_loader_statistics stats;
 };
 
-/* Sequence numbers count micro-batches from the last seek; this turns one into epoch, step and
- * micro-batch. */
+/* Sequence numbers count micro-batches from the last seek; this turns one into epoch, step and micro-batch.
+ * Micro-batches are counted through all epochs without a gap. */
 static void locate(const xkd_loader *l, int64_t sequence, int64_t *epoch, int64_t *step, int64_t *micro)
 {
-    /* Micro-batches are counted through all epochs without a gap. */
     int64_t at = l->base + sequence, per_epoch = l->steps * l->sampler.accumulate;
     *epoch = at / per_epoch;
     *step = at % per_epoch / l->sampler.accumulate;

@@ -147,10 +147,10 @@ static xkd_shape feature_shape(const xkd_feature_table *t)
     return (xkd_shape){3, {t->count, t->rows, t->width}};
 }
 
-/* npy has no place for paths; who needs them takes another form. */
+/* npy has no place for paths; who needs them takes another form. The array has no name; a reader that knows the
+ * options knows the modality. */
 static xkd_status write_npy(xkd_context *cx, const xkd_embeddings *e, const char *path)
 {
-    /* The array has no name; a reader that knows the options knows the modality. */
     const xkd_feature_table *t = &e->table[e->table[XKD_VIDEO].count ? XKD_VIDEO : XKD_AUDIO];
     if (e->table[XKD_VIDEO].count && e->table[XKD_AUDIO].count)
         return xkd_fail(cx, XKD_ERR_CONFIG, "%s: npy holds one array: choose --modality, or write npz or safetensors",
@@ -246,9 +246,9 @@ fail:
     return status;
 }
 
-/* What the features are of decides whether they may be compared, so a file without it is refused. */
+/* What the features are of decides whether they may be compared, so a file without it is refused. json_loadb takes a
+ * length: the tensor is not terminated by 0. */
 static xkd_status read_about(xkd_context *cx, const char *path, const xkd_stored_tensor *t, xkd_embeddings *out)
-/* json_loadb takes a length: the tensor is not terminated by 0. */
 {
     xkd_status status = XKD_OK;
     json_error_t error;

@@ -124,9 +124,9 @@ fail:
     return status;
 }
 
-/* Zero bias comes from the row's initialisation. */
+/* Zero bias comes from the row's initialisation. Weights of a classifier that is read from the file are not drawn:
+ * xkd_finetune_new leaves this out. */
 static xkd_status init_classifier(xkd_context *cx, xkd_finetune *f)
-/* Weights of a classifier that is read from the file are not drawn: xkd_finetune_new leaves this out. */
 {
     xkd_status status = XKD_OK;
     double *w = NULL;
@@ -240,9 +240,8 @@ static void encode_some(xkd_finetune *f, const float *clips, void *pooled)
 }
 
 /* Features [B,D] in f->unit. The last piece of a batch begins earlier where it would be smaller: a few clips are done
- * twice, with the same result. */
+ * twice, with the same result. B need not be a multiple of `together`: batches of 10 are pieces [0,8) and [2,10). */
 static void encode(xkd_finetune *f, const float *clips)
-/* B need not be a multiple of `together`: batches of 10 are pieces [0,8) and [2,10). */
 {
     const xkd_view_shape *s = &f->shape;
     int64_t D = f->classifier.in, floats = f->encoder.backbone.C * s->T * s->H * s->W;
@@ -387,9 +386,9 @@ static void update(xkd_finetune *f, double lr, double weight_decay)
     }
 }
 
+/* One fill for all gradients, which stand together in their arena. */
 void xkd_finetune_begin(xkd_finetune *f)
 {
-    /* One fill for all gradients, which stand together in their arena. */
     f->be->ops->fill(f->be, f->encoder.params.grads.memory, 0, f->encoder.params.grads.used / f->be->size);
     f->micro = 0;
     for (int k = 0; f->options.batch_norm && k < 2; k++)

@@ -302,9 +302,9 @@ fail:
     return status;
 }
 
+/* In two passes: the mean is taken off before squaring, for figures of 90 % that differ in the first decimal. */
 void xkd_mean_deviation(const double *values, int64_t n, double *mean, double *deviation)
 {
-    /* In two passes: the mean is taken off before squaring, for figures of 90 % that differ in the first decimal. */
     double sum = 0, squares = 0;
     for (int64_t i = 0; i < n; i++) sum += values[i];
     *mean = n > 0 ? sum / (double)n : 0;

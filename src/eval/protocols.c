@@ -113,10 +113,10 @@ static xkd_status choose_rarest(xkd_context *cx, xkd_clip_set *s)
     return XKD_OK;
 }
 
-/* truth [videos,K] from what the files say, or from `video_label` for a set of single labels (e NULL). */
+/* truth [videos,K] from what the files say, or from `video_label` for a set of single labels (e NULL). K may have
+ * grown, so the rows are laid out anew. */
 static xkd_status make_truth(xkd_context *cx, const xkd_embeddings *e, int64_t K, xkd_clip_set *s)
 {
-    /* K may have grown, so the rows are laid out anew. */
     xkd_status status = XKD_OK;
     uint8_t *truth = NULL;
     XKD_TRY(xkd_alloc(cx, &truth, s->videos * K, 1));
@@ -500,10 +500,10 @@ static void search_row(void *arg, int64_t i, int thread)
     }
 }
 
+/* 256 is the size of search_row's buffer. */
 xkd_status xkd_nearest(xkd_context *cx, xkd_pool *pool, const float *a, int64_t n, const float *b, int64_t m, int64_t D,
                        int64_t k, int64_t *near)
 {
-    /* 256 is the size of search_row's buffer. */
     if (k < 1 || k > m || k > 256)
         return xkd_fail(cx, XKD_ERR_CONFIG, "k = %lld neighbours: 1 to %lld", (long long)k,
                         (long long)(m < 256 ? m : 256));

@@ -65,9 +65,9 @@ static int64_t row_of(const xkd_svm_data *d, int64_t i)
     return d->row ? d->row[i] : i;
 }
 
-/* Sum of the lanes in a fixed order: the compiler may not reassociate, and results must not depend on it. */
+/* Sum of the lanes in a fixed order: the compiler may not reassociate, and results must not depend on it. Two chains
+ * hide the latency of the multiply-add; 8 lanes are two AVX2 registers or one of AVX-512. */
 static double dot(const double *a, const double *b, int64_t n)
-/* Two chains hide the latency of the multiply-add; 8 lanes are two AVX2 registers or one of AVX-512. */
 {
     lanes s0 = {0}, s1 = {0};
     int64_t i = 0;

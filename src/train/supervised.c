@@ -551,9 +551,9 @@ static void release(run *r)
     xkd_run_state_free(&r->state);
 }
 
+/* Descriptors start at -1: 0 would be closed by `release` of a run that opened nothing. */
 xkd_status xkd_supervised_train(xkd_context *cx, const xkd_supervised_options *options, xkd_supervised_result *result)
 {
-    /* Descriptors start at -1: 0 would be closed by `release` of a run that opened nothing. */
     run r = {
         .cx = cx, .options = options, .folder = {.lock = -1}, .tests = {.fd = -1}, .saved_step = -1, .result = result};
     *result = (xkd_supervised_result){.interval = {NAN, NAN, NAN}};

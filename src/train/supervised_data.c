@@ -85,11 +85,11 @@ fail:
     return status;
 }
 
-/* The same names in the same order, where both name their classes. */
+/* The same names in the same order, where both name their classes. Labels are numbers; names and order must be equal
+ * for them to mean the same in both files. */
 static xkd_status compare_classes(xkd_context *cx, const xkd_manifest *a, const char *a_path, const xkd_manifest *b,
                                   const char *b_path)
 {
-    /* Labels are numbers; names and order must be equal for them to mean the same in both files. */
     if (a->class_count != b->class_count)
         return xkd_fail(cx, XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64 ": make both from one class list",
                         a_path, a->class_count, b_path, b->class_count);
@@ -205,9 +205,9 @@ fail:
 
 /* ---- opening ---- */
 
+/* Smoothing takes from one class and gives to the others; with several labels there is no such sum to keep. */
 static xkd_status check_settings(xkd_context *cx, const xkd_config *c, bool multi_label)
 {
-    /* Smoothing takes from one class and gives to the others; with several labels there is no such sum to keep. */
     if (multi_label && c->eval.label_smoothing > 0)
         return xkd_fail(cx, XKD_ERR_CONFIG, "eval.label_smoothing: is for files with one label: set it to 0");
     return XKD_OK;
