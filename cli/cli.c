@@ -45,8 +45,9 @@ static const struct cli_option *find_letter(const struct cli_option *options, ch
     return NULL;
 }
 
-/* Puts the value into the command's struct, in the type its row names.
- * errno catches numbers out of range, the end pointer what follows a number. */
+/* Puts the value into the command's struct, in the type its row names. errno catches numbers out of range, the end
+ * pointer what follows a number. Numbers are parsed here and their ranges by the commands, which know what they
+ * mean. */
 static xkd_status store(struct cli *cli, const struct cli_option *option, const char *text, void *values)
 {
     char *field = (char *)values + option->offset, *end = NULL;
@@ -123,7 +124,8 @@ void cli_log(void *user, xkd_log_level level, const char *line)
     fprintf(stderr, "%sxkd: %s%s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", names[level], line);
 }
 
-/* Takes effect after parsing, so that -v may stand anywhere. */
+/* Takes effect after parsing, so that -v may stand anywhere. The log level is set on the context, for the library
+ * writes through it as well. */
 static void log_level(struct cli *cli, const struct common *common)
 {
     cli->json = common->json;
@@ -255,8 +257,8 @@ static void *wait_for_signals(void *argument)
     return NULL;
 }
 
-/* Called before any thread is started. If the thread cannot be made, signals keep their usual effect. Not freed: the
- * thread waits on it until the program ends. */
+/* Called before any thread is started. If the thread cannot be made, signals keep their usual effect. The set
+ * is static, for the thread reads it until the program ends. */
 void cli_catch_signals(void)
 {
     static sigset_t set;

@@ -101,8 +101,8 @@ static void paint(uint8_t *rgb, int frame, xkd_rng *rng)
     }
 }
 
-/* Made with the program's own encoder, so that the measurement needs no files. Twenty seconds, so
- * that seeking has something to do. */
+/* Made with the program's own encoder, so that the measurement needs no files. Twenty seconds, so that seeking has
+ * something to do. */
 static xkd_status make_clip(xkd_context *cx, const char *path)
 {
     xkd_status status = XKD_OK;
@@ -149,6 +149,7 @@ static double cpu_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Everything of one measurement; memory is kept from clip to clip, as the loader keeps it. */
 struct bench {
     struct cli *cli;
     const xkd_data_config *data;

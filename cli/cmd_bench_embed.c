@@ -79,6 +79,7 @@ static xkd_status embed_rate(struct cli *cli, struct models *models, xkd_modalit
     for (int64_t i = 0; i < manifest->count; i++) inputs[i] = (xkd_embed_input){manifest, i, i};
     /* The clock stands still for the lists above; decoding and the last, partly filled batch count. */
     double start = xkd_now();
+    /* Decoding and forward pass are two threads here, as in `xkd embed`. */
     XKD_TRY(xkd_embed(cx, models->be, &o, inputs, manifest->count, &sink));
     *rate = (double)clips[m] / (xkd_now() - start);
 fail:

@@ -148,6 +148,7 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
     double rate = flop / b->seconds, share = rate / b->gemm_flops;
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
+    /* new_allocations is a promise of the library: a step after the first allocates nothing. */
     if (cli->json) {
         printf("{\"s_per_sample\": %.6f, \"gflops\": %.3f, \"gemm_gflops\": %.3f, \"gemm_share\": %.4f, "
                "\"gflop_per_sample\": %.3f, \"batch\": %lld, \"threads\": %lld, \"state_bytes\": %.0f, "

@@ -19,6 +19,7 @@ struct values {
     bool follow_links, no_hash;
 };
 
+/* Nothing is decoded: a folder of a million files takes as long as reading their headers. */
 static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "FILE", "manifest to write (default: DIR/manifest.jsonl)"},
     {0, "root", CLI_TEXT, offsetof(struct values, root), "DIR",

@@ -23,6 +23,7 @@ struct values {
     int64_t epoch, sample;
 };
 
+/* Numbers are those of training, where sample and epoch key all draws. */
 static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "DIR", "folder for the pictures and sounds (default: show)"},
     {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "configuration of the views"},

@@ -47,6 +47,7 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
+    /* 500 clips of 4 s are about half an hour of sound. */
     struct values v = {.max_files = 500};
     xkd_config config = {0};
     xkd_manifest manifest = {0};

@@ -28,8 +28,7 @@ typedef struct {
     int64_t unequal;
 } difference;
 
-/* Elements of different types are compared as doubles. Two NaN count as equal, so that a file equals
- * itself. */
+/* Elements of different types are compared as doubles. Two NaN count as equal, so that a file equals itself. */
 static difference compare(const xkd_stored_tensor *a, const xkd_stored_tensor *b)
 {
     difference d = {0};
@@ -98,7 +97,8 @@ static xkd_status compare_files(struct cli *cli, const struct values *v, const x
     return different ? FILES_DIFFER : XKD_OK;
 }
 
-/* Files stay open until the end, since contents point into them. */
+/* Files stay open until the end, since contents point into them. Two files in memory maps: nothing is loaded, so
+ * models larger than memory can be compared. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_context *cx = cli->cx;

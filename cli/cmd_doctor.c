@@ -26,6 +26,7 @@ struct values {
     bool quick;
 };
 
+/* The measurement can be left out, for scripts that only want versions. */
 static const struct cli_option options[] = {
     {0, "quick", CLI_FLAG, offsetof(struct values, quick), NULL, "do not measure the GEMM rate"},
     {0},

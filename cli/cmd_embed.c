@@ -37,7 +37,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
-/* All of one run. */
+/* All of one run. One manifest and one place an input: the library sees a list, whatever mixture was given. */
 struct embed {
     struct cli *cli;
     struct values v;
@@ -67,6 +67,7 @@ static xkd_status add_source(struct embed *e, const char *path)
         /* The split's filter holds for manifests; a file that is named is always taken. */
         XKD_TRY(xkd_manifest_load(cx, path, e->models.config.data.follow_links, m));
         if (e->v.split) xkd_manifest_keep_split(m, e->v.split);
+        /* A split that is empty in one of several inputs is a mistake in its name. */
         if (m->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has no file of split '%s'", path, e->v.split);
     } else {
         XKD_TRY(xkd_manifest_of_file(cx, path, m));
@@ -134,6 +135,7 @@ static xkd_status set_options(struct embed *e)
     xkd_context *cx = e->cli->cx;
     const struct values *v = &e->v;
     xkd_embed_options *o = &e->options;
+    /* Names of the parts are the library's; only words that choose between them are parsed here. */
     const char *protocol = v->protocol ? v->protocol : "windows";
     xkd_clip_protocol p = XKD_CLIPS_WINDOWS;
     if (strcmp(protocol, "test") == 0)

@@ -68,8 +68,8 @@ static void fold_free(struct eval_fold *f)
     xkd_free(f->result_path);
 }
 
-/* What the fold is configured with: the row's settings, which lie between the model's own configuration and what the user
- * gives. */
+/* What the fold is configured with: the row's settings, which lie between the model's own configuration and what the
+ * user gives. Strings are the table's or argv's; only the fold's own is written here. */
 struct layers {
     const char *settings[XKD_BENCHMARK_SETTINGS];
     char fold[32];
@@ -104,7 +104,8 @@ fail:
     return status;
 }
 
-/* A class without files in either split means that lists or folders are not those of the data set. */
+/* A class without files in either split means that lists or folders are not those of the data set. Every label of the
+ * official list should occur in both splits, unless only a part was downloaded. */
 static xkd_status check_classes(struct eval *e, const struct eval_fold *f)
 {
     xkd_status status = XKD_OK;
@@ -250,6 +251,7 @@ static xkd_status fold_work(struct eval *e, struct eval_fold *f, xkd_fold_result
     double start = xkd_now();
     /* For every set that has folds; the paper's figures are their means. */
     if (f->fold) cli_say(e->cli, "fold %" PRId64 " of %" PRId64, f->fold, e->benchmark->folds);
+    /* What may be missing of the data set is said in the result and in the table. */
     if (f->imported.missing)
         cli_say(e->cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", f->imported.missing,
                 f->imported.listed, f->imported.first_missing);

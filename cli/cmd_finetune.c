@@ -21,6 +21,7 @@ struct values {
     bool resume, force, dry_run, strict, student, classes;
 };
 
+/* One table for both commands: what they differ in is the mode. */
 static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "RUN", "folder of the run"},
     {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE",
@@ -54,7 +55,8 @@ struct arguments {
     int count;
 };
 
-/* Words that hold no '=' before a '/' are names: the first two are MODEL and MANIFEST. */
+/* Words that hold no '=' before a '/' are names: the first two are MODEL and MANIFEST. Neither is copied: argv
+ * outlives the call. */
 static xkd_status split_arguments(struct cli *cli, const struct values *v, char **rest, int count,
                                   struct arguments *out)
 {
@@ -75,6 +77,7 @@ static xkd_status split_arguments(struct cli *cli, const struct values *v, char 
     if (v->resume && v->force) return xkd_fail(cx, XKD_ERR_CONFIG, "--resume and --force exclude each other");
     /* A number, for symmetry with `xkd pretrain`, of which only 1 has a meaning. */
     if (v->overfit > 1) return xkd_fail(cx, XKD_ERR_CONFIG, "--overfit takes 1: the first batch");
+    /* A count of steps or processes below 0 is a slip of the command line and no setting. */
     if (v->max_steps < 0 || v->overfit < 0 || v->heads < 0 || v->workers < 0)
         return xkd_fail(cx, XKD_ERR_CONFIG, "--max-steps, --overfit, --heads and --workers are not negative");
     if (v->modality && strcmp(v->modality, "video") != 0 && strcmp(v->modality, "audio") != 0)
@@ -220,12 +223,14 @@ static void put_text(xkd_text *out, const xkd_config *c, const xkd_supervised_re
     if (r->last.epoch == 0)
         xkd_text_puts(out, "not tested yet\n");
     else
+        /* Not "honest" before the last epoch has been tested. */
         put_test(out, r->finished ? "honest:" : "so far:", r, &r->last,
                  r->finished ? "the last" : "the last one tested");
     if (r->best.epoch > 0) put_test(out, "best:  ", r, &r->best, "chosen on the test files, as released");
     if (!isnan(r->interval.low))
         xkd_text_printf(out, "95 %% of bootstrap samples of the test files: %.2f to %.2f\n", r->interval.low,
                         r->interval.high);
+    /* What was left out is said with the figure, so that it cannot be quoted without. */
     if (r->unreadable)
         xkd_text_printf(out, "%" PRId64 " of %" PRId64 " test files could not be read and are in no figure\n",
                         r->unreadable, r->test_files);
@@ -293,6 +298,7 @@ static xkd_status dry_run(struct cli *cli, const xkd_supervised_options *o)
     printf("%-22s %s, %" PRId64 " tokens a clip\n", "encoder of", modality, p.tokens);
     printf("%-22s %" PRId64 " to train on, %" PRId64 " to test on\n", "files", p.train_files, p.test_files);
     printf("%-22s %" PRId64 ", %s a file\n", "classes", p.classes, labels);
+    /* Both numbers are of the whole training; a resumed run shows no less. */
     printf("%-22s %" PRId64 " (%" PRId64 " an epoch)\n", "steps", p.total_steps, p.steps_per_epoch);
     xkd_format_count(a, sizeof a, (double)p.parameters, "");
     xkd_format_count(b, sizeof b, (double)p.trained, "");

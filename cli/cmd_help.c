@@ -176,7 +176,7 @@ const struct cli_command cmd_help = {
 
 /* ---- completion ---- */
 
-/* Options of one command as words of the shell. */
+/* Options of one command as words of the shell. No key or option holds a blank. */
 static void print_words(const struct cli_command *command)
 {
     for (const struct cli_option *o = command->options; o && o->name; o++) printf("--%s ", o->name);

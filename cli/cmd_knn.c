@@ -6,6 +6,7 @@
 #include "class_table.h"
 #include "feature_args.h"
 
+/* Larger temperatures make votes more equal, smaller ones leave the nearest to decide. */
 struct values {
     struct feature_args features;
     int64_t k, threads;
@@ -13,6 +14,7 @@ struct values {
     bool classes;
 };
 
+/* Feature options are shared with `xkd svm`, so both judge the same sets. */
 static const struct cli_option options[] = {
     FEATURE_OPTIONS(struct values, features),
     {'k', "neighbours", CLI_INT, offsetof(struct values, k), "K", "neighbours that vote (default: 20, at most all)"},

@@ -16,6 +16,7 @@ struct values {
     int64_t top, clips, threads;
 };
 
+/* Few options: how input is made and judged is the model's own. */
 static const struct cli_option options[] = {
     {'k', "top", CLI_INT, offsetof(struct values, top), "N", "classes to name for each file (default: 5)"},
     {0, "clips", CLI_INT, offsetof(struct values, clips), "N", "clips of a file (default: the model's test clips)"},
@@ -152,6 +153,7 @@ fail:
     return status;
 }
 
+/* Interrupting it loses nothing but time, so signals are not caught here. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;

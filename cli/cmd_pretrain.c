@@ -128,6 +128,7 @@ static void print_plan(const xkd_config *c, const xkd_train_plan *p)
            c->step.global_views, c->data.audio_local_views, m->spec_freq, m->spec_time);
     print_view("video tokens", p->video_tokens, p->video_kept);
     print_view("audio tokens", p->audio_tokens, p->audio_kept);
+    /* Sizes of the views and numbers of tokens come first: a wrong geometry shows there. */
     xkd_format_count(a, sizeof a, (double)p->parameters, "");
     xkd_format_count(b, sizeof b, (double)p->trained, "");
     printf("%-22s %s, %s of them trained\n", "parameters", a, b);
@@ -164,6 +165,7 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
 {
     xkd_text out = xkd_text_make(cli->cx);
     const char *run = c->run.out;
+    /* One document whatever happened, with the status in it. */
     if (cli->json) {
         xkd_text_puts(&out, "{\"run\": ");
         xkd_text_json_string(&out, run);

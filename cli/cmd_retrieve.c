@@ -57,6 +57,7 @@ static bool mean_of(const xkd_feature_table *t, int64_t f, int64_t *cursor, floa
     return clips > 0;
 }
 
+/* The files that can be asked and found are the same, so a rank is comparable from set to set. */
 static xkd_status make_pairs(struct cli *cli, const struct values *v, const xkd_embeddings *e, struct pairs *p)
 {
     xkd_status status = XKD_OK;
@@ -128,6 +129,7 @@ static void count_hits(const xkd_embeddings *e, const struct pairs *p, const int
     }
 }
 
+/* JSON has all three even in a small set; class recall needs labels and is 0 without. */
 static void print_recall(const struct cli *cli, const struct pairs *p, const double own[3], const double class[3])
 {
     if (cli->json) {
@@ -167,6 +169,7 @@ fail:
     return status;
 }
 
+/* Everything is held in memory: one mean feature a file. */
 static xkd_status retrieve(struct cli *cli, const struct values *v, const xkd_embeddings *e, struct pairs *p)
 {
     xkd_status status = XKD_OK;

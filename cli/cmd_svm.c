@@ -20,6 +20,7 @@ struct values {
     bool scale, classes;
 };
 
+/* Read by the table below; numbers that were not given are told from those that were by their sign. */
 static const struct cli_option options[] = {
     FEATURE_OPTIONS(struct values, features),
     {'c', "config", CLI_TEXT, offsetof(struct values, model.config), "FILE",
@@ -113,7 +114,9 @@ static xkd_status from_videos(struct cli *cli, const struct values *v, char **ar
     XKD_TRY(models_modality(cli, &args));
     /* Before the backend's threads are made. */
     cli_catch_signals();
+    /* A model and its data come first, KEY=VALUE behind them. */
     XKD_TRY(models_load(cli, &args, arguments[0], arguments + 2, count - 2, &models));
+    /* The splits are only named here: files of both stand in one manifest. */
     XKD_TRY(xkd_manifest_load(cx, arguments[1], models.config.data.follow_links, &manifest));
     const struct svm_videos videos = {.models = &models,
                                       .manifest = &manifest,

@@ -11,7 +11,8 @@
 /* Rows: 16 folds, honest, best and 4 models of the paper. */
 enum { CELLS = 3, CELL = 24, NOTE = 160, MOST_ROWS = 32 };
 
-/* One line of the table; text and Markdown draw the same ones. */
+/* One line of the table; text and Markdown draw the same ones. Labels and cells are cut to these lengths, which no row
+ * of the table reaches. */
 struct row {
     char label[48], cell[CELLS][CELL], note[NOTE];
 };
@@ -27,7 +28,8 @@ static int64_t folds_of(const xkd_benchmark *b) /* a set without folds is one */
     return b->folds ? b->folds : 1;
 }
 
-/* Complete: every fold, and every file of the official lists. */
+/* Complete: every fold, and every file of the official lists. Figures of a part are never shown without this being
+ * said. */
 bool eval_is_complete(const struct eval_report *r)
 {
     bool complete = r->count == folds_of(r->benchmark);

@@ -57,6 +57,7 @@ static xkd_status run_svm(struct cli *cli, struct eval_fold *f, xkd_fold_result 
     /* svm_chosen: the honest row where there was a cross-validation, else the best. */
     out->honest = figures_of(svm_chosen(&verdict));
     out->best = figures_of(&verdict.rows[verdict.best]);
+    /* A result has one field for the interval, whichever figure it is of. */
     out->interval[0] = verdict.interval.low;
     out->interval[1] = verdict.interval.high;
     /* Files that the split lists minus videos that came through. */
@@ -100,6 +101,7 @@ static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_re
     xkd_context *cx = cli->cx;
     xkd_supervised_result r = {0};
     char *run = NULL, *config = NULL;
+    /* The name of the folder is fixed, so a second call finds the run. */
     XKD_TRY(xkd_join_path(cx, &run, f->folder, "run"));
     XKD_TRY(xkd_join_path(cx, &config, run, "config.yaml"));
     const xkd_supervised_options o = {

@@ -44,6 +44,7 @@ xkd_status features_sets(struct cli *cli, const struct feature_args *args, char 
     xkd_context *cx = cli->cx;
     const char *train = args->train ? args->train : "train", *test = args->test ? args->test : "test";
     XKD_TRY(features_modality(cli, args->modality, &out->train, &out->video, &out->audio));
+    /* Clips of both modalities stand side by side in one row where both are used. */
     xkd_clip_choice choice = {out->video, out->audio, two ? args->train : train, args->subsample, args->normalise};
     XKD_TRY(xkd_clip_set_make(cx, &out->train, &choice, &out->train_set));
     choice.split = two ? args->test : test;
@@ -79,6 +80,7 @@ fail:
     return status;
 }
 
+/* The sets own copies of the features, which `svm` may scale; the tables stay as they were read. */
 void features_free(struct feature_sets *s)
 {
     xkd_embeddings_free(&s->train);

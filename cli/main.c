@@ -35,7 +35,8 @@ const struct cli_command *const cli_commands[] = {
 };
 /* clang-format on */
 
-/* NULL commands have no subcommands. */
+/* NULL commands have no subcommands. A prefix of a name is not enough: a command added later would change what it
+ * means. */
 const struct cli_command *cli_find(const struct cli_command *const *commands, const char *name)
 {
     for (; commands && *commands; commands++)
@@ -93,10 +94,12 @@ static int dispatch(struct cli *cli, const struct cli_command *const *commands, 
         fprintf(stderr, "xkd: error: %s needs the name of a subcommand ('%s --help' lists them)\n", path, path);
         return XKD_ERR_CONFIG;
     }
+    /* Everything after the name is the command's to parse. */
     return command->run(cli, argc, argv);
 }
 
-/* Without arguments the overview is an answer, but the exit code says that nothing was done. */
+/* Without arguments the overview is an answer, but the exit code says that nothing was done. 128 characters hold the
+ * longest path of names, and snprintf cuts what does not fit. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     char path[128] = "xkd";

@@ -78,6 +78,7 @@ xkd_status models_load(struct cli *cli, const struct model_args *args, const cha
     }
     /* After the encoders: a wrong file fails before threads are made. */
     int threads = out->config.threads ? (int)out->config.threads : xkd_processor_count();
+    /* One backend for both encoders: they never run at the same time. */
     XKD_TRY(xkd_backend_new(cx, &out->be, out->config.backend, XKD_F32, threads));
 fail:
     return status;

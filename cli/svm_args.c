@@ -218,6 +218,7 @@ void svm_print(const struct svm_verdict *v)
     if (v->honest >= 0)
         print_figures(v, "honest:", &v->rows[v->honest], "C chosen by cross-validation on the training set");
     print_figures(v, "best:  ", &v->rows[v->best], "C chosen on the test set, as released");
+    /* An interval of the honest figure says how far another test set might have been off. */
     printf("95 %% of bootstrap samples of the test videos: %.2f to %.2f (C = %g)\n", v->interval.low, v->interval.high,
            svm_chosen(v)->C);
 }

@@ -119,8 +119,8 @@ xkd_status xkd_npy_read(xkd_context *cx, xkd_tensor_file *file, const char *name
     xkd_shape shape = {0};
     bool fortran = false;
     if (!xkd_npy_magic(data, size) || size < 12) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s' is cut off", path, name);
-    /* Version 2 differs in the length's four bytes; version 3 (UTF-8 names) occurs in structured
-     * arrays only, which are refused anyway. */
+    /* Version 2 differs in the length's four bytes; version 3 (UTF-8 names) occurs in structured arrays only, which
+     * are refused anyway. The magic number and version are 8 bytes, the length 2 or 4. */
     int version = data[6], lead = version == 1 ? 10 : 12;
     if (version < 1 || version > 2 || data[7] != 0)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': unknown version %d.%d", path, name, data[6], data[7]);

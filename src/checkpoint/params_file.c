@@ -13,6 +13,7 @@ static xkd_status append(xkd_context *cx, xkd_tensor_list *list, const char *nam
                          const xkd_param *row, const void *data)
 {
     xkd_status status = XKD_OK;
+    /* Named in the order of the table, which is that of the networks. */
     XKD_TRY(xkd_reserve(cx, &list->items, list->count, &list->capacity, sizeof *list->items));
     list->items[list->count++] = (xkd_tensor_item){name, params->dtype, row->shape, data};
 fail:

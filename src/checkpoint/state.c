@@ -58,7 +58,8 @@ static void list_free(tensor_list *list)
     xkd_free(list->names);
 }
 
-/* Adds "prefix" + "name"; the list was made large enough for everything. */
+/* Adds "prefix" + "name"; the list was made large enough for everything. Names of rows are unique, and the prefixes
+ * are no network's, so no two tensors share a name. */
 static void list_add(tensor_list *list, const char *prefix, const char *name, xkd_dtype dtype, const xkd_shape *shape,
                      const void *data)
 {
@@ -99,7 +100,8 @@ static bool is_checkpoint(const char *name)
     return strncmp(name, "step-", 5) == 0 && length > 17 && strcmp(name + length - 12, ".safetensors") == 0;
 }
 
-/* Names of the checkpoints, oldest first: the step has a fixed width, so sorted names are sorted steps. */
+/* Names of the checkpoints, oldest first: the step has a fixed width, so sorted names are sorted steps. Loading never
+ * picks by date: copies and backups have other ones. */
 static xkd_status list_checkpoints(xkd_context *cx, const char *folder, xkd_names *names)
 {
     *names = (xkd_names){0};
@@ -337,8 +339,9 @@ static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safete
     return xkd_copy_string(cx, &s->config, config);
 }
 
-/* The rows are copied only after everything, the metadata included, has been found good.
- * *whole: the file is undamaged, so an error is about what it says. */
+/* The rows are copied only after everything, the metadata included, has been found good. *whole: the file is
+ * undamaged, so an error is about what it says. Reading stops at the first fault that makes the file useless;
+ * differences of a sound one are listed together. */
 static xkd_status load(xkd_context *cx, const char *path, xkd_params *params, xkd_run_state *state, bool *whole)
 {
     xkd_status status = XKD_OK;

@@ -21,7 +21,7 @@ const char *xkd_file_kind_name(xkd_file_kind kind)
     return kind_names[kind];
 }
 
-/* Names live as long as the file. */
+/* Names live as long as the file. A mapped file is never written to, so names and values are copies. */
 static xkd_status keep_text(xkd_context *cx, xkd_tensor_file *file, const char *text, char **out)
 {
     xkd_status status = XKD_OK;
@@ -130,7 +130,8 @@ static int by_name(const void *a, const void *b)
 }
 
 /* Two ways through a tree can end in one name ("a.b" and "a" -> "b"): which tensor would it be? Pointers are sorted,
- * the list keeps the file's order. */
+ * the list keeps the file's order. Duplicates are rare and the list may be long, so names are sorted instead of
+ * compared in pairs. */
 static xkd_status check_names(xkd_context *cx, const xkd_tensor_file *file)
 {
     xkd_status status = XKD_OK;

@@ -32,7 +32,8 @@ typedef struct {
     int64_t visits;
 } reader;
 
-/* Keys are bytes with a length, not terminated strings. */
+/* Keys are bytes with a length, not terminated strings. An order among keys, so that equal ones stand together and can
+ * be looked up. */
 static int by_key(const void *a, const void *b)
 {
     const stored *x = a, *y = b;
@@ -81,7 +82,7 @@ fail:
     return status;
 }
 
-/* False where the product overflows. */
+/* False where the product overflows. A size that does not fit 64 bits is no storage of any file. */
 static bool storage_bytes(const xkd_pickle_storage *s, int64_t *bytes)
 {
     return !__builtin_mul_overflow(s->count, xkd_dtype_size(s->dtype), bytes);
