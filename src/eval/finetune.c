@@ -302,9 +302,9 @@ static void norm_forward(xkd_finetune *f)
         for (int64_t b = 0; b < f->B; b++) {
             double off = element(f, f->unit, b, d) - mean;
             var += off * off / n;
-            /* The biased variance normalises, as in PyTorch's forward pass. */
         }
         f->batch[0][d] = mean;
+        /* The biased variance normalises, as in PyTorch's forward pass. */
         f->batch[1][d] = 1 / sqrt(var + NORM_EPS);
         normalise_batch(f, d, mean, f->batch[1][d]);
         /* `next` and not `running`: micro-batches add up, but a step that turns out not finite must leave no trace. */

@@ -129,11 +129,11 @@ static xkd_status make_truth(xkd_context *cx, const xkd_embeddings *e, int64_t K
         if (!e) continue;
         each_label(&e->files.samples[s->file[v]], &count, &list, &single);
         for (int64_t k = 0; k < count; k++) truth[v * K + list[k]] = 1;
-        /* `label` and `video_label` become the rarest label; what they were is in `truth` now. */
     }
     xkd_free(s->truth);
     s->truth = truth;
     s->K = K;
+    /* `label` and `video_label` become the rarest label; what they were is in `truth` now. */
     XKD_TRY(choose_rarest(cx, s));
 fail:
     return status;

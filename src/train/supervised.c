@@ -55,9 +55,9 @@ static void take_options(run *r, const xkd_supervised_options *o)
     if (o->test_split) c->eval.test_split = (char *)(uintptr_t)o->test_split;
     if (o->out) c->run.out = (char *)(uintptr_t)o->out;
     if (o->model) c->run.init = (char *)(uintptr_t)o->model;
+    /* A clip is one view here, whatever the pre-training that the configuration came from had. */
     c->data.global_views = 1;
     c->data.video_local_views = c->data.audio_local_views = 0;
-    /* A clip is one view here, whatever the pre-training that the configuration came from had. */
 }
 
 /* Chooses the modality and writes it into the configuration, so that a resumed run need not choose again. */

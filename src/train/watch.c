@@ -19,6 +19,7 @@ static double spread_of(const xkd_trainer *t, xkd_modality m)
     double within = 0, total = 0;
     if (B < 2) return NAN;
     for (int64_t k = 0; k < K; k++) {
+        /* One pass without the means: logits leave a LayerNorm, so their sums are small and lose nothing in double. */
         double sum = 0, squares = 0;
         for (int64_t b = 0; b < B; b++) {
             double x = xkd_get(t->be->dtype, p->teacher[m].head.logits, b * K + k);
@@ -27,7 +28,6 @@ static double spread_of(const xkd_trainer *t, xkd_modality m)
         }
         within += squares - sum * sum / (double)B;
         total += squares;
-        /* One pass without the means: logits leave a LayerNorm, so their sums are small and lose nothing in double. */
     }
     return total > 0 ? within / total * (double)B / (double)(B - 1) : NAN;
 }
