@@ -1,3 +1,5 @@
+/* Scores by class, for every command that judges: a table, or the confusion matrix as a picture. The arrays are the
+ * caller's; a `struct judged` only says what they are. */
 #include "class_table.h"
 
 #include <inttypes.h>
@@ -5,6 +7,7 @@
 
 #include "base/alloc.h"
 
+/* Points into the set and the files, which must outlive the result. */
 struct judged judged_set(const float *scores, const xkd_clip_set *set, const xkd_manifest *files)
 {
     return (struct judged){.scores = scores,
@@ -16,6 +19,7 @@ struct judged judged_set(const float *scores, const xkd_clip_set *set, const xkd
                            .name_count = files->class_count};
 }
 
+/* The caller frees *counts [K,K]. */
 static xkd_status count(struct cli *cli, const struct judged *j, int64_t **counts)
 {
     xkd_status status = xkd_alloc(cli->cx, counts, j->K * j->K, sizeof **counts);
@@ -23,7 +27,7 @@ static xkd_status count(struct cli *cli, const struct judged *j, int64_t **count
     return status;
 }
 
-static const char *name_of(const struct judged *j, int64_t k)
+static const char *name_of(const struct judged *j, int64_t k) /* numbers without names, or no class at all */
 {
     return k >= 0 && k < j->name_count ? j->names[k] : "";
 }
@@ -39,9 +43,11 @@ static xkd_status print_precisions(struct cli *cli, const struct judged *j)
     puts("class                           files  average precision");
     for (int64_t k = 0; k < j->K; k++) {
         int64_t files = 0;
+        /* Files that have the class, of those that were scored. */
         for (int64_t i = 0; i < j->n; i++) files += j->truth[i * j->K + k];
         printf("%4" PRId64 " %-24.24s %7" PRId64 " %7.2f\n", k, name_of(j, k), files, 100 * each[k]);
     }
+    /* They pull the mean down, which a reader who compares two sets must know. */
     if (empty) printf("%" PRId64 " classes have no file in the test set and count as 0\n", empty);
 fail:
     xkd_free(each);
@@ -53,11 +59,12 @@ xkd_status print_classes(struct cli *cli, const struct judged *j)
     xkd_status status = XKD_OK;
     int64_t *counts = NULL;
     xkd_class_row *rows = NULL;
-    if (j->truth) return print_precisions(cli, j);
+    if (j->truth) return print_precisions(cli, j); /* several labels: the classes do not exclude each other */
     XKD_TRY(count(cli, j, &counts));
     XKD_TRY(xkd_alloc(cli->cx, &rows, j->K, sizeof *rows));
     xkd_class_table(counts, j->K, rows);
     puts("class                          videos  recall  precision  most often taken for");
+    /* A class without test videos that was never predicted has nothing to show. */
     for (int64_t k = 0; k < j->K; k++)
         if (rows[k].samples || rows[k].predicted)
             printf("%4" PRId64 " %-24.24s %7" PRId64 " %7.2f %10.2f  %s\n", k, name_of(j, k), rows[k].samples,
@@ -71,7 +78,7 @@ fail:
 xkd_status draw_confusion(struct cli *cli, const char *path, const struct judged *j)
 {
     int64_t *counts = NULL;
-    if (j->truth)
+    if (j->truth) /* Refused and not left out in silence: a script waits for the file. */
         return xkd_fail(cli->cx, XKD_ERR_CONFIG, "--confusion: files with several labels have no confusion matrix");
     xkd_status status = count(cli, j, &counts);
     if (status == XKD_OK) status = xkd_confusion_picture(cli->cx, path, counts, j->K);

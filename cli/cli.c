@@ -45,12 +45,14 @@ static const struct cli_option *find_letter(const struct cli_option *options, ch
     return NULL;
 }
 
-/* Puts the value into the command's struct, in the type its row names.
- * errno catches numbers out of range, the end pointer what follows a number. */
+/* Puts the value into the command's struct, in the type its row names. errno catches numbers out of range, the end
+ * pointer what follows a number. Numbers are parsed here and their ranges by the commands, which know what they
+ * mean. */
 static xkd_status store(struct cli *cli, const struct cli_option *option, const char *text, void *values)
 {
     char *field = (char *)values + option->offset, *end = NULL;
     errno = 0;
+    /* By kind, not by name: the field's type follows from the row. */
     switch (option->kind) {
     case CLI_FLAG: *(bool *)field = true; return XKD_OK;
     case CLI_TEXT: *(const char **)field = text; return XKD_OK;
@@ -94,6 +96,7 @@ static xkd_status parse_one(struct cli *cli, const struct cli_command *command, 
     void *into = values;
     const struct cli_option *option =
         is_long ? find_long(command->options, name, length) : find_letter(command->options, *name);
+    /* The command's own option wins where both have the letter. */
     if (!option) {
         option = is_long ? find_long(common_options, name, length) : find_letter(common_options, *name);
         into = common;
@@ -121,7 +124,8 @@ void cli_log(void *user, xkd_log_level level, const char *line)
     fprintf(stderr, "%sxkd: %s%s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", names[level], line);
 }
 
-/* Takes effect after parsing, so that -v may stand anywhere. */
+/* Takes effect after parsing, so that -v may stand anywhere. The log level is set on the context, for the library
+ * writes through it as well. */
 static void log_level(struct cli *cli, const struct common *common)
 {
     cli->json = common->json;
@@ -137,6 +141,7 @@ xkd_status cli_parse(struct cli *cli, const struct cli_command *command, int arg
     struct common common = {0};
     bool options = true;
     *rest = 0;
+    /* argv[0] is the command's name and stays. */
     for (int i = 1; i < argc; i++) {
         if (options && strcmp(argv[i], "--") == 0)
             options = false;
@@ -176,6 +181,8 @@ void cli_progress(struct cli *cli, const char *line)
 {
     if (cli->level < XKD_LOG_INFO || !isatty(STDERR_FILENO)) return;
     struct winsize window = {0};
+    /* 79 where the width is not known, and one column less than there are, since writing into the last one would
+     * wrap. */
     int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col - 1 : 79;
     fprintf(stderr, "\r\033[K%.*s", line ? width : 0, line ? line : "");
     fflush(stderr);
@@ -213,6 +220,7 @@ void cli_print_help(const char *path, const struct cli_command *command)
         print_commands(command->subcommands);
     }
     puts("\nOptions:");
+    /* Options of the command before those of all commands, as the parser looks them up. */
     print_options(command->options);
     print_options(common_options);
     if (command->example) printf("\nExample:\n  %s\n", command->example);
@@ -235,7 +243,8 @@ static _Atomic int caught;
 
 /* Waits for signals in a thread of its own, so that no handler ever runs on a thread that computes: with one, oneDNN
  * 2.6.3's generated code broke the heap in about 1 of 20 stopped runs, without any, in none of 100. It also means that
- * a second Ctrl-C is heard however long a step takes. */
+ * a second Ctrl-C is heard however long a step takes. sigwait needs the signals blocked in every thread, and does not
+ * care which one takes them. */
 static void *wait_for_signals(void *argument)
 {
     sigset_t *set = argument;
@@ -248,7 +257,8 @@ static void *wait_for_signals(void *argument)
     return NULL;
 }
 
-/* Called before any thread is started. If the thread cannot be made, signals keep their usual effect. */
+/* Called before any thread is started. If the thread cannot be made, signals keep their usual effect. The set
+ * is static, for the thread reads it until the program ends. */
 void cli_catch_signals(void)
 {
     static sigset_t set;

@@ -19,11 +19,13 @@
 /* What Kinetics clips look like after the usual preparation. */
 enum { WIDTH = 340, HEIGHT = 256, RATE = 25, SECONDS = 20, SAMPLE_RATE = 44100 };
 
+/* A named file replaces the one that is made: figures are then of the user's own videos. */
 struct values {
     const char *clip, *config;
     int64_t count;
 };
 
+/* The defaults measure a whole sample of the paper's configuration. */
 static const struct cli_option options[] = {
     {0, "clip", CLI_TEXT, offsetof(struct values, clip), "FILE",
      "media file (default: a 340x256 H.264 one made for it)"},
@@ -55,6 +57,7 @@ static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_
     xkd_status status = XKD_OK;
     struct sink *s = user;
     int64_t bytes = 3 * width * height;
+    /* Twice the room that is needed: frames come one by one. */
     if ((index + 1) * bytes > s->rgb_bytes) {
         XKD_TRY(xkd_resize(s->cx, &s->rgb, s->rgb_bytes, 2 * (index + 1) * bytes, 1));
         s->rgb_bytes = 2 * (index + 1) * bytes;
@@ -98,18 +101,20 @@ static void paint(uint8_t *rgb, int frame, xkd_rng *rng)
     }
 }
 
-/* Made with the program's own encoder, so that the measurement needs no files. Twenty seconds, so
- * that seeking has something to do. */
+/* Made with the program's own encoder, so that the measurement needs no files. Twenty seconds, so that seeking has
+ * something to do. */
 static xkd_status make_clip(xkd_context *cx, const char *path)
 {
     xkd_status status = XKD_OK;
     xkd_encoder *encoder = NULL, *complete;
     uint8_t *rgb = NULL;
-    xkd_rng rng = xkd_rng_make(0, 0, 0, 0, XKD_RNG_TEST);
+    xkd_rng rng = xkd_rng_make(0, 0, 0, 0, XKD_RNG_TEST); /* a fixed seed: the clip is the same on every machine */
     xkd_encode_options o = {.width = WIDTH,
                             .height = HEIGHT,
                             .fps = RATE,
                             .video_bits = 600000,
+                            /* A key frame every ten seconds, as ordinary encoders set it: seeking has to decode up to
+                             * 250 frames. */
                             .key_frames = 250,
                             .sample_rate = SAMPLE_RATE,
                             .channels = 2};
@@ -120,10 +125,12 @@ static xkd_status make_clip(xkd_context *cx, const char *path)
         XKD_TRY(xkd_encoder_frame(encoder, rgb, (double)k / RATE));
         for (int i = 0; i < SAMPLE_RATE / RATE; i++) {
             double t = (double)k / RATE + (double)i / SAMPLE_RATE;
+            /* 440 Hz on the left, noise on the right: neither codec nor down-mix has an easy case. */
             int16_t pair[2] = {(int16_t)(9000 * sin(2 * M_PI * 440 * t)), (int16_t)(3000 * xkd_rng_normal(&rng))};
             XKD_TRY(xkd_encoder_sound(encoder, pair, 1));
         }
     }
+    /* The pointer is handed over before commit, which frees the encoder also when it fails. */
     complete = encoder;
     encoder = NULL;
     XKD_TRY(xkd_encoder_commit(complete));
@@ -142,6 +149,7 @@ static double cpu_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Everything of one measurement; memory is kept from clip to clip, as the loader keeps it. */
 struct bench {
     struct cli *cli;
     const xkd_data_config *data;
@@ -172,6 +180,7 @@ static xkd_status decode_clip(struct bench *b, int64_t short_side, double place)
                                  .audio = true,
                                  .stream_colour = d->stream_colour};
     xkd_media_sink sink = {.user = &b->sink, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    /* A file is opened for each clip, as in training: opening and seeking belong to the cost. */
     XKD_TRY(xkd_media_open(b->cli->cx, b->path, &media, &fault));
     XKD_TRY(xkd_media_decode(media, &request, &sink, &tally, &fault));
 fail:
@@ -210,6 +219,7 @@ static xkd_status measure(struct bench *b)
         XKD_TRY(make_views(b, &clip, i + 1));
         double end = cpu_now();
         if (i < 0) continue;
+        /* The mean over all clips; the first one is left out. */
         b->decode += (middle - start) / (double)b->count;
         b->sample += (end - middle) / (double)b->count;
     }
@@ -314,6 +324,7 @@ static int run(struct cli *cli, int argc, char **argv)
     b.count = v.count;
     b.path = v.clip;
     if (!v.clip) {
+        /* Under /tmp, with a name nobody else has. */
         if (!mkdtemp(folder)) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot make a folder for the test clip", folder);
         XKD_TRY(xkd_join_path(cx, &made, folder, "clip.mp4"));
         XKD_TRY(make_clip(cx, made));
@@ -321,6 +332,7 @@ static int run(struct cli *cli, int argc, char **argv)
     }
     XKD_TRY(prepare(&b));
     XKD_TRY(measure(&b));
+    /* Measuring the worker comes last: it is the only part that uses another process. */
     XKD_TRY(measure_worker(&b));
     print(&b);
 fail:

@@ -9,6 +9,7 @@
 #include "eval/embed.h"
 #include "model_args.h"
 
+/* Clips of a batch, as `xkd embed` has them. */
 enum { BATCH = 8 };
 
 struct values {
@@ -36,7 +37,9 @@ static xkd_status forward_rate(struct cli *cli, const struct models *models, xkd
     XKD_TRY(xkd_encoder_run_new(cx, &models->encoder[m], &shape, XKD_FEATURE_MEAN, -1, &run));
     XKD_TRY(xkd_alloc(cx, &clips, BATCH * run.clip_floats, sizeof *clips));
     XKD_TRY(xkd_alloc(cx, &features, BATCH * run.width, sizeof *features));
+    /* Random values, and not zeros: denormal or constant inputs may be faster than real ones. */
     for (int64_t i = 0; i < BATCH * run.clip_floats; i++) clips[i] = (float)xkd_rng_normal(&rng);
+    /* The first batch touches memory for the first time. */
     XKD_TRY(xkd_encoder_features(models->be, &run, clips, features));
     double start = xkd_now();
     for (int64_t i = 0; i < repeats; i++) XKD_TRY(xkd_encoder_features(models->be, &run, clips, features));
@@ -48,6 +51,7 @@ fail:
     return status;
 }
 
+/* A sink's function: the features themselves are thrown away. */
 static xkd_status count_clips(void *user, const xkd_embedded *file)
 {
     int64_t *clips = user;
@@ -66,13 +70,16 @@ static xkd_status embed_rate(struct cli *cli, struct models *models, xkd_modalit
     xkd_embed_sink sink = {clips, count_clips, NULL};
     xkd_data_config *d = &models->config.data;
     xkd_embed_options o = {.batch = BATCH, .layer = -1, .clips = {.data = d, .stride = d->clip_duration}};
+    /* One view a clip, as `xkd embed` decodes it: windows side by side. */
     d->global_views = 1;
     d->video_local_views = d->audio_local_views = 0;
     o.clips.wanted[m] = true;
     o.encoder[m] = &models->encoder[m];
     XKD_TRY(xkd_alloc(cx, &inputs, manifest->count, sizeof *inputs));
     for (int64_t i = 0; i < manifest->count; i++) inputs[i] = (xkd_embed_input){manifest, i, i};
+    /* The clock stands still for the lists above; decoding and the last, partly filled batch count. */
     double start = xkd_now();
+    /* Decoding and forward pass are two threads here, as in `xkd embed`. */
     XKD_TRY(xkd_embed(cx, models->be, &o, inputs, manifest->count, &sink));
     *rate = (double)clips[m] / (xkd_now() - start);
 fail:
@@ -80,6 +87,7 @@ fail:
     return status;
 }
 
+/* Both rates in one call, so that they share the machine's clock and temperature. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
@@ -90,6 +98,7 @@ static int run(struct cli *cli, int argc, char **argv)
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_bench_embed, argc, argv, &v, &rest));
     if (rest < 2 || v.repeats < 1) XKD_FAIL(XKD_ERR_CONFIG, "bench embed: want MODEL and a folder or manifest");
+    /* MODEL, data, then KEY=VALUE. */
     XKD_TRY(models_load(cli, &v.model, argv[1], argv + 3, rest - 2, &models));
     XKD_TRY(xkd_manifest_load(cx, argv[2], models.config.data.follow_links, &manifest));
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
@@ -97,6 +106,7 @@ static int run(struct cli *cli, int argc, char **argv)
         if (!models.wanted[m]) continue;
         XKD_TRY(forward_rate(cli, &models, m, v.repeats, &forward));
         XKD_TRY(embed_rate(cli, &models, m, &manifest, &embed));
+        /* The ratio is what the decoding costs beside the encoder: 1 means that it is hidden behind it. */
         printf(cli->json ? "{\"modality\": \"%s\", \"forward\": %.4f, \"embed\": %.4f, \"ratio\": %.4f}\n"
                          : "%s: forward alone %.2f clips/s, embedding files %.2f clips/s, ratio %.3f\n",
                m == XKD_VIDEO ? "video" : "audio", forward, embed, embed / forward);

@@ -27,7 +27,8 @@ static const struct cli_option options[] = {
     {0},
 };
 
-/* Everything of one measurement. */
+/* Everything of one measurement. Views and noise are made once and used for all steps: data are not part of what is
+ * measured. */
 struct bench {
     xkd_config config;
     xkd_view_shape *shape[XKD_MODALITIES];
@@ -66,6 +67,7 @@ static xkd_status make_views(xkd_context *cx, struct bench *b, xkd_modality m)
         XKD_TRY(random_floats(cx, &b->clips[m][v], B * C * s->T * s->H * s->W, (uint32_t)(100 * m + v)));
     }
     xkd_view_shape *s = &b->shape[m][0];
+    /* One float of noise a pixel: more than there are tokens. */
     XKD_TRY(random_floats(cx, &b->noise[m], g * B * s->T * s->H * s->W, 1000 + m));
 fail:
     return status;
@@ -82,6 +84,7 @@ static int by_value(const void *a, const void *b)
 static double one_step(struct bench *b)
 {
     const xkd_train_config *t = &b->config.train;
+    /* The batch is one micro-batch: with accumulation a step is a multiple of it. */
     xkd_pass_input in = {.clips = {(const float *const *)b->clips[0], (const float *const *)b->clips[1]},
                          .noise = {b->noise[0], b->noise[1]}};
     xkd_step_values values = {
@@ -91,6 +94,7 @@ static double one_step(struct bench *b)
         values.temp.teacher_temp[m] = t->teacher_temp[m];
         values.temp.student_temp[m] = t->student_temp[m];
     }
+    /* Optimiser and moving averages belong to the step and to its time. */
     double start = xkd_now();
     xkd_step_begin(&b->trainer, &result);
     xkd_step_micro_batch(&b->trainer, &in, &values, &result);
@@ -108,7 +112,7 @@ static xkd_status measure(struct cli *cli, struct bench *b, const struct values 
     xkd_status status = XKD_OK;
     double *seconds = NULL;
     XKD_TRY(xkd_alloc(cx, &seconds, v->repeats, sizeof *seconds));
-    one_step(b);
+    one_step(b); /* warms up: memory, threads, oneDNN's kernels */
     /* Counted over the timed steps alone. */
     b->be->products = 0;
     int64_t before = xkd_alloc_count(cx);
@@ -123,6 +127,7 @@ static xkd_status measure(struct cli *cli, struct bench *b, const struct values 
     /* The upper median where the number is even. */
     b->seconds = seconds[v->repeats / 2];
     b->products = (double)b->be->products / (double)v->repeats;
+    /* After the steps and in the same process, so that both meet the same clock rate. */
     XKD_TRY(xkd_gemm_rate(cx, (int)v->threads, &b->gemm_flops));
 fail:
     xkd_free(seconds);
@@ -143,6 +148,7 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
     double rate = flop / b->seconds, share = rate / b->gemm_flops;
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
+    /* new_allocations is a promise of the library: a step after the first allocates nothing. */
     if (cli->json) {
         printf("{\"s_per_sample\": %.6f, \"gflops\": %.3f, \"gemm_gflops\": %.3f, \"gemm_share\": %.4f, "
                "\"gflop_per_sample\": %.3f, \"batch\": %lld, \"threads\": %lld, \"state_bytes\": %.0f, "
@@ -162,7 +168,8 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
     printf("%-34s %10lld\n", "allocations after the first step", (long long)b->new_allocations);
 }
 
-/* KEY=VALUE may change anything but the batch, which has an option of its own. */
+/* KEY=VALUE may change anything but the batch, which has an option of its own. No schedule, no loader, no run folder:
+ * a trainer alone. */
 static xkd_status bench(struct cli *cli, const struct values *v, char **overrides, int count)
 {
     xkd_context *cx = cli->cx;

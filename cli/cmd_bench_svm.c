@@ -9,6 +9,7 @@
 #include "cli.h"
 #include "eval/svm.h"
 
+/* A spread of 0 is the hardest case: no class can be told from another, and sweeps do not end early. */
 struct values {
     int64_t samples, width, classes, clips, threads;
     double cost, spread;
@@ -31,7 +32,7 @@ static void draw_features(const struct values *v, float *x, int32_t *label)
 {
     for (int64_t i = 0; i < v->samples; i++) {
         int64_t video = i / v->clips;
-        label[i] = (int32_t)(video % v->classes);
+        label[i] = (int32_t)(video % v->classes); /* clips of one video share its class and its place */
         xkd_rng centre = xkd_rng_make(1, 0, (uint32_t)label[i], 0, XKD_RNG_TEST);
         xkd_rng place = xkd_rng_make(1, 1, (uint32_t)video, 0, XKD_RNG_TEST);
         xkd_rng own = xkd_rng_make(1, 2, (uint32_t)i, 0, XKD_RNG_TEST);
@@ -41,6 +42,7 @@ static void draw_features(const struct values *v, float *x, int32_t *label)
     }
 }
 
+/* Under the library's lock: one thread at a time calls it. */
 static void progress(void *user, int64_t done, int64_t total)
 {
     char line[80];
@@ -52,6 +54,7 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
+    /* UCF101's first fold with 25 clips a video, 768 features of a base encoder. */
     struct values v = {238000, 768, 101, 25, xkd_processor_count(), 1, 0.3};
     float *x = NULL;
     int32_t *label = NULL;
@@ -69,14 +72,17 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(xkd_pool_new(cx, &pool, (int)v.threads));
     XKD_TRY(xkd_svm_estimate(cx, pool, v.samples, v.width, v.classes, &cost));
     cli_say(cli, "estimate: %.2f GB, %.0f s", cost.bytes * 1e-9, cost.seconds);
+    /* LinearSVC's tolerance and iterations; only C is changed. */
     xkd_svm_options o = xkd_svm_defaults();
     o.C = v.cost;
     o.progress = progress;
     o.user = cli;
     xkd_svm_data data = {.x = x, .label = label, .n = v.samples, .D = v.width, .K = v.classes};
+    /* Drawing and the estimate are not in the time. */
     double start = xkd_now(), sweeps = 0;
     XKD_TRY(xkd_svm_train(cx, pool, &data, &o, &model));
     double seconds = xkd_now() - start;
+    /* The peak of the process, features included; ru_maxrss is in units of 1024 bytes on Linux. */
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     for (int64_t c = 0; c < v.classes; c++) sweeps += (double)model.iterations[c] / (double)v.classes;

@@ -41,6 +41,7 @@ static const struct {
              {"npz", XKD_FILE_NPZ},
              {"npy", XKD_FILE_NPY},
              {"hf", TO_FOLDER}};
+/* Both endings and --to go through one table, so a form has the same names in both places. */
 enum { FORMS = sizeof forms / sizeof *forms };
 
 /* The dot is part of the match: "xpth" is no ending. */
@@ -49,7 +50,8 @@ static xkd_status choose_form(xkd_context *cx, const struct values *v, const cha
     size_t length = strlen(out);
     for (int i = 0; i < FORMS; i++) {
         size_t ending = strlen(forms[i].name);
-        /* Something must stand in front of the dot. */
+        /* Something must stand in front of the dot. An ending in capitals counts; the word behind --to is taken as it
+         * stands. */
         bool by_name = !v->to && length > ending + 1 && out[length - ending - 1] == '.' &&
                        strcasecmp(out + length - ending, forms[i].name) == 0;
         if (by_name || (v->to && strcmp(v->to, forms[i].name) == 0)) {
@@ -61,12 +63,13 @@ static xkd_status choose_form(xkd_context *cx, const struct values *v, const cha
                     v->to ? v->to : out);
 }
 
-/* Notes of a safetensors file travel on; its checksum is made anew. */
+/* Notes of a safetensors file travel on; its checksum is made anew. *out points into the file and is allocated for all
+ * notes; *count says how many are in it. */
 static xkd_status notes_of(xkd_context *cx, const xkd_tensor_file *file, xkd_metadata_item **out, int64_t *count)
 {
     xkd_status status = XKD_OK;
     XKD_TRY(xkd_alloc(cx, out, file->note_count, sizeof **out));
-    for (int64_t i = 0; i < file->note_count; i++)
+    for (int64_t i = 0; i < file->note_count; i++) /* A checksum of other bytes would make the new file look damaged. */
         if (strcmp(file->notes[i].name, "xkd.xxh3_128") != 0)
             (*out)[(*count)++] = (xkd_metadata_item){file->notes[i].name, file->notes[i].value};
 fail:
@@ -90,10 +93,12 @@ static xkd_status write_out(xkd_context *cx, const char *out, int kind, const xk
     xkd_tensor_item *items = NULL;
     xkd_metadata_item *notes = NULL;
     xkd_class_names labels = {0};
+    /* --all bypasses the recognised content: names and order are the file's own. */
     int64_t note_count = 0, count = all ? file->count : content->count;
     const xkd_stored_tensor *tensors = all ? file->tensors : content->tensors;
     XKD_TRY(notes_of(cx, file, &notes, &note_count));
     if (kind == TO_FOLDER) {
+        /* The names come from the classifier's metadata; config.json needs them as id2label. */
         XKD_TRY(labels_of(cx, file, &labels));
         XKD_TRY(
             xkd_hf_folder_write(cx, out, content, notes, note_count, (const char *const *)labels.items, labels.count));
@@ -119,6 +124,7 @@ static xkd_status convert(struct cli *cli, const struct values *v, const char *i
     xkd_content content = {0};
     char *described = NULL;
     int kind = 0;
+    /* Before the input is opened, since a wrong ending is the more common mistake. */
     XKD_TRY(choose_form(cx, v, out, &kind));
     /* A dangling link counts as existing too. */
     if (!v->force && xkd_path_exists(out)) XKD_FAIL(XKD_ERR_STORAGE, "%s: exists already: --force replaces it", out);
@@ -126,8 +132,10 @@ static xkd_status convert(struct cli *cli, const struct values *v, const char *i
     XKD_TRY(xkd_content_identify(cx, &file, &content));
     XKD_TRY(xkd_content_describe(cx, &content, &described));
     xkd_log(cx, XKD_LOG_INFO, "%s: %s", in, described);
+    /* Said unasked, because a training cannot be resumed from the result. */
     if ((content.checkpoint || content.own_checkpoint) && !v->all)
         xkd_log(cx, XKD_LOG_INFO, "optimiser state and counters of the checkpoint are left out (--all keeps them)");
+    /* After the identification, which brings names into the release's form. */
     if (v->part) XKD_TRY(xkd_content_select(cx, &content, v->part, in));
     XKD_TRY(write_out(cx, out, kind, &file, &content, v->all));
     if (!cli->json) printf("%s: %lld tensors\n", out, (long long)(v->all ? file.count : content.count));

@@ -39,6 +39,7 @@ static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *fi
     bool first = true;
     for (int64_t i = 0; i < m->count; i++) {
         const xkd_finding *f = &findings[i];
+        /* The worst finding of a file is its only one, so each file counts once. */
         count[f->fault]++;
         if (f->fault == XKD_FAULT_NONE) continue;
         if (cli->json) {
@@ -56,6 +57,7 @@ static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *fi
         xkd_text_printf(&text, "], \"files\": %" PRId64, m->count);
     else
         xkd_text_printf(&text, "%" PRId64 " files:", m->count);
+    /* Kinds in the order of their numbers; JSON has them all, people those that occur. */
     for (int k = 0; k < XKD_FAULT_COUNT; k++) {
         if (cli->json)
             xkd_text_printf(&text, ", \"%s\": %" PRId64, xkd_media_fault_name(k), count[k]);
@@ -69,11 +71,13 @@ static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *fi
     } else {
         xkd_text_printf(&text, "\nclean manifest: %s\n", out);
     }
+    /* Printed in one piece and only if it could be made. */
     if (text.status == XKD_OK) fputs(text.data, stdout);
     xkd_text_free(&text);
 }
 
-/* Takes everything with a finding out of the manifest; returns whether a broken file was among it. */
+/* Takes everything with a finding out of the manifest; returns whether a broken file was among it. Freed with its path
+ * only: the findings stay in the order of the list, by which `report` has gone before. */
 static bool clean(xkd_manifest *m, const xkd_finding *findings)
 {
     bool broken = false;
@@ -95,7 +99,7 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    struct values v = {.workers = xkd_processor_count()};
+    struct values v = {.workers = xkd_processor_count()}; /* a worker process for each processor */
     xkd_config config = {0};
     xkd_manifest manifest = {0};
     xkd_finding *findings = NULL;
@@ -105,16 +109,20 @@ static int run(struct cli *cli, int argc, char **argv)
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data check: which data? (xkd data check DIR|MANIFEST)");
     /* The first word is the data, the others KEY=VALUE. */
     XKD_TRY(data_configure(cli, v.config, argv + 2, rest - 1, &config));
+    /* Either way of saying it counts. */
     config.data.follow_links = config.data.follow_links || v.follow_links;
     XKD_TRY(xkd_manifest_load(cx, argv[1], config.data.follow_links, &manifest));
+    /* Beside the data by default, where relative paths hold. */
     XKD_TRY(v.out ? xkd_copy_string(cx, &out, v.out) : xkd_join_path(cx, &out, manifest.root, "clean.jsonl"));
     XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
     struct data_progress progress = {cli, "check", xkd_now()};
     xkd_check_options check = {
         .decode = true, .hash = true, .threads = (int)v.workers, .progress = data_show_progress, .user = &progress};
     XKD_TRY(xkd_check(cx, &manifest, &config.data, &check, findings));
+    /* Before the manifest is cut down: findings and samples have the same numbers only until then. */
     report(cli, &manifest, findings, out);
     bool broken = clean(&manifest, findings);
+    /* "." where the file lies in the root: the set can then be moved. */
     XKD_TRY(data_root_text(cli, out, manifest.root, &root));
     XKD_TRY(xkd_manifest_write(cx, &manifest, out, root));
     if (broken) status = XKD_ERR_DATA; /* documented: 3 where broken files were found; the report says which */

@@ -1,4 +1,5 @@
-/* xkd data import: a data set as it comes -> manifest. */
+/* xkd data import: a data set as it comes -> manifest. The importers themselves are in data/import.c; here is what is
+ * asked and what is said. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,11 +22,13 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* Counts by split: the quickest way to see that lists and folders fit together. */
 static void print_splits(const xkd_manifest *m)
 {
     /* Few names in turn: a split is printed where it first occurs. */
     for (int64_t i = 0; i < m->count; i++) {
         int64_t count = 0, before = 0;
+        /* An equal one mostly stands near the front, so the double loop is short. */
         for (int64_t k = 0; k < i && !before; k++) before = strcmp(m->samples[k].split, m->samples[i].split) == 0;
         if (before) continue;
         for (int64_t k = i; k < m->count; k++) count += strcmp(m->samples[k].split, m->samples[i].split) == 0;
@@ -43,15 +46,19 @@ static int run(struct cli *cli, int argc, char **argv)
     char *root = NULL;
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_data_import, argc, argv, &v, &rest));
+    /* Exactly two words: nothing of this command is a KEY=VALUE. */
     if (rest != 2 || !v.out) XKD_FAIL(XKD_ERR_CONFIG, "data import: want NAME ROOT --out M ('--help' lists the names)");
+    /* Checked whatever the set, so that a typing error never passes unseen. */
     if (v.classes != 31 && v.classes != 32) XKD_FAIL(XKD_ERR_CONFIG, "data import: --classes 31 or 32");
     xkd_import_options o = {v.fold, v.partial, v.classes};
     XKD_TRY(xkd_import(cx, argv[1], argv[2], &o, &m, &result));
     XKD_TRY(data_root_text(cli, v.out, m.root, &root));
     XKD_TRY(xkd_manifest_write(cx, &m, v.out, root));
+    /* Only with --partial does the import come this far with files missing. */
     if (result.missing)
         cli_say(cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", result.missing, result.listed,
                 result.first_missing);
+    /* JSON for scripts has no splits: they are in the manifest. */
     printf(cli->json ? "{\"out\": \"%s\", \"files\": %" PRId64 ", \"classes\": %" PRId64 ", \"missing\": %" PRId64 "}\n"
                      : "%s: %" PRId64 " files, %" PRId64 " classes, %" PRId64 " missing\n",
            v.out, m.count, m.class_count, result.missing);

@@ -19,6 +19,7 @@ struct values {
     bool follow_links, no_hash;
 };
 
+/* Nothing is decoded: a folder of a million files takes as long as reading their headers. */
 static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "FILE", "manifest to write (default: DIR/manifest.jsonl)"},
     {0, "root", CLI_TEXT, offsetof(struct values, root), "DIR",
@@ -39,13 +40,15 @@ static xkd_status gather(struct cli *cli, const struct values *v, const char *so
     int64_t skipped = 0;
     if (xkd_is_folder(source)) {
         XKD_TRY(xkd_index_folder(cx, source, v->follow_links, m, &skipped));
+        /* Told, since a set of an unknown ending would look empty. */
         if (skipped) cli_say(cli, "%" PRId64 " files without a media extension left out", skipped);
         XKD_TRY(v->out ? xkd_copy_string(cx, out, v->out) : xkd_join_path(cx, out, source, "manifest.jsonl"));
     } else {
         if (!xkd_path_exists(source)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or list", source);
         XKD_TRY(xkd_copy_string(cx, &folder, source));
         char *slash = strrchr(folder, '/');
-        if (slash) slash[slash == folder] = 0;
+        if (slash) slash[slash == folder] = 0; /* "/" for a list in the root folder */
+        /* Paths of a list are relative to the list, unless --root says otherwise. */
         const char *root = v->root ? v->root : slash ? folder : ".";
         XKD_TRY(xkd_index_list(cx, source, root, m));
         XKD_TRY(v->out ? xkd_copy_string(cx, out, v->out) : xkd_join_path(cx, out, root, "manifest.jsonl"));
@@ -62,6 +65,7 @@ static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *
     int64_t count = m->count, dropped = 0;
     for (int64_t i = 0; i < count; i++) {
         if (!xkd_fault_is_broken(findings[i].fault) || findings[i].fault == XKD_FAULT_NO_VIDEO) continue;
+        /* Each by name: a manifest that is a little too short is the kind of error nobody finds later. */
         cli_say(cli, "left out: %s: %s: %s", m->samples[i - dropped].path, xkd_media_fault_name(findings[i].fault),
                 findings[i].message);
         /* Findings keep their numbers while samples move up. */
@@ -82,6 +86,7 @@ static xkd_status write(struct cli *cli, const xkd_manifest *m, const char *out,
     XKD_TRY(xkd_manifest_write(cli->cx, m, out, root));
     for (int64_t i = 0; i < m->count; i++) {
         silent += m->samples[i].has_audio == 0;
+        /* Lengths are of the picture: sound files count as nothing. */
         hours += m->samples[i].video_seconds / 3600;
     }
     if (cli->json)
@@ -102,6 +107,7 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
+    /* Hashes make a cache by content possible and cost one reading of all bytes. */
     struct values v = {.workers = xkd_processor_count()};
     xkd_config config = {0};
     xkd_manifest manifest = {0};

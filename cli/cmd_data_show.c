@@ -1,4 +1,5 @@
-/* xkd data show: the views that training would make of a clip, as pictures and sound. */
+/* xkd data show: the views that training would make of a clip, as pictures and sound. What is shown goes through the
+ * same functions as training's views, so it is what the network gets. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@ struct values {
     int64_t epoch, sample;
 };
 
+/* Numbers are those of training, where sample and epoch key all draws. */
 static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "DIR", "folder for the pictures and sounds (default: show)"},
     {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "configuration of the views"},
@@ -63,6 +65,7 @@ static xkd_status show_video(struct show *s, int64_t view)
     XKD_TRY(xkd_alloc(cx, &sheet, 3 * rows * h * columns * w, 1));
     XKD_TRY(xkd_alloc(cx, &frame, 3 * h * w, 1));
     XKD_TRY(xkd_view_video(s->viewer, &s->clip, s->key, view, values));
+    /* Frames [T] of h x w become rows of tiles in one picture. */
     for (int64_t i = 0; i < t; i++) {
         xkd_image_denormalise(values, t, h, w, i, frame);
         for (int64_t y = 0; y < h; y++)
@@ -85,6 +88,7 @@ static void paint_spectrogram(const float *spec, int64_t bands, int64_t columns,
 {
     for (int64_t f = 0; f < bands; f++) {
         for (int64_t t = 0; t < columns; t++) {
+            /* Normalised log-mel: mean 0 and deviation 1 over a data set. */
             double level = ((double)spec[f * columns + t] + 2) / 4 * 255;
             memset(rgb + 3 * ((bands - 1 - f) * columns + t), (int)fmin(fmax(level, 0), 255), 3);
         }
@@ -117,6 +121,7 @@ static xkd_status show_audio(struct show *s, int64_t view)
     printf("%s\n", path);
     for (int64_t i = 0; i < count && draw.first_sample + i < s->clip.samples; i++) {
         double value = draw.gain * s->clip.sound[draw.first_sample + i];
+        /* Cut, as a factor above 1 may leave the range. */
         sound[i] = (int16_t)fmin(fmax(value, -32768), 32767);
     }
     xkd_free(path);
@@ -172,10 +177,12 @@ static xkd_status show_clip(struct cli *cli, const struct values *v, const char 
     xkd_fetcher *fetcher = NULL;
     xkd_media_result result;
     bool silent = false;
+    /* Sample and epoch are 32 bits wide in the keys of draws. */
     struct show s = {
         .cli = cli, .v = v, .config = config, .key = {config->train.seed, (uint32_t)v->epoch, (uint32_t)v->sample}};
     XKD_TRY(name_clip(cli, path, &manifest));
     XKD_TRY(xkd_view_shapes_of(cx, &config->data, &s.shapes));
+    /* No cache: the clip is decoded for this one look. */
     XKD_TRY(xkd_fetcher_new(cx, &config->data, &manifest, NULL, &fetcher));
     XKD_TRY(xkd_viewer_new(cx, &config->data, &s.viewer));
     xkd_rng rng = xkd_rng_make(s.key.seed, s.key.epoch, s.key.sample, 0, XKD_RNG_CLIP);

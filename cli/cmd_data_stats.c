@@ -20,14 +20,15 @@ static const struct cli_option options[] = {
     {0},
 };
 
-/* Classes are counted one by one, O(classes x files); a manifest is small enough for that. */
+/* Classes are counted one by one, O(classes x files); a manifest is small enough for that. A class without files is a
+ * line too: a split may lack it. */
 static void print_text(const xkd_manifest *m, const xkd_data_stats *s)
 {
     printf("files          %" PRId64 " (%" PRId64 " labelled, %" PRId64 " classes)\n", s->files, s->labelled,
            m->class_count);
     printf("sound          %" PRId64 " with, %" PRId64 " without, %" PRId64 " not known\n", s->with_audio,
            s->without_audio, s->unknown_audio);
-    if (s->longest > 0)
+    if (s->longest > 0) /* no length is known before `data index` or `data check` */
         printf("length         %.2f hours; %.2f to %.2f s a file\n", s->video_hours, s->shortest, s->longest);
     if (s->mel_files)
         printf("log-mel        mean %.6f, deviation %.6f over %" PRId64 " files\n", s->mel_mean, s->mel_std,
@@ -40,11 +41,13 @@ static void print_text(const xkd_manifest *m, const xkd_data_stats *s)
     }
 }
 
-/* The same numbers in both forms. */
+/* The same numbers in both forms. Which configuration matters: clip length, rate, hop and bands decide the log-mel
+ * values. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
+    /* 500 clips of 4 s are about half an hour of sound. */
     struct values v = {.max_files = 500};
     xkd_config config = {0};
     xkd_manifest manifest = {0};

@@ -9,7 +9,8 @@
 #include "data_args.h"
 #include "media/encode.h"
 
-/* size: of the short side; width follows as 4:3. */
+/* size: of the short side; width follows as 4:3. Classes cannot be told from a single frame or from silence: what is
+ * learnt must come from motion and sound. */
 struct values {
     const char *out;
     int64_t classes, clips, seed, size, workers;
@@ -36,6 +37,7 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
     xkd_synth_options o = xkd_synth_defaults();
+    /* The library's defaults are the command's, so help and library need to agree on the text alone. */
     struct values v = {.classes = o.classes,
                        .clips = o.clips,
                        .seconds = o.seconds,
@@ -47,6 +49,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(cli_parse(cli, &cmd_data_synth, argc, argv, &v, &rest));
     XKD_TRY(cli_no_arguments(cli, &cmd_data_synth, rest, argv));
     if (!v.out) XKD_FAIL(XKD_ERR_CONFIG, "data synth: --out DIR is missing");
+    /* Ranges of the other options are the library's to check. */
     if (v.size < 48 || v.size > 480) XKD_FAIL(XKD_ERR_CONFIG, "--size %" PRId64 ": from 48 to 480", v.size);
     if (v.workers < 1) XKD_FAIL(XKD_ERR_CONFIG, "--workers %" PRId64 ": at least one is needed", v.workers);
     o.out = v.out;
@@ -56,11 +59,13 @@ static int run(struct cli *cli, int argc, char **argv)
     o.test_share = v.test_share;
     o.variety = v.variety;
     o.seed = (uint64_t)v.seed;
+    /* Rounded down to even numbers, as 4:2:0 pictures need; the width follows as 4:3. */
     o.height = v.size / 2 * 2;
     o.width = v.size * 4 / 3 / 2 * 2;
     o.threads = (int)v.workers;
     struct data_progress progress = {cli, "synth", xkd_now()};
     XKD_TRY(xkd_synth(cx, &o, data_show_progress, &progress));
+    /* Which encoder FFmpeg has decides the codec; what is seen and heard is the same. */
     const char *codec = xkd_encoder_has_h264() ? "H.264" : "MPEG-4";
     if (cli->json)
         printf("{\"files\": %" PRId64 ", \"classes\": %" PRId64 ", \"codec\": \"%s\", \"seconds\": %.2f}\n",

@@ -28,8 +28,7 @@ typedef struct {
     int64_t unequal;
 } difference;
 
-/* Elements of different types are compared as doubles. Two NaN count as equal, so that a file equals
- * itself. */
+/* Elements of different types are compared as doubles. Two NaN count as equal, so that a file equals itself. */
 static difference compare(const xkd_stored_tensor *a, const xkd_stored_tensor *b)
 {
     difference d = {0};
@@ -55,8 +54,8 @@ static bool report(const struct cli *cli, const struct values *v, const xkd_stor
     const char *name = a ? a->name : b->name, *state = "equal";
     difference d = {0};
     bool differs = true;
-    if (!a || !b)
-        state = a ? "only in the first" : "only in the second";
+    if (!a || !b) state = a ? "only in the first" : "only in the second";
+    /* Shapes are compared before elements: the loop below trusts that both have as many. */
     else if (!xkd_shape_equal(&a->shape, &b->shape))
         state = "other shape";
     else {
@@ -66,6 +65,7 @@ static bool report(const struct cli *cli, const struct values *v, const xkd_stor
         if (d.unequal) state = "other values";
         if (a->dtype != b->dtype && !d.unequal) state = "equal, other type";
     }
+    /* JSON has no infinity. */
     if (cli->json) {
         printf("%s\n {\"name\": \"%s\", \"state\": \"%s\", \"max_difference\": %.9g, \"relative\": %.9g}",
                *first ? "" : ",", name, state, isfinite(d.largest) ? d.largest : 1e308,
@@ -93,10 +93,12 @@ static xkd_status compare_files(struct cli *cli, const struct values *v, const x
         printf("],\n \"different\": %" PRId64 "}\n", different);
     else
         printf("%" PRId64 " tensors differ\n", different);
+    /* No message: `state` has been printed, and the exit code says the rest. */
     return different ? FILES_DIFFER : XKD_OK;
 }
 
-/* Files stay open until the end, since contents point into them. */
+/* Files stay open until the end, since contents point into them. Two files in memory maps: nothing is loaded, so
+ * models larger than memory can be compared. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_context *cx = cli->cx;

@@ -26,6 +26,7 @@ struct values {
     bool quick;
 };
 
+/* The measurement can be left out, for scripts that only want versions. */
 static const struct cli_option options[] = {
     {0, "quick", CLI_FLAG, offsetof(struct values, quick), NULL, "do not measure the GEMM rate"},
     {0},
@@ -44,7 +45,7 @@ struct findings {
     int count;
 };
 
-/* What does not fit is dropped: there are some thirty lines. */
+/* What does not fit is dropped: there are some thirty lines. Later findings lose, which are the machine's. */
 __attribute__((format(printf, 3, 4))) static void note(struct findings *f, const char *name, const char *format, ...)
 {
     if (f->count == FINDINGS) return;
@@ -53,7 +54,7 @@ __attribute__((format(printf, 3, 4))) static void note(struct findings *f, const
     va_start(args, format);
     vsnprintf(item->value, sizeof item->value, format, args);
     va_end(args);
-    item->name = name;
+    item->name = name; /* `name` is a constant of the caller and is not copied */
 }
 
 /* FFmpeg's libraries pack their versions in three bytes. */
@@ -66,7 +67,7 @@ static void note_version(struct findings *f, const char *name, unsigned version)
 static void libraries(struct findings *f)
 {
     const dnnl_version_t *dnnl = dnnl_version();
-    unsigned xxh = XXH_versionNumber();
+    unsigned xxh = XXH_versionNumber(); /* as x * 10000 + y * 100 + z */
     note(f, "oneDNN", "%d.%d.%d", dnnl->major, dnnl->minor, dnnl->patch);
     note_version(f, "libavformat", avformat_version());
     note_version(f, "libavcodec", avcodec_version());
@@ -83,6 +84,7 @@ static void libraries(struct findings *f)
 static void processor(struct findings *f)
 {
     char model[160] = "unknown", line[400];
+    /* The one file outside the library's own functions: there is no library call that gives the processor's name. */
     FILE *file = fopen("/proc/cpuinfo", "re");
     while (file && fgets(line, sizeof line, file))
         if (sscanf(line, "model name : %159[^\n]", model) == 1) break;
@@ -91,6 +93,7 @@ static void processor(struct findings *f)
     note(f, "processors", "%d", xkd_processor_count());
     char features[200] = "";
     size_t used = 0;
+/* Compilers know these names; the macro keeps list and test together. */
 #define FEATURE(NAME)                 \
     if (__builtin_cpu_supports(NAME)) \
     used += (size_t)snprintf(features + used, sizeof features - used, "%s%s", used ? " " : "", NAME)
@@ -104,7 +107,7 @@ static void processor(struct findings *f)
     FEATURE("avx512bf16");
 #endif
 #undef FEATURE
-    note(f, "instructions", "%s", used ? features : "none known");
+    note(f, "instructions", "%s", used ? features : "none known"); /* other processors: the names above are x86's */
     note(f, "compiled for",
 #if defined(__AVX512F__)
          "avx512"
@@ -160,7 +163,8 @@ static xkd_status print(struct cli *cli, const struct findings *f)
     return status;
 }
 
-/* Missing decoders are shown, not refused: they may never be needed. */
+/* Missing decoders are shown, not refused: they may never be needed. Order of the lines: what one is asked for in a
+ * report of a fault, from the program to the machine. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     struct values v = {0};

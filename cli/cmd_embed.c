@@ -1,4 +1,5 @@
-/* xkd embed: files -> features. */
+/* xkd embed: files -> features. The work itself is eval/embed_files.c's; here inputs are gathered, options turned into
+ * the library's, and the result told. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "data/index.h"
 #include "embed_args.h"
 
+/* Texts are argv's, which lives as long as the program. */
 struct values {
     struct model_args model;
     const char *out, *pool, *protocol, *split, *shard;
@@ -35,7 +37,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
-/* All of one run. */
+/* All of one run. One manifest and one place an input: the library sees a list, whatever mixture was given. */
 struct embed {
     struct cli *cli;
     struct values v;
@@ -50,18 +52,22 @@ struct embed {
 
 /* ---- inputs ---- */
 
+/* One argument: a manifest or folder with many files, or a single file. */
 static xkd_status add_source(struct embed *e, const char *path)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
     size_t length = strlen(path);
     bool manifest = length > 6 && strcmp(path + length - 6, ".jsonl") == 0;
+    /* Grown before the file is looked at, so that a failure leaves only manifests that can be freed. */
     XKD_TRY(xkd_resize(cx, &e->manifests, e->manifest_count, e->manifest_count + 1, sizeof *e->manifests));
     xkd_manifest *m = &e->manifests[e->manifest_count++];
     if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file or folder", path);
     if (manifest || xkd_is_folder(path)) {
+        /* The split's filter holds for manifests; a file that is named is always taken. */
         XKD_TRY(xkd_manifest_load(cx, path, e->models.config.data.follow_links, m));
         if (e->v.split) xkd_manifest_keep_split(m, e->v.split);
+        /* A split that is empty in one of several inputs is a mistake in its name. */
         if (m->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has no file of split '%s'", path, e->v.split);
     } else {
         XKD_TRY(xkd_manifest_of_file(cx, path, m));
@@ -70,14 +76,14 @@ fail:
     return status;
 }
 
-/* Names on stdin, a line each. */
+/* Names on stdin, a line each. The list may be long, so it is read as it comes. */
 static xkd_status add_stdin(struct embed *e)
 {
     xkd_status status = XKD_OK;
     char *line = NULL;
     size_t size = 0;
     for (ssize_t n; (n = getline(&line, &size, stdin)) > 0;) {
-        if (line[n - 1] == '\n') line[n - 1] = 0;
+        if (line[n - 1] == '\n') line[n - 1] = 0; /* the last line may end without one */
         if (line[0]) XKD_TRY(add_source(e, line));
     }
 fail:
@@ -85,6 +91,7 @@ fail:
     return status;
 }
 
+/* "I/N", counted from 1 as people count; nothing may follow. */
 static xkd_status parse_shard(struct embed *e, int64_t *index, int64_t *of)
 {
     char end = 0;
@@ -95,6 +102,8 @@ static xkd_status parse_shard(struct embed *e, int64_t *index, int64_t *of)
     return XKD_OK;
 }
 
+/* Numbers are given out over all inputs before the shard is cut: a file has the same draws and features whichever
+ * machine does it. */
 static xkd_status list_inputs(struct embed *e, char **arguments, int count)
 {
     xkd_status status = XKD_OK;
@@ -109,6 +118,7 @@ static xkd_status list_inputs(struct embed *e, char **arguments, int count)
     for (int64_t k = 0; k < e->manifest_count; k++)
         for (int64_t i = 0; i < e->manifests[k].count; i++, number++)
             if (number % of == index - 1) e->inputs[e->count++] = (xkd_embed_input){&e->manifests[k], i, number};
+    /* More shards than files: the other shards hold everything. */
     if (e->count == 0) XKD_FAIL(XKD_ERR_DATA, "embed: nothing to do for shard %s", e->v.shard ? e->v.shard : "1/1");
     for (int64_t k = 1; k < e->manifest_count; k++) /* labels must mean the same everywhere */
         if (e->manifests[k].class_count && e->manifests[0].class_count != e->manifests[k].class_count)
@@ -119,11 +129,13 @@ fail:
 
 /* ---- options ---- */
 
+/* Options override what the configuration says; xkd_embed_options_of has made one view of it. */
 static xkd_status set_options(struct embed *e)
 {
     xkd_context *cx = e->cli->cx;
     const struct values *v = &e->v;
     xkd_embed_options *o = &e->options;
+    /* Names of the parts are the library's; only words that choose between them are parsed here. */
     const char *protocol = v->protocol ? v->protocol : "windows";
     xkd_clip_protocol p = XKD_CLIPS_WINDOWS;
     if (strcmp(protocol, "test") == 0)
@@ -133,11 +145,12 @@ static xkd_status set_options(struct embed *e)
     else if (strcmp(protocol, "windows") != 0)
         return xkd_fail(cx, XKD_ERR_CONFIG, "--protocol %s: windows, test or train", protocol);
     *o = xkd_embed_options_of(&e->models.config, p, v->clips);
+    /* After the recipe: --pool may ask for what no configuration knows, such as the projection head. */
     if (v->pool && !xkd_feature_kind_of(v->pool, &o->kind))
         return xkd_fail(cx, XKD_ERR_CONFIG, "--pool %s: mean, cls, none or head", v->pool);
     o->layer = v->layer;
     o->batch = v->batch;
-    if (v->stride > 0) o->clips.stride = v->stride;
+    if (v->stride > 0) o->clips.stride = v->stride; /* otherwise a clip's length: windows side by side */
     models_choose(&e->models, o);
     return XKD_OK;
 }
@@ -153,10 +166,12 @@ static xkd_status embed_all(struct embed *e)
                          .inputs = e->inputs,
                          .count = e->count,
                          .path = e->v.out,
+                         /* The log's file beside --out is what a second call goes on with. */
                          .anew = e->v.force,
                          .max_bad = e->models.config.data.max_bad_fraction};
     XKD_TRY(embed_with_progress(&progress, e->models.be, &job, &counts));
     double seconds = xkd_now() - e->start;
+    /* One format for both forms, with the same arguments in the same order. */
     const char *text = e->cli->json ? "{\"out\": \"%s\", \"files\": %" PRId64 ", \"bad\": %" PRId64
                                       ", \"video\": %" PRId64 ", \"audio\": %" PRId64 ", \"seconds\": %.2f}\n"
                                     : "%s: %" PRId64 " files, %" PRId64 " unreadable; %" PRId64 " video and %" PRId64
@@ -175,12 +190,15 @@ static int run(struct cli *cli, int argc, char **argv)
     int rest = 0, files = 1;
     XKD_TRY(cli_parse(cli, &cmd_embed, argc, argv, &e.v, &rest));
     if (rest < 2 || !e.v.out) XKD_FAIL(XKD_ERR_CONFIG, "embed: want MODEL INPUT... --out F ('--help' shows its use)");
+    /* Told before the model is loaded, which may take a minute. */
     XKD_TRY(xkd_embeddings_form_of(cx, e.v.out, &form));
     if (!e.v.force && xkd_path_exists(e.v.out))
         XKD_FAIL(XKD_ERR_CONFIG, "%s: exists already: --force replaces it", e.v.out);
     /* KEY=VALUE comes last; an existing file may have a '=' in its name. */
     while (files < rest && (!strchr(argv[1 + files], '=') || xkd_path_exists(argv[1 + files]))) files++;
+    /* The head is loaded only where it is asked for: files of one encoder do not have it. */
     e.v.model.projector = e.v.pool && strcmp(e.v.pool, "head") == 0;
+    /* Before models_load, whose backend makes threads: they inherit the blocked signals. */
     cli_catch_signals();
     XKD_TRY(models_load(cli, &e.v.model, argv[1], argv + 1 + files, rest - files, &e.models));
     XKD_TRY(set_options(&e));

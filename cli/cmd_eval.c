@@ -1,4 +1,6 @@
-/* xkd eval: a row of the paper's tables from an untouched data set and a model. */
+/* xkd eval: a row of the paper's tables from an untouched data set and a model. A fold is opened (data set, models,
+ * settings), checked, and then either read from its result, planned, or done by cli/eval_tasks.c. The table at the end
+ * is cli/eval_report.c's. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,8 +15,9 @@
 #include "eval_tasks.h"
 #include "train/supervised.h"
 
-enum { MOST_FOLDS = 16 };
+enum { MOST_FOLDS = 16 }; /* ESC50 has five, the most of all */
 
+/* Read by the option table below; the model's part is shared with other commands (cli/model_args.h). */
 struct values {
     struct model_args model;
     const char *data, *path, *out;
@@ -45,6 +48,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* One call of the command. */
 struct eval {
     struct cli *cli;
     struct values v;
@@ -53,6 +57,7 @@ struct eval {
     int override_count;
 };
 
+/* Takes a fold at any stage of fold_open. */
 static void fold_free(struct eval_fold *f)
 {
     models_free(&f->models);
@@ -63,8 +68,8 @@ static void fold_free(struct eval_fold *f)
     xkd_free(f->result_path);
 }
 
-/* What the fold is configured with: the row's settings, which lie between the model's own configuration and what the user
- * gives. */
+/* What the fold is configured with: the row's settings, which lie between the model's own configuration and what the
+ * user gives. Strings are the table's or argv's; only the fold's own is written here. */
 struct layers {
     const char *settings[XKD_BENCHMARK_SETTINGS];
     char fold[32];
@@ -75,6 +80,7 @@ static xkd_status load_models(struct eval *e, struct eval_fold *f, const struct 
     const xkd_benchmark *b = e->benchmark;
     struct model_args args = e->v.model;
     args.settings = l->settings;
+    /* The row of the table decides the modality; a model of both that is asked for one must not load the other. */
     args.modality = b->uses[XKD_VIDEO] && b->uses[XKD_AUDIO] ? "both" : b->uses[XKD_VIDEO] ? "video" : "audio";
     return models_load(e->cli, &args, e->v.path, e->overrides, e->override_count, &f->models);
 }
@@ -85,19 +91,21 @@ static xkd_status configure_training(struct eval *e, struct eval_fold *f, const 
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
     xkd_eval_mode mode = e->benchmark->task == XKD_BENCHMARK_LINEAR ? XKD_EVAL_LINEAR : XKD_EVAL_FINETUNE;
+    /* Layers, the later winning: library defaults, the row's settings, the user's file, KEY=VALUE, options. */
     XKD_TRY(xkd_config_init(cx, &f->config));
     XKD_TRY(xkd_supervised_defaults(cx, f->model, mode, false, &f->config));
     for (const char *const *s = l->settings; *s; s++) XKD_TRY(xkd_config_override(cx, &f->config, *s));
     if (e->v.model.config) XKD_TRY(xkd_config_load(cx, &f->config, e->v.model.config, false));
     for (int i = 0; i < e->override_count; i++) XKD_TRY(xkd_config_override(cx, &f->config, e->overrides[i]));
     f->config.eval.mode = mode;
-    f->config.eval.student |= e->v.model.student;
+    f->config.eval.student |= e->v.model.student; /* |=: the configuration may ask for the student too */
     XKD_TRY(xkd_config_finish(cx, &f->config));
 fail:
     return status;
 }
 
-/* A class without files in either split means that lists or folders are not those of the data set. */
+/* A class without files in either split means that lists or folders are not those of the data set. Every label of the
+ * official list should occur in both splits, unless only a part was downloaded. */
 static xkd_status check_classes(struct eval *e, const struct eval_fold *f)
 {
     xkd_status status = XKD_OK;
@@ -105,12 +113,14 @@ static xkd_status check_classes(struct eval *e, const struct eval_fold *f)
     const xkd_manifest *m = &f->manifest;
     const xkd_config *c = eval_fold_config(f);
     const char *splits[] = {c->data.split, c->eval.test_split};
+    /* Freed and made anew for each split, since the classes of the first must not count for the second. */
     uint8_t *seen = NULL;
     for (int s = 0; s < 2; s++) {
         int64_t files = 0;
         XKD_TRY(xkd_alloc(cx, &seen, m->class_count, 1));
         for (int64_t i = 0; i < m->count; i++) {
             const xkd_sample *x = &m->samples[i];
+            /* Exact names: a file without a split would be in both, and importers never write one. */
             if (strcmp(x->split, splits[s]) != 0) continue;
             files++;
             if (x->label >= 0) seen[x->label] = 1;
@@ -135,6 +145,8 @@ static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
     xkd_status status = XKD_OK;
     xkd_text t = xkd_text_make(e->cli->cx);
     xkd_config config = *eval_fold_config(f);
+    /* What only says how and where the work is done is blanked: another folder or number of threads is the same
+     * result. */
     xkd_run_config none = {.out = config.run.out, .init = config.run.init};
     char *text = NULL;
     none.probe_data = config.run.probe_data;
@@ -143,7 +155,9 @@ static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
     config.run = none;
     config.threads = config.data.workers = 0;
     XKD_TRY(xkd_config_write(e->cli->cx, &config, &text));
+    /* Models by their hash, so that a path may change and the weights may not. */
     xkd_text_printf(&t, "%s %s %s\n%s", e->benchmark->name, f->models.encoder[0].hash, f->models.encoder[1].hash, text);
+    /* The files with their labels: a corrected list is another evaluation. */
     for (int64_t i = 0; i < f->manifest.count; i++) {
         const xkd_sample *s = &f->manifest.samples[i];
         xkd_text_printf(&t, "\n%s %s %" PRId64, s->path, s->split, s->label);
@@ -162,15 +176,18 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
+    /* Sets without folds take any number. */
     const xkd_import_options import = {fold ? fold : 1, e->v.partial, e->v.classes};
     char name[24] = "all";
     struct layers layers;
+    /* An audio evaluation with --audio-model never looks at MODEL. */
     bool sound = !e->benchmark->uses[XKD_VIDEO] && e->v.model.audio_model;
     *f = (struct eval_fold){.benchmark = e->benchmark,
                             .fold = fold,
                             .model = sound ? e->v.model.audio_model : e->v.path,
                             .heads = e->v.model.heads};
     if (fold) snprintf(name, sizeof name, "fold-%" PRId64, fold);
+    /* The import comes first: it needs no model and finds the most common mistakes. */
     XKD_TRY(xkd_import(cx, e->benchmark->set, e->v.data, &import, &f->manifest, &f->imported));
     xkd_benchmark_settings(e->benchmark, fold ? fold : 1, layers.fold, layers.settings);
     XKD_TRY(load_models(e, f, &layers));
@@ -179,7 +196,7 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     XKD_TRY(hash_settings(e, f));
     /* Training loads its own copy. */
     if (e->benchmark->task != XKD_BENCHMARK_SVM) models_free(&f->models);
-    XKD_TRY(xkd_join_path(cx, &f->folder, e->v.out ? e->v.out : ".", name));
+    XKD_TRY(xkd_join_path(cx, &f->folder, e->v.out ? e->v.out : ".", name)); /* --dry-run has no folder */
     XKD_TRY(xkd_join_path(cx, &f->manifest_path, f->folder, "manifest.jsonl"));
     XKD_TRY(xkd_join_path(cx, &f->result_path, f->folder, "result.json"));
 fail:
@@ -191,6 +208,7 @@ static xkd_status read_result(struct eval *e, const struct eval_fold *f, xkd_fol
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
+    /* A damaged result is an error and not taken as `not done`: it may stand for days of work. */
     XKD_TRY(xkd_fold_result_read(cx, f->result_path, out));
     if (out->settings != f->settings || out->fold != f->fold)
         XKD_FAIL(XKD_ERR_CONFIG, "%s: is of another model, other files or other settings: take another --out",
@@ -207,6 +225,7 @@ static xkd_status claim_folder(struct eval *e, const struct eval_fold *f)
     xkd_context *cx = e->cli->cx;
     char *path = NULL, *have = NULL, want[24];
     int64_t size = snprintf(want, sizeof want, "%016" PRIx64 "\n", f->settings);
+    /* Made before the work, with nothing in it but the hash: a run that dies at once is recognised too. */
     XKD_TRY(xkd_make_folder(cx, f->folder));
     XKD_TRY(xkd_join_path(cx, &path, f->folder, "settings"));
     if (!xkd_path_exists(path)) {
@@ -230,11 +249,15 @@ static xkd_status fold_work(struct eval *e, struct eval_fold *f, xkd_fold_result
     xkd_context *cx = e->cli->cx;
     char *root = NULL;
     double start = xkd_now();
+    /* For every set that has folds; the paper's figures are their means. */
     if (f->fold) cli_say(e->cli, "fold %" PRId64 " of %" PRId64, f->fold, e->benchmark->folds);
+    /* What may be missing of the data set is said in the result and in the table. */
     if (f->imported.missing)
         cli_say(e->cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", f->imported.missing,
                 f->imported.listed, f->imported.first_missing);
+    /* From here on the folder is this evaluation's. */
     XKD_TRY(claim_folder(e, f));
+    /* A manifest is written even where features are there: training loads it by path. */
     XKD_TRY(data_root_text(e->cli, f->manifest_path, f->manifest.root, &root));
     XKD_TRY(xkd_manifest_write(cx, &f->manifest, f->manifest_path, root));
     XKD_TRY(eval_fold_run(e->cli, f, out));
@@ -271,6 +294,7 @@ static xkd_status evaluate(struct eval *e)
     xkd_fold_result folds[MOST_FOLDS];
     struct eval_report report = {.benchmark = b, .data = e->v.data, .model = e->v.path, .folds = folds};
     int64_t first = e->v.fold ? e->v.fold : b->folds ? 1 : 0, last = e->v.fold ? e->v.fold : b->folds;
+    /* Each fold's encoder is freed before the next one is loaded. */
     for (int64_t fold = first; fold <= last; fold++) XKD_TRY(one_fold(e, fold, &folds[report.count++]));
     if (e->v.dry_run) return XKD_OK;
     XKD_TRY(e->cli->json    ? eval_print_json(e->cli, &report)
@@ -288,6 +312,7 @@ static xkd_status check_values(struct eval *e, const char *name)
     const struct values *v = &e->v;
     if (!name) XKD_FAIL(XKD_ERR_CONFIG, "eval: which evaluation? 'xkd eval --list' shows all");
     XKD_TRY(xkd_benchmark_find(cx, name, &e->benchmark));
+    /* What is missing is told in the order in which a first user meets it. */
     if (!v->data || !v->path) XKD_FAIL(XKD_ERR_CONFIG, "eval: want --data ROOT and --model MODEL");
     if (!v->out && !v->dry_run) XKD_FAIL(XKD_ERR_CONFIG, "eval: --out DIR is missing: it keeps what is done");
     if (v->fold && !e->benchmark->folds)
@@ -310,9 +335,11 @@ static int run(struct cli *cli, int argc, char **argv)
         eval_print_list();
         return XKD_OK;
     }
+    /* Without arguments the message names --list, which is the better start than --help. */
     XKD_TRY(check_values(&e, rest > 0 ? argv[1] : NULL));
     e.overrides = argv + 2;
     e.override_count = rest - 1;
+    /* Before any thread is made. */
     cli_catch_signals();
     XKD_TRY(evaluate(&e));
 fail:

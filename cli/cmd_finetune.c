@@ -1,4 +1,6 @@
-/* xkd finetune, xkd linear: a classifier on top of a trained encoder, trained and tested from a manifest. */
+/* xkd finetune, xkd linear: a classifier on top of a trained encoder, trained and tested from a manifest. Both
+ * commands are one function with another mode; the training is train/supervised.c's. Options are settings of the
+ * configuration in another form, so most of the file turns the former into the latter and results into text or JSON. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -19,6 +21,7 @@ struct values {
     bool resume, force, dry_run, strict, student, classes;
 };
 
+/* One table for both commands: what they differ in is the mode. */
 static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "RUN", "folder of the run"},
     {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE",
@@ -52,6 +55,8 @@ struct arguments {
     int count;
 };
 
+/* Words that hold no '=' before a '/' are names: the first two are MODEL and MANIFEST. Neither is copied: argv
+ * outlives the call. */
 static xkd_status split_arguments(struct cli *cli, const struct values *v, char **rest, int count,
                                   struct arguments *out)
 {
@@ -61,6 +66,7 @@ static xkd_status split_arguments(struct cli *cli, const struct values *v, char 
     *out = (struct arguments){.overrides = rest + names, .count = count - names};
     if (names > 0) out->model = rest[0];
     if (names > 1) out->manifest = rest[1];
+    /* A name behind a KEY=VALUE is more likely a slip than a third file. */
     for (int i = names; i < count; i++)
         if (!is_override(rest[i]))
             return xkd_fail(cx, XKD_ERR_CONFIG,
@@ -69,7 +75,9 @@ static xkd_status split_arguments(struct cli *cli, const struct values *v, char 
         return xkd_fail(cx, XKD_ERR_CONFIG, "a MODEL and a MANIFEST are wanted ('--help' shows the use)");
     if (!v->out && !v->dry_run) return xkd_fail(cx, XKD_ERR_CONFIG, "--out RUN is missing ('--help' shows the use)");
     if (v->resume && v->force) return xkd_fail(cx, XKD_ERR_CONFIG, "--resume and --force exclude each other");
+    /* A number, for symmetry with `xkd pretrain`, of which only 1 has a meaning. */
     if (v->overfit > 1) return xkd_fail(cx, XKD_ERR_CONFIG, "--overfit takes 1: the first batch");
+    /* A count of steps or processes below 0 is a slip of the command line and no setting. */
     if (v->max_steps < 0 || v->overfit < 0 || v->heads < 0 || v->workers < 0)
         return xkd_fail(cx, XKD_ERR_CONFIG, "--max-steps, --overfit, --heads and --workers are not negative");
     if (v->modality && strcmp(v->modality, "video") != 0 && strcmp(v->modality, "audio") != 0)
@@ -84,13 +92,16 @@ static xkd_status load_base(xkd_context *cx, const struct values *v, const struc
     xkd_status status = XKD_OK;
     char *path = NULL;
     if (v->resume) {
+        /* Without --out the path means nothing; the test below says what is wrong. */
         XKD_TRY(xkd_join_path(cx, &path, v->out ? v->out : "", "config.yaml"));
         if (!v->out || !xkd_path_exists(path))
             XKD_FAIL(XKD_ERR_CONFIG, "%s: no run to resume: leave out --resume to start one",
                      v->out ? v->out : "--out");
+        /* Strict: the program wrote this file itself. */
         XKD_TRY(xkd_config_load(cx, config, path, true));
         config->run.max_steps = 0; /* --max-steps holds for one call */
     } else {
+        /* The recipe is for those who name no file: a file is expected to say everything. */
         XKD_TRY(xkd_supervised_defaults(cx, a->model, mode, !v->config, config));
     }
     if (v->config) XKD_TRY(xkd_config_load(cx, config, v->config, v->strict));
@@ -109,6 +120,8 @@ static xkd_status configure(struct cli *cli, const struct values *v, const struc
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
+    /* Through the override parser: the checks and messages are those of KEY=VALUE, and the texts become owned by the
+     * configuration. */
     const struct {
         const char *key, *value;
     } texts[] = {{"run.init", a->model},      {"data.path", a->manifest},
@@ -121,11 +134,12 @@ static xkd_status configure(struct cli *cli, const struct values *v, const struc
     if (v->max_steps > 0) config->run.max_steps = v->max_steps;
     if (v->overfit == 1) config->run.overfit = true;
     if (v->workers > 0) config->data.workers = v->workers;
-    if (v->student) config->eval.student = true;
+    if (v->student) config->eval.student = true; /* there is no option to turn a setting of the file off */
     if (v->modality) {
         config->eval.return_video = strcmp(v->modality, "video") == 0;
         config->eval.return_audio = !config->eval.return_video;
     }
+    /* Last, because it checks what all the layers came to. */
     XKD_TRY(xkd_config_finish(cx, config));
 fail:
     return status;
@@ -133,6 +147,7 @@ fail:
 
 /* ---- what is said ---- */
 
+/* Scores as an object; null where no test was made. */
 static void put_scores(xkd_text *out, const char *key, const xkd_test_scores *s)
 {
     const struct {
@@ -151,6 +166,7 @@ static void put_scores(xkd_text *out, const char *key, const xkd_test_scores *s)
     xkd_text_printf(out, "{\"epoch\": %" PRId64, s->epoch);
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
         xkd_text_printf(out, ", \"%s\": ", figures[i].key);
+        /* A figure that these labels do not have. */
         if (isnan(figures[i].value))
             xkd_text_puts(out, "null");
         else
@@ -159,7 +175,8 @@ static void put_scores(xkd_text *out, const char *key, const xkd_test_scores *s)
     xkd_text_puts(out, "}");
 }
 
-/* "honest" is null until the last epoch has been tested. */
+/* "honest" is null until the last epoch has been tested. The status has a name, so a stopped run can be told from a
+ * finished one. */
 static void put_json(xkd_text *out, const xkd_config *c, const xkd_supervised_result *r, xkd_status ended)
 {
     const xkd_test_scores none = {0};
@@ -184,6 +201,7 @@ static void put_json(xkd_text *out, const xkd_config *c, const xkd_supervised_re
                     r->run.data_share);
 }
 
+/* One line for people; which figures exist depends on the labels. */
 static void put_test(xkd_text *out, const char *title, const xkd_supervised_result *r, const xkd_test_scores *s,
                      const char *why)
 {
@@ -195,6 +213,7 @@ static void put_test(xkd_text *out, const char *title, const xkd_supervised_resu
     xkd_text_printf(out, " (epoch %" PRId64 ", %s)\n", s->epoch, why);
 }
 
+/* The honest figure comes first, since it is the one to quote. */
 static void put_text(xkd_text *out, const xkd_config *c, const xkd_supervised_result *r)
 {
     const char *run = c->run.out;
@@ -204,12 +223,14 @@ static void put_text(xkd_text *out, const xkd_config *c, const xkd_supervised_re
     if (r->last.epoch == 0)
         xkd_text_puts(out, "not tested yet\n");
     else
+        /* Not "honest" before the last epoch has been tested. */
         put_test(out, r->finished ? "honest:" : "so far:", r, &r->last,
                  r->finished ? "the last" : "the last one tested");
     if (r->best.epoch > 0) put_test(out, "best:  ", r, &r->best, "chosen on the test files, as released");
     if (!isnan(r->interval.low))
         xkd_text_printf(out, "95 %% of bootstrap samples of the test files: %.2f to %.2f\n", r->interval.low,
                         r->interval.high);
+    /* What was left out is said with the figure, so that it cannot be quoted without. */
     if (r->unreadable)
         xkd_text_printf(out, "%" PRId64 " of %" PRId64 " test files could not be read and are in no figure\n",
                         r->unreadable, r->test_files);
@@ -223,11 +244,13 @@ static void put_text(xkd_text *out, const xkd_config *c, const xkd_supervised_re
     xkd_text_printf(out, "checkpoints  %s/checkpoints\nreport       %s/report.html\n", run, run);
 }
 
+/* Also after a stop or an error, with what there is: `ended` is the status of the training. */
 static xkd_status print_result(struct cli *cli, const struct values *v, const xkd_config *c,
                                const xkd_supervised_result *r, xkd_status ended)
 {
     xkd_status status = XKD_OK;
     xkd_text out = xkd_text_make(cli->cx);
+    /* Borrows the result's arrays. */
     const struct judged judged = {.scores = r->scores,
                                   .label = r->label,
                                   .n = r->scored,
@@ -241,10 +264,12 @@ static xkd_status print_result(struct cli *cli, const struct values *v, const xk
     if (out.status == XKD_OK) fputs(out.data, stdout);
     XKD_TRY(out.status);
     if (!v->classes && !v->confusion) goto fail;
+    /* No test in this call, or classes that do not exclude each other. */
     if (!r->scores || r->multi_label) {
         cli_say(cli, "no classes to show: %s", r->multi_label ? "files have several labels" : "this call made no test");
         goto fail;
     }
+    /* A table would break the JSON document. */
     if (v->classes && !cli->json) XKD_TRY(print_classes(cli, &judged));
     if (v->confusion) XKD_TRY(draw_confusion(cli, v->confusion, &judged));
 fail:
@@ -252,6 +277,7 @@ fail:
     return status;
 }
 
+/* The same functions as a training open data and model, so a mistake shows here first. */
 static xkd_status dry_run(struct cli *cli, const xkd_supervised_options *o)
 {
     xkd_supervised_plan p;
@@ -272,6 +298,7 @@ static xkd_status dry_run(struct cli *cli, const xkd_supervised_options *o)
     printf("%-22s %s, %" PRId64 " tokens a clip\n", "encoder of", modality, p.tokens);
     printf("%-22s %" PRId64 " to train on, %" PRId64 " to test on\n", "files", p.train_files, p.test_files);
     printf("%-22s %" PRId64 ", %s a file\n", "classes", p.classes, labels);
+    /* Both numbers are of the whole training; a resumed run shows no less. */
     printf("%-22s %" PRId64 " (%" PRId64 " an epoch)\n", "steps", p.total_steps, p.steps_per_epoch);
     xkd_format_count(a, sizeof a, (double)p.parameters, "");
     xkd_format_count(b, sizeof b, (double)p.trained, "");
@@ -288,14 +315,16 @@ static xkd_status train(struct cli *cli, const struct values *v, const xkd_super
     xkd_supervised_result result;
     cli_catch_signals();
     xkd_status status = xkd_supervised_train(cli->cx, o, &result);
+    /* 0: the run failed before it was opened, and there is nothing to tell. */
     if (result.run.total_steps > 0) {
         xkd_status printed = print_result(cli, v, o->config, &result, status);
-        if (status == XKD_OK) status = printed;
+        if (status == XKD_OK) status = printed; /* the training's own error is the one that counts */
     }
     xkd_supervised_result_free(&result);
     return status;
 }
 
+/* argv[0] of the two commands differs, and with it their name in messages. */
 static int run_mode(struct cli *cli, const struct cli_command *command, xkd_eval_mode mode, int argc, char **argv)
 {
     xkd_status status = XKD_OK;

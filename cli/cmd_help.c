@@ -1,4 +1,5 @@
-/* xkd help and xkd completion: everything said here is read from the tables of commands and options. */
+/* xkd help and xkd completion: everything said here is read from the tables of commands and options. Nothing is kept
+ * as text beside the tables, so help, manual page and completion cannot fall behind the program. */
 #include <stdio.h>
 #include <string.h>
 
@@ -22,13 +23,14 @@ static void print_option(const xkd_option *o)
         printf("accepted without effect: %s\n", o->help);
     else if (o->kind == XKD_OPTION_ALIAS)
         printf("%s\n", o->help);
+    /* Where a default is none, as for parts of a preset, only the type is told. */
     else if (o->initial)
         printf("%s [%s; default %s]\n", o->help, type, *o->initial ? o->initial : "empty");
     else
         printf("%s [%s]\n", o->help, type);
 }
 
-/* A prefix that fits nothing gets the nearest key as a suggestion. */
+/* A prefix that fits nothing gets the nearest key as a suggestion. All of them with the empty prefix. */
 static xkd_status print_options_like(struct cli *cli, const char *prefix)
 {
     int shown = 0;
@@ -53,6 +55,7 @@ static void print_roff(const char *text)
     for (; *text; text++) {
         /* \& is an empty character that hides it. */
         if (line_start && (*text == '.' || *text == '\'')) fputs("\\&", stdout);
+        /* "\\e" is roff's backslash, "\\-" a minus that can be copied from the page. */
         if (*text == '\\')
             fputs("\\e", stdout);
         else if (*text == '-')
@@ -71,6 +74,7 @@ static void print_roff_command(const char *path, const struct cli_command *comma
     if (command->subcommands) {
         for (const struct cli_command *const *sub = command->subcommands; *sub; sub++) {
             snprintf(deeper, sizeof deeper, "%s %s", path, (*sub)->name);
+            /* Two levels at most, but the tables do not limit it. */
             print_roff_command(deeper, *sub);
         }
         return;
@@ -102,6 +106,7 @@ static void print_manual(void)
         snprintf(path, sizeof path, "xkd %s", (*c)->name);
         print_roff_command(path, *c);
     }
+    /* Aliases and keys without effect are keys too: somebody may look for them. */
     puts(".SH CONFIGURATION KEYS");
     for (int i = 0; i < xkd_option_count(); i++) {
         const xkd_option *o = xkd_option_at(i);
@@ -127,6 +132,7 @@ static xkd_status print_command_help(struct cli *cli, int count, char **names)
     char path[128] = "xkd";
     const struct cli_command *const *commands = cli_commands;
     const struct cli_command *command = NULL;
+    /* `path` grows with the words, for the message about the one that does not fit. */
     for (int i = 0; i < count; i++) {
         command = commands ? cli_find(commands, names[i]) : NULL;
         if (!command)
@@ -170,7 +176,7 @@ const struct cli_command cmd_help = {
 
 /* ---- completion ---- */
 
-/* Options of one command as words of the shell. */
+/* Options of one command as words of the shell. No key or option holds a blank. */
 static void print_words(const struct cli_command *command)
 {
     for (const struct cli_option *o = command->options; o && o->name; o++) printf("--%s ", o->name);
@@ -185,6 +191,7 @@ static void print_cases(const char *path, const struct cli_command *const *comma
         const struct cli_command *c = *commands;
         if (c->hidden) continue;
         snprintf(deeper, sizeof deeper, "%s %s", path, c->name);
+        /* Names begin with a blank, which the case's pattern must not have. */
         printf("        \"%s\") words=\"", deeper + 1);
         for (const struct cli_command *const *sub = c->subcommands; sub && *sub; sub++) printf("%s ", (*sub)->name);
         print_words(c);
@@ -206,6 +213,7 @@ static int run_completion(struct cli *cli, int argc, char **argv)
          "    local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} words=\"\" keys");
     printf("    keys=\"");
     for (int i = 0; i < xkd_option_count(); i++)
+        /* A key is completed with its '=', so that the value can follow at once. */
         if (xkd_option_at(i)->kind != XKD_OPTION_IGNORED) printf("%s= ", xkd_option_at(i)->key);
     puts("\"\n"
          "    [[ $COMP_CWORD -gt 2 && ${COMP_WORDS[2]} != -* ]] && command=\"$command ${COMP_WORDS[2]}\"\n"

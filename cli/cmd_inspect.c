@@ -25,6 +25,7 @@ static int64_t elements(const xkd_tensor_file *file)
     return sum;
 }
 
+/* Bytes as stored; a storage that several tensors share counts each time. */
 static int64_t bytes_of(const xkd_tensor_file *file)
 {
     int64_t sum = 0;
@@ -77,6 +78,7 @@ static xkd_status print_table(xkd_context *cx, const xkd_tensor_file *file, cons
         if (length > width && length <= 90) width = length;
     }
     printf("%s: %s, %s\n", file->path, xkd_file_kind_name(file->kind), described);
+    /* A newline in a note would pass as is: metadata of other programs is shown and not interpreted. */
     for (int64_t i = 0; i < file->note_count; i++) printf("  %s = %.200s\n", file->notes[i].name, file->notes[i].value);
     for (int64_t i = 0; i < file->count; i++) {
         shape_text(&file->tensors[i].shape, &shape);
@@ -97,9 +99,11 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_content content = {0};
     char *described = NULL;
     int rest = 0;
+    /* There are no options but the common ones. */
     xkd_status status = cli_parse(cli, &cmd_inspect, argc, argv, NULL, &rest);
     if (status != XKD_OK) return status;
     if (rest != 1) return xkd_fail(cx, XKD_ERR_CONFIG, "inspect needs one file (see 'xkd inspect --help')");
+    /* A map of the file: no tensor is copied. */
     XKD_TRY(xkd_tensor_file_open(cx, argv[1], &file));
     XKD_TRY(xkd_content_identify(cx, &file, &content));
     XKD_TRY(xkd_content_describe(cx, &content, &described));

@@ -6,6 +6,7 @@
 #include "class_table.h"
 #include "feature_args.h"
 
+/* Larger temperatures make votes more equal, smaller ones leave the nearest to decide. */
 struct values {
     struct feature_args features;
     int64_t k, threads;
@@ -13,6 +14,7 @@ struct values {
     bool classes;
 };
 
+/* Feature options are shared with `xkd svm`, so both judge the same sets. */
 static const struct cli_option options[] = {
     FEATURE_OPTIONS(struct values, features),
     {'k', "neighbours", CLI_INT, offsetof(struct values, k), "K", "neighbours that vote (default: 20, at most all)"},
@@ -23,6 +25,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* No training: scores are votes, judged as an SVM's decision values are. */
 static xkd_status evaluate(struct cli *cli, const struct values *v, struct feature_sets *sets)
 {
     xkd_status status = XKD_OK;
@@ -30,12 +33,14 @@ static xkd_status evaluate(struct cli *cli, const struct values *v, struct featu
     xkd_clip_set *train = &sets->train_set, *test = &sets->test_set;
     xkd_pool *pool = NULL;
     float *scores = NULL;
+    /* A small set has fewer neighbours to ask; what was used is printed. */
     int64_t k = v->k < train->videos ? v->k : train->videos;
     xkd_accuracy accuracy;
     XKD_TRY(xkd_pool_new(cx, &pool, (int)v->threads));
     XKD_TRY(xkd_alloc(cx, &scores, test->videos * train->K, sizeof *scores));
     XKD_TRY(xkd_knn(cx, pool, train, test, k, v->temperature, scores));
     XKD_TRY(xkd_video_accuracy(cx, test, scores, &accuracy));
+    /* top5 is left out of it where files have several labels: their figure is mAP. */
     if (test->truth)
         printf(cli->json ? "{\"k\": %" PRId64 ", \"map\": %.4f, \"videos\": %" PRId64 "}\n"
                          : "%" PRId64 " neighbours: mAP %.2f on %" PRId64 " files\n",
@@ -44,6 +49,7 @@ static xkd_status evaluate(struct cli *cli, const struct values *v, struct featu
         printf(cli->json ? "{\"k\": %" PRId64 ", \"top1\": %.4f, \"top5\": %.4f, \"videos\": %" PRId64 "}\n"
                          : "%" PRId64 " neighbours: top-1 %.2f, top-5 %.2f on %" PRId64 " videos\n",
                k, accuracy.top1, accuracy.top5, test->videos);
+    /* Names are the test file's, whose classes were checked against the training's. */
     const struct judged judged = judged_set(scores, test, sets->test_files);
     if (v->classes && !cli->json) XKD_TRY(print_classes(cli, &judged));
 fail:
@@ -56,6 +62,7 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
+    /* Of an instance-discrimination network: the custom of such evaluations. */
     struct values v = {.k = 20, .temperature = 0.07, .threads = xkd_processor_count()};
     struct feature_sets sets = {0};
     int rest = 0;

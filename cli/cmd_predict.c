@@ -1,4 +1,5 @@
-/* xkd predict: what a fine-tuned or linear model sees in files. */
+/* xkd predict: what a fine-tuned or linear model sees in files. Each file is decoded, scored and printed in turn, in
+ * the order of the command line. What the model needs to know of its input stands in its own file. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,10 +11,12 @@
 #include "data_args.h"
 #include "eval/classifier.h"
 
+/* 0: the model's own setting. */
 struct values {
     int64_t top, clips, threads;
 };
 
+/* Few options: how input is made and judged is the model's own. */
 static const struct cli_option options[] = {
     {'k', "top", CLI_INT, offsetof(struct values, top), "N", "classes to name for each file (default: 5)"},
     {0, "clips", CLI_INT, offsetof(struct values, clips), "N", "clips of a file (default: the model's test clips)"},
@@ -35,7 +38,7 @@ struct predict {
     double start;
 };
 
-/* The `top` best classes by selection: few are wanted. */
+/* The `top` best classes by selection: few are wanted. scores [K] -> order [top]; ties go to the lower class. */
 static void choose(struct predict *p)
 {
     for (int64_t i = 0; i < p->top; i++) {
@@ -49,6 +52,7 @@ static void choose(struct predict *p)
     }
 }
 
+/* The document grows file by file and is printed at the end, so that a failure leaves no half of it on stdout. */
 static void put_json(struct predict *p, const xkd_embedded *file, const char *path)
 {
     xkd_text_puts(&p->out, p->out.size ? ",\n  {\"path\": " : "[\n  {\"path\": ");
@@ -68,7 +72,8 @@ static void put_json(struct predict *p, const xkd_embedded *file, const char *pa
     xkd_text_puts(&p->out, "}");
 }
 
-/* A line a class: file, score, name; a single file's name is left out. */
+/* A line a class: file, score, name; a single file's name is left out. Flushed with the program's end; a tab
+ * separates, since names and paths may hold blanks. */
 static void print_text(const struct predict *p, const char *path)
 {
     for (int64_t i = 0; i < p->top; i++) {
@@ -77,19 +82,23 @@ static void print_text(const struct predict *p, const char *path)
     }
 }
 
+/* An embedding sink's function, called in this thread when all clips of a file have their scores. */
 static xkd_status file_done(void *user, const xkd_embedded *file)
 {
     struct predict *p = user;
     struct data_progress bar = {p->cli, "predict", p->start};
     const char *path = p->paths[file->input];
     bool good = file->result.fault == XKD_FAULT_NONE;
+    /* The bar goes before the lines, which the terminal would otherwise draw over. */
     data_show_progress(&bar, file->input + 1, p->count);
     if (good) {
+        /* A score by ensemble of the clips, as the model was tested: by its own kind and setting. */
         xkd_ensemble_scores(p->model.model.options.loss, p->model.config.eval.ensemble,
                             file->feature[p->model.modality], file->count[p->model.modality], p->model.classes.count,
                             p->scores);
         choose(p);
     } else {
+        /* Named at once; the exit code waits until all files are through. */
         p->unreadable++;
         cli_say(p->cli, "%s: %s: %s", path, xkd_media_fault_name(file->result.fault), file->result.message);
     }
@@ -97,7 +106,7 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
         put_json(p, file, path);
     else if (good)
         print_text(p, path);
-    return p->out.status;
+    return p->out.status; /* out of memory while the JSON grows */
 }
 
 /* A name that is not there is a mistake of the command line, found before the model is used. */
@@ -110,6 +119,7 @@ static xkd_status list_files(struct predict *p)
     for (int64_t i = 0; i < p->count; i++) {
         if (!xkd_path_exists(p->paths[i])) XKD_FAIL(XKD_ERR_DATA, "%s: no such file", p->paths[i]);
         if (xkd_is_folder(p->paths[i])) XKD_FAIL(XKD_ERR_DATA, "%s: is a folder: name files", p->paths[i]);
+        /* A manifest for each file: their folders may all be different. */
         XKD_TRY(xkd_manifest_of_file(cx, p->paths[i], &p->manifests[i]));
         p->inputs[i] = (xkd_embed_input){&p->manifests[i], 0, i};
     }
@@ -121,19 +131,21 @@ static xkd_status load(struct predict *p, const struct values *v, const char *pa
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cli->cx;
-    char text[2][64], *overrides[2];
+    char text[2][64], *overrides[2]; /* two settings of the model's own configuration may be changed */
     int count = 0;
     if (v->clips) {
         snprintf(text[count], sizeof text[count], "eval.test_clips=%" PRId64, v->clips);
         overrides[count] = text[count];
         count++;
     }
+    /* "run.threads", as in a configuration: options and keys have one parser. */
     if (v->threads) {
         snprintf(text[count], sizeof text[count], "run.threads=%" PRId64, v->threads);
         overrides[count] = text[count];
         count++;
     }
     XKD_TRY(xkd_classifier_load(cx, path, overrides, count, &p->model));
+    /* Fewer classes than are asked for: all of them. */
     p->top = v->top < p->model.classes.count ? v->top : p->model.classes.count;
     XKD_TRY(xkd_alloc(cx, &p->scores, p->model.classes.count, sizeof *p->scores));
     XKD_TRY(xkd_alloc(cx, &p->order, p->top, sizeof *p->order));
@@ -141,6 +153,7 @@ fail:
     return status;
 }
 
+/* Interrupting it loses nothing but time, so signals are not caught here. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
@@ -155,10 +168,12 @@ static int run(struct cli *cli, int argc, char **argv)
         XKD_FAIL(XKD_ERR_CONFIG, "predict: --top must be positive, --clips and --threads are not negative");
     p.paths = argv + 2;
     p.count = rest - 1;
+    /* Before the model is loaded: a misspelt name costs nothing. */
     XKD_TRY(list_files(&p));
     XKD_TRY(load(&p, &v, argv[1]));
     const xkd_embed_sink sink = {&p, file_done, NULL};
     XKD_TRY(xkd_classify_files(cx, &p.model.model, &p.model.config, p.inputs, p.count, &sink));
+    /* Printed before the failure below, which only sets the exit code. */
     if (cli->json) printf("%s\n]\n", p.out.data);
     if (p.unreadable)
         XKD_FAIL(XKD_ERR_DATA, "predict: %" PRId64 " of %" PRId64 " files could not be read", p.unreadable, p.count);

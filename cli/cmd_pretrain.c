@@ -1,4 +1,5 @@
-/* xkd pretrain: from a folder of videos to trained encoders. */
+/* xkd pretrain: from a folder of videos to trained encoders. The training itself is train/loop.c; this file makes the
+ * configuration, prints plans and results, and nothing else. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -55,12 +56,14 @@ static xkd_status load_base(xkd_context *cx, xkd_config *config, const struct va
 {
     xkd_status status = XKD_OK;
     char *path = NULL;
+    /* -c with --resume replaces the run's configuration: the user asks for other settings, of which the log tells. */
     if (v->config) {
         XKD_TRY(xkd_config_load(cx, config, v->config, v->strict));
     } else if (v->resume) {
         XKD_TRY(xkd_join_path(cx, &path, v->out, "config.yaml"));
         if (!xkd_path_exists(path))
             XKD_FAIL(XKD_ERR_CONFIG, "%s: no run to resume: leave out --resume to start one", v->out);
+        /* Strict: the program wrote this file itself. */
         XKD_TRY(xkd_config_load(cx, config, path, true));
         config->run.max_steps = 0; /* --max-steps holds for one call */
     }
@@ -77,6 +80,7 @@ static xkd_status configure(struct cli *cli, const struct values *v, char **over
     XKD_TRY(check_values(cli, v));
     XKD_TRY(load_base(cx, config, v));
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, config, overrides[i]));
+    /* Texts become the configuration's own copies. */
     if (v->data) XKD_TRY(override(cx, config, "data.path", v->data));
     if (v->out) XKD_TRY(override(cx, config, "run.out", v->out));
     if (v->init) XKD_TRY(override(cx, config, "run.init", v->init));
@@ -85,6 +89,7 @@ static xkd_status configure(struct cli *cli, const struct values *v, char **over
     if (v->overfit == 1) config->run.overfit = true;
     if (v->workers > 0) config->data.workers = v->workers;
     XKD_TRY(xkd_config_finish(cx, config));
+    /* Geometry against data, which only a training needs: other commands take these configurations as they are. */
     XKD_TRY(xkd_config_check_data(cx, config));
     /* A dry run tells the cost of a model without data. */
     if (!*config->data.path && !v->dry_run)
@@ -105,6 +110,7 @@ static void print_plan_json(const xkd_config *c, const xkd_train_plan *p)
            p->seconds_per_sample);
 }
 
+/* Both numbers, for the mask decides what the encoder really computes. */
 static void print_view(const char *name, int64_t tokens, int64_t kept)
 {
     printf("%-22s %" PRId64 " tokens, %" PRId64 " kept by the mask\n", name, tokens, kept);
@@ -122,6 +128,7 @@ static void print_plan(const xkd_config *c, const xkd_train_plan *p)
            c->step.global_views, c->data.audio_local_views, m->spec_freq, m->spec_time);
     print_view("video tokens", p->video_tokens, p->video_kept);
     print_view("audio tokens", p->audio_tokens, p->audio_kept);
+    /* Sizes of the views and numbers of tokens come first: a wrong geometry shows there. */
     xkd_format_count(a, sizeof a, (double)p->parameters, "");
     xkd_format_count(b, sizeof b, (double)p->trained, "");
     printf("%-22s %s, %s of them trained\n", "parameters", a, b);
@@ -135,6 +142,7 @@ static void print_plan(const xkd_config *c, const xkd_train_plan *p)
     if (p->seconds_per_sample > 0) printf("%-22s %.3f s\n", "time per sample", p->seconds_per_sample);
     if (p->total_steps && p->seconds_per_sample > 0) {
         xkd_format_duration(time, sizeof time, p->seconds_per_sample * (double)(p->total_steps * c->train.batch));
+        /* Decoding is not in it: whether data keep up shows in the first epochs. */
         printf("%-22s %s if data keep up\n", "time in all", time);
     }
 }
@@ -157,6 +165,7 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
 {
     xkd_text out = xkd_text_make(cli->cx);
     const char *run = c->run.out;
+    /* One document whatever happened, with the status in it. */
     if (cli->json) {
         xkd_text_puts(&out, "{\"run\": ");
         xkd_text_json_string(&out, run);
@@ -176,6 +185,7 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
                         "checkpoints  %s/checkpoints\ncurves       %s/curves\npictures     %s/pictures\n"
                         "report       %s/report.html\n",
                         run, run, run, run);
+        /* Backbones are exported at the end of the schedule only. */
         if (ended == XKD_OK) xkd_text_printf(&out, "backbones    %s/backbones\n", run);
     }
     if (out.status == XKD_OK) fputs(out.data, stdout);

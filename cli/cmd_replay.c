@@ -26,11 +26,13 @@ static xkd_status replay(struct cli *cli, const struct values *v, const char *fo
 {
     xkd_context *cx = cli->cx;
     xkd_status status = XKD_OK;
+    /* The library writes into --out and prints nothing. */
     xkd_replay_options o = {.folder = folder, .out = v->out, .backend = v->backend, .threads = (int)v->threads};
     if (strcmp(v->dtype, "f32") != 0 && strcmp(v->dtype, "f64") != 0)
         XKD_FAIL(XKD_ERR_CONFIG, "--dtype=%s: wants f32 or f64", v->dtype);
     if (v->threads < 1 || v->threads > 1024)
         XKD_FAIL(XKD_ERR_CONFIG, "--threads=%lld: wants 1 to 1024", (long long)v->threads);
+    /* float64 with the cpu backend is refused by the backend itself. */
     o.float64 = strcmp(v->dtype, "f64") == 0;
     XKD_TRY(xkd_replay(cx, &o));
     if (!cli->json) printf("%s/losses.json\n%s/grads.safetensors\n%s/state.safetensors\n", v->out, v->out, v->out);

@@ -1,4 +1,6 @@
-/* xkd svm: a linear classifier on frozen features, from feature files or from videos. */
+/* xkd svm: a linear classifier on frozen features, from feature files or from videos. Two ways in, one way on: feature
+ * files are read, videos are embedded first (cli/svm_args.c), and both end in two sets of labelled clips that
+ * `evaluate` trains on and judges. */
 #include <stdio.h>
 #include <string.h>
 
@@ -18,6 +20,7 @@ struct values {
     bool scale, classes;
 };
 
+/* Read by the table below; numbers that were not given are told from those that were by their sign. */
 static const struct cli_option options[] = {
     FEATURE_OPTIONS(struct values, features),
     {'c', "config", CLI_TEXT, offsetof(struct values, model.config), "FILE",
@@ -42,7 +45,8 @@ static const struct cli_option options[] = {
     {0},
 };
 
-/* Options of the command line come after the configuration's values. */
+/* Options of the command line come after the configuration's values. A value that was not given keeps the
+ * configuration's. */
 static xkd_status evaluate(struct cli *cli, const struct values *v, const xkd_config *config, struct feature_sets *sets)
 {
     xkd_status status = XKD_OK;
@@ -52,10 +56,11 @@ static xkd_status evaluate(struct cli *cli, const struct values *v, const xkd_co
     if (v->cost) XKD_TRY(svm_parse_costs(cli, v->cost, &s));
     if (v->iterations > 0) s.iterations = v->iterations;
     if (v->threads > 0) s.threads = v->threads;
+    /* `scale` is |=, so an option can switch on what the file left off. */
     s.folds = v->folds;
     s.seed = v->seed;
-    s.tolerance = v->tolerance;
-    s.scale |= v->scale;
+    s.tolerance = v->tolerance; /* only the command line has it */
+    s.scale |= v->scale;        /* either may ask for it */
     XKD_TRY(svm_run(cli, &sets->train_set, &sets->test_set, &s, &verdict));
     if (cli->json) {
         svm_json(&json, &verdict);
@@ -64,6 +69,7 @@ static xkd_status evaluate(struct cli *cli, const struct values *v, const xkd_co
     } else {
         svm_print(&verdict);
     }
+    /* The scores are those of the C that svm_chosen names. */
     const struct judged judged = judged_set(verdict.scores, &sets->test_set, sets->test_files);
     if (v->classes && !cli->json) XKD_TRY(print_classes(cli, &judged));
     if (v->confusion) XKD_TRY(draw_confusion(cli, v->confusion, &judged));
@@ -73,7 +79,7 @@ fail:
     return status;
 }
 
-/* Feature files: the configuration is that of the SVM alone. */
+/* Feature files: the configuration is that of the SVM alone. Its data keys are accepted and have no effect. */
 static xkd_status from_features(struct cli *cli, const struct values *v, char **paths, int count)
 {
     xkd_status status = XKD_OK;
@@ -99,22 +105,29 @@ static xkd_status from_videos(struct cli *cli, const struct values *v, char **ar
     struct feature_sets sets = {0};
     struct model_args args = v->model;
     xkd_manifest manifest = {0};
+    /* Decoding takes hours: without a folder an interruption would cost all of it. */
     if (!v->out)
         XKD_FAIL(XKD_ERR_CONFIG,
                  "svm: with videos want --out DIR: it keeps the features, and the same command goes on");
+    /* --modality, else what the configuration's augmentation is for, else all that the model has. */
     args.modality = v->features.modality;
     XKD_TRY(models_modality(cli, &args));
+    /* Before the backend's threads are made. */
     cli_catch_signals();
+    /* A model and its data come first, KEY=VALUE behind them. */
     XKD_TRY(models_load(cli, &args, arguments[0], arguments + 2, count - 2, &models));
+    /* The splits are only named here: files of both stand in one manifest. */
     XKD_TRY(xkd_manifest_load(cx, arguments[1], models.config.data.follow_links, &manifest));
     const struct svm_videos videos = {.models = &models,
                                       .manifest = &manifest,
+                                      /* Options of the command line, else the splits that a released file names. */
                                       .train = v->features.train ? v->features.train : models.config.data.split,
                                       .test = v->features.test ? v->features.test : models.config.eval.test_split,
                                       .folder = v->out,
                                       .subsample = v->features.subsample};
     struct feature_args choice = v->features;
     choice.modality = args.modality;
+    /* Of one modality too, where the released file asks for it; both modalities are normalised anyway. */
     choice.normalise |= models.config.eval.l2_norm;
     XKD_TRY(svm_embed_videos(cli, &videos, &choice, &sets));
     XKD_TRY(evaluate(cli, v, &models.config, &sets));
@@ -136,12 +149,15 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
+    /* -1: not given, so the configuration's value stays. */
     struct values v = {.tolerance = 1e-4, .iterations = -1, .folds = 3, .threads = -1};
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_svm, argc, argv, &v, &rest));
+    /* 1 fold would train on nothing. */
     if (v.folds < 0 || v.folds == 1 || v.threads == 0 || v.iterations == 0 || v.seed < 0 || v.features.subsample < 0)
         XKD_FAIL(XKD_ERR_CONFIG, "svm: --folds is 0 or at least 2; --threads and --iterations are positive, --seed and "
                                  "--subsample not negative");
+    /* The second word tells the two forms apart. */
     if (rest >= 2 && is_data(argv[2]))
         XKD_TRY(from_videos(cli, &v, argv + 1, rest));
     else

@@ -17,6 +17,7 @@ static xkd_status verify(struct cli *cli, const char *path)
     XKD_TRY(xkd_tensor_file_open(cx, path, &file));
     for (int64_t i = 0; i < file.count; i++) {
         const xkd_stored_tensor *t = &file.tensors[i];
+        /* Infinities and NaN are what a broken training leaves behind; they load without complaint everywhere. */
         int64_t bad = xkd_count_non_finite(t->dtype, t->data, xkd_shape_count(&t->shape));
         if (!bad) continue;
         /* One name helps to find the rest. */

@@ -1,9 +1,11 @@
+/* The configuration from the command line, and the two callbacks of a run, for `pretrain`, `finetune` and `eval`. */
 #include "config_args.h"
 
 #include <string.h>
 
 #include "base/alloc.h"
 
+/* As if KEY=VALUE had been given: the value passes the option table's checks. */
 xkd_status override(xkd_context *cx, xkd_config *config, const char *key, const char *value)
 {
     char *assignment;
@@ -13,17 +15,20 @@ xkd_status override(xkd_context *cx, xkd_config *config, const char *key, const 
     return status;
 }
 
+/* '=' before any '/': "a=b" is a setting, "./a=b" and "dir/a=b" are files. */
 bool is_override(const char *argument)
 {
     return argument[strcspn(argument, "=/")] == '=';
 }
 
+/* xkd_run_options.stop_signal: the library knows nothing of signals. */
 int stop_signal(void *user)
 {
     (void)user;
     return cli_signal();
 }
 
+/* xkd_run_options.progress; `user` is the struct cli. */
 void progress(void *user, const char *line)
 {
     cli_progress(user, line);

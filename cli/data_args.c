@@ -29,8 +29,8 @@ void data_show_progress(void *user, int64_t done, int64_t total)
     cli_progress(p->cli, done == total ? NULL : line);
 }
 
-/* "." where the manifest lies in its own root, so that the folder can be moved; else the real,
- * absolute path. */
+/* "." where the manifest lies in its own root, so that the folder can be moved; else the real, absolute path. The
+ * caller frees *out. */
 xkd_status data_root_text(struct cli *cli, const char *path, const char *root, char **out)
 {
     xkd_status status = XKD_OK;

@@ -1,3 +1,5 @@
+/* Embedding with a progress bar and signals, for `embed`, `svm` and `eval`: the library's callbacks, and what a stop
+ * means for the exit code. */
 #include "embed_args.h"
 
 #include <inttypes.h>
@@ -6,6 +8,7 @@
 #include "base/file.h"
 #include "data_args.h"
 
+/* The options borrow the models' encoders. */
 void models_choose(const struct models *models, xkd_embed_options *options)
 {
     for (int m = 0; m < XKD_MODALITIES; m++) {
@@ -14,12 +17,14 @@ void models_choose(const struct models *models, xkd_embed_options *options)
     }
 }
 
+/* Called once, before the first file. */
 static void resumed(void *user, int64_t done, int64_t count)
 {
     const struct embed_progress *p = user;
     cli_say(p->cli, "going on: %" PRId64 " of %" PRId64 " files are done", done, count);
 }
 
+/* A file's fault is told at once and by name; whether there are too many of them is decided at the end. */
 static void file_done(void *user, const char *path, const xkd_media_result *result, int64_t done, int64_t todo)
 {
     const struct embed_progress *p = user;
@@ -29,6 +34,7 @@ static void file_done(void *user, const char *path, const xkd_media_result *resu
     data_show_progress(&bar, done, todo);
 }
 
+/* Between two files, so that what is in the log is whole. */
 static int stop(void *user)
 {
     (void)user;
@@ -39,14 +45,17 @@ xkd_status embed_with_progress(struct embed_progress *progress, xkd_backend *be,
                                xkd_embed_counts *out)
 {
     xkd_context *cx = progress->cli->cx;
+    /* The callbacks are the same for every command; the caller sets the rest of the job. */
     job->user = progress;
     job->resumed = resumed;
     job->file = file_done;
     job->stop = stop;
     xkd_status status = xkd_embed_files(cx, be, job, out);
+    /* A stop is no error of the library's: its message is replaced by one that says how to go on. */
     if (status != XKD_ERR_INTERRUPTED) return status;
     cli_say(progress->cli, "stopped; the same command goes on");
     xkd_clear_error(cx);
+    /* As for trainings: 75 asks a scheduler to start the job again, Ctrl-C does not. */
     return cli_signal() == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED;
 }
 
@@ -58,6 +67,7 @@ xkd_status embed_or_read(struct embed_progress *progress, xkd_backend *be, xkd_e
     xkd_embed_counts counts;
     uint64_t settings;
     if (!xkd_path_exists(job->path)) XKD_TRY(embed_with_progress(progress, be, job, &counts));
+    /* Read as soon as the file exists: it was written as a whole. */
     XKD_TRY(xkd_embeddings_read(cx, job->path, out));
     XKD_TRY(xkd_embed_settings(cx, job, &settings));
     if (out->settings != settings)

@@ -8,9 +8,11 @@
 
 #include "base/text.h"
 
+/* Rows: 16 folds, honest, best and 4 models of the paper. */
 enum { CELLS = 3, CELL = 24, NOTE = 160, MOST_ROWS = 32 };
 
-/* One line of the table; text and Markdown draw the same ones. */
+/* One line of the table; text and Markdown draw the same ones. Labels and cells are cut to these lengths, which no row
+ * of the table reaches. */
 struct row {
     char label[48], cell[CELLS][CELL], note[NOTE];
 };
@@ -21,11 +23,13 @@ struct table {
     struct row row[MOST_ROWS];
 };
 
-static int64_t folds_of(const xkd_benchmark *b)
+static int64_t folds_of(const xkd_benchmark *b) /* a set without folds is one */
 {
     return b->folds ? b->folds : 1;
 }
 
+/* Complete: every fold, and every file of the official lists. Figures of a part are never shown without this being
+ * said. */
 bool eval_is_complete(const struct eval_report *r)
 {
     bool complete = r->count == folds_of(r->benchmark);
@@ -33,7 +37,8 @@ bool eval_is_complete(const struct eval_report *r)
     return complete;
 }
 
-/* "66.67", "66.67 +- 1.20" over folds, "-" where there is no figure. */
+/* "66.67", "66.67 +- 1.20" over folds, "-" where there is no figure. snprintf cuts rather than overflows; no figure
+ * has 24 characters. */
 static void put_figure(char out[CELL], double mean, double deviation, int64_t folds)
 {
     if (isnan(mean))
@@ -57,14 +62,17 @@ static void put_figures(const xkd_benchmark *b, struct row *row, const xkd_figur
     put_figure(row->cell[2], mean->clip_top1, deviation->clip_top1, folds);
 }
 
+/* A fold by itself has no deviation; the interval is over its test videos. */
 static void add_fold(const struct eval_report *r, const xkd_fold_result *f, struct row *row)
 {
     const xkd_figures none = {0};
+    /* A whole set has no number. */
     if (f->fold)
         snprintf(row->label, sizeof row->label, "fold %" PRId64, f->fold);
     else
         snprintf(row->label, sizeof row->label, "whole set");
     put_figures(r->benchmark, row, &f->honest, &none, 1);
+    /* `at` is what was chosen: a C, or an epoch. */
     int at = snprintf(row->note, NOTE, "%s %g", r->benchmark->task == XKD_BENCHMARK_SVM ? "C" : "epoch", f->honest.at);
     if (!isnan(f->interval[0]))
         at += snprintf(row->note + at, NOTE - (size_t)at, ", 95 %% interval %.2f to %.2f", f->interval[0],
@@ -79,8 +87,10 @@ static void make_table(const struct eval_report *r, struct table *t)
 {
     const xkd_benchmark *b = r->benchmark;
     bool svm = b->task == XKD_BENCHMARK_SVM;
+    /* Mean average precision has one column only. */
     *t = (struct table){.head = {b->multi ? "mAP" : "top-1", "top-5", "clip top-1"}, .columns = b->multi ? 1 : CELLS};
     for (int64_t i = 0; i < r->count; i++) add_fold(r, &r->folds[i], &t->row[t->rows++]);
+    /* honest before best: it is the figure to compare with. */
     for (int best = 0; best < 2; best++) {
         struct row *row = &t->row[t->rows++];
         xkd_fold_mean m = xkd_fold_results_mean(r->folds, r->count, best);
@@ -97,10 +107,11 @@ static void make_table(const struct eval_report *r, struct table *t)
                        : "last epoch");
     }
     for (int i = 0; i < XKD_PAPER_MODELS; i++) {
-        if (b->paper[i] == 0) continue;
+        if (b->paper[i] == 0) continue; /* not reported */
         struct row *row = &t->row[t->rows++];
         snprintf(row->label, sizeof row->label, "paper, %s", xkd_paper_model(i));
         snprintf(row->cell[0], CELL, "%.1f", b->paper[i]);
+        /* Top-5 is known of the first model alone. */
         if (i == 0 && b->paper_top5 > 0) snprintf(row->cell[1], CELL, "%.1f", b->paper_top5);
     }
 }
@@ -123,6 +134,7 @@ static void end_line(xkd_text *out)
     xkd_text_puts(out, "\n");
 }
 
+/* Printed in one piece, or not at all. */
 static xkd_status print_and_free(xkd_text *out)
 {
     xkd_status status = out->status;
@@ -131,6 +143,7 @@ static xkd_status print_and_free(xkd_text *out)
     return status;
 }
 
+/* Numbers line up under their heads; the note has no limit on its width. */
 xkd_status eval_print_text(struct cli *cli, const struct eval_report *r)
 {
     xkd_text out = xkd_text_make(cli->cx);
@@ -150,6 +163,7 @@ xkd_status eval_print_text(struct cli *cli, const struct eval_report *r)
     return print_and_free(&out);
 }
 
+/* For papers and issues: the same cells between bars. */
 xkd_status eval_print_markdown(struct cli *cli, const struct eval_report *r)
 {
     xkd_text out = xkd_text_make(cli->cx);
@@ -165,6 +179,7 @@ xkd_status eval_print_markdown(struct cli *cli, const struct eval_report *r)
         for (int c = 0; c < t.columns; c++) xkd_text_printf(&out, " %s |", t.row[i].cell[c]);
         xkd_text_printf(&out, " %s |\n", t.row[i].note);
     }
+    /* A paragraph of its own, or it would become part of the table. */
     if (!eval_is_complete(r)) xkd_text_puts(&out, "\n");
     say_incomplete(&out, r);
     return print_and_free(&out);
@@ -172,6 +187,7 @@ xkd_status eval_print_markdown(struct cli *cli, const struct eval_report *r)
 
 /* ---- JSON ---- */
 
+/* Both moments of every figure; null where the task has none. */
 static void mean_json(xkd_text *out, const struct eval_report *r, bool best)
 {
     xkd_fold_mean m = xkd_fold_results_mean(r->folds, r->count, best);
@@ -209,6 +225,7 @@ xkd_status eval_print_json(struct cli *cli, const struct eval_report *r)
     for (int i = 0, n = 0; i < XKD_PAPER_MODELS; i++)
         if (b->paper[i] > 0) xkd_text_printf(&out, "%s\"%s\": %.1f", n++ ? ", " : "", xkd_paper_model(i), b->paper[i]);
     xkd_text_puts(&out, "}, \"folds\": [");
+    /* Every fold by itself, in the form in which its result.json holds it. */
     for (int64_t i = 0; i < r->count; i++) {
         if (i) xkd_text_puts(&out, ", ");
         xkd_fold_result_json(&out, &r->folds[i]);
@@ -217,6 +234,7 @@ xkd_status eval_print_json(struct cli *cli, const struct eval_report *r)
     return print_and_free(&out);
 }
 
+/* The rows in the order of the table; the paper's figures are those of XKD on Kinetics400. */
 void eval_print_list(void)
 {
     printf("%-26s %-15s %-5s  %-40s %s\n", "evaluation", "data set", "folds", "task", "paper, XKD");

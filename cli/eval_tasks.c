@@ -24,6 +24,7 @@ static int64_t count_split(const xkd_manifest *m, const char *split)
 
 /* ---- linear SVM ---- */
 
+/* Borrows the fold's models, manifest and folder. */
 static struct svm_videos videos_of(struct eval_fold *f)
 {
     return (struct svm_videos){.models = &f->models,
@@ -33,7 +34,7 @@ static struct svm_videos videos_of(struct eval_fold *f)
                                .folder = f->folder};
 }
 
-static xkd_figures figures_of(const xkd_svm_row *r)
+static xkd_figures figures_of(const xkd_svm_row *r) /* C and epoch share the field `at` */
 {
     return (xkd_figures){
         .top1 = r->test.top1, .top5 = r->test.top5, .clip_top1 = r->test.clip_top1, .map = r->test.map, .at = r->C};
@@ -49,13 +50,17 @@ static xkd_status run_svm(struct cli *cli, struct eval_fold *f, xkd_fold_result 
     struct svm_settings settings = svm_settings_of(&f->models.config);
     struct feature_sets sets = {0};
     struct svm_verdict verdict = {0};
+    /* The run's seed also orders the SVM's samples, so one key repeats everything. */
     settings.seed = (int64_t)f->models.config.train.seed;
     XKD_TRY(svm_embed_videos(cli, &videos, &choice, &sets));
     XKD_TRY(svm_run(cli, &sets.train_set, &sets.test_set, &settings, &verdict));
+    /* svm_chosen: the honest row where there was a cross-validation, else the best. */
     out->honest = figures_of(svm_chosen(&verdict));
     out->best = figures_of(&verdict.rows[verdict.best]);
+    /* A result has one field for the interval, whichever figure it is of. */
     out->interval[0] = verdict.interval.low;
     out->interval[1] = verdict.interval.high;
+    /* Files that the split lists minus videos that came through. */
     out->unreadable[0] = out->files[0] - verdict.train_videos;
     out->unreadable[1] = out->files[1] - verdict.test_videos;
 fail:
@@ -69,6 +74,7 @@ static xkd_status plan_svm(struct cli *cli, struct eval_fold *f)
     struct svm_videos videos = videos_of(f);
     struct svm_plan plan;
     char time[32], memory[32];
+    /* Only a pass of one clip is run, to time the encoder. */
     xkd_status status = svm_plan_videos(cli, &videos, &plan);
     if (status != XKD_OK) return status;
     xkd_format_duration(time, sizeof time, plan.seconds);
@@ -81,6 +87,7 @@ static xkd_status plan_svm(struct cli *cli, struct eval_fold *f)
 
 /* ---- fine-tuning and the linear classifier ---- */
 
+/* `at` is the epoch that was tested. */
 static xkd_figures figures_of_test(const xkd_test_scores *s)
 {
     return (xkd_figures){
@@ -94,22 +101,26 @@ static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_re
     xkd_context *cx = cli->cx;
     xkd_supervised_result r = {0};
     char *run = NULL, *config = NULL;
+    /* The name of the folder is fixed, so a second call finds the run. */
     XKD_TRY(xkd_join_path(cx, &run, f->folder, "run"));
     XKD_TRY(xkd_join_path(cx, &config, run, "config.yaml"));
     const xkd_supervised_options o = {
         .config = &f->config,
         .model = f->model,
         .train = f->manifest_path,
+        /* The manifest is both sets': splits tell them apart. */
         .test = f->manifest_path,
         .out = run,
         .heads = f->heads,
-        /* The configuration is the last thing that a start writes. */
+        /* The configuration is the last thing that a start writes. XKD_RUN_FORCE and not NEW: a start that was killed
+         * has left a folder without a configuration. */
         .run = {.mode = xkd_path_exists(config) ? XKD_RUN_RESUME : XKD_RUN_FORCE,
                 .stop_signal = stop_signal,
                 .progress = progress,
                 .user = cli},
     };
     XKD_TRY(xkd_supervised_train(cx, &o, &r));
+    /* No figure is made up from an unfinished training; the run stays for the next call. */
     if (!r.finished)
         XKD_FAIL(XKD_ERR_CONFIG,
                  "%s: the training ended at step %" PRId64 " of %" PRId64
@@ -119,7 +130,7 @@ static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_re
     out->best = figures_of_test(&r.best);
     out->interval[0] = r.interval.low;
     out->interval[1] = r.interval.high;
-    out->unreadable[1] = r.unreadable;
+    out->unreadable[1] = r.unreadable; /* training files are counted by the loader, and replaced */
 fail:
     xkd_supervised_result_free(&r);
     xkd_free(run);
@@ -132,6 +143,7 @@ static void plan_training(const struct eval_fold *f)
 {
     const xkd_config *c = &f->config;
     int64_t files = count_split(&f->manifest, c->data.split);
+    /* Rounded down as the sampler does with drop_last; clips of a file are passes over the set. */
     int64_t steps = files * c->eval.train_clips / c->train.batch;
     printf("%" PRId64 " training files, %" PRId64 " test files of %" PRId64 " clips; %" PRId64 " epochs of %" PRId64
            " steps of %" PRId64 " clips",
@@ -146,6 +158,7 @@ const xkd_config *eval_fold_config(const struct eval_fold *f)
     return f->benchmark->task == XKD_BENCHMARK_SVM ? &f->models.config : &f->config;
 }
 
+/* The result's frame is the same for all tasks; the task fills in the figures. */
 xkd_status eval_fold_run(struct cli *cli, struct eval_fold *f, xkd_fold_result *out)
 {
     const xkd_config *c = eval_fold_config(f);
@@ -158,13 +171,14 @@ xkd_status eval_fold_run(struct cli *cli, struct eval_fold *f, xkd_fold_result *
     return f->benchmark->task == XKD_BENCHMARK_SVM ? run_svm(cli, f, out) : run_training(cli, f, out);
 }
 
+/* One line a fold; a plan costs seconds, the work days. */
 xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *f)
 {
     xkd_status status = XKD_OK;
     if (f->fold)
         printf("fold %" PRId64 ": ", f->fold);
     else
-        printf("whole set: ");
+        printf("whole set: "); /* the end of the line follows below */
     if (xkd_path_exists(f->result_path))
         printf("done already");
     else if (f->benchmark->task == XKD_BENCHMARK_SVM)

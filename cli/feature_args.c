@@ -1,3 +1,4 @@
+/* Feature files into the two sets that an evaluation needs: from two files, or from two splits of one. */
 #include "feature_args.h"
 
 #include <inttypes.h>
@@ -6,9 +7,11 @@
 
 #include "base/alloc.h"
 
+/* Without a word all that the file has is used. */
 xkd_status features_modality(struct cli *cli, const char *word, const xkd_embeddings *e, bool *video, bool *audio)
 {
     bool has_video = e->table[XKD_VIDEO].count > 0, has_audio = e->table[XKD_AUDIO].count > 0;
+    /* A word that is none is refused before the files are compared. */
     if (word && strcmp(word, "video") != 0 && strcmp(word, "audio") != 0 && strcmp(word, "both") != 0)
         return xkd_fail(cli->cx, XKD_ERR_CONFIG, "--modality %s: video, audio or both", word);
     *video = word ? strcmp(word, "audio") != 0 : has_video;
@@ -32,6 +35,8 @@ fail:
     return status;
 }
 
+/* `two`: training and test features come from files of their own, and a split is then only applied where it was asked
+ * for. Else they are the splits "train" and "test" of one file. */
 xkd_status features_sets(struct cli *cli, const struct feature_args *args, char **paths, bool two,
                          struct feature_sets *out)
 {
@@ -39,13 +44,16 @@ xkd_status features_sets(struct cli *cli, const struct feature_args *args, char 
     xkd_context *cx = cli->cx;
     const char *train = args->train ? args->train : "train", *test = args->test ? args->test : "test";
     XKD_TRY(features_modality(cli, args->modality, &out->train, &out->video, &out->audio));
+    /* Clips of both modalities stand side by side in one row where both are used. */
     xkd_clip_choice choice = {out->video, out->audio, two ? args->train : train, args->subsample, args->normalise};
     XKD_TRY(xkd_clip_set_make(cx, &out->train, &choice, &out->train_set));
     choice.split = two ? args->test : test;
+    /* Subsampling is for training: a test keeps all its clips. */
     choice.most_clips = 0;
     XKD_TRY(xkd_clip_set_make(cx, two ? &out->test : &out->train, &choice, &out->test_set));
     out->test_files = two ? &out->test.files : &out->train.files;
     if (two) XKD_TRY(check_classes(cx, paths, out));
+    /* After both sets exist: the number of classes may come from either. */
     XKD_TRY(xkd_clip_sets_align(cx, &out->train_set, &out->test_set, out->test_files));
 fail:
     return status;
@@ -62,6 +70,7 @@ xkd_status features_load(struct cli *cli, const struct feature_args *args, char 
         XKD_FAIL(XKD_ERR_CONFIG, "want the features of the training and the test set, or one file with both splits");
     XKD_TRY(xkd_embeddings_read(cx, paths[0], &out->train));
     if (two) XKD_TRY(xkd_embeddings_read(cx, paths[1], &out->test));
+    /* Features of two encoders are not comparable, though their widths may agree. */
     for (int m = 0; two && m < XKD_MODALITIES; m++)
         if (strcmp(out->train.model[m], out->test.model[m]) != 0)
             XKD_FAIL(XKD_ERR_DATA, "%s and %s: their %s features are of different models", paths[0], paths[1],
@@ -71,6 +80,7 @@ fail:
     return status;
 }
 
+/* The sets own copies of the features, which `svm` may scale; the tables stay as they were read. */
 void features_free(struct feature_sets *s)
 {
     xkd_embeddings_free(&s->train);

@@ -35,7 +35,8 @@ const struct cli_command *const cli_commands[] = {
 };
 /* clang-format on */
 
-/* NULL commands have no subcommands. */
+/* NULL commands have no subcommands. A prefix of a name is not enough: a command added later would change what it
+ * means. */
 const struct cli_command *cli_find(const struct cli_command *const *commands, const char *name)
 {
     for (; commands && *commands; commands++)
@@ -57,6 +58,7 @@ static int unknown_command(const char *path, const struct cli_command *const *co
     const char *best = NULL;
     int distance = 4; /* further apart is no typing error */
     for (; *commands; commands++) {
+        /* Hidden commands are not suggested, but are run. */
         if ((*commands)->hidden) continue;
         int d = xkd_edit_distance(name, (*commands)->name, distance);
         if (d < distance) {
@@ -81,6 +83,7 @@ static int dispatch(struct cli *cli, const struct cli_command *const *commands, 
     snprintf(path + length, size - length, " %s", command->name);
     /* Looked for here, where the names that lead to the command are still known. */
     bool help = asks_for_help(argc, argv);
+    /* A word behind a group's name is the next name; an option is the group's own. */
     if (command->subcommands && argc > 1 && argv[1][0] != '-')
         return dispatch(cli, command->subcommands, path, size, argc - 1, argv + 1);
     if (help) {
@@ -91,10 +94,12 @@ static int dispatch(struct cli *cli, const struct cli_command *const *commands, 
         fprintf(stderr, "xkd: error: %s needs the name of a subcommand ('%s --help' lists them)\n", path, path);
         return XKD_ERR_CONFIG;
     }
+    /* Everything after the name is the command's to parse. */
     return command->run(cli, argc, argv);
 }
 
-/* Without arguments the overview is an answer, but the exit code says that nothing was done. */
+/* Without arguments the overview is an answer, but the exit code says that nothing was done. 128 characters hold the
+ * longest path of names, and snprintf cuts what does not fit. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     char path[128] = "xkd";
@@ -106,6 +111,7 @@ static int run(struct cli *cli, int argc, char **argv)
         cli_print_overview();
         return XKD_OK;
     }
+    /* "--version" is the command of that name. */
     if (strcmp(argv[1], "--version") == 0) argv[1] += 2;
     return dispatch(cli, cli_commands, path, sizeof path, argc - 1, argv + 1);
 }

@@ -12,23 +12,30 @@
 #include "base/file.h"
 #include "report/progress.h"
 
+/* Defaults of the command line follow the configuration; cross-validation is not in released files, and 3 folds keep
+ * it at three more trainings. */
 struct svm_settings svm_settings_of(const xkd_config *config)
 {
     xkd_svm_options o = xkd_svm_defaults();
+    /* The settings are the command's; nothing of the sets is needed to make them. */
     struct svm_settings s = {.iterations = config->eval.svm_iterations,
                              .folds = 3,
                              .threads = config->threads ? config->threads : xkd_processor_count(),
                              .tolerance = o.tolerance,
                              .scale = config->eval.svm_scale};
+    /* The list in the configuration is limited to as many as fit. */
     for (; s.costs < config->eval.cost.count; s.costs++) s.cost[s.costs] = config->eval.cost.value[s.costs];
     return s;
 }
 
+/* "0.001,0.01": a comma at the end is accepted, another character is not. A list on the command line replaces the
+ * configuration's. */
 xkd_status svm_parse_costs(struct cli *cli, const char *text, struct svm_settings *out)
 {
     out->costs = 0;
     for (char *end; *text; text = *end ? end + 1 : end) {
         double c = strtod(text, &end);
+        /* C = 0 would be no training at all, and infinity none that ends. */
         if (end == text || (*end && *end != ',') || !(c > 0) || !isfinite(c) || out->costs == SVM_MOST_COSTS)
             return xkd_fail(cli->cx, XKD_ERR_CONFIG, "--cost: want up to %d positive numbers with commas between",
                             SVM_MOST_COSTS);
@@ -44,6 +51,7 @@ void svm_verdict_free(struct svm_verdict *v)
     *v = (struct svm_verdict){0};
 }
 
+/* Without a cross-validation there is no honest choice, and the best has to stand in. */
 const xkd_svm_row *svm_chosen(const struct svm_verdict *v)
 {
     return &v->rows[v->honest >= 0 ? v->honest : v->best];
@@ -51,11 +59,13 @@ const xkd_svm_row *svm_chosen(const struct svm_verdict *v)
 
 /* ---- training ---- */
 
+/* For the progress bar. */
 struct bar {
     struct cli *cli;
     double start;
 };
 
+/* `done` counts trainings, of which a fold is one. */
 static void progress(void *user, int64_t done, int64_t total)
 {
     const struct bar *b = user;
@@ -78,7 +88,8 @@ static xkd_status say_cost(struct cli *cli, xkd_pool *pool, const xkd_clip_set *
     char time[32], memory[32];
     xkd_status status = xkd_svm_estimate(cli->cx, pool, train->n, train->D, train->K, &cost);
     if (status != XKD_OK) return status;
-    /* A fold of N trains on (N-1)/N of the samples. */
+    /* A fold of N trains on (N-1)/N of the samples. The costs of all C, each once on everything and once without each
+     * fold. */
     double trainings = (double)s->costs * (1 + (s->folds ? (double)(s->folds - 1) : 0));
     xkd_format_duration(time, sizeof time, cost.seconds * trainings);
     xkd_format_count(memory, sizeof memory, cost.bytes, "B");
@@ -88,6 +99,7 @@ static xkd_status say_cost(struct cli *cli, xkd_pool *pool, const xkd_clip_set *
     return XKD_OK;
 }
 
+/* Changes the sets where scaling is asked for; both are the caller's. */
 xkd_status svm_run(struct cli *cli, xkd_clip_set *train, xkd_clip_set *test, const struct svm_settings *s,
                    struct svm_verdict *out)
 {
@@ -112,12 +124,14 @@ xkd_status svm_run(struct cli *cli, xkd_clip_set *train, xkd_clip_set *test, con
                                 .test_videos = test->videos,
                                 .test_clips = test->n,
                                 .classes = train->K};
-    if (s->scale) XKD_TRY(xkd_clip_sets_scale(cx, train, test));
+    if (s->scale) XKD_TRY(xkd_clip_sets_scale(cx, train, test)); /* before the memory of the training is taken */
     XKD_TRY(xkd_alloc(cx, &out->scores, test->videos * train->K, sizeof *out->scores));
     XKD_TRY(xkd_pool_new(cx, &pool, (int)s->threads));
     XKD_TRY(say_cost(cli, pool, train, s));
     XKD_TRY(xkd_svm_evaluate(cx, pool, train, test, &p, out->rows, &out->best, &out->honest, out->scores));
+    /* The bar goes before anything else is said. */
     cli_progress(cli, NULL);
+    /* Of the chosen C's scores, which xkd_svm_evaluate has left in `scores`. */
     XKD_TRY(xkd_video_interval(cx, pool, test, out->scores, p.svm.seed, &out->interval));
 fail:
     xkd_pool_free(pool);
@@ -126,6 +140,7 @@ fail:
 
 /* ---- what came out ---- */
 
+/* NAN is null: a figure that does not exist for this kind of labels. */
 static void number(xkd_text *out, const char *key, double value)
 {
     xkd_text_printf(out, ", \"%s\": ", key);
@@ -153,12 +168,14 @@ static void row_json(xkd_text *out, const struct svm_verdict *v, const xkd_svm_r
     xkd_text_puts(out, "}");
 }
 
+/* Without a newline: other documents hold it. */
 void svm_json(xkd_text *out, const struct svm_verdict *v)
 {
     xkd_text_printf(out,
                     "{\"train_videos\": %" PRId64 ", \"train_clips\": %" PRId64 ", \"test_videos\": %" PRId64
                     ", \"test_clips\": %" PRId64 ", \"classes\": %" PRId64 ", \"rows\": [",
                     v->train_videos, v->train_clips, v->test_videos, v->test_clips, v->classes);
+    /* Rows by C; `best` and `honest` repeat theirs without what is only of interest beside others. */
     for (int64_t c = 0; c < v->costs; c++) {
         if (c) xkd_text_puts(out, ", ");
         row_json(out, v, &v->rows[c], true);
@@ -172,6 +189,7 @@ void svm_json(xkd_text *out, const struct svm_verdict *v)
     xkd_text_printf(out, ", \"interval95\": [%.4f, %.4f]}", v->interval.low, v->interval.high);
 }
 
+/* honest and best stand under each other. */
 static void print_figures(const struct svm_verdict *v, const char *word, const xkd_svm_row *r, const char *why)
 {
     if (v->multi)
@@ -180,6 +198,7 @@ static void print_figures(const struct svm_verdict *v, const char *word, const x
         printf("%s top-1 %.2f, top-5 %.2f (%s)\n", word, r->test.top1, r->test.top5, why);
 }
 
+/* One line for each C; the two choices are marked in it and told again below. */
 void svm_print(const struct svm_verdict *v)
 {
     puts(v->multi ? "       C     mAP  cross-validated" : "       C   top-1   top-5  clip top-1  cross-validated");
@@ -199,6 +218,7 @@ void svm_print(const struct svm_verdict *v)
     if (v->honest >= 0)
         print_figures(v, "honest:", &v->rows[v->honest], "C chosen by cross-validation on the training set");
     print_figures(v, "best:  ", &v->rows[v->best], "C chosen on the test set, as released");
+    /* An interval of the honest figure says how far another test set might have been off. */
     printf("95 %% of bootstrap samples of the test videos: %.2f to %.2f (C = %g)\n", v->interval.low, v->interval.high,
            svm_chosen(v)->C);
 }
@@ -216,6 +236,7 @@ static xkd_status list_split(struct cli *cli, const xkd_manifest *m, const char 
     XKD_TRY(xkd_alloc(cx, out, m->count, sizeof **out));
     for (int64_t i = 0; i < m->count; i++) {
         const xkd_sample *s = &m->samples[i];
+        /* A file without a split is in both, as xkd_manifest_keep_split has it. */
         if (s->split[0] && strcmp(s->split, split) != 0) continue;
         if (s->label < 0 && !s->label_count)
             XKD_FAIL(XKD_ERR_DATA, "%s: has no label: an SVM needs one for every file (\"label\" in the manifest)",
@@ -243,12 +264,14 @@ static void half_free(struct half *h)
     xkd_free(h->path);
 }
 
-/* The number of clips is part of the name: another --subsample keeps both. */
+/* The number of clips is part of the name: another --subsample keeps both. Both modalities of a clip stand in one
+ * file, as pairs. */
 static xkd_status half_new(struct cli *cli, const struct svm_videos *v, bool train, struct half *out)
 {
     xkd_status status = XKD_OK;
     xkd_config *config = &v->models->config;
     *out = (struct half){0};
+    /* 0: the configuration's number, else the paper's. */
     out->options = xkd_embed_options_of(config, train ? XKD_CLIPS_TRAIN : XKD_CLIPS_TEST, 0);
     if (train && v->subsample && v->subsample < out->options.clips.clips) out->options.clips.clips = v->subsample;
     models_choose(v->models, &out->options);
@@ -270,7 +293,7 @@ xkd_status svm_plan_videos(struct cli *cli, const struct svm_videos *v, struct s
     double seconds[XKD_MODALITIES];
     int64_t D = 0, rows, width;
     *plan = (struct svm_plan){0};
-    XKD_TRY(xkd_pool_new(cx, &pool, 1));
+    XKD_TRY(xkd_pool_new(cx, &pool, 1)); /* estimates per thread: one is enough for bytes */
     for (int h = 0; h < 2; h++) {
         XKD_TRY(half_new(cli, v, h == 0, &half[h]));
         plan->files[h] = half[h].count;
@@ -283,6 +306,7 @@ xkd_status svm_plan_videos(struct cli *cli, const struct svm_videos *v, struct s
         D += rows * width;
         plan->seconds += seconds[m] * (double)(plan->clips[0] + plan->clips[1]);
     }
+    /* One class more than are named, for there may be none. */
     XKD_TRY(xkd_svm_estimate(cx, pool, plan->clips[0], D, v->manifest->class_count + 1, &cost));
     /* The feature file is read beside the matrix that is made of it, and the test clips. */
     plan->bytes = cost.bytes + (double)((plan->clips[0] + 2 * plan->clips[1]) * D) * sizeof(float);
@@ -292,6 +316,7 @@ fail:
     return status;
 }
 
+/* On stderr, before hours of work. */
 static xkd_status say_plan(struct cli *cli, const struct svm_videos *v)
 {
     struct svm_plan plan;
@@ -315,6 +340,7 @@ xkd_status svm_embed_videos(struct cli *cli, const struct svm_videos *v, const s
     xkd_status status = XKD_OK;
     struct half half[2] = {0};
     char *paths[2];
+    /* --train, --test and --subsample have done their part when the lists were made. */
     struct feature_args choice = {.modality = args->modality, .normalise = args->normalise};
     xkd_embeddings *features[2] = {&out->train, &out->test};
     XKD_TRY(xkd_make_folder(cli->cx, v->folder));

@@ -14,7 +14,8 @@ static bool begins(const char *name, const char *prefix)
     return strncmp(name, prefix, strlen(prefix)) == 0;
 }
 
-/* Names of whole networks. */
+/* Names of whole networks. One is enough: a file with any of them is a model, and what is missing is found when it is
+ * loaded. */
 static bool is_model_name(const char *name)
 {
     static const char *const prefixes[] = {"vid_student.", "vid_teacher.", "aud_student.",   "aud_teacher.",
@@ -39,8 +40,8 @@ static bool has(const xkd_tensor_file *file, const char *prefix)
     return false;
 }
 
-/* Where the model's own names begin: behind "model." of a checkpoint and "module." of DDP.
- * Valid for names in the checkpoint's scope only. */
+/* Where the model's own names begin: behind "model." of a checkpoint and "module." of DDP. Valid for names in the
+ * checkpoint's scope only. The names were found to begin like this by `classify`. */
 static const char *own_name(const xkd_content *c, const char *name)
 {
     if (c->checkpoint) name += strlen("model.");
@@ -67,7 +68,8 @@ static xkd_modality modality_of(const xkd_stored_tensor *embed)
     return embed && embed->shape.ndim >= 2 && embed->shape.dims[1] % 3 == 0 ? XKD_VIDEO : XKD_AUDIO;
 }
 
-/* The result is the release's name, which is the one that this program uses; the caller frees it. */
+/* The result is the release's name, which is the one that this program uses; the caller frees it. Only a backbone
+ * under short names is renamed; within a whole model the names are the release's. */
 static xkd_status rename_tensor(xkd_context *cx, const xkd_content *c, const char *name, char **out)
 {
     if (c->kind == XKD_CONTENT_BACKBONE && c->short_names) {
@@ -92,8 +94,8 @@ const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char
 static void classify(const xkd_tensor_file *file, xkd_content *c)
 {
     char scope[8] = "";
-    /* "model." may also be a checkpoint's own prefix by chance; names of a backbone at the top level
-     * speak against it. */
+    /* "model." may also be a checkpoint's own prefix by chance; names of a backbone at the top level speak against it.
+     * Kept in two flags, since both prefixes may stand before a name: "model.module.vid_student...". */
     c->checkpoint = has(file, "model.") && !has(file, "encoder.") && !has(file, "blocks.");
     if (c->checkpoint) strcpy(scope, "model.");
     c->ddp = all_begin(file, scope, "module.");
@@ -139,6 +141,7 @@ static void infer_geometry(xkd_content *c)
         if (!begins(c->tensors[i].name, prefix)) continue;
         const char *own = c->tensors[i].name + strlen(prefix);
         const xkd_shape *shape = &c->tensors[i].shape;
+        /* The class token decides whether the positional table has a row for it. */
         if (strcmp(own, "cls_token") == 0) g->cls_token = true;
         if (begins(own, "encoder.blocks.")) {
             int64_t block = strtol(own + strlen("encoder.blocks."), NULL, 10) + 1;
@@ -151,6 +154,7 @@ static void infer_geometry(xkd_content *c)
     }
     strcpy(name, prefix);
     strcat(name, "enc_pos_embed");
+    /* The positions' table, [1,N,D] or [1,N+1,D]. */
     const xkd_stored_tensor *pos = xkd_content_find(c, name);
     if (pos && pos->shape.ndim == 3) g->tokens = pos->shape.dims[1] - g->cls_token;
     /* 0 where the width is none of the presets'; a description then leaves the number out. */
@@ -202,12 +206,14 @@ xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xk
         out->tensors[out->count].name = out->names[out->count];
         out->count++;
     }
+    /* Two names may become one only by renaming, so this is checked behind it. */
     XKD_TRY(check_unique(cx, out, file->path));
     infer_geometry(out);
 fail:
     return status;
 }
 
+/* Tensors' data are the file's. */
 void xkd_content_free(xkd_content *content)
 {
     for (int64_t i = 0; i < content->count; i++) xkd_free(content->names[i]);
@@ -261,6 +267,7 @@ xkd_status xkd_content_select(xkd_context *cx, xkd_content *content, const char 
     int64_t kept = 0;
     size_t length = strlen(part);
     xkd_text parts = xkd_text_make(cx);
+    /* The list of parts was made before anything is dropped, for the message. */
     list_parts(content, &parts);
     for (int64_t i = 0; i < content->count; i++) {
         char *name = content->names[i];

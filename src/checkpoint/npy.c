@@ -26,7 +26,7 @@ bool xkd_npy_magic(const unsigned char *data, int64_t size)
     return size >= MAGIC_SIZE && memcmp(data, magic, MAGIC_SIZE) == 0;
 }
 
-/* Advances *at over `text` and the spaces behind it. */
+/* Advances *at over `text` and the spaces behind it. False, and *at unchanged, where the text is another. */
 static bool expect(const char **at, const char *text)
 {
     size_t length = strlen(text);
@@ -40,6 +40,7 @@ static bool expect(const char **at, const char *text)
 static bool read_description(const char **at, xkd_dtype *dtype)
 {
     char quoted[8];
+    /* bfloat16 has no entry, and no reader of numpy would know one. */
     for (int d = 0; d < XKD_DTYPE_COUNT; d++) {
         if (!descriptions[d]) continue;
         snprintf(quoted, sizeof quoted, "'%s'", descriptions[d]);
@@ -55,6 +56,7 @@ static bool read_shape(const char **at, xkd_shape *shape)
 {
     if (!expect(at, "(")) return false;
     shape->ndim = 0;
+    /* Commas as Python prints them: (3,) has one, (3, 4) one between. */
     while (!expect(at, ")")) {
         int64_t value = 0;
         if (shape->ndim == XKD_MAX_DIMS || !isdigit((unsigned char)**at)) return false;
@@ -117,8 +119,8 @@ xkd_status xkd_npy_read(xkd_context *cx, xkd_tensor_file *file, const char *name
     xkd_shape shape = {0};
     bool fortran = false;
     if (!xkd_npy_magic(data, size) || size < 12) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s' is cut off", path, name);
-    /* Version 2 differs in the length's four bytes; version 3 (UTF-8 names) occurs in structured
-     * arrays only, which are refused anyway. */
+    /* Version 2 differs in the length's four bytes; version 3 (UTF-8 names) occurs in structured arrays only, which
+     * are refused anyway. The magic number and version are 8 bytes, the length 2 or 4. */
     int version = data[6], lead = version == 1 ? 10 : 12;
     if (version < 1 || version > 2 || data[7] != 0)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': unknown version %d.%d", path, name, data[6], data[7]);

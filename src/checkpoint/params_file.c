@@ -13,6 +13,7 @@ static xkd_status append(xkd_context *cx, xkd_tensor_list *list, const char *nam
                          const xkd_param *row, const void *data)
 {
     xkd_status status = XKD_OK;
+    /* Named in the order of the table, which is that of the networks. */
     XKD_TRY(xkd_reserve(cx, &list->items, list->count, &list->capacity, sizeof *list->items));
     list->items[list->count++] = (xkd_tensor_item){name, params->dtype, row->shape, data};
 fail:
@@ -31,13 +32,14 @@ static const void *part_of(const xkd_param *row, xkd_param_part part)
     return NULL;
 }
 
-/* Shared blocks appear under both names, as in the release. Aliases inside one network (the head's
- * second LN) do not, and come after all rows. */
+/* Shared blocks appear under both names, as in the release. Aliases inside one network (the head's second LN) do not,
+ * and come after all rows. Items point into the parameters, which must outlive the list. */
 xkd_status xkd_params_list(xkd_context *cx, const xkd_params *params, xkd_param_part part, xkd_tensor_list *list)
 {
     xkd_status status = XKD_OK;
     for (int64_t i = 0; i < params->count; i++) {
         const xkd_param *row = params->rows[i];
+        /* A row without this part, such as a teacher's gradient, is left out. */
         if (part_of(row, part)) XKD_TRY(append(cx, list, row->name, params, row, part_of(row, part)));
     }
     for (int64_t i = 0; part == XKD_PARAM_VALUE && i < params->alias_count; i++) {
@@ -48,7 +50,8 @@ fail:
     return status;
 }
 
-/* float32 and float64 convert into each other; half precision would lose what a resumed run needs. */
+/* float32 and float64 convert into each other; half precision would lose what a resumed run needs. By element
+ * otherwise: a float64 recording into a float32 model, or back. */
 xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from, const char *path)
 {
     int64_t count = xkd_shape_count(&from->shape);
@@ -123,7 +126,8 @@ static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const
     return XKD_OK;
 }
 
-/* Values may be partly replaced if a later tensor fails: the caller gives the model up then. */
+/* Values may be partly replaced if a later tensor fails: the caller gives the model up then. All faults are counted
+ * before any message: the first name rarely tells what is wrong. */
 xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_stored_tensor *tensors, int64_t count,
                            const char *path)
 {
@@ -137,7 +141,7 @@ xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_stored
         else if (!wrong.missing++)
             wrong.first_missing = row->name;
     }
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; i < count; i++) /* Names of aliases are found as well, so a second name is not unknown. */
         if (!xkd_params_find(params, tensors[i].name) && !wrong.unknown++) wrong.first_unknown = tensors[i].name;
     if (wrong.missing || wrong.unknown) XKD_TRY(report(cx, path, &wrong));
     XKD_TRY(check_aliases(cx, params, tensors, count, path));
@@ -153,6 +157,7 @@ static xkd_status load_backbone(xkd_context *cx, xkd_params *params, const xkd_c
     mismatch wrong = {0};
     char name[2 * XKD_PARAM_NAME];
     for (int64_t i = 0; i < content->count; i++) {
+        /* A name longer than any row's fits no row, cut or not. */
         snprintf(name, sizeof name, "%s%.*s", prefix, XKD_PARAM_NAME, content->tensors[i].name);
         xkd_param *row = xkd_params_find(params, name);
         if (row)
@@ -160,6 +165,7 @@ static xkd_status load_backbone(xkd_context *cx, xkd_params *params, const xkd_c
         else if (!wrong.unknown++)
             wrong.first_unknown = content->tensors[i].name;
     }
+    /* The other direction: rows of the prefix that the file does not have. */
     for (int64_t i = 0; i < params->count; i++) {
         const char *row = params->rows[i]->name;
         if (strncmp(row, prefix, strlen(prefix)) != 0 || xkd_content_find(content, row + strlen(prefix))) continue;
@@ -187,6 +193,7 @@ xkd_status xkd_params_start_from(xkd_context *cx, xkd_params *params, const char
     if (content.kind == XKD_CONTENT_OTHER)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: neither a whole XKD model nor a backbone ('xkd inspect' shows what it holds)",
                  path);
+    /* One of the two, so the other loop does nothing. */
     if (content.kind == XKD_CONTENT_MODEL) XKD_TRY(xkd_params_load(cx, params, content.tensors, content.count, path));
     for (int i = 0; content.kind == XKD_CONTENT_BACKBONE && i < 2; i++)
         XKD_TRY(load_backbone(cx, params, &content, prefixes[content.modality][i], path));

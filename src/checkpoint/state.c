@@ -29,6 +29,7 @@ enum { SECONDS, EPOCH_LOSS, EPOCH_SECONDS, EPOCH_WAIT, REAL };
 static const char *const real_keys[REAL] = {"xkd.seconds", "xkd.epoch_loss", "xkd.epoch_seconds", "xkd.epoch_wait"};
 static const char CONFIG_KEY[] = "xkd.config";
 
+/* The configuration's text is the state's own. */
 void xkd_run_state_free(xkd_run_state *state)
 {
     xkd_free(state->config);
@@ -57,7 +58,8 @@ static void list_free(tensor_list *list)
     xkd_free(list->names);
 }
 
-/* Adds "prefix" + "name"; the list was made large enough for everything. */
+/* Adds "prefix" + "name"; the list was made large enough for everything. Names of rows are unique, and the prefixes
+ * are no network's, so no two tensors share a name. */
 static void list_add(tensor_list *list, const char *prefix, const char *name, xkd_dtype dtype, const xkd_shape *shape,
                      const void *data)
 {
@@ -71,11 +73,13 @@ static void list_add(tensor_list *list, const char *prefix, const char *name, xk
 static xkd_status list_of_run(xkd_context *cx, tensor_list *list, const xkd_params *params, int64_t *steps)
 {
     xkd_status status = XKD_OK;
+    /* Value and two moments a row, aliases, and the step counts. */
     XKD_TRY(list_new(cx, list, 3 * params->count + params->alias_count + 1));
     for (int64_t i = 0; i < params->count; i++) {
         const xkd_param *row = params->rows[i];
         steps[i] = row->steps;
         list_add(list, "", row->name, params->dtype, &row->shape, row->value);
+        /* Rows that are not trained have no moments. */
         if (row->moment1) list_add(list, MOMENT1, row->name, params->dtype, &row->shape, row->moment1);
         if (row->moment2) list_add(list, MOMENT2, row->name, params->dtype, &row->shape, row->moment2);
     }
@@ -96,13 +100,15 @@ static bool is_checkpoint(const char *name)
     return strncmp(name, "step-", 5) == 0 && length > 17 && strcmp(name + length - 12, ".safetensors") == 0;
 }
 
-/* Names of the checkpoints, oldest first: the step has a fixed width, so sorted names are sorted steps. */
+/* Names of the checkpoints, oldest first: the step has a fixed width, so sorted names are sorted steps. Loading never
+ * picks by date: copies and backups have other ones. */
 static xkd_status list_checkpoints(xkd_context *cx, const char *folder, xkd_names *names)
 {
     *names = (xkd_names){0};
     if (!xkd_is_folder(folder)) return XKD_OK;
     xkd_status status = xkd_list_folder(cx, folder, names);
     int64_t kept = 0;
+    /* Other files in the folder are passed over: they are not ours to count or remove. */
     for (int64_t i = 0; i < names->count; i++) {
         if (is_checkpoint(names->items[i]))
             names->items[kept++] = names->items[i];
@@ -129,6 +135,7 @@ static xkd_status prune(xkd_context *cx, const char *folder, int64_t keep_last)
     xkd_status status = XKD_OK;
     xkd_names names;
     XKD_TRY(list_checkpoints(cx, folder, &names));
+    /* Names ascend by step, so the oldest come first. */
     for (int64_t i = 0; i + keep_last < names.count; i++) {
         XKD_TRY(xkd_remove_in(cx, folder, names.items[i]));
     }
@@ -145,6 +152,7 @@ static xkd_status remove_later(xkd_context *cx, const char *folder, int64_t step
     xkd_names names;
     XKD_TRY(list_checkpoints(cx, folder, &names));
     for (int64_t i = 0; i < names.count; i++) {
+        /* 5: behind "step-". */
         if (strtoll(names.items[i] + 5, NULL, 10) <= step) continue;
         XKD_TRY(xkd_remove_in(cx, folder, names.items[i]));
     }
@@ -153,7 +161,8 @@ fail:
     return status;
 }
 
-/* Numbers travel as decimal text in the metadata: exact for 64-bit integers, and readable with any tool. */
+/* Numbers travel as decimal text in the metadata: exact for 64-bit integers, and readable with any tool. Two's
+ * complement survives the way through uint64_t; none of them is negative. */
 static xkd_status write_state(xkd_context *cx, const char *path, const tensor_list *list, const xkd_run_state *s)
 {
     const uint64_t whole[WHOLE] = {
@@ -183,6 +192,7 @@ xkd_status xkd_state_save(xkd_context *cx, const char *folder, const xkd_params 
     tensor_list list = {0};
     int64_t *steps = NULL;
     char *path = NULL;
+    /* The folder may have been removed while the run went on. */
     XKD_TRY(xkd_make_folder(cx, folder));
     XKD_TRY(xkd_alloc(cx, &steps, params->count, sizeof *steps));
     XKD_TRY(list_of_run(cx, &list, params, steps));
@@ -243,6 +253,7 @@ static xkd_status check_architecture(xkd_context *cx, const char *path, const xk
     int64_t count = 0;
     for (int64_t i = 0; i < params->count; i++) compare_row(&out, &count, file, params, params->rows[i]);
     for (int64_t i = 0; i < xkd_safetensors_count(file); i++) {
+        /* The optimiser's tensors are looked at by copy_rows. */
         const xkd_stored_tensor *t = xkd_safetensors_at(file, i);
         if (strncmp(t->name, OPTIMIZER, sizeof OPTIMIZER - 1) != 0 && !xkd_params_find(params, t->name))
             difference(&out, &count, "is not in the model", t->name, NULL, NULL);
@@ -276,6 +287,7 @@ static xkd_status copy_rows(xkd_context *cx, const char *path, const xkd_safeten
     /* Step counts have one entry a row, in the table's order, which the architecture fixes. */
     if (!steps || steps->dtype != XKD_I64 || steps->bytes != params->count * 8)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: tensor '%s' is missing or has another shape", path, STEPS);
+    /* With copy false this only checks, in the same order and by the same rules. */
     for (int64_t i = 0; i < params->count; i++) {
         xkd_param *row = params->rows[i];
         void *const targets[] = {row->value, row->moment1, row->moment2};
@@ -305,6 +317,7 @@ static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safete
         const char *key = i < WHOLE ? whole_keys[i] : real_keys[i - WHOLE];
         const char *text = xkd_safetensors_metadata(file, key);
         char *end = (char *)"x";
+        /* A number without digits leaves `end` at the text's start, which is not 0. */
         if (text && *text && i < WHOLE) whole[i] = strtoull(text, &end, 10);
         if (text && *text && i >= WHOLE) real[i - WHOLE] = strtod(text, &end);
         if (*end) return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: its '%s' is missing or no number", path, key);
@@ -326,8 +339,9 @@ static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safete
     return xkd_copy_string(cx, &s->config, config);
 }
 
-/* The rows are copied only after everything, the metadata included, has been found good.
- * *whole: the file is undamaged, so an error is about what it says. */
+/* The rows are copied only after everything, the metadata included, has been found good. *whole: the file is
+ * undamaged, so an error is about what it says. Reading stops at the first fault that makes the file useless;
+ * differences of a sound one are listed together. */
 static xkd_status load(xkd_context *cx, const char *path, xkd_params *params, xkd_run_state *state, bool *whole)
 {
     xkd_status status = XKD_OK;
@@ -335,6 +349,7 @@ static xkd_status load(xkd_context *cx, const char *path, xkd_params *params, xk
     *whole = false;
     *state = (xkd_run_state){0};
     XKD_TRY(xkd_safetensors_open(cx, path, &file));
+    /* Every byte is read for the checksum: a damaged tensor must not become weights. */
     XKD_TRY(xkd_safetensors_verify(cx, file, NULL));
     *whole = true;
     XKD_TRY(check_architecture(cx, path, file, params));
@@ -361,6 +376,7 @@ static xkd_status remove_temporaries(xkd_context *cx, const char *folder)
     xkd_names names = {0};
     XKD_TRY(xkd_list_folder(cx, folder, &names));
     for (int64_t i = 0; i < names.count; i++) {
+        /* xkd_writer's names for files that are not yet in place. */
         if (!strstr(names.items[i], ".safetensors.tmp-")) continue;
         XKD_TRY(xkd_remove_in(cx, folder, names.items[i]));
     }
@@ -381,6 +397,7 @@ xkd_status xkd_state_load_newest(xkd_context *cx, const char *folder, xkd_params
     XKD_TRY(remove_temporaries(cx, folder));
     XKD_TRY(list_checkpoints(cx, folder, &names));
     if (names.count == 0) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: no checkpoint to resume from", folder);
+    /* From the newest back. */
     for (int64_t i = names.count - 1; i >= 0; i--) {
         xkd_free(path);
         XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
@@ -406,6 +423,7 @@ static xkd_status export_backbone(xkd_context *cx, const char *folder, const xkd
     char *path = NULL, prefix[64];
     int length = snprintf(prefix, sizeof prefix, "%s.backbone.", network);
     const xkd_metadata_item metadata[] = {{"format", "pt"}, {"xkd.network", network}};
+    /* Moments are left out: an exported encoder is for use, not for going on. */
     XKD_TRY(list_new(cx, &list, params->count + params->alias_count));
     for (int64_t i = 0; i < params->count; i++) {
         const xkd_param *row = params->rows[i];

@@ -9,17 +9,19 @@
 #include "base/alloc.h"
 #include "checkpoint/file_parts.h"
 
+/* By xkd_file_kind. */
 static const char *const kind_names[XKD_FILE_KINDS] = {"safetensors", "PyTorch zip", "PyTorch (before 1.6)", "npy",
                                                        "npz"};
 /* Views may share a storage, so copies may exceed the file, but not without bound. */
 enum { COPY_FACTOR = 4 };
 
+/* A constant text. */
 const char *xkd_file_kind_name(xkd_file_kind kind)
 {
     return kind_names[kind];
 }
 
-/* Names live as long as the file. */
+/* Names live as long as the file. A mapped file is never written to, so names and values are copies. */
 static xkd_status keep_text(xkd_context *cx, xkd_tensor_file *file, const char *text, char **out)
 {
     xkd_status status = XKD_OK;
@@ -38,6 +40,7 @@ xkd_status xkd_file_add(xkd_context *cx, xkd_tensor_file *file, const char *name
     xkd_status status = XKD_OK;
     struct xkd_tensor_file_parts *p = file->parts;
     char *kept = NULL;
+    /* The list grows first: a failure of the copy leaves it as it was. */
     XKD_TRY(xkd_reserve(cx, &file->tensors, file->count, &p->tensor_capacity, sizeof *file->tensors));
     XKD_TRY(keep_text(cx, file, name, &kept));
     file->tensors[file->count++] =
@@ -106,8 +109,10 @@ static xkd_status read_zip(xkd_context *cx, xkd_tensor_file *file)
     xkd_status status = XKD_OK;
     const xkd_zip *zip = &file->parts->zip;
     XKD_TRY(xkd_zip_open(cx, file->path, &file->parts->map, &file->parts->zip));
+    /* All sums before anything is interpreted. */
     for (int64_t i = 0; i < zip->count; i++) XKD_TRY(xkd_zip_verify(cx, file->path, &zip->entries[i]));
     file->checksummed = true;
+    /* One entry that is no .npy makes it PyTorch's, or nobody's. */
     bool arrays = zip->count > 0;
     for (int64_t i = 0; i < zip->count; i++) {
         size_t length = strlen(zip->entries[i].name);
@@ -124,7 +129,9 @@ static int by_name(const void *a, const void *b)
     return strcmp((*(const xkd_stored_tensor *const *)a)->name, (*(const xkd_stored_tensor *const *)b)->name);
 }
 
-/* Two ways through a tree can end in one name ("a.b" and "a" -> "b"): which tensor would it be? */
+/* Two ways through a tree can end in one name ("a.b" and "a" -> "b"): which tensor would it be? Pointers are sorted,
+ * the list keeps the file's order. Duplicates are rare and the list may be long, so names are sorted instead of
+ * compared in pairs. */
 static xkd_status check_names(xkd_context *cx, const xkd_tensor_file *file)
 {
     xkd_status status = XKD_OK;

@@ -15,7 +15,8 @@ enum {
     MOST_NAME = 4096
 };
 
-/* A storage by its key, with its bytes once they are found. Storages of one key must agree. */
+/* A storage by its key, with its bytes once they are found. Storages of one key must agree. `key` points into the
+ * pickle. */
 typedef struct {
     const char *key;
     int64_t key_size;
@@ -31,7 +32,8 @@ typedef struct {
     int64_t visits;
 } reader;
 
-/* Keys are bytes with a length, not terminated strings. */
+/* Keys are bytes with a length, not terminated strings. An order among keys, so that equal ones stand together and can
+ * be looked up. */
 static int by_key(const void *a, const void *b)
 {
     const stored *x = a, *y = b;
@@ -63,9 +65,10 @@ static xkd_status collect_storages(reader *r)
     int64_t all = 0;
     for (int64_t i = 0; i < p->count; i++) all += p->nodes[i].kind == XKD_PICKLE_STORAGE;
     XKD_TRY(xkd_alloc(cx, &r->storages, all, sizeof *r->storages));
-    for (int64_t i = 0, k = 0; i < p->count; i++)
+    for (int64_t i = 0, k = 0; i < p->count; i++) /* Nodes of other kinds are the tree around them. */
         if (p->nodes[i].kind == XKD_PICKLE_STORAGE) r->storages[k++] = stored_of(p, &p->nodes[i].as.storage);
     qsort(r->storages, (size_t)all, sizeof *r->storages, by_key);
+    /* Equal keys stand together now; they are one storage that several tensors share. */
     for (int64_t i = 0; i < all; i++) {
         const stored *last = r->count ? &r->storages[r->count - 1] : NULL;
         if (!last || by_key(last, &r->storages[i]) != 0)
@@ -79,7 +82,7 @@ fail:
     return status;
 }
 
-/* False where the product overflows. */
+/* False where the product overflows. A size that does not fit 64 bits is no storage of any file. */
 static bool storage_bytes(const xkd_pickle_storage *s, int64_t *bytes)
 {
     return !__builtin_mul_overflow(s->count, xkd_dtype_size(s->dtype), bytes);
@@ -94,6 +97,7 @@ static void copy_view(unsigned char *to, const unsigned char *from, const xkd_pi
     for (int64_t i = 0; i < count; i++) {
         int64_t at = t->offset;
         for (int k = 0; k < t->shape.ndim; k++) at += index[k] * t->stride[k];
+        /* The offset is in elements, and the pickle reader has checked it against the storage. */
         memcpy(to + i * size, from + at * size, (size_t)size);
         for (int k = t->shape.ndim - 1; k >= 0 && ++index[k] == t->shape.dims[k]; k--) index[k] = 0;
     }
@@ -120,9 +124,11 @@ static xkd_status add_tensor(reader *r, const char *name, const xkd_pickle_tenso
     const stored *found = find_storage(r, key->as.text.data, key->as.text.size);
     int64_t size = xkd_dtype_size(s->dtype), count = xkd_shape_count(&t->shape);
     const unsigned char *data = found->data + t->offset * size;
+    /* Aligned data are used where they lie in the mapped file. */
     if (count > 0 && (!is_contiguous(t) || (uintptr_t)data % (uintptr_t)size)) {
         void *copy = NULL;
         int64_t bytes;
+        /* An overflow becomes a size that xkd_file_copy refuses. */
         if (__builtin_mul_overflow(count, size, &bytes)) bytes = INT64_MAX;
         XKD_TRY(xkd_file_copy(r->cx, r->file, bytes, &copy));
         copy_view(copy, found->data, t, size);
@@ -168,6 +174,7 @@ static xkd_status join_name(reader *r, char *name, size_t length, const xkd_pick
     if (size <= 0 || length + (size_t)size + dot >= MOST_NAME)
         return xkd_fail(r->cx, XKD_ERR_CHECKPOINT, "%s: a key is empty or its name longer than %d bytes", r->file->path,
                         MOST_NAME);
+    /* Names are printed in messages and lists. */
     for (int64_t i = 0; i < size; i++)
         if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
             return xkd_fail(r->cx, XKD_ERR_CHECKPOINT, "%s: a key has control characters", r->file->path);
@@ -184,6 +191,7 @@ static xkd_status visit(reader *r, int64_t number, char *name)
     xkd_context *cx = r->cx;
     const xkd_pickle_node *n = &r->file->parts->pickle.nodes[number];
     size_t length = strlen(name);
+    /* Counted on the way, since shared nodes are visited once for each reference. */
     if (++r->visits > MOST_VISITS)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: more than %d values in its tree", r->file->path, MOST_VISITS);
     /* A file may be a single tensor, which has no name. */
@@ -193,6 +201,7 @@ static xkd_status visit(reader *r, int64_t number, char *name)
     for (int64_t i = 0; i < n->as.list.count; i += dict ? 2 : 1) {
         const xkd_pickle_node *key = dict ? &r->file->parts->pickle.nodes[n->as.list.items[i]] : NULL;
         XKD_TRY(join_name(r, name, length, key, i));
+        /* The name is cut back below, so one buffer serves the whole walk. */
         XKD_TRY(visit(r, n->as.list.items[dict ? i + 1 : i], name));
         name[length] = 0;
     }
@@ -262,6 +271,7 @@ static xkd_status find_zip_data(reader *r, const char *prefix)
         const char *name = zip->entries[i].name + length;
         if (strncmp(name, "data/", 5) != 0) continue;
         stored *s = find_storage(r, name + 5, (int64_t)strlen(name + 5));
+        /* The first entry with this key; the zip reader refuses two of one name. */
         if (s) s->data = zip->entries[i].data;
         int64_t bytes;
         if (s && (!storage_bytes(&s->storage, &bytes) || bytes != zip->entries[i].size))
@@ -302,6 +312,7 @@ fail:
 static const unsigned char legacy_magic[] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46,
                                              0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e};
 
+/* Both forms of the file are told by their first bytes. */
 bool xkd_torch_legacy_magic(const xkd_map *map)
 {
     return map->size >= (int64_t)sizeof legacy_magic && memcmp(map->base, legacy_magic, sizeof legacy_magic) == 0;
@@ -344,6 +355,7 @@ static xkd_status read_legacy_data(reader *r, int64_t at)
     at += used;
     const xkd_pickle_node *list = &keys.nodes[keys.root];
     if (list->kind != XKD_PICKLE_LIST) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its list of storages is none", r->file->path);
+    /* In the order of the list, which is that of the bytes. */
     for (int64_t i = 0; i < list->as.list.count; i++) {
         const xkd_pickle_node *key = &keys.nodes[list->as.list.items[i]];
         stored *s = key->kind == XKD_PICKLE_TEXT ? find_storage(r, key->as.text.data, key->as.text.size) : NULL;
@@ -361,6 +373,7 @@ static xkd_status read_legacy_data(reader *r, int64_t at)
         at += bytes;
         found++;
     }
+    /* A storage that the list does not name would have no data. */
     if (found != r->count) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: the data of a storage is missing", r->file->path);
     if (at != map->size)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: %" PRId64 " bytes behind its end", r->file->path, map->size - at);
@@ -374,6 +387,7 @@ xkd_status xkd_torch_legacy_read(xkd_context *cx, xkd_tensor_file *file)
 {
     xkd_status status = XKD_OK;
     reader r = {.cx = cx, .file = file};
+    /* The magic number was compared before. */
     int64_t at = sizeof legacy_magic, used = 0;
     const xkd_map *map = &file->parts->map;
     file->kind = XKD_FILE_TORCH_LEGACY;
@@ -402,10 +416,10 @@ static void put_text(xkd_text *out, const char *text)
     xkd_text_add(out, text, size);
 }
 
-/* BININT where it fits, else LONG1 of eight bytes. */
+/* BININT where it fits, else LONG1 of eight bytes. Values are sizes and never negative. Written as PyTorch itself
+ * would, so that old versions read it. */
 static void put_integer(xkd_text *out, int64_t value)
 {
-    /* Values are sizes and never negative. */
     bool wide = value > INT32_MAX;
     unsigned char size = 8;
     int32_t narrow = (int32_t)value;
@@ -451,6 +465,7 @@ xkd_status xkd_torch_write(xkd_context *cx, const char *path, const xkd_tensor_i
     char name[64];
     /* PROTO 2, an empty dict, and a mark in front of all pairs. */
     xkd_text_add(&pickle, "\x80\x02}(", 4);
+    /* Keys of storages are 0, 1, ..., in the order of the tensors. */
     for (int64_t i = 0; i < count; i++) put_tensor(&pickle, &items[i], i);
     xkd_text_puts(&pickle, "u.");
     XKD_TRY(pickle.status);
@@ -463,6 +478,7 @@ xkd_status xkd_torch_write(xkd_context *cx, const char *path, const xkd_tensor_i
         XKD_TRY(xkd_zip_writer_add(w, name, &(xkd_zip_part){items[i].data, bytes}, 1));
     }
     XKD_TRY(xkd_zip_writer_add(w, "archive/version", &(xkd_zip_part){"3\n", 2}, 1));
+    /* The pointer is given up first: commit frees the writer in any case. */
     xkd_zip_writer *done = w;
     w = NULL;
     XKD_TRY(xkd_zip_writer_commit(done));

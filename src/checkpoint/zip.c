@@ -41,7 +41,7 @@ static uint64_t little(const unsigned char *p, int bytes)
     return value;
 }
 
-/* Where the central directory lies. */
+/* Where the central directory lies. Offsets in the file, checked to lie within it. */
 typedef struct {
     int64_t start, size, entries, end_record;
 } directory;
@@ -51,6 +51,7 @@ typedef struct {
 static xkd_status read_end64(xkd_context *cx, const char *path, const xkd_map *map, directory *d)
 {
     xkd_status status = XKD_OK;
+    /* The locator's place is fixed: nothing is searched for. */
     int64_t locator = d->end_record - LOCATOR64_SIZE;
     if (locator < 0 || little(map->base + locator, 4) != LOCATOR64_MAGIC)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: sizes point to a zip64 record that is not there", path);
@@ -115,7 +116,8 @@ static bool valid_utf8(const unsigned char *s, int64_t n)
     return true;
 }
 
-/* Names that would leave the folder they are unpacked to. */
+/* Names that would leave the folder they are unpacked to. Refused rather than cleaned: a cleaned name could be that of
+ * another entry. */
 static bool traverses(const char *name)
 {
     if (name[0] == '/' || strchr(name, '\\') || (isalpha((unsigned char)name[0]) && name[1] == ':')) return true;
@@ -128,7 +130,8 @@ static bool traverses(const char *name)
     return false;
 }
 
-/* On failure the name is freed with the entry. */
+/* On failure the name is freed with the entry. Names are kept as strings with a final 0, which valid_utf8 rules out
+ * within them. */
 static xkd_status read_name(xkd_context *cx, const char *path, const unsigned char *bytes, int64_t length,
                             xkd_zip_entry *e)
 {
@@ -168,8 +171,8 @@ static xkd_status read_zip64(xkd_context *cx, const char *path, const char *name
     return XKD_OK;
 }
 
-/* The data descriptor behind data whose sizes the local header left open: with or without signature, 32 or 64 bit.
- * -1 if neither form fits. */
+/* The data descriptor behind data whose sizes the local header left open: with or without signature, 32 or 64 bit. -1
+ * if neither form fits. Sums stand behind the data where a writer did not know them before: PyTorch does so. */
 static int64_t descriptor_size(const unsigned char *p, int64_t left, const xkd_zip_entry *e)
 {
     int64_t skip = left >= 4 && little(p, 4) == DESCRIPTOR_MAGIC ? 4 : 0;

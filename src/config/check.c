@@ -1,4 +1,5 @@
-/* What must hold between the values of a configuration. Messages name the keys that somebody would have to change. */
+/* What must hold between the values of a configuration. Messages name the keys that somebody would have to change.
+ * Single values have been checked against the option table's ranges when they were set; here are the relations. */
 #include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
@@ -62,6 +63,7 @@ static xkd_status check_masks(xkd_context *cx, const xkd_config *c)
 {
     static const char *const keys[] = {"model.fwd_kwargs.vid_mask_ratio", "model.fwd_kwargs.aud_mask_ratio"};
     const xkd_model_config *m = &c->model;
+    /* As xkd_masking_kept counts them, from values that the patches are known to divide. */
     const int64_t tokens[] = {(m->num_frames / m->vid_patch_t) * (m->frame_height / m->vid_patch_h) *
                                   (m->frame_width / m->vid_patch_w),
                               (m->spec_freq / m->spec_patch_f) * (m->spec_time / m->spec_patch_t)};
@@ -94,6 +96,7 @@ static xkd_status check_training(xkd_context *cx, const xkd_config *c)
     const xkd_step_config *s = &c->step;
     const xkd_train_config *t = &c->train;
     XKD_TRY(check_divides(cx, "train.accumulate", t->accumulate, "num_node * dataset.batch_size", t->batch));
+    /* The loss divides by this sum. */
     if (s->align_coeff + s->cmkd_coeff + s->recon_coeff <= 0)
         XKD_FAIL(XKD_ERR_CONFIG,
                  "model.fwd_kwargs: align_coeff, cmkd_coeff and recon_coeff are all 0: nothing to learn");
@@ -101,6 +104,7 @@ static xkd_status check_training(xkd_context *cx, const xkd_config *c)
         XKD_FAIL(XKD_ERR_CONFIG, "model.fwd_kwargs.modality: one modality alone needs recon_coeff above 0");
     if (strcmp(c->backend, "cpu") != 0 && strcmp(c->backend, "ref") != 0)
         XKD_FAIL(XKD_ERR_CONFIG, "run.backend: wants cpu or ref, not '%.40s'", c->backend);
+    /* Both kinds of view; the message says which key, not which view, for the file shows that. */
     for (int v = 0; v < XKD_VIEW_KINDS; v++) {
         XKD_TRY(check_pair(cx, "crop_scale of a video view", c->data.video_view[v].crop_scale));
         XKD_TRY(check_pair(cx, "freq_scale of an audio view", c->data.audio_view[v].freq_scale));
@@ -110,9 +114,8 @@ fail:
     return status;
 }
 
-/* "testlist{fold:02d}" and "split{fold}": the two forms of the released files.
- * Any other brace is taken as it stands. The result replaces the configured text, so running it again
- * changes nothing. */
+/* "testlist{fold:02d}" and "split{fold}": the two forms of the released files. Any other brace is taken as it stands.
+ * The result replaces the configured text, so running it again changes nothing. The caller's text is freed. */
 static xkd_status format_split(xkd_context *cx, const xkd_config *c, char **field)
 {
     xkd_text out = xkd_text_make(cx);
@@ -130,6 +133,7 @@ static xkd_status format_split(xkd_context *cx, const xkd_config *c, char **fiel
             xkd_text_add(&out, at, 1);
         at += length ? length : 1;
     }
+    /* The old text is replaced only when the new one is whole. */
     char *split;
     xkd_status status = xkd_text_take(&out, &split);
     if (status != XKD_OK) return status;
@@ -144,6 +148,7 @@ static void choose_mel_norm(xkd_config *c)
     static const double norms[][2] = {[XKD_MEL_FSD50K] = {-10.501877, 5.3142986},
                                       [XKD_MEL_ESC50] = {-7.28733, 5.1870246},
                                       [XKD_MEL_OPENMIC] = {-4.718143, 4.2610707}};
+    /* Kinetics' constants are the defaults of data.mel_mean and mel_std, which the user may have changed. */
     if (c->eval.mel_norm == XKD_MEL_KINETICS) return;
     c->data.mel_mean = norms[c->eval.mel_norm][0];
     c->data.mel_std = norms[c->eval.mel_norm][1];
@@ -155,6 +160,7 @@ xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config)
 {
     xkd_status status = XKD_OK;
     choose_mel_norm(config);
+    /* The released files give the batch per node. */
     config->train.batch = config->train.num_node * config->train.batch_size;
     config->data.global_views = config->step.global_views;
     XKD_TRY(format_split(cx, config, &config->data.split));
@@ -173,6 +179,8 @@ xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config)
     xkd_status status = XKD_OK;
     const xkd_data_config *d = &config->data;
     const xkd_model_config *m = &config->model;
+    /* Rounded as the loader and the transform round: a size that differs by one would be found only at the first
+     * batch. */
     int64_t frames = llrint(d->clip_duration * d->video_fps);
     double samples = rint(d->clip_duration * (double)d->audio_rate);
     int64_t columns = 1 + (int64_t)(samples / (double)d->hop_length);
@@ -204,6 +212,7 @@ xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config)
         XKD_FAIL(XKD_ERR_CONFIG, "dataset.hop_length is above n_fft: sound would be left out");
     if (config->step.teacher_view == XKD_TEACHER_LOCAL && (d->video_local_views < 1 || d->audio_local_views < 1))
         XKD_FAIL(XKD_ERR_CONFIG, "model.fwd_kwargs.teacher_view: local needs a local view of each modality");
+    /* Local views must fit the patches just as global ones do. */
     if (d->video_local_views > 0) {
         XKD_TRY(check_divides(cx, "dataset.train.vid_aug_kwargs.temporal_ratio", d->video_temporal_ratio, "num_frames",
                               frames));

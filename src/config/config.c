@@ -1,6 +1,7 @@
-/* The option table at work: YAML into the struct, the struct into YAML, and what must hold between values.
- * A value is checked before it is written. Unknown keys, wrong types and values out of range are errors with file
- * and line; the defaults go through the same code, so a wrong row in the table shows at the first start. */
+/* The option table at work: YAML into the struct, the struct into YAML, and what must hold between values. A value is
+ * checked before it is written. Unknown keys, wrong types and values out of range are errors with file and line; the
+ * defaults go through the same code, so a wrong row in the table shows at the first start. Three parts: setting one
+ * option from a node, walking a tree of nodes, and writing everything back. */
 #include "config/config.h"
 
 #include <math.h>
@@ -92,6 +93,7 @@ static xkd_status set_numbers(reader *r, const xkd_option *o, const xkd_yaml_nod
     return XKD_OK;
 }
 
+/* The list is made whole before it is stored: a bad entry leaves the old one. */
 static xkd_status set_list(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     xkd_number_list list = {0};
@@ -114,6 +116,7 @@ static xkd_status set_area(reader *r, const xkd_option *o, const xkd_yaml_node *
     return XKD_OK;
 }
 
+/* A constant is a schedule whose three values are one. */
 static xkd_status set_constant(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     double value;
@@ -172,7 +175,8 @@ static xkd_status replace_text(xkd_context *cx, char **field, const char *text)
     return XKD_OK;
 }
 
-/* Also sets the cache, whose one key stands for two fields. null is the empty text. */
+/* Also sets the cache, whose one key stands for two fields. null is the empty text. "ram" and "none" are words; any
+ * other text is a folder. */
 static xkd_status set_text(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     if (node->kind != XKD_YAML_SCALAR) return refuse_type(r, node, o);
@@ -290,11 +294,13 @@ static xkd_status read_map(reader *r, const xkd_yaml_node *map, const char *key)
     char path[KEY_LENGTH];
     for (const xkd_yaml_node *child = map->child; child; child = child->next) {
         xkd_status status = XKD_OK;
-        /* A path that does not fit is no key of this program. */
+        /* A path that does not fit is no key of this program. A YAML map of the file and a dotted key of the command
+         * line lead to the same path. */
         int length = snprintf(path, sizeof path, "%s%s%s", key, *key ? "." : "", child->key);
         if (length >= KEY_LENGTH) return unknown_key(r, child->line, path);
         const xkd_option *option = xkd_option_find(path);
         bool inner = is_prefix(path);
+        /* A map where a preset's name may stand as well opens the map. */
         if (inner && child->kind == XKD_YAML_MAP)
             status = read_map(r, child, path);
         else if (option)
@@ -329,6 +335,7 @@ fail:
     return status;
 }
 
+/* `strict` refuses a key that is given twice. */
 xkd_status xkd_config_load(xkd_context *cx, xkd_config *config, const char *path, bool strict)
 {
     char *text = NULL;
@@ -357,6 +364,7 @@ xkd_status xkd_config_override(xkd_context *cx, xkd_config *config, const char *
     reader r = {.cx = cx, .config = config, .name = "command line", .ignored = xkd_text_make(cx)};
     char key[KEY_LENGTH];
     const char *equals = strchr(assignment, '=');
+    /* The first '=' ends the key; the value may hold more of them. */
     if (!equals || equals == assignment || equals - assignment >= KEY_LENGTH)
         XKD_FAIL(XKD_ERR_CONFIG, "'%.100s' is not of the form key.sub=value", assignment);
     snprintf(key, sizeof key, "%.*s", (int)(equals - assignment), assignment);
@@ -366,6 +374,7 @@ xkd_status xkd_config_override(xkd_context *cx, xkd_config *config, const char *
         status = override_text(&r, option, equals + 1);
         goto fail;
     }
+    /* Strict: a key given twice on one command line's value is a slip. */
     XKD_TRY(xkd_yaml_parse(cx, assignment, equals + 1, (int64_t)strlen(equals + 1), true, &root));
     if (root->kind == XKD_YAML_MAP && is_prefix(key))
         XKD_TRY(read_map(&r, root, key));
@@ -391,6 +400,7 @@ xkd_status xkd_config_init(xkd_context *cx, xkd_config *config)
         if (!o->initial || o->kind == XKD_OPTION_ALIAS) continue;
         xkd_status status = XKD_OK;
         reader r = {.cx = cx, .config = config, .name = "defaults"};
+        /* A fresh reader for each, as nothing of one default matters to the next. */
         xkd_yaml_node *node = NULL;
         status = xkd_yaml_parse(cx, o->key, o->initial, (int64_t)strlen(o->initial), true, &node);
         if (status == XKD_OK && *o->initial) status = set_option(&r, o, node);
@@ -423,6 +433,7 @@ static void write_number(xkd_text *out, const xkd_option *o, const xkd_config *c
     char buffer[32];
     bool whole = o->kind == XKD_OPTION_INT;
     int64_t i = whole ? ((int64_t *)field_of(o, config))[index] : 0;
+    /* Whole numbers keep all 64 bits; a double would lose the last of a large seed. */
     double x = whole ? (double)i : ((double *)field_of(o, config))[index];
     if (x == 0 && o->zero_word) {
         xkd_text_puts(out, o->zero_word);
@@ -441,6 +452,7 @@ static void write_choice(xkd_text *out, const char *choices, int index)
     xkd_text_add(out, choices, (int64_t)strcspn(choices, "|"));
 }
 
+/* In a form that reads back to the same bits, like single numbers. */
 static void write_list(xkd_text *out, const xkd_number_list *list)
 {
     char buffer[32];
@@ -471,14 +483,16 @@ static void write_value(xkd_text *out, const xkd_option *o, const xkd_config *co
     case XKD_OPTION_CHOICE: write_choice(out, o->choices, *(int *)field); break;
     /* A JSON string is a double-quoted YAML string. */
     case XKD_OPTION_TEXT: xkd_text_json_string(out, *(char **)field); break;
+    /* What is left is the cache, whose two fields are one word. */
     default:
         xkd_text_json_string(out, config->data.cache == XKD_CACHE_FOLDER ? config->data.cache_folder
                                                                          : caches[config->data.cache]);
     }
 }
 
-/* Opens the maps of `key` that the row before (`last`) did not have open and returns the depth of the value.
- * Keys of one map stand together in the table, so no map is opened twice. */
+/* Opens the maps of `key` that the row before (`last`) did not have open and returns the depth of the value. Keys of
+ * one map stand together in the table, so no map is opened twice. Where the two keys last agreed at a dot: maps up to
+ * there are open. */
 static int open_maps(xkd_text *out, const char *key, const char *last)
 {
     size_t common = 0, start = 0;
@@ -504,6 +518,7 @@ xkd_status xkd_config_write(xkd_context *cx, const xkd_config *config, char **te
     xkd_text out = xkd_text_make(cx);
     const char *last = "";
     for (int i = 0; i < xkd_option_count(); i++) {
+        /* In the table's order, which is that of the file. */
         const xkd_option *o = xkd_option_at(i);
         if (!is_written(o)) continue;
         int depth = open_maps(&out, o->key, last);

@@ -25,12 +25,14 @@
         .key = KEY, .kind = XKD_OPTION_INT, .offset = AT(C), .count = COUNT, .low = LOW, .high = HIGH, \
         .initial = INITIAL, .help = HELP                                                               \
     }
-/* WORD (`off`, `auto`) stands for 0, which may lie outside the range. */
+/* WORD (`off`, `auto`) stands for 0, which may lie outside the range. Zero is the value because most such fields mean
+ * `none` or `all` by it. */
 #define INT_OR(WORD, KEY, C, LOW, HIGH, INITIAL, HELP)                                                                \
     {                                                                                                                 \
         .key = KEY, .kind = XKD_OPTION_INT, .offset = AT(C), .count = 1, .low = LOW, .high = HIGH, .zero_word = WORD, \
         .initial = INITIAL, .help = HELP                                                                              \
     }
+/* One real number in [LOW, HIGH]. */
 #define REAL(KEY, C, LOW, HIGH, INITIAL, HELP)                                                      \
     {                                                                                               \
         .key = KEY, .kind = XKD_OPTION_REAL, .offset = AT(C), .count = 1, .low = LOW, .high = HIGH, \
@@ -63,6 +65,7 @@
         .key = KEY, .kind = XKD_OPTION_BOOL, .offset = AT(C), .count = 1, .choices = CHOICES, .initial = INITIAL, \
         .help = HELP                                                                                              \
     }
+/* Any text; the configuration owns a copy. */
 #define TEXT(KEY, C, INITIAL, HELP)                                                                        \
     {                                                                                                      \
         .key = KEY, .kind = XKD_OPTION_TEXT, .offset = AT(C), .count = 1, .initial = INITIAL, .help = HELP \
@@ -95,7 +98,7 @@
         .key = KEY, .kind = XKD_OPTION_IGNORED, .help = HELP \
     }
 
-/* The parts of an encoder or decoder given as a map. Without defaults of their own: the preset sets them. */
+/* A list of up to XKD_LIST_LIMIT numbers, each in [LOW, HIGH]. */
 #define LIST(KEY, C, LOW, HIGH, INITIAL, HELP)                                                                   \
     {                                                                                                            \
         .key = KEY, .kind = XKD_OPTION_LIST, .offset = AT(C), .count = XKD_LIST_LIMIT, .low = LOW, .high = HIGH, \
@@ -109,6 +112,7 @@
         IGNORED(KEY ".vit_config", "the encoder decides"), ALIAS(KEY ".drop_path_rate", "eval.drop_path"),           \
         FIXED(KEY ".drop_rate", "0|0.0", "no dropout inside, as in every released file")
 
+/* The parts of an encoder or decoder given as a map. Without defaults of their own: the preset sets them. */
 #define VIT(KEY, C, WHAT)                                                 \
     INT(KEY ".embed_dim", C.width, 1, 65536, NULL, "width of the " WHAT), \
         INT(KEY ".depth", C.depth, 1, 1024, NULL, "blocks of the " WHAT), \
@@ -165,7 +169,8 @@ static const xkd_option options[] = {
     INT("num_node", train.num_node, 1, 1e6, "2",
         "the batch is num_node * batch_size, whatever the number of processes"),
     IGNORED("num_workers", "see data.workers"),
-    /* Keys of the release that ask for what does not exist here are named once in the log. */
+    /* Keys of the release that ask for what does not exist here are named once in the log. Others that name a service
+     * or a machine are accepted for the same reason: a released file must run unchanged. */
     IGNORED("apex", "this build computes in float32"),
     IGNORED("apex_opt_level", "this build computes in float32"),
     IGNORED("sync_bn", "a batch is not split over processes"),
@@ -176,6 +181,7 @@ static const xkd_option options[] = {
     IGNORED("progress.wandb_all", "nothing is sent anywhere"),
 
     IGNORED("dataset.name", "the data set is what --data names"),
+    /* Data: what a clip is, in the order in which it is made from the file. */
     INT("dataset.fold", data.fold, 0, 1e6, "1", "stands for {fold} in dataset.train.split"),
     INT("dataset.batch_size", train.batch_size, 1, 1e6, "128", "samples per node"),
     REAL("dataset.clip_duration", data.clip_duration, 0.1, 3600, "4.0", "seconds of a clip and of a global view"),
@@ -187,6 +193,7 @@ static const xkd_option options[] = {
     IGNORED("dataset.audio_fps_out", "follows from audio_fps and hop_length"),
     INT("dataset.n_mels", data.n_mels, 1, 1024, "80", "bands of the log-mel spectrogram"),
     INT("dataset.n_fft", data.n_fft, 16, 65536, "1024", "samples of a Fourier transform"),
+    /* Manifests of public sets have the released files' split names. */
     TEXT("dataset.train.split", data.split, "train", "manifest lines to use; empty: all"),
     IGNORED("dataset.train.mode", "pre-training draws one clip per file and epoch"),
     IGNORED("dataset.train.aug_mode", "pre-training always augments"),
@@ -222,6 +229,7 @@ static const xkd_option options[] = {
     SCHEDULE("hyperparams.aud_ema", train.ema[XKD_AUDIO], "warmup", "base", "final", "0", "0", "0.997", "1", 1,
              "EMA momentum of the audio teacher"),
 
+    /* The model and its losses; the sizes are those of the paper. */
     CHOICE("model.name", model.variant, "XKD|XKD_MAS|XKD_MATS", "XKD",
            "modality-specific encoders, modality-agnostic students, or agnostic students and teachers"),
     INTS("model.kwargs.frame_size", model.channels, 3, 1, 4096, "[3, 112, 112]",
@@ -248,6 +256,7 @@ static const xkd_option options[] = {
     INT("model.kwargs.projector_cfg.bottleneck_dim", model.head.bottleneck, 1, 1 << 20, NULL,
         "width before the last layer"),
     INT("model.kwargs.projector_cfg.out_dim", model.head.outputs, 2, 1 << 24, NULL, "outputs of the head, K"),
+    /* A momentum of 1 keeps the centre where it starts. */
     REALS("model.kwargs.center_momentum", model.center_momentum, 2, 0, 1, "[0.9, 0.9]",
           "momentum of the centres: video teacher to audio student, audio teacher to video student"),
     BOOL("model.kwargs.norm_pix_loss", model.norm_pix_loss, "true", "normalise each target patch"),
@@ -276,7 +285,7 @@ static const xkd_option options[] = {
     CHOICE("model.fwd_kwargs.modality", step.modality, "both|video|audio", "both",
            "video or audio: that autoencoder alone, an ablation"),
 
-    /* From here on: keys that the release does not have. */
+    /* From here on: keys that the release does not have. Their maps (data, train, run, eval) are this program's own. */
     TEXT("data.path", data.path, "", "folder or manifest, as --data"),
     INT_OR("auto", "data.workers", data.workers, 1, 256, "auto", "decoding processes; auto: one per processor"),
     {.key = "data.cache",
@@ -287,6 +296,7 @@ static const xkd_option options[] = {
      .help = "keep decoded clips: none, ram, or a folder"},
     CHOICE("data.audio_policy", data.audio_policy, "require|silence|drop", "require",
            "files without sound: refuse, take as silence, or leave out"),
+    /* The limit is on files, not clips, and has a floor, so that a small set survives a few. */
     REAL("data.max_bad_fraction", data.max_bad_fraction, 0, 1, "0.01",
          "unreadable files that stop the run (at least 10)"),
     REAL("data.decode_seconds", data.decode_seconds, 0.1, 3600, "20", "time limit of one clip"),
@@ -298,6 +308,7 @@ static const xkd_option options[] = {
     REAL("data.mel_mean", data.mel_mean, -1e3, 1e3, "-5.3688107", "subtracted from spectrograms"),
     REAL("data.mel_std", data.mel_std, 1e-6, 1e6, "4.410007", "spectrograms are divided by it"),
 
+    /* 2^53: what a double, by which a range is checked, and JSON hold exactly. */
     INT("train.seed", train.seed, 0, 9007199254740992.0, "0", "all random numbers follow from it"),
     INT("train.accumulate", train.accumulate, 1, 65536, "1",
         "micro-batches a step: MMD then compares the samples of one micro-batch, as mmd_group does; centres average "
@@ -322,6 +333,7 @@ static const xkd_option options[] = {
     TEXT("run.backend", backend, "cpu", "cpu, or ref: plain and slow, for checking"),
     INT_OR("auto", "run.threads", threads, 1, 1024, "auto", "threads of a step; results do not depend on it"),
 
+    /* Behind their maps: fixed keys are not written, so the order of written keys is not disturbed. */
     FIXED("hyperparams.weight_decay.name", "cosine", "cosine is the only form"),
     FIXED("hyperparams.vid_ema.name", "cosine", "cosine is the only form"),
     FIXED("hyperparams.aud_ema.name", "cosine", "cosine is the only form"),
@@ -367,6 +379,7 @@ static const xkd_option options[] = {
     REAL("eval.mixup_switch_prob", eval.switch_probability, 0, 1, "0.5", "probability of cutmix where both are on"),
     REAL_BELOW("eval.label_smoothing", eval.label_smoothing, 1, 0, 1, "0", "share of a target spread over all classes"),
     INT_OR("auto", "eval.num_classes", eval.classes, 1, 1e6, "auto", "outputs of the classifier; auto: the manifest's"),
+    /* L2 norm, batch norm, dropout, in this order, as in the release. */
     BOOL("eval.l2_norm", eval.l2_norm, "false", "L2-normalise features before the classifier"),
     BOOL("eval.batch_norm", eval.batch_norm, "false", "batch norm between L2 norm and dropout"),
     REAL_BELOW("eval.drop_path", eval.drop_path, 1, 0, 1, "0",
@@ -378,6 +391,7 @@ static const xkd_option options[] = {
     INT("eval.svm.iter", eval.svm_iterations, 1, 1e9, "1000", "most sweeps of a class"),
     BOOL("eval.svm.scale_features", eval.svm_scale, "false", "zero mean and unit deviation of each feature first"),
 
+    /* Released names. An alias takes the range and default of what it stands for, and is never written. */
     ALIAS("eval_mode", "eval.mode"),
     ALIAS("eval_freq", "eval.frequency"),
     ALIAS("dataset.test.split", "eval.test_split"),
@@ -399,6 +413,7 @@ static const xkd_option options[] = {
     IGNORED("dataset.test.vid_aug_kwargs.pad_missing", "a short video is repeated from its start"),
     FIXED("dataset.test.aud_aug_kwargs.normalize", "true", "spectrograms are always normalised"),
     IGNORED("dataset.test.aud_aug_kwargs.trim_pad", "short sound is repeated from its start"),
+    /* Evaluation files give one view's augmentation without `global`. */
     ALIAS("dataset.train.vid_aug_kwargs.color", "dataset.train.vid_aug_kwargs.global.color"),
     {.key = "dataset.train.vid_aug_kwargs.min_area",
      .kind = XKD_OPTION_AREA,
@@ -448,6 +463,7 @@ static const xkd_option options[] = {
     IGNORED("hyperparams.cutmix_minmax", "the box follows from lambda"),
     ALIAS("hyperparams.label_smoothing", "eval.label_smoothing"),
     IGNORED("hyperparams.optimizer.momentum", "AdamW has none"),
+    /* Evaluation files give a number where pre-training has a schedule; both write the same field. */
     {.key = "hyperparams.weight_decay",
      .kind = XKD_OPTION_CONSTANT,
      .offset = AT(train.weight_decay),
@@ -467,6 +483,7 @@ static const xkd_option options[] = {
     ALIAS("model.svm.cost", "eval.svm.cost"),
     ALIAS("model.svm.iter", "eval.svm.iter"),
     ALIAS("model.svm.scale_features", "eval.svm.scale_features"),
+    /* An evaluation file repeats the geometry of the encoder that it loads. */
     BACKBONE("model.backbone"),
     BACKBONE("model.vid_backbone"),
     BACKBONE("model.aud_backbone"),
@@ -483,6 +500,7 @@ int xkd_option_count(void)
     return OPTIONS;
 }
 
+/* `i` in 0 .. count - 1. */
 const xkd_option *xkd_option_at(int i)
 {
     return &options[i];

@@ -17,7 +17,8 @@
 /* The released files have some 130 nodes, 6 deep, in 6 kB: these limits leave room and stop bombs. */
 enum { SIZE_LIMIT = 1 << 20, DEPTH_LIMIT = 64, NODE_LIMIT = 20000 };
 
-/* A map or list that is being filled. */
+/* A map or list that is being filled. `tail` points at the place of the next child, so that children are appended
+ * without walking the list. */
 typedef struct {
     xkd_yaml_node *node;
     xkd_yaml_node **tail; /* where its next child goes */
@@ -85,6 +86,7 @@ static xkd_status attach(builder *b, xkd_yaml_node *node)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = b->cx;
+    /* Counted before it is attached: a bomb stops at the limit, not after it. */
     if (++b->nodes > NODE_LIMIT)
         XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: more than %d values", b->name, node->line, NODE_LIMIT);
     if (b->depth == 0) {
@@ -97,6 +99,7 @@ static xkd_status attach(builder *b, xkd_yaml_node *node)
         node->key = top->key;
         top->key = NULL;
     }
+    /* From here on the tree owns the node. */
     *top->tail = node;
     top->tail = &node->next;
     top->node->count++;
@@ -146,6 +149,7 @@ fail:
 static xkd_status on_start(builder *b, xkd_yaml_kind kind, bool tagged, int line)
 {
     xkd_status status = XKD_OK;
+    /* No node is made for the level when anything below fails. */
     xkd_context *cx = b->cx;
     xkd_yaml_node *node = NULL;
     if (tagged) XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: tags are not supported", b->name, line);
@@ -165,6 +169,7 @@ static xkd_status on_event(builder *b, const yaml_event_t *event)
 {
     int line = (int)event->start_mark.line + 1;
     switch (event->type) {
+    /* Several documents in one file would leave open which one is meant. */
     case YAML_DOCUMENT_START_EVENT:
         if (b->documents++) return xkd_fail(b->cx, XKD_ERR_CONFIG, "%s:%d: a second document", b->name, line);
         return XKD_OK;
@@ -186,7 +191,8 @@ static xkd_status on_event(builder *b, const yaml_event_t *event)
     return xkd_fail(b->cx, XKD_ERR_CONFIG, "%s:%d: anchors are not supported", b->name, line);
 }
 
-/* libyaml's message says what, its mark where; some faults have a mark of the context only. */
+/* libyaml's message says what, its mark where; some faults have a mark of the context only. Events are freed one by
+ * one, also after a failure. */
 static xkd_status run_parser(builder *b, yaml_parser_t *parser)
 {
     for (bool done = false; !done;) {
@@ -214,6 +220,7 @@ xkd_status xkd_yaml_parse(xkd_context *cx, const char *name, const char *text, i
     yaml_parser_t parser;
     builder b = {.cx = cx, .name = name, .strict = strict};
     bool open = false;
+    /* The text need not end with a 0. */
     *out = NULL;
     if (size > SIZE_LIMIT)
         XKD_FAIL(XKD_ERR_CONFIG, "%s: larger than the %d bytes of a configuration", name, SIZE_LIMIT);
@@ -265,7 +272,8 @@ bool xkd_yaml_bool(const xkd_yaml_node *node, bool *out)
 /* No number needs more digits; longer ones are no numbers. */
 enum { NUMBER_LENGTH = 63 };
 
-/* The number without its underscores (YAML 1.1 allows them between digits); false if it is no plain scalar or long. */
+/* The number without its underscores (YAML 1.1 allows them between digits); false if it is no plain scalar or long. An
+ * underscore in front makes it a word. */
 static bool number_text(const xkd_yaml_node *node, char out[NUMBER_LENGTH + 1])
 {
     if (node->kind != XKD_YAML_SCALAR || !node->plain || !*node->text || *node->text == '_') return false;
@@ -283,6 +291,7 @@ static bool number_text(const xkd_yaml_node *node, char out[NUMBER_LENGTH + 1])
 static bool sexagesimal(const char *digits, int64_t *out)
 {
     char *end;
+    /* The digits of a first part may be any number; later parts are below 60. */
     int64_t value = strtoll(digits, &end, 10);
     while (*end == ':') {
         if (!isdigit((unsigned char)end[1])) return false;
@@ -305,6 +314,7 @@ static bool whole_number(const char *text, int64_t *out)
     errno = 0;
     if (strchr(digits, ':')) {
         if (!sexagesimal(digits, out)) return false;
+        /* strtoll has not been used: nothing is left behind the number. */
         end = (char *)"";
     } else if (digits[0] == '0' && digits[1] == 'b')
         *out = strtoll(digits + 2, &end, 2);
@@ -342,7 +352,8 @@ bool xkd_yaml_int(const xkd_yaml_node *node, int64_t *out)
     double real;
     if (!number_text(node, text)) return false;
     if (whole_number(text, out)) return true;
-    /* NaN fails the comparison as well. */
+    /* NaN fails the comparison as well. 2^53: beyond it doubles have gaps, and 1e17 might not be the number that was
+     * meant. */
     if (!fraction(text, &real) || real != floor(real) || fabs(real) > 9007199254740992.0) return false;
     *out = (int64_t)real;
     return true;

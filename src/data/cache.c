@@ -82,6 +82,7 @@ static XXH128_hash_t key_of(const xkd_data_config *d, const char *hash)
     return XXH3_128bits(text, (size_t)n);
 }
 
+/* The caller frees *path. */
 static xkd_status file_of(xkd_cache *cache, xkd_context *cx, const char *hash, char **path)
 {
     XXH128_hash_t key = key_of(cache->data, hash);
@@ -99,6 +100,7 @@ static bool valid(const xkd_cache *cache, const char *hash, const xkd_map *map, 
     if (memcmp(h->magic, MAGIC, sizeof MAGIC) || !XXH128_isEqual(h->key, key)) return false;
     if (h->frames < 1 || h->height < 1 || h->width < 1 || h->samples < 0 || h->height > 1 << 20 || h->width > 1 << 20)
         return false;
+    /* Divided instead of multiplied: frame counts of a damaged header may be anything. */
     int64_t frame = 3 * h->height * h->width, body = map->size - (int64_t)sizeof *h;
     if (h->frames > body / frame || h->samples > body / 2 || h->frames * frame + 2 * h->samples != body) return false;
     return XXH3_64bits(map->base + sizeof *h, (size_t)body) == h->checksum;
@@ -158,6 +160,7 @@ static xkd_status write_entry(xkd_cache *cache, xkd_context *cx, const char *has
                 .samples = e->samples,
                 .has_audio = e->has_audio};
     int64_t pixels = 3 * e->frames * e->height * e->width;
+    /* Streaming, so that sound and pixels need not be joined in memory first. */
     XXH3_state_t *state = XXH3_createState();
     if (!state) XKD_FAIL(XKD_ERR_MEMORY, "out of memory while writing the clip cache");
     memcpy(h.magic, MAGIC, sizeof MAGIC);
@@ -170,6 +173,7 @@ static xkd_status write_entry(xkd_cache *cache, xkd_context *cx, const char *has
     XKD_TRY(xkd_writer_write(writer, &h, sizeof h));
     XKD_TRY(xkd_writer_write(writer, e->sound, 2 * e->samples));
     XKD_TRY(xkd_writer_write(writer, e->rgb, pixels));
+    /* Commit frees the writer also when it fails; aborting it again would free it twice. */
     xkd_writer *published = writer;
     writer = NULL;
     XKD_TRY(xkd_writer_commit(published));

@@ -72,6 +72,7 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     return XKD_OK;
 }
 
+/* `format` describes the first thing that is wrong; later ones are dropped. */
 __attribute__((format(printf, 3, 4))) static void find(xkd_finding *f, xkd_media_fault fault, const char *format, ...)
 {
     va_list args;
@@ -96,6 +97,7 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd
     const xkd_media_info *info = &r->info;
     const xkd_media_tally *t = &r->tally;
     double clip = j->data->clip_duration, length = info->end - info->start;
+    /* A sound file in a set of videos; judged first, as all else would follow from it. */
     if (!info->has_video) find(f, XKD_FAULT_NO_VIDEO, "no video stream");
     if (j->options->decode) {
         if (t->errors) find(f, XKD_FAULT_BROKEN, "%lld damaged packets", (long long)t->errors);
@@ -105,6 +107,7 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd
         if (info->has_audio && ends_early(t->audio_seen, info->audio_end, info->audio_start))
             find(f, XKD_FAULT_BROKEN, "cut off: sound ends at %.2f s of %.2f s", t->audio_seen - info->audio_start,
                  info->audio_end - info->audio_start);
+        /* Both streams are needed for a clip: what ends first counts. */
         f->seconds =
             fmax(info->has_audio ? fmin(t->video_seen, t->audio_seen) - info->start : t->video_seen - info->start, 0);
         /* Headers may understate as well. */
@@ -141,6 +144,7 @@ static xkd_status check_one(job *j, checker *c, int64_t i)
         return XKD_OK;
     }
     XKD_TRY(status);
+    /* Sizes and lengths go into the manifest even where the file turns out bad. */
     s->bytes = size;
     xkd_media_request request = {.mode = XKD_CLIP_WHOLE,
                                  .fps = j->data->video_fps,
@@ -149,7 +153,7 @@ static xkd_status check_one(job *j, checker *c, int64_t i)
                                  .video = true,
                                  .audio = true};
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
-    c->peak = 0;
+    c->peak = 0; /* the worker may fail before on_begin */
     XKD_TRY(xkd_worker_decode(c->worker, fd, size, j->options->decode ? &request : NULL, &sink, &result));
     /* A sound file is broken to the decoder, which misses frames; here it is one without video, which
      * `judge` says better. */
@@ -158,6 +162,7 @@ static xkd_status check_one(job *j, checker *c, int64_t i)
         find(f, result.fault, "%.190s", result.message);
     if (result.info.has_video || result.info.has_audio) xkd_sample_describe(s, &result.info);
     if (f->fault == XKD_FAULT_NONE) judge(j, c, &result, f);
+    /* A file that decodes but cannot be read to its end is told as unreadable, unless something worse was found. */
     if (j->options->hash && xkd_hash_file(c->cx, fd, size, s->hash) != XKD_OK) {
         find(f, XKD_FAULT_UNREADABLE, "%.190s", xkd_last_error(c->cx));
         xkd_clear_error(c->cx);
@@ -180,9 +185,11 @@ static void run_one(void *arg, int64_t index, int thread)
     xkd_status status = check_one(j, c, index);
     pthread_mutex_lock(&j->lock);
     if (status != XKD_OK && j->status == XKD_OK) {
+        /* The caller's context has the message; the thread's own is freed at the end. */
         j->status = xkd_fail(j->cx, status, "%s", xkd_last_error(c->cx));
     }
     j->done++;
+    /* Under the lock: the callback is never called by two threads at once. */
     if (j->options->progress) j->options->progress(j->options->user, j->done, j->manifest->count);
     pthread_mutex_unlock(&j->lock);
 }

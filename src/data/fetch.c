@@ -14,17 +14,17 @@
 #include "base/file.h"
 
 struct xkd_fetcher {
-    xkd_context *cx; /* of the owning thread */
-    const xkd_data_config *data;
+    xkd_context *cx;             /* of the owning thread */
+    const xkd_data_config *data; /* the caller's, as is the manifest; both outlive the fetcher */
     const xkd_manifest *manifest;
     xkd_cache *cache; /* NULL: none */
     xkd_worker *worker;
     bool wanted[XKD_MODALITIES];
-    int64_t short_side;
+    int64_t short_side;     /* pixels of a decoded frame's short side */
     const xkd_cached *held; /* cache entry of the last clip */
     /* The decoded clip or file: grows to the largest seen. */
     uint8_t *rgb;
-    int64_t rgb_bytes, frames, height, width;
+    int64_t rgb_bytes, frames, height, width; /* capacity in bytes; size of what is held */
     int16_t *sound;
     int64_t sound_capacity, samples;
     bool has_audio;
@@ -42,6 +42,7 @@ xkd_status xkd_fetcher_new(xkd_context *cx, const xkd_data_config *data, const x
                        .manifest = manifest,
                        .cache = cache,
                        .wanted = {true, true},
+                       /* The views cut crops of crop_size at most, so a larger frame would only cost time. */
                        .short_side = data->crop_size};
     XKD_TRY(xkd_worker_new(cx, NULL, data->decode_seconds, &f->worker));
     *out = f;
@@ -51,6 +52,7 @@ fail:
     return status;
 }
 
+/* For plans whose views need one modality or larger frames. */
 void xkd_fetcher_want(xkd_fetcher *f, const bool wanted[XKD_MODALITIES], int64_t short_side)
 {
     memcpy(f->wanted, wanted, sizeof f->wanted);
@@ -115,6 +117,7 @@ fail:
     return status;
 }
 
+/* Doubling, for the length is not known before: sound arrives packet by packet. */
 static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
 {
     xkd_status status = XKD_OK;
@@ -135,7 +138,7 @@ fail:
  * meanwhile gives the hash of what was there. */
 xkd_status xkd_hash_file(xkd_context *cx, int fd, int64_t size, char out[33])
 {
-    enum { PIECE = 1 << 18 };
+    enum { PIECE = 1 << 18 }; /* 256 KiB: large enough that calls do not matter */
     xkd_status status = XKD_OK;
     uint8_t *buffer = NULL;
     XXH3_state_t *state = XXH3_createState();
@@ -143,6 +146,7 @@ xkd_status xkd_hash_file(xkd_context *cx, int fd, int64_t size, char out[33])
     XKD_TRY(xkd_alloc(cx, &buffer, PIECE, 1));
     XXH3_128bits_reset(state);
     for (int64_t at = 0; at < size;) {
+        /* pread leaves the position alone: the worker gets the same descriptor. */
         ssize_t got = pread(fd, buffer, PIECE, at);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) XKD_FAIL(XKD_ERR_STORAGE, "cannot read: %s", strerror(errno));
@@ -176,8 +180,10 @@ static xkd_status decode(xkd_fetcher *f, int fd, int64_t size, xkd_clip_mode mod
                                  .audio = f->wanted[XKD_AUDIO],
                                  .stream_colour = d->stream_colour};
     xkd_media_sink sink = {.user = f, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    /* Nothing of the clip before may be left if the worker fails at once. */
     f->frames = f->samples = 0;
     xkd_status status = xkd_worker_decode(f->worker, fd, size, &request, &sink, result);
+    /* Where sound alone is wanted, a file without pictures is no fault. */
     if (status != XKD_OK || result->fault != XKD_FAULT_NONE || !f->wanted[XKD_VIDEO]) return status;
     if (!result->info.has_video) {
         result->fault = XKD_FAULT_NO_VIDEO;
@@ -204,6 +210,7 @@ static xkd_status store(xkd_fetcher *f, int64_t i, const char *hash)
     XKD_TRY(xkd_alloc(cx, &fresh->sound, f->samples, sizeof *fresh->sound));
     memcpy(fresh->rgb, f->rgb, (size_t)bytes);
     if (f->samples) memcpy(fresh->sound, f->sound, (size_t)f->samples * sizeof *f->sound);
+    /* xkd_cache_put takes it over in every case, so it must not be freed here as well. */
     xkd_cached *given = fresh;
     fresh = NULL;
     XKD_TRY(xkd_cache_put(f->cache, cx, i, hash, given, &f->held));
@@ -243,6 +250,7 @@ static xkd_status fetch_cached(xkd_fetcher *f, int64_t i, int fd, int64_t size, 
     xkd_status status = XKD_OK;
     char hash[33];
     memcpy(hash, f->manifest->samples[i].hash, sizeof hash);
+    /* In memory entries go by the sample's number; in a folder by content. */
     if (!hash[0] && f->data->cache == XKD_CACHE_FOLDER) XKD_TRY(xkd_hash_file(f->cx, fd, size, hash));
     XKD_TRY(xkd_cache_get(f->cache, f->cx, i, hash, &f->held));
     if (!f->held) {
@@ -264,12 +272,14 @@ xkd_status xkd_fetch_clip(xkd_fetcher *f, int64_t i, double place, xkd_clip *cli
     xkd_status status = XKD_OK;
     int fd = -1;
     int64_t size = 0;
+    /* The clip before may point into the entry that is given back here. */
     let_go(f);
     *clip = (xkd_clip){0};
     *silent = false;
     *result = (xkd_media_result){0};
     status = xkd_manifest_open(f->cx, f->manifest, &f->manifest->samples[i], f->data->follow_links, &fd, &size,
                                &result->fault);
+    /* A file's fault, not ours: the message moves to the result, and the context stays clean for the next file. */
     if (status != XKD_OK && result->fault != XKD_FAULT_NONE) {
         snprintf(result->message, sizeof result->message, "%.500s", xkd_last_error(f->cx));
         xkd_clear_error(f->cx);

@@ -1,3 +1,7 @@
+/* Importers of public data sets: a folder as it was downloaded becomes a manifest. The table says what each set looks
+ * like and how large it officially is; import_actions.c, import_kinetics.c and import_sounds.c read the lists; lines,
+ * CSV and the search for files are shared from here. A set that is not whole is refused unless asked for, since its
+ * figures could not be compared with anybody's. */
 #include "data/import.h"
 
 #include <ctype.h>
@@ -9,11 +13,13 @@
 #include "base/alloc.h"
 #include "data/import_parts.h"
 
+/* The counts are of the official lists. Sets from YouTube shrink with every deleted video, so only their classes are
+ * checked. */
 static const struct {
-    const char *name, *about, *tree;
-    int64_t folds;
-    int64_t total;   /* samples of all splits of a fold; 0: differs from download to download */
-    int64_t classes; /* 0: as listed */
+    const char *name, *about, *tree; /* tree: where files are expected, for messages */
+    int64_t folds;                   /* 0: one split; otherwise which fold is chosen */
+    int64_t total;                   /* samples of all splits of a fold; 0: differs from download to download */
+    int64_t classes;                 /* 0: as listed */
     xkd_status (*read)(xkd_import_job *job);
 } sets[] = {
     {"UCF101", "101 actions, 3 folds, 13 320 videos",
@@ -72,12 +78,14 @@ xkd_status xkd_lines_open(const xkd_import_job *job, const char *a, const char *
     *out = (xkd_lines){0};
     XKD_TRY(xkd_join_path(cx, &out->path, job->root, a));
     if (!xkd_path_exists(out->path) && b) {
+        /* The second place is for those who keep the lists beside the data. */
         xkd_free(out->path);
         out->path = NULL;
         XKD_TRY(xkd_join_path(cx, &out->path, job->root, b));
     }
     if (!xkd_path_exists(out->path)) XKD_FAIL(XKD_ERR_DATA, "%s: is not there", out->path);
     XKD_TRY(xkd_read_file(cx, out->path, XKD_MOST_LIST_BYTES, XKD_ERR_DATA, &out->text, &size));
+    /* A zero byte would end the text for every function below and hide the rest of it. */
     if (memchr(out->text, 0, (size_t)size)) XKD_FAIL(XKD_ERR_DATA, "%s: is no text file", out->path);
     out->next = out->text;
     if (strncmp(out->next, "\xef\xbb\xbf", 3) == 0) out->next += 3; /* a byte order mark, as Windows programs leave */
@@ -96,6 +104,7 @@ char *xkd_lines_next(xkd_lines *l)
 {
     char *line = l->next;
     if (!line || !*line) return NULL;
+    /* In place: the line feed becomes the end, and blanks before it go, with the carriage return of Windows. */
     size_t length = strcspn(line, "\n");
     l->next = line[length] ? line + length + 1 : line + length;
     line[length] = 0;
@@ -104,6 +113,7 @@ char *xkd_lines_next(xkd_lines *l)
     return line;
 }
 
+/* Fields point into the line, which is overwritten: RFC 4180 without line feeds inside of quotes. */
 int xkd_csv_split(char *line, char *fields[XKD_MOST_FIELDS])
 {
     int n = 0;
@@ -112,18 +122,20 @@ int xkd_csv_split(char *line, char *fields[XKD_MOST_FIELDS])
         char *out = at, *end;
         fields[n++] = out;
         if (*at == '"') {
+            /* `out` runs behind `at`, since a doubled quote is shortened. */
             for (at++; *at && !(*at == '"' && at[1] != '"'); at++) {
                 if (*at == '"') at++; /* two quotes mean one */
                 *out++ = *at;
             }
             if (!*at) return -1;
             end = out;
-            at += strcspn(at, ",");
+            at += strcspn(at, ","); /* what stands between a closing quote and the comma is passed over */
         } else {
             at += strcspn(at, ",");
             for (end = at; end > fields[n - 1] && isspace((unsigned char)end[-1]);) end--;
         }
         bool more = *at == ',';
+        /* Last, for the end of the field may be the comma just looked at. */
         *end = 0;
         if (!more) break;
         at++;
@@ -139,11 +151,13 @@ xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, 
     char *whole = NULL;
     *sample = NULL;
     r->listed++;
-    /* Lists are from strangers: a name must not lead out of the data set. */
+    /* Lists are from strangers: a name must not lead out of the data set. The manifest's reader checks this as well;
+     * here the message can say that a list is at fault. */
     if (!path[0] || path[0] == '/' || strncmp(path, "../", 3) == 0 || strstr(path, "/../"))
         XKD_FAIL(XKD_ERR_DATA, "\"%s\": a listed path leads out of %s", path, job->root);
     XKD_TRY(xkd_join_path(cx, &whole, job->root, path));
     if (!xkd_path_exists(whole)) {
+        /* The first missing name is enough to see what is wrong; thousands of lines would hide it. */
         if (!r->missing++) snprintf(r->first_missing, sizeof r->first_missing, "%s", path);
     } else {
         XKD_TRY(xkd_manifest_add(cx, job->manifest, path, sample));
@@ -155,6 +169,8 @@ fail:
     return status;
 }
 
+/* Binary search for the first name that is not below the stem; those that begin with it follow. ID.mp4 and
+ * ID_000001_000011.mp4 are found by ID, but not IDX.mp4. */
 const char *xkd_import_find(const xkd_names *names, const char *stem)
 {
     size_t length = strlen(stem);
@@ -185,6 +201,7 @@ static xkd_status find_set(xkd_context *cx, const char *name, const xkd_import_o
                  "'%s' is no data set that is known here: UCF101, HMDB51, Kinetics400, Kinetics-Sound, "
                  "ESC50, FSD50K or AudioSet",
                  name);
+    /* The fold is checked here and not by the reader: sets without folds ignore it. */
     if (sets[*out].folds && (o->fold < 1 || o->fold > sets[*out].folds))
         XKD_FAIL(XKD_ERR_CONFIG, "%s has no fold %lld: 1 .. %lld", sets[*out].name, (long long)o->fold,
                  (long long)sets[*out].folds);
@@ -192,11 +209,13 @@ fail:
     return status;
 }
 
+/* The order of a manifest seeds random draws, so it must not depend on that of the lists. */
 static int by_path(const void *a, const void *b)
 {
     return strcmp(((const xkd_sample *)a)->path, ((const xkd_sample *)b)->path);
 }
 
+/* From the plainest fault to the subtlest. A file listed twice would be trained on twice and may be in both splits. */
 static xkd_status check(xkd_context *cx, int set, const xkd_import_job *job)
 {
     xkd_status status = XKD_OK;
@@ -237,6 +256,8 @@ xkd_status xkd_import(xkd_context *cx, const char *name, const char *root, const
         qsort(out->samples, (size_t)out->count, sizeof *out->samples, by_path);
         status = check(cx, set, &job);
     }
+    /* The message gets the expected layout behind it; the copy is needed because the message lives in the context that
+     * is about to be written. */
     if (status == XKD_ERR_DATA) {
         char message[2048];
         snprintf(message, sizeof message, "%s", xkd_last_error(cx));

@@ -61,13 +61,14 @@ static void underscores(char *out, size_t size, const char *name)
 /* Kinetics400 takes every class; Kinetics-Sound the listed ones. */
 static bool wanted_class(const xkd_import_job *job, const char *name, bool sound)
 {
-    if (!sound) return true;
+    if (!sound) return true; /* the whole of Kinetics400 */
     for (int i = 0; i < SOUND_CLASSES; i++)
-        if (strcmp(sound_classes[i], name) == 0)
+        if (strcmp(sound_classes[i], name) == 0) /* 31: without the class that other work leaves out */
             return job->options->classes != 31 || strcmp(name, "strumming_guitar") != 0;
     return false;
 }
 
+/* strcmp's order, whatever the locale. */
 static int by_name(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -93,11 +94,12 @@ static xkd_status class_folder(xkd_import_job *job, const char *split, const cha
     xkd_sample *sample;
     underscores(name, sizeof name, written);
     XKD_TRY(xkd_manifest_class(cx, job->manifest, name, false, &label));
+    /* A class that is not wanted was never collected. */
     if (label < 0) return XKD_OK;
     XKD_TRY(xkd_format_string(cx, &folder, "%s/%s/%s", job->root, split, written));
     XKD_TRY(xkd_list_folder(cx, folder, &names));
     for (int64_t i = 0; i < names.count; i++) {
-        if (names.items[i][0] == '.') continue;
+        if (names.items[i][0] == '.') continue; /* hidden files of downloaders */
         XKD_TRY(xkd_format_string(cx, &path, "%s/%s/%s", split, written, names.items[i]));
         XKD_TRY(xkd_import_add(job, path, label, as, &sample));
         xkd_free(path);
@@ -127,9 +129,12 @@ static xkd_status add_entry(xkd_import_job *job, const entry *e, int s, const xk
     underscores(name, sizeof name, e->label);
     XKD_TRY(xkd_manifest_class(cx, job->manifest, name, false, &label));
     if (label < 0) return XKD_OK;
+    /* youtube-dl's scripts name files ID_START_END with six digits. */
     snprintf(stem, sizeof stem, "%.200s_%06lld_%06lld", e->id, (long long)e->start, (long long)e->end);
+    /* With the segment first: one video may have several. */
     const char *file = e->end ? xkd_import_find(flat, stem) : NULL;
     if (!file) file = xkd_import_find(flat, e->id);
+    /* The stem stands for a file that is missing, in the count and the message. */
     XKD_TRY(xkd_format_string(cx, &path, "%s/%s", kinetics_splits[s].folder, file ? file : stem));
     XKD_TRY(xkd_import_add(job, path, label, kinetics_splits[s].split, &sample));
 fail:
@@ -159,10 +164,12 @@ static xkd_status read_csv(const listing *l, const char *list)
     char *fields[XKD_MOST_FIELDS];
     XKD_TRY(xkd_lines_open(l->job, list, NULL, &lines));
     for (char *line; (line = xkd_lines_next(&lines)) != NULL;) {
+        /* A header, which not all lists have. */
         if (!*line || (lines.number == 1 && strncmp(line, "label", 5) == 0)) continue;
         if (xkd_csv_split(line, fields) < 4)
             XKD_FAIL(XKD_ERR_DATA, "%s:%lld: want label,youtube_id,time_start,time_end,split", lines.path,
                      (long long)lines.number);
+        /* A number that is none reads as 0: the file is then looked for by its ID. */
         const entry e = {fields[0], fields[1], atoll(fields[2]), atoll(fields[3])};
         XKD_TRY(take_entry(l, &e));
     }
@@ -182,6 +189,7 @@ static xkd_status json_entry(const listing *l, const char *path, const char *id,
     const json_t *notes = json_object_get(value, "annotations"), *segment = json_object_get(notes, "segment"),
                  *start = json_array_get(segment, 0), *end = json_array_get(segment, 1);
     entry e = {.id = id, .label = json_string_value(json_object_get(notes, "label"))};
+    /* The ID becomes part of a path. */
     if (!*id || strchr(id, '/')) XKD_FAIL(XKD_ERR_DATA, "%s: \"%s\" is no YouTube ID", path, id);
     if (subset && strncmp(subset, want, strlen(want)) != 0)
         XKD_FAIL(XKD_ERR_DATA, "%s: %s is of subset \"%s\": is this the list of another split?", path, id, subset);
@@ -190,6 +198,7 @@ static xkd_status json_entry(const listing *l, const char *path, const char *id,
     if (segment && (json_array_size(segment) != 2 || !json_is_number(start) || !json_is_number(end)))
         XKD_FAIL(XKD_ERR_DATA, "%s: %s: \"segment\" must be [start, end] in seconds", path, id);
     e.start = llround(json_number_value(start));
+    /* json_number_value of what is not there is 0, which stands for `not said`. */
     e.end = llround(json_number_value(end));
     XKD_TRY(take_entry(l, &e));
 fail:
@@ -209,6 +218,7 @@ static xkd_status read_json(const listing *l, const char *list)
     int64_t size;
     XKD_TRY(xkd_join_path(cx, &path, l->job->root, list));
     XKD_TRY(xkd_read_file(cx, path, XKD_MOST_LIST_BYTES, XKD_ERR_DATA, &text, &size));
+    /* Duplicates of an ID are refused by the parser. */
     root = json_loadb(text, (size_t)size, JSON_REJECT_DUPLICATES, &error);
     if (!root) XKD_FAIL(XKD_ERR_DATA, "%s:%d: bad JSON at column %d: %s", path, error.line, error.column, error.text);
     if (!json_is_object(root))
@@ -245,6 +255,8 @@ static xkd_status read_list(const listing *l)
         bool there = xkd_path_exists(whole);
         xkd_free(whole);
         whole = NULL;
+        /* The first form that exists is read, even if it turns out to be broken: two lists that disagree must not be
+         * mixed. */
         if (there) return places[i].read(l, list);
     }
     XKD_FAIL(XKD_ERR_DATA, "%s/%s: has no folders of classes, and neither %s.csv nor %s.json is there", l->job->root,
@@ -276,6 +288,7 @@ static xkd_status read_split(xkd_import_job *job, int s, bool collect, bool soun
             XKD_TRY(collect ? collect_class(job, names.items[i], sound)
                             : class_folder(job, kinetics_splits[s].folder, names.items[i], kinetics_splits[s].split));
         else if (folders == 0)
+            /* Decided by the first name: a folder of videos would otherwise be walked to its end for every split. */
             break; /* flat */
     }
     const listing l = {job, s, &names, collect, sound};
@@ -295,6 +308,8 @@ static xkd_status read_kinetics(xkd_import_job *job, bool sound)
     xkd_manifest *m = job->manifest;
     for (int s = 0; s < KINETICS_SPLITS; s++) XKD_TRY(read_split(job, s, true, sound));
     if (m->class_count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no folder of a class in train, val or test", job->root);
+    /* Sorted before labels are given out in the second pass; xkd_manifest_class finds names by a linear search, so
+     * order is free. */
     qsort(m->classes, (size_t)m->class_count, sizeof *m->classes, by_name);
     for (int s = 0; s < KINETICS_SPLITS; s++) XKD_TRY(read_split(job, s, false, sound));
     int64_t want = job->options->classes == 31 ? 31 : SOUND_CLASSES;

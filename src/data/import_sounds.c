@@ -1,4 +1,4 @@
-/* ESC50, FSD50K and AudioSet. */
+/* ESC50, FSD50K and AudioSet. Sounds with one label (ESC50) or several. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,18 +8,22 @@
 
 /* ---- ESC50 ---- */
 
-/* filename,fold,target,category,...: the class numbers are `target`, their names `category`. */
+/* filename,fold,target,category,...: the class numbers are `target`, their names `category`. names [50] by target are
+ * the caller's. */
 static xkd_status esc50_row(xkd_import_job *job, const xkd_lines *lines, char **fields, char *names[50])
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = job->cx;
     char *path = NULL, split[16];
     xkd_sample *sample;
+    /* The numbers are text of a file: bounded before they index `names`. */
     int64_t fold = atoll(fields[1]), target = atoll(fields[2]);
     if (fold < 1 || fold > 5 || target < 0 || target >= 50)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: fold %lld, target %lld: out of range", lines->path, (long long)lines->number,
                  (long long)fold, (long long)target);
+    /* The first row of a class names it. */
     if (!names[target]) XKD_TRY(xkd_copy_string(cx, &names[target], fields[3]));
+    /* One fold is the test, the other four are trained on, as the set's authors do. */
     snprintf(split, sizeof split, "%s-%d", fold == job->options->fold ? "test" : "train", (int)job->options->fold);
     XKD_TRY(xkd_join_path(cx, &path, "audio", fields[0]));
     XKD_TRY(xkd_import_add(job, path, target, split, &sample));
@@ -48,6 +52,7 @@ xkd_status xkd_import_esc50(xkd_import_job *job)
         char number[16];
         snprintf(number, sizeof number, "class-%d", k); /* of a partial copy; numbers must stay what they are */
         XKD_TRY(xkd_manifest_class(cx, job->manifest, names[k] ? names[k] : number, true, &label));
+        /* Two names for one target would have made more classes than targets. */
         if (label != k) XKD_FAIL(XKD_ERR_DATA, "%s: category %s has two targets", lines.path, names[k]);
     }
 fail:
@@ -58,17 +63,20 @@ fail:
 
 /* ---- several labels a clip ---- */
 
-/* Sets the sample's labels from a list of names or codes with commas between; codes [count] are looked up in order. */
+/* Sets the sample's labels from a list of names or codes with commas between; codes [count] are looked up in order.
+ * Cuts `list` up in place. */
 static xkd_status set_labels(xkd_import_job *job, const xkd_lines *lines, xkd_sample *s, char *list,
                              const xkd_names *codes)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = job->cx;
+    /* As many labels as commas and one more, at most: empty parts are passed over. */
     int64_t most = 1;
     for (const char *c = list; *c; c++) most += *c == ',';
     XKD_TRY(xkd_alloc(cx, &s->labels, most, sizeof *s->labels));
     for (char *name = strtok(list, ","); name; name = strtok(NULL, ",")) {
         int64_t label = -1;
+        /* A few hundred codes a label, once an import: a linear search is fast enough. */
         for (int64_t i = 0; codes && i < codes->count; i++)
             if (strcmp(codes->items[i], name) == 0) label = i;
         if (!codes) XKD_TRY(xkd_manifest_class(cx, job->manifest, name, false, &label));
@@ -94,6 +102,7 @@ static xkd_status read_vocabulary(xkd_import_job *job)
     XKD_TRY(xkd_lines_open(job, "FSD50K.ground_truth/vocabulary.csv", "vocabulary.csv", &lines));
     for (char *line; (line = xkd_lines_next(&lines)) != NULL;) {
         if (!*line) continue;
+        /* The index is the label of other programs, so gaps or another order are refused. */
         if (xkd_csv_split(line, fields) < 2 || atoll(fields[0]) != job->manifest->class_count)
             XKD_FAIL(XKD_ERR_DATA, "%s:%lld: want index,label,mid with indices in order", lines.path,
                      (long long)lines.number);
@@ -122,6 +131,7 @@ xkd_status xkd_import_fsd50k(xkd_import_job *job)
         for (char *line; (line = xkd_lines_next(&lines)) != NULL;) {
             if (!*line || lines.number == 1) continue;
             int n = xkd_csv_split(line, fields); /* fname,"labels","mids"[,split] */
+            /* The evaluation list has no split column. */
             if (n < (p ? 2 : 4))
                 XKD_FAIL(XKD_ERR_DATA, "%s:%lld: want fname,labels,mids%s", lines.path, (long long)lines.number,
                          p ? "" : ",split");
@@ -131,6 +141,7 @@ xkd_status xkd_import_fsd50k(xkd_import_job *job)
                                    : strcmp(fields[3], "val") == 0 ? "val"
                                                                    : "train",
                                    &sample));
+            /* NULL where the file is missing: it has been counted. */
             if (sample) XKD_TRY(set_labels(job, &lines, sample, fields[1], NULL));
             xkd_free(path);
             path = NULL;
@@ -160,6 +171,7 @@ static xkd_status read_audioset_classes(xkd_import_job *job, xkd_names *codes)
             XKD_FAIL(XKD_ERR_DATA, "%s:%lld: want index,mid,display_name with indices in order", lines.path,
                      (long long)lines.number);
         if (codes->count == codes->capacity) {
+            /* Grown before the copy, so the count never covers an item that is not there. */
             XKD_TRY(xkd_resize(cx, &codes->items, codes->capacity, 2 * codes->capacity + 64, sizeof *codes->items));
             codes->capacity = 2 * codes->capacity + 64;
         }
@@ -184,6 +196,7 @@ static xkd_status audioset_row(xkd_import_job *job, const xkd_lines *lines, char
     const char *file = xkd_import_find(names, fields[0]);
     snprintf(stem, sizeof stem, "Y%.100s", fields[0]);
     if (!file) file = xkd_import_find(names, stem);
+    /* A file that is not found is added by its ID, to be counted as missing under it. */
     XKD_TRY(xkd_format_string(cx, &path, "%s/%s", folder, file ? file : fields[0]));
     XKD_TRY(xkd_import_add(job, path, -1, strcmp(folder, "eval") == 0 ? "test" : "train", &sample));
     if (sample) XKD_TRY(set_labels(job, lines, sample, fields[3], codes));
@@ -221,6 +234,7 @@ fail:
     return status;
 }
 
+/* Any of the three folders will do; the classes are those of the whole set. */
 xkd_status xkd_import_audioset(xkd_import_job *job)
 {
     static const char *const folders[] = {"balanced_train", "unbalanced_train", "eval"};

@@ -43,6 +43,7 @@ static bool is_media_name(const char *name)
     return false;
 }
 
+/* Any case of letters. NULL for a folder that is a class. */
 static const char *split_of(const char *folder)
 {
     for (size_t i = 0; i < sizeof SPLITS / sizeof *SPLITS; i++)
@@ -70,6 +71,7 @@ static xkd_status scan_entry(scan *s, const char *relative, const char *name, in
     bool link = S_ISLNK(info.st_mode);
     if (link && stat(full, &info) != 0) info.st_mode = S_IFREG; /* a dangling link: `data check` reports it */
     if (S_ISDIR(info.st_mode)) {
+        /* A link is followed on request only: it may lead out of the data, or into a loop. */
         if (!link || s->follow_links) XKD_TRY(scan_folder(s, path, depth + 1));
     } else if (S_ISREG(info.st_mode) && is_media_name(name)) {
         xkd_sample *sample = NULL;
@@ -94,6 +96,7 @@ static xkd_status scan_folder(scan *s, const char *relative, int depth)
         XKD_TRY(xkd_join_path(cx, &full, s->root, relative));
     else
         XKD_TRY(xkd_copy_string(cx, &full, s->root));
+    /* The depth is what ends a loop of links. */
     if (depth > MAX_DEPTH) XKD_FAIL(XKD_ERR_DATA, "%s: more than %d folders deep (a loop of links?)", full, MAX_DEPTH);
     folder = opendir(full);
     if (!folder) XKD_FAIL(XKD_ERR_DATA, "%s: cannot read folder: %s", full, strerror(errno));
@@ -119,6 +122,7 @@ static xkd_status label_by_folder(xkd_context *cx, xkd_manifest *m, xkd_sample *
     xkd_status status = XKD_OK;
     char *copy = NULL, *save = NULL;
     XKD_TRY(xkd_copy_string(cx, &copy, sample->path));
+    /* The file's own name is not a folder. */
     char *name = strrchr(copy, '/');
     if (!name) goto fail;
     *name = 0;
@@ -134,6 +138,7 @@ fail:
     return status;
 }
 
+/* Pointers to names, in byte order like the samples. */
 static int compare_names(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -158,6 +163,7 @@ xkd_status xkd_index_folder(xkd_context *cx, const char *folder, bool follow_lin
     *out = (xkd_manifest){0};
     scan s = {.cx = cx, .root = folder, .follow_links = follow_links, .manifest = out};
     if (!xkd_is_folder(folder)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", folder);
+    /* Paths are stored relative to the folder, so the manifest can move with it. */
     XKD_TRY(xkd_copy_string(cx, &out->root, folder));
     XKD_TRY(scan_folder(&s, "", 0));
     if (out->count == 0)
@@ -193,10 +199,12 @@ static void cut_line(char *line, char *fields[3])
         char *second = strchr(fields[1], ',');
         if (second) {
             *second = 0;
+            /* Unsplit words beyond two commas end up in the split, which is then too long or unknown. */
             fields[2] = trim(second + 1);
         }
     } else {
         char *blank = strrchr(line, ' '), *tab = strrchr(line, '\t');
+        /* Whichever stands last: a list may use either. */
         if (tab > blank) blank = tab;
         if (blank) {
             *blank = 0;
@@ -226,6 +234,7 @@ static xkd_status add_line(xkd_context *cx, xkd_manifest *m, const char *list, i
     snprintf(sample->split, sizeof sample->split, "%.*s", (int)sizeof sample->split - 1, fields[2]);
     if (!fields[1][0]) return XKD_OK;
     errno = 0;
+    /* strtoll needs all of the field; "12abc" is a name. */
     long long value = strtoll(fields[1], &end, 10);
     if (*end == 0) {
         if (errno || value < 0 || value > 999999)
@@ -260,6 +269,7 @@ xkd_status xkd_index_list(xkd_context *cx, const char *list, const char *root, x
         XKD_TRY(add_line(cx, out, list, number, line));
     }
     if (out->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no lines \"path label\" or \"path,label[,split]\" in it", list);
+    /* Whether numbers or names were used shows in whether any class was made. */
     bool numbers = out->class_count == 0;
     qsort(out->samples, (size_t)out->count, sizeof *out->samples, compare_samples);
     /* Neighbours after sorting. A sample listed twice would count twice in every epoch and once in
@@ -288,6 +298,7 @@ xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_link
     *out = (xkd_manifest){0};
     if (!path || !path[0]) XKD_FAIL(XKD_ERR_CONFIG, "no data given: --data DIR or MANIFEST");
     if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or manifest", path);
+    /* A file is taken as a manifest whatever it is called. */
     if (!xkd_is_folder(path)) return xkd_manifest_read(cx, path, out);
     XKD_TRY(xkd_join_path(cx, &inside, path, "manifest.jsonl"));
     if (xkd_path_exists(inside))

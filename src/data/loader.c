@@ -35,7 +35,7 @@ static const int64_t RING_BYTES = (int64_t)512 << 20;
  * and the decision to stop depend on the data alone, not on how far ahead the threads are.
  * A try is not a file: the same file may be tried in many places. */
 typedef struct {
-    int64_t sample;
+    int64_t sample; /* index into the manifest; the sample of a batch counts the passes too */
     xkd_media_fault fault;
     bool dropped; /* left out by the audio policy, which is no fault */
     char message[160];
@@ -70,8 +70,8 @@ typedef struct {
 struct xkd_loader {
     xkd_context *cx;
     const xkd_data_config *data; /* settings, outlives the loader */
-    xkd_loader_plan plan;
-    bool planned; /* views are the plan's, not those of pre-training */
+    xkd_loader_plan plan;        /* a copy of the caller's, or that of pre-training */
+    bool planned;                /* views are the plan's, not those of pre-training */
     xkd_manifest manifest;
     xkd_sampler sampler;
     xkd_view_shapes shapes;
@@ -87,6 +87,7 @@ struct xkd_loader {
     int depth;
     int64_t *order; /* of order_epoch */
     int64_t order_epoch;
+    /* Sequences start at 0 with each seek, so `consumed` and slots need no other reset. */
     int64_t base;     /* sequence 0 is this micro-batch, counted from epoch 0 */
     int64_t consumed; /* sequences given back by the caller */
     bool held;        /* the caller has sequence `consumed` */
@@ -100,8 +101,8 @@ struct xkd_loader {
     xkd_loader_statistics stats;
 };
 
-/* Sequence numbers count micro-batches from the last seek; this turns one into epoch, step and
- * micro-batch. */
+/* Sequence numbers count micro-batches from the last seek; this turns one into epoch, step and micro-batch.
+ * Micro-batches are counted through all epochs without a gap. */
 static void locate(const xkd_loader *l, int64_t sequence, int64_t *epoch, int64_t *step, int64_t *micro)
 {
     int64_t at = l->base + sequence, per_epoch = l->steps * l->sampler.accumulate;
@@ -131,6 +132,8 @@ static void open_slot(xkd_loader *l, slot *s, int64_t sequence)
     s->batch.micro = micro;
     for (int64_t i = 0; i < count; i++) {
         s->batch.sample[i] = l->order[first + i];
+        /* A plan of several passes draws a file more than once an epoch: `sample` counts up to files x passes and keys
+         * the draws, `source` is the file. */
         s->batch.source[i] = s->batch.sample[i] % l->manifest.count;
         s->tries[i] = s->silent[i] = 0;
     }
@@ -143,6 +146,7 @@ static slot *find_work(xkd_loader *l, int64_t *place)
     if (l->paused) return NULL;
     for (int64_t q = l->consumed; q < l->consumed + l->depth; q++) {
         slot *s = &l->slots[q % l->depth];
+        /* sequence < q: the slot's former batch has been given back, or it was never opened. */
         if (s->sequence < q) open_slot(l, s, q);
         if (s->sequence == q && s->next < s->batch.count) {
             *place = s->next++;
@@ -164,6 +168,7 @@ static bool try_clip(worker *w, slot *s, int64_t place, int64_t sample, xkd_clip
         xkd_rng_make(l->sampler.seed, s->batch.epoch, (uint32_t)drawn, (uint32_t)s->tries[place], XKD_RNG_CLIP);
     *status = xkd_fetch_clip(w->fetcher, sample, xkd_rng_uniform(&rng), clip, &silent, &result);
     if (*status != XKD_OK) return true;
+    /* A plan for video alone does not care about sound. */
     silent = silent && l->plan.wanted[XKD_AUDIO];
     bool dropped = result.fault == XKD_FAULT_NONE && silent && l->data->audio_policy == XKD_AUDIO_DROP;
     if (result.fault == XKD_FAULT_NONE && silent && l->data->audio_policy == XKD_AUDIO_REQUIRE) {
@@ -174,6 +179,7 @@ static bool try_clip(worker *w, slot *s, int64_t place, int64_t sample, xkd_clip
         s->silent[place] = silent;
         return true;
     }
+    /* Tries are written by the one thread that has this place; the slot's arrays need no lock. */
     failure *f = &s->failures[place * MAX_TRIES + s->tries[place]++];
     *f = (failure){.sample = sample, .fault = result.fault, .dropped = dropped};
     snprintf(f->message, sizeof f->message, "%.150s", result.message);
@@ -205,6 +211,7 @@ static xkd_status make_views(worker *w, slot *s, int64_t place, const xkd_clip *
         if (l->plan.wanted[XKD_AUDIO]) out[XKD_AUDIO] = s->batch.specs[0] + place * audio_floats(l, 0);
         return l->plan.make(w->maker, clip, &key, out);
     }
+    /* Global views first, then local ones. */
     for (int64_t v = 0; v < l->shapes.video_views; v++) {
         XKD_TRY(xkd_view_video(w->viewer, clip, key, v, s->batch.frames[v] + place * video_floats(l, v)));
     }
@@ -226,6 +233,7 @@ static xkd_status fill_place(worker *w, slot *s, int64_t place)
     int64_t drawn = s->batch.sample[place], sample = s->batch.source[place];
     xkd_clip clip;
     while (!try_clip(w, s, place, sample, &clip, &status)) {
+        /* The last failure leaves no room for another in `failures`. */
         if (s->tries[place] == MAX_TRIES)
             XKD_FAIL(XKD_ERR_DATA, "%s and %d files drawn in its place cannot be used (run `xkd data check`)",
                      l->manifest.samples[drawn % l->manifest.count].path, MAX_TRIES - 1);
@@ -252,8 +260,10 @@ static void *worker_main(void *arg)
             pthread_cond_wait(&l->work, &l->lock);
             continue;
         }
+        /* What is found is worked on without the lock: a place belongs to one thread. */
         l->active++;
         pthread_mutex_unlock(&l->lock);
+        /* A difference, because the fetcher counts since it was made. */
         int64_t before = xkd_fetcher_restarts(w->fetcher);
         xkd_status status = fill_place(w, s, place);
         atomic_fetch_add(&l->restarts, xkd_fetcher_restarts(w->fetcher) - before);
@@ -333,6 +343,7 @@ static xkd_status load_samples(xkd_loader *l)
     if (l->manifest.count == 0)
         XKD_FAIL(XKD_ERR_DATA, "%s: none of its %lld samples is of split \"%s\" (data.split=...)", d->path,
                  (long long)all, d->split);
+    /* Silence that is known from the manifest; -1, unknown, is found out on reading. */
     int64_t without = 0, kept = 0;
     for (int64_t i = 0; l->plan.wanted[XKD_AUDIO] && i < l->manifest.count; i++)
         without += l->manifest.samples[i].has_audio == 0;
@@ -351,7 +362,8 @@ static xkd_status load_samples(xkd_loader *l)
         xkd_log(cx, XKD_LOG_WARN, "%lld of %lld files have no sound and %s (data.audio_policy)", (long long)without,
                 (long long)(l->manifest.count + l->stats.dropped_files), DONE[d->audio_policy]);
     if (l->manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file has sound", d->path);
-    /* Sample numbers are 32 bits wide in the keys of the random generator. */
+    /* Sample numbers are 32 bits wide in the keys of the random generator. With every pass, for passes count as
+     * samples. */
     if (l->manifest.count > UINT32_MAX / l->plan.passes) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^32 samples", d->path);
     l->sampler.samples = l->manifest.count * l->plan.passes;
     XKD_TRY(xkd_sampler_check(cx, &l->sampler));
@@ -367,7 +379,8 @@ static xkd_status make_ring(xkd_loader *l)
     l->batch = l->sampler.batch / (l->sampler.accumulate * l->sampler.world);
     l->steps = xkd_sampler_steps(&l->sampler);
     l->depth = MAX_DEPTH;
-    /* Less look-ahead rather than more memory. */
+    /* Less look-ahead rather than more memory. A slot holds all views of a micro-batch in float: 32 clips of 32 frames
+     * at 112 x 112 take 154 MB for the global view. */
     while (l->depth > 2 && l->depth * batch_bytes(l) > RING_BYTES) l->depth--;
     for (int i = 0; i < MAX_DEPTH; i++) l->slots[i].sequence = -1;
     for (int i = 0; i < l->depth; i++) XKD_TRY(make_slot(l, &l->slots[i]));
@@ -398,6 +411,7 @@ static xkd_status start_workers(xkd_loader *l)
         } else if (status == XKD_OK) {
             status = xkd_viewer_new(w->cx, l->data, &w->viewer);
         }
+        /* The thread's context dies with it, so its message is copied. */
         if (status != XKD_OK) XKD_FAIL(status, "%s", xkd_last_error(w->cx));
         if (pthread_create(&w->thread, NULL, worker_main, w) != 0)
             XKD_FAIL(XKD_ERR_MEMORY, "cannot start loader thread %lld: lower data.workers", (long long)i + 1);
@@ -435,6 +449,7 @@ static xkd_status loader_new(xkd_context *cx, const xkd_data_config *data, const
     pthread_cond_init(&l->work, NULL);
     pthread_cond_init(&l->ready, NULL);
     XKD_TRY(xkd_view_shapes_of(cx, data, &l->shapes));
+    /* The shapes' tables stay; a plan has one view of each wanted modality. */
     if (plan) {
         l->shapes.video_views = plan->wanted[XKD_VIDEO];
         l->shapes.audio_views = plan->wanted[XKD_AUDIO];
@@ -538,6 +553,7 @@ uint64_t xkd_loader_data_hash(const xkd_loader *l)
     XXH64_hash_t hash = 0;
     for (int64_t i = 0; i < l->manifest.count; i++) {
         const xkd_sample *s = &l->manifest.samples[i];
+        /* The 0 at the end of the path separates it from what follows. */
         hash = XXH3_64bits_withSeed(s->path, strlen(s->path) + 1, hash);
         hash = XXH3_64bits_withSeed(&s->bytes, sizeof s->bytes, hash);
         hash = XXH3_64bits_withSeed(s->hash, strlen(s->hash), hash);
@@ -553,7 +569,8 @@ xkd_status xkd_loader_seek(xkd_loader *l, uint32_t epoch, int64_t step)
         return xkd_fail(l->cx, XKD_ERR_INTERNAL, "step %lld of an epoch of %lld", (long long)step, (long long)l->steps);
     pthread_mutex_lock(&l->lock);
     l->paused = true;
-    /* Places in work write into slots that are about to be given away. */
+    /* Places in work write into slots that are about to be given away. A place takes up to the time limit of a
+     * decoding, and so may a seek. */
     while (l->active) pthread_cond_wait(&l->ready, &l->lock);
     l->base = ((int64_t)epoch * l->steps + step) * l->sampler.accumulate;
     l->consumed = 0;
@@ -639,11 +656,12 @@ xkd_status xkd_loader_next(xkd_loader *l, const xkd_batch **out)
     double start = xkd_now();
     *out = NULL;
     pthread_mutex_lock(&l->lock);
-    /* Gives back the batch of the call before. */
+    /* Gives back the batch of the call before: the threads may open its slot anew. */
     if (l->held) l->consumed++;
     l->held = true;
     pthread_cond_broadcast(&l->work);
     slot *s = &l->slots[l->consumed % l->depth];
+    /* Waiting by sequence: the slot of a ring may still hold the batch before. */
     while (s->sequence != l->consumed || s->done < s->batch.count) pthread_cond_wait(&l->ready, &l->lock);
     pthread_mutex_unlock(&l->lock);
     /* From here on the slot is the caller's until the next call. */

@@ -61,12 +61,14 @@ fail:
     return status;
 }
 
+/* A manifest of one file, for commands that take a file; its folder becomes the root. */
 xkd_status xkd_manifest_of_file(xkd_context *cx, const char *path, xkd_manifest *out)
 {
     xkd_status status = XKD_OK;
     xkd_sample *sample;
     const char *slash = strrchr(path, '/');
     *out = (xkd_manifest){0};
+    /* "/" for a file in the root folder, "." for a bare name. */
     XKD_TRY(xkd_format_string(cx, &out->root, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1,
                               slash ? path : "."));
     XKD_TRY(xkd_manifest_add(cx, out, slash ? slash + 1 : path, &sample));
@@ -97,7 +99,7 @@ void xkd_manifest_remove(xkd_manifest *m, int64_t i)
     m->count--;
 }
 
-/* A sample without a split belongs to every split. */
+/* A sample without a split belongs to every split. In place: kept samples move to the front. */
 void xkd_manifest_keep_split(xkd_manifest *m, const char *split)
 {
     int64_t kept = 0;
@@ -116,6 +118,7 @@ static xkd_status encode_base64(xkd_context *cx, const char *text, char **out)
 {
     const unsigned char *in = (const unsigned char *)text;
     size_t n = strlen(text), at = 0;
+    /* Four characters for three bytes, and the final 0. */
     xkd_status status = xkd_alloc(cx, out, (int64_t)(n + 2) / 3 * 4 + 1, 1);
     if (status != XKD_OK) return status;
     for (size_t i = 0; i < n; i += 3) {
@@ -136,6 +139,7 @@ static xkd_status decode_base64(const place *p, const char *text, char **out)
     size_t n = strlen(text), at = 0;
     unsigned bits = 0, value = 0;
     XKD_TRY(xkd_alloc(cx, out, (int64_t)n + 1, 1));
+    /* RFC 4648, section 4; '=' carries no bits. */
     while (n && text[n - 1] == '=') n--;
     for (size_t i = 0; i < n; i++) {
         const char *digit = strchr(BASE64, text[i]);
@@ -188,6 +192,7 @@ static xkd_status read_real(const place *p, const json_t *object, const char *ke
     return XKD_OK;
 }
 
+/* Counts and sizes: not negative, and no fractions that would be cut off in silence. */
 static xkd_status read_integer(const place *p, const json_t *object, const char *key, int64_t *out)
 {
     const json_t *value = json_object_get(object, key);
@@ -228,6 +233,7 @@ static xkd_status read_label(const place *p, xkd_manifest *m, const json_t *obje
     if (!json_is_integer(value))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"label\" must be a number or a class name", p->file, (long long)p->line);
     *label = json_integer_value(value);
+    /* Without a list of classes any number below MAX_LABEL may be one; the limit keeps tables by class small. */
     int64_t limit = p->fixed_classes ? m->class_count : MAX_LABEL;
     /* Written by some tools for `no label`. */
     if (*label == -1) return XKD_OK;
@@ -248,6 +254,7 @@ static xkd_status read_labels(const place *p, const xkd_manifest *m, const json_
     size_t i;
     if (!list) return XKD_OK;
     if (!json_is_array(list)) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"labels\" must be a list", p->file, (long long)p->line);
+    /* A list of no labels stays a sample of several labels, all of them absent. */
     XKD_TRY(xkd_alloc(cx, &s->labels, (int64_t)json_array_size(list), sizeof *s->labels));
     json_array_foreach(list, i, entry)
     {
@@ -275,6 +282,7 @@ static xkd_status read_sample(const place *p, xkd_manifest *m, const json_t *obj
         XKD_TRY(decode_base64(p, json_string_value(coded), &decoded));
     else
         XKD_TRY(xkd_copy_string(cx, &decoded, json_string_value(path)));
+    /* Decoded first, then checked: base64 must not smuggle a path past the rules. */
     XKD_TRY(check_path(p, decoded));
     xkd_sample *s = NULL;
     XKD_TRY(xkd_manifest_add(cx, m, decoded, &s));
@@ -314,6 +322,7 @@ static xkd_status read_header(place *p, xkd_manifest *m, const json_t *object, c
     if (root && !json_is_string(root))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"root\" must be a string", p->file, (long long)p->line);
     const char *text = root ? json_string_value(root) : ".";
+    /* Freed because xkd_manifest_read has set a default. */
     xkd_free(m->root);
     m->root = NULL;
     if (text[0] == '/')
@@ -331,6 +340,7 @@ static xkd_status read_header(place *p, xkd_manifest *m, const json_t *object, c
         if (!json_is_string(name))
             XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"classes\" must be a list of names", p->file, (long long)p->line);
         XKD_TRY(xkd_manifest_class(cx, m, json_string_value(name), true, &label));
+        /* The place in the list is the label, so a name twice would leave a gap. */
         if (label != (int64_t)i)
             XKD_FAIL(XKD_ERR_DATA, "%s:%lld: class \"%s\" is listed twice", p->file, (long long)p->line,
                      json_string_value(name));
@@ -431,6 +441,7 @@ xkd_status xkd_manifest_read(xkd_context *cx, const char *path, xkd_manifest *m)
             XKD_TRY(xkd_resize(cx, &lines, capacity, 2 * m->count + 256, sizeof *lines));
             capacity = 2 * m->count + 256;
         }
+        /* A line gives one sample at most; a header or blank line gives none and leaves the entry for the next. */
         if (m->count && !lines[m->count - 1]) lines[m->count - 1] = p.line;
         line += length + 1;
     }
@@ -517,6 +528,7 @@ xkd_status xkd_manifest_write(xkd_context *cx, const xkd_manifest *m, const char
     json_t *header = json_pack("{s:i,s:s}", "xkd_manifest", 1, "root", root_text ? root_text : ".");
     if (!header) XKD_FAIL(XKD_ERR_DATA, "%s: the root \"%s\" is no UTF-8 (move the folder)", path, root_text);
     if (m->class_count) {
+        /* Names that are no UTF-8 cannot be stored; `?` keeps the others' numbers. */
         json_t *classes = json_array();
         for (int64_t i = 0; i < m->class_count; i++) {
             json_t *name = json_string(m->classes[i]);
@@ -530,6 +542,7 @@ xkd_status xkd_manifest_write(xkd_context *cx, const xkd_manifest *m, const char
         set_path(object, cx, m->samples[i].path, &status);
         set_facts(object, &m->samples[i]);
         xkd_status written = write_line(writer, cx, object);
+        /* Both statuses: the object must be freed by write_line before the first can be reported. */
         XKD_TRY(status);
         XKD_TRY(written);
     }
@@ -565,6 +578,7 @@ xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *m, const xkd_s
         *fault = XKD_FAULT_REFUSED;
         XKD_FAIL(XKD_ERR_DATA, "%s: a link that leads out of the data folder (allow it with --follow-links)", path);
     }
+    /* The resolved path is opened, so that a link cannot be exchanged in between for one that leads elsewhere. */
     status = xkd_open_read(cx, real, fd, size);
     if (status != XKD_OK) *fault = XKD_FAULT_UNREADABLE;
 fail:
@@ -593,6 +607,7 @@ void xkd_sample_describe(xkd_sample *s, const xkd_media_info *info)
     }
 }
 
+/* Facts of the file stay behind: only what the user said of it is copied. */
 xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sample *from)
 {
     xkd_status status = XKD_OK;

@@ -47,5 +47,6 @@ void xkd_sampler_part(const xkd_sampler *s, int64_t step, int64_t micro, int64_t
     int64_t start = step * s->batch, size = s->samples - start, unit = s->accumulate * s->world;
     if (size > s->batch) size = s->batch;
     *count = size / unit;
+    /* Ranks come first: each rank's part of a step is one contiguous piece of the order. */
     *first = start + (s->rank * s->accumulate + micro) * *count;
 }

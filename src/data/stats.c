@@ -16,6 +16,7 @@ typedef struct {
     float *wave;
 } listener;
 
+/* The worker's callbacks; only sound is asked for. */
 static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
 {
     (void)info, (void)start;
@@ -65,6 +66,7 @@ static xkd_status hear(listener *l, xkd_worker *worker, xkd_mel *mel, const xkd_
     xkd_media_fault fault;
     xkd_media_result result;
     xkd_media_request request = {.mode = XKD_CLIP_PLACE,
+                                 /* 0.5: the middle of the starts that leave room for a clip. */
                                  .start = 0.5,
                                  .duration = d->clip_duration,
                                  .fps = d->video_fps,
@@ -75,6 +77,7 @@ static xkd_status hear(listener *l, xkd_worker *worker, xkd_mel *mel, const xkd_
     status = xkd_manifest_open(l->cx, m, s, d->follow_links, &fd, &size, &fault);
     if (status != XKD_OK) {
         xkd_clear_error(l->cx);
+        /* A file's fault leaves its sums NAN and is counted by the caller; an error of ours ends it all. */
         return fault == XKD_FAULT_NONE ? status : XKD_OK;
     }
     l->samples = 0;
@@ -112,6 +115,7 @@ xkd_status xkd_stats(xkd_context *cx, const xkd_manifest *m, const xkd_data_conf
     XKD_TRY(xkd_mel_new(cx, d->audio_rate, d->n_fft, d->hop_length, d->n_mels, &mel));
     XKD_TRY(xkd_alloc(cx, &l.wave, l.room, sizeof *l.wave));
     XKD_TRY(xkd_alloc(cx, &spec, cells, sizeof *spec));
+    /* k * count / files spreads `files` places over the list and never repeats one. */
     for (int64_t k = 0; k < files; k++) {
         double sums[2];
         XKD_TRY(hear(&l, worker, mel, m, &m->samples[k * m->count / files], d, spec, sums));

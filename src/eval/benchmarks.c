@@ -11,6 +11,8 @@
 
 /* ---- settings that rows share; values are facts of the released configurations ---- */
 
+/* 25 augmented clips of a training video against three plain ones of a test video. The grid of C is short, for each of
+ * its values trains all classes anew; 1000 is scikit-learn's own limit of iterations. */
 static const char *const video_svm[] = {"dataset.vid_transform=strong3crop",
                                         "dataset.return_audio=false",
                                         "dataset.train.vid_aug_kwargs.color=[0.4, 0.4, 0.4, 0.2]",
@@ -37,7 +39,8 @@ static const char *const audio_svm[] = {"dataset.aud_transform=strong",
                                         "model.svm.iter=1000",
                                         NULL};
 
-/* Both modalities of Kinetics-Sound, together and one by one. */
+/* Both modalities of Kinetics-Sound, together and one by one. L2 comes before the two features are put behind one
+ * another: without it the modality with the larger norms would decide alone. */
 static const char *const sound_svm[] = {"dataset.vid_transform=strong3crop",
                                         "dataset.aud_transform=strong",
                                         "dataset.train.vid_aug_kwargs.color=[0.4, 0.4, 0.4, 0.2]",
@@ -59,7 +62,8 @@ static const char *const sound_svm[] = {"dataset.vid_transform=strong3crop",
                                         NULL};
 
 /* The crop is twice that of pre-training: positions are interpolated. Rate, layer decay and mixing differ from set to
- * set. */
+ * set. `rand-m7-n4-mstd0.5-inc1` is timm's name for four operations of strength 7 with deviation 0.5. Nine views of
+ * each test video take about as long as an epoch of training, so a test comes at every tenth only. */
 static const char *const video_finetune[] = {"eval_mode=finetune",
                                              "dataset.vid_transform=randaug3crop",
                                              "dataset.return_audio=false",
@@ -110,12 +114,15 @@ static const char *const audio_finetune[] = {"eval_mode=finetune",
                                              "model.classifier.use_dropout=true",
                                              NULL};
 
-/* The classifier alone; the released file of Kinetics400 says `finetune`, but is the linear protocol of the paper. */
+/* The classifier alone; the released file of Kinetics400 says `finetune`, but is the linear protocol of the paper. The
+ * encoder does not change, so a batch is an order of magnitude larger than in fine-tuning, and a test after every
+ * epoch is cheap. */
 static const char *const linear[] = {"eval_mode=linear", "dataset.batch_size=256", "eval_freq=1",
                                      "hyperparams.optimizer.betas=[0.9, 0.999]", NULL};
 
 /* ---- settings of one row ---- */
 
+/* The splits' names as `xkd data import` writes them into the manifest. {fold} is filled in by the configuration. */
 #define UCF101_SPLITS "dataset.train.split=trainlist{fold:02d}", "dataset.test.split=testlist{fold:02d}"
 #define HMDB51_SPLITS "dataset.train.split=train-split{fold}", "dataset.test.split=test-split{fold}"
 #define ESC50_SPLITS "dataset.train.split=train-{fold}", "dataset.test.split=test-{fold}"
@@ -126,6 +133,8 @@ static const char *const ucf101[] = {UCF101_SPLITS, NULL};
 static const char *const hmdb51[] = {HMDB51_SPLITS, NULL};
 static const char *const esc50[] = {ESC50_SPLITS, NULL};
 static const char *const nothing[] = {NULL};
+/* 240 000 videos: 25 clips of each, as of the small sets, would be 18 GB of features. In fine-tuning, HMDB51 with its
+ * 70 training videos a class takes a lower rate, a longer warm-up and stronger mixing than UCF101. */
 static const char *const kinetics400[] = {KINETICS_SPLITS, "dataset.train.clips_per_video=3", NULL};
 static const char *const ucf101_finetune[] = {UCF101_SPLITS,
                                               "hyperparams.lr.base_lr=0.0005",
@@ -148,6 +157,7 @@ static const char *const kinetics400_finetune[] = {KINETICS_SPLITS,
                                                    "hyperparams.mixup=0.6",
                                                    "hyperparams.cutmix=0.5",
                                                    NULL};
+/* A number for min_area is the lower end of an interval whose upper end is 1. */
 static const char *const kinetics400_linear[] = {KINETICS_SPLITS,
                                                  "dataset.vid_transform=strong3crop",
                                                  "dataset.return_audio=false",
@@ -167,6 +177,7 @@ static const char *const kinetics400_linear[] = {KINETICS_SPLITS,
                                                  "hyperparams.lr.base_lr=0.01",
                                                  "hyperparams.lr.final_lr=0",
                                                  NULL};
+/* `optimizer.weight_decay`, as the released file has it, where those of video use `hyperparams.weight_decay`. */
 static const char *const esc50_finetune[] = {ESC50_SPLITS,
                                              "dataset.batch_size=64",
                                              "dataset.test.clips_per_video=3",
@@ -188,6 +199,8 @@ static const char *const fsd50k_finetune[] = {FSD50K_SPLITS,
                                               "hyperparams.lr.name=fixed",
                                               "model.classifier.dropout=0.3",
                                               NULL};
+/* FSD50K alone has several labels a clip: the loss is BCE and scores are sigmoids, which may be ensembled otherwise
+ * than by their mean. */
 static const char *const fsd50k_linear[] = {FSD50K_SPLITS,
                                             "dataset.aud_transform=strong",
                                             "dataset.return_video=false",
@@ -208,6 +221,7 @@ static const char *const fsd50k_linear[] = {FSD50K_SPLITS,
                                             "model.classifier.dropout=0.3",
                                             NULL};
 
+/* Which modalities a row reads, as initialisers of `uses`; clang-format spreads them. */
 #define VIDEO       \
     {               \
         true, false \
@@ -224,6 +238,8 @@ static const char *const fsd50k_linear[] = {FSD50K_SPLITS,
 /* A line a row, as a table is read. */
 /* clang-format off */
 static const xkd_benchmark benchmarks[] = {
+    /* The paper's figures are in the order of xkd_paper_model; only the fine-tuning of Kinetics400 comes with a
+     * top-5. */
     {"ucf101-svm", "UCF101", XKD_BENCHMARK_SVM, VIDEO, false, 3, video_svm, ucf101, {83.8, 81.7, 80.1, 88.4}, 0},
     {"hmdb51-svm", "HMDB51", XKD_BENCHMARK_SVM, VIDEO, false, 3, video_svm, hmdb51, {57.4, 55.1, 53.1, 62.2}, 0},
     {"kinetics400-svm", "Kinetics400", XKD_BENCHMARK_SVM, VIDEO, false, 0, video_svm, kinetics400, {51.4, 50.1, 48.8, 56.5}, 0},
@@ -275,13 +291,15 @@ const char *xkd_benchmark_task_text(xkd_benchmark_task task)
     return texts[task];
 }
 
+/* i below XKD_PAPER_MODELS. */
 const char *xkd_paper_model(int64_t i)
 {
     static const char *const names[XKD_PAPER_MODELS] = {"XKD", "XKD-MAS", "XKD-MATS", "XKD, AudioSet"};
     return names[i];
 }
 
-/* The fold comes last: splits are formatted when the configuration is finished. */
+/* The fold comes last: splits are formatted when the configuration is finished. XKD_BENCHMARK_SETTINGS leaves room
+ * above the longest pair of lists; later settings override earlier ones, so `own` wins over `shared`. */
 void xkd_benchmark_settings(const xkd_benchmark *b, int64_t fold, char fold_text[32],
                             const char *out[XKD_BENCHMARK_SETTINGS])
 {

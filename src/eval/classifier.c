@@ -1,3 +1,6 @@
+/* A trained classifier as a file, and its scores on other files. Three parts: the classes' names, what the file says
+ * of itself (written and read back here, so that the two cannot drift apart), and the scores of clips with their
+ * ensemble. */
 #include "eval/classifier.h"
 
 #include <inttypes.h>
@@ -15,11 +18,13 @@
 /* Clips of one file that are scored together; more are done in turn. */
 enum { MOST_TOGETHER = 8, CROPS = 3 };
 
+/* Keys of the safetensors metadata. Their values are text: the format knows no other type. */
 static const char CONFIG[] = "xkd.config", MODALITY[] = "xkd.modality", TASK[] = "xkd.task", CLASSES[] = "xkd.classes",
                   PREPROCESSING[] = "xkd.preprocessing";
 
 /* ---- class names ---- */
 
+/* A manifest of test files may name fewer classes than the head has rows; the rest go by their number. */
 xkd_status xkd_class_names_of(xkd_context *cx, const xkd_manifest *m, int64_t count, xkd_class_names *out)
 {
     xkd_status status = XKD_OK;
@@ -38,6 +43,7 @@ xkd_status xkd_class_names_read(xkd_context *cx, const char *path, const char *t
     json_t *list = json_loads(text, JSON_REJECT_DUPLICATES, NULL), *name;
     size_t i;
     *out = (xkd_class_names){0};
+    /* An empty list is refused with the rest: a head without rows could not be planned. */
     if (!json_is_array(list) || json_array_size(list) == 0)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its class names are no list", path);
     XKD_TRY(xkd_alloc(cx, &out->items, (int64_t)json_array_size(list), sizeof *out->items));
@@ -45,7 +51,7 @@ xkd_status xkd_class_names_read(xkd_context *cx, const char *path, const char *t
     {
         if (!json_is_string(name)) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its class name %zu is no text", path, i);
         XKD_TRY(xkd_copy_string(cx, &out->items[out->count], json_string_value(name)));
-        out->count++;
+        out->count++; /* counted after the copy: a failure frees no string that was never made */
     }
 fail:
     json_decref(list);
@@ -72,7 +78,9 @@ void xkd_class_names_free(xkd_class_names *names)
 
 /* ---- writing ---- */
 
-/* The keys of checkpoint/hf_folder.c's preprocessor_config.json, with this model's numbers. */
+/* The keys of checkpoint/hf_folder.c's preprocessor_config.json, with this model's numbers. Hugging Face's processors
+ * cannot run it (a video and its crops are not theirs), but a program that reads it can prepare the input without
+ * knowing this one. 0.0039... is 1/255. */
 static xkd_status preprocessing(xkd_context *cx, const xkd_config *c, xkd_modality m, char **out)
 {
     const xkd_data_config *d = &c->data;
@@ -108,6 +116,8 @@ xkd_status xkd_classifier_write(xkd_context *cx, const char *path, const xkd_fin
     char *text = NULL, *names = NULL, *input = NULL;
     xkd_config written = *config; /* strings stay the caller's */
     xkd_modality m = model->encoder.backbone.modality;
+    /* The model's geometry is that of the encoder's own file, which may differ from what the user's configuration says
+     * of it. */
     written.model = model->encoder.config;
     /* A file that travels says nothing of the machine it was made on. */
     char nothing[1] = "";
@@ -115,6 +125,7 @@ xkd_status xkd_classifier_write(xkd_context *cx, const char *path, const xkd_fin
     XKD_TRY(xkd_config_write(cx, &written, &text));
     XKD_TRY(xkd_class_names_write(cx, classes, &names));
     XKD_TRY(preprocessing(cx, config, m, &input));
+    /* "format: pt" is what safetensors' own readers of PyTorch ask for. */
     const xkd_metadata_item metadata[] = {
         {"format", "pt"},
         {CONFIG, text},
@@ -141,6 +152,7 @@ static xkd_status read_notes(xkd_context *cx, const xkd_safetensors *file, const
     static const char *const keys[] = {CONFIG, MODALITY, TASK, CLASSES, PREPROCESSING};
     xkd_status status = XKD_OK;
     const char *note[5];
+    /* The head comes first: a bare encoder is what users most often give here, and deserves the plainest message. */
     if (!xkd_safetensors_find(file, "head.weight"))
         XKD_FAIL(XKD_ERR_CHECKPOINT,
                  "%s: has no classifier (head.weight): train one with 'xkd finetune' or 'xkd linear'", path);
@@ -155,10 +167,12 @@ static xkd_status read_notes(xkd_context *cx, const xkd_safetensors *file, const
                               : "what it is",
                      keys[i]);
     }
+    /* not strict: a file of a later version may hold keys that are unknown here */
     XKD_TRY(xkd_config_parse(cx, &out->config, path, note[0], (int64_t)strlen(note[0]), false));
     out->modality = strcmp(note[1], "audio") == 0 ? XKD_AUDIO : XKD_VIDEO;
     *multi_label = strcmp(note[2], "multi-label") == 0;
     XKD_TRY(xkd_class_names_read(cx, path, note[3], &out->classes));
+    /* Both lists come from outside. Names that are too few would be read past their end at the first prediction. */
     const xkd_stored_tensor *head = xkd_safetensors_find(file, "head.weight");
     if (head->shape.ndim != 2 || head->shape.dims[0] != out->classes.count)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: names %" PRId64 " classes, but its classifier has %" PRId64, path,
@@ -167,6 +181,7 @@ fail:
     return status;
 }
 
+/* A run folder stands for its classifier. */
 static xkd_status find_file(xkd_context *cx, const char *path, char **out)
 {
     if (!xkd_is_folder(path)) return xkd_copy_string(cx, out, path);
@@ -190,8 +205,11 @@ xkd_status xkd_classifier_load(xkd_context *cx, const char *path, char *const *o
     XKD_TRY(xkd_config_init(cx, &out->config));
     XKD_TRY(xkd_safetensors_open(cx, name, &file));
     XKD_TRY(read_notes(cx, file, name, out, &multi_label));
+    /* Overrides follow the file's own settings and precede xkd_config_finish, so that they are checked together with
+     * them. */
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &out->config, overrides[i]));
     XKD_TRY(xkd_config_finish(cx, &out->config));
+    /* The file describes the training, whose views were several; a clip to classify is one view. */
     out->config.data.global_views = 1;
     out->config.data.video_local_views = out->config.data.audio_local_views = 0;
     int threads = out->config.threads ? (int)out->config.threads : xkd_processor_count();
@@ -200,7 +218,7 @@ xkd_status xkd_classifier_load(xkd_context *cx, const char *path, char *const *o
         .path = name, .modality = out->modality, .geometry = &out->config.model, .head = true};
     xkd_view_shape shape = xkd_clip_shape(&out->config.data, out->modality);
     xkd_finetune_options options = xkd_finetune_options_of(&out->config, multi_label);
-    options.frozen = true; /* no memory for a backward */
+    options.frozen = true; /* no memory for a backward, and none for moments */
     shape.B = out->config.eval.test_clips * (xkd_three_crop_views(&out->config, out->modality) ? CROPS : 1);
     if (shape.B > MOST_TOGETHER) shape.B = MOST_TOGETHER;
     shape.B = 2; /* statistics are the running ones, but the plan does not know */
@@ -222,6 +240,7 @@ void xkd_classifier_free(xkd_classifier *c)
 
 /* ---- scores ---- */
 
+/* Dropout has two keys because the released files have: a rate without `use_dropout` is not in force. */
 xkd_finetune_options xkd_finetune_options_of(const xkd_config *config, bool multi_label)
 {
     const xkd_eval_config *e = &config->eval;
@@ -239,11 +258,13 @@ xkd_finetune_options xkd_finetune_options_of(const xkd_config *config, bool mult
                                   .seed = config->train.seed};
 }
 
+/* The scorer's face of the model: `rows` [B,K] are probabilities, of softmax or sigmoid by the model's kind. */
 static xkd_status score(void *user, const float *clips, float *rows)
 {
     return xkd_finetune_scores(user, clips, rows);
 }
 
+/* Runs in the caller's thread but for the decoding; files reach the sink in the order of `inputs`. */
 xkd_status xkd_classify_files(xkd_context *cx, xkd_finetune *model, const xkd_config *config,
                               const xkd_embed_input *inputs, int64_t count, const xkd_embed_sink *sink)
 {
@@ -260,6 +281,8 @@ xkd_status xkd_classify_files(xkd_context *cx, xkd_finetune *model, const xkd_co
     return xkd_embed(cx, model->be, &o, inputs, count, sink);
 }
 
+/* Sums in double, in the order of the clips. Scores are probabilities, so 0 is below every one of them and may start
+ * the maximum. Softmax rows are always averaged: their sum and maximum would no longer be a distribution. */
 void xkd_ensemble_scores(xkd_classify_kind kind, xkd_ensemble how, const float *clips, int64_t n, int64_t K, float *out)
 {
     bool mean = kind == XKD_CLASSIFY_SOFTMAX || how == XKD_ENSEMBLE_MEAN;

@@ -1,3 +1,6 @@
+/* A file -> clips. The decoder's worker calls on_frame and on_sound, which keep what arrives; WINDOWS are given from
+ * there while the file is still being read, TEST and TRAIN by `finish` once it is whole. Every clip is written into
+ * memory of the sink. */
 #include "eval/clips.h"
 
 #include <math.h>
@@ -13,7 +16,7 @@
 
 /* The test crop is this share of the short side, as in the release (112 of 128). */
 static const double CROP_SHARE = 0.875;
-static const float SOUND_SCALE = 32767.0f;
+static const float SOUND_SCALE = 32767.0f; /* 16-bit samples to [-1,1] */
 /* Whole files are held by TEST and TRAIN only; an hour at 8 fps and 128 pixels is 1.9 GB. */
 static const int64_t MOST_BYTES = (int64_t)4 << 30;
 
@@ -22,7 +25,7 @@ struct xkd_clipper {
     xkd_clip_options options;
     xkd_view_shapes shapes;
     int64_t samples, frame_step, sound_step; /* of a clip; between windows */
-    xkd_worker *worker;
+    xkd_worker *worker;                      /* a process of its own that decodes */
     xkd_viewer *viewer;
     xkd_mel *mel;
     xkd_planes planes;  /* one clip */
@@ -33,14 +36,15 @@ struct xkd_clipper {
     float *frame, *resized;
     int64_t frame_capacity, resized_capacity;
     /* Frames and samples held: a window's worth (rings) or the whole file. */
-    uint8_t *rgb;
-    int16_t *sound;
+    uint8_t *rgb;   /* [held,height,width,3] */
+    int16_t *sound; /* [held] */
     int64_t rgb_capacity, sound_capacity;
     /* The file at hand. */
     const xkd_clip_sink *sink;
-    int64_t number, frames, width, height, heard, windows[XKD_MODALITIES];
+    int64_t number, frames, width, height, heard, windows[XKD_MODALITIES]; /* counts so far in this file */
 };
 
+/* Rounded and not cut off: 4 s at 7.99 frames a second are 32 frames, and the encoder is planned for a fixed number. */
 xkd_view_shape xkd_clip_shape(const xkd_data_config *d, xkd_modality m)
 {
     int64_t samples = llround(d->clip_duration * (double)d->audio_rate);
@@ -83,6 +87,7 @@ xkd_status xkd_clipper_new(xkd_context *cx, const xkd_clip_options *options, xkd
     c->options = *options;
     XKD_TRY(xkd_view_shapes_of(cx, d, &c->shapes));
     c->samples = llround(d->clip_duration * (double)d->audio_rate);
+    /* At least 1: a stride below half a frame or sample would round to 0, by which on_frame and on_sound divide. */
     c->frame_step = largest(llround(options->stride * d->video_fps), 1);
     c->sound_step = largest(llround(options->stride * (double)d->audio_rate), 1);
     int64_t T = c->shapes.video[0].frames, S = d->crop_size;
@@ -92,6 +97,7 @@ xkd_status xkd_clipper_new(xkd_context *cx, const xkd_clip_options *options, xkd
     c->wave_capacity = c->samples;
     XKD_TRY(xkd_alloc(cx, &c->wave, c->wave_capacity, sizeof *c->wave));
     XKD_TRY(xkd_mel_new(cx, d->audio_rate, d->n_fft, d->hop_length, d->n_mels, &c->mel));
+    /* Random views are needed by TRAIN alone. */
     if (options->protocol == XKD_CLIPS_TRAIN) XKD_TRY(xkd_viewer_new(cx, d, &c->viewer));
     XKD_TRY(xkd_worker_new(cx, NULL, d->decode_seconds, &c->worker));
     *out = c;
@@ -127,7 +133,8 @@ static int64_t clip_floats(const xkd_clipper *c, xkd_modality m)
     return (m == XKD_VIDEO ? 3 : 1) * s.T * s.H * s.W;
 }
 
-/* Clips of a modality are numbered in the order in which they are given. */
+/* Clips of a modality are numbered in the order in which they are given. Seconds are for the reader of the features:
+ * no computation uses them. */
 static xkd_status commit(xkd_clipper *c, xkd_modality m, double seconds)
 {
     xkd_clip_place place = {m, c->number, c->windows[m]++, seconds};
@@ -152,6 +159,7 @@ static xkd_status give_frames(xkd_clipper *c, int64_t first, int64_t period, int
 {
     xkd_status status = XKD_OK;
     float *clip;
+    /* `reserve` may block until the consumer has room; the clip is computed into its memory without another copy. */
     XKD_TRY(c->sink->reserve(c->sink->user, XKD_VIDEO, &clip));
     for (int64_t t = 0; t < c->planes.frames; t++) put_frame(c, t, (first + t) % period % ring);
     xkd_image_normalise(&c->planes, clip);
@@ -173,7 +181,7 @@ static xkd_status give_sound(xkd_clipper *c, int64_t first, int64_t count)
     xkd_status status = XKD_OK;
     float *clip;
     XKD_TRY(c->sink->reserve(c->sink->user, XKD_AUDIO, &clip));
-    for (int64_t i = 0; i < c->samples; i++)
+    for (int64_t i = 0; i < c->samples; i++) /* int16 to float as in pre-training, by 32767 and not 32768 */
         c->wave[i] = i < count ? (float)c->sound[(first + i) % c->samples] / SOUND_SCALE : 0;
     xkd_mel_run(c->mel, c->wave, c->samples, clip);
     normalise(c->options.data, clip, clip_floats(c, XKD_AUDIO));
@@ -198,13 +206,16 @@ static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_
     xkd_status status = XKD_OK;
     xkd_clipper *c = user;
     xkd_context *cx = c->cx;
+    /* WINDOWS holds T frames whatever the file's length; the other protocols need frames again and keep all. */
     bool ring = c->options.protocol == XKD_CLIPS_WINDOWS;
     int64_t T = c->planes.frames, bytes = 3 * width * height, slot = ring ? index % T : index;
+    /* The size is fixed by the first frame. A later one of another size would be copied with the wrong stride. */
     if (index != c->frames || (index && (width != c->width || height != c->height)))
         XKD_FAIL(XKD_ERR_INTERNAL, "a media worker delivered frames out of order");
     if (!c->options.three_crops && (width < c->options.data->crop_size || height < c->options.data->crop_size))
         XKD_FAIL(XKD_ERR_INTERNAL, "a media worker delivered a frame that is too small");
     if ((slot + 1) * bytes > c->rgb_capacity) {
+        /* Doubled, so that the frames of a long file are moved a few times and not once a frame. */
         int64_t capacity = ring ? T * bytes : largest(2 * slot, T) * bytes;
         if (capacity > MOST_BYTES) XKD_FAIL(XKD_ERR_DATA, "too long to be held whole: take windows (--stride)");
         XKD_TRY(xkd_resize(cx, &c->rgb, c->rgb_capacity, capacity, 1));
@@ -215,6 +226,8 @@ static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_
     memcpy(c->rgb + slot * bytes, rgb, (size_t)bytes);
     c->frames++;
     int64_t first = c->frames - T;
+    /* INT64_MAX as period: windows inside a file never wrap, only a file shorter than a clip is repeated (see
+     * `finish`). */
     if (ring && first >= 0 && first % c->frame_step == 0) XKD_TRY(give_frames(c, first, INT64_MAX, T));
 fail:
     return status;
@@ -231,6 +244,7 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     int64_t need = ring ? c->samples : c->heard + count;
     if (need > c->sound_capacity) {
         int64_t capacity = ring ? need : 2 * need;
+        /* A limit in samples of two bytes: 4 GiB, which is 37 hours at 16 kHz. */
         if (capacity > MOST_BYTES / 2) XKD_FAIL(XKD_ERR_DATA, "too long to be held whole: take windows (--stride)");
         XKD_TRY(xkd_resize(cx, &c->sound, c->sound_capacity, capacity, sizeof *c->sound));
         c->sound_capacity = capacity;
@@ -251,7 +265,8 @@ fail:
 
 /* ---- clips of a whole file ---- */
 
-/* int(linspace(0, most, clips))[k] */
+/* int(linspace(0, most, clips))[k]. The release computes the places with numpy's linspace and truncates them: k times
+ * a step, in this order of operations. */
 static int64_t spread(int64_t most, int64_t clips, int64_t k)
 {
     return clips > 1 ? (int64_t)((double)k * ((double)most / (double)(clips - 1))) : 0;
@@ -275,6 +290,7 @@ static xkd_status resize_clip(xkd_clipper *c, int64_t first, int64_t h, int64_t 
     XKD_TRY(room(c->cx, &c->frame, &c->frame_capacity, 3 * pixels));
     XKD_TRY(room(c->cx, &c->resized, &c->resized_capacity, T * 3 * h * w));
     XKD_TRY(xkd_alloc(c->cx, &planes, 3 * pixels, 1));
+    /* One frame at a time through `planes`: a clip in float at the file's own size could be gigabytes. */
     xkd_planes one = {1, c->height, c->width, {planes, planes + pixels, planes + 2 * pixels}};
     for (int64_t t = 0; t < T; t++) {
         xkd_planes_put(&one, 0, c->rgb + (first + t) % c->frames * 3 * pixels, false);
@@ -290,6 +306,7 @@ fail:
 static xkd_status give_crops(xkd_clipper *c, int64_t first)
 {
     xkd_status status = XKD_OK;
+    /* S is the crop; h x w the resized frame, whose short side is S; `start` the three offsets along its long side. */
     int64_t S = c->options.data->crop_size, T = c->planes.frames, h, w, start[3];
     xkd_short_side_size(c->width, c->height, S, &w, &h);
     bool wide = w > h;
@@ -313,6 +330,8 @@ fail:
 static xkd_status test_frames(xkd_clipper *c)
 {
     xkd_status status = XKD_OK;
+    /* At least 1, as the release's max(frames - 32, 1): the last of several clips starts one frame late in a short
+     * file. */
     int64_t most = largest(c->frames - c->planes.frames, 1), ring = c->frames;
     for (int64_t k = 0; k < c->options.clips; k++)
         XKD_TRY(c->options.three_crops ? give_crops(c, spread(most, c->options.clips, k))
@@ -327,6 +346,7 @@ static xkd_status whole_spectrogram(xkd_clipper *c, int64_t *columns)
     xkd_status status = XKD_OK;
     xkd_context *cx = c->cx;
     const xkd_data_config *d = c->options.data;
+    /* Reflect padding of the transform needs more than n_fft / 2 samples. */
     int64_t n = largest(c->heard, d->n_fft / 2 + 1);
     *columns = xkd_mel_columns(n, d->hop_length);
     XKD_TRY(room(cx, &c->wave, &c->wave_capacity, n));
@@ -349,6 +369,7 @@ static xkd_status test_sound(xkd_clipper *c)
         int64_t first = spread(largest(columns - s.W, 1), c->options.clips, k);
         float *clip;
         XKD_TRY(c->sink->reserve(c->sink->user, XKD_AUDIO, &clip));
+        /* columns from `first` on, around the end of a short file */
         for (int64_t f = 0; f < s.H; f++)
             for (int64_t t = 0; t < s.W; t++) clip[f * s.W + t] = c->spec[f * columns + (first + t) % columns];
         double hop = (double)c->options.data->hop_length / (double)c->options.data->audio_rate;
@@ -363,11 +384,15 @@ static xkd_status training_clip(xkd_clipper *c, int64_t k)
 {
     xkd_status status = XKD_OK;
     const xkd_data_config *d = c->options.data;
+    /* The draw's key is (seed, clip, number): a file gives the same clips whatever stands before it in the list. */
     xkd_view_key key = {c->options.seed, (uint32_t)k, (uint32_t)c->number};
     xkd_rng rng = xkd_rng_make(key.seed, key.epoch, key.sample, 0, XKD_RNG_CLIP);
     double place = xkd_rng_uniform(&rng), fps = d->video_fps, rate = (double)d->audio_rate;
+    /* Without frames the sound alone says how long the file is, on the same grid. */
     int64_t length = c->frames > 0 ? c->frames : (int64_t)((double)c->heard / rate * fps);
     int64_t room = largest(length - c->planes.frames, 0), start = (int64_t)(place * (double)(room + 1));
+    /* Where the sound ends before the frames, the clip has what is left, perhaps nothing: the viewer pads with
+     * silence. */
     int64_t first = llround((double)start / fps * rate), left = largest(c->heard - first, 0);
     xkd_clip clip = {.frames = c->frames ? c->rgb + start * 3 * c->height * c->width : NULL,
                      .count = c->frames - start,
@@ -394,6 +419,8 @@ static xkd_status finish(xkd_clipper *c)
     const bool *wanted = c->options.wanted;
     switch (c->options.protocol) {
     case XKD_CLIPS_WINDOWS:
+        /* Frames 0, 1, ... repeated with the file's own length as period; the ring holds all of them as they are fewer
+         * than T. */
         if (wanted[XKD_VIDEO] && c->frames && !c->windows[XKD_VIDEO]) XKD_TRY(give_frames(c, 0, c->frames, c->frames));
         if (wanted[XKD_AUDIO] && c->heard && !c->windows[XKD_AUDIO]) XKD_TRY(give_sound(c, 0, c->heard));
         break;
@@ -426,6 +453,9 @@ static xkd_status decode(xkd_clipper *c, int fd, int64_t size, xkd_media_result 
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     XKD_TRY(xkd_worker_decode(c->worker, fd, size, &request, &sink, result));
     if (result->fault != XKD_FAULT_NONE) goto fail;
+    /* The worker found a stream but delivered nothing of it, or there is no such stream: a fault of the file, with the
+     * more telling of the reasons. A file with one of two wanted streams is no fault here; callers that need pairs say
+     * so. */
     if (c->frames == 0 && c->heard == 0) {
         result->fault = wanted[XKD_VIDEO] && result->info.has_video ? XKD_FAULT_BROKEN
                         : wanted[XKD_VIDEO]                         ? XKD_FAULT_NO_VIDEO
@@ -450,6 +480,7 @@ xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t
     c->number = number;
     c->frames = c->width = c->height = c->heard = 0;
     memset(c->windows, 0, sizeof c->windows);
+    /* The fault decides, not the status: errors of the machine, such as no memory, have none and go up. */
     status = xkd_manifest_open(c->cx, manifest, &manifest->samples[i], c->options.data->follow_links, &fd, &size,
                                &result->fault);
     if (status != XKD_OK && result->fault != XKD_FAULT_NONE) {

@@ -1,3 +1,7 @@
+/* Two threads and a ring of clips. The producer decodes file after file into slots; the caller's thread copies clips
+ * into one batch per modality, computes full batches, and hands a file on when all its clips have come back. Only the
+ * caller's thread touches the backend, the files' results and the sink; the ring's counters are under the lock, and a
+ * slot's content belongs to the producer until `publish` and to the consumer until `release_slot`. */
 #include "eval/embed.h"
 
 #include <pthread.h>
@@ -26,13 +30,13 @@ typedef struct {
 
 /* One modality's batch. */
 typedef struct {
-    xkd_encoder_run run; /* not of a scorer */
-    int64_t rows, width, clip_floats;
-    float *clips;    /* [B,clip] */
-    float *features; /* [B,rows,D] */
-    int64_t *input;  /* [B] */
-    double *seconds; /* [B] */
-    int64_t filled;
+    xkd_encoder_run run;              /* not of a scorer */
+    int64_t rows, width, clip_floats; /* rows and width of a clip's feature; floats of a clip */
+    float *clips;                     /* [B,clip] */
+    float *features;                  /* [B,rows,D] */
+    int64_t *input;                   /* [B] */
+    double *seconds;                  /* [B] */
+    int64_t filled;                   /* rows in use, 0 .. B - 1 between two calls */
 } batch;
 
 typedef struct {
@@ -43,7 +47,8 @@ typedef struct {
     const xkd_embed_sink *sink;
     int64_t count;
     batch batch[XKD_MODALITIES];
-    /* Files in the order of inputs, from `first_pending` on; a ring would be shorter, but this is 300 bytes a file. */
+    /* Files in the order of inputs, from `first_pending` on; a ring would be shorter, but this is less than a kilobyte
+     * a file. */
     pending *files; /* [count] */
     int64_t first_pending;
     /* The ring. */
@@ -51,10 +56,10 @@ typedef struct {
     pthread_cond_t changed;
     slot *slots;
     int64_t slot_count, head, tail; /* slots [head, tail) are filled, modulo slot_count */
-    bool quit, producer_done;
+    bool quit, producer_done;       /* the consumer gave up; the producer has ended */
     xkd_status producer_status;
-    xkd_context *producer_cx;
-    int64_t producing; /* input being decoded */
+    xkd_context *producer_cx; /* errors of the other thread: a context serves one */
+    int64_t producing;        /* input being decoded */
 } work;
 
 /* ---- the decoding thread ---- */
@@ -65,6 +70,7 @@ static slot *free_slot(work *w)
     pthread_mutex_lock(&w->lock);
     while (!w->quit && w->tail - w->head == w->slot_count) pthread_cond_wait(&w->changed, &w->lock);
     slot *s = w->quit ? NULL : &w->slots[w->tail % w->slot_count];
+    /* The slot is not counted yet: the consumer cannot see it until `publish`, so it is filled outside the lock. */
     pthread_mutex_unlock(&w->lock);
     return s;
 }
@@ -84,6 +90,7 @@ static xkd_status reserve(void *user, xkd_modality modality, float **clip)
     work *w = user;
     slot *s = free_slot(w);
     (void)modality;
+    /* Not an error to report: the producer's status is dropped when the consumer has quit. */
     if (!s) return XKD_ERR_INTERRUPTED;
     *clip = s->clip;
     return XKD_OK;
@@ -112,6 +119,7 @@ static xkd_status produce(work *w)
         xkd_media_result result;
         XKD_TRY(xkd_clipper_run(clipper, in->manifest, in->sample, in->number, &sink, &result));
         slot *s = free_slot(w);
+        /* An end goes through the ring like a clip, so it arrives behind the last clip of its file. */
         if (!s) break;
         s->end = true;
         s->input = w->producing;
@@ -129,7 +137,7 @@ static void *producer(void *arg)
     work *w = arg;
     xkd_status status = produce(w);
     pthread_mutex_lock(&w->lock);
-    w->producer_status = w->quit ? XKD_OK : status;
+    w->producer_status = w->quit ? XKD_OK : status; /* what followed from quitting is no fault */
     w->producer_done = true;
     pthread_cond_broadcast(&w->changed);
     pthread_mutex_unlock(&w->lock);
@@ -145,6 +153,7 @@ static xkd_status add_feature(work *w, xkd_modality m, int64_t input, double sec
     xkd_context *cx = w->cx;
     xkd_embedded *f = &w->files[input].file;
     int64_t size = w->batch[m].rows * w->batch[m].width;
+    /* Features and seconds are two arrays with one capacity, raised only when both have grown. */
     if (f->count[m] == f->capacity[m]) {
         int64_t larger = f->capacity[m] ? 2 * f->capacity[m] : 4;
         XKD_TRY(xkd_resize(cx, &f->feature[m], f->capacity[m] * size, larger * size, sizeof(float)));
@@ -174,11 +183,13 @@ static xkd_status hand_on(work *w)
     for (; w->first_pending < w->count; w->first_pending++) {
         pending *p = &w->files[w->first_pending];
         bool whole = p->ended;
+        /* Clips still stand in a batch as long as fewer were computed than taken; a batch mixes files, so a later one
+         * can be whole before an earlier one, and then waits. */
         for (int m = 0; m < XKD_MODALITIES; m++) whole &= p->file.count[m] == p->taken[m];
         if (!whole) break;
         p->file.input = w->first_pending;
         XKD_TRY(w->sink->done(w->sink->user, &p->file));
-        free_file(&p->file);
+        free_file(&p->file); /* at once: memory holds the files in work only */
     }
 fail:
     return status;
@@ -205,6 +216,7 @@ fail:
 static xkd_status take(work *w, const slot *s)
 {
     pending *p = &w->files[s->input];
+    /* The end of a file does not flush its batch: small files share batches, and the batch size stays constant. */
     if (s->end) {
         p->ended = true;
         p->file.result = s->result;
@@ -244,11 +256,14 @@ static xkd_status consume(work *w)
     xkd_status status = XKD_OK;
     xkd_context *cx = w->cx;
     for (slot *s; (s = next_slot(w)) != NULL;) {
+        /* Read before the slot goes back to the producer. */
         bool end = s->end;
         XKD_TRY(take(w, s));
         release_slot(w);
+        /* Between files only: what has been handed to the sink is whole, and the next run goes on behind it. */
         if (end && w->sink->stop && w->sink->stop(w->sink->user)) XKD_FAIL(XKD_ERR_INTERRUPTED, "stopped");
     }
+    /* Partly filled batches are not computed then: their files are incomplete. */
     if (w->producer_status != XKD_OK) XKD_FAIL(w->producer_status, "%s", xkd_last_error(w->producer_cx));
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
         if (w->options->clips.wanted[m]) XKD_TRY(compute(w, m));
@@ -269,6 +284,8 @@ static xkd_status run_of(xkd_context *cx, const xkd_embed_options *o, xkd_modali
 xkd_status xkd_embed_shape(xkd_context *cx, const xkd_embed_options *o, xkd_modality m, int64_t *rows, int64_t *width)
 {
     xkd_encoder_run run;
+    /* Rows and width do not depend on the batch; planning one clip is cheap and takes no memory of activations'
+     * size. */
     xkd_embed_options one = *o;
     one.batch = 1;
     xkd_status status = run_of(cx, &one, m, &run);
@@ -307,7 +324,7 @@ static xkd_status work_new(work *w)
     xkd_status status = XKD_OK;
     xkd_context *cx = w->cx;
     const xkd_embed_options *o = w->options;
-    int64_t floats = 0;
+    int64_t floats = 0; /* of the larger modality's clip */
     if (o->batch < 1) XKD_FAIL(XKD_ERR_CONFIG, "embed: the batch must be at least 1");
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         if (!o->clips.wanted[m]) continue;
@@ -318,7 +335,7 @@ static xkd_status work_new(work *w)
     XKD_TRY(xkd_alloc(cx, &w->slots, w->slot_count, sizeof *w->slots));
     for (int64_t i = 0; i < w->slot_count; i++) XKD_TRY(xkd_alloc(cx, &w->slots[i].clip, floats, sizeof(float)));
     XKD_TRY(xkd_alloc(cx, &w->files, w->count, sizeof *w->files));
-    w->producer_cx = xkd_context_new();
+    w->producer_cx = xkd_context_new(); /* made here, where a failure can be reported */
     if (!w->producer_cx) XKD_FAIL(XKD_ERR_MEMORY, "out of memory");
 fail:
     return status;

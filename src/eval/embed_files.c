@@ -33,13 +33,17 @@ xkd_embed_options xkd_embed_options_of(xkd_config *config, xkd_clip_protocol pro
 {
     xkd_data_config *d = &config->data;
     const xkd_eval_config *eval = &config->eval;
+    /* A released svm_*.yaml names its transforms; a plain configuration of a pre-training does not, and its own
+     * augmentation, made for another purpose, would be too strong for a linear model. */
     bool released = eval->vid_transform == XKD_TRANSFORM_STRONG || eval->aud_transform == XKD_TRANSFORM_STRONG;
     bool train = protocol == XKD_CLIPS_TRAIN;
     d->global_views = 1;
     d->video_local_views = d->audio_local_views = 0;
     if (train && !released) xkd_clip_training_views(d);
+    /* The caller's number wins, then the released file's, then the paper's. */
     if (!clips && released) clips = train ? eval->train_clips : eval->test_clips;
     if (!clips) clips = train ? TRAIN_CLIPS : TEST_CLIPS;
+    /* Windows stand side by side unless told otherwise. */
     return (xkd_embed_options){
         .batch = BATCH,
         .layer = -1,
@@ -48,7 +52,8 @@ xkd_embed_options xkd_embed_options_of(xkd_config *config, xkd_clip_protocol pro
             .data = d, .protocol = protocol, .clips = clips, .stride = d->clip_duration, .seed = config->train.seed}};
 }
 
-/* Augmentation counts only where clips are augmented, so that test features do not depend on it. */
+/* Augmentation counts only where clips are augmented, so that test features do not depend on it. %.17g keeps every
+ * double apart from its neighbours. */
 static void describe_views(xkd_text *t, const xkd_data_config *d)
 {
     const xkd_video_view_config *v = &d->video_view[XKD_GLOBAL_VIEW];
@@ -70,13 +75,14 @@ xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_
                     (long long)d->crop_size, d->mel_mean, d->mel_std, (unsigned long long)o->clips.seed);
     if (o->clips.protocol == XKD_CLIPS_TRAIN) describe_views(&t, d);
     xkd_text_puts(&t, job->pairs ? " pairs" : "");
+    /* The encoder by the hash of its values: the same weights under another path are the same features. */
     for (int m = 0; m < XKD_MODALITIES; m++) xkd_text_printf(&t, " %s", o->encoder[m] ? o->encoder[m]->hash : "-");
     for (int64_t i = 0; i < job->count; i++) {
         const xkd_sample *s = &job->inputs[i].manifest->samples[job->inputs[i].sample];
         xkd_text_printf(&t, "\n%lld %s %lld", (long long)job->inputs[i].number, s->path, (long long)s->label);
         for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(&t, ",%d", (int)s->labels[k]);
     }
-    *out = t.status == XKD_OK ? XXH3_64bits(t.data, (size_t)t.size) : 0;
+    *out = t.status == XKD_OK ? XXH3_64bits(t.data, (size_t)t.size) : 0; /* out of memory: the status says so */
     xkd_status status = t.status;
     xkd_text_free(&t);
     return status;
@@ -99,6 +105,8 @@ static xkd_media_fault fault_of(const work *w, xkd_media_fault fault, const int6
     return wanted[XKD_AUDIO] && count[XKD_AUDIO] == 0 ? XKD_FAULT_NO_AUDIO : XKD_FAULT_NONE;
 }
 
+/* Called by xkd_embed in the caller's thread. The log gets the file's own result; what pairs make of it is found again
+ * when the log is read. */
 static xkd_status file_done(void *user, const xkd_embedded *file)
 {
     work *w = user;
@@ -107,6 +115,8 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
     result.fault = fault_of(w, result.fault, file->count);
     if (result.fault != file->result.fault)
         snprintf(result.message, sizeof result.message, "both modalities are wanted");
+    /* The callback comes before the record, so a file whose record cannot be written has been shown; the status ends
+     * the run. */
     if (w->job->file) w->job->file(w->job->user, sample_of(in)->path, &result, file->input + 1, w->todo_count);
     return xkd_embed_log_add(w->log, in->number, file);
 }
@@ -126,10 +136,13 @@ static xkd_status list_todo(work *w)
     int64_t done = 0;
     bool found;
     XKD_TRY(xkd_embed_log_next(w->log, true, &r, &found));
+    /* A record that is not the next input ends the list: the settings' hash makes that impossible but for a damaged
+     * file, and then the rest is simply done again. */
     for (; found && done < job->count && r.number == job->inputs[done].number; done++)
         XKD_TRY(xkd_embed_log_next(w->log, false, &r, &found));
     w->todo_count = job->count - done;
     XKD_TRY(xkd_alloc(w->cx, &w->todo, w->todo_count, sizeof *w->todo));
+    /* A copy, for xkd_embed takes a contiguous list. */
     memcpy(w->todo, job->inputs + done, (size_t)w->todo_count * sizeof *w->todo);
     if (done && job->resumed) job->resumed(job->user, done, job->count);
 fail:
@@ -159,6 +172,7 @@ static xkd_status describe(work *w, xkd_embeddings *out)
     out->layer = o->layer;
     out->settings = w->head.settings;
     XKD_TRY(add_classes(w, &out->files));
+    /* An encoder that is not wanted has no table, and its hash must not stand in the file as if it had. */
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         if (!o->clips.wanted[m]) continue;
         snprintf(out->model[m], sizeof out->model[m], "%s", o->encoder[m]->hash);
@@ -180,9 +194,11 @@ static xkd_status assemble(work *w, xkd_embeddings *out, xkd_embed_counts *count
     XKD_TRY(xkd_embed_log_next(w->log, true, &r, &found));
     for (; found; at++) {
         xkd_sample *s;
+        /* The hash of the settings covers the inputs, so this is a damaged log and not another job's. */
         if (at >= w->job->count || w->job->inputs[at].number != r.number)
             XKD_FAIL(XKD_ERR_DATA, "%s.partial: its records are out of order", w->job->path);
         const xkd_sample *from = sample_of(&w->job->inputs[at]);
+        /* Files without clips are listed too: their index in the table is their place among the inputs. */
         XKD_TRY(xkd_manifest_add(cx, &out->files, from->path, &s));
         XKD_TRY(xkd_sample_copy_labels(cx, s, from));
         bool bad = fault_of(w, r.fault, r.count) != XKD_FAULT_NONE;
@@ -226,6 +242,7 @@ xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job
     xkd_embed_sink sink = {&w, file_done, stop};
     char *partial = NULL;
     *out = (xkd_embed_counts){0};
+    /* Before anything long: an ending that is not known would be found out only after hours of decoding. */
     XKD_TRY(xkd_embeddings_form_of(cx, job->path, &form));
     XKD_TRY(make_head(&w));
     XKD_TRY(xkd_format_string(cx, &partial, "%s.partial", job->path));
@@ -233,11 +250,12 @@ xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job
     XKD_TRY(list_todo(&w));
     if (w.todo_count) XKD_TRY(xkd_embed(cx, be, job->options, w.todo, w.todo_count, &sink));
     XKD_TRY(assemble(&w, &result, out));
-    if ((double)out->bad > job->max_bad * (double)job->count)
+    if ((double)out->bad > job->max_bad * (double)job->count) /* compared as doubles: no rounding of the limit */
         XKD_FAIL(XKD_ERR_DATA,
                  "%" PRId64 " of %" PRId64 " files could not be read, more than data.max_bad_fraction allows; "
                  "nothing is written (%s keeps what was done; --force tries again)",
                  out->bad, job->count, partial);
+    /* First the result, then the removal: a crash between the two costs one more assembly and nothing else. */
     XKD_TRY(xkd_embeddings_write(cx, &result, job->path, form));
     XKD_TRY(xkd_remove_file(cx, partial));
 fail:

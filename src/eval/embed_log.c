@@ -1,3 +1,6 @@
+/* The log of an unfinished embedding: a head that names the work, then one record a file, appended as files finish.
+ * After a crash everything up to the first record that is not whole is used and the rest cut off. Numbers are as in
+ * memory: a log is read by the machine that wrote it. */
 #include "eval/embed_log.h"
 
 #include <errno.h>
@@ -10,12 +13,13 @@
 #include "base/alloc.h"
 #include "base/file.h"
 
+/* Read as a little-endian number, so that the file begins with these letters. */
 static const uint64_t MAGIC = 0x31676f6c646b78; /* "xkdlog1" */
 
 /* Every record begins with this; `hash` is over the payload. */
 typedef struct {
     uint64_t hash;
-    int64_t bytes, number, fault;
+    int64_t bytes, number, fault; /* of the payload; the input's number; xkd_media_fault */
     int64_t count[XKD_MODALITIES];
 } record_head;
 
@@ -30,7 +34,7 @@ struct xkd_embed_log {
     xkd_embed_log_head head;
     int fd;
     int64_t at, end; /* of reading; of the whole records */
-    char *buffer;
+    char *buffer;    /* one record's payload, or head and payload when writing */
     int64_t capacity;
 };
 
@@ -59,7 +63,8 @@ static int64_t payload_bytes(const xkd_embed_log *log, const record_head *h)
 {
     int64_t bytes = 0;
     for (int m = 0; m < XKD_MODALITIES; m++) {
-        /* Counts of a torn record may be anything. */
+        /* Counts of a torn record may be anything. Counts are limited before they are multiplied: 2^24 clips are two
+         * years of video. */
         if (h->count[m] < 0 || h->count[m] > 1 << 24) return -1;
         bytes += h->count[m] * ((int64_t)sizeof(double) + log->head.size[m] * (int64_t)sizeof(float));
     }
@@ -72,11 +77,16 @@ static xkd_status read_record(xkd_embed_log *log, xkd_embed_record *r, bool *who
     xkd_status status = XKD_OK;
     record_head h;
     *whole = false;
+    /* The size follows from the counts. A head in which they disagree was torn or belongs to no record. */
     if (!read_at(log->fd, &h, sizeof h, log->at) || h.bytes != payload_bytes(log, &h)) return XKD_OK;
     XKD_TRY(grow(log, h.bytes));
     if (!read_at(log->fd, log->buffer, h.bytes, log->at + (int64_t)sizeof h)) return XKD_OK;
+    /* The pages of a file can reach the disk out of order, so the length alone does not show that a payload is
+     * there. */
     if (XXH3_64bits(log->buffer, (size_t)h.bytes) != h.hash) return XKD_OK;
     *r = (xkd_embed_record){.number = h.number, .fault = (xkd_media_fault)h.fault};
+    /* Pointers into the buffer, valid until the next record is read: all seconds first, which keeps the doubles
+     * aligned. */
     const char *at = log->buffer;
     for (int m = 0; m < XKD_MODALITIES; m++) {
         r->count[m] = h.count[m];
@@ -100,6 +110,7 @@ static xkd_status recover(xkd_embed_log *log)
     xkd_context *cx = log->cx;
     xkd_embed_record r;
     bool whole = true;
+    /* All payloads are read once, to prove each by its hash. */
     for (log->at = sizeof(file_head); whole;) XKD_TRY(read_record(log, &r, &whole));
     log->end = log->at;
     if (ftruncate(log->fd, log->end) != 0)
@@ -108,7 +119,8 @@ fail:
     return status;
 }
 
-/* The lock keeps two runs with the same --out from mixing their records. */
+/* The lock keeps two runs with the same --out from mixing their records. It is the descriptor's and ends with it, also
+ * after a crash. */
 xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed_log_head *head, bool anew,
                               xkd_embed_log **out)
 {
@@ -123,6 +135,7 @@ xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed
     log->fd = -1;
     XKD_TRY(xkd_copy_string(cx, &log->path, path));
     XKD_TRY(xkd_lock_file(cx, path, &log->fd));
+    /* A shorter file is one whose head was torn, or a new one. */
     if (read_at(log->fd, &have, sizeof have, 0)) {
         if (memcmp(&have, &want, sizeof want) != 0)
             XKD_FAIL(XKD_ERR_CONFIG,
@@ -169,6 +182,7 @@ xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, const xkd_embed
     }
     h.hash = XXH3_64bits(log->buffer + sizeof h, (size_t)h.bytes);
     memcpy(log->buffer, &h, sizeof h);
+    /* A short write is no error by itself: a full disk shows in the next one, which writes nothing. */
     for (int64_t done = 0; done < whole;) {
         ssize_t put = pwrite(log->fd, log->buffer + done, (size_t)(whole - done), log->end + done);
         if (put < 0 && errno == EINTR) continue;
@@ -180,6 +194,7 @@ fail:
     return status;
 }
 
+/* *found is false at the end. Records before log->end were proved whole by `recover` or written by this process. */
 xkd_status xkd_embed_log_next(xkd_embed_log *log, bool rewind, xkd_embed_record *record, bool *found)
 {
     if (rewind) log->at = sizeof(file_head);

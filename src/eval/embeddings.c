@@ -1,3 +1,5 @@
+/* The feature file: one table per modality, clips sorted by file, and a text that says what they are of. safetensors
+ * and npz hold all of it and are read back; npy and JSON Lines are for other programs and are only written. */
 #include "eval/embeddings.h"
 
 #include <jansson.h>
@@ -11,8 +13,8 @@
 #include "base/text.h"
 
 static const char *const modality_names[XKD_MODALITIES] = {"video", "audio"};
-static const char *const kind_names[] = {"mean", "cls", "none", "head"};
-enum { FORMAT = 1 };
+static const char *const kind_names[] = {"mean", "cls", "none", "head"}; /* by xkd_feature_kind */
+enum { FORMAT = 1 }; /* of the `about` text; another number is refused when read */
 
 void xkd_embeddings_free(xkd_embeddings *e)
 {
@@ -25,11 +27,13 @@ void xkd_embeddings_free(xkd_embeddings *e)
     *e = (xkd_embeddings){0};
 }
 
+/* Clips must come in the order of their files: readers walk the table with a cursor. The feature is copied. */
 xkd_status xkd_embeddings_add(xkd_context *cx, xkd_feature_table *t, int64_t file, double seconds, const float *feature)
 {
     xkd_status status = XKD_OK;
     int64_t size = t->rows * t->width;
     if (t->count == t->capacity) {
+        /* Doubling: a table of 2.5 million clips is copied 16 times at most, in all less than twice its final size. */
         int64_t larger = t->capacity ? 2 * t->capacity : 64;
         XKD_TRY(xkd_resize(cx, &t->x, t->capacity * size, larger * size, sizeof *t->x));
         XKD_TRY(xkd_resize(cx, &t->file, t->capacity, larger, sizeof *t->file));
@@ -43,6 +47,7 @@ fail:
     return status;
 }
 
+/* By the ending alone, in any case of letters; asked before the work, so that a wrong name costs nothing. */
 xkd_status xkd_embeddings_form_of(xkd_context *cx, const char *path, xkd_embeddings_form *out)
 {
     static const char *const endings[] = {".safetensors", ".npz", ".npy", ".jsonl"};
@@ -82,6 +87,7 @@ static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **ou
         xkd_text_json_string(&t, e->files.classes[i]);
     }
     xkd_text_puts(&t, "],\"files\":[");
+    /* A list per file and not an object: at 240 000 files the keys would be half of the text. */
     for (int64_t i = 0; i < e->files.count; i++) {
         const xkd_sample *s = &e->files.samples[i];
         xkd_text_puts(&t, i ? ",\n[" : "\n[");
@@ -107,6 +113,7 @@ static xkd_status write_jsonl(xkd_context *cx, const xkd_embeddings *e, const ch
         int64_t clip = 0;
         for (int64_t i = 0; i < f->count; i++) {
             const xkd_sample *s = &e->files.samples[f->file[i]];
+            /* Clips have no number of their own in the table; they are counted within their file. */
             clip = i && f->file[i] == f->file[i - 1] ? clip + 1 : 0;
             xkd_text_clear(&t);
             xkd_text_puts(&t, "{\"path\":");
@@ -116,13 +123,15 @@ static xkd_status write_jsonl(xkd_context *cx, const xkd_embeddings *e, const ch
             if (s->label >= 0) xkd_text_printf(&t, ",\"label\":%lld", (long long)s->label);
             add_labels(&t, "\"labels\":", s);
             xkd_text_puts(&t, ",\"feature\":[");
-            for (int64_t k = 0; k < f->rows * f->width; k++)
+            for (int64_t k = 0; k < f->rows * f->width; k++) /* 9 digits bring every float32 back unchanged. */
                 xkd_text_printf(&t, "%s%.9g", k ? "," : "", f->x[i * f->rows * f->width + k]);
             xkd_text_puts(&t, "]}\n");
             XKD_TRY(t.status);
             XKD_TRY(xkd_writer_write(writer, t.data, t.size));
         }
     }
+    /* Commit renames the temporary file into place. A writer that failed to commit is gone as well, so it is not
+     * aborted. */
     status = xkd_writer_commit(writer);
     writer = NULL;
 fail:
@@ -138,7 +147,8 @@ static xkd_shape feature_shape(const xkd_feature_table *t)
     return (xkd_shape){3, {t->count, t->rows, t->width}};
 }
 
-/* npy has no place for paths; who needs them takes another form. */
+/* npy has no place for paths; who needs them takes another form. The array has no name; a reader that knows the
+ * options knows the modality. */
 static xkd_status write_npy(xkd_context *cx, const xkd_embeddings *e, const char *path)
 {
     const xkd_feature_table *t = &e->table[e->table[XKD_VIDEO].count ? XKD_VIDEO : XKD_AUDIO];
@@ -156,6 +166,8 @@ xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const 
     xkd_status status = XKD_OK;
     xkd_tensor_item items[3 * XKD_MODALITIES + 1];
     char *about = NULL;
+    /* At most three tensors a modality and the text. A modality without clips is left out: empty arrays trip
+     * readers. */
     int64_t n = 0;
     if (form == XKD_EMBEDDINGS_JSONL) return write_jsonl(cx, e, path);
     if (form == XKD_EMBEDDINGS_NPY) return write_npy(cx, e, path);
@@ -177,7 +189,8 @@ fail:
 
 /* ---- reading ---- */
 
-/* One message for all that is wrong with a file of another program. */
+/* One message for all that is wrong with a file of another program. XKD_ERR_DATA and not _CHECKPOINT: it is read as
+ * data, and its remedy is to embed again. */
 static xkd_status not_ours(xkd_context *cx, const char *path, const char *why)
 {
     return xkd_fail(cx, XKD_ERR_DATA, "%s: %s: want a safetensors or npz file that 'xkd embed' wrote", path, why);
@@ -187,11 +200,12 @@ static xkd_status not_ours(xkd_context *cx, const char *path, const char *why)
 static xkd_status read_labels(xkd_context *cx, const char *path, const json_t *list, int64_t classes, xkd_sample *s)
 {
     xkd_status status = XKD_OK;
-    if (!list) return XKD_OK;
+    if (!list) return XKD_OK; /* a file with one label has none */
     XKD_TRY(xkd_alloc(cx, &s->labels, (int64_t)json_array_size(list), sizeof *s->labels));
     for (size_t k = 0; k < json_array_size(list); k++) {
         const json_t *entry = json_array_get(list, k);
         json_int_t label = json_integer_value(entry);
+        /* Without class names any number may be a class, so only the type's limit is left. */
         if (!json_is_integer(entry) || label < 0 || label > INT32_MAX || (classes && label >= classes))
             XKD_FAIL(XKD_ERR_DATA, "%s: about: %s: label %lld of %lld classes", path, s->path, (long long)label,
                      (long long)classes);
@@ -211,6 +225,7 @@ static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xk
     {
         int64_t label;
         if (!json_is_string(entry)) XKD_FAIL(XKD_ERR_DATA, "%s: about: classes are names", path);
+        /* class numbers follow the order of the names */
         XKD_TRY(xkd_manifest_class(cx, out, json_string_value(entry), true, &label));
     }
     json_array_foreach(files, i, entry)
@@ -219,18 +234,20 @@ static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xk
                    *split = json_string_value(json_array_get(entry, 2));
         json_t *label = json_array_get(entry, 1);
         xkd_sample *s;
+        /* -1 says that a file has no label; a feature file may hold unlabelled files for retrieval. */
         if (!name || !split || !json_is_integer(label) || json_integer_value(label) < -1)
             XKD_FAIL(XKD_ERR_DATA, "%s: about: file %lld is not [path, label, split]", path, (long long)i);
         XKD_TRY(xkd_manifest_add(cx, out, name, &s));
         s->label = json_integer_value(label);
-        snprintf(s->split, sizeof s->split, "%.*s", (int)sizeof s->split - 1, split);
+        snprintf(s->split, sizeof s->split, "%.*s", (int)sizeof s->split - 1, split); /* cut to the field's size */
         XKD_TRY(read_labels(cx, path, json_array_get(entry, 3), out->class_count, s));
     }
 fail:
     return status;
 }
 
-/* What the features are of decides whether they may be compared, so a file without it is refused. */
+/* What the features are of decides whether they may be compared, so a file without it is refused. json_loadb takes a
+ * length: the tensor is not terminated by 0. */
 static xkd_status read_about(xkd_context *cx, const char *path, const xkd_stored_tensor *t, xkd_embeddings *out)
 {
     xkd_status status = XKD_OK;
@@ -245,7 +262,7 @@ static xkd_status read_about(xkd_context *cx, const char *path, const xkd_stored
     }
     out->layer = json_integer_value(json_object_get(root, "layer"));
     const char *settings = json_string_value(json_object_get(root, "settings"));
-    out->settings = settings ? strtoull(settings, NULL, 16) : 0;
+    out->settings = settings ? strtoull(settings, NULL, 16) : 0; /* 0 where a file does not say */
     for (int m = 0; m < XKD_MODALITIES; m++) {
         const char *hash = json_string_value(json_object_get(json_object_get(root, "model"), modality_names[m]));
         snprintf(out->model[m], sizeof out->model[m], "%s", hash ? hash : "");
@@ -267,7 +284,8 @@ static xkd_status read_table(xkd_context *cx, const char *path, const xkd_tensor
     const xkd_stored_tensor *of = xkd_tensor_file_find(file, name);
     snprintf(name, sizeof name, "%s.seconds", modality_names[m]);
     const xkd_stored_tensor *seconds = xkd_tensor_file_find(file, name);
-    if (!x) return XKD_OK;
+    if (!x) return XKD_OK; /* this modality was not embedded */
+    /* All three tensors must agree before any is copied: their sizes are the copies' sizes. */
     bool good = x->dtype == XKD_F32 && (x->shape.ndim == 2 || x->shape.ndim == 3) && of && of->dtype == XKD_I64 &&
                 seconds && seconds->dtype == XKD_F64 && of->shape.ndim == 1 && seconds->shape.ndim == 1 &&
                 of->shape.dims[0] == x->shape.dims[0] && seconds->shape.dims[0] == x->shape.dims[0];
@@ -281,6 +299,7 @@ static xkd_status read_table(xkd_context *cx, const char *path, const xkd_tensor
     memcpy(t->x, x->data, (size_t)x->bytes);
     memcpy(t->file, of->data, (size_t)of->bytes);
     memcpy(t->seconds, seconds->data, (size_t)seconds->bytes);
+    /* Ascending, because clips_of and the writers rely on it; in range, because they index the list of files. */
     for (int64_t i = 0; i < t->count; i++)
         if (t->file[i] < 0 || t->file[i] >= out->files.count || (i && t->file[i] < t->file[i - 1]))
             return not_ours(cx, path, "clips name files that are not there");
@@ -309,10 +328,12 @@ static xkd_status check_same(xkd_context *cx, const xkd_embeddings *a, const xkd
     for (int m = 0; m < XKD_MODALITIES; m++) {
         if (strcmp(a->model[m], b->model[m]) != 0)
             return xkd_fail(cx, XKD_ERR_DATA, "%s: its %s features are of another model", path, modality_names[m]);
+        /* Tables may be empty on one side, as when one file holds the videos and the other the sounds. */
         same &= !a->table[m].count || !b->table[m].count ||
                 (a->table[m].rows == b->table[m].rows && a->table[m].width == b->table[m].width);
     }
     if (!same) return xkd_fail(cx, XKD_ERR_DATA, "%s: pool or layer differ from the other file's", path);
+    /* Labels are numbers: with other names, or another order, the same number would mean another class. */
     same = a->files.class_count == b->files.class_count;
     for (int64_t i = 0; same && i < a->files.class_count; i++)
         same = strcmp(a->files.classes[i], b->files.classes[i]) == 0;
@@ -323,6 +344,7 @@ static xkd_status check_same(xkd_context *cx, const xkd_embeddings *a, const xkd
 xkd_status xkd_embeddings_join(xkd_context *cx, xkd_embeddings *into, const xkd_embeddings *more, const char *path)
 {
     xkd_status status = XKD_OK;
+    /* Files of `more` are numbered behind those of `into`; the same path may stand in both, as in train and test. */
     int64_t first = into->files.count;
     XKD_TRY(check_same(cx, into, more, path));
     for (int64_t i = 0; i < more->files.count; i++) {

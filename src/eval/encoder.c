@@ -1,3 +1,6 @@
+/* An encoder from any file that holds one. Three steps: which file and which tensors in it (select_part), which
+ * geometry they belong to (sizes_of, find_geometry, check_geometry), and their values (load_rows). Then features: a
+ * forward pass of planned batches, and what is taken from its tokens. */
 #include "eval/encoder.h"
 
 #include <stdio.h>
@@ -35,7 +38,8 @@ static xkd_status find_classifier(xkd_context *cx, const char *folder, char **ou
     return status;
 }
 
-/* A run folder stands for the backbone it exported, that of supervised training for the one it trained. */
+/* A run folder stands for the backbone it exported, that of supervised training for the one it trained.
+ * Owned by the caller. */
 static xkd_status find_file(xkd_context *cx, const xkd_encoder_source *s, char **out)
 {
     xkd_status status = XKD_OK;
@@ -62,7 +66,7 @@ static xkd_status find_config(xkd_context *cx, const char *path, char **out)
     *out = NULL;
     XKD_TRY(xkd_copy_string(cx, &folder, path));
     char *slash = strrchr(folder, '/');
-    if (slash) slash[slash == folder] = 0;
+    if (slash) slash[slash == folder] = 0; /* the folder's name, or "/" itself */
     for (int i = 0; i < 2; i++) {
         XKD_TRY(xkd_join_path(cx, out, slash ? folder : ".", places[i]));
         if (xkd_path_exists(*out)) break;
@@ -76,8 +80,9 @@ fail:
 
 /* ---- geometry ---- */
 
+/* What the tensors' shapes tell of an encoder. */
 typedef struct {
-    int64_t width, depth, patch, tokens;
+    int64_t width, depth, patch, tokens; /* of patches: numbers of one; without the class token */
     bool cls;
 } sizes;
 
@@ -94,12 +99,14 @@ static sizes sizes_of(const xkd_content *c)
             /* A hostile number must not make us declare billions of blocks; what is missing is found later. */
             if (block >= s.depth && block < c->count) s.depth = block + 1;
         }
+        /* [D,P] of the patch embedding; "cuboid_embed" for video, "patch_embed" for audio. */
         if (strstr(t->name, "_embed.proj.weight") && t->shape.ndim == 2) {
             s.width = t->shape.dims[0];
             s.patch = t->shape.dims[1];
         }
         if (strcmp(t->name, "enc_pos_embed") == 0 && t->shape.ndim == 3) s.tokens = t->shape.dims[1];
     }
+    /* The table has a row for the class token where there is one. */
     s.tokens -= s.cls;
     return s;
 }
@@ -111,7 +118,8 @@ static const char *note_of(const xkd_tensor_file *file, const char *name)
     return NULL;
 }
 
-/* The configuration that belongs to an open file. */
+/* The configuration that belongs to an open file. What a file says of itself comes before its neighbour in the folder:
+ * files are copied, and a stray config.yaml may be another run's. *from stays as it was where there is neither. */
 static xkd_status overlay(xkd_context *cx, const xkd_tensor_file *file, xkd_config *config, const char **from)
 {
     xkd_status status = XKD_OK;
@@ -138,6 +146,7 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
     const char *from;
     char *name = NULL;
     has[XKD_VIDEO] = has[XKD_AUDIO] = false;
+    /* A run folder is judged by its names alone; its files are opened when they are used. */
     if (xkd_is_folder(path)) {
         XKD_TRY(find_classifier(cx, path, &name));
         if (name) {
@@ -154,6 +163,7 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
         if (xkd_path_exists(name)) XKD_TRY(xkd_config_load(cx, config, name, false));
         if (!has[0] && !has[1])
             XKD_FAIL(XKD_ERR_CONFIG, "%s: no run folder with backbones: the training has not exported any yet", path);
+        /* Not a failure: the way past the reading of a file. */
         goto fail;
     }
     XKD_TRY(xkd_tensor_file_open(cx, path, &file));
@@ -162,6 +172,7 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
     if (content.kind == XKD_CONTENT_OTHER)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: holds no encoder ('xkd inspect' lists what is in it)", path);
     if (content.kind == XKD_CONTENT_BACKBONE) has[content.modality] = true;
+    /* Teachers, as down-stream tasks use them; a whole model always has the students too. */
     for (int64_t i = 0; content.kind == XKD_CONTENT_MODEL && i < content.count; i++) {
         has[XKD_VIDEO] |= begins(content.tensors[i].name, "vid_teacher.backbone.");
         has[XKD_AUDIO] |= begins(content.tensors[i].name, "aud_teacher.backbone.");
@@ -178,7 +189,7 @@ static xkd_status find_geometry(xkd_context *cx, const xkd_encoder_source *s, co
                                 xkd_model_config *out, const char **from)
 {
     xkd_status status = XKD_OK;
-    xkd_config config = {0};
+    xkd_config config = {0}; /* released: the paper's 3x32x112x112 and 80x448 */
     *from = "what was given";
     if (s->geometry) {
         *out = *s->geometry;
@@ -209,6 +220,7 @@ static xkd_status choose_heads(xkd_context *cx, const xkd_encoder_source *s, con
 {
     const xkd_vit_size *size = s->student ? &c->student : &c->teacher;
     *heads = s->heads;
+    /* What the user says, then the configuration if it is of this width, then the preset: the surest first. */
     if (!*heads && size->width == have->width) *heads = size->heads;
     if (!*heads) *heads = preset_heads(have->width);
     if (!*heads)
@@ -220,7 +232,8 @@ static xkd_status choose_heads(xkd_context *cx, const xkd_encoder_source *s, con
     return XKD_OK;
 }
 
-/* The number of tokens and the patch length are all that a file can confirm of a geometry. */
+/* The number of tokens and the patch length are all that a file can confirm of a geometry. Tokens T/pt x H/ph x W/pw,
+ * numbers of a patch pt x ph x pw x C. A swapped grid of equal size, such as 7x8 for 8x7, cannot be told apart. */
 static xkd_status check_geometry(xkd_context *cx, const xkd_encoder_source *s, const xkd_model_config *c,
                                  const sizes *have, const char *from)
 {
@@ -244,6 +257,8 @@ static xkd_status select_network(xkd_context *cx, const xkd_encoder_source *s, c
     static const char PREFIX[] = "backbone.";
     char part[64];
     snprintf(part, sizeof part, "%s_%s", xkd_modality_prefix(s->modality), s->student ? "student" : "teacher");
+    /* The projection head is asked for with the backbone; the names must become those of a single backbone, which the
+     * declared rows have. Names are owned by the content, and become shorter, so they move in place. */
     xkd_status status = xkd_content_select(cx, content, part, path);
     for (int64_t i = 0; status == XKD_OK && i < content->count; i++) {
         char *name = content->names[i];
@@ -270,6 +285,7 @@ static xkd_status select_part(xkd_context *cx, const xkd_encoder_source *s, cons
         snprintf(part, sizeof part, "%s_%s.backbone", xkd_modality_prefix(s->modality),
                  s->student ? "student" : "teacher");
         XKD_TRY(xkd_content_select(cx, content, part, path));
+        /* A whole model has both modalities and cannot be of the wrong one. */
     } else if (content->modality != s->modality) {
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: is an encoder of %s, not of %s", path, modality_word(content->modality),
                  modality_word(s->modality));
@@ -283,7 +299,7 @@ xkd_status xkd_encoder_declare(xkd_context *cx, const xkd_encoder_source *source
 {
     xkd_status status = XKD_OK;
     char *path = NULL;
-    const char *from;
+    const char *from; /* text for messages; not owned */
     int64_t heads;
     *out = (xkd_encoder){0};
     XKD_TRY(find_file(cx, source, &path));
@@ -294,10 +310,12 @@ xkd_status xkd_encoder_declare(xkd_context *cx, const xkd_encoder_source *source
     if (have.width < 1 || have.tokens < 1)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its patch embedding or positions have no usable shape", path);
     XKD_TRY(find_geometry(cx, source, &out->file, &out->config, &from));
+    /* The tensors know better than a configuration whether there is a class token. */
     out->config.cls_token = have.cls;
     XKD_TRY(check_geometry(cx, source, &out->config, &have, from));
     XKD_TRY(choose_heads(cx, source, &out->config, &have, &heads));
     xkd_vit_size size = {have.width, have.depth, heads};
+    /* Teacher and student alike, so that it does not matter which of the two later code asks for. */
     out->config.teacher = out->config.student = size;
     xkd_declare at = {.cx = cx, .params = &out->params, .prefix = "", .role = role};
     XKD_TRY(xkd_backbone_declare(&at, &out->backbone, &out->config, source->modality, size, NULL));
@@ -323,6 +341,7 @@ static xkd_status load_rows(xkd_context *cx, xkd_encoder *e)
     for (int64_t i = 0; i < e->params.count; i++) {
         xkd_param *row = e->params.rows[i];
         const xkd_stored_tensor *t = xkd_content_find(&e->content, row->name);
+        /* A classifier's own rows may be missing: it is made new, or its absence is reported by who needs it. */
         if ((!t || !e->classifier) && begins(row->name, HEAD) && !e->projector) continue;
         if (!t) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: the encoder's tensor %s is missing", path, row->name);
         if (!xkd_shape_equal(&t->shape, &row->shape))
@@ -330,7 +349,7 @@ static xkd_status load_rows(xkd_context *cx, xkd_encoder *e)
                      "%s: %s has %lld numbers in another shape than the %lld an encoder of this width "
                      "and depth has",
                      path, row->name, (long long)xkd_shape_count(&t->shape), (long long)row->count);
-        XKD_TRY(xkd_copy_elements(cx, e->params.dtype, row->value, t, path));
+        XKD_TRY(xkd_copy_elements(cx, e->params.dtype, row->value, t, path)); /* converts from the file's type */
     }
     for (int64_t i = 0; i < e->content.count; i++) {
         const char *name = e->content.tensors[i].name;
@@ -341,7 +360,8 @@ fail:
     return status;
 }
 
-/* Over values, not the file: the same encoder in another form is the same encoder. */
+/* Over values, not the file: the same encoder in another form is the same encoder. Names are part of it, so that two
+ * layers exchanged give another hash. */
 static xkd_status hash_rows(xkd_context *cx, xkd_encoder *e)
 {
     XXH3_state_t *state = XXH3_createState();
@@ -359,6 +379,7 @@ static xkd_status hash_rows(xkd_context *cx, xkd_encoder *e)
     return XKD_OK;
 }
 
+/* The file is closed also when this fails: nothing may be read from it twice. */
 xkd_status xkd_encoder_allocate(xkd_context *cx, xkd_encoder *e, xkd_dtype dtype, bool training)
 {
     xkd_status status = XKD_OK;
@@ -394,6 +415,7 @@ void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xk
 
 /* ---- features ---- */
 
+/* "pool" is the release's word, "mean" what it does. */
 bool xkd_feature_kind_of(const char *word, xkd_feature_kind *out)
 {
     static const struct {
@@ -412,13 +434,15 @@ bool xkd_feature_kind_of(const char *word, xkd_feature_kind *out)
     return false;
 }
 
-/* Planned twice, on a measuring arena and on the real one. */
+/* Planned twice, on a measuring arena and on the real one. Sizes come from the same code that assigns, so they cannot
+ * differ; xkd_arena_check proves it. */
 static xkd_status plan(xkd_context *cx, xkd_encoder_run *r, int64_t element)
 {
     xkd_status status = XKD_OK;
     int64_t R = r->run.segs.rows, D = r->backbone.blocks.width;
     XKD_TRY(xkd_backbone_plan(cx, &r->arena, &r->backbone, element, false, &r->run));
     xkd_block_scratch_plan(&r->arena, R, D, element, &r->scratch);
+    /* The head owns the memory of its input, and the mean is pooled straight into it. */
     if (r->kind == XKD_FEATURE_HEAD) {
         xkd_head_plan(&r->arena, r->head, r->B, element, &r->saved);
         r->pooled = r->saved.x;
@@ -429,7 +453,8 @@ fail:
     return status;
 }
 
-/* A layer in the middle is an encoder with fewer blocks; the rows are shared. */
+/* A layer in the middle is an encoder with fewer blocks; the rows are shared. encoder_norm follows whichever block is
+ * last: features of a middle layer would otherwise have their own scale. */
 xkd_status xkd_encoder_run_new(xkd_context *cx, const xkd_encoder *e, const xkd_view_shape *shape,
                                xkd_feature_kind kind, int64_t layer, xkd_encoder_run *out)
 {
@@ -446,6 +471,7 @@ xkd_status xkd_encoder_run_new(xkd_context *cx, const xkd_encoder *e, const xkd_
     out->head = &e->head;
     if (kind == XKD_FEATURE_HEAD) out->width = e->head.size.outputs;
     XKD_TRY(xkd_backbone_run_new(cx, &out->backbone, shape, 1, &out->run));
+    /* All tokens of a clip, class token included. */
     out->rows = kind == XKD_FEATURE_NONE ? out->run.items[0].tokens : 1;
     out->clip_floats = e->backbone.C * shape->T * shape->H * shape->W;
     XKD_TRY(plan(cx, out, element));
@@ -474,7 +500,7 @@ static void copy_out(const xkd_backend *be, float *out, const void *in, int64_t 
 
 xkd_status xkd_encoder_features(xkd_backend *be, xkd_encoder_run *r, const float *clips, float *out)
 {
-    const int32_t *keep = NULL;
+    const int32_t *keep = NULL; /* no mask: all tokens are kept */
     int64_t tokens = r->run.items[0].tokens, D = r->backbone.blocks.width;
     xkd_backbone_forward(be, &r->backbone, &r->run, &clips, &keep, &r->scratch);
     switch (r->kind) {
@@ -483,6 +509,7 @@ xkd_status xkd_encoder_features(xkd_backend *be, xkd_encoder_run *r, const float
         copy_out(be, out, r->pooled, r->B * D);
         break;
     case XKD_FEATURE_CLS: /* the first token of each clip */
+        /* z is [B,tokens,D] */
         for (int64_t b = 0; b < r->B; b++) copy_out(be, out + b * D, xkd_at(be, r->run.z, b * tokens * D), D);
         break;
     case XKD_FEATURE_HEAD:
@@ -495,6 +522,7 @@ xkd_status xkd_encoder_features(xkd_backend *be, xkd_encoder_run *r, const float
     return xkd_backend_status(be);
 }
 
+/* Valid until the next forward pass. */
 void xkd_encoder_pooled(const xkd_backend *be, const xkd_encoder_run *r, int64_t count, float *out)
 {
     copy_out(be, out, r->pooled, count * r->backbone.blocks.width);

@@ -1,3 +1,7 @@
+/* Fine-tuning of one encoder with a linear classifier, and training of the classifier alone on the frozen encoder. The
+ * forward pass is encoder -> mean of the patches or class token -> [L2 norm] -> [batch norm] -> dropout -> linear;
+ * every stage has its memory [B,D], and a stage that is off shares the one before it, so that the code below needs no
+ * cases. A step is all or nothing: see xkd_finetune_finish. */
 #include "eval/finetune.h"
 
 #include <math.h>
@@ -19,6 +23,7 @@ xkd_finetune_options xkd_finetune_defaults(void)
     return (xkd_finetune_options){.layer_decay = 1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
 }
 
+/* As BEiT's code numbers them: embeddings 0, block i is i + 1, final norm and classifier depth + 1. */
 int64_t xkd_layer_of(const char *name, int64_t depth)
 {
     static const char BLOCKS[] = "encoder.blocks.";
@@ -39,7 +44,8 @@ static bool is_decayed(const xkd_param *row)
 }
 
 /* Makes `n` vectors of `length` elements, `step` apart and with `next` between their elements, orthonormal: modified
- * Gram-Schmidt, twice, which is as good as Householder in double. */
+ * Gram-Schmidt, twice, which is as good as Householder in double. A dependent vector has probability 0 among normal
+ * draws, so no norm is 0. */
 static void orthonormalise(double *w, int64_t n, int64_t length, int64_t step, int64_t next)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -57,6 +63,8 @@ static void orthonormalise(double *w, int64_t n, int64_t length, int64_t step, i
     }
 }
 
+/* As torch.nn.init.orthogonal_: the rows where there are fewer classes than features, else the columns. Orthonormal
+ * start vectors treat all classes alike. */
 void xkd_orthogonal(double *w, int64_t K, int64_t D, uint64_t seed)
 {
     xkd_rng rng = xkd_rng_make(seed, 0, 0, XKD_STREAM_WEIGHTS, XKD_RNG_EVAL);
@@ -69,6 +77,7 @@ void xkd_orthogonal(double *w, int64_t K, int64_t D, uint64_t seed)
 
 /* ---- set-up ---- */
 
+/* Called twice, to measure and to assign; the order of the lines is the layout. [B,D] unless said otherwise. */
 static xkd_status plan(xkd_context *cx, xkd_finetune *f)
 {
     xkd_status status = XKD_OK;
@@ -76,8 +85,10 @@ static xkd_status plan(xkd_context *cx, xkd_finetune *f)
     int64_t e = f->be->size, R = f->run.segs.rows, D = f->encoder.backbone.blocks.width, B = f->B;
     XKD_TRY(xkd_backbone_plan(cx, &f->arena, &f->encoder.backbone, e, !o->frozen, &f->run));
     xkd_block_scratch_plan(&f->arena, R, D, e, &f->scratch);
+    /* Only a backward pass through the encoder needs it. */
     if (!o->frozen) f->dz = xkd_arena_take(&f->arena, R * D * e);
     f->pooled = xkd_arena_take(&f->arena, B * D * e);
+    /* Stages that are off: their output is their input. */
     f->unit = o->l2_norm ? xkd_arena_take(&f->arena, B * D * e) : f->pooled;
     f->normed = o->batch_norm ? xkd_arena_take(&f->arena, B * D * e) : f->unit;
     f->inv = xkd_arena_take(&f->arena, B * e);
@@ -85,6 +96,7 @@ static xkd_status plan(xkd_context *cx, xkd_finetune *f)
     f->dinput = xkd_arena_take(&f->arena, B * D * e);
     f->logits = xkd_arena_take(&f->arena, B * f->K * e);
     f->keep = xkd_arena_take(&f->arena, B * D * (int64_t)sizeof *f->keep);
+    /* [depth,2,B]: attention and mlp branch of each block. */
     f->path = xkd_arena_take(&f->arena, 2 * f->encoder.backbone.blocks.depth * B * (int64_t)sizeof *f->path);
     for (int k = 0; o->batch_norm && k < 2; k++) {
         f->batch[k] = xkd_arena_take(&f->arena, D * (int64_t)sizeof(double));
@@ -94,6 +106,7 @@ fail:
     return status;
 }
 
+/* Parameters, moments and running statistics are not in the arena: they stay as they are. */
 xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
 {
     xkd_status status = XKD_OK;
@@ -102,7 +115,7 @@ xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
     f->B = B;
     f->together = f->options.frozen && B > FROZEN_TOGETHER ? FROZEN_TOGETHER : B;
     f->shape.B = f->together;
-    XKD_TRY(xkd_backbone_run_new(cx, &f->encoder.backbone, &f->shape, 1, &f->run));
+    XKD_TRY(xkd_backbone_run_new(cx, &f->encoder.backbone, &f->shape, 1, &f->run)); /* of `together` clips, not of B */
     XKD_TRY(plan(cx, f));
     XKD_TRY(xkd_arena_commit(cx, &f->arena));
     XKD_TRY(plan(cx, f));
@@ -111,7 +124,8 @@ fail:
     return status;
 }
 
-/* Zero bias comes from the row's initialisation. */
+/* Zero bias comes from the row's initialisation. Weights of a classifier that is read from the file are not drawn:
+ * xkd_finetune_new leaves this out. */
 static xkd_status init_classifier(xkd_context *cx, xkd_finetune *f)
 {
     xkd_status status = XKD_OK;
@@ -119,6 +133,7 @@ static xkd_status init_classifier(xkd_context *cx, xkd_finetune *f)
     int64_t n = f->K * f->classifier.in;
     XKD_TRY(xkd_alloc(cx, &w, n, sizeof *w));
     xkd_orthogonal(w, f->K, f->classifier.in, f->options.seed);
+    /* Through the backend's type, which need not be double. */
     for (int64_t i = 0; i < n; i++) xkd_set(f->be->dtype, f->classifier.w->value, i, w[i]);
     for (int64_t i = 0; f->options.batch_norm && i < f->norm.width; i++) {
         xkd_set(f->be->dtype, f->norm.w->value, i, 1);
@@ -139,6 +154,7 @@ static xkd_status declare_classifier(xkd_context *cx, xkd_finetune *f)
     XKD_TRY(xkd_declare_linear(&at, &f->classifier, "head", D, f->K, true, XKD_INIT_ZERO, 0));
     if (!f->options.batch_norm) goto fail;
     XKD_TRY(xkd_declare_norm(&at, &f->norm, "head.bn", D));
+    /* Buffers are stored with the model but get no gradient and no decay. */
     at.role = XKD_ROLE_BUFFER;
     for (int k = 0; k < 2; k++)
         XKD_TRY(
@@ -184,7 +200,9 @@ xkd_status xkd_finetune_new(xkd_context *cx, xkd_backend *be, const xkd_encoder_
     XKD_TRY(check_options(cx, out));
     XKD_TRY(declare_classifier(cx, out));
     if (source->head) XKD_TRY(require_classifier(cx, out, source->path));
+    /* True: the classifier's gradient is needed even where the encoder is frozen. */
     XKD_TRY(xkd_encoder_allocate(cx, &out->encoder, be->dtype, true));
+    /* After the allocation, for it gives every row its initial value. */
     if (!source->head) XKD_TRY(init_classifier(cx, out));
     XKD_TRY(xkd_finetune_resize(cx, out, shape->B));
 fail:
@@ -201,6 +219,7 @@ void xkd_finetune_free(xkd_finetune *f)
 
 /* ---- computation ---- */
 
+/* Class token included: rows per clip in z. */
 static int64_t tokens_of(const xkd_finetune *f)
 {
     return f->run.items[0].tokens;
@@ -210,7 +229,7 @@ static int64_t tokens_of(const xkd_finetune *f)
 static void encode_some(xkd_finetune *f, const float *clips, void *pooled)
 {
     xkd_backend *be = f->be;
-    const int32_t *keep = NULL;
+    const int32_t *keep = NULL; /* every token; masks are pre-training's */
     int64_t tokens = tokens_of(f), D = f->classifier.in;
     xkd_backbone_forward(be, &f->encoder.backbone, &f->run, &clips, &keep, &f->scratch);
     /* The class token stands first in each clip. */
@@ -221,12 +240,13 @@ static void encode_some(xkd_finetune *f, const float *clips, void *pooled)
 }
 
 /* Features [B,D] in f->unit. The last piece of a batch begins earlier where it would be smaller: a few clips are done
- * twice, with the same result. */
+ * twice, with the same result. B need not be a multiple of `together`: batches of 10 are pieces [0,8) and [2,10). */
 static void encode(xkd_finetune *f, const float *clips)
 {
     const xkd_view_shape *s = &f->shape;
     int64_t D = f->classifier.in, floats = f->encoder.backbone.C * s->T * s->H * s->W;
     for (int64_t b = 0; b < f->B; b += f->together) {
+        /* never negative: `together` is at most B */
         int64_t first = b + f->together > f->B ? f->B - f->together : b;
         encode_some(f, clips + first * floats, xkd_at(f->be, f->pooled, first * D));
     }
@@ -242,8 +262,9 @@ static void draw(xkd_finetune *f)
     uint32_t step = (uint32_t)f->step, micro = (uint32_t)f->micro;
     xkd_rng rng = xkd_rng_make(o->seed, step, micro, XKD_STREAM_DROPOUT, XKD_RNG_EVAL);
     for (int64_t i = 0; i < f->B * f->classifier.in; i++)
+        /* Inverted dropout: what is kept is scaled by 1/(1-p), so that scores need no factor. */
         f->keep[i] = p > 0 && xkd_rng_uniform(&rng) < p ? 0 : (float)(1 / (1 - p));
-    f->run.blocks.path = NULL;
+    f->run.blocks.path = NULL; /* stays NULL at a rate of 0 and for scores */
     if (o->frozen || !(o->drop_path > 0)) return;
     rng = xkd_rng_make(o->seed, step, micro, XKD_STREAM_DROP_PATH, XKD_RNG_EVAL);
     xkd_draw_paths(&rng, o->drop_path, f->encoder.backbone.blocks.depth, f->B, f->path);
@@ -283,13 +304,16 @@ static void norm_forward(xkd_finetune *f)
             var += off * off / n;
         }
         f->batch[0][d] = mean;
+        /* The biased variance normalises, as in PyTorch's forward pass. */
         f->batch[1][d] = 1 / sqrt(var + NORM_EPS);
         normalise_batch(f, d, mean, f->batch[1][d]);
+        /* `next` and not `running`: micro-batches add up, but a step that turns out not finite must leave no trace. */
         f->next[0][d] += NORM_MOMENTUM * (mean - f->next[0][d]);
         f->next[1][d] += NORM_MOMENTUM * (var * n / (n - 1) - f->next[1][d]);
     }
 }
 
+/* Scores of a clip do not depend on the others of its batch: running statistics. */
 static void norm_scores(xkd_finetune *f)
 {
     for (int64_t d = 0; d < f->norm.width; d++)
@@ -304,6 +328,7 @@ static void norm_backward(xkd_finetune *f)
     double count = (double)f->B;
     for (int64_t d = 0; d < f->norm.width; d++) {
         double mean = f->batch[0][d], inv = f->batch[1][d], dw = 0, db = 0, w = xkd_get(dtype, f->norm.w->value, d);
+        /* Everything a feature d needs is local to it, so the pass goes by features; sums in double, order fixed. */
         for (int64_t b = 0; b < f->B; b++) {
             double dy = element(f, f->dinput, b, d);
             dw += dy * (element(f, f->unit, b, d) - mean) * inv;
@@ -326,6 +351,7 @@ static void backward_encoder(xkd_finetune *f)
     xkd_backend *be = f->be;
     const int32_t *keep = NULL;
     int64_t tokens = tokens_of(f), D = f->classifier.in;
+    /* Tokens outside the pool get no gradient; the memory holds the last step's. */
     be->ops->fill(be, f->dz, 0, f->run.segs.rows * D);
     if (f->options.kind == XKD_FEATURE_MEAN)
         be->ops->pool_backward(be, f->dz, f->dinput, f->B, tokens, D, xkd_cls_rows(&f->encoder.backbone));
@@ -341,14 +367,14 @@ static void update(xkd_finetune *f, double lr, double weight_decay)
     for (int64_t i = 0; i < f->encoder.params.count; i++) {
         xkd_param *row = f->encoder.params.rows[i];
         if (row->role != XKD_ROLE_TRAINED) continue;
-        row->steps++;
+        row->steps++; /* bias correction by the row's own count */
         const xkd_finetune_options *o = &f->options;
         xkd_adamw_args args = {.p = row->value,
                                .m = row->moment1,
                                .v = row->moment2,
                                .g = row->grad,
                                .n = row->count,
-                               .grad_scale = 1,
+                               .grad_scale = 1, /* no clipping: the released fine-tuning has none */
                                .beta1 = o->beta1,
                                .beta2 = o->beta2,
                                .eps = o->eps,
@@ -360,6 +386,7 @@ static void update(xkd_finetune *f, double lr, double weight_decay)
     }
 }
 
+/* One fill for all gradients, which stand together in their arena. */
 void xkd_finetune_begin(xkd_finetune *f)
 {
     f->be->ops->fill(f->be, f->encoder.params.grads.memory, 0, f->encoder.params.grads.used / f->be->size);
@@ -392,6 +419,7 @@ xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const floa
     int64_t B = f->B, D = c->in, K = f->K;
     if (f->options.batch_norm && B < 2)
         XKD_FAIL(XKD_ERR_CONFIG, "batch norm needs at least two clips in a (micro-)batch: raise dataset.batch_size");
+    /* Micro-batches of one step have the same `step` and another `micro`, so their draws differ. */
     draw(f);
     encode(f, clips);
     if (f->options.batch_norm) norm_forward(f);
@@ -399,8 +427,10 @@ xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const floa
     ops->linear_forward(be, f->logits, f->input, c->w->value, c->b->value, B, K, D);
     xkd_classify(be, f->options.loss, loss, f->logits, f->logits, targets, B, K);
     if (!isfinite(*loss)) XKD_FAIL(XKD_ERR_NUMERIC, "the loss of step %lld is not finite", (long long)f->step);
+    /* The logits' memory holds dlogits [B,K] now: xkd_classify writes its gradient over them. */
     if (share != 1) ops->axpby(be, f->logits, f->logits, 0, share, B * K);
     xkd_linear_weights(be, c, f->logits, f->input, B);
+    /* Nothing that is trained stands before the classifier of a frozen encoder, except the batch norm. */
     if (!f->options.frozen || f->options.batch_norm) backward_features(f);
     f->micro++;
     XKD_TRY(xkd_backend_status(be));
@@ -412,6 +442,7 @@ xkd_status xkd_finetune_finish(xkd_context *cx, xkd_finetune *f, double lr, doub
 {
     xkd_status status = XKD_OK;
     const xkd_arena *grads = &f->encoder.params.grads;
+    /* The sum of squares is not finite exactly when some gradient is not, or overflows: both are refused. */
     if (!isfinite(f->be->ops->sum_squares(f->be, grads->memory, grads->used / f->be->size)))
         XKD_FAIL(XKD_ERR_NUMERIC, "a gradient of step %lld is not finite", (long long)f->step);
     update(f, lr, weight_decay);
@@ -437,7 +468,7 @@ fail:
 xkd_status xkd_finetune_scores(xkd_finetune *f, const float *clips, float *scores)
 {
     const xkd_linear *c = &f->classifier;
-    f->run.blocks.path = NULL;
+    f->run.blocks.path = NULL; /* no drop-path, and `keep` is not applied */
     encode(f, clips);
     if (f->options.batch_norm) norm_scores(f);
     f->be->ops->linear_forward(f->be, f->logits, f->normed, c->w->value, c->b->value, f->B, f->K, c->in);

@@ -11,7 +11,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 
-enum { FORMAT = 1 };
+enum { FORMAT = 1 }; /* another number is a result of another program version, to be done again */
 /* A result has half a kilobyte. */
 static const int64_t MOST_BYTES = 1 << 16;
 
@@ -26,7 +26,7 @@ static const struct {
             {"at", offsetof(xkd_figures, at)}};
 enum { KEYS = sizeof keys / sizeof *keys };
 
-/* The k-th figure, to read or to write. */
+/* The k-th figure, to read or to write. Read-only callers pass a copy, so that the constant result needs no cast. */
 static double *field(xkd_figures *f, int k)
 {
     return (double *)((char *)f + keys[k].offset);
@@ -38,7 +38,7 @@ static void figures_json(xkd_text *out, const char *name, const xkd_figures *fig
     xkd_text_printf(out, ", \"%s\": {", name);
     for (int k = 0; k < KEYS; k++) {
         xkd_text_printf(out, "%s\"%s\": ", k ? ", " : "", keys[k].key);
-        xkd_text_json_number(out, *field(&f, k));
+        xkd_text_json_number(out, *field(&f, k)); /* NAN is written as null */
     }
     xkd_text_puts(out, "}");
 }
@@ -80,7 +80,7 @@ xkd_status xkd_fold_result_write(xkd_context *cx, const char *path, const xkd_fo
     return status;
 }
 
-/* null stands for what does not exist. */
+/* null stands for what does not exist. JSON has no NAN; a string or nothing is a fault of the file. */
 static bool read_number(const json_t *value, double *out)
 {
     *out = json_is_number(value) ? json_number_value(value) : NAN;
@@ -102,7 +102,8 @@ static bool read_pair(const json_t *list, int64_t *a, int64_t *b)
     return json_is_integer(x) && json_is_integer(y);
 }
 
-/* A field that is missing is an error like one of another type: an old or torn result must not pass as 0. */
+/* A field that is missing is an error like one of another type: an old or torn result must not pass as 0. Unknown keys
+ * are passed over. */
 static bool read_all(const json_t *root, xkd_fold_result *out)
 {
     const char *settings = json_string_value(json_object_get(root, "settings"));
@@ -128,6 +129,7 @@ xkd_status xkd_fold_result_read(xkd_context *cx, const char *path, xkd_fold_resu
     json_error_t error;
     int64_t size;
     *out = (xkd_fold_result){0};
+    /* The limit keeps a file that was given by mistake, such as a feature file, from being read whole. */
     XKD_TRY(xkd_read_file(cx, path, MOST_BYTES, XKD_ERR_DATA, &text, &size));
     root = json_loadb(text, (size_t)size, JSON_REJECT_DUPLICATES, &error);
     if (!root || !read_all(root, out))
@@ -141,7 +143,7 @@ fail:
 /* A figure that one fold does not have (NAN) has no mean either. */
 xkd_fold_mean xkd_fold_results_mean(const xkd_fold_result *results, int64_t count, bool best)
 {
-    enum { MOST_FOLDS = 16 };
+    enum { MOST_FOLDS = 16 }; /* the data sets have 5 folds at most */
     xkd_fold_mean out = {{0}};
     double values[MOST_FOLDS];
     int64_t n = count < MOST_FOLDS ? count : MOST_FOLDS;

@@ -1,3 +1,5 @@
+/* Figures from scores. Samples are rows and classes columns throughout; percent appears only where a name or the
+ * header says so. Sums run in double and in a fixed order, so figures do not depend on the number of threads. */
 #include "eval/metrics.h"
 
 #include <math.h>
@@ -12,7 +14,8 @@
 /* The picture is at least this wide, so that few classes are not a stamp. */
 enum { PICTURE_SIDE = 480, MOST_ZOOM = 40 };
 
-/* Ties count against later classes only, so equal scores for all do not look like a hit for every class. */
+/* Ties count against later classes only, so equal scores for all do not look like a hit for every class. A rank and
+ * not a hit: all k of top-k come from one pass. */
 void xkd_ranks(const float *scores, const int32_t *label, int64_t n, int64_t K, int64_t *rank)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -27,6 +30,7 @@ void xkd_ranks(const float *scores, const int32_t *label, int64_t n, int64_t K, 
     }
 }
 
+/* Without samples 0, rather than 0/0. */
 double xkd_top_k(const int64_t *rank, int64_t n, int64_t k)
 {
     int64_t hits = 0;
@@ -47,7 +51,8 @@ static int by_score(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-/* No interpolation between points, as in scikit-learn: that would be too kind. */
+/* No interpolation between points, as in scikit-learn: that would be too kind. Interpolated variants (as in PASCAL
+ * VOC) give higher figures that cannot be compared. */
 xkd_status xkd_average_precision(xkd_context *cx, const float *scores, const uint8_t *truth, int64_t n, int64_t stride,
                                  double *out)
 {
@@ -60,12 +65,14 @@ xkd_status xkd_average_precision(xkd_context *cx, const float *scores, const uin
         order[i] = (scored){scores[i * stride], truth[i * stride]};
         positives += truth[i * stride] != 0;
     }
+    /* Recall is undefined without positives; 0 is what scikit-learn takes. */
     if (positives == 0) goto fail;
     qsort(order, (size_t)n, sizeof *order, by_score);
     for (int64_t i = 0; i < n; i++) {
         hits += order[i].truth != 0;
         /* Samples of one score are one threshold: only behind the last of them is there a point of the curve. */
         if (i + 1 < n && by_score(&order[i], &order[i + 1]) == 0) continue;
+        /* (R_i - R_before) P_i: recall gained since the last threshold times precision at this one. */
         *out += (double)(hits - hits_before) / (double)positives * ((double)hits / (double)(i + 1));
         hits_before = hits;
     }
@@ -83,6 +90,7 @@ xkd_status xkd_mean_average_precision(xkd_context *cx, const float *scores, cons
     for (int64_t c = 0; c < K; c++) {
         double precision;
         int64_t positives = 0;
+        /* Counted here and not by the precision: 0 is also a precision that a class may have. */
         for (int64_t i = 0; i < n; i++) positives += truth[i * K + c] != 0;
         *empty += positives == 0;
         XKD_TRY(xkd_average_precision(cx, scores + c, truth + c, n, K, &precision));
@@ -94,6 +102,7 @@ fail:
     return status;
 }
 
+/* counts [K,K]; the caller may add several sets. Ties go to the lower class. */
 void xkd_confusion(const float *scores, const int32_t *label, int64_t n, int64_t K, int64_t *counts)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -113,7 +122,7 @@ void xkd_class_table(const int64_t *counts, int64_t K, xkd_class_row *rows)
         for (int64_t o = 0; o < K; o++) {
             r->samples += counts[c * K + o];
             r->predicted += counts[o * K + c];
-            if (o == c || counts[c * K + o] == 0) continue;
+            if (o == c || counts[c * K + o] == 0) continue; /* the diagonal is no confusion */
             if (r->confused < 0 || counts[c * K + o] > counts[c * K + r->confused]) r->confused = o;
         }
         r->recall = r->samples ? 100.0 * (double)r->hits / (double)r->samples : 0;
@@ -125,6 +134,7 @@ xkd_status xkd_confusion_picture(xkd_context *cx, const char *path, const int64_
 {
     xkd_status status = XKD_OK;
     xkd_canvas canvas = {0};
+    /* Whole pixels per cell: a picture scaled by a fraction would blur single cells into their neighbours. */
     int64_t zoom = PICTURE_SIDE / K < 1 ? 1 : PICTURE_SIDE / K > MOST_ZOOM ? MOST_ZOOM : PICTURE_SIDE / K;
     int64_t side = zoom * K;
     XKD_TRY(xkd_canvas_new(cx, &canvas, side, side, 255));
@@ -132,7 +142,7 @@ xkd_status xkd_confusion_picture(xkd_context *cx, const char *path, const int64_
         const int64_t *row = counts + y / zoom * K;
         int64_t samples = 0;
         for (int64_t c = 0; c < K; c++) samples += row[c];
-        for (int64_t x = 0; x < side; x++)
+        for (int64_t x = 0; x < side; x++) /* By its row, so that rare classes are as visible as frequent ones. */
             xkd_colour_map(samples ? (double)row[x / zoom] / (double)samples : 0, canvas.rgb + 3 * (y * side + x));
     }
     XKD_TRY(xkd_png_write(cx, path, canvas.rgb, side, side));
@@ -147,7 +157,8 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Sorts the means of the draws and cuts equal tails off. */
+/* Sorts the means of the draws and cuts equal tails off. The index rounds outwards: with few draws the interval
+ * becomes wider, never narrower. */
 static void percentiles(double *means, int64_t draws, double level, xkd_interval *out)
 {
     qsort(means, (size_t)draws, sizeof *means, by_value);
@@ -166,6 +177,7 @@ xkd_status xkd_bootstrap(xkd_context *cx, const double *values, int64_t n, int64
     if (n < 1 || draws < 1) return XKD_OK;
     XKD_TRY(xkd_alloc(cx, &means, draws, sizeof *means));
     for (int64_t i = 0; i < n; i++) sum += values[i];
+    /* The same n as there are values, drawn with replacement (Efron, 1979). */
     for (int64_t d = 0; d < draws; d++) {
         xkd_rng rng = xkd_rng_make(seed, 0, (uint32_t)d, 1, XKD_RNG_SVM);
         double total = 0;
@@ -196,6 +208,7 @@ typedef struct {
     uint64_t seed;
 } bootstrap;
 
+/* The sort by score depends on the class only, so K sorts serve all draws instead of K for each. */
 static xkd_status order_class(xkd_context *cx, const xkd_multi_scores *s, int64_t c, place *out, bool *empty)
 {
     typedef struct {
@@ -218,7 +231,8 @@ static xkd_status order_class(xkd_context *cx, const xkd_multi_scores *s, int64_
     return XKD_OK;
 }
 
-/* Average precision of the drawn samples; negative without positives. */
+/* Average precision of the drawn samples; negative without positives. A sample drawn w times counts as w samples of
+ * the same score, and seen and hits run over the drawn ones alone. */
 static double drawn_precision(const place *order, const uint16_t *weight, int64_t n)
 {
     double hits = 0, before = 0, seen = 0, sum = 0;
@@ -226,6 +240,8 @@ static double drawn_precision(const place *order, const uint16_t *weight, int64_
         double w = weight[order[i].sample];
         seen += w;
         if (order[i].truth) hits += w;
+        /* `hits == before`: no positive since the last threshold, so recall does not grow. It also guards 0/0 before
+         * any sample was drawn. */
         if (!order[i].last || hits == before) continue;
         sum += (hits - before) * hits / seen;
         before = hits;
@@ -237,6 +253,7 @@ static double drawn_precision(const place *order, const uint16_t *weight, int64_
 static void draw_once(void *arg, int64_t d, int thread)
 {
     bootstrap *b = arg;
+    /* Classes that are empty in the data count as 0 in every draw, as in the mean. */
     int64_t n = b->s->n, classes = b->empty;
     uint16_t *weight = b->weight + thread * n;
     double sum = 0;
@@ -261,7 +278,7 @@ xkd_status xkd_bootstrap_precision(xkd_context *cx, xkd_pool *pool, const xkd_mu
     *out = (xkd_interval){0};
     if (s->n < 1 || draws < 1) return XKD_OK;
     XKD_TRY(xkd_alloc(cx, &b.order, s->K * s->n, sizeof *b.order));
-    XKD_TRY(xkd_alloc(cx, &b.weight, xkd_pool_threads(pool) * s->n, sizeof *b.weight));
+    XKD_TRY(xkd_alloc(cx, &b.weight, xkd_pool_threads(pool) * s->n, sizeof *b.weight)); /* n numbers of each thread */
     XKD_TRY(xkd_alloc(cx, &b.means, draws, sizeof *b.means));
     for (int64_t c = 0; c < s->K; c++) {
         bool none;
@@ -285,6 +302,7 @@ fail:
     return status;
 }
 
+/* In two passes: the mean is taken off before squaring, for figures of 90 % that differ in the first decimal. */
 void xkd_mean_deviation(const double *values, int64_t n, double *mean, double *deviation)
 {
     double sum = 0, squares = 0;

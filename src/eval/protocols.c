@@ -1,3 +1,6 @@
+/* Protocols on features: clips become a set of labelled videos, and a set an accuracy. First how sets are made and
+ * brought into line with one another, then the SVM with its two ways to choose C, then nearest neighbours. All figures
+ * are of videos; a clip by itself counts in clip_top1 only. */
 #include "eval/protocols.h"
 
 #include <math.h>
@@ -22,7 +25,7 @@ void xkd_clip_set_free(xkd_clip_set *s)
     *s = (xkd_clip_set){0};
 }
 
-/* Clips [first, first + count) of file f in a table. */
+/* Clips [first, first + count) of file f in a table. `cursor` only moves forward, so a whole table is walked once. */
 static void clips_of(const xkd_feature_table *t, int64_t f, int64_t *cursor, int64_t *first, int64_t *count)
 {
     while (*cursor < t->count && t->file[*cursor] < f) ++*cursor;
@@ -36,7 +39,7 @@ static void put_feature(float *dst, const float *src, int64_t D, bool normalise)
 {
     double sum = 0;
     for (int64_t k = 0; k < D; k++) sum += (double)src[k] * src[k];
-    double scale = normalise ? 1 / fmax(sqrt(sum), 1e-12) : 1;
+    double scale = normalise ? 1 / fmax(sqrt(sum), 1e-12) : 1; /* torch.nn.functional.normalize's eps */
     for (int64_t k = 0; k < D; k++) dst[k] = (float)(src[k] * scale);
 }
 
@@ -45,7 +48,7 @@ static bool in_split(const xkd_sample *s, const char *split)
     return !split || !*split || strcmp(s->split, split) == 0;
 }
 
-/* Room for all clips; a split may use less. */
+/* Room for all clips; a split may use less. Sizes are checked here: what follows indexes without asking. */
 static xkd_status set_new(xkd_context *cx, const xkd_embeddings *e, const xkd_clip_choice *c, xkd_clip_set *out)
 {
     xkd_status status = XKD_OK;
@@ -66,7 +69,8 @@ fail:
     return status;
 }
 
-/* Every label of one file; a file with one label counts like a list of one. */
+/* Every label of one file; a file with one label counts like a list of one. *list points into the sample or at
+ * *single, which the caller keeps alive. */
 static void each_label(const xkd_sample *s, int64_t *count, const int32_t **list, int32_t *single)
 {
     *single = (int32_t)s->label;
@@ -82,7 +86,7 @@ static void count_classes(const xkd_embeddings *e, const xkd_clip_choice *c, int
         int64_t count;
         const int32_t *list;
         int32_t single;
-        if (!in_split(s, c->split)) continue;
+        if (!in_split(s, c->split)) continue; /* classes of other splits do not count */
         each_label(s, &count, &list, &single);
         for (int64_t k = 0; k < count; k++)
             if (list[k] >= *K) *K = list[k] + 1;
@@ -90,7 +94,8 @@ static void count_classes(const xkd_embeddings *e, const xkd_clip_choice *c, int
     }
 }
 
-/* The label of a video that fewest videos have: folds balanced by it give every class its share. */
+/* The label of a video that fewest videos have: folds balanced by it give every class its share. scikit-learn has no
+ * stratified folds for several labels; the rarest label is the one that a fold could miss. */
 static xkd_status choose_rarest(xkd_context *cx, xkd_clip_set *s)
 {
     int64_t *videos = NULL;
@@ -108,7 +113,8 @@ static xkd_status choose_rarest(xkd_context *cx, xkd_clip_set *s)
     return XKD_OK;
 }
 
-/* truth [videos,K] from what the files say, or from `video_label` for a set of single labels (e NULL). */
+/* truth [videos,K] from what the files say, or from `video_label` for a set of single labels (e NULL). K may have
+ * grown, so the rows are laid out anew. */
 static xkd_status make_truth(xkd_context *cx, const xkd_embeddings *e, int64_t K, xkd_clip_set *s)
 {
     xkd_status status = XKD_OK;
@@ -127,6 +133,7 @@ static xkd_status make_truth(xkd_context *cx, const xkd_embeddings *e, int64_t K
     xkd_free(s->truth);
     s->truth = truth;
     s->K = K;
+    /* `label` and `video_label` become the rarest label; what they were is in `truth` now. */
     XKD_TRY(choose_rarest(cx, s));
 fail:
     return status;
@@ -142,7 +149,7 @@ static xkd_status check_trained(xkd_context *cx, const xkd_clip_set *train, cons
     XKD_TRY(xkd_alloc(cx, &seen, K, 1));
     for (int64_t v = 0; v < train->videos; v++) seen[train->video_label[v]] = 1;
     for (int64_t i = 0; train->truth && i < train->videos * K; i++) seen[i % K] |= train->truth[i];
-    for (int64_t v = 0; v < test->videos; v++)
+    for (int64_t v = 0; v < test->videos; v++) /* any label of a test video */
         for (int64_t k = 0; k < K; k++)
             if ((test->truth ? test->truth[v * K + k] : test->video_label[v] == k) && !seen[k])
                 XKD_FAIL(XKD_ERR_DATA,
@@ -158,6 +165,7 @@ xkd_status xkd_clip_sets_align(xkd_context *cx, xkd_clip_set *train, xkd_clip_se
 {
     xkd_status status = XKD_OK;
     int64_t K = train->K > test->K ? train->K : test->K;
+    /* One set with several labels makes both so: the other's single labels become rows of truth with one 1. */
     if (train->truth || test->truth) {
         XKD_TRY(make_truth(cx, NULL, K, train));
         XKD_TRY(make_truth(cx, NULL, K, test));
@@ -183,11 +191,14 @@ xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd
         clips_of(a, f, &at[1], &first[1], &count[1]);
         int64_t clips = c->video ? count[0] : count[1];
         if (!in_split(s, c->split) || clips == 0) continue;
+        /* Video clip i and sound clip i are cut at the same place, so pairs are by number; unequal counts mean that
+         * they are not. */
         if (both && count[0] != count[1])
             XKD_FAIL(XKD_ERR_DATA, "%s: %lld video clips and %lld audio clips do not pair up", s->path,
                      (long long)count[0], (long long)count[1]);
         if (s->label < 0 && !s->label_count)
             XKD_FAIL(XKD_ERR_DATA, "%s: has no label: embed a manifest with labels", s->path);
+        /* After the pairing: the first clips of both are taken. */
         if (c->most_clips && clips > c->most_clips) clips = c->most_clips;
         for (int64_t i = 0; i < clips; i++, out->n++) {
             float *x = out->x + out->n * out->D;
@@ -195,9 +206,10 @@ xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd
             if (c->audio)
                 put_feature(x + (c->video ? v->width : 0), a->x + (first[1] + i) * a->width, a->width,
                             both || c->normalise);
-            out->label[out->n] = (int32_t)s->label;
+            out->label[out->n] = (int32_t)s->label; /* replaced below where there are several labels */
             out->video[out->n] = out->videos;
         }
+        /* Videos are numbered without gaps, whatever files were passed over. */
         out->file[out->videos] = f;
         out->video_label[out->videos++] = (int32_t)s->label;
     }
@@ -215,6 +227,8 @@ xkd_status xkd_clip_sets_scale(xkd_context *cx, xkd_clip_set *train, xkd_clip_se
     int64_t D = train->D;
     XKD_TRY(xkd_alloc(cx, &mean, D, sizeof *mean));
     XKD_TRY(xkd_alloc(cx, &square, D, sizeof *square));
+    /* Two passes for the variance: features with a large mean would lose it in E[x^2] - E[x]^2. It is the biased one,
+     * as in StandardScaler. */
     for (int64_t i = 0; i < train->n * D; i++) mean[i % D] += train->x[i] / (double)train->n;
     for (int64_t i = 0; i < train->n * D; i++)
         square[i % D] += (train->x[i] - mean[i % D]) * (train->x[i] - mean[i % D]) / (double)train->n;
@@ -231,6 +245,7 @@ fail:
     return status;
 }
 
+/* out [videos,K]; relies on clips of a video standing together. Also used for mean features, with K = D. */
 void xkd_video_mean(const xkd_clip_set *set, const float *scores, int64_t K, float *out)
 {
     for (int64_t i = 0; i < set->n;) {
@@ -259,6 +274,7 @@ typedef struct {
     int64_t done, total;
 } evaluation;
 
+/* Before every training, which is the smallest piece of work that can be stopped without losing a figure. */
 static xkd_status tick(xkd_context *cx, evaluation *v)
 {
     const xkd_svm_protocol *p = v->protocol;
@@ -277,6 +293,7 @@ xkd_status xkd_video_accuracy(xkd_context *cx, const xkd_clip_set *s, const floa
 {
     xkd_status status = XKD_OK;
     int64_t *rank = NULL, empty;
+    /* NAN for what is not measured: a 0 would look like a result. */
     out->top1 = out->top5 = out->map = NAN;
     if (s->truth) {
         XKD_TRY(xkd_mean_average_precision(cx, scores, s->truth, s->videos, s->K, NULL, &out->map, &empty));
@@ -314,12 +331,14 @@ fail:
     return status;
 }
 
-/* Decision values of a video's clips are averaged, as the release does, not their ranks. */
+/* Decision values of a video's clips are averaged, as the release does, not their ranks. The mean says more than a
+ * vote where clips of a video disagree. */
 static xkd_status judge(xkd_context *cx, evaluation *v, const xkd_svm_model *model, xkd_accuracy *out)
 {
     const xkd_clip_set *t = v->test;
     xkd_svm_decide(model, v->pool, t->x, t->n, v->scores);
     xkd_ranks(v->scores, t->label, t->n, model->K, v->rank);
+    /* Ranks need one true class. */
     out->clip_top1 = t->truth ? NAN : xkd_top_k(v->rank, t->n, 1);
     xkd_video_mean(t, v->scores, model->K, v->videos);
     return xkd_video_accuracy(cx, t, v->videos, out);
@@ -342,12 +361,15 @@ static xkd_status cross_validate(xkd_context *cx, evaluation *v, double C, doubl
     o.C = C;
     for (int f = 0; f < v->protocol->folds; f++) {
         xkd_svm_data data = problem_of(t);
+        /* The features are not copied for a fold: the solver reads rows by index. */
         data.row = v->rows;
         data.n = 0;
         for (int64_t i = 0; i < t->n; i++)
             if (v->fold[i] != f) v->rows[data.n++] = i;
         XKD_TRY(tick(cx, v));
         XKD_TRY(xkd_svm_train(cx, v->pool, &data, &o, &model));
+        /* Every clip is held out in one fold, so `scores` is full at the end and is judged as one set, like a test
+         * set. */
         for (int64_t i = 0, k; i < t->n; i = k) { /* runs of held-out clips go through in one piece */
             for (k = i + 1; k < t->n && v->fold[k] == v->fold[i]; k++) continue;
             if (v->fold[i] == f) xkd_svm_decide(&model, v->pool, t->x + i * t->D, k - i, v->scores + i * t->K);
@@ -362,7 +384,8 @@ fail:
     return status;
 }
 
-/* The higher figure; of equals the smaller C, whatever the order of the list. */
+/* The higher figure; of equals the smaller C, whatever the order of the list. A smaller C regularises more and trains
+ * faster. */
 static bool better(double figure, double C, double than, double than_C)
 {
     return figure > than || (figure == than && C < than_C);
@@ -374,6 +397,7 @@ static xkd_status evaluation_new(xkd_context *cx, evaluation *v)
     xkd_status status = XKD_OK;
     int64_t clips = v->train->n > v->test->n ? v->train->n : v->test->n;
     int64_t videos = v->train->videos > v->test->videos ? v->train->videos : v->test->videos, K = v->train->K;
+    /* A file of mean features and one of another model can be given. */
     if (v->train->D != v->test->D) XKD_FAIL(XKD_ERR_DATA, "features of training and test set differ in width");
     if (v->test->K != K || !v->test->truth != !v->train->truth)
         XKD_FAIL(XKD_ERR_INTERNAL, "sets of %lld and %lld classes were not aligned", (long long)K,
@@ -383,7 +407,8 @@ static xkd_status evaluation_new(xkd_context *cx, evaluation *v)
     XKD_TRY(xkd_alloc(cx, &v->rank, clips, sizeof *v->rank));
     XKD_TRY(xkd_alloc(cx, &v->rows, v->train->n, sizeof *v->rows));
     XKD_TRY(xkd_alloc(cx, &v->fold, v->train->n, sizeof *v->fold));
-    v->total = v->protocol->costs * (1 + v->protocol->folds);
+    v->total = v->protocol->costs * (1 + v->protocol->folds); /* one training for the test, and one for each fold */
+    /* By groups: two clips of one video in training and held-out part would make cross-validation too kind. */
     if (v->protocol->folds)
         XKD_TRY(xkd_svm_folds(cx, v->train->label, v->train->video, v->train->n, K, v->protocol->folds,
                               v->protocol->svm.seed, v->fold));
@@ -410,6 +435,7 @@ xkd_status xkd_svm_evaluate(xkd_context *cx, xkd_pool *pool, const xkd_clip_set 
             *honest = c;
         xkd_svm_options o = protocol->svm;
         o.C = r->C;
+        /* The model for the test is trained on all training clips, whichever folds were used before. */
         const xkd_svm_data data = problem_of(train);
         XKD_TRY(tick(cx, &v));
         XKD_TRY(xkd_svm_train(cx, pool, &data, &o, &model));
@@ -419,6 +445,7 @@ xkd_status xkd_svm_evaluate(xkd_context *cx, xkd_pool *pool, const xkd_clip_set 
         XKD_TRY(status);
         if (*best < 0 || better(xkd_headline(&r->test), r->C, xkd_headline(&rows[*best].test), rows[*best].C))
             *best = c;
+        /* The row may be overtaken by a later one, which then overwrites the scores. */
         if (scores && (protocol->folds ? *honest == c : *best == c))
             memcpy(scores, v.videos, (size_t)(test->videos * train->K) * sizeof *scores);
     }
@@ -433,8 +460,9 @@ fail:
 
 /* ---- neighbours ---- */
 
+/* One search; `near` is written by rows, so threads share nothing. */
 typedef struct {
-    const float *a, *b;
+    const float *a, *b; /* [n,D]; [m,D] */
     int64_t m, D, k;
     int64_t *near;
 } search;
@@ -448,7 +476,7 @@ static double cosine(const float *a, const float *b, int64_t D)
         aa += (double)a[i] * a[i];
         bb += (double)b[i] * b[i];
     }
-    return dot / fmax(sqrt(aa * bb), 1e-24);
+    return dot / fmax(sqrt(aa * bb), 1e-24); /* a zero vector is as near to all: cosine 0 */
 }
 
 /* Keeps the k best in order by insertion: k is small. */
@@ -460,6 +488,7 @@ static void search_row(void *arg, int64_t i, int thread)
     double value[256]; /* xkd_nearest allows no more */
     for (int64_t j = 0; j < s->m; j++) {
         double c = cosine(s->a + i * s->D, s->b + j * s->D, s->D);
+        /* Strictly better only: of equals the lower index stays. */
         if (held == s->k && !(c > value[held - 1])) continue;
         int64_t at = held < s->k ? held++ : held - 1;
         for (; at > 0 && c > value[at - 1]; at--) {
@@ -471,6 +500,7 @@ static void search_row(void *arg, int64_t i, int thread)
     }
 }
 
+/* 256 is the size of search_row's buffer. */
 xkd_status xkd_nearest(xkd_context *cx, xkd_pool *pool, const float *a, int64_t n, const float *b, int64_t m, int64_t D,
                        int64_t k, int64_t *near)
 {
@@ -482,7 +512,8 @@ xkd_status xkd_nearest(xkd_context *cx, xkd_pool *pool, const float *a, int64_t 
     return XKD_OK;
 }
 
-/* Weight of a neighbour: exp((c - 1) / t) ranks as exp(c / t) does and cannot overflow. */
+/* Weight of a neighbour: exp((c - 1) / t) ranks as exp(c / t) does and cannot overflow. t is 0.07 by custom (Wu et
+ * al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", 2018). */
 static float vote(const float *a, const float *b, int64_t D, double temperature)
 {
     return (float)exp((cosine(a, b, D) - 1) / temperature);
@@ -495,9 +526,10 @@ xkd_status xkd_knn_leave_one_out(xkd_context *cx, xkd_pool *pool, const xkd_knn_
     int64_t hits = 0;
     xkd_status status = xkd_nearest(cx, pool, r->x, r->n, r->x, r->n, r->D, k + 1, near);
     if (status != XKD_OK) return status;
-    memset(scores, 0, (size_t)(r->n * r->K) * sizeof *scores);
+    memset(scores, 0, (size_t)(r->n * r->K) * sizeof *scores); /* the votes add up */
     for (int64_t i = 0; i < r->n; i++) {
         int64_t rank, taken = 0;
+        /* With exact copies the row itself may not be among the k + 1; then the last of them is not counted. */
         for (int64_t j = 0; j <= k && taken < k; j++) {
             int64_t other = near[i * (k + 1) + j];
             if (other == i) continue;
@@ -530,6 +562,7 @@ xkd_status xkd_knn(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, c
     XKD_TRY(xkd_alloc(cx, &a, test->videos * D, sizeof *a));
     XKD_TRY(xkd_alloc(cx, &b, train->videos * D, sizeof *b));
     XKD_TRY(xkd_alloc(cx, &near, test->videos * k, sizeof *near));
+    /* Neighbours are videos: the mean feature of their clips. */
     xkd_video_mean(test, test->x, D, a);
     xkd_video_mean(train, train->x, D, b);
     XKD_TRY(xkd_nearest(cx, pool, a, test->videos, b, train->videos, D, k, near));
@@ -539,6 +572,7 @@ xkd_status xkd_knn(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, c
             int64_t v = near[i * k + j];
             float weight = vote(a + i * D, b + v * D, D, temperature);
             if (!train->truth) scores[i * K + train->video_label[v]] += weight;
+            /* A video of several labels votes for each of them. */
             for (int64_t c = 0; train->truth && c < K; c++)
                 scores[i * K + c] += weight * (float)train->truth[v * K + c];
         }

@@ -1,3 +1,7 @@
+/* Dual coordinate descent for one-vs-rest, by blocks of classes. The dual of a class is min 1/2 a'Qa - sum a over a >=
+ * 0 with Q_ij = y_i y_j x_i.x_j + [i = j] / (2C); w = sum a_i y_i x_i is kept beside it, so a coordinate costs one dot
+ * product and one update of w. The classes of a block share each row that is fetched, and go their own ways in
+ * everything else: bounds, shrinking, convergence. */
 #include "eval/svm.h"
 
 #include <math.h>
@@ -29,23 +33,23 @@ typedef struct {
 typedef struct {
     const xkd_svm_data *data;
     const xkd_svm_options *options;
-    xkd_svm_model *model;
+    xkd_svm_model *model;   /* written at disjoint places by the blocks */
     int64_t stride;         /* of weights and of a sample as doubles: D + 1 rounded up */
     const double *diagonal; /* [n] x.x + 1 + 1/(2C) */
-    pthread_mutex_t *lock;
+    pthread_mutex_t *lock;  /* of `done` and the callback */
     xkd_context *cx;
     int64_t done;
-    xkd_status status;
+    xkd_status status; /* of the block that failed last */
 } job;
 
 /* One block of classes while it is solved. */
 typedef struct {
     const job *job;
-    int64_t first, classes, number;
-    double *w;       /* [BLOCK,stride] */
-    double *alpha;   /* [n,BLOCK] */
-    uint16_t *mask;  /* [n] bit c: sample takes part in class c's sweeps */
-    int64_t *active; /* [active_count] samples with a bit */
+    int64_t first, classes, number; /* of the block in the model; in this block; of the block */
+    double *w;                      /* [BLOCK,stride] */
+    double *alpha;                  /* [n,BLOCK] */
+    uint16_t *mask;                 /* [n] bit c: sample takes part in class c's sweeps */
+    int64_t *active;                /* [active_count] samples with a bit */
     int64_t active_count;
     double *x; /* [stride] the sample at hand, with its 1 */
     class_state state[BLOCK];
@@ -61,7 +65,8 @@ static int64_t row_of(const xkd_svm_data *d, int64_t i)
     return d->row ? d->row[i] : i;
 }
 
-/* Sum of the lanes in a fixed order: the compiler may not reassociate, and results must not depend on it. */
+/* Sum of the lanes in a fixed order: the compiler may not reassociate, and results must not depend on it. Two chains
+ * hide the latency of the multiply-add; 8 lanes are two AVX2 registers or one of AVX-512. */
 static double dot(const double *a, const double *b, int64_t n)
 {
     lanes s0 = {0}, s1 = {0};
@@ -70,6 +75,7 @@ static double dot(const double *a, const double *b, int64_t n)
         s0 += *(const lanes *)(a + i) * *(const lanes *)(b + i);
         s1 += *(const lanes *)(a + i + LANES) * *(const lanes *)(b + i + LANES);
     }
+    /* The stride is a multiple of LANES, so at most one vector is left; the padding is 0 in both operands. */
     if (i < n) s0 += *(const lanes *)(a + i) * *(const lanes *)(b + i);
     s0 += s1;
     double sum = 0;
@@ -94,7 +100,10 @@ static bool update(block *b, int c, int64_t i, double sign)
     class_state *s = &b->state[c];
     const job *j = b->job;
     double *w = b->w + c * j->stride, *alpha = &b->alpha[i * BLOCK + c];
+    /* y w.x - 1 + a / (2C), the derivative of the dual by a_i. */
     double gradient = sign * dot(w, b->x, j->stride) - 1 + *alpha / (2 * j->options->C), projected = gradient;
+    /* At the bound a = 0 only a negative gradient moves the coordinate. A gradient above the largest of the last sweep
+     * is taken as a sign that it stays there: shrinking, which is checked again before the class is done. */
     if (*alpha == 0) {
         if (gradient > s->high_old) {
             s->shrunk = true;
@@ -104,6 +113,7 @@ static bool update(block *b, int c, int64_t i, double sign)
     }
     s->high = fmax(s->high, projected);
     s->low = fmin(s->low, projected);
+    /* The exact minimum along the coordinate, clipped to the bound: Q_ii is the diagonal. */
     if (fabs(projected) > STILL) {
         double old = *alpha;
         *alpha = fmax(old - gradient / j->diagonal[i], 0);
@@ -126,6 +136,7 @@ static unsigned positives(const block *b, int64_t row)
     return bits;
 }
 
+/* The order is random, so the hardware cannot guess the next one. */
 static void prefetch(const float *row, int64_t D)
 {
     for (int64_t i = 0; i < D; i += 64 / (int64_t)sizeof *row) __builtin_prefetch(row + i);
@@ -135,6 +146,7 @@ static void prefetch(const float *row, int64_t D)
 static void sweep(block *b, int64_t iteration)
 {
     const xkd_svm_data *d = b->job->data;
+    /* By sweep and block: the order of samples is the same however many threads there are. */
     xkd_rng rng = xkd_rng_make(b->job->options->seed, (uint32_t)iteration, (uint32_t)b->number, 0, XKD_RNG_SVM);
     xkd_rng_shuffle(&rng, b->active, b->active_count);
     int64_t kept = 0;
@@ -143,6 +155,7 @@ static void sweep(block *b, int64_t iteration)
         if (k + 1 < b->active_count) prefetch(d->x + row_of(d, b->active[k + 1]) * d->D, d->D);
         widen(b->x, d->x + row * d->D, d->D);
         unsigned own = positives(b, row);
+        /* The bits that are set, from the lowest. */
         for (unsigned left = b->mask[i]; left; left &= left - 1) {
             int c = __builtin_ctz(left);
             if (!update(b, c, i, own >> c & 1 ? 1 : -1)) b->mask[i] &= (uint16_t) ~(1u << c);
@@ -168,7 +181,8 @@ static void set_class(block *b, int c, bool on)
         b->mask[i] = on ? (uint16_t)(b->mask[i] | bit) : (uint16_t)(b->mask[i] & ~bit);
 }
 
-/* What the last sweep means for class c: done, to be checked on all samples again, or the bounds of the next sweep. */
+/* What the last sweep means for class c: done, to be checked on all samples again, or the bounds of the next sweep.
+ * The tolerance is on the range of the projected gradients, as in liblinear. */
 static bool settle(block *b, int c)
 {
     class_state *s = &b->state[c];
@@ -178,15 +192,18 @@ static bool settle(block *b, int c)
     bool flat = s->high - s->low <= o->tolerance;
     if ((flat && !s->shrunk) || s->iterations >= o->iterations) {
         s->live = false;
+        /* Relaxed: nothing else is ordered by the count. */
         if (!(flat && !s->shrunk)) __atomic_fetch_add(&b->job->model->unconverged, 1, __ATOMIC_RELAXED);
         set_class(b, c, false);
         changed = true;
+        /* Solved on what was not shrunk away. Once more on all samples, without shrinking in the first sweep. */
     } else if (flat) {
         s->shrunk = false;
         s->high_old = INFINITY;
         set_class(b, c, true);
         changed = true;
     } else {
+        /* A bound that is not positive would shrink samples away that are not settled. */
         s->high_old = s->high > 0 ? s->high : INFINITY;
         s->low_old = s->low < 0 ? s->low : -INFINITY;
     }
@@ -216,7 +233,7 @@ static xkd_status block_new(block *b, const job *j, int64_t number)
     XKD_TRY(xkd_alloc(cx, &b->mask, n, sizeof *b->mask));
     XKD_TRY(xkd_alloc(cx, &b->active, n, sizeof *b->active));
     XKD_TRY(xkd_alloc(cx, &b->x, j->stride, sizeof *b->x));
-    b->x[j->data->D] = 1;
+    b->x[j->data->D] = 1; /* the bias: a feature of 1 behind the D */
     for (int64_t c = 0; c < b->classes; c++)
         b->state[c] = (class_state){INFINITY, -INFINITY, -INFINITY, INFINITY, 0, true, false};
     for (int64_t i = 0; i < n; i++) b->mask[i] = (uint16_t)((1u << b->classes) - 1);
@@ -255,6 +272,7 @@ static void solve(void *arg, int64_t number, int thread)
     }
     for (int64_t c = 0; status == XKD_OK && c < b.classes; c++) {
         int64_t D1 = j->data->D + 1;
+        /* without the padding */
         memcpy(j->model->w + (b.first + c) * D1, b.w + c * j->stride, (size_t)D1 * sizeof(double));
         j->model->iterations[b.first + c] = b.state[c].iterations;
     }
@@ -267,6 +285,7 @@ static xkd_status check_data(xkd_context *cx, const xkd_svm_data *d, const xkd_s
 {
     xkd_status status = XKD_OK;
     bool two = false;
+    /* Labels are checked before they are compared or used as an index. */
     if (d->n < 1 || d->D < 1 || d->K < 2) XKD_FAIL(XKD_ERR_DATA, "an SVM needs samples of two classes or more");
     if (!(o->C > 0) || !(o->tolerance > 0) || o->iterations < 1)
         XKD_FAIL(XKD_ERR_CONFIG, "svm: C, tolerance and iterations must be positive");
@@ -314,6 +333,7 @@ xkd_status xkd_svm_train(xkd_context *cx, xkd_pool *pool, const xkd_svm_data *da
     job j = {.data = data,
              .options = options,
              .model = out,
+             /* The lock is on the stack: all blocks have ended when xkd_parallel_for returns. */
              .diagonal = diagonal,
              .lock = &lock,
              .cx = cx,
@@ -362,6 +382,7 @@ void xkd_svm_decide(const xkd_svm_model *model, xkd_pool *pool, const float *x, 
 xkd_status xkd_svm_estimate(xkd_context *cx, xkd_pool *pool, int64_t n, int64_t D, int64_t K, xkd_svm_cost *out)
 {
     enum { TRIES = 20000 };
+    /* A rate measured on this machine, on vectors of this width that lie in cache as a block's weights do. */
     xkd_status status = XKD_OK;
     int64_t stride = (D + LANES) / LANES * LANES, blocks = (K + BLOCK - 1) / BLOCK, threads = xkd_pool_threads(pool);
     double *w = NULL;
@@ -370,8 +391,9 @@ xkd_status xkd_svm_estimate(xkd_context *cx, xkd_pool *pool, int64_t n, int64_t 
     double start = xkd_now();
     for (int i = 0; i < TRIES; i++) sink = sink + dot(w + i % BLOCK * stride, w + BLOCK * stride, stride);
     double rate = (xkd_now() - start) / TRIES; /* seconds of one class and one sample */
+    /* Threads beyond the number of blocks have nothing to do. */
     int64_t side = threads < blocks ? threads : blocks;
-    double per_block = (double)n * (BLOCK * 8.0 + 2 + 8);
+    double per_block = (double)n * (BLOCK * 8.0 + 2 + 8); /* per sample: duals of 16 classes, mask, index */
     out->bytes = (double)n * (double)D * 4 + (double)n * 8 + (double)side * per_block + (double)(K * (D + 1)) * 8;
     out->seconds = rate * (double)n * (double)K * TYPICAL_SWEEPS / (double)side;
 fail:
@@ -389,6 +411,7 @@ xkd_status xkd_svm_folds(xkd_context *cx, const int32_t *label, const int64_t *g
     XKD_TRY(xkd_alloc(cx, &turn, K, sizeof *turn));
     for (int64_t i = 0; i < n; i++)
         if (i == 0 || group[i] != group[i - 1]) start[groups++] = i;
+    /* Groups are shuffled and then dealt out class by class, so each fold gets its share of every class. */
     xkd_rng rng = xkd_rng_make(seed, 0, 0, 0, XKD_RNG_SVM);
     xkd_rng_shuffle(&rng, start, groups);
     for (int64_t g = 0; g < groups; g++) {

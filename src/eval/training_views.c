@@ -1,3 +1,6 @@
+/* Views of supervised training, made by the loader's threads. A maker is one thread's; it turns a decoded clip into
+ * the view that the configuration asks for. Sound and the views of frozen features go to the viewer of pre-training,
+ * fine-tuning's own sequence is below. */
 #include "eval/training_views.h"
 
 #include <string.h>
@@ -21,6 +24,7 @@ bool xkd_three_crop_views(const xkd_config *config, xkd_modality modality)
     return modality == XKD_VIDEO && config->eval.vid_transform == XKD_TRANSFORM_RANDAUG;
 }
 
+/* A loader_plan function; `memory` is what maker_new made. */
 static void maker_free(void *memory)
 {
     maker *m = memory;
@@ -30,6 +34,7 @@ static void maker_free(void *memory)
     xkd_free(m);
 }
 
+/* A loader_plan function, called once a thread, in that thread. */
 static xkd_status maker_new(xkd_context *cx, const void *user, void **out)
 {
     xkd_status status = XKD_OK;
@@ -40,6 +45,7 @@ static xkd_status maker_new(xkd_context *cx, const void *user, void **out)
     m->views = user;
     /* Normalisation is looked up: crop and resize then read bytes of the box only. */
     for (int i = 0; i < 256; i++) ramp[i] = (uint8_t)i;
+    /* The ramp goes through the normalisation that whole frames go through: the table cannot differ from it. */
     xkd_image_normalise(&(xkd_planes){1, 1, 256, {ramp, ramp, ramp}}, &m->value[0][0]);
     if (!xkd_three_crop_views(m->views->config, m->views->modality))
         XKD_TRY(xkd_viewer_new(cx, &m->views->config->data, &m->viewer));
@@ -66,7 +72,8 @@ fail:
     return status;
 }
 
-/* out [3,T,side,side] = the box of all frames, normalised and resized; the same as normalising whole frames first. */
+/* out [3,T,side,side] = the box of all frames, normalised and resized; the same as normalising whole frames first. A
+ * whole float clip at the file's size would be four times the bytes. */
 static xkd_status crop_frames(maker *m, const xkd_planes *planes, const xkd_crop_box *box, int64_t side, float *out)
 {
     xkd_status status = XKD_OK;
@@ -79,7 +86,7 @@ static xkd_status crop_frames(maker *m, const xkd_planes *planes, const xkd_crop
         for (int64_t t = 0; t < planes->frames; t++, out += side * side) {
             const uint8_t *from = planes->plane[c] + t * pixels + box->top * planes->width + box->left;
             for (int64_t y = 0; y < box->height; y++)
-                for (int64_t x = 0; x < box->width; x++)
+                for (int64_t x = 0; x < box->width; x++) /* A byte looked up is the normalised value. */
                     m->box[y * box->width + x] = m->value[c][from[y * planes->width + x]];
             xkd_tensor_bilinear(m->box, 1, box->height, box->width, out, side, side);
         }
@@ -98,6 +105,8 @@ static void mirror(float *rows, int64_t count, int64_t width)
         }
 }
 
+/* out [3,T,side,side]. Augmentation and crop have a stream of random numbers each: another RandAugment policy leaves
+ * the boxes as they were. */
 static xkd_status fine_tuning_view(maker *m, const xkd_clip *clip, const xkd_view_key *key, float *out)
 {
     xkd_status status = XKD_OK;
@@ -112,6 +121,7 @@ static xkd_status fine_tuning_view(maker *m, const xkd_clip *clip, const xkd_vie
     xkd_crop_box box = xkd_draw_crop(&rng, c->data.video_view[XKD_GLOBAL_VIEW].crop_scale, c->eval.aspect_ratio,
                                      planes.height, planes.width);
     XKD_TRY(crop_frames(m, &planes, &box, side, out));
+    /* Drawn also where flipping is off, so that erasing gets the same numbers. */
     bool flip = xkd_rng_uniform(&rng) < 0.5;
     if (c->eval.flip && flip) mirror(out, 3 * T * side, side);
     xkd_random_erase(&rng, c->eval.erase, out, 3, T, side, side);
@@ -119,6 +129,7 @@ fail:
     return status;
 }
 
+/* A loader_plan function: views of one clip for one sample and epoch. */
 static xkd_status make(void *memory, const xkd_clip *clip, const xkd_view_key *key, float *const out[XKD_MODALITIES])
 {
     maker *m = memory;
@@ -140,6 +151,7 @@ xkd_status xkd_training_views_new(xkd_context *cx, const xkd_config *config, xkd
                                     .column_width = {e->time_mask_width[0], e->time_mask_width[1]}};
     views->augment = *e->auto_augment != 0;
     if (views->augment) XKD_TRY(xkd_rand_augment_parse(cx, e->auto_augment, &views->policy));
+    /* `passes`: the training clips of a file in one epoch. */
     *plan = (xkd_loader_plan){.passes = e->train_clips,
                               .short_side = xkd_three_crop_views(config, modality)
                                                 ? e->short_side

@@ -52,7 +52,8 @@ static void draw_block(xkd_canvas *p, int64_t x, int64_t y, int64_t zoom, const 
             memcpy(p->rgb + (j * p->width + i) * 3, rgb, 3);
 }
 
-/* frames [3,T,H,W], normalised; NaN pixels, the hidden ones, are grey. */
+/* frames [3,T,H,W], normalised; NaN pixels, the hidden ones, are grey. Back from the network's normalisation to 0 ..
+ * 1. */
 void xkd_canvas_frame(xkd_canvas *picture, int64_t x, int64_t y, const float *frames, const int64_t size[3], int64_t t,
                       int64_t zoom)
 {

@@ -48,6 +48,7 @@ static xkd_status table_read(xkd_context *cx, const char *path, table *t)
     int64_t size;
     XKD_TRY(xkd_read_file(cx, path, CSV_LIMIT, XKD_ERR_DATA, &t->text, &size));
     t->columns = 1 + count_char(t->text, ',', '\n');
+    /* The heading is the first line, so it is no row. */
     t->rows = count_char(t->text, '\n', 0) - 1;
     if (t->rows < 1) goto fail;
     XKD_TRY(xkd_alloc(cx, &t->names, t->columns, sizeof *t->names));

@@ -56,6 +56,7 @@ static xkd_status truncate_to_step(xkd_context *cx, const char *path, int64_t st
         const char *line = (const char *)map.base + at;
         const char *end = memchr(line, '\n', (size_t)(map.size - at));
         if (!end) break;
+        /* Long enough for both beginnings and a step of 20 digits. */
         char start[64] = {0}; /* the map has no terminating 0 */
         int64_t length = end + 1 - line;
         memcpy(start, line, (size_t)(length < 63 ? length : 63));
@@ -83,6 +84,7 @@ static xkd_status open_files(xkd_metrics *m, int64_t resume_step)
         /* Steps behind the checkpoint will be done and written again. */
         if (resume_step >= 0 && f != LOG) XKD_TRY(truncate_to_step(cx, m->path[f], resume_step));
         XKD_TRY(xkd_append_open(cx, m->path[f], &m->fd[f]));
+        /* A resumed run's CSV has its heading. */
         if (f != CSV || lseek(m->fd[f], 0, SEEK_END) > 0) continue;
         xkd_text_puts(&m->line, "step,epoch");
         for (int64_t i = 0; i < m->count; i++) xkd_text_printf(&m->line, ",%s", m->columns[i]);

@@ -37,6 +37,7 @@ static range range_of(const xkd_curve *curves, int64_t count)
     return (range){r.x0, r.x1, r.y0 - margin, r.y1 + margin};
 }
 
+/* Pixels from the left edge. */
 static double place_x(const range *r, double x)
 {
     return LEFT + (x - r->x0) / (r->x1 - r->x0) * (WIDTH - LEFT - RIGHT);
@@ -74,7 +75,8 @@ static void axes(xkd_text *out, const range *r)
                     WIDTH - RIGHT);
 }
 
-/* The mean of each bucket; a bucket without a finite value interrupts the line. */
+/* The mean of each bucket; a bucket without a finite value interrupts the line. Buckets of equal numbers of steps;
+ * fewer points than buckets are drawn as they are. */
 static void line(xkd_text *out, const range *r, const xkd_curve *curve, const char *colour)
 {
     int64_t stride = (curve->count + BUCKETS - 1) / BUCKETS;

@@ -33,7 +33,8 @@ uint32_t xkd_crc32c(const void *bytes, int64_t size)
     return ~crc;
 }
 
-/* TFRecord stores a rotated sum, so that the CRC of data that holds CRCs stays meaningful. */
+/* TFRecord stores a rotated sum, so that the CRC of data that holds CRCs stays meaningful. The constant and the
+ * rotation are TFRecord's. */
 static uint32_t masked_crc(const void *bytes, int64_t size)
 {
     uint32_t crc = xkd_crc32c(bytes, size);
@@ -84,7 +85,8 @@ static void put_bytes(xkd_text *out, int field, const void *bytes, int64_t size)
     xkd_text_add(out, bytes, size);
 }
 
-/* Every event begins with its time; step 0 is the default and left out, as protobuf does. */
+/* Every event begins with its time; step 0 is the default and left out, as protobuf does. `event` is cleared here,
+ * `inner` and `value` by who fills them. */
 static void begin_event(xkd_tensorboard *board, int64_t step)
 {
     double now = xkd_wall_time();
@@ -134,6 +136,7 @@ static xkd_status cut_file(xkd_context *cx, const char *path, int64_t last_step,
     xkd_map map = {0};
     xkd_text kept = xkd_text_make(cx);
     XKD_TRY(xkd_map_file(cx, path, &map));
+    /* A record: 8 bytes of length, 4 of its sum, the event, 4 of its sum. */
     for (int64_t at = 0; map.size - at >= RECORD_EXTRA;) {
         /* Lengths are compared before they are used, for the file may be torn anywhere. */
         uint64_t size = 0;

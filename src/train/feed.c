@@ -81,6 +81,7 @@ xkd_batch_shape xkd_feed_shape(const xkd_feed *feed, int64_t B)
         .B = B, .views = {s->video_views, s->audio_views}, .shape = {feed->shape[XKD_VIDEO], feed->shape[XKD_AUDIO]}};
 }
 
+/* [B,channels,T,H,W] floats. */
 static xkd_status copy_view(xkd_context *cx, float **out, const float *view, const xkd_view_shape *shape, int64_t B,
                             int64_t channels)
 {

@@ -116,6 +116,7 @@ void xkd_run_folder_close(xkd_run_folder *folder)
     *folder = (xkd_run_folder){.lock = -1};
 }
 
+/* The resolved configuration of the newest call; those of earlier ones are in their checkpoints. */
 xkd_status xkd_run_folder_write_config(xkd_context *cx, const xkd_run_folder *folder, const char *yaml)
 {
     char *path;
@@ -126,6 +127,7 @@ xkd_status xkd_run_folder_write_config(xkd_context *cx, const xkd_run_folder *fo
     return status;
 }
 
+/* After the configuration's text was made: that keeps "auto" for a resume on another machine. */
 void xkd_run_fill_in_machine(xkd_config *config)
 {
     int processors = xkd_processor_count();
@@ -133,6 +135,8 @@ void xkd_run_fill_in_machine(xkd_config *config)
     if (config->data.workers == 0) config->data.workers = processors;
 }
 
+/* A difference is a warning and not an error: more epochs or another folder are good reasons to resume. The section
+ * `run:` is left out, since it says nothing about what is learnt. */
 void xkd_run_compare_configs(xkd_context *cx, const char *before, const char *now)
 {
     /* Both texts come from the same writer, so lines correspond; keys are compared line by line and named by

@@ -33,6 +33,7 @@ static void dummy_shapes(const xkd_config *c, dummy *d)
     }
 }
 
+/* Points into `d`, which must outlive the result. */
 static xkd_batch_shape dummy_batch(const dummy *d, int64_t B)
 {
     return (xkd_batch_shape){.B = B, .views = {d->views[0], d->views[1]}, .shape = {d->shape[0], d->shape[1]}};
@@ -65,6 +66,7 @@ fail:
     return status;
 }
 
+/* Takes views that were never filled: their pointers are NULL. */
 static void dummy_free(dummy *d)
 {
     for (int m = 0; m < XKD_MODALITIES; m++) {
@@ -148,6 +150,7 @@ fail:
     return status;
 }
 
+/* Order: what costs nothing first, so that a wrong data path is told before any model is declared. */
 xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_train_plan *out)
 {
     xkd_status status = XKD_OK;

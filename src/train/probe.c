@@ -54,6 +54,7 @@ struct xkd_probe {
 
 /* ---- decoding ---- */
 
+/* A clip_sink function. The slot's memory is the encoder's input, so a clip is decoded into its place in the batch. */
 static xkd_status reserve(void *user, xkd_modality m, float **clip)
 {
     const xkd_probe *p = user;
@@ -61,6 +62,7 @@ static xkd_status reserve(void *user, xkd_modality m, float **clip)
     return XKD_OK;
 }
 
+/* A clip_sink function. The sample is the number that `decode` gave: the index in `files`. */
 static xkd_status commit(void *user, const xkd_clip_place *place)
 {
     xkd_probe *p = user;
@@ -96,6 +98,7 @@ static xkd_status open_clipper(xkd_probe *p)
     return xkd_clipper_new(p->cx, &o, &p->clipper);
 }
 
+/* The worker process ends with it: between probes nothing but memory is held. */
 static void close_clipper(xkd_probe *p)
 {
     xkd_clipper_free(p->clipper);
@@ -119,6 +122,7 @@ static xkd_status stream_new(xkd_probe *p, xkd_modality m)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cx;
+    /* The teachers of the networks, whose rows the training changes in place. */
     stream *s = &p->stream[m];
     xkd_networks *n = &p->trainer->networks;
     xkd_view_shape shape = xkd_clip_shape(&p->data, m);
@@ -141,6 +145,7 @@ static xkd_status allocate_clips(xkd_probe *p)
     xkd_status status = XKD_OK;
     double bytes = 0;
     for (int m = 0; m < XKD_MODALITIES; m++) bytes += (double)(p->n * p->stream[m].run.clip_floats) * sizeof(float);
+    /* Floats of four bytes: 1 GB is 10^9 bytes here, as the option says. */
     p->held = bytes <= 1e9 * p->config->run.probe_memory;
     int64_t slots = p->held ? (p->n + BATCH - 1) / BATCH * BATCH : BATCH; /* batches read whole slots */
     for (int m = 0; m < XKD_MODALITIES; m++) {
@@ -152,6 +157,8 @@ fail:
     return status;
 }
 
+/* Sized for all files and the wider of the two features, once: a probe in the middle of a run must not fail for
+ * memory. */
 static xkd_status allocate_scratch(xkd_probe *p)
 {
     xkd_status status = XKD_OK;
@@ -171,6 +178,7 @@ fail:
     return status;
 }
 
+/* After it p->n is the number of files. */
 static xkd_status open_files(xkd_probe *p)
 {
     xkd_status status = XKD_OK;
@@ -179,6 +187,7 @@ static xkd_status open_files(xkd_probe *p)
     if (!*run->probe_data)
         XKD_FAIL(XKD_ERR_CONFIG, "run.probe_epochs needs run.probe_data: a manifest or folder of held-out files");
     XKD_TRY(xkd_manifest_load(cx, run->probe_data, p->data.follow_links, &p->files));
+    /* Checked below: a split's name that is misspelt leaves nothing. */
     xkd_manifest_keep_split(&p->files, run->probe_split);
     p->n = p->files.count;
     if (p->n < 2)
@@ -201,6 +210,7 @@ xkd_status xkd_probe_new(xkd_context *cx, const xkd_config *config, xkd_trainer 
     p->config = config;
     p->trainer = trainer;
     p->data = config->data;
+    /* One view: local views would be decoded and thrown away. */
     p->data.global_views = 1;
     p->data.video_local_views = p->data.audio_local_views = 0;
     XKD_TRY(open_files(p));
@@ -210,6 +220,7 @@ xkd_status xkd_probe_new(xkd_context *cx, const xkd_config *config, xkd_trainer 
     }
     XKD_TRY(allocate_clips(p));
     XKD_TRY(allocate_scratch(p));
+    /* A pool of its own: the backend's is the training's. */
     XKD_TRY(xkd_pool_new(cx, &p->pool, (int)config->threads));
     /* What is wrong with the files shows now, and not behind the first epochs. */
     if (p->held) {
@@ -268,12 +279,14 @@ static xkd_status embed_batch(xkd_probe *p, xkd_modality m, int64_t first, int64
     return XKD_OK;
 }
 
+/* Files that are not held are decoded again for each probe: time instead of memory. */
 static xkd_status embed_all(xkd_probe *p)
 {
     xkd_status status = XKD_OK;
     if (!p->held) XKD_TRY(open_clipper(p));
     for (int64_t first = 0; first < p->n; first += BATCH) {
         int64_t count = p->n - first < BATCH ? p->n - first : BATCH;
+        /* Batch by batch, so only BATCH clips are in memory. */
         if (!p->held) XKD_TRY(decode(p, first, count));
         for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
             if (p->wanted[m]) XKD_TRY(embed_batch(p, m, first, count));
@@ -294,7 +307,9 @@ static xkd_status measure_knn(xkd_probe *p, xkd_modality m, double *out)
         memcpy(p->a + rows.n * s->D, s->mean + i * s->D, (size_t)s->D * sizeof *p->a);
         p->label[rows.n++] = (int32_t)p->files.samples[i].label;
     }
+    /* Too few rows: the figure stays NAN, as the caller set it. */
     if (!p->wanted[m] || rows.n < 2) return XKD_OK;
+    /* Small sets have fewer neighbours to ask. */
     int64_t k = rows.n - 1 < NEIGHBOURS ? rows.n - 1 : NEIGHBOURS;
     return xkd_knn_leave_one_out(p->cx, p->pool, &rows, k, TEMPERATURE, p->near, p->scores, out);
 }
@@ -310,6 +325,7 @@ static xkd_status measure_recall(xkd_probe *p, double figures[XKD_PROBE_FIGURES]
         memcpy(p->b + n++ * K, p->stream[XKD_AUDIO].head + i * K, (size_t)K * sizeof *p->b);
     }
     if (n < 2) return XKD_OK;
+    /* The two directions are separate searches: the nearest of a need not have a as its nearest. */
     int64_t k = n < RECALL_FEW ? n : RECALL_FEW;
     XKD_TRY(xkd_nearest(p->cx, p->pool, p->a, n, p->b, n, K, k, p->near));
     figures[XKD_PROBE_VIDEO_RECALL1] = xkd_own_recall(p->near, n, k, 1);
@@ -324,6 +340,7 @@ fail:
 xkd_status xkd_probe_run(xkd_probe *p, double figures[XKD_PROBE_FIGURES])
 {
     xkd_status status = XKD_OK;
+    /* All figures NAN first: those that cannot be measured are left alone. */
     for (int i = 0; i < XKD_PROBE_FIGURES; i++) figures[i] = NAN;
     XKD_TRY(embed_all(p));
     XKD_TRY(measure_knn(p, XKD_VIDEO, &figures[XKD_PROBE_VIDEO_KNN]));

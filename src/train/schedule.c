@@ -30,8 +30,8 @@ double xkd_temperature_value(double first, double last, int64_t warmup_epochs, i
     return epoch < warmup_epochs ? linspace(first, last, warmup_epochs, epoch) : last;
 }
 
-/* The learning rate is scaled by the batch only where lr.scale_to_batch asks for it; the release does not
- * scale. */
+/* The learning rate is scaled by the batch only where lr.scale_to_batch asks for it; the release does not scale. An
+ * epoch's temperature, but a step's rate. */
 void xkd_schedule_at(const xkd_train_config *train, int64_t step, int64_t steps_per_epoch, xkd_schedule_values *out)
 {
     int64_t epoch = step / steps_per_epoch;
@@ -47,6 +47,7 @@ void xkd_schedule_at(const xkd_train_config *train, int64_t step, int64_t steps_
     out->epoch = (uint32_t)epoch;
 }
 
+/* The three released forms. Fixed and step do not use `final`. */
 double xkd_supervised_rate(const xkd_train_config *train, const xkd_eval_config *eval, int64_t step,
                            int64_t steps_per_epoch)
 {

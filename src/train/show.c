@@ -39,7 +39,8 @@ static void gather(const xkd_trainer *t, xkd_modality m, int64_t P, uint8_t *hid
     }
 }
 
-/* Video as a strip of frames a row, sound as one spectrogram a row. */
+/* Video as a strip of frames a row, sound as one spectrogram a row. All rows are pictures of one size, so they can be
+ * compared by eye. */
 static xkd_status draw(xkd_context *cx, const xkd_patch_grid *g, xkd_modality m, const float *const *rows,
                        xkd_canvas *picture)
 {
@@ -62,6 +63,7 @@ static xkd_status show_one(xkd_context *cx, const xkd_trainer *t, xkd_modality m
     XKD_TRY(xkd_alloc(cx, &memory, (ROWS - 1) * size, sizeof *memory));
     XKD_TRY(xkd_alloc(cx, &prediction, N * P, sizeof *prediction));
     XKD_TRY(xkd_alloc(cx, &hidden, N, 1));
+    /* One block of memory: three pictures of C*T*H*W floats. */
     const float *rows[ROWS] = {clip, memory, memory + size, memory + 2 * size};
     gather(t, m, P, hidden, prediction);
     xkd_show_patches(&g, clip, hidden, prediction, t->networks.config.norm_pix_loss, memory, memory + size,

@@ -16,7 +16,7 @@
 #include "train/schedule.h"
 #include "train/supervised_test.h"
 
-enum { LOSS, LR, WD, TIME, DATA, SAMPLES_PER_SECOND, SKIPPED, COLUMNS };
+enum { LOSS, LR, WD, TIME, DATA, SAMPLES_PER_SECOND, SKIPPED, COLUMNS }; /* columns of the metrics, in this order */
 static const char *const columns[COLUMNS] = {"loss", "lr", "wd", "Time", "Data", "samples_per_second", "skipped"};
 static const xkd_report_chart charts[] = {
     {"loss", {"loss"}}, {"learning-rate", {"lr"}}, {"speed", {"samples_per_second"}}};
@@ -24,19 +24,19 @@ static const xkd_report_chart charts[] = {
 /* Everything a run holds while it lasts. */
 typedef struct {
     xkd_context *cx;
-    const xkd_supervised_options *options;
-    xkd_config config; /* the caller's with what `options` replaces; its strings are the caller's */
-    const char *model; /* the encoder's file */
+    const xkd_supervised_options *options; /* the caller's; outlives the run */
+    xkd_config config;                     /* the caller's with what `options` replaces; its strings are the caller's */
+    const char *model;                     /* the encoder's file */
     xkd_run_folder folder;
     xkd_supervised_data data;
     xkd_backend *be;
     xkd_finetune net;
     xkd_metrics *metrics;
-    xkd_test_log tests;
+    xkd_test_log tests; /* tests.jsonl: the figures of all tests of the run */
     xkd_run_position at;
     double samples, testing; /* clips trained on; seconds spent in tests */
     double values[COLUMNS];
-    xkd_supervised_result *result;
+    xkd_supervised_result *result; /* the caller's; filled by tests and at the end */
 } run;
 
 /* ---- opening ---- */
@@ -53,6 +53,7 @@ static void take_options(run *r, const xkd_supervised_options *o)
     if (o->test_split) c->eval.test_split = (char *)(uintptr_t)o->test_split;
     if (o->out) c->run.out = (char *)(uintptr_t)o->out;
     if (o->model) c->run.init = (char *)(uintptr_t)o->model;
+    /* A clip is one view here, whatever the pre-training that the configuration came from had. */
     c->data.global_views = 1;
     c->data.video_local_views = c->data.audio_local_views = 0;
 }
@@ -63,6 +64,8 @@ static xkd_status choose_modality(run *r, xkd_modality *m)
     xkd_status status = XKD_OK;
     xkd_config *c = &r->config, own = {0};
     bool has[XKD_MODALITIES];
+    /* The model is opened twice in all, here for what it has and in make_net for its values: the data, which come
+     * between the two, depend on the modality. */
     XKD_TRY(xkd_config_init(r->cx, &own));
     XKD_TRY(xkd_encoder_describe(r->cx, c->run.init, &own, has));
     /* A plain request for one modality is not overruled by what the model has: the encoder's reader refuses it. */
@@ -76,6 +79,7 @@ fail:
     return status;
 }
 
+/* What the command line may leave out, before any file is opened: with the remedy, not only the key. */
 static xkd_status check_settings(run *r)
 {
     xkd_context *cx = r->cx;
@@ -94,6 +98,7 @@ static xkd_status make_net(run *r)
 {
     xkd_status status = XKD_OK;
     xkd_config *c = &r->config;
+    /* The geometry is the configuration's, which took it from the model's own. */
     const xkd_encoder_source source = {
         .path = c->run.init, .modality = r->data.modality, .student = c->eval.student, .geometry = &c->model};
     xkd_view_shape shape = xkd_clip_shape(&c->data, r->data.modality);
@@ -101,6 +106,7 @@ static xkd_status make_net(run *r)
     shape.B = r->data.batch;
     XKD_TRY(xkd_backend_new(r->cx, &r->be, c->backend, XKD_F32, (int)c->threads));
     XKD_TRY(xkd_finetune_new(r->cx, r->be, &source, &shape, r->data.classes.count, &options, &r->net));
+    /* The encoder's file knows its width, depth and class token; the configuration that is stored must say the same. */
     c->model = r->net.encoder.config;
 fail:
     return status;
@@ -117,11 +123,13 @@ static xkd_status check_classes(run *r)
     XKD_TRY(xkd_class_names_write(cx, &r->data.classes, &now));
     if (r->options->run.mode == XKD_RUN_RESUME && xkd_path_exists(path)) {
         XKD_TRY(xkd_read_file(cx, path, (int64_t)64 << 20, XKD_ERR_CHECKPOINT, &before, &size));
+        /* A row of the classifier would mean another class from one step to the next. */
         if (strcmp(before, now) != 0)
             XKD_FAIL(XKD_ERR_CHECKPOINT,
                      "%s: the run was trained for other classes than %s names: resume with the manifest it began with",
                      path, r->config.data.path);
     }
+    /* Written again on resume: it is the same text, and a folder without the file gets it. */
     XKD_TRY(xkd_write_file(cx, path, now, (int64_t)strlen(now)));
 fail:
     xkd_free(path);
@@ -134,6 +142,7 @@ fail:
 static xkd_status check_batch_norm(run *r)
 {
     const xkd_train_config *t = &r->config.train;
+    /* Clips of the last, smaller batch, per micro-batch. */
     int64_t rest = r->config.data.drop_last ? 0 : r->data.train->count * r->data.plan.passes % t->batch / t->accumulate;
     if (!r->config.eval.batch_norm || (r->data.batch > 1 && rest != 1)) return XKD_OK;
     return xkd_fail(r->cx, XKD_ERR_CONFIG,
@@ -159,7 +168,8 @@ fail:
     return status;
 }
 
-/* The folder comes after everything that may be refused: a mistake leaves nothing behind. */
+/* The folder comes after everything that may be refused: a mistake leaves nothing behind. Order: data and model,
+ * folder, state, logs, as in train/loop.c. What fails leaves the run to `release`. */
 static xkd_status start(run *r)
 {
     xkd_status status = XKD_OK;
@@ -171,6 +181,7 @@ static xkd_status start(run *r)
         XKD_FAIL(XKD_ERR_CONFIG, "where to? --out names the run folder");
     XKD_TRY(open_parts(r));
     written = *c;
+    /* Numbers of threads and workers belong to the machine, and a resume may happen on another. */
     written.threads = r->options->config->threads; /* "auto" stays */
     written.data.workers = r->options->config->data.workers;
     XKD_TRY(xkd_config_write(cx, &written, &r->at.state.config));
@@ -178,9 +189,11 @@ static xkd_status start(run *r)
     XKD_TRY(xkd_loader_set_folder(r->data.loader, r->folder.path));
     r->at.state.seed = c->train.seed;
     r->at.state.data_hash = xkd_loader_data_hash(r->data.loader);
+    /* Before the state is loaded: with other classes its rows would not fit, and the message would be about shapes. */
     XKD_TRY(check_classes(r));
     /* The first batch over and over is that of epoch 0. */
     if (resume) XKD_TRY(xkd_position_restore(&r->at, c->run.overfit ? NULL : r->data.loader));
+    /* Lines of tests behind the checkpoint are dropped: those epochs are done again. */
     XKD_TRY(xkd_test_log_open(cx, r->folder.path, resume ? r->at.state.step : -1, &r->tests));
     XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->at.state.config));
     XKD_TRY(xkd_metrics_open(cx, r->folder.path, columns, COLUMNS, resume ? r->at.state.step : -1, r->at.state.epoch,
@@ -192,6 +205,7 @@ fail:
 
 /* ---- saving ---- */
 
+/* The classifier with its encoder, as `xkd predict` takes it; not a state to resume from. */
 static xkd_status write_model(run *r, const char *name)
 {
     char *path;
@@ -208,10 +222,12 @@ static xkd_status write_model(run *r, const char *name)
 static bool test_is_due(const run *r)
 {
     const xkd_run_state *s = &r->at.state;
+    /* Only at the end of an epoch. last.step comes from the log as well, so a resumed run knows what was tested. */
     if (s->step == 0 || s->epoch_step != 0 || r->tests.last.step == s->step) return false;
     return s->epoch % r->config.eval.frequency == 0 || s->step == r->at.total;
 }
 
+/* Files are written before the state is saved: a stop between the two costs a second test, never a missing model. */
 static xkd_status test(run *r)
 {
     xkd_status status = XKD_OK;
@@ -227,7 +243,7 @@ static xkd_status test(run *r)
     /* Batches of one size, whatever the epoch ended with: a product's rounding may depend on it. */
     if (r->net.B != r->data.batch) XKD_TRY(xkd_finetune_resize(r->cx, &r->net, r->data.batch));
     XKD_TRY(xkd_supervised_test(&tester, &r->tests, r->result, &best));
-    r->testing += xkd_now() - begin;
+    r->testing += xkd_now() - begin; /* tests are no training time: speeds are told without them */
     XKD_TRY(write_model(r, "classifier.safetensors"));
     if (best) XKD_TRY(write_model(r, "best.safetensors"));
     const xkd_test_scores *t = &r->tests.last;
@@ -237,6 +253,7 @@ static xkd_status test(run *r)
                 : xkd_metrics_line(
                       r->metrics, "test after epoch %" PRId64 ": top-1 %.2f, top-5 %.2f, by clip %.2f and %.2f%s",
                       t->epoch, t->top1, t->top5, t->clip_top1, t->clip_top5, best ? ", the best so far" : ""));
+    /* So that a kill during the next epoch does not cost this test's epoch. */
     XKD_TRY(xkd_position_save(&r->at));
 fail:
     return status;
@@ -256,13 +273,16 @@ static xkd_status micro_batches(run *r, double *loss, double *wait, bool *skippe
         double seconds, part = NAN;
         XKD_TRY(xkd_supervised_next(&r->config, &r->data, &clips, &count, &seconds));
         *wait += seconds;
-        r->samples += (double)count;
+        r->samples += (double)count; /* of the clips drawn, also where the step is skipped */
+        /* The remaining micro-batches must be taken from the loader: the position counts them. */
         if (*skipped) continue;
         if (r->net.B != count) XKD_TRY(xkd_finetune_resize(cx, &r->net, count));
         if (i == 0) xkd_finetune_begin(&r->net); /* behind a new plan, which loses the batch norm's sums */
+        /* `share` makes gradients and loss the mean over micro-batches. */
         status = xkd_finetune_micro_batch(cx, &r->net, clips, r->data.targets, 1 / (double)accumulate, &part);
         *skipped = status == XKD_ERR_NUMERIC;
         if (!*skipped) XKD_TRY(status);
+        /* The error has been noted as a skipped step, and the next micro-batch begins without it. */
         status = XKD_OK;
         *loss += part / (double)accumulate;
     }
@@ -278,6 +298,7 @@ static xkd_status one_step(run *r)
     const xkd_train_config *t = &r->config.train;
     double begin = xkd_now(), loss = 0, wait = 0, before = r->samples;
     bool skipped = false;
+    /* Rates by the step alone: a resumed run has the values it would have had. */
     double lr = xkd_supervised_rate(t, &r->config.eval, r->at.state.step, r->at.steps_per_epoch);
     double wd = xkd_schedule_value(&t->weight_decay, r->at.state.step, r->at.steps_per_epoch, t->epochs);
     r->net.step = r->at.state.step; /* names the draws: also after a skipped step */
@@ -288,6 +309,7 @@ static xkd_status one_step(run *r)
         if (!skipped) XKD_TRY(status);
         status = XKD_OK;
     }
+    /* The message of the skipped step would otherwise stand as the last error of a run that goes on. */
     if (skipped) xkd_clear_error(cx);
     double seconds = xkd_now() - begin;
     xkd_position_count(&r->at, seconds, wait, loss, skipped);
@@ -307,6 +329,7 @@ fail:
     return status;
 }
 
+/* A metrics row carries the epoch in which its step lies, not the next one. */
 static xkd_status advance(run *r)
 {
     int64_t epoch = r->at.state.epoch;
@@ -316,12 +339,14 @@ static xkd_status advance(run *r)
     return status;
 }
 
+/* The bar on every step, the receiver decides how often it draws; the line by print_steps and at the end. */
 static xkd_status report_step(const run *r)
 {
     char tail[120], line[300];
     const double *v = r->values;
     double seconds = xkd_now() - r->at.started;
     if (r->options->run.progress) {
+        /* Waiting as a share of the time without tests, which wait for data of their own. */
         snprintf(tail, sizeof tail, "loss %.4f  %.1f samples/s  data %.0f %%", v[LOSS], v[SAMPLES_PER_SECOND],
                  100 * r->at.waited / (seconds - r->testing));
         xkd_progress_line(line, sizeof line, r->net.options.frozen ? "linear" : "finetune", r->at.first_step,
@@ -341,6 +366,7 @@ static xkd_status steps(run *r)
     xkd_status status = XKD_OK;
     const xkd_run_options *o = &r->options->run;
     int64_t end = xkd_position_end(&r->at);
+    /* The test stands at the head of the loop: a run resumed at the end of an epoch comes here first. */
     for (;;) {
         if (test_is_due(r)) XKD_TRY(test(r));
         if (r->at.state.step >= end) break;
@@ -356,6 +382,7 @@ fail:
 
 /* ---- the end ---- */
 
+/* From the metrics files, which hold the curves from the first step on, and the figures of the tests so far. */
 static xkd_status write_report(run *r)
 {
     char text[5][80];
@@ -385,6 +412,7 @@ static xkd_status write_report(run *r)
     return xkd_report_write(r->cx, r->folder.path, &report);
 }
 
+/* Figures of this call; the tests' are of the whole run, since the log is. */
 static void summarise(run *r)
 {
     xkd_supervised_result *out = r->result;
@@ -416,6 +444,7 @@ static xkd_status finish(run *r, xkd_status status)
 {
     if (r->options->run.progress) r->options->run.progress(r->options->run.user, NULL);
     summarise(r);
+    /* Another attempt to write would fail too and hide the first message; the last checkpoint stays. */
     if (status == XKD_ERR_STORAGE || status == XKD_ERR_MEMORY || status == XKD_ERR_INTERNAL) return status;
     xkd_status saved = xkd_position_save(&r->at);
     if (saved == XKD_OK && r->tests.last.step != r->at.state.step) saved = write_model(r, "classifier.safetensors");
@@ -423,6 +452,7 @@ static xkd_status finish(run *r, xkd_status status)
     return status != XKD_OK ? status : saved;
 }
 
+/* In the opposite order of `start`; every part may be unopened. */
 static void release(run *r)
 {
     xkd_metrics_close(r->metrics);
@@ -434,6 +464,7 @@ static void release(run *r)
     xkd_run_state_free(&r->at.state);
 }
 
+/* Descriptors start at -1: 0 would be closed by `release` of a run that opened nothing. */
 xkd_status xkd_supervised_train(xkd_context *cx, const xkd_supervised_options *options, xkd_supervised_result *result)
 {
     run r = {.cx = cx, .options = options, .folder = {.lock = -1}, .tests = {.fd = -1}, .result = result};
@@ -458,6 +489,7 @@ void xkd_supervised_result_free(xkd_supervised_result *r)
     *r = (xkd_supervised_result){0};
 }
 
+/* Memory of the model is really taken: the sizes are those that a training will have. */
 xkd_status xkd_supervised_look(xkd_context *cx, const xkd_supervised_options *options, xkd_supervised_plan *plan)
 {
     xkd_status status = XKD_OK;

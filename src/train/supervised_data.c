@@ -1,3 +1,5 @@
+/* Labelled files for supervised training. Both manifests are checked before the first step, since a wrong label or
+ * split would show only as a figure that is too low. Then micro-batches with their targets [B,K]. */
 #include "train/supervised_data.h"
 
 #include <inttypes.h>
@@ -14,6 +16,7 @@ enum { NAMED = 5 };
 
 /* ---- labels ---- */
 
+/* Either form: one label, or a list of several. */
 static bool has_label(const xkd_sample *s)
 {
     return s->label >= 0 || s->label_count > 0;
@@ -24,6 +27,8 @@ static xkd_status check_labels(xkd_context *cx, const xkd_manifest *m, const cha
                                int64_t *most)
 {
     int64_t without = 0, first = -1;
+    /* Files without a label are counted, for a set has either one or thousands of them; labels of two kinds are
+     * refused at the first, for one is enough to see what is wrong. */
     for (int64_t i = 0; i < m->count; i++) {
         const xkd_sample *s = &m->samples[i];
         if (!has_label(s) && without++ == 0) first = i;
@@ -51,7 +56,8 @@ void xkd_truth_of(const xkd_sample *s, int64_t K, uint8_t *truth)
     for (int64_t k = 0; k < s->label_count; k++) truth[s->labels[k]] = 1;
 }
 
-/* A class that no file shows cannot be learnt, and its row would stay what chance made it. */
+/* A class that no file shows cannot be learnt, and its row would stay what chance made it. Usually the wrong split or
+ * an import that was not complete, so it is refused and not only told. */
 static xkd_status check_empty_classes(xkd_context *cx, const xkd_supervised_data *d, const char *path)
 {
     xkd_status status = XKD_OK;
@@ -79,7 +85,8 @@ fail:
     return status;
 }
 
-/* The same names in the same order, where both name their classes. */
+/* The same names in the same order, where both name their classes. Labels are numbers; names and order must be equal
+ * for them to mean the same in both files. */
 static xkd_status compare_classes(xkd_context *cx, const xkd_manifest *a, const char *a_path, const xkd_manifest *b,
                                   const char *b_path)
 {
@@ -94,7 +101,8 @@ static xkd_status compare_classes(xkd_context *cx, const xkd_manifest *a, const 
     return XKD_OK;
 }
 
-/* eval.num_classes says how many there must be; numbers without names are counted. */
+/* eval.num_classes says how many there must be; numbers without names are counted. Names of the manifest come first,
+ * then the configuration's number, then the largest label. */
 static xkd_status count_classes(xkd_context *cx, const xkd_config *c, const xkd_manifest *m, int64_t most, int64_t *K)
 {
     *K = m->class_count ? m->class_count : c->eval.classes ? c->eval.classes : most + 1;
@@ -106,6 +114,7 @@ static xkd_status count_classes(xkd_context *cx, const xkd_config *c, const xkd_
                         " classes: eval.num_classes=auto takes those "
                         "of the manifest",
                         c->eval.classes, c->data.path, *K);
+    /* Unless eval.num_classes asks for one: a single label of several, present or not, can be learnt. */
     if (*K < 2 && !c->eval.classes)
         return xkd_fail(cx, XKD_ERR_DATA, "%s: has one class only: there is nothing to tell apart", c->data.path);
     return XKD_OK;
@@ -120,6 +129,7 @@ static xkd_status no_such_split(xkd_context *cx, const xkd_manifest *m, const ch
     int64_t count = 0;
     for (int64_t i = 0; i < m->count; i++) {
         bool first = true;
+        /* Only as many comparisons as it takes to find an equal one: files of a split stand together. */
         for (int64_t k = i - 1; k >= 0 && first && count < NAMED; k--)
             first = strcmp(m->samples[k].split, m->samples[i].split) != 0;
         if (first && count++ < NAMED) xkd_text_printf(&names, "%s%s", count > 1 ? ", " : "", m->samples[i].split);
@@ -131,6 +141,8 @@ static xkd_status no_such_split(xkd_context *cx, const xkd_manifest *m, const ch
     return status;
 }
 
+/* An empty split is loaded again in full, to say in the message which splits there are. The second loading happens on
+ * the way to an error only. */
 static xkd_status check_split(xkd_context *cx, const char *path, bool follow_links, const char *split,
                               xkd_manifest *out)
 {
@@ -146,12 +158,14 @@ fail:
     return status;
 }
 
+/* Pointers to paths, for qsort and bsearch. */
 static int by_path(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Files of one manifest that are in both splits: a warning, since overfitting on purpose is a test too. */
+/* Files of one manifest that are in both splits: a warning, since overfitting on purpose is a test too. Paths of one
+ * manifest are comparable as text; those of two need not be. */
 static xkd_status count_in_both(xkd_context *cx, xkd_supervised_data *d)
 {
     xkd_status status = XKD_OK;
@@ -170,6 +184,7 @@ fail:
     return status;
 }
 
+/* Without a path of its own the test set is another split of the training manifest. */
 static xkd_status open_test(xkd_context *cx, const xkd_config *c, xkd_supervised_data *d)
 {
     xkd_status status = XKD_OK;
@@ -190,6 +205,7 @@ fail:
 
 /* ---- opening ---- */
 
+/* Smoothing takes from one class and gives to the others; with several labels there is no such sum to keep. */
 static xkd_status check_settings(xkd_context *cx, const xkd_config *c, bool multi_label)
 {
     if (multi_label && c->eval.label_smoothing > 0)
@@ -197,13 +213,14 @@ static xkd_status check_settings(xkd_context *cx, const xkd_config *c, bool mult
     return XKD_OK;
 }
 
+/* [B,K] targets and, for overfitting, copies of a whole step: the loader reuses its memory. */
 static xkd_status make_memory(xkd_context *cx, const xkd_config *c, xkd_supervised_data *d)
 {
     xkd_status status = XKD_OK;
     xkd_view_shape s = xkd_clip_shape(&c->data, d->modality);
     int64_t accumulate = c->train.accumulate;
     d->batch = c->train.batch / accumulate;
-    d->planes = d->modality == XKD_VIDEO ? 3 * s.T : 1;
+    d->planes = d->modality == XKD_VIDEO ? 3 * s.T : 1; /* a clip is `planes` pictures of height x width */
     d->height = s.H;
     d->width = s.W;
     d->clip_floats = d->planes * s.H * s.W;
@@ -228,6 +245,7 @@ xkd_status xkd_supervised_data_open(xkd_context *cx, const xkd_config *c, xkd_mo
     XKD_TRY(xkd_training_views_new(cx, c, modality, &d->views, &d->plan));
     XKD_TRY(xkd_loader_new_planned(cx, &c->data, &c->train, &d->plan, &d->loader));
     d->train = xkd_loader_manifest(d->loader);
+    /* The first file decides; check_labels holds the others to it. */
     d->multi_label = d->train->samples[0].label_count > 0;
     XKD_TRY(check_settings(cx, c, d->multi_label));
     XKD_TRY(check_labels(cx, d->train, c->data.path, d->multi_label, &most));
@@ -264,6 +282,7 @@ static void make_targets(const xkd_config *c, xkd_supervised_data *d, const int6
     for (int64_t b = 0; b < count; b++) {
         const xkd_sample *s = &d->train->samples[source[b]];
         d->label[b] = (int32_t)s->label;
+        /* Rows of an earlier batch are cleared: several labels are set one by one. */
         for (int64_t k = 0; d->multi_label && k < K; k++) d->targets[b * K + k] = 0;
         for (int64_t k = 0; k < s->label_count; k++) d->targets[b * K + s->labels[k]] = 1;
     }
@@ -273,6 +292,7 @@ static void make_targets(const xkd_config *c, xkd_supervised_data *d, const int6
 static void mix(const xkd_config *c, xkd_supervised_data *d, const xkd_batch *batch, float *clips)
 {
     const xkd_eval_config *e = &c->eval;
+    /* The number of the micro-batch within the epoch is the key of the draws: a resumed run mixes alike. */
     const xkd_mix how = {e->mixup, e->cutmix, e->mix_probability, e->switch_probability, e->label_smoothing};
     uint32_t number = (uint32_t)(batch->step * c->train.accumulate + batch->micro);
     xkd_rng rng = xkd_rng_make(c->train.seed, batch->epoch, number, XKD_STREAM_MIX, XKD_RNG_EVAL);
@@ -285,6 +305,7 @@ static xkd_status next_overfit(const xkd_config *c, xkd_supervised_data *d, floa
     xkd_status status = XKD_OK;
     int64_t at = d->shown++ % c->train.accumulate, size = d->batch * d->clip_floats;
     float *kept = d->first + at * size;
+    /* `at` goes around; the copy is made on the first round only. */
     if (d->copied == at && d->shown <= c->train.accumulate) {
         const xkd_batch *batch;
         XKD_TRY(xkd_loader_next(d->loader, &batch));
@@ -295,6 +316,8 @@ static xkd_status next_overfit(const xkd_config *c, xkd_supervised_data *d, floa
         d->copied++;
     }
     *count = d->first_count[at];
+    /* Targets are made anew each time, for the buffer is one micro-batch's. No mixing: the point is to fit these
+     * clips. */
     make_targets(c, d, d->first_source + at * d->batch, *count);
     *clips = kept;
 fail:
@@ -313,6 +336,7 @@ xkd_status xkd_supervised_next(const xkd_config *c, xkd_supervised_data *d, floa
     *count = batch->count;
     *wait_seconds = batch->wait_seconds;
     make_targets(c, d, batch->source, *count);
+    /* Mixing changes clips and targets in place, so it is the loader's own memory that is written. */
     mix(c, d, batch, *clips);
 fail:
     return status;

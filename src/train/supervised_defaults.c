@@ -8,7 +8,8 @@
 #include "eval/encoder.h"
 #include "train/supervised.h"
 
-/* Always: what the released evaluation files leave to their code. A batch is batch_size there, on one node. */
+/* Always: what the released evaluation files leave to their code. A batch is batch_size there, on one node. They are
+ * settings like any other, in the same form as a user's, and pass the same checks. */
 static const char BASE[] =
     "num_node: 1\n"
     "dataset: {train: {vid_aug_kwargs: {num_local_views: 0}, aud_aug_kwargs: {num_local_views: 0}}}\n"
@@ -48,12 +49,15 @@ static const char *const recipes[2][XKD_MODALITIES] = {
                              "hyperparams: {num_epochs: 50, weight_decay: 0.00001, lr: {name: fixed, base_lr: 0.001}}\n"
                              "model: {classifier: {use_dropout: true, dropout: 0.3}}\n"}};
 
+/* Strict: an unknown key here would be a mistake of ours. */
 static xkd_status overlay(xkd_context *cx, xkd_config *config, const char *text)
 {
     return xkd_config_parse(cx, config, "built-in recipe", text, (int64_t)strlen(text), true);
 }
 
-/* Only what decides the input's form: hyper-parameters, names and paths of the pre-training say nothing here. */
+/* Only what decides the input's form: hyper-parameters, names and paths of the pre-training say nothing here. The
+ * clip's length, frame grid and spectrogram must be those of the pre-training, or positions would mean something
+ * else. */
 static void take_geometry(xkd_config *to, const xkd_config *from)
 {
     xkd_data_config *d = &to->data;
@@ -80,12 +84,15 @@ xkd_status xkd_supervised_defaults(xkd_context *cx, const char *model, xkd_eval_
     char crop[64];
     XKD_TRY(xkd_config_init(cx, &own));
     XKD_TRY(xkd_encoder_describe(cx, model, &own, has));
+    /* Order: the model's geometry, the release's habits, the recipe. Later ones win, and the user's come behind them
+     * all. */
     take_geometry(config, &own);
     XKD_TRY(overlay(cx, config, BASE));
     config->eval.mode = mode;
     config->eval.return_video = has[XKD_VIDEO];
     config->eval.return_audio = has[XKD_AUDIO];
     if (!recipe) goto fail;
+    /* A model of both modalities gets the recipe of video; overrides may say otherwise. */
     xkd_modality m = has[XKD_VIDEO] ? XKD_VIDEO : XKD_AUDIO;
     XKD_TRY(overlay(cx, config, recipes[mode][m]));
     /* 224 for the released models, whose frames have 112. */
@@ -96,6 +103,7 @@ fail:
     return status;
 }
 
+/* In doubt the configuration's own words decide, then its transforms, then video. */
 xkd_modality xkd_supervised_modality(const xkd_config *c, const bool has[XKD_MODALITIES])
 {
     if (has[XKD_VIDEO] != has[XKD_AUDIO]) return has[XKD_VIDEO] ? XKD_VIDEO : XKD_AUDIO;

@@ -1,3 +1,5 @@
+/* Tests of a run in training, and tests.jsonl, their log. A test scores every file by its clips; the log holds one
+ * line a test, from which a resumed run knows its best. */
 #include "train/supervised_test.h"
 
 #include <inttypes.h>
@@ -33,6 +35,7 @@ static double merit(const xkd_test_scores *s)
     return isnan(s->map) ? s->top1 : s->map;
 }
 
+/* Strictly better: of equal tests the earlier one is the best, as less training is. */
 static void note(xkd_test_log *log, const xkd_test_scores *s)
 {
     log->last = *s;
@@ -43,12 +46,14 @@ static void note(xkd_test_log *log, const xkd_test_scores *s)
 static bool parse_line(const char *line, size_t length, xkd_test_scores *out)
 {
     json_t *o = json_loadb(line, length, 0, NULL);
+    /* A line without a step places nothing. */
     bool good = json_is_object(o) && json_is_integer(json_object_get(o, "step"));
     if (good) {
         out->step = json_integer_value(json_object_get(o, "step"));
         out->epoch = json_integer_value(json_object_get(o, "epoch"));
         for (int i = 0; i < FIGURES; i++) {
             const json_t *value = json_object_get(o, figure_keys[i]);
+            /* Null: the figure does not exist for these labels. */
             *figure_of(out, i) = json_is_number(value) ? json_number_value(value) : NAN;
         }
     }
@@ -64,15 +69,19 @@ xkd_status xkd_test_log_open(xkd_context *cx, const char *folder, int64_t step, 
     xkd_text kept = xkd_text_make(cx);
     *out = (xkd_test_log){.cx = cx, .fd = -1};
     XKD_TRY(xkd_join_path(cx, &out->path, folder, "tests.jsonl"));
+    /* step < 0: a new run. Its log is written empty, so nothing of a former run in the folder is taken for its own. */
     if (step >= 0 && xkd_path_exists(out->path))
         XKD_TRY(xkd_read_file(cx, out->path, (int64_t)64 << 20, XKD_ERR_DATA, &text, &size));
+    /* Only whole lines: what stands behind the last line feed was cut off by a crash. */
     for (char *line = text, *end; line && (end = strchr(line, '\n')) != NULL; line = end + 1) {
         xkd_test_scores s;
+        /* Tests behind the checkpoint that the run goes on from will be made again. */
         if (!parse_line(line, (size_t)(end - line), &s) || s.step > step) continue;
         note(out, &s);
         xkd_text_add(&kept, line, end + 1 - line);
     }
     XKD_TRY(kept.status);
+    /* The shortened log replaces the file at once; lines are appended to it from then on. */
     XKD_TRY(xkd_write_file(cx, out->path, kept.data, kept.size));
     XKD_TRY(xkd_append_open(cx, out->path, &out->fd));
 fail:
@@ -88,6 +97,7 @@ void xkd_test_log_close(xkd_test_log *log)
     *log = (xkd_test_log){.fd = -1};
 }
 
+/* One write a line, so a crash leaves a torn last line at most. */
 static xkd_status append(xkd_test_log *log, xkd_test_scores *s)
 {
     xkd_text line = xkd_text_make(log->cx);
@@ -113,6 +123,7 @@ typedef struct {
     double started;
 } work;
 
+/* `scores` [clips,K] of one file. A clip is judged by itself here, before the ensemble. */
 static void count_clips(work *w, const float *scores, int64_t clips, int64_t label)
 {
     int64_t K = w->result->classes;
@@ -137,27 +148,31 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
     int64_t K = r->classes;
     char line[300];
     if (t->run->progress) {
+        /* In the caller's thread, like all of the test but the decoding. */
         xkd_progress_line(line, sizeof line, "test", 0, file->input + 1, t->data->test.count, xkd_now() - w->started,
                           "");
         t->run->progress(t->run->user, line);
     }
     if (file->result.fault != XKD_FAULT_NONE || file->count[m] == 0) {
         r->unreadable++;
+        /* Not an error: the budget is checked when all files are through. */
         xkd_log(t->cx, XKD_LOG_WARN, "%s: %s: %s: left out of the test", s->path,
                 xkd_media_fault_name(file->result.fault), file->result.message);
         return XKD_OK;
     }
+    /* The file's clips become row `scored` of the result; unreadable files leave no gap. */
     const float *scores = file->feature[m];
     xkd_ensemble_scores(t->net->options.loss, t->config->eval.ensemble, scores, file->count[m], K,
                         r->scores + r->scored * K);
     if (!t->data->multi_label) count_clips(w, scores, file->count[m], s->label);
-    r->label[r->scored] = (int32_t)s->label;
+    r->label[r->scored] = (int32_t)s->label; /* -1 where there are several, and then not used */
     xkd_truth_of(s, K, w->truth + r->scored * K);
     r->scored++;
     return XKD_OK;
 }
 
-/* The test is made again from its start when the run goes on. */
+/* The test is made again from its start when the run goes on. What was scored is dropped, for a part of the files is
+ * no test. */
 static int stop(void *user)
 {
     const work *w = user;
@@ -173,8 +188,10 @@ static xkd_status make_room(work *w)
     int64_t K = t->data->classes.count, n = t->data->test.count;
     r->classes = K;
     r->scored = r->unreadable = r->empty_classes = 0;
+    /* A later test of the same run has the same sizes, so the memory stays. */
     if (!r->scores) XKD_TRY(xkd_alloc(t->cx, &r->scores, n * K, sizeof *r->scores));
     if (!r->label) XKD_TRY(xkd_alloc(t->cx, &r->label, n, sizeof *r->label));
+    /* [files,K], this test's alone. */
     XKD_TRY(xkd_alloc(t->cx, &w->truth, n * K, 1));
     if (r->names) goto fail;
     XKD_TRY(xkd_alloc(t->cx, &r->names, K, sizeof *r->names));
@@ -183,12 +200,14 @@ fail:
     return status;
 }
 
+/* Above the budget the figure would be of other files than the user thinks. */
 static xkd_status check_budget(const work *w)
 {
     const xkd_tester *t = w->t;
     const xkd_supervised_result *r = w->result;
     double limit = t->config->data.max_bad_fraction * (double)t->data->test.count;
     if (r->scored > 0 && (double)r->unreadable <= limit) return XKD_OK;
+    /* The run stays where it was: with repaired files the test is made again. */
     return xkd_fail(t->cx, XKD_ERR_DATA,
                     "%" PRId64 " of %" PRId64
                     " test files cannot be read, more than data.max_bad_fraction allows: repair the "
@@ -221,6 +240,7 @@ static xkd_status measure(work *w, xkd_test_scores *s)
     xkd_supervised_result *r = w->result;
     int64_t *rank = NULL, n = r->scored;
     double *hit = NULL;
+    /* NAN stands for figures that these labels do not have. */
     *s = (xkd_test_scores){t->epoch, t->step, NAN, NAN, NAN, NAN, NAN};
     if (t->data->multi_label) {
         XKD_TRY(
@@ -237,6 +257,7 @@ static xkd_status measure(work *w, xkd_test_scores *s)
     s->clip_top1 = 100 * (double)w->clip_hits / (double)w->clips;
     s->clip_top5 = 100 * (double)w->clip_hits5 / (double)w->clips;
     for (int64_t i = 0; i < n; i++) hit[i] = rank[i] == 0 ? 100 : 0;
+    /* Seeded by the run: a test that is made again has the same interval. */
     XKD_TRY(xkd_bootstrap(t->cx, hit, n, BOOTSTRAPS, 0.95, t->config->train.seed, &r->interval));
 fail:
     xkd_free(rank);
@@ -254,6 +275,7 @@ xkd_status xkd_supervised_test(const xkd_tester *t, xkd_test_log *log, xkd_super
     *best = false;
     XKD_TRY(make_room(&w));
     status = xkd_classify_files(cx, t->net, t->config, t->data->inputs, t->data->test.count, &sink);
+    /* The embedder knows of `stop` and no more; which signal it was decides the code, as at a training step. */
     if (status == XKD_ERR_INTERRUPTED) {
         int signal = stop(&w);
         xkd_clear_error(cx);
@@ -266,7 +288,7 @@ xkd_status xkd_supervised_test(const xkd_tester *t, xkd_test_log *log, xkd_super
     XKD_TRY(measure(&w, &s));
     XKD_TRY(append(log, &s));
     note(log, &s);
-    *best = log->best.step == s.step;
+    *best = log->best.step == s.step; /* log->best was just updated by `note` */
 fail:
     if (status != XKD_OK) { /* some files' scores are no test */
         xkd_free(result->scores);

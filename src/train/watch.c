@@ -9,8 +9,9 @@
 static const double MEMORY = 0.98;
 enum { FIRST_STEPS = 200, QUIET_STEPS = 500 };
 
-/* Share of the logits' energy that differs between clips: 1 for independent answers, 0 if all clips get the
- * same one. Corrected for the mean being taken from the same B samples. */
+/* Share of the logits' energy that differs between clips: 1 for independent answers, 0 if all clips get the same one.
+ * Corrected for the mean being taken from the same B samples. Within-clip energy over total energy, summed over the K
+ * outputs: sum_b (x - mean)^2 = sum x^2 - (sum x)^2 / B, and B/(B-1) makes it unbiased. */
 static double spread_of(const xkd_trainer *t, xkd_modality m)
 {
     const xkd_pass *p = &t->pass;
@@ -18,6 +19,7 @@ static double spread_of(const xkd_trainer *t, xkd_modality m)
     double within = 0, total = 0;
     if (B < 2) return NAN;
     for (int64_t k = 0; k < K; k++) {
+        /* One pass without the means: logits leave a LayerNorm, so their sums are small and lose nothing in double. */
         double sum = 0, squares = 0;
         for (int64_t b = 0; b < B; b++) {
             double x = xkd_get(t->be->dtype, p->teacher[m].head.logits, b * K + k);
