@@ -315,6 +315,14 @@ static xkd_status read_map(reader *r, const xkd_yaml_node *map, const char *key)
     return XKD_OK;
 }
 
+/* One line for all keys without effect. */
+static xkd_status name_ignored(const reader *r)
+{
+    if (r->ignored.status == XKD_OK && r->ignored.size)
+        xkd_log(r->cx, XKD_LOG_INFO, "%s: without effect here: %s", r->name, r->ignored.data);
+    return r->ignored.status;
+}
+
 /* On an error the configuration may have taken some of the text's values; the caller gives it up
  * then. */
 xkd_status xkd_config_parse(xkd_context *cx, xkd_config *config, const char *name, const char *text, int64_t size,
@@ -327,8 +335,7 @@ xkd_status xkd_config_parse(xkd_context *cx, xkd_config *config, const char *nam
     if (root->kind != XKD_YAML_MAP && !xkd_yaml_is_null(root))
         XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: a configuration is a map of keys", name, root->line);
     XKD_TRY(read_map(&r, root, ""));
-    XKD_TRY(r.ignored.status);
-    if (r.ignored.size) xkd_log(cx, XKD_LOG_INFO, "%s: without effect here: %s", name, r.ignored.data);
+    XKD_TRY(name_ignored(&r));
 fail:
     xkd_text_free(&r.ignored);
     xkd_yaml_free(root);
@@ -384,6 +391,7 @@ xkd_status xkd_config_override(xkd_context *cx, xkd_config *config, const char *
         XKD_TRY(refuse(&r, root, key, "a map"));
     else
         XKD_TRY(unknown_key(&r, 1, key));
+    XKD_TRY(name_ignored(&r));
 fail:
     xkd_text_free(&r.ignored);
     xkd_yaml_free(root);

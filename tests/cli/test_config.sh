@@ -22,6 +22,8 @@ pretrain -c "$work/absent.yaml"
 fails_with "configuration is missing" 2 "xkd: error: $work/absent.yaml: cannot open: No such file or directory"
 pretrain -c "$work/videos"
 stderr_has "configuration is a folder" 2 "not a regular file"
+pretrain --dry-run -v num_workers=20
+check "a key without effect is named on the command line too" grep -q "command line: without effect here: num_workers" <<<"$err"
 pretrain nonsense
 fails_with "not an override" 2 "xkd: error: 'nonsense' is not of the form key.sub=value"
 pretrain model.fwd_kwargs.recon_coef=1
