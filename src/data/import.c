@@ -153,8 +153,8 @@ xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, 
     r->listed++;
     /* Lists are from strangers: a name must not lead out of the data set. The manifest's reader checks this as well;
      * here the message can say that a list is at fault. */
-    if (!path[0] || path[0] == '/' || strncmp(path, "../", 3) == 0 || strstr(path, "/../"))
-        XKD_FAIL(XKD_ERR_DATA, "\"%s\": a listed path leads out of %s", path, job->root);
+    if (!xkd_manifest_path_is_plain(path))
+        XKD_FAIL(XKD_ERR_DATA, "\"%s\": a listed path leads out of %s, or goes there by a detour", path, job->root);
     XKD_TRY(xkd_join_path(cx, &whole, job->root, path));
     if (!xkd_path_exists(whole)) {
         /* The first missing name is enough to see what is wrong; thousands of lines would hide it. */

@@ -74,7 +74,8 @@ static xkd_status set_labels(xkd_import_job *job, const xkd_lines *lines, xkd_sa
     int64_t most = 1;
     for (const char *c = list; *c; c++) most += *c == ',';
     XKD_TRY(xkd_alloc(cx, &s->labels, most, sizeof *s->labels));
-    for (char *name = strtok(list, ","); name; name = strtok(NULL, ",")) {
+    char *rest;
+    for (char *name = strtok_r(list, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
         int64_t label = -1;
         /* A few hundred codes a label, once an import: a linear search is fast enough. */
         for (int64_t i = 0; codes && i < codes->count; i++)

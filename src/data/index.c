@@ -223,11 +223,12 @@ static xkd_status add_line(xkd_context *cx, xkd_manifest *m, const char *list, i
     xkd_sample *sample = NULL;
     cut_line(line, fields);
     const char *path = fields[0];
-    /* A list is input: it must not lead out of the data folder. */
-    if (!path[0] || path[0] == '/' || !strncmp(path, "../", 3) || strstr(path, "/../"))
+    /* As `find . -name '*.mp4'` writes it. */
+    while (!strncmp(path, "./", 2)) path += 2;
+    /* A list is input: it must not lead out of the data folder, nor name what the manifest's reader refuses. */
+    if (!xkd_manifest_path_is_plain(path))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path \"%s\" must be relative and inside the root (--root DIR)", list,
                  (long long)number, path);
-    while (!strncmp(path, "./", 2)) path += 2;
     XKD_TRY(xkd_manifest_add(cx, m, path, &sample));
     if (strlen(fields[2]) >= sizeof sample->split)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: split \"%s\" is too long", list, (long long)number, fields[2]);

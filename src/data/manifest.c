@@ -158,7 +158,17 @@ fail:
     return status;
 }
 
-/* Absolute paths, "..", "." and empty parts would leave the root or name one file in two ways. */
+bool xkd_manifest_path_is_plain(const char *path)
+{
+    for (const char *part = path; part;) {
+        size_t length = strcspn(part, "/");
+        if (length == 0 || (length == 1 && part[0] == '.') || (length == 2 && part[0] == '.' && part[1] == '.'))
+            return false;
+        part = part[length] ? part + length + 1 : NULL;
+    }
+    return true;
+}
+
 static xkd_status check_path(const place *p, const char *path)
 {
     xkd_status status = XKD_OK;
@@ -168,15 +178,11 @@ static xkd_status check_path(const place *p, const char *path)
                  p->file, (long long)p->line, path, path[0] ? "absolute" : "empty");
     if (strlen(path) >= PATH_MAX)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: the path has more than %d bytes", p->file, (long long)p->line, PATH_MAX - 1);
-    for (const char *part = path; part;) {
-        const char *slash = strchr(part, '/');
-        size_t length = slash ? (size_t)(slash - part) : strlen(part);
-        if (length == 0 || (length == 1 && part[0] == '.') || (length == 2 && part[0] == '.' && part[1] == '.'))
-            XKD_FAIL(XKD_ERR_DATA,
-                     "%s:%lld: path \"%s\" has a part \"%.*s\": it must name a file below the root directly", p->file,
-                     (long long)p->line, path, (int)length, part);
-        part = slash ? slash + 1 : NULL;
-    }
+    if (!xkd_manifest_path_is_plain(path))
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%s:%lld: path \"%s\" has a part \"..\", \".\" or an empty one: it must name a file below the root "
+                 "directly",
+                 p->file, (long long)p->line, path);
 fail:
     return status;
 }

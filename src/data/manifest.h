@@ -61,6 +61,10 @@ xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sam
 /* Removes sample i. */
 void xkd_manifest_remove(xkd_manifest *manifest, int64_t i);
 
+/* Whether a path names something below the root directly: not absolute, no "..", "." or empty part, which would leave the
+ * root or name one file in two ways. */
+bool xkd_manifest_path_is_plain(const char *path);
+
 /* Opens a sample's file for reading. Links are followed inside the root only, unless follow_links. On failure *fault is
  * missing, unreadable or refused. The caller closes *fd. */
 xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *manifest, const xkd_sample *sample, bool follow_links,

@@ -166,6 +166,12 @@ static void lists_become_manifests(void **state)
     xkd_manifest_free(&m);
     assert_int_equal(xkd_index_list(cx, put("b.csv", "../x.mp4,1\n"), folder, &m), XKD_ERR_DATA);
     assert_non_null(strstr(xkd_last_error(cx), "b.csv:1"));
+    xkd_clear_error(cx);
+    /* What a manifest may not hold is refused where it would be written. */
+    assert_int_equal(xkd_index_list(cx, put("c.csv", "a/..,1\n"), folder, &m), XKD_ERR_DATA);
+    xkd_clear_error(cx);
+    assert_int_equal(xkd_index_list(cx, put("d.csv", "a//x.mp4,1\n"), folder, &m), XKD_ERR_DATA);
+    xkd_clear_error(cx);
     assert_int_equal(xkd_index_list(cx, put("c.csv", "x.mp4,1\nx.mp4,2\n"), folder, &m), XKD_ERR_DATA);
     assert_int_equal(xkd_index_list(cx, put("d.csv", "\n"), folder, &m), XKD_ERR_DATA);
     xkd_clear_error(cx);
