@@ -221,7 +221,8 @@ xkd_status xkd_classifier_load(xkd_context *cx, const char *path, char *const *o
     options.frozen = true; /* no memory for a backward, and none for moments */
     shape.B = out->config.eval.test_clips * (xkd_three_crop_views(&out->config, out->modality) ? CROPS : 1);
     if (shape.B > MOST_TOGETHER) shape.B = MOST_TOGETHER;
-    shape.B = 2; /* statistics are the running ones, but the plan does not know */
+    /* Batch norm takes its running statistics here, but the plan, which asks for two clips, does not know. */
+    if (shape.B < 2) shape.B = 2;
     XKD_TRY(xkd_finetune_new(cx, out->be, &source, &shape, out->classes.count, &options, &out->model));
 fail:
     xkd_safetensors_close(file);

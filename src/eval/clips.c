@@ -269,6 +269,7 @@ fail:
  * a step, in this order of operations. */
 static int64_t spread(int64_t most, int64_t clips, int64_t k)
 {
+    if (k > 0 && k == clips - 1) return most; /* linspace sets its last value, whatever the product rounds to */
     return clips > 1 ? (int64_t)((double)k * ((double)most / (double)(clips - 1))) : 0;
 }
 

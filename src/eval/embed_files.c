@@ -73,6 +73,8 @@ xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_
     xkd_text_printf(&t, "%d %lld %d %lld %.17g %.17g %.17g %lld %.17g %.17g %llu", (int)o->kind, (long long)o->layer,
                     (int)o->clips.protocol, (long long)o->clips.clips, o->clips.stride, d->clip_duration, d->video_fps,
                     (long long)d->crop_size, d->mel_mean, d->mel_std, (unsigned long long)o->clips.seed);
+    xkd_text_printf(&t, " %lld %lld %lld %lld %d", (long long)d->audio_rate, (long long)d->n_fft,
+                    (long long)d->hop_length, (long long)d->n_mels, d->stream_colour);
     if (o->clips.protocol == XKD_CLIPS_TRAIN) describe_views(&t, d);
     xkd_text_puts(&t, job->pairs ? " pairs" : "");
     /* The encoder by the hash of its values: the same weights under another path are the same features. */

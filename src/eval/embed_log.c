@@ -128,13 +128,14 @@ xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed
     xkd_embed_log *log = NULL;
     file_head want = {MAGIC, *head}, have;
     *out = NULL;
-    if (anew) XKD_TRY(xkd_remove_file(cx, path));
     XKD_TRY(xkd_alloc(cx, &log, 1, sizeof *log));
     log->cx = cx;
     log->head = *head;
     log->fd = -1;
     XKD_TRY(xkd_copy_string(cx, &log->path, path));
     XKD_TRY(xkd_lock_file(cx, path, &log->fd));
+    /* Emptied under the lock: a second --force must not take the log away from a run that is at work. */
+    if (anew && ftruncate(log->fd, 0) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot empty: %s", path, strerror(errno));
     /* A shorter file is one whose head was torn, or a new one. */
     if (read_at(log->fd, &have, sizeof have, 0)) {
         if (memcmp(&have, &want, sizeof want) != 0)

@@ -25,7 +25,7 @@ typedef double lanes __attribute__((vector_size(LANES * sizeof(double)), aligned
 
 /* State of one class within a block. */
 typedef struct {
-    double high_old, low_old, high, low; /* largest and smallest projected gradient of the last sweep and of this one */
+    double high_old, high, low; /* largest projected gradient of the last sweep; largest and smallest of this one */
     int64_t iterations;
     bool live, shrunk;
 } class_state;
@@ -202,10 +202,8 @@ static bool settle(block *b, int c)
         s->high_old = INFINITY;
         set_class(b, c, true);
         changed = true;
-    } else {
-        /* A bound that is not positive would shrink samples away that are not settled. */
+    } else { /* a bound that is not positive would shrink samples away that are not settled */
         s->high_old = s->high > 0 ? s->high : INFINITY;
-        s->low_old = s->low < 0 ? s->low : -INFINITY;
     }
     s->high = -INFINITY;
     s->low = INFINITY;
@@ -235,7 +233,7 @@ static xkd_status block_new(block *b, const job *j, int64_t number)
     XKD_TRY(xkd_alloc(cx, &b->x, j->stride, sizeof *b->x));
     b->x[j->data->D] = 1; /* the bias: a feature of 1 behind the D */
     for (int64_t c = 0; c < b->classes; c++)
-        b->state[c] = (class_state){INFINITY, -INFINITY, -INFINITY, INFINITY, 0, true, false};
+        b->state[c] = (class_state){INFINITY, -INFINITY, INFINITY, 0, true, false};
     for (int64_t i = 0; i < n; i++) b->mask[i] = (uint16_t)((1u << b->classes) - 1);
     list_active(b);
 fail:

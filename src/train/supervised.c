@@ -26,7 +26,6 @@ typedef struct {
     xkd_context *cx;
     const xkd_supervised_options *options; /* the caller's; outlives the run */
     xkd_config config;                     /* the caller's with what `options` replaces; its strings are the caller's */
-    const char *model;                     /* the encoder's file */
     xkd_run_folder folder;
     xkd_supervised_data data;
     xkd_backend *be;
@@ -99,8 +98,11 @@ static xkd_status make_net(run *r)
     xkd_status status = XKD_OK;
     xkd_config *c = &r->config;
     /* The geometry is the configuration's, which took it from the model's own. */
-    const xkd_encoder_source source = {
-        .path = c->run.init, .modality = r->data.modality, .student = c->eval.student, .geometry = &c->model};
+    const xkd_encoder_source source = {.path = c->run.init,
+                                       .modality = r->data.modality,
+                                       .student = c->eval.student,
+                                       .geometry = &c->model,
+                                       .heads = r->options->heads};
     xkd_view_shape shape = xkd_clip_shape(&c->data, r->data.modality);
     xkd_finetune_options options = xkd_finetune_options_of(c, r->data.multi_label);
     shape.B = r->data.batch;
