@@ -1,15 +1,17 @@
-/* Feature files: what somebody else's file may say. */
+/* Feature files and the log of an unfinished embedding: what somebody else's file may say, and what a crash leaves. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <stdlib.h>
 #include <cmocka.h>
 
 #include "checkpoint/tensor_file.h"
+#include "eval/embed_log.h"
 #include "eval/embeddings.h"
 
 static void must(xkd_context *cx, xkd_status status, const char *what)
@@ -70,8 +72,47 @@ static void labels_in_range(void **state)
     xkd_context_free(cx);
 }
 
+/* A crash may leave pages of any content at the end. 0xFF is a payload of -1 bytes, which bad counts give as well. */
+static void torn_ends(void **state)
+{
+    (void)state;
+    xkd_context *cx = xkd_context_new();
+    char path[] = "/tmp/xkd-log-XXXXXX";
+    close(mkstemp(path));
+    const xkd_embed_log_head head = {.size = {3, 0}, .settings = 5};
+    float feature[] = {1, 2, 3, 4, 5, 6};
+    double seconds[] = {0, 1};
+    const xkd_embedded file = {.count = {2, 0}, .feature = {feature}, .seconds = {seconds}};
+    xkd_embed_log *log;
+    xkd_embed_record r;
+    struct stat whole, cut;
+    bool found;
+    must(cx, xkd_embed_log_open(cx, path, &head, true, &log), "open");
+    must(cx, xkd_embed_log_add(log, 7, &file), "add");
+    xkd_embed_log_close(log);
+    assert_int_equal(stat(path, &whole), 0);
+    static const int fills[] = {0xFF, 0x7F, 0x80, 0};
+    for (size_t i = 0; i < sizeof fills / sizeof *fills; i++) {
+        char tail[4096];
+        memset(tail, fills[i], sizeof tail);
+        FILE *f = fopen(path, "ab");
+        assert_int_equal(fwrite(tail, 1, sizeof tail, f), sizeof tail);
+        fclose(f);
+        must(cx, xkd_embed_log_open(cx, path, &head, false, &log), "open the torn log");
+        must(cx, xkd_embed_log_next(log, true, &r, &found), "next");
+        assert_true(found && r.number == 7 && r.count[0] == 2 && r.feature[0][5] == 6 && r.seconds[0][1] == 1);
+        must(cx, xkd_embed_log_next(log, false, &r, &found), "next");
+        assert_false(found);
+        xkd_embed_log_close(log);
+        assert_int_equal(stat(path, &cut), 0);
+        assert_int_equal(cut.st_size, whole.st_size);
+    }
+    unlink(path);
+    xkd_context_free(cx);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(labels_in_range)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(labels_in_range), cmocka_unit_test(torn_ends)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
