@@ -76,8 +76,8 @@ static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *fi
     xkd_text_free(&text);
 }
 
-/* Takes everything with a finding out of the manifest; returns whether a broken file was among it. Freed with its path
- * only: the findings stay in the order of the list, by which `report` has gone before. */
+/* Takes everything with a finding out of the manifest; returns whether a broken file was among it. The findings
+ * stay in the order of the whole list, by which `report` has gone before. */
 static bool clean(xkd_manifest *m, const xkd_finding *findings)
 {
     bool broken = false;
@@ -88,7 +88,7 @@ static bool clean(xkd_manifest *m, const xkd_finding *findings)
         if (findings[i].fault == XKD_FAULT_NONE)
             m->samples[kept++] = m->samples[i];
         else
-            xkd_free(m->samples[i].path);
+            xkd_sample_free(&m->samples[i]);
     }
     m->count = kept;
     return broken;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/text.h"
 #include "data/import.h"
 #include "data_args.h"
 
@@ -43,6 +44,7 @@ static int run(struct cli *cli, int argc, char **argv)
     struct values v = {.fold = 1, .classes = 32};
     xkd_manifest m = {0};
     xkd_import_result result;
+    xkd_text text = xkd_text_make(cx);
     char *root = NULL;
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_data_import, argc, argv, &v, &rest));
@@ -59,11 +61,20 @@ static int run(struct cli *cli, int argc, char **argv)
         cli_say(cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", result.missing, result.listed,
                 result.first_missing);
     /* JSON for scripts has no splits: they are in the manifest. */
-    printf(cli->json ? "{\"out\": \"%s\", \"files\": %" PRId64 ", \"classes\": %" PRId64 ", \"missing\": %" PRId64 "}\n"
-                     : "%s: %" PRId64 " files, %" PRId64 " classes, %" PRId64 " missing\n",
-           v.out, m.count, m.class_count, result.missing);
+    if (cli->json) {
+        xkd_text_puts(&text, "{\"out\": ");
+        xkd_text_json_string(&text, v.out);
+        xkd_text_printf(&text, ", \"files\": %" PRId64 ", \"classes\": %" PRId64 ", \"missing\": %" PRId64 "}\n",
+                        m.count, m.class_count, result.missing);
+        XKD_TRY(text.status);
+        fputs(text.data, stdout);
+    } else {
+        printf("%s: %" PRId64 " files, %" PRId64 " classes, %" PRId64 " missing\n", v.out, m.count, m.class_count,
+               result.missing);
+    }
     if (!cli->json) print_splits(&m);
 fail:
+    xkd_text_free(&text);
     xkd_free(root);
     xkd_manifest_free(&m);
     return status;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/status.h"
+#include "base/text.h"
 #include "checkpoint/content.h"
 #include "cli.h"
 
@@ -49,7 +50,7 @@ static difference compare(const xkd_stored_tensor *a, const xkd_stored_tensor *b
 
 /* Prints one tensor's comparison where it says something; returns whether they count as different. */
 static bool report(const struct cli *cli, const struct values *v, const xkd_stored_tensor *a,
-                   const xkd_stored_tensor *b, bool *first)
+                   const xkd_stored_tensor *b, xkd_text *json, bool *first)
 {
     const char *name = a ? a->name : b->name, *state = "equal";
     difference d = {0};
@@ -67,9 +68,10 @@ static bool report(const struct cli *cli, const struct values *v, const xkd_stor
     }
     /* JSON has no infinity. */
     if (cli->json) {
-        printf("%s\n {\"name\": \"%s\", \"state\": \"%s\", \"max_difference\": %.9g, \"relative\": %.9g}",
-               *first ? "" : ",", name, state, isfinite(d.largest) ? d.largest : 1e308,
-               isfinite(d.relative) ? d.relative : 1e308);
+        xkd_text_puts(json, *first ? "\n {\"name\": " : ",\n {\"name\": ");
+        xkd_text_json_string(json, name);
+        xkd_text_printf(json, ", \"state\": \"%s\", \"max_difference\": %.9g, \"relative\": %.9g}", state,
+                        isfinite(d.largest) ? d.largest : 1e308, isfinite(d.relative) ? d.relative : 1e308);
         *first = false;
     } else if (differs || d.unequal || v->all) {
         printf("%-60s %-18s max %.6g, relative %.6g, %" PRId64 " elements\n", name, state, d.largest, d.relative,
@@ -84,15 +86,20 @@ static xkd_status compare_files(struct cli *cli, const struct values *v, const x
 {
     int64_t different = 0;
     bool first = true;
-    if (cli->json) printf("{\"tensors\": [");
+    xkd_text json = xkd_text_make(cli->cx);
+    xkd_text_puts(&json, "{\"tensors\": [");
     for (int64_t i = 0; i < a->count; i++)
-        different += report(cli, v, &a->tensors[i], xkd_content_find(b, a->tensors[i].name), &first);
+        different += report(cli, v, &a->tensors[i], xkd_content_find(b, a->tensors[i].name), &json, &first);
     for (int64_t i = 0; i < b->count; i++)
-        if (!xkd_content_find(a, b->tensors[i].name)) different += report(cli, v, NULL, &b->tensors[i], &first);
-    if (cli->json)
-        printf("],\n \"different\": %" PRId64 "}\n", different);
-    else
+        if (!xkd_content_find(a, b->tensors[i].name)) different += report(cli, v, NULL, &b->tensors[i], &json, &first);
+    xkd_text_printf(&json, "],\n \"different\": %" PRId64 "}\n", different);
+    xkd_status status = json.status;
+    if (!cli->json)
         printf("%" PRId64 " tensors differ\n", different);
+    else if (status == XKD_OK)
+        fputs(json.data, stdout);
+    xkd_text_free(&json);
+    if (status != XKD_OK) return status;
     /* No message: `state` has been printed, and the exit code says the rest. */
     return different ? FILES_DIFFER : XKD_OK;
 }

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "data/index.h"
 #include "embed_args.h"
 
@@ -161,6 +162,7 @@ static xkd_status embed_all(struct embed *e)
 {
     xkd_status status = XKD_OK;
     struct embed_progress progress = {e->cli, "embed", e->start};
+    xkd_text text = xkd_text_make(e->cli->cx);
     xkd_embed_counts counts;
     xkd_embed_job job = {.options = &e->options,
                          .inputs = e->inputs,
@@ -171,13 +173,22 @@ static xkd_status embed_all(struct embed *e)
                          .max_bad = e->models.config.data.max_bad_fraction};
     XKD_TRY(embed_with_progress(&progress, e->models.be, &job, &counts));
     double seconds = xkd_now() - e->start;
-    /* One format for both forms, with the same arguments in the same order. */
-    const char *text = e->cli->json ? "{\"out\": \"%s\", \"files\": %" PRId64 ", \"bad\": %" PRId64
-                                      ", \"video\": %" PRId64 ", \"audio\": %" PRId64 ", \"seconds\": %.2f}\n"
-                                    : "%s: %" PRId64 " files, %" PRId64 " unreadable; %" PRId64 " video and %" PRId64
-                                      " audio clips in %.1f s\n";
-    printf(text, e->v.out, counts.files, counts.bad, counts.clips[0], counts.clips[1], seconds);
+    if (e->cli->json) {
+        xkd_text_puts(&text, "{\"out\": ");
+        xkd_text_json_string(&text, e->v.out);
+        xkd_text_printf(&text,
+                        ", \"files\": %" PRId64 ", \"bad\": %" PRId64 ", \"video\": %" PRId64 ", \"audio\": %" PRId64
+                        ", \"seconds\": %.2f}\n",
+                        counts.files, counts.bad, counts.clips[0], counts.clips[1], seconds);
+        XKD_TRY(text.status);
+        fputs(text.data, stdout);
+    } else {
+        printf("%s: %" PRId64 " files, %" PRId64 " unreadable; %" PRId64 " video and %" PRId64
+               " audio clips in %.1f s\n",
+               e->v.out, counts.files, counts.bad, counts.clips[0], counts.clips[1], seconds);
+    }
 fail:
+    xkd_text_free(&text);
     return status;
 }
 

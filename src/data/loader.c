@@ -350,7 +350,7 @@ static xkd_status load_samples(xkd_loader *l)
     if (d->audio_policy == XKD_AUDIO_DROP && without) {
         for (int64_t i = 0; i < l->manifest.count; i++) {
             if (l->manifest.samples[i].has_audio == 0)
-                xkd_free(l->manifest.samples[i].path);
+                xkd_sample_free(&l->manifest.samples[i]);
             else
                 l->manifest.samples[kept++] = l->manifest.samples[i];
         }

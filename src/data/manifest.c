@@ -28,7 +28,7 @@ typedef struct {
 } place;
 
 /* Strings of fixed size are part of the sample; only the path is allocated. */
-static void free_sample(xkd_sample *sample)
+void xkd_sample_free(xkd_sample *sample)
 {
     xkd_free(sample->path);
     xkd_free(sample->labels);
@@ -36,7 +36,7 @@ static void free_sample(xkd_sample *sample)
 
 void xkd_manifest_free(xkd_manifest *m)
 {
-    for (int64_t i = 0; i < m->count; i++) free_sample(&m->samples[i]);
+    for (int64_t i = 0; i < m->count; i++) xkd_sample_free(&m->samples[i]);
     for (int64_t i = 0; i < m->class_count; i++) xkd_free(m->classes[i]);
     xkd_free(m->classes);
     xkd_free(m->samples);
@@ -94,7 +94,7 @@ fail:
 /* Keeps the order; O(count). */
 void xkd_manifest_remove(xkd_manifest *m, int64_t i)
 {
-    free_sample(&m->samples[i]);
+    xkd_sample_free(&m->samples[i]);
     memmove(&m->samples[i], &m->samples[i + 1], (size_t)(m->count - i - 1) * sizeof *m->samples);
     m->count--;
 }
@@ -108,7 +108,7 @@ void xkd_manifest_keep_split(xkd_manifest *m, const char *split)
         if (!split[0] || !s->split[0] || !strcmp(s->split, split))
             m->samples[kept++] = *s;
         else
-            free_sample(s);
+            xkd_sample_free(s);
     }
     m->count = kept;
 }

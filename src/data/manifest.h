@@ -55,6 +55,9 @@ xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *manifest, const cha
 /* Keeps the samples of one split ("": all). */
 void xkd_manifest_keep_split(xkd_manifest *manifest, const char *split);
 
+/* Frees what a sample owns, for who takes it out of the list. */
+void xkd_sample_free(xkd_sample *sample);
+
 /* Gives *to the label, labels and split of *from; its own labels must be unset. */
 xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sample *from);
 

@@ -78,7 +78,9 @@ static xkd_status read_record(xkd_embed_log *log, xkd_embed_record *r, bool *who
     record_head h;
     *whole = false;
     /* The size follows from the counts. A head in which they disagree was torn or belongs to no record. */
-    if (!read_at(log->fd, &h, sizeof h, log->at) || h.bytes != payload_bytes(log, &h)) return XKD_OK;
+    if (!read_at(log->fd, &h, sizeof h, log->at)) return XKD_OK;
+    /* Below 0 in both is no agreement: bad counts give -1, and so do bytes of 0xFF as an unwritten page may hold. */
+    if (h.bytes < 0 || h.bytes != payload_bytes(log, &h)) return XKD_OK;
     XKD_TRY(grow(log, h.bytes));
     if (!read_at(log->fd, log->buffer, h.bytes, log->at + (int64_t)sizeof h)) return XKD_OK;
     /* The pages of a file can reach the disk out of order, so the length alone does not show that a payload is

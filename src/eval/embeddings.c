@@ -196,6 +196,15 @@ static xkd_status not_ours(xkd_context *cx, const char *path, const char *why)
     return xkd_fail(cx, XKD_ERR_DATA, "%s: %s: want a safetensors or npz file that 'xkd embed' wrote", path, why);
 }
 
+/* Without class names any number may be a class, so only the type's limit is left; the number of classes, one more than
+ * the last label, has to fit as well. Labels are indices afterwards. */
+static xkd_status check_label(xkd_context *cx, const char *path, const char *name, json_int_t label, int64_t classes)
+{
+    if (label < (classes ? classes : INT32_MAX)) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_DATA, "%s: about: %s: label %lld of %lld classes", path, name, (long long)label,
+                    (long long)classes);
+}
+
 /* The fourth entry of a file, if it has one. */
 static xkd_status read_labels(xkd_context *cx, const char *path, const json_t *list, int64_t classes, xkd_sample *s)
 {
@@ -205,10 +214,9 @@ static xkd_status read_labels(xkd_context *cx, const char *path, const json_t *l
     for (size_t k = 0; k < json_array_size(list); k++) {
         const json_t *entry = json_array_get(list, k);
         json_int_t label = json_integer_value(entry);
-        /* Without class names any number may be a class, so only the type's limit is left. */
-        if (!json_is_integer(entry) || label < 0 || label > INT32_MAX || (classes && label >= classes))
-            XKD_FAIL(XKD_ERR_DATA, "%s: about: %s: label %lld of %lld classes", path, s->path, (long long)label,
-                     (long long)classes);
+        if (!json_is_integer(entry) || label < 0)
+            XKD_FAIL(XKD_ERR_DATA, "%s: about: %s: labels are numbers from 0 on", path, s->path);
+        XKD_TRY(check_label(cx, path, s->path, label, classes));
         s->labels[s->label_count++] = (int32_t)label;
     }
 fail:
@@ -237,6 +245,7 @@ static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xk
         /* -1 says that a file has no label; a feature file may hold unlabelled files for retrieval. */
         if (!name || !split || !json_is_integer(label) || json_integer_value(label) < -1)
             XKD_FAIL(XKD_ERR_DATA, "%s: about: file %lld is not [path, label, split]", path, (long long)i);
+        XKD_TRY(check_label(cx, path, name, json_integer_value(label), out->class_count));
         XKD_TRY(xkd_manifest_add(cx, out, name, &s));
         s->label = json_integer_value(label);
         snprintf(s->split, sizeof s->split, "%.*s", (int)sizeof s->split - 1, split); /* cut to the field's size */

@@ -140,19 +140,19 @@ fail:
     return status;
 }
 
+/* Figures are read where they stand, so there is no limit to the folds. */
+_Static_assert(sizeof(xkd_fold_result) % sizeof(double) == 0, "figures of following folds are whole doubles apart");
+
 /* A figure that one fold does not have (NAN) has no mean either. */
 xkd_fold_mean xkd_fold_results_mean(const xkd_fold_result *results, int64_t count, bool best)
 {
-    enum { MOST_FOLDS = 16 }; /* the data sets have 5 folds at most */
     xkd_fold_mean out = {{0}};
-    double values[MOST_FOLDS];
-    int64_t n = count < MOST_FOLDS ? count : MOST_FOLDS;
     for (int k = 0; k < KEYS; k++) {
-        for (int64_t i = 0; i < n; i++) {
-            xkd_figures f = best ? results[i].best : results[i].honest;
-            values[i] = *field(&f, k);
-        }
-        xkd_mean_deviation(values, n, field(&out.mean, k), field(&out.deviation, k));
+        const char *first = (const char *)(best ? &results->best : &results->honest) + keys[k].offset;
+        xkd_mean_deviation((const double *)(const void *)first, count, sizeof *results / sizeof(double),
+                           field(&out.mean, k), field(&out.deviation, k));
     }
+    /* A mean of what was chosen is nothing that anyone chose, and a 0 would look like a choice. */
+    out.mean.at = out.deviation.at = NAN;
     return out;
 }

@@ -34,7 +34,7 @@ void xkd_fold_result_json(xkd_text *out, const xkd_fold_result *result);
 
 /* Mean and standard deviation (n - 1) of each figure over folds. */
 typedef struct {
-    xkd_figures mean, deviation; /* deviation 0 for one fold; `at` is not averaged */
+    xkd_figures mean, deviation; /* deviation 0 for one fold; `at` is not averaged: NAN */
 } xkd_fold_mean;
 
 xkd_fold_mean xkd_fold_results_mean(const xkd_fold_result *results, int64_t count, bool best);

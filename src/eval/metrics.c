@@ -102,13 +102,16 @@ fail:
     return status;
 }
 
-/* counts [K,K]; the caller may add several sets. Ties go to the lower class. */
+/* counts [K,K]; the caller may add several sets. Ties go to the lower class and what is not a number loses, as in
+ * xkd_ranks: the diagonal is its top-1. A row without any number is a miss there, so here it is the first other class. */
 void xkd_confusion(const float *scores, const int32_t *label, int64_t n, int64_t K, int64_t *counts)
 {
     for (int64_t i = 0; i < n; i++) {
+        const float *s = scores + i * K;
         int64_t best = 0;
         for (int64_t c = 1; c < K; c++)
-            if (scores[i * K + c] > scores[i * K + best]) best = c;
+            if (s[c] > s[best] || (isnan(s[best]) && !isnan(s[c]))) best = c;
+        if (isnan(s[best])) best = label[i] == 0 && K > 1;
         counts[label[i] * K + best]++;
     }
 }
@@ -303,11 +306,14 @@ fail:
 }
 
 /* In two passes: the mean is taken off before squaring, for figures of 90 % that differ in the first decimal. */
-void xkd_mean_deviation(const double *values, int64_t n, double *mean, double *deviation)
+void xkd_mean_deviation(const double *values, int64_t n, int64_t stride, double *mean, double *deviation)
 {
     double sum = 0, squares = 0;
-    for (int64_t i = 0; i < n; i++) sum += values[i];
+    for (int64_t i = 0; i < n; i++) sum += values[i * stride];
     *mean = n > 0 ? sum / (double)n : 0;
-    for (int64_t i = 0; i < n; i++) squares += (values[i] - *mean) * (values[i] - *mean);
+    for (int64_t i = 0; i < n; i++) {
+        double off = values[i * stride] - *mean;
+        squares += off * off;
+    }
     *deviation = n > 1 ? sqrt(squares / (double)(n - 1)) : 0;
 }

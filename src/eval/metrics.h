@@ -61,7 +61,7 @@ typedef struct {
 xkd_status xkd_bootstrap_precision(xkd_context *cx, xkd_pool *pool, const xkd_multi_scores *s, int64_t draws,
                                    double level, uint64_t seed, xkd_interval *out);
 
-/* Mean and standard deviation (n - 1; 0 for one value), for tables over folds and seeds. */
-void xkd_mean_deviation(const double *values, int64_t n, double *mean, double *deviation);
+/* Mean and standard deviation (n - 1; 0 for one value), for tables over folds and seeds; values are `stride` apart. */
+void xkd_mean_deviation(const double *values, int64_t n, int64_t stride, double *mean, double *deviation);
 
 #endif

@@ -460,6 +460,8 @@ fail:
 
 /* ---- neighbours ---- */
 
+enum { MOST_NEAR = 256 }; /* neighbours of a row: search_row holds as many on the stack */
+
 /* One search; `near` is written by rows, so threads share nothing. */
 typedef struct {
     const float *a, *b; /* [n,D]; [m,D] */
@@ -476,7 +478,10 @@ static double cosine(const float *a, const float *b, int64_t D)
         aa += (double)a[i] * a[i];
         bb += (double)b[i] * b[i];
     }
-    return dot / fmax(sqrt(aa * bb), 1e-24); /* a zero vector is as near to all: cosine 0 */
+    double c = dot / fmax(sqrt(aa * bb), 1e-24); /* a zero vector is as near to all: cosine 0 */
+    /* What is not a number is farther than anything, as in xkd_ranks: no comparison would move it out of a list, and
+     * as a vote it would void its class. */
+    return isnan(c) ? -INFINITY : c;
 }
 
 /* Keeps the k best in order by insertion: k is small. */
@@ -485,7 +490,7 @@ static void search_row(void *arg, int64_t i, int thread)
     const search *s = arg;
     int64_t *near = s->near + i * s->k, held = 0;
     (void)thread;
-    double value[256]; /* xkd_nearest allows no more */
+    double value[MOST_NEAR];
     for (int64_t j = 0; j < s->m; j++) {
         double c = cosine(s->a + i * s->D, s->b + j * s->D, s->D);
         /* Strictly better only: of equals the lower index stays. */
@@ -500,13 +505,19 @@ static void search_row(void *arg, int64_t i, int thread)
     }
 }
 
-/* 256 is the size of search_row's buffer. */
+/* Apart from xkd_nearest, for who makes room for the lists first. */
+static xkd_status check_neighbours(xkd_context *cx, int64_t k, int64_t m)
+{
+    int64_t most = m < MOST_NEAR ? m : MOST_NEAR;
+    if (k >= 1 && k <= most) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_CONFIG, "k = %lld neighbours: 1 to %lld", (long long)k, (long long)most);
+}
+
 xkd_status xkd_nearest(xkd_context *cx, xkd_pool *pool, const float *a, int64_t n, const float *b, int64_t m, int64_t D,
                        int64_t k, int64_t *near)
 {
-    if (k < 1 || k > m || k > 256)
-        return xkd_fail(cx, XKD_ERR_CONFIG, "k = %lld neighbours: 1 to %lld", (long long)k,
-                        (long long)(m < 256 ? m : 256));
+    xkd_status status = check_neighbours(cx, k, m);
+    if (status != XKD_OK) return status;
     search s = {a, b, m, D, k, near};
     xkd_parallel_for(pool, n, search_row, &s);
     return XKD_OK;
@@ -559,6 +570,7 @@ xkd_status xkd_knn(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, c
     float *a = NULL, *b = NULL;
     int64_t *near = NULL, D = train->D, K = train->K;
     if (test->D != D || test->K > K) XKD_FAIL(XKD_ERR_DATA, "training and test set differ in width or classes");
+    XKD_TRY(check_neighbours(cx, k, train->videos));
     XKD_TRY(xkd_alloc(cx, &a, test->videos * D, sizeof *a));
     XKD_TRY(xkd_alloc(cx, &b, train->videos * D, sizeof *b));
     XKD_TRY(xkd_alloc(cx, &near, test->videos * k, sizeof *near));

@@ -39,6 +39,9 @@ check "check exits 3 with a broken file" 3 "$xkd" data check toys dataset.clip_d
 says "check names the broken file" out "train/bounce/broken.mp4"
 n=$((n + 1))
 if grep -q broken toys/clean.jsonl; then echo "not ok $n - clean manifest has the broken file"; else echo "ok $n - clean manifest is clean"; fi
+printf '{"path":"%s","labels":[0,1]}\n' toys/train/bounce/broken.mp4 toys/train/bounce/00000.mp4 >several.jsonl
+check "and of files with several labels" 3 "$xkd" data check several.jsonl dataset.clip_duration=2 model.kwargs.num_frames=16
+says "the good one is left" out "2 files: 1 ok 1"
 check "stats measure" 0 "$xkd" data stats toys/clean.jsonl --json
 says "stats have the mel mean" out '"mel_mean": '
 check "show writes views" 0 "$xkd" data show toys/train/orbit/00000.mp4 --out shown

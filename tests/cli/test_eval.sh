@@ -15,6 +15,8 @@ embed() { # embed INPUT... : with the golden model
 embed toys --out all.safetensors
 stdout_has "embed a folder, both modalities" 0 "15 files, 0 unreadable; 30 video and 30 audio clips"
 check "the work file is gone" [ ! -e all.safetensors.partial ]
+embed toys/train/bounce/00000.mp4 --out 'a"b.npz' --json
+stdout_has "JSON of any file name" 0 '{"out": "a\"b.npz", "files": 1, "bad": 0'
 embed toys --out all.safetensors
 stderr_has "an existing file stays" 2 "exists already"
 embed toys --split train --protocol train --clips 4 --out train.safetensors

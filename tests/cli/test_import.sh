@@ -18,6 +18,8 @@ put ucf/UCF-101/Biking/v_Biking_g08_c01.avi
 put ucf/UCF-101/Biking/v_Biking_g01_c01.avi
 try data import ucf101 ucf --fold 2 --out ucf.jsonl --partial
 stdout_has "UCF101" 0 "3 files, 2 classes, 0 missing"
+try data import ucf101 ucf --fold 2 --out 'a"b\c.jsonl' --partial --json
+check "JSON of any file name" [ "$out" = '{"out": "a\"b\\c.jsonl", "files": 3, "classes": 2, "missing": 0}' ]
 has "UCF101 test label from the folder" ucf.jsonl '"path":"UCF-101/Biking/v_Biking_g01_c01.avi","label":1,"split":"testlist02"'
 try data import UCF101 ucf --fold 2 --out x.jsonl
 stderr_has "counts are checked" 3 "3 samples, the official set has 13320"

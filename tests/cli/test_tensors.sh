@@ -24,6 +24,9 @@ check "convert takes the model of a checkpoint" code 0
 try diff "$work/model.safetensors" $golden/torch/checkpoint_model.safetensors
 check "and it is the recorded one" code 0
 check "the difference is none" [ "$out" = "0 tensors differ" ]
+printf '\72\0\0\0\0\0\0\0{"a\\"b\\\\":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}x' >"$work/quote.safetensors"
+try diff "$work/quote.safetensors" "$work/quote.safetensors" --json
+stdout_has "diff as JSON of any tensor name" 0 '{"name": "a\"b\\", "state": "equal"'
 try convert -q $golden/torch/checkpoint.pth.tar "$work/model.safetensors"
 stderr_has "convert keeps what exists" 5 "--force replaces it"
 try convert -q -f --all $golden/torch/checkpoint.pth.tar "$work/model.safetensors"

@@ -121,6 +121,15 @@ static void results_read_back(void **state)
     two[1].honest.top1 = 82.125;
     xkd_fold_mean m = xkd_fold_results_mean(two, 2, false);
     assert_true(m.mean.top1 == 81.125 && fabs(m.deviation.top1 - sqrt(2)) < 1e-12 && isnan(m.mean.map));
+    assert_true(isnan(m.mean.at) && isnan(m.deviation.at));
+    /* Of 40 folds every one counts. */
+    xkd_fold_result many[40];
+    for (int i = 0; i < 40; i++) {
+        many[i] = r;
+        many[i].best.top1 = i;
+    }
+    m = xkd_fold_results_mean(many, 40, true);
+    assert_true(m.mean.top1 == 19.5 && m.mean.top5 == 91 && m.deviation.top5 == 0);
     unlink(path);
     xkd_context_free(cx);
 }

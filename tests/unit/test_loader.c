@@ -212,6 +212,17 @@ static void sound_policies(void **state)
     assert_int_equal(run(&data, &train, 0, 1, 0, 0, 4, h, &stats), XKD_OK);
     assert_int_equal(stats.bad_files, 0);
     assert_true(stats.dropped_files > 0);
+    /* Known to be silent from the list: left out before anything is read, labels and all. */
+    snprintf(path, sizeof path, "%s/several.jsonl", folder);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    for (int i = 0; i < 80; i++)
+        fprintf(f, "{\"path\":\"a/%d.mp4\",\"labels\":[0,1],\"has_audio\":%s}\n", i, i < 3 ? "false" : "true");
+    fclose(f);
+    data.path = path;
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 0, h, &stats), XKD_OK);
+    assert_int_equal(stats.dropped_files, 3);
+    unlink(path);
 }
 
 int main(int argc, char **argv)

@@ -274,11 +274,19 @@ static void tables_and_intervals(void **state)
     xkd_confusion(scores, label, 4, 3, counts);
     xkd_class_table(counts, 3, rows);
     assert_true(rows[0].recall == 100 && rows[1].recall == 50 && rows[1].confused == 0 && rows[2].hits == 0);
+    /* What is not a number loses: the diagonal is top-1 here too, also where a row has no number at all. */
+    const float strange[] = {NAN, 1, 2, NAN, NAN, NAN, NAN, NAN, NAN};
+    const int32_t strange_label[] = {2, 0, 1};
+    int64_t strange_counts[9] = {0};
+    xkd_ranks(strange, strange_label, 3, 3, rank);
+    xkd_confusion(strange, strange_label, 3, 3, strange_counts);
+    assert_true(rank[0] == 0 && rank[1] == 2 && rank[2] == 2);
+    assert_true(strange_counts[8] == 1 && strange_counts[1] == 1 && strange_counts[3] == 1);
     for (int i = 0; i < 100; i++) values[i] = i % 4 ? 100 : 0;
     assert_int_equal(xkd_bootstrap(cx, values, 100, 2000, 0.95, 1, &interval), XKD_OK);
     /* sqrt(.75 * .25 / 100) = 4.33 points: the interval is about 75 +- 8.5. */
     assert_true(interval.mean == 75 && fabs(interval.low - 66.5) < 2.5 && fabs(interval.high - 83.5) < 2.5);
-    xkd_mean_deviation((const double[]){1, 2, 3}, 3, &mean, &deviation);
+    xkd_mean_deviation((const double[]){1, 9, 2, 9, 3}, 3, 2, &mean, &deviation);
     assert_true(mean == 2 && fabs(deviation - 1) < 1e-12);
     xkd_context_free(cx);
 }
@@ -375,12 +383,54 @@ static void leave_one_out(void **state)
     xkd_context_free(cx);
 }
 
+/* Rows that are no numbers are the last neighbours, wherever they stand, and have no vote; k is tried before anything
+ * is made in its size. */
+static void strange_neighbours(void **state)
+{
+    enum { SAMPLES = 4, D = 2, K = 2 };
+    static float x[SAMPLES * D] = {NAN, 1, NAN, NAN, 1, 0.5f, 1, 0};
+    static int32_t label[SAMPLES] = {0, 1, 1, 1}, video_label[1] = {1};
+    static int64_t video[SAMPLES] = {0, 1, 2, 3};
+    static float query[D] = {1, 0};
+    (void)state;
+    xkd_context *cx = xkd_context_new();
+    xkd_pool *pool;
+    int64_t near[SAMPLES];
+    float scores[K];
+    assert_int_equal(xkd_pool_new(cx, &pool, 1), XKD_OK);
+    assert_int_equal(xkd_nearest(cx, pool, query, 1, x, SAMPLES, D, 2, near), XKD_OK);
+    assert_true(near[0] == 3 && near[1] == 2);
+    assert_int_equal(xkd_nearest(cx, pool, query, 1, x, SAMPLES, D, SAMPLES, near), XKD_OK);
+    assert_true(near[0] == 3 && near[1] == 2 && near[2] == 0 && near[3] == 1);
+    const xkd_clip_set train = {
+        .x = x, .label = label, .video = video, .video_label = label, .n = SAMPLES, .videos = SAMPLES, .D = D, .K = K};
+    const xkd_clip_set test = {.x = query,
+                               .label = video_label,
+                               .video = video,
+                               .video_label = video_label,
+                               .n = 1,
+                               .videos = 1,
+                               .D = D,
+                               .K = K};
+    assert_int_equal(xkd_knn(cx, pool, &train, &test, SAMPLES, 0.07, scores), XKD_OK);
+    assert_true(scores[0] == 0 && scores[1] > 1);
+    const int64_t bad[] = {0, -1, SAMPLES + 1, INT64_MAX, INT64_MIN};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(xkd_knn(cx, pool, &train, &test, bad[i], 0.07, scores), XKD_ERR_CONFIG);
+        assert_non_null(strstr(xkd_last_error(cx), "neighbours: 1 to 4"));
+        xkd_clear_error(cx);
+    }
+    xkd_pool_free(pool);
+    xkd_context_free(cx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(recorded_case), cmocka_unit_test(mean_average_precision), cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(same_as_liblinear), cmocka_unit_test(folds_keep_groups_together), cmocka_unit_test(refusals),
         cmocka_unit_test(tables_and_intervals), cmocka_unit_test(several_labels),
-        cmocka_unit_test(interval_of_precision), cmocka_unit_test(leave_one_out)};
+        cmocka_unit_test(interval_of_precision), cmocka_unit_test(leave_one_out),
+        cmocka_unit_test(strange_neighbours)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
