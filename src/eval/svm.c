@@ -232,8 +232,7 @@ static xkd_status block_new(block *b, const job *j, int64_t number)
     XKD_TRY(xkd_alloc(cx, &b->active, n, sizeof *b->active));
     XKD_TRY(xkd_alloc(cx, &b->x, j->stride, sizeof *b->x));
     b->x[j->data->D] = 1; /* the bias: a feature of 1 behind the D */
-    for (int64_t c = 0; c < b->classes; c++)
-        b->state[c] = (class_state){INFINITY, -INFINITY, INFINITY, 0, true, false};
+    for (int64_t c = 0; c < b->classes; c++) b->state[c] = (class_state){INFINITY, -INFINITY, INFINITY, 0, true, false};
     for (int64_t i = 0; i < n; i++) b->mask[i] = (uint16_t)((1u << b->classes) - 1);
     list_active(b);
 fail:
