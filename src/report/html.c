@@ -78,16 +78,34 @@ static const double *table_column(const table *t, const char *name)
     return NULL;
 }
 
-/* Each chart goes into the report and into a file of its own. */
+/* A chart goes into the report and into a file of its own. */
+static xkd_status add_plot(xkd_context *cx, xkd_text *out, const char *folder, const xkd_report_plot *plot)
+{
+    xkd_status status = XKD_OK;
+    xkd_text svg = xkd_text_make(cx);
+    char *path = NULL;
+    if (plot->count == 0) return XKD_OK;
+    xkd_plot_svg(&svg, plot->title, plot->curves, plot->count);
+    XKD_TRY(svg.status);
+    XKD_TRY(xkd_format_string(cx, &path, "%s/%s.svg", folder, plot->title));
+    XKD_TRY(xkd_write_file(cx, path, svg.data, svg.size));
+    xkd_text_add(out, svg.data, svg.size);
+fail:
+    xkd_free(path);
+    xkd_text_free(&svg);
+    return status;
+}
+
+/* The caller's own figures first, then those of metrics.csv. */
 static xkd_status add_charts(xkd_context *cx, xkd_text *out, const char *folder, const xkd_report *report,
                              const table *t)
 {
     xkd_status status = XKD_OK;
-    xkd_text svg = xkd_text_make(cx);
-    char *curves_folder = NULL, *path = NULL;
+    char *curves_folder = NULL;
     const double *steps = table_column(t, "step");
     XKD_TRY(xkd_join_path(cx, &curves_folder, folder, "curves"));
     XKD_TRY(xkd_make_folder(cx, curves_folder));
+    for (int64_t i = 0; i < report->plot_count; i++) XKD_TRY(add_plot(cx, out, curves_folder, &report->plots[i]));
     for (int64_t i = 0; steps && i < report->chart_count; i++) {
         const xkd_report_chart *chart = &report->charts[i];
         xkd_curve curves[8];
@@ -97,20 +115,11 @@ static xkd_status add_charts(xkd_context *cx, xkd_text *out, const char *folder,
             const double *values = table_column(t, chart->columns[c]);
             if (values) curves[count++] = (xkd_curve){chart->columns[c], steps, values, t->rows};
         }
-        if (count == 0) continue;
-        xkd_text_clear(&svg);
-        xkd_plot_svg(&svg, chart->title, curves, count);
-        XKD_TRY(svg.status);
-        XKD_TRY(xkd_format_string(cx, &path, "%s/%s.svg", curves_folder, chart->title));
-        XKD_TRY(xkd_write_file(cx, path, svg.data, svg.size));
-        xkd_free(path);
-        path = NULL;
-        xkd_text_add(out, svg.data, svg.size);
+        const xkd_report_plot plot = {chart->title, curves, count};
+        XKD_TRY(add_plot(cx, out, curves_folder, &plot));
     }
 fail:
-    xkd_free(path);
     xkd_free(curves_folder);
-    xkd_text_free(&svg);
     return status;
 }
 

@@ -193,6 +193,12 @@ fail:
     return status;
 }
 
+xkd_status xkd_metrics_scalars(xkd_metrics *m, int64_t step, const char *prefix, const char *const *names,
+                               const double *values, int64_t count)
+{
+    return m->board ? xkd_tensorboard_scalars(m->board, step, prefix, names, values, count) : XKD_OK;
+}
+
 /* Cut at 1000 bytes. Also goes to the context's log, so it is seen without looking into the folder. */
 xkd_status xkd_metrics_line(xkd_metrics *m, const char *format, ...)
 {

@@ -24,6 +24,10 @@ xkd_status xkd_metrics_step(xkd_metrics *metrics, int64_t step, int64_t epoch, c
 xkd_status xkd_metrics_epoch(xkd_metrics *metrics, int64_t step, int64_t epoch, double seconds, double data_seconds,
                              double loss);
 
+/* Figures that come now and then, such as those of a test, for TensorBoard alone: tags PREFIX/names[i], [count]. */
+xkd_status xkd_metrics_scalars(xkd_metrics *metrics, int64_t step, const char *prefix, const char *const *names,
+                               const double *values, int64_t count);
+
 /* A line for people, with a time stamp, in train.log; it also goes to the log sink. */
 xkd_status xkd_metrics_line(xkd_metrics *metrics, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -75,13 +75,23 @@ static void axes(xkd_text *out, const range *r)
                     WIDTH - RIGHT);
 }
 
+/* Figures that come now and then, such as those of a probe: most points are missing, and the line joins the others. */
+static bool is_sparse(const xkd_curve *curve)
+{
+    int64_t finite = 0;
+    for (int64_t i = 0; i < curve->count; i++) finite += isfinite(curve->y[i]) != 0;
+    return 2 * finite < curve->count;
+}
+
 /* The mean of each bucket; a bucket without a finite value interrupts the line. Buckets of equal numbers of steps;
- * fewer points than buckets are drawn as they are. */
+ * fewer points than buckets are drawn as they are. A point without neighbours is a dot: round ends of a line of no
+ * length. */
 static void line(xkd_text *out, const range *r, const xkd_curve *curve, const char *colour)
 {
     int64_t stride = (curve->count + BUCKETS - 1) / BUCKETS;
-    bool pen_down = false;
-    xkd_text_printf(out, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"1.5\" d=\"", colour);
+    bool pen_down = false, sparse = is_sparse(curve);
+    xkd_text_printf(out, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%s\" stroke-linecap=\"round\" d=\"", colour,
+                    sparse ? "2" : "1.5");
     for (int64_t start = 0; start < curve->count; start += stride) {
         double x = 0, y = 0, n = 0;
         for (int64_t i = start; i < start + stride && i < curve->count; i++) {
@@ -90,9 +100,11 @@ static void line(xkd_text *out, const range *r, const xkd_curve *curve, const ch
             y += curve->y[i];
             n++;
         }
-        if (n > 0) xkd_text_printf(out, "%s%.1f %.1f", pen_down ? "L" : "M", place_x(r, x / n), place_y(r, y / n));
+        if (n > 0)
+            xkd_text_printf(out, "%s%.1f %.1f%s", pen_down ? "L" : "M", place_x(r, x / n), place_y(r, y / n),
+                            pen_down ? "" : "h0");
         /* A gap lifts the pen: the next point starts a new piece. */
-        pen_down = n > 0;
+        pen_down = n > 0 || (sparse && pen_down);
     }
     xkd_text_puts(out, "\"/>\n");
 }

@@ -6,7 +6,7 @@
 
 #include "base/text.h"
 
-/* One curve; points that are not finite leave a gap. */
+/* One curve; points that are not finite leave a gap, unless most are not: what comes now and then is joined. */
 typedef struct {
     const char *name;
     const double *x, *y; /* [count], x ascending */

@@ -240,6 +240,7 @@ static xkd_status test(run *r)
                                .data = &r->data,
                                .net = &r->net,
                                .run = &r->options->run,
+                               .metrics = r->metrics,
                                .epoch = r->at.state.epoch,
                                .step = r->at.state.step};
     /* Batches of one size, whatever the epoch ended with: a product's rounding may depend on it. */
@@ -405,13 +406,20 @@ static xkd_status write_report(run *r)
                                      {"samples/s", text[4]},
                                      {"model", r->config.run.init},
                                      {"data", r->config.data.path}};
-    const xkd_report report = {.title = r->config.name,
-                               .facts = facts,
-                               .fact_count = sizeof facts / sizeof *facts,
-                               .charts = charts,
-                               .chart_count = sizeof charts / sizeof *charts,
-                               .config = r->at.state.config};
-    return xkd_report_write(r->cx, r->folder.path, &report);
+    xkd_test_chart tests;
+    xkd_report report = {.title = r->config.name,
+                         .facts = facts,
+                         .fact_count = sizeof facts / sizeof *facts,
+                         .charts = charts,
+                         .chart_count = sizeof charts / sizeof *charts,
+                         .config = r->at.state.config};
+    xkd_status status = xkd_test_chart_of(&r->tests, &tests);
+    const xkd_report_plot plot = {"test-by-epoch", tests.curves, tests.count};
+    report.plots = &plot;
+    report.plot_count = 1;
+    if (status == XKD_OK) status = xkd_report_write(r->cx, r->folder.path, &report);
+    xkd_test_chart_free(&tests);
+    return status;
 }
 
 /* Figures of this call; the tests' are of the whole run, since the log is. */

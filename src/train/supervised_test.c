@@ -36,10 +36,14 @@ static double merit(const xkd_test_scores *s)
 }
 
 /* Strictly better: of equal tests the earlier one is the best, as less training is. */
-static void note(xkd_test_log *log, const xkd_test_scores *s)
+static xkd_status note(xkd_test_log *log, const xkd_test_scores *s)
 {
+    xkd_status status = xkd_reserve(log->cx, &log->all, log->count, &log->capacity, sizeof *log->all);
+    if (status != XKD_OK) return status;
+    log->all[log->count++] = *s;
     log->last = *s;
     if (log->best.epoch == 0 || merit(s) > merit(&log->best)) log->best = *s;
+    return XKD_OK;
 }
 
 /* False for a line that is none of ours, such as one that a crash cut off. */
@@ -77,7 +81,7 @@ xkd_status xkd_test_log_open(xkd_context *cx, const char *folder, int64_t step, 
         xkd_test_scores s;
         /* Tests behind the checkpoint that the run goes on from will be made again. */
         if (!parse_line(line, (size_t)(end - line), &s) || s.step > step) continue;
-        note(out, &s);
+        XKD_TRY(note(out, &s));
         xkd_text_add(&kept, line, end + 1 - line);
     }
     XKD_TRY(kept.status);
@@ -94,6 +98,7 @@ void xkd_test_log_close(xkd_test_log *log)
 {
     if (log->fd >= 0) close(log->fd);
     xkd_free(log->path);
+    xkd_free(log->all);
     *log = (xkd_test_log){.fd = -1};
 }
 
@@ -111,6 +116,29 @@ static xkd_status append(xkd_test_log *log, xkd_test_scores *s)
     if (status == XKD_OK) status = xkd_append(log->cx, log->fd, log->path, line.data, line.size);
     xkd_text_free(&line);
     return status;
+}
+
+/* A curve a figure that these labels have, over the epochs. */
+xkd_status xkd_test_chart_of(const xkd_test_log *log, xkd_test_chart *out)
+{
+    int64_t n = log->count;
+    *out = (xkd_test_chart){0};
+    if (n == 0) return XKD_OK;
+    xkd_status status = xkd_alloc(log->cx, &out->values, n * (1 + FIGURES), sizeof *out->values);
+    if (status != XKD_OK) return status;
+    for (int64_t i = 0; i < n; i++) out->values[i] = (double)log->all[i].epoch;
+    for (int f = 0; f < FIGURES; f++) {
+        double *y = out->values + (1 + f) * n;
+        for (int64_t i = 0; i < n; i++) y[i] = *figure_of(&log->all[i], f);
+        if (!isnan(y[n - 1])) out->curves[out->count++] = (xkd_curve){figure_keys[f], out->values, y, n};
+    }
+    return XKD_OK;
+}
+
+void xkd_test_chart_free(xkd_test_chart *chart)
+{
+    xkd_free(chart->values);
+    *chart = (xkd_test_chart){0};
 }
 
 /* ---- a test ---- */
@@ -265,6 +293,14 @@ fail:
     return status;
 }
 
+/* TensorBoard leaves out the figures that do not exist. */
+static xkd_status show(const xkd_tester *t, xkd_test_scores *s)
+{
+    double values[FIGURES];
+    for (int f = 0; f < FIGURES; f++) values[f] = *figure_of(s, f);
+    return xkd_metrics_scalars(t->metrics, s->step, "test", figure_keys, values, FIGURES);
+}
+
 xkd_status xkd_supervised_test(const xkd_tester *t, xkd_test_log *log, xkd_supervised_result *result, bool *best)
 {
     xkd_status status = XKD_OK;
@@ -287,7 +323,8 @@ xkd_status xkd_supervised_test(const xkd_tester *t, xkd_test_log *log, xkd_super
     XKD_TRY(check_budget(&w));
     XKD_TRY(measure(&w, &s));
     XKD_TRY(append(log, &s));
-    note(log, &s);
+    XKD_TRY(note(log, &s));
+    XKD_TRY(show(t, &s));
     *best = log->best.step == s.step; /* log->best was just updated by `note` */
 fail:
     if (status != XKD_OK) { /* some files' scores are no test */

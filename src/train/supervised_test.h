@@ -3,21 +3,35 @@
 #define XKD_TRAIN_SUPERVISED_TEST_H
 
 #include "report/metrics.h"
+#include "report/plot.h"
 #include "train/folder.h"
 #include "train/supervised.h"
 #include "train/supervised_data.h"
 
-/* tests.jsonl, a line a test. The newest and the best (top-1 or mean average precision; of equals the earlier). */
+/* tests.jsonl, a line a test: all of them, the newest and the best (top-1 or mean average precision; of equals the
+ * earlier). */
 typedef struct {
     xkd_context *cx;
     char *path;
-    int fd; /* -1: not open */
+    int fd;               /* -1: not open */
+    xkd_test_scores *all; /* [count], in order of their steps */
+    int64_t count, capacity;
     xkd_test_scores last, best;
 } xkd_test_log;
 
 /* Reads what is there up to `step` and drops later lines, which will be made again; -1: starts afresh. */
 xkd_status xkd_test_log_open(xkd_context *cx, const char *folder, int64_t step, xkd_test_log *out);
 void xkd_test_log_close(xkd_test_log *log);
+
+/* Curves of all tests over the epochs, for the report. Free with xkd_test_chart_free. */
+typedef struct {
+    xkd_curve curves[5];
+    int64_t count;  /* 0: no test yet */
+    double *values; /* owned; what the curves point into */
+} xkd_test_chart;
+
+xkd_status xkd_test_chart_of(const xkd_test_log *log, xkd_test_chart *out);
+void xkd_test_chart_free(xkd_test_chart *chart);
 
 /* What a test works with; the caller's. */
 typedef struct {
@@ -26,11 +40,13 @@ typedef struct {
     const xkd_supervised_data *data;
     xkd_finetune *net;
     const xkd_run_options *run;
+    xkd_metrics *metrics;
     int64_t epoch, step;
 } xkd_tester;
 
-/* Scores every test file, notes the figures in the log and leaves scores, labels, names and counts in *result. *best: no
- * earlier test was as good. More unreadable files than data.max_bad_fraction allows: XKD_ERR_DATA, and no figure. */
+/* Scores every test file, notes the figures in the log and in TensorBoard (test/top1 ...) and leaves scores, labels,
+ * names and counts in *result. *best: no earlier test was as good. More unreadable files than data.max_bad_fraction
+ * allows: XKD_ERR_DATA, and no figure. */
 xkd_status xkd_supervised_test(const xkd_tester *tester, xkd_test_log *log, xkd_supervised_result *result, bool *best);
 
 #endif

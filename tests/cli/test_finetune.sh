@@ -23,6 +23,7 @@ for file in classifier.safetensors best.safetensors tests.jsonl metrics.jsonl co
   check "a run leaves $file" [ -s "heard/$file" ]
 done
 check "a line a test" [ "$(wc -l <heard/tests.jsonl)" = 3 ]
+check "the report draws the tests" grep -q '>test-by-epoch</text>' heard/report.html
 right=0
 for class in bounce orbit sweep; do
   for file in toys/test/$class/*.mp4; do
@@ -59,7 +60,7 @@ stdout_has "video with the released recipe" 0 "honest: top-1"
 stdout_has "the class table" 0 "   0 bounce"
 check "the confusion matrix" [ -s confusion.png ]
 finetune threads hyperparams.num_epochs=4 eval.frequency=2 run.threads=3 --workers 4
-finetune stopped hyperparams.num_epochs=4 eval.frequency=2 --max-steps 7
+finetune stopped hyperparams.num_epochs=4 eval.frequency=2 --max-steps 7 progress.log2tb=true
 stdout_has "stopping after a step" 0 "step 7 of 12"
 try finetune --out stopped --resume --json
 stdout_has "resuming needs nothing but the folder" 0 '"step": 12, "total_steps": 12'
@@ -68,6 +69,20 @@ check "other threads and workers give the same model" tensors threads
 check "a resumed run ends with the same model" tensors stopped
 check "and the same moments" "$xkd" diff whole/checkpoints/step-00000012.safetensors stopped/checkpoints/step-00000012.safetensors -q
 check "and the same tests" cmp -s whole/tests.jsonl stopped/tests.jsonl
+check "and the same curve of them" cmp -s whole/curves/test-by-epoch.svg stopped/curves/test-by-epoch.svg
+check "which TensorBoard has too" grep -q 'test/clip_top5' stopped/tensorboard/*
+# A kill that nobody can prepare for: behind the test of step 6 and its checkpoint, before the end.
+"$xkd" finetune "$video" toys.jsonl --out killed "${quick[@]}" "${recipe[@]}" hyperparams.num_epochs=4 eval.frequency=2 \
+  >/dev/null 2>&1 </dev/null &
+pid=$!
+for _ in $(seq 2000); do grep -qs '"step": 8,' killed/metrics.jsonl && break; sleep 0.01; done
+kill -KILL $pid 2>/dev/null
+wait $pid 2>/dev/null
+check "a killed run has not finished" [ ! -e killed/checkpoints/step-00000012.safetensors ]
+try finetune --out killed --resume
+stdout_has "a killed run goes on" 0 "honest: top-1"
+check "to the same model" tensors killed
+check "and the same tests again" cmp -s whole/tests.jsonl killed/tests.jsonl
 finetune micro hyperparams.num_epochs=1 train.accumulate=2
 check "micro-batches" code 0
 finetune last hyperparams.num_epochs=1 dataset.train.drop_last=false

@@ -283,13 +283,25 @@ static void test_report(void **state)
     xkd_metrics_close(m);
     const xkd_report_fact facts[] = {{"steps", "2000"}, {"data", "a <b> & \"c\""}};
     const xkd_report_chart charts[] = {{"losses", {"loss"}}, {"rates", {"lr", "absent"}}, {"none", {"nothing"}}};
-    const xkd_report report = {"run", facts, 2, charts, 3, "name: \"<x>\"\n"};
+    const double epoch[] = {2, 4, 6}, top1[] = {30, 50, 40};
+    const xkd_curve curve = {"top1", epoch, top1, 3};
+    const xkd_report_plot plots[] = {{"tests", &curve, 1}, {"empty", NULL, 0}};
+    const xkd_report report = {.title = "run",
+                               .facts = facts,
+                               .fact_count = 2,
+                               .charts = charts,
+                               .chart_count = 3,
+                               .plots = plots,
+                               .plot_count = 2,
+                               .config = "name: \"<x>\"\n"};
     if (xkd_report_write(cx, folder, &report) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
     int64_t size;
     char *html = read_text(cx, "report.html", &size);
     assert_non_null(strstr(html, "a &lt;b&gt; &amp; &quot;c&quot;"));
     assert_non_null(strstr(html, "data:image/png;base64,iVBORw0KGgo"));
     assert_non_null(strstr(html, ">losses</text>"));
+    assert_non_null(strstr(html, ">tests</text>"));
+    assert_null(strstr(html, ">empty</text>"));
     assert_null(strstr(html, "<x>"));
     assert_true(size < 100000); /* 2000 points are averaged down */
     xkd_free(html);
@@ -305,8 +317,46 @@ static void test_report_of_an_empty_run(void **state)
     assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, 0, false, &m), XKD_OK);
     xkd_metrics_close(m);
     const xkd_report_chart charts[] = {{"losses", {"loss"}}};
-    const xkd_report report = {"run", NULL, 0, charts, 1, ""};
+    const xkd_report report = {.title = "run", .charts = charts, .chart_count = 1, .config = ""};
     assert_int_equal(xkd_report_write(cx, folder, &report), XKD_OK);
+}
+
+/* The path of a drawn curve: the picture's second, behind that of the axes. Within `out`. */
+static const char *drawn(xkd_text *out, const double *x, const double *y, int64_t count)
+{
+    const xkd_curve curve = {"c", x, y, count};
+    xkd_text_clear(out);
+    xkd_plot_svg(out, "t", &curve, 1);
+    assert_int_equal(out->status, XKD_OK);
+    const char *path = strstr(strstr(out->data, "stroke=\"#888\""), " d=\"");
+    assert_non_null(path);
+    return path;
+}
+
+static int pieces(const char *path)
+{
+    int count = 0;
+    for (const char *end = strchr(path + 4, '"'); path < end; path++) count += *path == 'M';
+    return count;
+}
+
+/* A loss that is not finite leaves a gap; what comes now and then is joined; one value alone is still to be seen. */
+static void test_gaps(void **state)
+{
+    xkd_text out = xkd_text_make(*state);
+    double x[9], loss[9], probe[9], once[9];
+    for (int i = 0; i < 9; i++) {
+        x[i] = i;
+        loss[i] = i == 4 ? NAN : i;
+        probe[i] = i % 3 == 0 ? i : NAN;
+        once[i] = i == 5 ? 1 : NAN;
+    }
+    assert_int_equal(pieces(drawn(&out, x, loss, 9)), 2);
+    assert_int_equal(pieces(drawn(&out, x, probe, 9)), 1);
+    const char *dot = drawn(&out, x, once, 9);
+    assert_int_equal(pieces(dot), 1);
+    assert_non_null(strstr(dot, "h0\"")); /* with round ends */
+    xkd_text_free(&out);
 }
 
 int main(void)
@@ -323,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_report),
         cmocka_unit_test(test_report_of_an_empty_run),
+        cmocka_unit_test(test_gaps),
     };
     return cmocka_run_group_tests_name("report", tests, setup, teardown);
 }
