@@ -253,7 +253,8 @@ xkd_status xkd_import(xkd_context *cx, const char *name, const char *root, const
     XKD_TRY(xkd_copy_string(cx, &out->root, root));
     status = sets[set].read(&job);
     if (status == XKD_OK) {
-        qsort(out->samples, (size_t)out->count, sizeof *out->samples, by_path);
+        /* qsort must not be given NULL, not even for no elements. */
+        if (out->count) qsort(out->samples, (size_t)out->count, sizeof *out->samples, by_path);
         status = check(cx, set, &job);
     }
     /* The message gets the expected layout behind it; the copy is needed because the message lives in the context that

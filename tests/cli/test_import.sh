@@ -34,6 +34,9 @@ stdout_has "absent files are counted" 0 "2 files, 2 classes, 1 missing"
 printf '../../etc/passwd 1\n' >ucf/ucfTrainTestlist/trainlist02.txt
 try data import UCF101 ucf --fold 2 --out y.jsonl --partial
 check "a list cannot lead out of the folder" [ "$rc" -eq 3 ]
+for list in classInd trainlist02 testlist02; do : >ucf/ucfTrainTestlist/$list.txt; done
+try data import UCF101 ucf --fold 2 --out y.jsonl --partial
+stderr_has "empty lists" 3 "none of the 0 listed files is there"
 
 # HMDB51: names with # & ; ( ) and blanks; codes 1, 2, 0.
 mkdir -p hmdb/testTrainMulti_7030_splits
