@@ -104,6 +104,13 @@ static xkd_status check_training(xkd_context *cx, const xkd_config *c)
         XKD_FAIL(XKD_ERR_CONFIG, "model.fwd_kwargs.modality: one modality alone needs recon_coeff above 0");
     if (strcmp(c->backend, "cpu") != 0 && strcmp(c->backend, "ref") != 0)
         XKD_FAIL(XKD_ERR_CONFIG, "run.backend: wants cpu or ref, not '%.40s'", c->backend);
+    /* A clip is one stretch of time in both modalities. */
+    if (c->data.audio_clip_duration && c->data.audio_clip_duration != c->data.clip_duration)
+        XKD_FAIL(
+            XKD_ERR_CONFIG,
+            "dataset.audio_clip_duration is %g and dataset.clip_duration %g: one duration holds for both modalities; "
+            "set both alike",
+            c->data.audio_clip_duration, c->data.clip_duration);
     /* Both kinds of view; the message says which key, not which view, for the file shows that. */
     for (int v = 0; v < XKD_VIEW_KINDS; v++) {
         XKD_TRY(check_pair(cx, "crop_scale of a video view", c->data.video_view[v].crop_scale));

@@ -83,6 +83,7 @@ typedef struct {
     char *split; /* "train", ... ; "" takes every line; {fold} in it stands for the number below */
     int64_t fold;
     double clip_duration, video_fps;
+    double audio_clip_duration; /* seconds; 0: clip_duration, which it must equal otherwise */
     int64_t crop_size;
     int64_t audio_rate, hop_length, n_mels, n_fft;
     double mel_mean, mel_std;

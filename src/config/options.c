@@ -187,7 +187,8 @@ static const xkd_option options[] = {
     REAL("dataset.clip_duration", data.clip_duration, 0.1, 3600, "4.0", "seconds of a clip and of a global view"),
     REAL("dataset.video_fps", data.video_fps, 0.1, 240, "8.0", "frames a second"),
     INT("dataset.crop_size", data.crop_size, 8, 4096, "112", "side of a global video view, pixels"),
-    IGNORED("dataset.audio_clip_duration", "clip_duration holds for both modalities"),
+    REAL_OR("clip_duration", "dataset.audio_clip_duration", data.audio_clip_duration, 0.1, 3600, "clip_duration",
+            "released files say it twice; must equal dataset.clip_duration"),
     INT("dataset.audio_fps", data.audio_rate, 1000, 384000, "16000", "sound samples a second"),
     INT("dataset.hop_length", data.hop_length, 1, 65536, "143", "samples from one spectrogram column to the next"),
     IGNORED("dataset.audio_fps_out", "follows from audio_fps and hop_length"),
@@ -460,7 +461,7 @@ static const xkd_option options[] = {
     ALIAS("hyperparams.mixup_prob", "eval.mixup_prob"),
     ALIAS("hyperparams.mixup_switch_prob", "eval.mixup_switch_prob"),
     FIXED("hyperparams.mixup_mode", "batch", "the whole batch is mixed alike"),
-    IGNORED("hyperparams.cutmix_minmax", "the box follows from lambda"),
+    FIXED("hyperparams.cutmix_minmax", "null|none", "the box follows from lambda, as in every released file"),
     ALIAS("hyperparams.label_smoothing", "eval.label_smoothing"),
     IGNORED("hyperparams.optimizer.momentum", "AdamW has none"),
     /* Evaluation files give a number where pre-training has a schedule; both write the same field. */

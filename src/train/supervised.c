@@ -152,6 +152,16 @@ static xkd_status check_batch_norm(run *r)
                     "dataset.train.drop_last");
 }
 
+/* The mean of softmax rows is a distribution; their maximum and sum are none. */
+static xkd_status check_ensemble(run *r)
+{
+    if (r->data.multi_label || r->config.eval.ensemble == XKD_ENSEMBLE_MEAN) return XKD_OK;
+    return xkd_fail(
+        r->cx, XKD_ERR_CONFIG,
+        "dataset.test.ensemble: max and sum are for several labels a file; with one label the clips' scores "
+        "are averaged: mean");
+}
+
 /* Data and model, without a folder. */
 static xkd_status open_parts(run *r)
 {
@@ -163,6 +173,7 @@ static xkd_status open_parts(run *r)
     xkd_run_fill_in_machine(&r->config);
     XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, &r->data));
     XKD_TRY(check_batch_norm(r));
+    XKD_TRY(check_ensemble(r));
     r->at.steps_per_epoch = xkd_loader_steps_per_epoch(r->data.loader);
     r->at.total = r->config.train.epochs * r->at.steps_per_epoch;
     XKD_TRY(make_net(r));

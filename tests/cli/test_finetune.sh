@@ -119,6 +119,12 @@ try finetune "$audio" several.jsonl --out several "${quick[@]}" hyperparams.num_
 stdout_has "several labels: mean average precision" 0 "honest: mean average precision"
 try predict several toys/test/bounce/00010.mp4 --top 1
 stdout_has "and sigmoids" 0 "bounce"
+try finetune "$audio" toys.jsonl --out x "${quick[@]}" dataset.test.ensemble=max
+stderr_has "one label: scores are averaged" 2 "dataset.test.ensemble: max and sum are for several labels"
+try finetune "$audio" toys.jsonl --out x "${quick[@]}" dataset.audio_clip_duration=3
+stderr_has "clips of two lengths" 2 "one duration holds for both modalities"
+try finetune "$audio" toys.jsonl --out x "${quick[@]}" hyperparams.cutmix_minmax=0.2
+stderr_has "a box by its size" 2 "hyperparams.cutmix_minmax"
 # Without a file the released recipe is taken.
 try finetune "$video" toys.jsonl --out x --dry-run --json model.kwargs.frame_size='[3,32,32]'
 stderr_has "a geometry that does not fit" 2 "model.kwargs.frame_size"
