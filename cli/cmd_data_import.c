@@ -57,20 +57,20 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(data_root_text(cli, v.out, m.root, &root));
     XKD_TRY(xkd_manifest_write(cx, &m, v.out, root));
     /* Only with --partial does the import come this far with files missing. */
-    if (result.missing)
-        cli_say(cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", result.missing, result.listed,
-                result.first_missing);
+    if (result.counts.missing)
+        cli_say(cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", result.counts.missing,
+                result.counts.listed, result.first_missing);
     /* JSON for scripts has no splits: they are in the manifest. */
     if (cli->json) {
         xkd_text_puts(&text, "{\"out\": ");
         xkd_text_json_string(&text, v.out);
         xkd_text_printf(&text, ", \"files\": %" PRId64 ", \"classes\": %" PRId64 ", \"missing\": %" PRId64 "}\n",
-                        m.count, m.class_count, result.missing);
+                        m.count, m.class_count, result.counts.missing);
         XKD_TRY(text.status);
         fputs(text.data, stdout);
     } else {
         printf("%s: %" PRId64 " files, %" PRId64 " classes, %" PRId64 " missing\n", v.out, m.count, m.class_count,
-               result.missing);
+               result.counts.missing);
     }
     if (!cli->json) print_splits(&m);
 fail:

@@ -252,9 +252,9 @@ static xkd_status fold_work(struct eval *e, struct eval_fold *f, xkd_fold_result
     /* For every set that has folds; the paper's figures are their means. */
     if (f->fold) cli_say(e->cli, "fold %" PRId64 " of %" PRId64, f->fold, e->benchmark->folds);
     /* What may be missing of the data set is said in the result and in the table. */
-    if (f->imported.missing)
-        cli_say(e->cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", f->imported.missing,
-                f->imported.listed, f->imported.first_missing);
+    if (f->imported.counts.missing)
+        cli_say(e->cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", f->imported.counts.missing,
+                f->imported.counts.listed, f->imported.first_missing);
     /* From here on the folder is this evaluation's. */
     XKD_TRY(claim_folder(e, f));
     /* A manifest is written even where features are there: training loads it by path. */

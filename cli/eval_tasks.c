@@ -166,8 +166,7 @@ xkd_status eval_fold_run(struct cli *cli, struct eval_fold *f, xkd_fold_result *
         .fold = f->fold,
         .settings = f->settings,
         .files = {count_split(&f->manifest, c->data.split), count_split(&f->manifest, c->eval.test_split)},
-        .listed = f->imported.listed,
-        .missing = f->imported.missing};
+        .imported = f->imported.counts};
     return f->benchmark->task == XKD_BENCHMARK_SVM ? run_svm(cli, f, out) : run_training(cli, f, out);
 }
 

@@ -19,7 +19,7 @@ static const struct {
     const char *name, *about, *tree; /* tree: where files are expected, for messages */
     int64_t folds;                   /* 0: one split; otherwise which fold is chosen */
     int64_t total;                   /* samples of all splits of a fold; 0: differs from download to download */
-    int64_t classes;                 /* 0: as listed */
+    int64_t classes;                 /* 0: the reader says it */
     xkd_status (*read)(xkd_import_job *job);
 } sets[] = {
     {"UCF101", "101 actions, 3 folds, 13 320 videos",
@@ -150,7 +150,7 @@ xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, 
     xkd_import_result *r = job->result;
     char *whole = NULL;
     *sample = NULL;
-    r->listed++;
+    r->counts.listed++;
     /* Lists are from strangers: a name must not lead out of the data set. The manifest's reader checks this as well;
      * here the message can say that a list is at fault. */
     if (!xkd_manifest_path_is_plain(path))
@@ -158,7 +158,7 @@ xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, 
     XKD_TRY(xkd_join_path(cx, &whole, job->root, path));
     if (!xkd_path_exists(whole)) {
         /* The first missing name is enough to see what is wrong; thousands of lines would hide it. */
-        if (!r->missing++) snprintf(r->first_missing, sizeof r->first_missing, "%s", path);
+        if (!r->counts.missing++) snprintf(r->first_missing, sizeof r->first_missing, "%s", path);
     } else {
         XKD_TRY(xkd_manifest_add(cx, job->manifest, path, sample));
         (*sample)->label = label;
@@ -215,27 +215,34 @@ static int by_path(const void *a, const void *b)
     return strcmp(((const xkd_sample *)a)->path, ((const xkd_sample *)b)->path);
 }
 
+bool xkd_import_is_whole(const xkd_import_counts *c)
+{
+    return c->missing == 0 && (!c->official_files || c->files == c->official_files) &&
+           (!c->official_classes || c->classes == c->official_classes);
+}
+
 /* From the plainest fault to the subtlest. A file listed twice would be trained on twice and may be in both splits. */
-static xkd_status check(xkd_context *cx, int set, const xkd_import_job *job)
+static xkd_status check(xkd_context *cx, const xkd_import_job *job)
 {
     xkd_status status = XKD_OK;
     const xkd_import_result *r = job->result;
+    const xkd_import_counts *c = &r->counts;
     const xkd_manifest *m = job->manifest;
     if (m->count == 0)
-        XKD_FAIL(XKD_ERR_DATA, "%s: none of the %lld listed files is there", job->root, (long long)r->listed);
+        XKD_FAIL(XKD_ERR_DATA, "%s: none of the %lld listed files is there", job->root, (long long)c->listed);
     for (int64_t i = 1; i < m->count; i++)
         if (strcmp(m->samples[i - 1].path, m->samples[i].path) == 0)
             XKD_FAIL(XKD_ERR_DATA, "%s: %s is listed twice", job->root, m->samples[i].path);
     if (job->options->partial) return XKD_OK;
-    if (sets[set].total && r->missing)
+    if (c->official_files && c->missing)
         XKD_FAIL(XKD_ERR_DATA, "%s: %lld of %lld listed files are not there, first: %s (--partial accepts that)",
-                 job->root, (long long)r->missing, (long long)r->listed, r->first_missing);
-    if (sets[set].total && m->count != sets[set].total)
+                 job->root, (long long)c->missing, (long long)c->listed, r->first_missing);
+    if (c->official_files && c->files != c->official_files)
         XKD_FAIL(XKD_ERR_DATA, "%s: %lld samples, the official set has %lld (--partial accepts that)", job->root,
-                 (long long)m->count, (long long)sets[set].total);
-    if (sets[set].classes && m->class_count != sets[set].classes)
+                 (long long)c->files, (long long)c->official_files);
+    if (c->official_classes && c->classes != c->official_classes)
         XKD_FAIL(XKD_ERR_DATA, "%s: %lld classes, the official set has %lld (--partial accepts that)", job->root,
-                 (long long)m->class_count, (long long)sets[set].classes);
+                 (long long)c->classes, (long long)c->official_classes);
 fail:
     return status;
 }
@@ -251,10 +258,14 @@ xkd_status xkd_import(xkd_context *cx, const char *name, const char *root, const
     XKD_TRY(find_set(cx, name, options, &set));
     if (!xkd_is_folder(root)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", root);
     XKD_TRY(xkd_copy_string(cx, &out->root, root));
+    result->counts.official_files = sets[set].total;
+    result->counts.official_classes = sets[set].classes;
     status = sets[set].read(&job);
     if (status == XKD_OK) {
         qsort(out->samples, (size_t)out->count, sizeof *out->samples, by_path);
-        status = check(cx, set, &job);
+        result->counts.files = out->count;
+        result->counts.classes = out->class_count;
+        status = check(cx, &job);
     }
     /* The message gets the expected layout behind it; the copy is needed because the message lives in the context that
      * is about to be written. */

@@ -10,8 +10,18 @@ typedef struct {
     int64_t classes; /* Kinetics-Sound: 32 (the paper) or 31 (other work) */
 } xkd_import_options;
 
+/* What was found of a set, beside what there should be. 0 for an official number: it differs from download to download. */
 typedef struct {
-    int64_t listed, missing;
+    int64_t listed, missing; /* files in the set's lists; of them not in its folders */
+    int64_t files, official_files;
+    int64_t classes, official_classes;
+} xkd_import_counts;
+
+/* Whether all of the official set is there, as far as it is known. */
+bool xkd_import_is_whole(const xkd_import_counts *counts);
+
+typedef struct {
+    xkd_import_counts counts;
     char first_missing[256]; /* path of the first listed file that is not there */
 } xkd_import_result;
 

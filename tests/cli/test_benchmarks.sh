@@ -40,6 +40,7 @@ stdout_has "from raw files to the table row" 0 "honest, 3 of 3 folds"
 check "beside what the release would report" grep -q '^best, as released  *[0-9.]* +- [0-9.]*.*C chosen on the test split' <<<"$out"
 check "and the paper" grep -q '^paper, XKD  *83.8' <<<"$out"
 check "fold by fold with an interval" grep -q '^fold 3 .*C [0-9.e-]*, 95 % interval' <<<"$out"
+check "and that it is of a part" grep -q '^fold 2: not the whole data set: 15 of 13320 files, 3 of 101 classes$' <<<"$out"
 first=$out
 stamp=$(stat -c %Y.%i e/*/*)
 evaluate --out e "${small[@]}"
@@ -47,7 +48,8 @@ check "a second run gives the same" [ "$out" = "$first" ]
 check "and does nothing" [ "$stamp" = "$(stat -c %Y.%i e/*/*)" ]
 check "but say so" [ "$(grep -c 'done already' <<<"$err")" = 3 ]
 evaluate --out e "${small[@]}" run.threads=2 --json
-stdout_has "as JSON" 0 '"complete": true, "folds_of_set": 3, "honest": {"top1": {"mean": '
+stdout_has "as JSON" 0 '"folds_of_set": 3, "honest": {"top1": {"mean": '
+check "15 of 13320 files are not complete" grep -q '"complete": false, .*"files_official": \[15, 13320\], "classes_official": \[3, 101\]' <<<"$out"
 evaluate --out e "${small[@]}" --markdown
 stdout_has "as Markdown" 0 '| paper, XKD-MAS | 81.7 |'
 evaluate --out e --fold 2 "${small[@]}"
@@ -102,7 +104,7 @@ try eval ucf101-svm --data ucf --model run/backbones/aud_teacher.safetensors --o
 stderr_has "a model of the other modality" 4 "has no video encoder"
 mv ucf/UCF-101/Rowing ucf/Rowing
 evaluate --out part "${small[@]}"
-stdout_has "absent files: figures of a part say so" 0 "not the whole data set: 5 of 15 listed files are absent"
+stdout_has "absent files: figures of a part say so" 0 "fold 1: not the whole data set: 10 of 13320 files, 3 of 101 classes, 5 of 15 listed files are absent"
 check "they are counted and the first is named" grep -q "5 of 15 listed files are not there, first: UCF-101/Rowing/v_Rowing_g01_c01.avi" <<<"$err"
 mv ucf/Rowing ucf/UCF-101/Rowing
 sed -i 's/^Rowing.*//' ucf/ucfTrainTestlist/trainlist01.txt
@@ -181,12 +183,13 @@ try eval kinetics-sound-svm --data ks --model run --partial --out half dataset.t
 stderr_has "nor by another budget in the same folder" 2 "half/all: was begun with another model"
 try eval kinetics-sound-svm --data ks --model run --partial --out half2 dataset.train.clips_per_video=2 data.max_bad_fraction=0.2
 stdout_has "within the budget the figure says so" 0 "1 + 0 files unreadable"
+check "and the end too" grep -q "^not the whole data set: 2 of 32 classes, 1 of 7 training files are unreadable$" <<<"$out"
 rm ks/train/bowling/id9_000001_000011.mp4
 try eval kinetics-sound-audio-svm --data ks --model run --partial --out sound dataset.train.clips_per_video=2
 stdout_has "sound alone" 0 "paper, XKD              64.6"
 rm -r ks/val/bowling
 try eval kinetics-sound-svm --data ks --model run --out x
-stderr_has "classes are counted" 3 "of the 32 classes of Kinetics-Sound"
+stderr_has "classes are counted" 3 "2 classes, the official set has 32"
 mkdir -p k4 && cp -r ks/train ks/val k4/
 try eval kinetics400-svm --data k4 --model run --out x
 stderr_has "Kinetics400 too" 3 "2 classes, the official set has 400"
