@@ -41,7 +41,7 @@ static const struct cli_option options[] = {
     {0, "heads", CLI_INT, offsetof(struct values, model.heads), "H", "attention heads, where the file cannot say"},
     {0, "classes", CLI_INT, offsetof(struct values, classes), "N", "Kinetics-Sound: 32 or 31 classes (default: 32)"},
     {0, "partial", CLI_FLAG, offsetof(struct values, partial), NULL,
-     "accept other counts than the official ones and absent files; the result says so"},
+     "accept other counts than the official ones and any number of absent files; the result says so"},
     {'n', "dry-run", CLI_FLAG, offsetof(struct values, dry_run), NULL, "say what would be done, and what it costs"},
     {0, "markdown", CLI_FLAG, offsetof(struct values, markdown), NULL, "print the table as Markdown"},
     {0, "list", CLI_FLAG, offsetof(struct values, list), NULL, "list the evaluations and the paper's figures"},
@@ -53,6 +53,7 @@ struct eval {
     struct cli *cli;
     struct values v;
     const xkd_benchmark *benchmark;
+    double missing; /* share of listed files that may be absent */
     char **overrides;
     int override_count;
 };
@@ -63,6 +64,7 @@ static void fold_free(struct eval_fold *f)
     models_free(&f->models);
     xkd_config_free(&f->config);
     xkd_manifest_free(&f->manifest);
+    xkd_import_result_free(&f->imported);
     xkd_free(f->folder);
     xkd_free(f->manifest_path);
     xkd_free(f->result_path);
@@ -177,7 +179,7 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
     /* Sets without folds take any number. */
-    const xkd_import_options import = {fold ? fold : 1, e->v.partial, e->v.classes};
+    const xkd_import_options import = {fold ? fold : 1, e->v.partial, e->v.classes, e->missing};
     char name[24] = "all";
     struct layers layers;
     /* An audio evaluation with --audio-model never looks at MODEL. */
@@ -251,15 +253,12 @@ static xkd_status fold_work(struct eval *e, struct eval_fold *f, xkd_fold_result
     double start = xkd_now();
     /* For every set that has folds; the paper's figures are their means. */
     if (f->fold) cli_say(e->cli, "fold %" PRId64 " of %" PRId64, f->fold, e->benchmark->folds);
-    /* What may be missing of the data set is said in the result and in the table. */
-    if (f->imported.counts.missing)
-        cli_say(e->cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", f->imported.counts.missing,
-                f->imported.counts.listed, f->imported.first_missing);
     /* From here on the folder is this evaluation's. */
     XKD_TRY(claim_folder(e, f));
     /* A manifest is written even where features are there: training loads it by path. */
     XKD_TRY(data_root_text(e->cli, f->manifest_path, f->manifest.root, &root));
     XKD_TRY(xkd_manifest_write(cx, &f->manifest, f->manifest_path, root));
+    XKD_TRY(data_tell_missing(e->cli, &f->imported, f->manifest_path));
     XKD_TRY(eval_fold_run(e->cli, f, out));
     out->seconds = xkd_now() - start;
     XKD_TRY(xkd_fold_result_write(cx, f->result_path, out));
@@ -325,6 +324,21 @@ fail:
     return status;
 }
 
+/* The budget for absent files, which the import needs before there is a model whose configuration the others go on. */
+static xkd_status read_budget(struct eval *e)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    xkd_config config;
+    XKD_TRY(xkd_config_init(cx, &config));
+    if (e->v.model.config) XKD_TRY(xkd_config_load(cx, &config, e->v.model.config, false));
+    for (int i = 0; i < e->override_count; i++) XKD_TRY(xkd_config_override(cx, &config, e->overrides[i]));
+    e->missing = config.data.max_bad_fraction;
+fail:
+    xkd_config_free(&config);
+    return status;
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
@@ -339,6 +353,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(check_values(&e, rest > 0 ? argv[1] : NULL));
     e.overrides = argv + 2;
     e.override_count = rest - 1;
+    XKD_TRY(read_budget(&e));
     /* Before any thread is made. */
     cli_catch_signals();
     XKD_TRY(evaluate(&e));

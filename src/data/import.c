@@ -13,6 +13,8 @@
 #include "base/alloc.h"
 #include "data/import_parts.h"
 
+enum { NAMED = 20 }; /* absent files in a message */
+
 /* The counts are of the official lists. Sets from YouTube shrink with every deleted video, so only their classes are
  * checked. */
 static const struct {
@@ -157,8 +159,10 @@ xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, 
         XKD_FAIL(XKD_ERR_DATA, "\"%s\": a listed path leads out of %s, or goes there by a detour", path, job->root);
     XKD_TRY(xkd_join_path(cx, &whole, job->root, path));
     if (!xkd_path_exists(whole)) {
-        /* The first missing name is enough to see what is wrong; thousands of lines would hide it. */
-        if (!r->counts.missing++) snprintf(r->first_missing, sizeof r->first_missing, "%s", path);
+        xkd_names *names = &r->missing;
+        XKD_TRY(xkd_reserve(cx, &names->items, names->count, &names->capacity, sizeof *names->items));
+        XKD_TRY(xkd_copy_string(cx, &names->items[names->count], path));
+        r->counts.missing = ++names->count;
     } else {
         XKD_TRY(xkd_manifest_add(cx, job->manifest, path, sample));
         (*sample)->label = label;
@@ -221,12 +225,45 @@ bool xkd_import_is_whole(const xkd_import_counts *c)
            (!c->official_classes || c->classes == c->official_classes);
 }
 
+void xkd_import_result_free(xkd_import_result *r)
+{
+    xkd_free_names(&r->missing);
+    *r = (xkd_import_result){0};
+}
+
+/* Some names show what is wrong; thousands of lines would hide it. */
+void xkd_import_missing_text(xkd_text *out, const xkd_import_result *r)
+{
+    const xkd_names *names = &r->missing;
+    xkd_text_printf(out, "%lld of %lld listed files are not there:", (long long)names->count,
+                    (long long)r->counts.listed);
+    for (int64_t i = 0; i < names->count && i < NAMED; i++) xkd_text_printf(out, "\n  %s", names->items[i]);
+    if (names->count > NAMED) xkd_text_printf(out, "\n  and %lld more", (long long)(names->count - NAMED));
+}
+
+/* Videos vanish from public sets: a few may be absent, and are told. What is left of a set of which more is gone is
+ * another set. */
+static xkd_status check_missing(const xkd_import_job *job)
+{
+    xkd_context *cx = job->cx;
+    const xkd_import_counts *c = &job->result->counts;
+    xkd_text names = xkd_text_make(cx);
+    if ((double)c->missing <= job->options->missing * (double)c->listed) return XKD_OK;
+    xkd_import_missing_text(&names, job->result);
+    xkd_status status = names.status;
+    if (status == XKD_OK)
+        status = xkd_fail(cx, XKD_ERR_DATA,
+                          "%s: %s\nThat is more than data.max_bad_fraction=%g allows (--partial accepts any number)",
+                          job->root, names.data, job->options->missing);
+    xkd_text_free(&names);
+    return status;
+}
+
 /* From the plainest fault to the subtlest. A file listed twice would be trained on twice and may be in both splits. */
 static xkd_status check(xkd_context *cx, const xkd_import_job *job)
 {
     xkd_status status = XKD_OK;
-    const xkd_import_result *r = job->result;
-    const xkd_import_counts *c = &r->counts;
+    const xkd_import_counts *c = &job->result->counts;
     const xkd_manifest *m = job->manifest;
     if (m->count == 0)
         XKD_FAIL(XKD_ERR_DATA, "%s: none of the %lld listed files is there", job->root, (long long)c->listed);
@@ -234,12 +271,11 @@ static xkd_status check(xkd_context *cx, const xkd_import_job *job)
         if (strcmp(m->samples[i - 1].path, m->samples[i].path) == 0)
             XKD_FAIL(XKD_ERR_DATA, "%s: %s is listed twice", job->root, m->samples[i].path);
     if (job->options->partial) return XKD_OK;
-    if (c->official_files && c->missing)
-        XKD_FAIL(XKD_ERR_DATA, "%s: %lld of %lld listed files are not there, first: %s (--partial accepts that)",
-                 job->root, (long long)c->missing, (long long)c->listed, r->first_missing);
-    if (c->official_files && c->files != c->official_files)
+    XKD_TRY(check_missing(job));
+    /* With those that are absent: the lists must be the official ones. */
+    if (c->official_files && c->files + c->missing != c->official_files)
         XKD_FAIL(XKD_ERR_DATA, "%s: %lld samples, the official set has %lld (--partial accepts that)", job->root,
-                 (long long)c->files, (long long)c->official_files);
+                 (long long)(c->files + c->missing), (long long)c->official_files);
     if (c->official_classes && c->classes != c->official_classes)
         XKD_FAIL(XKD_ERR_DATA, "%s: %lld classes, the official set has %lld (--partial accepts that)", job->root,
                  (long long)c->classes, (long long)c->official_classes);
@@ -252,6 +288,7 @@ xkd_status xkd_import(xkd_context *cx, const char *name, const char *root, const
 {
     xkd_status status = XKD_OK;
     xkd_import_job job = {cx, root, options, out, result};
+    char *message = NULL;
     int set = 0;
     *out = (xkd_manifest){0};
     *result = (xkd_import_result){0};
@@ -270,12 +307,12 @@ xkd_status xkd_import(xkd_context *cx, const char *name, const char *root, const
     /* The message gets the expected layout behind it; the copy is needed because the message lives in the context that
      * is about to be written. */
     if (status == XKD_ERR_DATA) {
-        char message[2048];
-        snprintf(message, sizeof message, "%s", xkd_last_error(cx));
+        XKD_TRY(xkd_copy_string(cx, &message, xkd_last_error(cx)));
         xkd_clear_error(cx);
         XKD_FAIL(XKD_ERR_DATA, "%s\nThe layout of %s is:\n%s", message, sets[set].name, sets[set].tree);
     }
 fail:
+    xkd_free(message);
     if (status != XKD_OK) xkd_manifest_free(out);
     return status;
 }

@@ -313,6 +313,15 @@ static xkd_status read_kinetics(xkd_import_job *job, bool sound)
     qsort(m->classes, (size_t)m->class_count, sizeof *m->classes, by_name);
     for (int s = 0; s < KINETICS_SPLITS; s++) XKD_TRY(read_split(job, s, false, sound));
     if (sound) job->result->counts.official_classes = job->options->classes == 31 ? 31 : SOUND_CLASSES;
+    /* The number of classes alone would let any set of 400 pass. */
+    for (int i = 0; i < SOUND_CLASSES && !sound && !job->options->partial; i++) {
+        int64_t label;
+        XKD_TRY(xkd_manifest_class(cx, m, sound_classes[i], false, &label));
+        if (label < 0 && m->class_count == job->result->counts.official_classes)
+            XKD_FAIL(XKD_ERR_DATA,
+                     "%s: has %lld classes, but none is %s: this is not Kinetics400 (--partial accepts that)",
+                     job->root, (long long)m->class_count, sound_classes[i]);
+    }
 fail:
     return status;
 }

@@ -2,7 +2,6 @@
 #ifndef XKD_DATA_IMPORT_PARTS_H
 #define XKD_DATA_IMPORT_PARTS_H
 
-#include "base/file.h"
 #include "data/import.h"
 
 /* AudioSet's unbalanced list, the largest, has 100 MB. */
@@ -34,7 +33,7 @@ enum { XKD_MOST_FIELDS = 16 };
  * number of fields, -1 for an open quote. */
 int xkd_csv_split(char *line, char *fields[XKD_MOST_FIELDS]);
 
-/* Adds ROOT/path; one that is not there is counted, named and, unless `partial`, fails later. *sample is NULL then. */
+/* Adds ROOT/path; one that is not there is noted in the result; too many fail later. *sample is NULL then. */
 xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, const char *split, xkd_sample **sample);
 
 /* In sorted names: the one that is `stem`, or begins with it and goes on with '.' or '_'; NULL: none. */

@@ -28,9 +28,20 @@ try data import UCF101 ucf --fold 4 --out x.jsonl
 stderr_has "a fold that is not there" 2 "no fold 4: 1 .. 3"
 rm ucf/UCF-101/Archery/v_Archery_g08_c01.avi
 try data import UCF101 ucf --fold 2 --out x.jsonl
-stderr_has "absent files are named" 3 "1 of 3 listed files are not there, first: UCF-101/Archery/v_Archery_g08_c01.avi"
+stderr_has "absent files are named" 3 "1 of 3 listed files are not there:
+  UCF-101/Archery/v_Archery_g08_c01.avi
+That is more than data.max_bad_fraction=0.01 allows"
+try data import UCF101 ucf --fold 2 --out x.jsonl data.max_bad_fraction=0.4
+stderr_has "a larger budget" 3 "3 samples, the official set has 13320"
+check "nothing is written of a refused set" [ ! -e x.jsonl -a ! -e x.jsonl.missing ]
 try data import UCF101 ucf --fold 2 --out x.jsonl --partial
 stdout_has "absent files are counted" 0 "2 files, 2 classes, 1 missing"
+check "and told" grep -q "1 of 3 listed files are not there:" <<<"$err"
+check "and named" [ "$(cat x.jsonl.missing)" = UCF-101/Archery/v_Archery_g08_c01.avi ]
+put ucf/UCF-101/Archery/v_Archery_g08_c01.avi
+try data import UCF101 ucf --fold 2 --out x.jsonl --partial
+check "names of a former import are removed" [ ! -e x.jsonl.missing ]
+rm ucf/UCF-101/Archery/v_Archery_g08_c01.avi
 printf '../../etc/passwd 1\n' >ucf/ucfTrainTestlist/trainlist02.txt
 try data import UCF101 ucf --fold 2 --out y.jsonl --partial
 check "a list cannot lead out of the folder" [ "$rc" -eq 3 ]
@@ -57,13 +68,39 @@ try data import Kinetics400 k400 --out k400.jsonl --partial
 stdout_has "Kinetics400" 0 "4 files, 2 classes, 1 missing"
 has "Kinetics400 classes have _" k400.jsonl '"classes":["air_drumming","playing_piano"]'
 has "Kinetics400 flat" k400.jsonl '"path":"val/-xyz-12_000003_000013.mp4","label":1,"split":"val"'
-try data import Kinetics400 k400 --out x.jsonl
+try data import Kinetics400 k400 --out x.jsonl data.max_bad_fraction=0.5
 stderr_has "Kinetics400 counts classes" 3 "2 classes, the official set has 400"
 try data import Kinetics-Sound k400 --out ks.jsonl --partial
 stdout_has "Kinetics-Sound takes its classes" 0 "2 files, 1 classes"
 has "Kinetics-Sound class" ks.jsonl '"classes":["playing_piano"]'
 try data import Kinetics-Sound k400 --out x.jsonl --classes 31
 stderr_has "Kinetics-Sound counts classes" 3 "1 classes, the official set has 31"
+
+# Kinetics400 with as many classes as there should be, 800 listed files and 2, then 796 of them there.
+sounds=(blowing_nose blowing_out_candles bowling chopping_wood dribbling_basketball laughing mowing_lawn playing_accordion
+  playing_bagpipes playing_bass_guitar playing_clarinet playing_drums playing_guitar playing_harmonica playing_keyboard
+  playing_organ playing_piano playing_saxophone playing_trombone playing_trumpet playing_violin playing_xylophone
+  ripping_paper shoveling_snow shuffling_cards singing stomping_grapes strumming_guitar tap_dancing tapping_guitar
+  tapping_pen tickling)
+mkdir -p k8/train
+for i in $(seq 800); do
+  k=$((i % 400))
+  if [ $k -lt 32 ]; then class=${sounds[k]}; else class="class $k"; fi
+  echo "$class,id$i,1,11,train"
+done >k8/train.csv
+touch k8/train/id1.mp4 k8/train/id2.mp4
+try data import Kinetics400 k8 --out x.jsonl
+stderr_has "most of the listed files are absent" 3 "798 of 800 listed files are not there:"
+check "some are named" grep -q "^  train/id22_000001_000011$" <<<"$err"
+check "and the others counted" grep -q "^  and 778 more$" <<<"$err"
+for i in $(seq 5 800); do : >k8/train/id$i.mp4; done
+try data import Kinetics400 k8 --out k8.jsonl
+stdout_has "few may be absent" 0 "798 files, 400 classes, 2 missing"
+check "they are told" grep -q "  train/id4_000001_000011$" <<<"$err"
+check "and written beside the manifest" [ "$(tr '\n' ' ' <k8.jsonl.missing)" = "train/id3_000001_000011 train/id4_000001_000011 " ]
+sed -i 's/^blowing_nose,/sneezing,/' k8/train.csv
+try data import Kinetics400 k8 --out x.jsonl
+stderr_has "400 other classes" 3 "none is blowing_nose: this is not Kinetics400"
 
 # Kinetics as JSON: flat folders, entries that are gone, unused keys, a test split without labels.
 put kj/train/-abc_000001_000011.mp4
