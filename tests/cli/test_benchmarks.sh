@@ -58,6 +58,18 @@ try svm run e/fold-1/manifest.jsonl --out s --train trainlist01 --test testlist0
 honest=$(sed -n 's/^honest: top-1 \([0-9.]*\),.*/\1/p' <<<"$out")
 check "a fold is what xkd svm gives" [ -n "$honest" -a "$(sed -n 's/^fold 1  *\([0-9.]*\) .*/\1/p' <<<"$first")" = "$honest" ]
 
+# A released file is one fold's; the row's folds are all of them, each with its own lists.
+printf 'dataset:\n  fold: 1\n  train:\n    split: "trainlist{fold:02d}"\n  test:\n    split: "testlist{fold:02d}"\n' >f1.yaml
+evaluate --out e "${small[@]}" -c f1.yaml
+check "a file of fold 1 gives the same row" [ "$out" = "$first" ]
+evaluate --out e "${small[@]}" -c f1.yaml --fold 2 dataset.fold=3
+check "and the same fold 2" [ "$rc" -eq 0 -a "$(grep '^fold 2 ' <<<"$out")" = "$(grep '^fold 2 ' <<<"$first")" ]
+mv ucf/ucfTrainTestlist/testlist03.txt .
+evaluate --out early "${small[@]}"
+stderr_has "a list that a later fold lacks" 3 "testlist03.txt: is not there"
+check "is found before the first one works" [ ! -e early ]
+mv testlist03.txt ucf/ucfTrainTestlist
+
 # Killed in between: finished folds and features stay.
 "$xkd" eval ucf101-svm --data ucf --model run --partial --out k "${small[@]}" >/dev/null 2>&1 &
 pid=$!

@@ -27,9 +27,11 @@ static void configure(xkd_context *cx, const char *name, int64_t fold, xkd_confi
     const char *settings[XKD_BENCHMARK_SETTINGS];
     char text[32];
     must(cx, xkd_benchmark_find(cx, name, &b), name);
-    xkd_benchmark_settings(b, fold, text, settings);
+    xkd_benchmark_settings(b, settings);
+    snprintf(text, sizeof text, "dataset.fold=%d", (int)fold);
     must(cx, xkd_config_init(cx, c), "init");
     for (int i = 0; settings[i]; i++) must(cx, xkd_config_override(cx, c, settings[i]), settings[i]);
+    must(cx, xkd_config_override(cx, c, text), text);
     must(cx, xkd_config_finish(cx, c), name);
 }
 
