@@ -130,7 +130,8 @@ static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_re
     out->best = figures_of_test(&r.best);
     out->interval[0] = r.interval.low;
     out->interval[1] = r.interval.high;
-    out->unreadable[1] = r.unreadable; /* training files are counted by the loader, and replaced */
+    out->unreadable[0] = r.replaced; /* by other files of the class */
+    out->unreadable[1] = r.unreadable;
 fail:
     xkd_supervised_result_free(&r);
     xkd_free(run);

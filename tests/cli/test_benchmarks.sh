@@ -153,6 +153,14 @@ check "it goes on to the same figures" [ "$out" = "$first" ]
 try eval ucf101-finetune --data ucf --model run/backbones/aud_teacher.safetensors --out x --partial --fold 2
 stderr_has "a model of the other modality" 4 "has no video encoder"
 
+cp -r ucf junk
+for n in 1 3; do echo junk >junk/UCF-101/Biking/v_Biking_g0${n}_c01.avi; done
+try eval ucf101-finetune --data junk --model run --partial --fold 2 "${quick[@]}" --out bad data.max_bad_fraction=0.3
+stdout_has "fine-tuning: unreadable files of both splits" 0 ", 1 + 1 files unreadable"
+check "are counted at the end" grep -q "1 of 9 training files are unreadable, 1 of 6 test files are unreadable$" <<<"$out"
+try eval ucf101-finetune --data junk --model run --partial --fold 2 "${quick[@]}" --out bad data.max_bad_fraction=0.3 --json
+stdout_has "and in JSON" 0 '"unreadable": [1, 1]'
+
 # FSD50K: several labels a file, mean average precision of a linear classifier. The sounds are those of the toys.
 mkdir -p fsd/FSD50K.ground_truth fsd/FSD50K.dev_audio fsd/FSD50K.eval_audio
 printf '0,Bark,/m/a\n1,Bell,/m/b\n2,Horn,/m/c\n' >fsd/FSD50K.ground_truth/vocabulary.csv
