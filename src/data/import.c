@@ -33,14 +33,16 @@ static const struct {
      "  ROOT/testTrainMulti_7030_splits/brush_hair_test_split1.txt (or in ROOT/splits)",
      3, 6766, 51, xkd_import_hmdb51},
     {"Kinetics400", "400 actions; how many videos are left differs from download to download",
-     "  ROOT/train/abseiling/ID_000001_000011.mp4 and ROOT/val/..., or without class folders and with\n"
+     "  ROOT/train/abseiling/ID_000001_000011.mp4 and ROOT/val/..., or without class folders and with a list.\n"
+     "  A list that is there says which files are of the split (they may also lie in ROOT/annotations; the first "
+     "counts):\n"
      "  ROOT/train.csv, ROOT/val.csv: label,youtube_id,time_start,time_end,split, or\n"
      "  ROOT/train.json, ROOT/val.json: {ID: {\"annotations\": {\"label\": ..., \"segment\": [1, 11]}, \"subset\": "
      "...}}\n"
-     "  (lists also in ROOT/annotations; of both forms the CSV is read)",
+     "  ROOT/train.json or train.txt, as the release's: [\"abseiling/ID_000001_000011.avi\", ...]",
      0, 0, 400, xkd_import_kinetics400},
-    {"Kinetics-Sound", "32 (or 31) audible actions of Kinetics400", "  as Kinetics400", 0, 0, 0,
-     xkd_import_kinetics_sound},
+    {"Kinetics-Sound", "32 (or 31) audible actions of Kinetics400",
+     "  as Kinetics400; lists also in ROOT/kinetics_sound, which are read first", 0, 0, 0, xkd_import_kinetics_sound},
     {"ESC50", "50 sounds, 5 folds, 2 000 clips", "  ROOT/audio/1-100032-A-0.wav\n  ROOT/meta/esc50.csv", 5, 2000, 50,
      xkd_import_esc50},
     {"FSD50K", "200 labels, several a clip, 40 966 and 10 231 clips",
@@ -174,7 +176,7 @@ fail:
 }
 
 /* Binary search for the first name that is not below the stem; those that begin with it follow. ID.mp4 and
- * ID_000001_000011.mp4 are found by ID, but not IDX.mp4. */
+ * ID_000001_000011.mp4 are found by ID, but not IDX.mp4, nor what downloaders leave beside them (ID.json, ID.mp4.part). */
 const char *xkd_import_find(const xkd_names *names, const char *stem)
 {
     size_t length = strlen(stem);
@@ -188,7 +190,7 @@ const char *xkd_import_find(const xkd_names *names, const char *stem)
     }
     for (; low < names->count && strncmp(names->items[low], stem, length) == 0; low++) {
         char next = names->items[low][length];
-        if (next == 0 || next == '.' || next == '_') return names->items[low];
+        if ((next == '.' || next == '_') && xkd_is_media_name(names->items[low])) return names->items[low];
     }
     return NULL;
 }

@@ -129,13 +129,60 @@ refused "no label" '{"a": {"annotations": {"segment": [1, 2]}}}' 'a has no "anno
 refused "a segment that is none" '{"a": {"annotations": {"label": "x", "segment": ["1", 2]}}}' 'a: "segment" must be [start, end] in seconds'
 refused "an ID that is a path" "{$(entry ../a x 1 2 train)}" '"../a" is no YouTube ID'
 refused "an ID given twice" "{$(entry a x 1 2 train), $(entry a x 1 2 train)}" 'train.json:1: bad JSON'
-refused "a list of records" '[{"video": "a.mp4", "label": "x"}]' 'want one object keyed by YouTube ID'
+refused "a list of records" '[{"video": "a.mp4", "label": "x"}]' 'entry 1 is no text "CLASS/FILE"'
+refused "a path without class" '["x/a.avi", "a.avi"]' 'entry 2, "a.avi": want "CLASS/FILE"'
+refused "a path of more folders" '["train/x/a.avi"]' 'want "CLASS/FILE"'
+refused "a path out of the folder" '["../a.avi"]' 'want "CLASS/FILE"'
+refused "text alone" '"x/a.avi"' 'train.json:1: bad JSON'
 refused "cut off" '{"a": {' 'train.json:1: bad JSON'
 rm kj/train.json
 try data import Kinetics400 kj --out no.jsonl --partial
 stderr_has "no list at all" 3 "kj/train: has no folders of classes, and neither train.csv nor train.json is there"
 check "and the tree is shown" grep -q 'ROOT/train.json' <<<"$err"
 check "no manifest of a refused list" [ ! -e no.jsonl ]
+
+# The release's lists: arrays of paths, which select from the folders of classes; endings differ from download to download.
+put "ks/train/blowing nose/-3nc_000001_000011.mp4"
+put "ks/train/blowing nose/extra_000001_000011.mp4"
+put ks/train/bowling/b.c_000002_000012.webm
+put ks/val/bowling/v_000003_000013.avi
+mkdir -p ks/kinetics_sound
+printf '["blowing_nose/-3nc_000001_000011.avi", "bowling/b.c_000002_000012.avi", "bowling/gone_000001_000011.avi", "bowling/gone.avi"]' >ks/kinetics_sound/train.txt
+printf '["bowling/v_000003_000013.avi"]' >ks/val.json
+try data import Kinetics-Sound ks --out ks.jsonl --partial
+stdout_has "the release's lists" 0 "3 files, 2 classes, 2 missing"
+has "names with blanks" ks.jsonl '"path":"train/blowing nose/-3nc_000001_000011.mp4","label":0,"split":"train"'
+has "another ending" ks.jsonl '"path":"train/bowling/b.c_000002_000012.webm","label":1,"split":"train"'
+has "beside the set" ks.jsonl '"path":"val/bowling/v_000003_000013.avi","label":1,"split":"val"'
+check "files that are not listed are left out" [ "$(grep -c extra ks.jsonl)" = 0 ]
+check "those that are gone are named" [ "$(cat ks.jsonl.missing)" = "train/bowling/gone_000001_000011
+train/bowling/gone" ]
+try data import Kinetics-Sound ks --out x.jsonl
+stderr_has "and too many refused" 3 "2 of 5 listed files are not there:"
+rm -r ks/kinetics_sound ks/val.json
+printf 'youtube_id,split,label,time_end,time_start\nb.c,train,bowling,12,2\n' >ks/train.csv
+try data import Kinetics400 ks --out ks.jsonl --partial
+stdout_has "a CSV list selects as well, with its columns in any order" 0 "2 files, 1 classes, 0 missing"
+printf 'youtube_id,time_start,time_end,split\nb.c,2,12,train\n' >ks/train.csv
+try data import Kinetics400 ks --out x.jsonl --partial
+stderr_has "a list without labels" 3 'ks/train.csv: has no column "label"'
+rm ks/train.csv
+printf 'youtube_id,time_start,time_end,split\nabc,2,12,test\n' >ks/test.csv
+put ks/test/abc_000002_000012.mp4
+try data import Kinetics400 ks --out ks.jsonl --partial
+stdout_has "a test list without labels" 0 "4 files, 2 classes, 0 missing"
+check "is left out with a word" grep -q "split 'test' is left out" <<<"$err"
+
+# What is no video is no sample, and does not hide the folders of classes.
+put ks/train/README.txt
+put ks/train/A.csv
+put ks/train/bowling/b.c_000002_000012.json
+put ks/train/bowling/other.mp4.part
+put ks/test/abc_000002_000012.info.json
+printf 'bowling,abc,2,12,test\n' >ks/test.csv
+try data import Kinetics400 ks --out ks.jsonl --partial
+stdout_has "stray files" 0 "5 files, 2 classes, 0 missing"
+has "of a flat split too" ks.jsonl '"path":"test/abc_000002_000012.mp4"'
 
 # ESC50
 mkdir -p esc/meta
