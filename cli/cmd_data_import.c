@@ -19,7 +19,8 @@ static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "M", "manifest to write"},
     {0, "fold", CLI_INT, offsetof(struct values, fold), "N", "fold of UCF101, HMDB51, ESC50 (default: 1)"},
     {0, "classes", CLI_INT, offsetof(struct values, classes), "N", "Kinetics-Sound: 32 or 31 classes (default: 32)"},
-    {0, "partial", CLI_FLAG, offsetof(struct values, partial), NULL, "accept other counts and absent files"},
+    {0, "partial", CLI_FLAG, offsetof(struct values, partial), NULL,
+     "accept other counts and any number of absent files"},
     {0},
 };
 
@@ -43,50 +44,51 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_context *cx = cli->cx;
     struct values v = {.fold = 1, .classes = 32};
     xkd_manifest m = {0};
-    xkd_import_result result;
+    xkd_config config = {0};
+    xkd_import_result result = {0};
     xkd_text text = xkd_text_make(cx);
     char *root = NULL;
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_data_import, argc, argv, &v, &rest));
-    /* Exactly two words: nothing of this command is a KEY=VALUE. */
-    if (rest != 2 || !v.out) XKD_FAIL(XKD_ERR_CONFIG, "data import: want NAME ROOT --out M ('--help' lists the names)");
+    if (rest < 2 || !v.out) XKD_FAIL(XKD_ERR_CONFIG, "data import: want NAME ROOT --out M ('--help' lists the names)");
     /* Checked whatever the set, so that a typing error never passes unseen. */
     if (v.classes != 31 && v.classes != 32) XKD_FAIL(XKD_ERR_CONFIG, "data import: --classes 31 or 32");
-    xkd_import_options o = {v.fold, v.partial, v.classes};
+    XKD_TRY(data_configure(cli, NULL, argv + 3, rest - 2, &config));
+    xkd_import_options o = {v.fold, v.partial, v.classes, config.data.max_bad_fraction};
     XKD_TRY(xkd_import(cx, argv[1], argv[2], &o, &m, &result));
     XKD_TRY(data_root_text(cli, v.out, m.root, &root));
     XKD_TRY(xkd_manifest_write(cx, &m, v.out, root));
-    /* Only with --partial does the import come this far with files missing. */
-    if (result.missing)
-        cli_say(cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", result.missing, result.listed,
-                result.first_missing);
+    XKD_TRY(data_tell_missing(cli, &result, v.out));
     /* JSON for scripts has no splits: they are in the manifest. */
     if (cli->json) {
         xkd_text_puts(&text, "{\"out\": ");
         xkd_text_json_string(&text, v.out);
         xkd_text_printf(&text, ", \"files\": %" PRId64 ", \"classes\": %" PRId64 ", \"missing\": %" PRId64 "}\n",
-                        m.count, m.class_count, result.missing);
+                        m.count, m.class_count, result.counts.missing);
         XKD_TRY(text.status);
         fputs(text.data, stdout);
     } else {
         printf("%s: %" PRId64 " files, %" PRId64 " classes, %" PRId64 " missing\n", v.out, m.count, m.class_count,
-               result.missing);
+               result.counts.missing);
     }
     if (!cli->json) print_splits(&m);
 fail:
     xkd_text_free(&text);
     xkd_free(root);
+    xkd_import_result_free(&result);
     xkd_manifest_free(&m);
+    xkd_config_free(&config);
     return status;
 }
 
 const struct cli_command cmd_data_import = {
     .name = "import",
     .summary = "write the manifest of UCF101, HMDB51, Kinetics400, Kinetics-Sound, ESC50, FSD50K or AudioSet",
-    .usage = "NAME ROOT --out M [--fold N]",
+    .usage = "NAME ROOT --out M [--fold N] [data.max_bad_fraction=X]",
     .description =
         "ROOT is the data set as it was unpacked; nothing in it is changed. Splits are named as the released\n"
-        "configurations name them: trainlist01, test-split2, train-3, train, val, test.",
+        "configurations name them: trainlist01, test-split2, train-3, train, val, test. Listed files that are absent\n"
+        "are named, all of them in M.missing; more than data.max_bad_fraction of them is exit 3.",
     .example = "xkd data import UCF101 /data/ucf101 --fold 1 --out ucf101-1.jsonl",
     .options = options,
     .run = run,

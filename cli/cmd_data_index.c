@@ -75,6 +75,17 @@ static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *
     return dropped;
 }
 
+/* A list says what should be there, so much less than that is refused; in a folder whatever is found is all. */
+static xkd_status check_list(struct cli *cli, const char *list, int64_t listed, int64_t dropped, double most)
+{
+    if (xkd_is_folder(list) || (double)dropped <= most * (double)listed) return XKD_OK;
+    return xkd_fail(cli->cx, XKD_ERR_DATA,
+                    "%s: %" PRId64 " of %" PRId64
+                    " listed files are absent or cannot be read, more than data.max_bad_fraction=%g allows "
+                    "(data.max_bad_fraction=1 takes what is left)",
+                    list, dropped, listed, most);
+}
+
 /* A summary on stdout, the manifest in its file. */
 static xkd_status write(struct cli *cli, const xkd_manifest *m, const char *out, int64_t dropped)
 {
@@ -125,8 +136,9 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_check_options check = {
         .hash = !v.no_hash, .threads = (int)v.workers, .progress = data_show_progress, .user = &progress};
     XKD_TRY(xkd_check(cx, &manifest, &config.data, &check, findings));
-    int64_t dropped = drop_broken(cli, &manifest, findings);
+    int64_t count = manifest.count, dropped = drop_broken(cli, &manifest, findings);
     if (manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file in it can be read as video or sound", argv[1]);
+    XKD_TRY(check_list(cli, argv[1], count, dropped, config.data.max_bad_fraction));
     XKD_TRY(write(cli, &manifest, out, dropped));
 fail:
     xkd_free(findings);
@@ -139,12 +151,13 @@ fail:
 const struct cli_command cmd_data_index = {
     .name = "index",
     .summary = "write the manifest of a folder of videos",
-    .usage = "DIR|LIST [--out FILE]",
+    .usage = "DIR|LIST [--out FILE] [data.max_bad_fraction=X]",
     .description =
         "DIR holds a folder per class, or train/ and test/ with a folder per class each, or just files.\n"
         "LIST is a text file of lines \"path label\" or \"path,label[,split]\". The manifest (JSON, a line a\n"
         "file) holds path, label, split, durations, sizes, rates and a hash of the contents. Files that\n"
-        "cannot be opened as media are named and left out; 'xkd data check' decodes all of them.",
+        "cannot be opened as media are named and left out, of a LIST at most data.max_bad_fraction of them;\n"
+        "'xkd data check' decodes all of them.",
     .example = "xkd data index videos/",
     .options = options,
     .run = run,

@@ -41,7 +41,7 @@ static const struct cli_option options[] = {
     {0, "heads", CLI_INT, offsetof(struct values, model.heads), "H", "attention heads, where the file cannot say"},
     {0, "classes", CLI_INT, offsetof(struct values, classes), "N", "Kinetics-Sound: 32 or 31 classes (default: 32)"},
     {0, "partial", CLI_FLAG, offsetof(struct values, partial), NULL,
-     "accept other counts than the official ones and absent files; the result says so"},
+     "accept other counts than the official ones and any number of absent files; the result says so"},
     {'n', "dry-run", CLI_FLAG, offsetof(struct values, dry_run), NULL, "say what would be done, and what it costs"},
     {0, "markdown", CLI_FLAG, offsetof(struct values, markdown), NULL, "print the table as Markdown"},
     {0, "list", CLI_FLAG, offsetof(struct values, list), NULL, "list the evaluations and the paper's figures"},
@@ -53,8 +53,10 @@ struct eval {
     struct cli *cli;
     struct values v;
     const xkd_benchmark *benchmark;
-    char **overrides;
+    double missing;   /* share of listed files that may be absent */
+    char **overrides; /* [override_count] the user's KEY=VALUE, and the fold */
     int override_count;
+    char fold[32]; /* dataset.fold=N: the last of them, since -c FILE may be one of another fold */
 };
 
 /* Takes a fold at any stage of fold_open. */
@@ -63,38 +65,33 @@ static void fold_free(struct eval_fold *f)
     models_free(&f->models);
     xkd_config_free(&f->config);
     xkd_manifest_free(&f->manifest);
+    xkd_import_result_free(&f->imported);
     xkd_free(f->folder);
     xkd_free(f->manifest_path);
     xkd_free(f->result_path);
 }
 
-/* What the fold is configured with: the row's settings, which lie between the model's own configuration and what the
- * user gives. Strings are the table's or argv's; only the fold's own is written here. */
-struct layers {
-    const char *settings[XKD_BENCHMARK_SETTINGS];
-    char fold[32];
-};
-
-static xkd_status load_models(struct eval *e, struct eval_fold *f, const struct layers *l)
+/* `settings` are the row's, which lie between the model's own configuration and what the user gives. */
+static xkd_status load_models(struct eval *e, struct eval_fold *f, const char *const *settings)
 {
     const xkd_benchmark *b = e->benchmark;
     struct model_args args = e->v.model;
-    args.settings = l->settings;
+    args.settings = settings;
     /* The row of the table decides the modality; a model of both that is asked for one must not load the other. */
     args.modality = b->uses[XKD_VIDEO] && b->uses[XKD_AUDIO] ? "both" : b->uses[XKD_VIDEO] ? "video" : "audio";
     return models_load(e->cli, &args, e->v.path, e->overrides, e->override_count, &f->models);
 }
 
 /* Training starts from the library's defaults for it, and not from the settings of a pre-training. */
-static xkd_status configure_training(struct eval *e, struct eval_fold *f, const struct layers *l)
+static xkd_status configure_training(struct eval *e, struct eval_fold *f, const char *const *settings)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
     xkd_eval_mode mode = e->benchmark->task == XKD_BENCHMARK_LINEAR ? XKD_EVAL_LINEAR : XKD_EVAL_FINETUNE;
-    /* Layers, the later winning: library defaults, the row's settings, the user's file, KEY=VALUE, options. */
+    /* Layers, the later winning: library defaults, the row's settings, the user's file, KEY=VALUE, the fold, options. */
     XKD_TRY(xkd_config_init(cx, &f->config));
     XKD_TRY(xkd_supervised_defaults(cx, f->model, mode, false, &f->config));
-    for (const char *const *s = l->settings; *s; s++) XKD_TRY(xkd_config_override(cx, &f->config, *s));
+    for (const char *const *s = settings; *s; s++) XKD_TRY(xkd_config_override(cx, &f->config, *s));
     if (e->v.model.config) XKD_TRY(xkd_config_load(cx, &f->config, e->v.model.config, false));
     for (int i = 0; i < e->override_count; i++) XKD_TRY(xkd_config_override(cx, &f->config, e->overrides[i]));
     f->config.eval.mode = mode;
@@ -177,9 +174,9 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
     /* Sets without folds take any number. */
-    const xkd_import_options import = {fold ? fold : 1, e->v.partial, e->v.classes};
+    const xkd_import_options import = {fold ? fold : 1, e->v.partial, e->v.classes, e->missing};
     char name[24] = "all";
-    struct layers layers;
+    const char *settings[XKD_BENCHMARK_SETTINGS];
     /* An audio evaluation with --audio-model never looks at MODEL. */
     bool sound = !e->benchmark->uses[XKD_VIDEO] && e->v.model.audio_model;
     *f = (struct eval_fold){.benchmark = e->benchmark,
@@ -189,9 +186,10 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     if (fold) snprintf(name, sizeof name, "fold-%" PRId64, fold);
     /* The import comes first: it needs no model and finds the most common mistakes. */
     XKD_TRY(xkd_import(cx, e->benchmark->set, e->v.data, &import, &f->manifest, &f->imported));
-    xkd_benchmark_settings(e->benchmark, fold ? fold : 1, layers.fold, layers.settings);
-    XKD_TRY(load_models(e, f, &layers));
-    if (e->benchmark->task != XKD_BENCHMARK_SVM) XKD_TRY(configure_training(e, f, &layers));
+    xkd_benchmark_settings(e->benchmark, settings);
+    snprintf(e->fold, sizeof e->fold, "dataset.fold=%" PRId64, import.fold);
+    XKD_TRY(load_models(e, f, settings));
+    if (e->benchmark->task != XKD_BENCHMARK_SVM) XKD_TRY(configure_training(e, f, settings));
     XKD_TRY(check_classes(e, f));
     XKD_TRY(hash_settings(e, f));
     /* Training loads its own copy. */
@@ -213,23 +211,22 @@ static xkd_status read_result(struct eval *e, const struct eval_fold *f, xkd_fol
     if (out->settings != f->settings || out->fold != f->fold)
         XKD_FAIL(XKD_ERR_CONFIG, "%s: is of another model, other files or other settings: take another --out",
                  f->result_path);
-    cli_say(e->cli, "%s: done already", f->folder);
 fail:
     return status;
 }
 
-/* Work that was begun with other settings must not be gone on with: the fold's folder remembers them. */
-static xkd_status claim_folder(struct eval *e, const struct eval_fold *f)
+/* Work that was begun with other settings must not be gone on with: the fold's folder remembers them. `claim`: a folder
+ * that has none yet is made with these, before the work, so that a run that dies at once is recognised too. */
+static xkd_status check_folder(struct eval *e, const struct eval_fold *f, bool claim)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
     char *path = NULL, *have = NULL, want[24];
     int64_t size = snprintf(want, sizeof want, "%016" PRIx64 "\n", f->settings);
-    /* Made before the work, with nothing in it but the hash: a run that dies at once is recognised too. */
-    XKD_TRY(xkd_make_folder(cx, f->folder));
     XKD_TRY(xkd_join_path(cx, &path, f->folder, "settings"));
     if (!xkd_path_exists(path)) {
-        XKD_TRY(xkd_write_file(cx, path, want, size));
+        if (claim) XKD_TRY(xkd_make_folder(cx, f->folder));
+        if (claim) XKD_TRY(xkd_write_file(cx, path, want, size));
         goto fail;
     }
     XKD_TRY(xkd_read_file(cx, path, 64, XKD_ERR_DATA, &have, &size));
@@ -251,20 +248,24 @@ static xkd_status fold_work(struct eval *e, struct eval_fold *f, xkd_fold_result
     double start = xkd_now();
     /* For every set that has folds; the paper's figures are their means. */
     if (f->fold) cli_say(e->cli, "fold %" PRId64 " of %" PRId64, f->fold, e->benchmark->folds);
-    /* What may be missing of the data set is said in the result and in the table. */
-    if (f->imported.missing)
-        cli_say(e->cli, "%" PRId64 " of %" PRId64 " listed files are not there, first: %s", f->imported.missing,
-                f->imported.listed, f->imported.first_missing);
     /* From here on the folder is this evaluation's. */
-    XKD_TRY(claim_folder(e, f));
+    XKD_TRY(check_folder(e, f, true));
     /* A manifest is written even where features are there: training loads it by path. */
     XKD_TRY(data_root_text(e->cli, f->manifest_path, f->manifest.root, &root));
     XKD_TRY(xkd_manifest_write(cx, &f->manifest, f->manifest_path, root));
+    XKD_TRY(data_tell_missing(e->cli, &f->imported, f->manifest_path));
     XKD_TRY(eval_fold_run(e->cli, f, out));
     out->seconds = xkd_now() - start;
     XKD_TRY(xkd_fold_result_write(cx, f->result_path, out));
 fail:
     xkd_free(root);
+    return status;
+}
+
+static xkd_status read_done(struct eval *e, const struct eval_fold *f, xkd_fold_result *out)
+{
+    xkd_status status = read_result(e, f, out);
+    if (status == XKD_OK) cli_say(e->cli, "%s: done already", f->folder);
     return status;
 }
 
@@ -277,9 +278,23 @@ static xkd_status one_fold(struct eval *e, int64_t fold, xkd_fold_result *out)
     if (e->v.dry_run)
         XKD_TRY(eval_fold_plan(e->cli, &f));
     else if (xkd_path_exists(f.result_path))
-        XKD_TRY(read_result(e, &f, out));
+        XKD_TRY(read_done(e, &f, out));
     else
         XKD_TRY(fold_work(e, &f, out));
+fail:
+    fold_free(&f);
+    return status;
+}
+
+/* What would be refused when its turn comes, perhaps after days of work on those before. */
+static xkd_status check_fold(struct eval *e, int64_t fold)
+{
+    xkd_status status = XKD_OK;
+    struct eval_fold f = {0};
+    xkd_fold_result result;
+    XKD_TRY(fold_open(e, fold, &f));
+    if (e->v.dry_run) goto fail;
+    XKD_TRY(xkd_path_exists(f.result_path) ? read_result(e, &f, &result) : check_folder(e, &f, false));
 fail:
     fold_free(&f);
     return status;
@@ -294,6 +309,8 @@ static xkd_status evaluate(struct eval *e)
     xkd_fold_result folds[MOST_FOLDS];
     struct eval_report report = {.benchmark = b, .data = e->v.data, .model = e->v.path, .folds = folds};
     int64_t first = e->v.fold ? e->v.fold : b->folds ? 1 : 0, last = e->v.fold ? e->v.fold : b->folds;
+    /* Of a single fold the check and the work are one opening. */
+    for (int64_t fold = first; fold <= last && last > first; fold++) XKD_TRY(check_fold(e, fold));
     /* Each fold's encoder is freed before the next one is loaded. */
     for (int64_t fold = first; fold <= last; fold++) XKD_TRY(one_fold(e, fold, &folds[report.count++]));
     if (e->v.dry_run) return XKD_OK;
@@ -325,10 +342,26 @@ fail:
     return status;
 }
 
+/* The budget for absent files, which the import needs before there is a model whose configuration the others go on. */
+static xkd_status read_budget(struct eval *e)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    xkd_config config;
+    XKD_TRY(xkd_config_init(cx, &config));
+    if (e->v.model.config) XKD_TRY(xkd_config_load(cx, &config, e->v.model.config, false));
+    for (int i = 0; i < e->override_count; i++) XKD_TRY(xkd_config_override(cx, &config, e->overrides[i]));
+    e->missing = config.data.max_bad_fraction;
+fail:
+    xkd_config_free(&config);
+    return status;
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
-    struct eval e = {.cli = cli, .v = {.classes = 32}};
+    xkd_context *cx = cli->cx;
+    struct eval e = {.cli = cli, .v = {.classes = 32}, .fold = "dataset.fold=1"};
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_eval, argc, argv, &e.v, &rest));
     if (e.v.list) {
@@ -337,12 +370,16 @@ static int run(struct cli *cli, int argc, char **argv)
     }
     /* Without arguments the message names --list, which is the better start than --help. */
     XKD_TRY(check_values(&e, rest > 0 ? argv[1] : NULL));
-    e.overrides = argv + 2;
-    e.override_count = rest - 1;
+    e.override_count = rest;
+    XKD_TRY(xkd_alloc(cx, &e.overrides, rest, sizeof *e.overrides));
+    memcpy(e.overrides, argv + 2, (size_t)(rest - 1) * sizeof *e.overrides);
+    e.overrides[rest - 1] = e.fold;
+    XKD_TRY(read_budget(&e));
     /* Before any thread is made. */
     cli_catch_signals();
     XKD_TRY(evaluate(&e));
 fail:
+    xkd_free(e.overrides);
     return status;
 }
 

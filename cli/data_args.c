@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "report/progress.h"
 
 /* The model's keys are checked as well, but not against the data's, as no training follows. */
@@ -48,5 +49,29 @@ fail:
     free(real_folder);
     free(real_root);
     xkd_free(folder);
+    return status;
+}
+
+xkd_status data_tell_missing(struct cli *cli, const xkd_import_result *result, const char *manifest)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    char *path = NULL;
+    xkd_text said = xkd_text_make(cx), all = xkd_text_make(cx);
+    XKD_TRY(xkd_format_string(cx, &path, "%s.missing", manifest));
+    if (result->missing.count == 0) {
+        XKD_TRY(xkd_remove_file(cx, path));
+        goto fail;
+    }
+    for (int64_t i = 0; i < result->missing.count; i++) xkd_text_printf(&all, "%s\n", result->missing.items[i]);
+    xkd_import_missing_text(&said, result);
+    XKD_TRY(all.status);
+    XKD_TRY(said.status);
+    XKD_TRY(xkd_write_file(cx, path, all.data, all.size));
+    cli_say(cli, "%s\nall names are in %s", said.data, path);
+fail:
+    xkd_text_free(&said);
+    xkd_text_free(&all);
+    xkd_free(path);
     return status;
 }

@@ -4,6 +4,7 @@
 
 #include "cli.h"
 #include "config/config.h"
+#include "data/import.h"
 #include "data/manifest.h"
 
 /* Defaults, then `file` (may be NULL), then KEY=VALUE overrides. The caller frees *config in any case. */
@@ -20,6 +21,10 @@ void data_show_progress(void *user, int64_t done, int64_t total);
 
 /* What a manifest at `path` must say for samples below `root`: "." or the absolute path. The caller frees *out. */
 xkd_status data_root_text(struct cli *cli, const char *path, const char *root, char **out);
+
+/* Says on stderr which listed files are not there and writes all their names to MANIFEST.missing, a line each; where none
+ * is missing, such a file of a former import is removed. */
+xkd_status data_tell_missing(struct cli *cli, const xkd_import_result *result, const char *manifest);
 
 extern const struct cli_command cmd_data_import, cmd_data_index, cmd_data_check, cmd_data_stats, cmd_data_show,
     cmd_data_synth;

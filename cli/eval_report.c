@@ -28,12 +28,17 @@ static int64_t folds_of(const xkd_benchmark *b) /* a set without folds is one */
     return b->folds ? b->folds : 1;
 }
 
-/* Complete: every fold, and every file of the official lists. Figures of a part are never shown without this being
- * said. */
+static bool fold_is_whole(const xkd_fold_result *f)
+{
+    return xkd_import_is_whole(&f->imported) && f->unreadable[0] == 0 && f->unreadable[1] == 0;
+}
+
+/* Complete: every fold, and every file of the official set in the figures. Those of a part are never shown without this
+ * being said. */
 bool eval_is_complete(const struct eval_report *r)
 {
     bool complete = r->count == folds_of(r->benchmark);
-    for (int64_t i = 0; i < r->count; i++) complete &= r->folds[i].missing == 0;
+    for (int64_t i = 0; i < r->count; i++) complete &= fold_is_whole(&r->folds[i]);
     return complete;
 }
 
@@ -116,15 +121,38 @@ static void make_table(const struct eval_report *r, struct table *t)
     }
 }
 
+/* "fold 2: not the whole data set: 15 of 13320 files, 3 of 101 classes". */
+static void say_part(xkd_text *out, const xkd_fold_result *f)
+{
+    const xkd_import_counts *c = &f->imported;
+    const char *comma = "";
+    const struct {
+        int64_t part, whole;
+        bool wrong;
+        const char *what;
+    } parts[] = {{c->files, c->official_files, c->files != c->official_files, "files"},
+                 {c->classes, c->official_classes, c->classes != c->official_classes, "classes"},
+                 {c->missing, c->listed, c->missing > 0, "listed files are absent"},
+                 {f->unreadable[0], f->files[0], f->unreadable[0] > 0, "training files are unreadable"},
+                 {f->unreadable[1], f->files[1], f->unreadable[1] > 0, "test files are unreadable"}};
+    if (f->fold) xkd_text_printf(out, "fold %" PRId64 ": ", f->fold);
+    xkd_text_puts(out, "not the whole data set: ");
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        /* A whole of 0 is an official number that is not known. */
+        if (!parts[i].whole || !parts[i].wrong) continue;
+        xkd_text_printf(out, "%s%" PRId64 " of %" PRId64 " %s", comma, parts[i].part, parts[i].whole, parts[i].what);
+        comma = ", ";
+    }
+    xkd_text_puts(out, "\n");
+}
+
 /* What must not be overlooked: figures of a part are no figures of the whole. */
 static void say_incomplete(xkd_text *out, const struct eval_report *r)
 {
     if (r->count < folds_of(r->benchmark))
         xkd_text_printf(out, "not all folds: %" PRId64 " of %" PRId64 "\n", r->count, r->benchmark->folds);
     for (int64_t i = 0; i < r->count; i++)
-        if (r->folds[i].missing)
-            xkd_text_printf(out, "not the whole data set: %" PRId64 " of %" PRId64 " listed files are absent%s\n",
-                            r->folds[i].missing, r->folds[i].listed, r->count > 1 ? " (of one fold)" : "");
+        if (!fold_is_whole(&r->folds[i])) say_part(out, &r->folds[i]);
 }
 
 /* Cells are padded; what is empty at the end of a line is cut. */

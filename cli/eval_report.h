@@ -13,7 +13,7 @@ struct eval_report {
     int64_t count;
 };
 
-/* Whether all folds and all listed files are in the figures. */
+/* Whether all folds and all files of the official set are in the figures. */
 bool eval_is_complete(const struct eval_report *report);
 
 xkd_status eval_print_text(struct cli *cli, const struct eval_report *report);

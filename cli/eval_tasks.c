@@ -130,7 +130,8 @@ static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_re
     out->best = figures_of_test(&r.best);
     out->interval[0] = r.interval.low;
     out->interval[1] = r.interval.high;
-    out->unreadable[1] = r.unreadable; /* training files are counted by the loader, and replaced */
+    out->unreadable[0] = r.replaced; /* by other files of the class */
+    out->unreadable[1] = r.unreadable;
 fail:
     xkd_supervised_result_free(&r);
     xkd_free(run);
@@ -166,8 +167,7 @@ xkd_status eval_fold_run(struct cli *cli, struct eval_fold *f, xkd_fold_result *
         .fold = f->fold,
         .settings = f->settings,
         .files = {count_split(&f->manifest, c->data.split), count_split(&f->manifest, c->eval.test_split)},
-        .listed = f->imported.listed,
-        .missing = f->imported.missing};
+        .imported = f->imported.counts};
     return f->benchmark->task == XKD_BENCHMARK_SVM ? run_svm(cli, f, out) : run_training(cli, f, out);
 }
 

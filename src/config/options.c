@@ -299,7 +299,7 @@ static const xkd_option options[] = {
            "files without sound: refuse, take as silence, or leave out"),
     /* The limit is on files, not clips, and has a floor, so that a small set survives a few. */
     REAL("data.max_bad_fraction", data.max_bad_fraction, 0, 1, "0.01",
-         "unreadable files that stop the run (at least 10)"),
+         "share of files that may be unreadable (of training files at least 10) or listed but absent"),
     REAL("data.decode_seconds", data.decode_seconds, 0.1, 3600, "20", "time limit of one clip"),
     BOOL("data.follow_links", data.follow_links, "false", "follow links that lead out of the data folder"),
     SWITCH("data.colour", data.stream_colour, "default|stream", "default",

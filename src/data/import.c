@@ -13,13 +13,15 @@
 #include "base/alloc.h"
 #include "data/import_parts.h"
 
+enum { NAMED = 20 }; /* absent files in a message */
+
 /* The counts are of the official lists. Sets from YouTube shrink with every deleted video, so only their classes are
  * checked. */
 static const struct {
     const char *name, *about, *tree; /* tree: where files are expected, for messages */
     int64_t folds;                   /* 0: one split; otherwise which fold is chosen */
     int64_t total;                   /* samples of all splits of a fold; 0: differs from download to download */
-    int64_t classes;                 /* 0: as listed */
+    int64_t classes;                 /* 0: the reader says it */
     xkd_status (*read)(xkd_import_job *job);
 } sets[] = {
     {"UCF101", "101 actions, 3 folds, 13 320 videos",
@@ -31,14 +33,16 @@ static const struct {
      "  ROOT/testTrainMulti_7030_splits/brush_hair_test_split1.txt (or in ROOT/splits)",
      3, 6766, 51, xkd_import_hmdb51},
     {"Kinetics400", "400 actions; how many videos are left differs from download to download",
-     "  ROOT/train/abseiling/ID_000001_000011.mp4 and ROOT/val/..., or without class folders and with\n"
+     "  ROOT/train/abseiling/ID_000001_000011.mp4 and ROOT/val/..., or without class folders and with a list.\n"
+     "  A list that is there says which files are of the split (they may also lie in ROOT/annotations; the first "
+     "counts):\n"
      "  ROOT/train.csv, ROOT/val.csv: label,youtube_id,time_start,time_end,split, or\n"
      "  ROOT/train.json, ROOT/val.json: {ID: {\"annotations\": {\"label\": ..., \"segment\": [1, 11]}, \"subset\": "
      "...}}\n"
-     "  (lists also in ROOT/annotations; of both forms the CSV is read)",
+     "  ROOT/train.json or train.txt, as the release's: [\"abseiling/ID_000001_000011.avi\", ...]",
      0, 0, 400, xkd_import_kinetics400},
-    {"Kinetics-Sound", "32 (or 31) audible actions of Kinetics400", "  as Kinetics400", 0, 0, 0,
-     xkd_import_kinetics_sound},
+    {"Kinetics-Sound", "32 (or 31) audible actions of Kinetics400",
+     "  as Kinetics400; lists also in ROOT/kinetics_sound, which are read first", 0, 0, 0, xkd_import_kinetics_sound},
     {"ESC50", "50 sounds, 5 folds, 2 000 clips", "  ROOT/audio/1-100032-A-0.wav\n  ROOT/meta/esc50.csv", 5, 2000, 50,
      xkd_import_esc50},
     {"FSD50K", "200 labels, several a clip, 40 966 and 10 231 clips",
@@ -150,15 +154,17 @@ xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, 
     xkd_import_result *r = job->result;
     char *whole = NULL;
     *sample = NULL;
-    r->listed++;
+    r->counts.listed++;
     /* Lists are from strangers: a name must not lead out of the data set. The manifest's reader checks this as well;
      * here the message can say that a list is at fault. */
     if (!xkd_manifest_path_is_plain(path))
         XKD_FAIL(XKD_ERR_DATA, "\"%s\": a listed path leads out of %s, or goes there by a detour", path, job->root);
     XKD_TRY(xkd_join_path(cx, &whole, job->root, path));
     if (!xkd_path_exists(whole)) {
-        /* The first missing name is enough to see what is wrong; thousands of lines would hide it. */
-        if (!r->missing++) snprintf(r->first_missing, sizeof r->first_missing, "%s", path);
+        xkd_names *names = &r->missing;
+        XKD_TRY(xkd_reserve(cx, &names->items, names->count, &names->capacity, sizeof *names->items));
+        XKD_TRY(xkd_copy_string(cx, &names->items[names->count], path));
+        r->counts.missing = ++names->count;
     } else {
         XKD_TRY(xkd_manifest_add(cx, job->manifest, path, sample));
         (*sample)->label = label;
@@ -170,7 +176,7 @@ fail:
 }
 
 /* Binary search for the first name that is not below the stem; those that begin with it follow. ID.mp4 and
- * ID_000001_000011.mp4 are found by ID, but not IDX.mp4. */
+ * ID_000001_000011.mp4 are found by ID, but not IDX.mp4, nor what downloaders leave beside them (ID.json, ID.mp4.part). */
 const char *xkd_import_find(const xkd_names *names, const char *stem)
 {
     size_t length = strlen(stem);
@@ -184,7 +190,7 @@ const char *xkd_import_find(const xkd_names *names, const char *stem)
     }
     for (; low < names->count && strncmp(names->items[low], stem, length) == 0; low++) {
         char next = names->items[low][length];
-        if (next == 0 || next == '.' || next == '_') return names->items[low];
+        if ((next == '.' || next == '_') && xkd_is_media_name(names->items[low])) return names->items[low];
     }
     return NULL;
 }
@@ -215,27 +221,66 @@ static int by_path(const void *a, const void *b)
     return strcmp(((const xkd_sample *)a)->path, ((const xkd_sample *)b)->path);
 }
 
+bool xkd_import_is_whole(const xkd_import_counts *c)
+{
+    return c->missing == 0 && (!c->official_files || c->files == c->official_files) &&
+           (!c->official_classes || c->classes == c->official_classes);
+}
+
+void xkd_import_result_free(xkd_import_result *r)
+{
+    xkd_free_names(&r->missing);
+    *r = (xkd_import_result){0};
+}
+
+/* Some names show what is wrong; thousands of lines would hide it. */
+void xkd_import_missing_text(xkd_text *out, const xkd_import_result *r)
+{
+    const xkd_names *names = &r->missing;
+    xkd_text_printf(out, "%lld of %lld listed files are not there:", (long long)names->count,
+                    (long long)r->counts.listed);
+    for (int64_t i = 0; i < names->count && i < NAMED; i++) xkd_text_printf(out, "\n  %s", names->items[i]);
+    if (names->count > NAMED) xkd_text_printf(out, "\n  and %lld more", (long long)(names->count - NAMED));
+}
+
+/* Videos vanish from public sets: a few may be absent, and are told. What is left of a set of which more is gone is
+ * another set. */
+static xkd_status check_missing(const xkd_import_job *job)
+{
+    xkd_context *cx = job->cx;
+    const xkd_import_counts *c = &job->result->counts;
+    xkd_text names = xkd_text_make(cx);
+    if ((double)c->missing <= job->options->missing * (double)c->listed) return XKD_OK;
+    xkd_import_missing_text(&names, job->result);
+    xkd_status status = names.status;
+    if (status == XKD_OK)
+        status = xkd_fail(cx, XKD_ERR_DATA,
+                          "%s: %s\nThat is more than data.max_bad_fraction=%g allows (--partial accepts any number)",
+                          job->root, names.data, job->options->missing);
+    xkd_text_free(&names);
+    return status;
+}
+
 /* From the plainest fault to the subtlest. A file listed twice would be trained on twice and may be in both splits. */
-static xkd_status check(xkd_context *cx, int set, const xkd_import_job *job)
+static xkd_status check(xkd_context *cx, const xkd_import_job *job)
 {
     xkd_status status = XKD_OK;
-    const xkd_import_result *r = job->result;
+    const xkd_import_counts *c = &job->result->counts;
     const xkd_manifest *m = job->manifest;
     if (m->count == 0)
-        XKD_FAIL(XKD_ERR_DATA, "%s: none of the %lld listed files is there", job->root, (long long)r->listed);
+        XKD_FAIL(XKD_ERR_DATA, "%s: none of the %lld listed files is there", job->root, (long long)c->listed);
     for (int64_t i = 1; i < m->count; i++)
         if (strcmp(m->samples[i - 1].path, m->samples[i].path) == 0)
             XKD_FAIL(XKD_ERR_DATA, "%s: %s is listed twice", job->root, m->samples[i].path);
     if (job->options->partial) return XKD_OK;
-    if (sets[set].total && r->missing)
-        XKD_FAIL(XKD_ERR_DATA, "%s: %lld of %lld listed files are not there, first: %s (--partial accepts that)",
-                 job->root, (long long)r->missing, (long long)r->listed, r->first_missing);
-    if (sets[set].total && m->count != sets[set].total)
+    XKD_TRY(check_missing(job));
+    /* With those that are absent: the lists must be the official ones. */
+    if (c->official_files && c->files + c->missing != c->official_files)
         XKD_FAIL(XKD_ERR_DATA, "%s: %lld samples, the official set has %lld (--partial accepts that)", job->root,
-                 (long long)m->count, (long long)sets[set].total);
-    if (sets[set].classes && m->class_count != sets[set].classes)
+                 (long long)(c->files + c->missing), (long long)c->official_files);
+    if (c->official_classes && c->classes != c->official_classes)
         XKD_FAIL(XKD_ERR_DATA, "%s: %lld classes, the official set has %lld (--partial accepts that)", job->root,
-                 (long long)m->class_count, (long long)sets[set].classes);
+                 (long long)c->classes, (long long)c->official_classes);
 fail:
     return status;
 }
@@ -245,27 +290,32 @@ xkd_status xkd_import(xkd_context *cx, const char *name, const char *root, const
 {
     xkd_status status = XKD_OK;
     xkd_import_job job = {cx, root, options, out, result};
+    char *message = NULL;
     int set = 0;
     *out = (xkd_manifest){0};
     *result = (xkd_import_result){0};
     XKD_TRY(find_set(cx, name, options, &set));
     if (!xkd_is_folder(root)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", root);
     XKD_TRY(xkd_copy_string(cx, &out->root, root));
+    result->counts.official_files = sets[set].total;
+    result->counts.official_classes = sets[set].classes;
     status = sets[set].read(&job);
     if (status == XKD_OK) {
         /* qsort must not be given NULL, not even for no elements. */
         if (out->count) qsort(out->samples, (size_t)out->count, sizeof *out->samples, by_path);
-        status = check(cx, set, &job);
+        result->counts.files = out->count;
+        result->counts.classes = out->class_count;
+        status = check(cx, &job);
     }
     /* The message gets the expected layout behind it; the copy is needed because the message lives in the context that
      * is about to be written. */
     if (status == XKD_ERR_DATA) {
-        char message[2048];
-        snprintf(message, sizeof message, "%s", xkd_last_error(cx));
+        XKD_TRY(xkd_copy_string(cx, &message, xkd_last_error(cx)));
         xkd_clear_error(cx);
         XKD_FAIL(XKD_ERR_DATA, "%s\nThe layout of %s is:\n%s", message, sets[set].name, sets[set].tree);
     }
 fail:
+    xkd_free(message);
     if (status != XKD_OK) xkd_manifest_free(out);
     return status;
 }

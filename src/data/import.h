@@ -2,18 +2,37 @@
 #ifndef XKD_DATA_IMPORT_H
 #define XKD_DATA_IMPORT_H
 
+#include "base/file.h"
+#include "base/text.h"
 #include "data/manifest.h"
 
 typedef struct {
     int64_t fold;    /* of data sets with folds, from 1 */
-    bool partial;    /* accept other counts than the official ones, and files that are listed but absent */
+    bool partial;    /* accept other counts than the official ones, and any number of absent files */
     int64_t classes; /* Kinetics-Sound: 32 (the paper) or 31 (other work) */
+    double missing;  /* share of the listed files that may be absent: data.max_bad_fraction */
 } xkd_import_options;
 
+/* What was found of a set, beside what there should be. 0 for an official number: it differs from download to download. */
 typedef struct {
-    int64_t listed, missing;
-    char first_missing[256]; /* path of the first listed file that is not there */
+    int64_t listed, missing; /* files in the set's lists; of them not in its folders */
+    int64_t files, official_files;
+    int64_t classes, official_classes;
+} xkd_import_counts;
+
+/* Whether all of the official set is there, as far as it is known. */
+bool xkd_import_is_whole(const xkd_import_counts *counts);
+
+/* Free with xkd_import_result_free in any case. */
+typedef struct {
+    xkd_import_counts counts;
+    xkd_names missing; /* [counts.missing] paths of listed files that are not there, in the order of the lists */
 } xkd_import_result;
+
+void xkd_import_result_free(xkd_import_result *result);
+
+/* "5 of 15 listed files are not there:" and the first names, a line each. */
+void xkd_import_missing_text(xkd_text *out, const xkd_import_result *result);
 
 int64_t xkd_import_count(void);
 /* Name and one line about data set i; NULL beyond the last. */

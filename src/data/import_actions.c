@@ -153,7 +153,7 @@ xkd_status xkd_import_hmdb51(xkd_import_job *job)
         xkd_free(list);
         list = NULL;
     }
-    if (job->result->listed == 0) XKD_FAIL(XKD_ERR_DATA, "%s: holds no *%s", folder, ending);
+    if (job->result->counts.listed == 0) XKD_FAIL(XKD_ERR_DATA, "%s: holds no *%s", folder, ending);
 fail:
     xkd_lines_close(&lines);
     xkd_free_names(&names);

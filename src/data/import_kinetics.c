@@ -1,4 +1,5 @@
-/* Kinetics400 and Kinetics-Sound: folders of classes, or folders of videos with a list as CSV or JSON. */
+/* Kinetics400 and Kinetics-Sound: folders of classes or of videos, with lists as CSV or JSON, which folders of videos
+ * need. */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -83,94 +84,174 @@ static xkd_status collect_class(xkd_import_job *job, const char *written, bool s
     return wanted_class(job, name, sound) ? xkd_manifest_class(job->cx, job->manifest, name, true, &label) : XKD_OK;
 }
 
-/* Every file of a class folder, whatever its name: downloads are named in several ways. */
-static xkd_status class_folder(xkd_import_job *job, const char *split, const char *written, const char *as)
+/* One entry of a list. */
+typedef struct {
+    const char *label, *id;
+    int64_t start, end; /* seconds of the segment; end 0: not said, or part of the ID */
+} entry;
+
+/* A class's folder. */
+typedef struct {
+    char *class; /* its name with '_'; NULL: what stands there is no folder */
+    xkd_names files;
+    bool read; /* `files` has been filled, on first use */
+} class_folder;
+
+/* A split in work: first only its classes are collected, then its files. */
+typedef struct {
+    xkd_import_job *job;
+    int split; /* index into kinetics_splits */
+    bool collect, sound;
+    xkd_names names;       /* in the split's folder: folders of classes, or the videos themselves */
+    class_folder *classes; /* [names.count] */
+    int64_t folders;       /* of them; 0: the split is flat */
+} listing;
+
+/* The name of a file without its ending: youtube-dl's scripts write ID_START_END with six digits. */
+static void stem_of(const entry *e, char *out, size_t size)
+{
+    if (e->end)
+        snprintf(out, size, "%.200s_%06lld_%06lld", e->id, (long long)e->start, (long long)e->end);
+    else
+        snprintf(out, size, "%.200s", e->id);
+}
+
+static xkd_status read_class(listing *l, int64_t i)
 {
     xkd_status status = XKD_OK;
-    xkd_context *cx = job->cx;
-    xkd_names names = {0};
-    char *folder = NULL, *path = NULL, name[256];
+    xkd_context *cx = l->job->cx;
+    char *folder = NULL;
+    if (l->classes[i].read) return XKD_OK;
+    XKD_TRY(
+        xkd_format_string(cx, &folder, "%s/%s/%s", l->job->root, kinetics_splits[l->split].folder, l->names.items[i]));
+    XKD_TRY(xkd_list_folder(cx, folder, &l->classes[i].files));
+    l->classes[i].read = true;
+fail:
+    xkd_free(folder);
+    return status;
+}
+
+/* Every video of a class's folder, whatever its name: downloads are named in several ways. */
+static xkd_status add_class(listing *l, int64_t i)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->job->cx;
+    const class_folder *c = &l->classes[i];
+    char *path = NULL;
     int64_t label;
     xkd_sample *sample;
-    underscores(name, sizeof name, written);
-    XKD_TRY(xkd_manifest_class(cx, job->manifest, name, false, &label));
+    XKD_TRY(xkd_manifest_class(cx, l->job->manifest, c->class, false, &label));
     /* A class that is not wanted was never collected. */
     if (label < 0) return XKD_OK;
-    XKD_TRY(xkd_format_string(cx, &folder, "%s/%s/%s", job->root, split, written));
-    XKD_TRY(xkd_list_folder(cx, folder, &names));
-    for (int64_t i = 0; i < names.count; i++) {
-        if (names.items[i][0] == '.') continue; /* hidden files of downloaders */
-        XKD_TRY(xkd_format_string(cx, &path, "%s/%s/%s", split, written, names.items[i]));
-        XKD_TRY(xkd_import_add(job, path, label, as, &sample));
+    XKD_TRY(read_class(l, i));
+    for (int64_t k = 0; k < c->files.count; k++) {
+        const char *name = c->files.items[k];
+        if (name[0] == '.' || !xkd_is_media_name(name)) continue; /* what downloaders leave beside the videos */
+        XKD_TRY(xkd_format_string(cx, &path, "%s/%s/%s", kinetics_splits[l->split].folder, l->names.items[i], name));
+        XKD_TRY(xkd_import_add(l->job, path, label, kinetics_splits[l->split].split, &sample));
         xkd_free(path);
         path = NULL;
     }
 fail:
-    xkd_free_names(&names);
-    xkd_free(folder);
     xkd_free(path);
     return status;
 }
 
-/* One entry of a list. */
-typedef struct {
-    const char *label, *id;
-    int64_t start, end; /* seconds of the segment; end 0: not said */
-} entry;
-
-/* Which file of the split's folder an entry is. Downloads lack videos that are gone: they are counted. */
-static xkd_status add_entry(xkd_import_job *job, const entry *e, int s, const xkd_names *flat)
+/* Which file of the split an entry is. Downloads lack videos that are gone: they are counted. */
+static xkd_status add_entry(listing *l, const entry *e)
 {
     xkd_status status = XKD_OK;
-    xkd_context *cx = job->cx;
+    xkd_context *cx = l->job->cx;
+    const char *split = kinetics_splits[l->split].folder, *written, *file;
     char *path = NULL, name[256], stem[300];
+    const xkd_names none = {0}, *files = l->folders ? &none : &l->names;
     int64_t label;
     xkd_sample *sample;
     underscores(name, sizeof name, e->label);
-    XKD_TRY(xkd_manifest_class(cx, job->manifest, name, false, &label));
+    XKD_TRY(xkd_manifest_class(cx, l->job->manifest, name, false, &label));
     if (label < 0) return XKD_OK;
-    /* youtube-dl's scripts name files ID_START_END with six digits. */
-    snprintf(stem, sizeof stem, "%.200s_%06lld_%06lld", e->id, (long long)e->start, (long long)e->end);
+    written = name;
+    for (int64_t i = 0; i < l->names.count && l->folders; i++) {
+        if (!l->classes[i].class || strcmp(l->classes[i].class, name) != 0) continue;
+        XKD_TRY(read_class(l, i));
+        written = l->names.items[i];
+        files = &l->classes[i].files;
+    }
     /* With the segment first: one video may have several. */
-    const char *file = e->end ? xkd_import_find(flat, stem) : NULL;
-    if (!file) file = xkd_import_find(flat, e->id);
+    stem_of(e, stem, sizeof stem);
+    file = xkd_import_find(files, stem);
+    if (!file) file = xkd_import_find(files, e->id);
     /* The stem stands for a file that is missing, in the count and the message. */
-    XKD_TRY(xkd_format_string(cx, &path, "%s/%s", kinetics_splits[s].folder, file ? file : stem));
-    XKD_TRY(xkd_import_add(job, path, label, kinetics_splits[s].split, &sample));
+    XKD_TRY(l->folders ? xkd_format_string(cx, &path, "%s/%s/%s", split, written, file ? file : stem)
+                       : xkd_format_string(cx, &path, "%s/%s", split, file ? file : stem));
+    XKD_TRY(xkd_import_add(l->job, path, label, kinetics_splits[l->split].split, &sample));
 fail:
     xkd_free(path);
     return status;
 }
 
-/* A list in work: first only its classes are collected, then its files. */
-typedef struct {
-    xkd_import_job *job;
-    int split; /* index into kinetics_splits */
-    const xkd_names *flat;
-    bool collect, sound;
-} listing;
-
-static xkd_status take_entry(const listing *l, const entry *e)
+static xkd_status take_entry(listing *l, const entry *e)
 {
-    return l->collect ? collect_class(l->job, e->label, l->sound) : add_entry(l->job, e, l->split, l->flat);
+    return l->collect ? collect_class(l->job, e->label, l->sound) : add_entry(l, e);
+}
+
+/* Columns of a CSV list; -1: there is none. The initial ones are those of lists without a header. */
+typedef struct {
+    int label, id, start, end, most;
+} columns;
+
+/* Whether the first line is a header, whose columns may stand in any order. */
+static bool read_header(char **fields, int n, columns *c)
+{
+    columns found = {-1, -1, -1, -1, 0};
+    for (int i = 0; i < n; i++) {
+        int *of = strcmp(fields[i], "label") == 0        ? &found.label
+                  : strcmp(fields[i], "youtube_id") == 0 ? &found.id
+                  : strcmp(fields[i], "time_start") == 0 ? &found.start
+                  : strcmp(fields[i], "time_end") == 0   ? &found.end
+                                                         : NULL;
+        if (!of) continue;
+        *of = i;
+        found.most = i;
+    }
+    if (found.id >= 0) *c = found;
+    return found.id >= 0;
+}
+
+/* The test split was first published without labels: it cannot be scored then, and the others are still of use. */
+static xkd_status no_labels(const listing *l, const char *path)
+{
+    xkd_context *cx = l->job->cx;
+    const char *split = kinetics_splits[l->split].split;
+    if (strcmp(split, "test") != 0)
+        return xkd_fail(cx, XKD_ERR_DATA, "%s: has no column \"label\", so its files are of no class", path);
+    if (!l->collect) xkd_log(cx, XKD_LOG_WARN, "%s: has no column \"label\": split '%s' is left out", path, split);
+    return XKD_OK;
 }
 
 /* label,youtube_id,time_start,time_end,split[,is_cc] */
-static xkd_status read_csv(const listing *l, const char *list)
+static xkd_status read_csv(listing *l, const char *list)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->job->cx;
     xkd_lines lines = {0};
+    columns c = {0, 1, 2, 3, 3};
     char *fields[XKD_MOST_FIELDS];
     XKD_TRY(xkd_lines_open(l->job, list, NULL, &lines));
     for (char *line; (line = xkd_lines_next(&lines)) != NULL;) {
-        /* A header, which not all lists have. */
-        if (!*line || (lines.number == 1 && strncmp(line, "label", 5) == 0)) continue;
-        if (xkd_csv_split(line, fields) < 4)
+        if (!*line) continue;
+        int n = xkd_csv_split(line, fields);
+        if (lines.number == 1 && read_header(fields, n, &c)) {
+            if (c.label >= 0) continue;
+            status = no_labels(l, lines.path);
+            goto fail;
+        }
+        if (n <= c.most)
             XKD_FAIL(XKD_ERR_DATA, "%s:%lld: want label,youtube_id,time_start,time_end,split", lines.path,
                      (long long)lines.number);
         /* A number that is none reads as 0: the file is then looked for by its ID. */
-        const entry e = {fields[0], fields[1], atoll(fields[2]), atoll(fields[3])};
+        const entry e = {fields[c.label], fields[c.id], c.start < 0 ? 0 : atoll(fields[c.start]),
+                         c.end < 0 ? 0 : atoll(fields[c.end])};
         XKD_TRY(take_entry(l, &e));
     }
 fail:
@@ -181,7 +262,7 @@ fail:
 /* One entry of the JSON form: "ID": {"annotations": {"label": "...", "segment": [start, end]}, "subset": "...", ...}. Other
  * keys are of no use here. The segment may be missing, where files are named by the ID alone; a label may not, but in the
  * test split, which was first published without: those entries are passed over. */
-static xkd_status json_entry(const listing *l, const char *path, const char *id, const json_t *value)
+static xkd_status json_entry(listing *l, const char *path, const char *id, const json_t *value)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->job->cx;
@@ -205,9 +286,32 @@ fail:
     return status;
 }
 
-/* The release's JSON: one object keyed by YouTube ID. Lists of records that other programs write have no fixed keys, and
- * are not guessed at. */
-static xkd_status read_json(const listing *l, const char *list)
+/* One entry of the release's form, "class/file": the ending may be another one here. */
+static xkd_status json_path(listing *l, const char *path, int64_t number, const json_t *value)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->job->cx;
+    char *label = NULL, *slash, *dot;
+    if (!json_is_string(value))
+        XKD_FAIL(XKD_ERR_DATA, "%s: entry %lld is no text \"CLASS/FILE\" (other lists: xkd data index LIST)", path,
+                 (long long)number);
+    XKD_TRY(xkd_copy_string(cx, &label, json_string_value(value)));
+    slash = strchr(label, '/');
+    if (!slash || slash == label || *label == '.' || !slash[1] || strchr(slash + 1, '/'))
+        XKD_FAIL(XKD_ERR_DATA, "%s: entry %lld, \"%s\": want \"CLASS/FILE\"", path, (long long)number, label);
+    *slash = 0;
+    dot = strrchr(slash + 1, '.');
+    if (dot > slash + 1 && xkd_is_media_name(dot)) *dot = 0;
+    const entry e = {.label = label, .id = slash + 1};
+    XKD_TRY(take_entry(l, &e));
+fail:
+    xkd_free(label);
+    return status;
+}
+
+/* Kinetics itself comes as one object keyed by YouTube ID, the lists of the method's release are arrays of paths. Lists
+ * of records that other programs write have no fixed keys, and are not guessed at. */
+static xkd_status read_json(listing *l, const char *list)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->job->cx;
@@ -215,16 +319,16 @@ static xkd_status read_json(const listing *l, const char *list)
     const char *id;
     json_t *root = NULL, *value;
     json_error_t error;
+    size_t number;
     int64_t size;
     XKD_TRY(xkd_join_path(cx, &path, l->job->root, list));
     XKD_TRY(xkd_read_file(cx, path, XKD_MOST_LIST_BYTES, XKD_ERR_DATA, &text, &size));
     /* Duplicates of an ID are refused by the parser. */
     root = json_loadb(text, (size_t)size, JSON_REJECT_DUPLICATES, &error);
     if (!root) XKD_FAIL(XKD_ERR_DATA, "%s:%d: bad JSON at column %d: %s", path, error.line, error.column, error.text);
-    if (!json_is_object(root))
-        XKD_FAIL(XKD_ERR_DATA,
-                 "%s: want one object keyed by YouTube ID, as Kinetics comes (other lists: xkd data index LIST)", path);
+    /* Each loop is over nothing where the list is of the other form; the parser takes no third. */
     json_object_foreach(root, id, value) XKD_TRY(json_entry(l, path, id, value));
+    json_array_foreach(root, number, value) XKD_TRY(json_path(l, path, (int64_t)number + 1, value));
 fail:
     json_decref(root);
     xkd_free(text);
@@ -232,71 +336,102 @@ fail:
     return status;
 }
 
-/* A split without class folders: the first list that is there. All forms of one release say the same. */
-static xkd_status read_list(const listing *l)
+/* The first list that is there; all forms of one release say the same. *there: there was one. */
+static xkd_status read_list(listing *l, bool *there)
 {
     static const struct {
         const char *before, *ending;
-        xkd_status (*read)(const listing *l, const char *list);
-    } places[] = {{"", "csv", read_csv},
-                  {"annotations/", "csv", read_csv},
-                  {"", "json", read_json},
-                  {"annotations/", "json", read_json},
-                  {"kinetics_", "json", read_json},
-                  {"annotations/kinetics_", "json", read_json}};
+        xkd_status (*read)(listing *l, const char *list);
+        bool sound; /* of Kinetics-Sound only */
+    } places[] = {{"kinetics_sound/", "txt", read_json, true},
+                  {"kinetics_sound/", "json", read_json, true},
+                  {"", "csv", read_csv, false},
+                  {"annotations/", "csv", read_csv, false},
+                  {"", "json", read_json, false},
+                  {"annotations/", "json", read_json, false},
+                  {"kinetics_", "json", read_json, false},
+                  {"annotations/kinetics_", "json", read_json, false},
+                  {"", "txt", read_json, false},
+                  {"annotations/", "txt", read_json, false}};
     xkd_status status = XKD_OK;
     xkd_context *cx = l->job->cx;
-    const char *split = kinetics_splits[l->split].folder;
     char *whole = NULL;
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+    *there = false;
+    for (size_t i = 0; i < sizeof places / sizeof *places && !*there; i++) {
         char list[64];
-        snprintf(list, sizeof list, "%s%s.%s", places[i].before, split, places[i].ending);
+        if (places[i].sound && !l->sound) continue;
+        snprintf(list, sizeof list, "%s%s.%s", places[i].before, kinetics_splits[l->split].folder, places[i].ending);
         XKD_TRY(xkd_join_path(cx, &whole, l->job->root, list));
-        bool there = xkd_path_exists(whole);
+        *there = xkd_path_exists(whole);
         xkd_free(whole);
         whole = NULL;
         /* The first form that exists is read, even if it turns out to be broken: two lists that disagree must not be
          * mixed. */
-        if (there) return places[i].read(l, list);
+        if (*there) XKD_TRY(places[i].read(l, list));
     }
-    XKD_FAIL(XKD_ERR_DATA, "%s/%s: has no folders of classes, and neither %s.csv nor %s.json is there", l->job->root,
-             split, split, split);
 fail:
     xkd_free(whole);
     return status;
 }
 
-/* One split; folders decide, a list is used where the folder holds the videos themselves. */
+static void listing_free(listing *l)
+{
+    for (int64_t i = 0; i < l->names.count && l->classes; i++) {
+        xkd_free(l->classes[i].class);
+        xkd_free_names(&l->classes[i].files);
+    }
+    xkd_free(l->classes);
+    xkd_free_names(&l->names);
+}
+
+/* What stands in the split's folder. Videos are told by their names, so that a flat split of many is not asked for
+ * folders one by one; other files mean nothing. */
+static xkd_status look_into(listing *l, const char *folder)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->job->cx;
+    char *inner = NULL, class[256];
+    XKD_TRY(xkd_list_folder(cx, folder, &l->names));
+    XKD_TRY(xkd_alloc(cx, &l->classes, l->names.count, sizeof *l->classes));
+    for (int64_t i = 0; i < l->names.count; i++) {
+        const char *name = l->names.items[i];
+        if (name[0] == '.' || xkd_is_media_name(name)) continue;
+        XKD_TRY(xkd_join_path(cx, &inner, folder, name));
+        bool is_class = xkd_is_folder(inner);
+        xkd_free(inner);
+        inner = NULL;
+        if (!is_class) continue;
+        underscores(class, sizeof class, name);
+        XKD_TRY(xkd_copy_string(cx, &l->classes[i].class, class));
+        l->folders++;
+    }
+fail:
+    xkd_free(inner);
+    return status;
+}
+
+/* A list that is there says which files are of the split; without one, all that is in folders of classes is. */
 static xkd_status read_split(xkd_import_job *job, int s, bool collect, bool sound)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = job->cx;
-    xkd_names names = {0};
-    char *folder = NULL, *inner = NULL;
-    int64_t folders = 0;
-    XKD_TRY(xkd_join_path(cx, &folder, job->root, kinetics_splits[s].folder));
+    listing l = {.job = job, .split = s, .collect = collect, .sound = sound};
+    char *folder = NULL;
+    bool listed;
+    const char *split = kinetics_splits[s].folder;
+    XKD_TRY(xkd_join_path(cx, &folder, job->root, split));
     if (!xkd_is_folder(folder)) goto fail;
-    XKD_TRY(xkd_list_folder(cx, folder, &names));
-    for (int64_t i = 0; i < names.count; i++) {
-        if (names.items[i][0] == '.') continue;
-        XKD_TRY(xkd_join_path(cx, &inner, folder, names.items[i]));
-        bool is_class = xkd_is_folder(inner);
-        xkd_free(inner);
-        inner = NULL;
-        folders += is_class;
-        if (is_class)
-            XKD_TRY(collect ? collect_class(job, names.items[i], sound)
-                            : class_folder(job, kinetics_splits[s].folder, names.items[i], kinetics_splits[s].split));
-        else if (folders == 0)
-            /* Decided by the first name: a folder of videos would otherwise be walked to its end for every split. */
-            break; /* flat */
-    }
-    const listing l = {job, s, &names, collect, sound};
-    if (folders == 0) XKD_TRY(read_list(&l));
+    XKD_TRY(look_into(&l, folder));
+    XKD_TRY(read_list(&l, &listed));
+    if (listed) goto fail;
+    if (l.folders == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s/%s: has no folders of classes, and neither %s.csv nor %s.json is there", job->root,
+                 split, split, split);
+    for (int64_t i = 0; i < l.names.count; i++)
+        if (l.classes[i].class) XKD_TRY(collect ? collect_class(job, l.classes[i].class, sound) : add_class(&l, i));
 fail:
-    xkd_free_names(&names);
+    listing_free(&l);
     xkd_free(folder);
-    xkd_free(inner);
     return status;
 }
 
@@ -312,10 +447,16 @@ static xkd_status read_kinetics(xkd_import_job *job, bool sound)
      * order is free. */
     qsort(m->classes, (size_t)m->class_count, sizeof *m->classes, by_name);
     for (int s = 0; s < KINETICS_SPLITS; s++) XKD_TRY(read_split(job, s, false, sound));
-    int64_t want = job->options->classes == 31 ? 31 : SOUND_CLASSES;
-    if (sound && !job->options->partial && m->class_count != want)
-        XKD_FAIL(XKD_ERR_DATA, "%s: %lld of the %lld classes of Kinetics-Sound are there (--partial accepts that)",
-                 job->root, (long long)m->class_count, (long long)want);
+    if (sound) job->result->counts.official_classes = job->options->classes == 31 ? 31 : SOUND_CLASSES;
+    /* The number of classes alone would let any set of 400 pass. */
+    for (int i = 0; i < SOUND_CLASSES && !sound && !job->options->partial; i++) {
+        int64_t label;
+        XKD_TRY(xkd_manifest_class(cx, m, sound_classes[i], false, &label));
+        if (label < 0 && m->class_count == job->result->counts.official_classes)
+            XKD_FAIL(XKD_ERR_DATA,
+                     "%s: has %lld classes, but none is %s: this is not Kinetics400 (--partial accepts that)",
+                     job->root, (long long)m->class_count, sound_classes[i]);
+    }
 fail:
     return status;
 }

@@ -2,8 +2,8 @@
 #ifndef XKD_DATA_IMPORT_PARTS_H
 #define XKD_DATA_IMPORT_PARTS_H
 
-#include "base/file.h"
 #include "data/import.h"
+#include "data/index.h"
 
 /* AudioSet's unbalanced list, the largest, has 100 MB. */
 #define XKD_MOST_LIST_BYTES ((int64_t)1 << 30)
@@ -34,10 +34,10 @@ enum { XKD_MOST_FIELDS = 16 };
  * number of fields, -1 for an open quote. */
 int xkd_csv_split(char *line, char *fields[XKD_MOST_FIELDS]);
 
-/* Adds ROOT/path; one that is not there is counted, named and, unless `partial`, fails later. *sample is NULL then. */
+/* Adds ROOT/path; one that is not there is noted in the result; too many fail later. *sample is NULL then. */
 xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, const char *split, xkd_sample **sample);
 
-/* In sorted names: the one that is `stem`, or begins with it and goes on with '.' or '_'; NULL: none. */
+/* In sorted names: the first media file that begins with `stem` and goes on with '.' or '_'; NULL: none. */
 const char *xkd_import_find(const xkd_names *names, const char *stem);
 
 /* The readers. */

@@ -34,8 +34,7 @@ typedef struct {
     int64_t skipped; /* files that are no media by name */
 } scan;
 
-/* The case of the extension does not matter. */
-static bool is_media_name(const char *name)
+bool xkd_is_media_name(const char *name)
 {
     const char *dot = strrchr(name, '.');
     for (size_t i = 0; dot && i < sizeof EXTENSIONS / sizeof *EXTENSIONS; i++)
@@ -73,7 +72,7 @@ static xkd_status scan_entry(scan *s, const char *relative, const char *name, in
     if (S_ISDIR(info.st_mode)) {
         /* A link is followed on request only: it may lead out of the data, or into a loop. */
         if (!link || s->follow_links) XKD_TRY(scan_folder(s, path, depth + 1));
-    } else if (S_ISREG(info.st_mode) && is_media_name(name)) {
+    } else if (S_ISREG(info.st_mode) && xkd_is_media_name(name)) {
         xkd_sample *sample = NULL;
         XKD_TRY(xkd_manifest_add(cx, s->manifest, path, &sample));
     } else {

@@ -4,6 +4,9 @@
 
 #include "data/manifest.h"
 
+/* Whether a file's ending is one of a media format; the case does not matter. */
+bool xkd_is_media_name(const char *name);
+
 /* Lists the media files below `folder`, by their extensions, sorted by path. Folders named train, test, val, valid,
  * validation or eval are splits; the folders below them (or below `folder` itself) are classes; files that lie in none
  * have no label. Hidden files are left out, links to folders are followed only with follow_links. XKD_ERR_DATA where

@@ -28,6 +28,7 @@ enum {
     MIN_BAD_FILES = 10, /* a small set may always have so many */
     MAX_WORKERS = 256
 };
+static const int64_t MOST_LOG_BYTES = (int64_t)1 << 30; /* of bad_clips.jsonl */
 /* The ring is kept below this where two batches allow it: large batches need little look-ahead. */
 static const int64_t RING_BYTES = (int64_t)512 << 20;
 
@@ -589,8 +590,9 @@ static xkd_status write_failure(xkd_loader *l, const xkd_batch *b, int64_t place
     xkd_status status = XKD_OK;
     xkd_context *cx = l->cx;
     if (l->log_fd < 0) return XKD_OK;
-    json_t *line = json_pack("{s:I,s:I,s:I,s:s}", "epoch", (json_int_t)b->epoch, "step", (json_int_t)b->step, "sample",
-                             (json_int_t)b->sample[place], "reason", xkd_media_fault_name(f->fault));
+    json_t *line = json_pack("{s:I,s:I,s:I,s:I,s:s}", "epoch", (json_int_t)b->epoch, "step", (json_int_t)b->step,
+                             "sample", (json_int_t)b->sample[place], "file", (json_int_t)f->sample, "reason",
+                             xkd_media_fault_name(f->fault));
     json_t *path = json_string(l->manifest.samples[f->sample].path), *message = json_string(f->message);
     /* A path that is no UTF-8 cannot be written as JSON; the sample number stands for it. */
     json_object_set_new(line, "path", path ? path : json_sprintf("sample %lld", (long long)f->sample));
@@ -603,6 +605,34 @@ static xkd_status write_failure(xkd_loader *l, const xkd_batch *b, int64_t place
     status = xkd_append(cx, l->log_fd, l->log_path, text, (int64_t)length + 1);
 fail:
     free(text);
+    return status;
+}
+
+/* From the log and not from this call's statistics: a run that is resumed does not read earlier epochs again. */
+xkd_status xkd_loader_bad_files(xkd_loader *l, int64_t *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->cx;
+    char *text = NULL;
+    uint8_t *seen = NULL;
+    int64_t size;
+    *out = 0;
+    if (!l->log_path || !xkd_path_exists(l->log_path)) return XKD_OK;
+    XKD_TRY(xkd_read_file(cx, l->log_path, MOST_LOG_BYTES, XKD_ERR_DATA, &text, &size));
+    XKD_TRY(xkd_alloc(cx, &seen, l->manifest.count, 1));
+    for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        json_t *o = json_loadb(line, (size_t)(end - line), 0, NULL);
+        const json_t *number = json_object_get(o, "file");
+        int64_t file = json_is_integer(number) ? json_integer_value(number) : -1;
+        json_decref(o);
+        /* Lines that a crash tore say nothing. */
+        if (file < 0 || file >= l->manifest.count) continue;
+        *out += !seen[file];
+        seen[file] = 1;
+    }
+fail:
+    xkd_free(seen);
+    xkd_free(text);
     return status;
 }
 

@@ -89,6 +89,9 @@ xkd_status xkd_loader_new_planned(xkd_context *cx, const xkd_data_config *data, 
 /* Names the run folder: bad clips are appended to FOLDER/bad_clips.jsonl, one JSON object a line, from now on. */
 xkd_status xkd_loader_set_folder(xkd_loader *loader, const char *folder);
 
+/* Distinct files that FOLDER/bad_clips.jsonl names: of the whole run, also where it was stopped and resumed. */
+xkd_status xkd_loader_bad_files(xkd_loader *loader, int64_t *out);
+
 /* Optimiser steps in one epoch. Each consists of train->accumulate micro-batches. */
 int64_t xkd_loader_steps_per_epoch(const xkd_loader *loader);
 /* Samples the loader draws from, after split and audio policy. */

@@ -298,15 +298,12 @@ const char *xkd_paper_model(int64_t i)
     return names[i];
 }
 
-/* The fold comes last: splits are formatted when the configuration is finished. XKD_BENCHMARK_SETTINGS leaves room
- * above the longest pair of lists; later settings override earlier ones, so `own` wins over `shared`. */
-void xkd_benchmark_settings(const xkd_benchmark *b, int64_t fold, char fold_text[32],
-                            const char *out[XKD_BENCHMARK_SETTINGS])
+/* XKD_BENCHMARK_SETTINGS leaves room above the longest pair of lists; later settings override earlier ones, so `own`
+ * wins over `shared`. */
+void xkd_benchmark_settings(const xkd_benchmark *b, const char *out[XKD_BENCHMARK_SETTINGS])
 {
     int n = 0;
     for (const char *const *s = b->shared; *s; s++) out[n++] = *s;
     for (const char *const *s = b->own; *s; s++) out[n++] = *s;
-    snprintf(fold_text, 32, "dataset.fold=%" PRId64, fold);
-    out[n++] = fold_text;
     out[n] = NULL;
 }

@@ -37,9 +37,8 @@ const char *xkd_benchmark_task_text(xkd_benchmark_task task);
 /* "XKD", "XKD-MAS", "XKD-MATS", "XKD, AudioSet". */
 const char *xkd_paper_model(int64_t i);
 
-/* All settings of a row for one fold, ended by NULL: the strings are the table's, but for the fold's own, which is written
- * into `fold_text`. */
-void xkd_benchmark_settings(const xkd_benchmark *benchmark, int64_t fold, char fold_text[32],
-                            const char *out[XKD_BENCHMARK_SETTINGS]);
+/* All settings of a row, ended by NULL; the strings are the table's. Which fold it is (dataset.fold) is the caller's to
+ * say. */
+void xkd_benchmark_settings(const xkd_benchmark *benchmark, const char *out[XKD_BENCHMARK_SETTINGS]);
 
 #endif

@@ -11,7 +11,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 
-enum { FORMAT = 1 }; /* another number is a result of another program version, to be done again */
+enum { FORMAT = 2 }; /* another number is a result of another program version, to be done again */
 /* A result has half a kilobyte. */
 static const int64_t MOST_BYTES = 1 << 16;
 
@@ -63,7 +63,9 @@ void xkd_fold_result_json(xkd_text *out, const xkd_fold_result *r)
     xkd_text_puts(out, "]");
     pair_json(out, "files", r->files[0], r->files[1]);
     pair_json(out, "unreadable", r->unreadable[0], r->unreadable[1]);
-    pair_json(out, "listed_missing", r->listed, r->missing);
+    pair_json(out, "listed_missing", r->imported.listed, r->imported.missing);
+    pair_json(out, "files_official", r->imported.files, r->imported.official_files);
+    pair_json(out, "classes_official", r->imported.classes, r->imported.official_classes);
     xkd_text_puts(out, ", \"seconds\": ");
     xkd_text_json_number(out, r->seconds);
     xkd_text_puts(out, "}");
@@ -94,9 +96,9 @@ static bool read_figures(const json_t *object, xkd_figures *out)
     return true;
 }
 
-static bool read_pair(const json_t *list, int64_t *a, int64_t *b)
+static bool read_pair(const json_t *root, const char *key, int64_t *a, int64_t *b)
 {
-    const json_t *x = json_array_get(list, 0), *y = json_array_get(list, 1);
+    const json_t *list = json_object_get(root, key), *x = json_array_get(list, 0), *y = json_array_get(list, 1);
     *a = json_integer_value(x);
     *b = json_integer_value(y);
     return json_is_integer(x) && json_is_integer(y);
@@ -115,9 +117,11 @@ static bool read_all(const json_t *root, xkd_fold_result *out)
            read_figures(json_object_get(root, "best"), &out->best) &&
            read_number(json_array_get(interval, 0), &out->interval[0]) &&
            read_number(json_array_get(interval, 1), &out->interval[1]) &&
-           read_pair(json_object_get(root, "files"), &out->files[0], &out->files[1]) &&
-           read_pair(json_object_get(root, "unreadable"), &out->unreadable[0], &out->unreadable[1]) &&
-           read_pair(json_object_get(root, "listed_missing"), &out->listed, &out->missing) &&
+           read_pair(root, "files", &out->files[0], &out->files[1]) &&
+           read_pair(root, "unreadable", &out->unreadable[0], &out->unreadable[1]) &&
+           read_pair(root, "listed_missing", &out->imported.listed, &out->imported.missing) &&
+           read_pair(root, "files_official", &out->imported.files, &out->imported.official_files) &&
+           read_pair(root, "classes_official", &out->imported.classes, &out->imported.official_classes) &&
            read_number(json_object_get(root, "seconds"), &out->seconds);
 }
 

@@ -3,6 +3,7 @@
 #define XKD_EVAL_FOLD_RESULT_H
 
 #include "base/text.h"
+#include "data/import.h"
 #include "eval/metrics.h"
 
 /* Percent; NAN where a figure does not exist: mAP of single labels, accuracies of several. */
@@ -12,14 +13,14 @@ typedef struct {
 } xkd_figures;
 
 typedef struct {
-    int64_t fold;            /* 0: the data set has none */
-    uint64_t settings;       /* hash of model, configuration and files */
-    xkd_figures honest;      /* last epoch; C by cross-validation on the training split */
-    xkd_figures best;        /* as released: chosen on the test split */
-    double interval[2];      /* 95 %, of the honest top1 or map */
-    int64_t files[2];        /* training, test: in the manifest */
-    int64_t unreadable[2];   /* of them: in no figure */
-    int64_t listed, missing; /* in the data set's lists; of them not in its folders */
+    int64_t fold;               /* 0: the data set has none */
+    uint64_t settings;          /* hash of model, configuration and files */
+    xkd_figures honest;         /* last epoch; C by cross-validation on the training split */
+    xkd_figures best;           /* as released: chosen on the test split */
+    double interval[2];         /* 95 %, of the honest top1 or map */
+    int64_t files[2];           /* training, test: in the manifest */
+    int64_t unreadable[2];      /* of them: in no figure */
+    xkd_import_counts imported; /* of all splits, beside the official set */
     double seconds;
 } xkd_fold_result;
 

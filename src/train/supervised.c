@@ -434,7 +434,7 @@ static xkd_status write_report(run *r)
 }
 
 /* Figures of this call; the tests' are of the whole run, since the log is. */
-static void summarise(run *r)
+static xkd_status summarise(run *r)
 {
     xkd_supervised_result *out = r->result;
     xkd_loader_statistics data;
@@ -458,16 +458,17 @@ static void summarise(run *r)
     out->last = r->tests.last;
     out->best = r->tests.best;
     out->finished = r->at.state.step == r->at.total && out->last.step == r->at.total;
+    return xkd_loader_bad_files(r->data.loader, &out->replaced);
 }
 
 /* Saves what there is, whatever ended the steps; the first error is the one that counts. */
 static xkd_status finish(run *r, xkd_status status)
 {
     if (r->options->run.progress) r->options->run.progress(r->options->run.user, NULL);
-    summarise(r);
+    xkd_status saved = summarise(r);
     /* Another attempt to write would fail too and hide the first message; the last checkpoint stays. */
     if (status == XKD_ERR_STORAGE || status == XKD_ERR_MEMORY || status == XKD_ERR_INTERNAL) return status;
-    xkd_status saved = xkd_position_save(&r->at);
+    if (saved == XKD_OK) saved = xkd_position_save(&r->at);
     if (saved == XKD_OK && r->tests.last.step != r->at.state.step) saved = write_model(r, "classifier.safetensors");
     if (saved == XKD_OK) saved = write_report(r);
     return status != XKD_OK ? status : saved;

@@ -40,6 +40,7 @@ stdout_has "from raw files to the table row" 0 "honest, 3 of 3 folds"
 check "beside what the release would report" grep -q '^best, as released  *[0-9.]* +- [0-9.]*.*C chosen on the test split' <<<"$out"
 check "and the paper" grep -q '^paper, XKD  *83.8' <<<"$out"
 check "fold by fold with an interval" grep -q '^fold 3 .*C [0-9.e-]*, 95 % interval' <<<"$out"
+check "and that it is of a part" grep -q '^fold 2: not the whole data set: 15 of 13320 files, 3 of 101 classes$' <<<"$out"
 first=$out
 stamp=$(stat -c %Y.%i e/*/*)
 evaluate --out e "${small[@]}"
@@ -47,7 +48,8 @@ check "a second run gives the same" [ "$out" = "$first" ]
 check "and does nothing" [ "$stamp" = "$(stat -c %Y.%i e/*/*)" ]
 check "but say so" [ "$(grep -c 'done already' <<<"$err")" = 3 ]
 evaluate --out e "${small[@]}" run.threads=2 --json
-stdout_has "as JSON" 0 '"complete": true, "folds_of_set": 3, "honest": {"top1": {"mean": '
+stdout_has "as JSON" 0 '"folds_of_set": 3, "honest": {"top1": {"mean": '
+check "15 of 13320 files are not complete" grep -q '"complete": false, .*"files_official": \[15, 13320\], "classes_official": \[3, 101\]' <<<"$out"
 evaluate --out e "${small[@]}" --markdown
 stdout_has "as Markdown" 0 '| paper, XKD-MAS | 81.7 |'
 evaluate --out e --fold 2 "${small[@]}"
@@ -55,6 +57,18 @@ stdout_has "one fold says that it is one" 0 "not all folds: 1 of 3"
 try svm run e/fold-1/manifest.jsonl --out s --train trainlist01 --test testlist01 --subsample 3 --modality video
 honest=$(sed -n 's/^honest: top-1 \([0-9.]*\),.*/\1/p' <<<"$out")
 check "a fold is what xkd svm gives" [ -n "$honest" -a "$(sed -n 's/^fold 1  *\([0-9.]*\) .*/\1/p' <<<"$first")" = "$honest" ]
+
+# A released file is one fold's; the row's folds are all of them, each with its own lists.
+printf 'dataset:\n  fold: 1\n  train:\n    split: "trainlist{fold:02d}"\n  test:\n    split: "testlist{fold:02d}"\n' >f1.yaml
+evaluate --out e "${small[@]}" -c f1.yaml
+check "a file of fold 1 gives the same row" [ "$out" = "$first" ]
+evaluate --out e "${small[@]}" -c f1.yaml --fold 2 dataset.fold=3
+check "and the same fold 2" [ "$rc" -eq 0 -a "$(grep '^fold 2 ' <<<"$out")" = "$(grep '^fold 2 ' <<<"$first")" ]
+mv ucf/ucfTrainTestlist/testlist03.txt .
+evaluate --out early "${small[@]}"
+stderr_has "a list that a later fold lacks" 3 "testlist03.txt: is not there"
+check "is found before the first one works" [ ! -e early ]
+mv testlist03.txt ucf/ucfTrainTestlist
 
 # Killed in between: finished folds and features stay.
 "$xkd" eval ucf101-svm --data ucf --model run --partial --out k "${small[@]}" >/dev/null 2>&1 &
@@ -102,8 +116,14 @@ try eval ucf101-svm --data ucf --model run/backbones/aud_teacher.safetensors --o
 stderr_has "a model of the other modality" 4 "has no video encoder"
 mv ucf/UCF-101/Rowing ucf/Rowing
 evaluate --out part "${small[@]}"
-stdout_has "absent files: figures of a part say so" 0 "not the whole data set: 5 of 15 listed files are absent"
-check "they are counted and the first is named" grep -q "5 of 15 listed files are not there, first: UCF-101/Rowing/v_Rowing_g01_c01.avi" <<<"$err"
+stdout_has "absent files: figures of a part say so" 0 "fold 1: not the whole data set: 10 of 13320 files, 3 of 101 classes, 5 of 15 listed files are absent"
+check "they are counted" grep -q -A1 "^5 of 15 listed files are not there:$" <<<"$err"
+check "and all are named" [ "$(sort part/fold-1/manifest.jsonl.missing | head -n 1)" = UCF-101/Rowing/v_Rowing_g01_c01.avi ]
+try eval ucf101-svm --data ucf --model run --out gone
+stderr_has "without --partial they are refused" 3 "That is more than data.max_bad_fraction=0.01 allows"
+check "before anything is written" [ ! -e gone ]
+try eval ucf101-svm --data ucf --model run --out gone data.max_bad_fraction=0.5
+stderr_has "unless the budget is larger" 3 "15 samples, the official set has 13320"
 mv ucf/Rowing ucf/UCF-101/Rowing
 sed -i 's/^Rowing.*//' ucf/ucfTrainTestlist/trainlist01.txt
 evaluate --out empty "${small[@]}" --fold 1
@@ -132,6 +152,14 @@ tune --out stopped
 check "it goes on to the same figures" [ "$out" = "$first" ]
 try eval ucf101-finetune --data ucf --model run/backbones/aud_teacher.safetensors --out x --partial --fold 2
 stderr_has "a model of the other modality" 4 "has no video encoder"
+
+cp -r ucf junk
+for n in 1 3; do echo junk >junk/UCF-101/Biking/v_Biking_g0${n}_c01.avi; done
+try eval ucf101-finetune --data junk --model run --partial --fold 2 "${quick[@]}" --out bad data.max_bad_fraction=0.3
+stdout_has "fine-tuning: unreadable files of both splits" 0 ", 1 + 1 files unreadable"
+check "are counted at the end" grep -q "1 of 9 training files are unreadable, 1 of 6 test files are unreadable$" <<<"$out"
+try eval ucf101-finetune --data junk --model run --partial --fold 2 "${quick[@]}" --out bad data.max_bad_fraction=0.3 --json
+stdout_has "and in JSON" 0 '"unreadable": [1, 1]'
 
 # FSD50K: several labels a file, mean average precision of a linear classifier. The sounds are those of the toys.
 mkdir -p fsd/FSD50K.ground_truth fsd/FSD50K.dev_audio fsd/FSD50K.eval_audio
@@ -181,12 +209,13 @@ try eval kinetics-sound-svm --data ks --model run --partial --out half dataset.t
 stderr_has "nor by another budget in the same folder" 2 "half/all: was begun with another model"
 try eval kinetics-sound-svm --data ks --model run --partial --out half2 dataset.train.clips_per_video=2 data.max_bad_fraction=0.2
 stdout_has "within the budget the figure says so" 0 "1 + 0 files unreadable"
+check "and the end too" grep -q "^not the whole data set: 2 of 32 classes, 1 of 7 training files are unreadable$" <<<"$out"
 rm ks/train/bowling/id9_000001_000011.mp4
 try eval kinetics-sound-audio-svm --data ks --model run --partial --out sound dataset.train.clips_per_video=2
 stdout_has "sound alone" 0 "paper, XKD              64.6"
 rm -r ks/val/bowling
 try eval kinetics-sound-svm --data ks --model run --out x
-stderr_has "classes are counted" 3 "of the 32 classes of Kinetics-Sound"
+stderr_has "classes are counted" 3 "2 classes, the official set has 32"
 mkdir -p k4 && cp -r ks/train ks/val k4/
 try eval kinetics400-svm --data k4 --model run --out x
 stderr_has "Kinetics400 too" 3 "2 classes, the official set has 400"

@@ -57,3 +57,11 @@ says "bad JSON names the line" err "bad.jsonl:1:"
 check "no workers is exit 2" 2 "$xkd" data check toys --workers 0
 check "bench data as JSON" 0 "$xkd" bench data --clip toys/train/orbit/00000.mp4 --count 2 --json
 says "bench prints the ratio" out '"ratio": '
+for i in $(seq 100); do echo "gone/$i.mp4 $((i % 2))"; done >list.txt
+printf 'toys/train/orbit/00000.mp4 0\ntoys/train/orbit/00001.mp4 1\n' >>list.txt
+check "a list of absent files is exit 3" 3 "$xkd" data index list.txt --out listed.jsonl
+says "they are counted" err "100 of 102 listed files are absent or cannot be read, more than data.max_bad_fraction=0.01 allows"
+says "and named" err "left out: gone/99.mp4: missing:"
+check "and no manifest" 1 test -e listed.jsonl
+check "unless they are allowed" 0 "$xkd" data index list.txt --out listed.jsonl data.max_bad_fraction=1
+says "the others are there" out "2 files, 0 classes"

@@ -173,4 +173,7 @@ stdout_has "a larger budget says what is left out" 0 "3 of 6 test files could no
 sed 's|train/bounce/00000|train/bounce/x|' toys.jsonl >missing.jsonl
 try finetune "$video" missing.jsonl --out replaced "${quick[@]}" hyperparams.num_epochs=1
 stderr_has "a training file absent is replaced and named" 0 "train/bounce/x.mp4: missing"
+check "and counted" grep -qF "1 of 30 training files could not be read and were replaced by others (replaced/bad_clips.jsonl)" <<<"$out"
+try finetune --out replaced --resume --json
+stdout_has "a resumed run still counts it" 0 '"replaced": 1, "unreadable": 0'
 finish

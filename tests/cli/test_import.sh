@@ -28,9 +28,20 @@ try data import UCF101 ucf --fold 4 --out x.jsonl
 stderr_has "a fold that is not there" 2 "no fold 4: 1 .. 3"
 rm ucf/UCF-101/Archery/v_Archery_g08_c01.avi
 try data import UCF101 ucf --fold 2 --out x.jsonl
-stderr_has "absent files are named" 3 "1 of 3 listed files are not there, first: UCF-101/Archery/v_Archery_g08_c01.avi"
+stderr_has "absent files are named" 3 "1 of 3 listed files are not there:
+  UCF-101/Archery/v_Archery_g08_c01.avi
+That is more than data.max_bad_fraction=0.01 allows"
+try data import UCF101 ucf --fold 2 --out x.jsonl data.max_bad_fraction=0.4
+stderr_has "a larger budget" 3 "3 samples, the official set has 13320"
+check "nothing is written of a refused set" [ ! -e x.jsonl -a ! -e x.jsonl.missing ]
 try data import UCF101 ucf --fold 2 --out x.jsonl --partial
 stdout_has "absent files are counted" 0 "2 files, 2 classes, 1 missing"
+check "and told" grep -q "1 of 3 listed files are not there:" <<<"$err"
+check "and named" [ "$(cat x.jsonl.missing)" = UCF-101/Archery/v_Archery_g08_c01.avi ]
+put ucf/UCF-101/Archery/v_Archery_g08_c01.avi
+try data import UCF101 ucf --fold 2 --out x.jsonl --partial
+check "names of a former import are removed" [ ! -e x.jsonl.missing ]
+rm ucf/UCF-101/Archery/v_Archery_g08_c01.avi
 printf '../../etc/passwd 1\n' >ucf/ucfTrainTestlist/trainlist02.txt
 try data import UCF101 ucf --fold 2 --out y.jsonl --partial
 check "a list cannot lead out of the folder" [ "$rc" -eq 3 ]
@@ -60,13 +71,39 @@ try data import Kinetics400 k400 --out k400.jsonl --partial
 stdout_has "Kinetics400" 0 "4 files, 2 classes, 1 missing"
 has "Kinetics400 classes have _" k400.jsonl '"classes":["air_drumming","playing_piano"]'
 has "Kinetics400 flat" k400.jsonl '"path":"val/-xyz-12_000003_000013.mp4","label":1,"split":"val"'
-try data import Kinetics400 k400 --out x.jsonl
+try data import Kinetics400 k400 --out x.jsonl data.max_bad_fraction=0.5
 stderr_has "Kinetics400 counts classes" 3 "2 classes, the official set has 400"
 try data import Kinetics-Sound k400 --out ks.jsonl --partial
 stdout_has "Kinetics-Sound takes its classes" 0 "2 files, 1 classes"
 has "Kinetics-Sound class" ks.jsonl '"classes":["playing_piano"]'
 try data import Kinetics-Sound k400 --out x.jsonl --classes 31
-stderr_has "Kinetics-Sound counts classes" 3 "1 of the 31 classes"
+stderr_has "Kinetics-Sound counts classes" 3 "1 classes, the official set has 31"
+
+# Kinetics400 with as many classes as there should be, 800 listed files and 2, then 796 of them there.
+sounds=(blowing_nose blowing_out_candles bowling chopping_wood dribbling_basketball laughing mowing_lawn playing_accordion
+  playing_bagpipes playing_bass_guitar playing_clarinet playing_drums playing_guitar playing_harmonica playing_keyboard
+  playing_organ playing_piano playing_saxophone playing_trombone playing_trumpet playing_violin playing_xylophone
+  ripping_paper shoveling_snow shuffling_cards singing stomping_grapes strumming_guitar tap_dancing tapping_guitar
+  tapping_pen tickling)
+mkdir -p k8/train
+for i in $(seq 800); do
+  k=$((i % 400))
+  if [ $k -lt 32 ]; then class=${sounds[k]}; else class="class $k"; fi
+  echo "$class,id$i,1,11,train"
+done >k8/train.csv
+touch k8/train/id1.mp4 k8/train/id2.mp4
+try data import Kinetics400 k8 --out x.jsonl
+stderr_has "most of the listed files are absent" 3 "798 of 800 listed files are not there:"
+check "some are named" grep -q "^  train/id22_000001_000011$" <<<"$err"
+check "and the others counted" grep -q "^  and 778 more$" <<<"$err"
+for i in $(seq 5 800); do : >k8/train/id$i.mp4; done
+try data import Kinetics400 k8 --out k8.jsonl
+stdout_has "few may be absent" 0 "798 files, 400 classes, 2 missing"
+check "they are told" grep -q "  train/id4_000001_000011$" <<<"$err"
+check "and written beside the manifest" [ "$(tr '\n' ' ' <k8.jsonl.missing)" = "train/id3_000001_000011 train/id4_000001_000011 " ]
+sed -i 's/^blowing_nose,/sneezing,/' k8/train.csv
+try data import Kinetics400 k8 --out x.jsonl
+stderr_has "400 other classes" 3 "none is blowing_nose: this is not Kinetics400"
 
 # Kinetics as JSON: flat folders, entries that are gone, unused keys, a test split without labels.
 put kj/train/-abc_000001_000011.mp4
@@ -95,13 +132,60 @@ refused "no label" '{"a": {"annotations": {"segment": [1, 2]}}}' 'a has no "anno
 refused "a segment that is none" '{"a": {"annotations": {"label": "x", "segment": ["1", 2]}}}' 'a: "segment" must be [start, end] in seconds'
 refused "an ID that is a path" "{$(entry ../a x 1 2 train)}" '"../a" is no YouTube ID'
 refused "an ID given twice" "{$(entry a x 1 2 train), $(entry a x 1 2 train)}" 'train.json:1: bad JSON'
-refused "a list of records" '[{"video": "a.mp4", "label": "x"}]' 'want one object keyed by YouTube ID'
+refused "a list of records" '[{"video": "a.mp4", "label": "x"}]' 'entry 1 is no text "CLASS/FILE"'
+refused "a path without class" '["x/a.avi", "a.avi"]' 'entry 2, "a.avi": want "CLASS/FILE"'
+refused "a path of more folders" '["train/x/a.avi"]' 'want "CLASS/FILE"'
+refused "a path out of the folder" '["../a.avi"]' 'want "CLASS/FILE"'
+refused "text alone" '"x/a.avi"' 'train.json:1: bad JSON'
 refused "cut off" '{"a": {' 'train.json:1: bad JSON'
 rm kj/train.json
 try data import Kinetics400 kj --out no.jsonl --partial
 stderr_has "no list at all" 3 "kj/train: has no folders of classes, and neither train.csv nor train.json is there"
 check "and the tree is shown" grep -q 'ROOT/train.json' <<<"$err"
 check "no manifest of a refused list" [ ! -e no.jsonl ]
+
+# The release's lists: arrays of paths, which select from the folders of classes; endings differ from download to download.
+put "ks/train/blowing nose/-3nc_000001_000011.mp4"
+put "ks/train/blowing nose/extra_000001_000011.mp4"
+put ks/train/bowling/b.c_000002_000012.webm
+put ks/val/bowling/v_000003_000013.avi
+mkdir -p ks/kinetics_sound
+printf '["blowing_nose/-3nc_000001_000011.avi", "bowling/b.c_000002_000012.avi", "bowling/gone_000001_000011.avi", "bowling/gone.avi"]' >ks/kinetics_sound/train.txt
+printf '["bowling/v_000003_000013.avi"]' >ks/val.json
+try data import Kinetics-Sound ks --out ks.jsonl --partial
+stdout_has "the release's lists" 0 "3 files, 2 classes, 2 missing"
+has "names with blanks" ks.jsonl '"path":"train/blowing nose/-3nc_000001_000011.mp4","label":0,"split":"train"'
+has "another ending" ks.jsonl '"path":"train/bowling/b.c_000002_000012.webm","label":1,"split":"train"'
+has "beside the set" ks.jsonl '"path":"val/bowling/v_000003_000013.avi","label":1,"split":"val"'
+check "files that are not listed are left out" [ "$(grep -c extra ks.jsonl)" = 0 ]
+check "those that are gone are named" [ "$(cat ks.jsonl.missing)" = "train/bowling/gone_000001_000011
+train/bowling/gone" ]
+try data import Kinetics-Sound ks --out x.jsonl
+stderr_has "and too many refused" 3 "2 of 5 listed files are not there:"
+rm -r ks/kinetics_sound ks/val.json
+printf 'youtube_id,split,label,time_end,time_start\nb.c,train,bowling,12,2\n' >ks/train.csv
+try data import Kinetics400 ks --out ks.jsonl --partial
+stdout_has "a CSV list selects as well, with its columns in any order" 0 "2 files, 1 classes, 0 missing"
+printf 'youtube_id,time_start,time_end,split\nb.c,2,12,train\n' >ks/train.csv
+try data import Kinetics400 ks --out x.jsonl --partial
+stderr_has "a list without labels" 3 'ks/train.csv: has no column "label"'
+rm ks/train.csv
+printf 'youtube_id,time_start,time_end,split\nabc,2,12,test\n' >ks/test.csv
+put ks/test/abc_000002_000012.mp4
+try data import Kinetics400 ks --out ks.jsonl --partial
+stdout_has "a test list without labels" 0 "4 files, 2 classes, 0 missing"
+check "is left out with a word" grep -q "split 'test' is left out" <<<"$err"
+
+# What is no video is no sample, and does not hide the folders of classes.
+put ks/train/README.txt
+put ks/train/A.csv
+put ks/train/bowling/b.c_000002_000012.json
+put ks/train/bowling/other.mp4.part
+put ks/test/abc_000002_000012.info.json
+printf 'bowling,abc,2,12,test\n' >ks/test.csv
+try data import Kinetics400 ks --out ks.jsonl --partial
+stdout_has "stray files" 0 "5 files, 2 classes, 0 missing"
+has "of a flat split too" ks.jsonl '"path":"test/abc_000002_000012.mp4"'
 
 # ESC50
 mkdir -p esc/meta

@@ -27,9 +27,11 @@ static void configure(xkd_context *cx, const char *name, int64_t fold, xkd_confi
     const char *settings[XKD_BENCHMARK_SETTINGS];
     char text[32];
     must(cx, xkd_benchmark_find(cx, name, &b), name);
-    xkd_benchmark_settings(b, fold, text, settings);
+    xkd_benchmark_settings(b, settings);
+    snprintf(text, sizeof text, "dataset.fold=%d", (int)fold);
     must(cx, xkd_config_init(cx, c), "init");
     for (int i = 0; settings[i]; i++) must(cx, xkd_config_override(cx, c, settings[i]), settings[i]);
+    must(cx, xkd_config_override(cx, c, text), text);
     must(cx, xkd_config_finish(cx, c), name);
 }
 
@@ -94,7 +96,7 @@ static void some_values(void **state)
 static void results_read_back(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "[]", "{}", "{\"xkd_fold_result\": 2}", "{\"xkd_fold_result\": 1, \"fold\": 1}"};
+    static const char *const bad[] = {"", "[]", "{}", "{\"xkd_fold_result\": 3}", "{\"xkd_fold_result\": 2, \"fold\": 1}"};
     xkd_context *cx = xkd_context_new();
     char path[] = "/tmp/xkd-fold-XXXXXX";
     close(mkstemp(path));
@@ -105,13 +107,15 @@ static void results_read_back(void **state)
                                .interval = {79, NAN},
                                .files = {9537, 3783},
                                .unreadable = {1, 2},
-                               .listed = 13320,
+                               .imported = {13320, 5, 13315, 13320, 101, 101},
                                .seconds = 1.5};
     xkd_fold_result back;
     must(cx, xkd_fold_result_write(cx, path, &r), "write");
     must(cx, xkd_fold_result_read(cx, path, &back), "read");
     assert_true(back.settings == r.settings && back.fold == 3 && back.honest.top1 == 80.125 && isnan(back.best.map));
-    assert_true(isnan(back.interval[1]) && back.unreadable[1] == 2 && back.listed == 13320 && back.seconds == 1.5);
+    assert_true(isnan(back.interval[1]) && back.unreadable[1] == 2 && back.seconds == 1.5);
+    assert_memory_equal(&back.imported, &r.imported, sizeof r.imported);
+    assert_false(xkd_import_is_whole(&back.imported));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         must(cx, xkd_write_file(cx, path, bad[i], (int64_t)strlen(bad[i])), "write");
         assert_int_equal(xkd_fold_result_read(cx, path, &back), XKD_ERR_DATA);
