@@ -258,6 +258,7 @@ static xkd_status print_result(struct cli *cli, const struct values *v, const xk
     /* Borrows the result's arrays. */
     const struct judged judged = {.scores = r->scores,
                                   .label = r->label,
+                                  .truth = r->truth,
                                   .n = r->scored,
                                   .K = r->classes,
                                   .names = r->names,
@@ -269,14 +270,15 @@ static xkd_status print_result(struct cli *cli, const struct values *v, const xk
     if (out.status == XKD_OK) fputs(out.data, stdout);
     XKD_TRY(out.status);
     if (!v->classes && !v->confusion) goto fail;
-    /* No test in this call, or classes that do not exclude each other. */
-    if (!r->scores || r->multi_label) {
-        cli_say(cli, "no classes to show: %s", r->multi_label ? "files have several labels" : "this call made no test");
+    if (!r->scores) {
+        cli_say(cli, "no classes to show: this call made no test");
         goto fail;
     }
     /* A table would break the JSON document. */
     if (v->classes && !cli->json) XKD_TRY(print_classes(cli, &judged));
-    if (v->confusion) XKD_TRY(draw_confusion(cli, v->confusion, &judged));
+    /* Said after the training and no error of it: only the manifest knows how many labels a file has. */
+    if (v->confusion && r->multi_label) cli_say(cli, "no confusion matrix: files have several labels");
+    if (v->confusion && !r->multi_label) XKD_TRY(draw_confusion(cli, v->confusion, &judged));
 fail:
     xkd_text_free(&out);
     return status;

@@ -508,6 +508,7 @@ void xkd_supervised_result_free(xkd_supervised_result *r)
     xkd_free(r->names);
     xkd_free(r->scores);
     xkd_free(r->label);
+    xkd_free(r->truth);
     *r = (xkd_supervised_result){0};
 }
 

@@ -51,7 +51,8 @@ typedef struct {
     xkd_interval interval;      /* of last.top1, or of the last epoch's map: 95 % of bootstrap samples; else NAN */
     /* Of the last test of this call; NULL where it made none. */
     float *scores;  /* [scored,classes] by file */
-    int32_t *label; /* [scored]; of single labels only */
+    int32_t *label; /* [scored]; -1 for several labels */
+    uint8_t *truth; /* [scored,classes] of several labels, else NULL */
     int64_t scored;
     char **names; /* [classes] */
 } xkd_supervised_result;

@@ -146,7 +146,6 @@ void xkd_test_chart_free(xkd_test_chart *chart)
 typedef struct {
     const xkd_tester *t;
     xkd_supervised_result *result;
-    uint8_t *truth; /* [files,K] */
     int64_t clips, clip_hits, clip_hits5;
     double started;
 } work;
@@ -194,7 +193,7 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
                         r->scores + r->scored * K);
     if (!t->data->multi_label) count_clips(w, scores, file->count[m], s->label);
     r->label[r->scored] = (int32_t)s->label; /* -1 where there are several, and then not used */
-    xkd_truth_of(s, K, w->truth + r->scored * K);
+    if (r->truth) xkd_truth_of(s, K, r->truth + r->scored * K);
     r->scored++;
     return XKD_OK;
 }
@@ -220,7 +219,7 @@ static xkd_status make_room(work *w)
     if (!r->scores) XKD_TRY(xkd_alloc(t->cx, &r->scores, n * K, sizeof *r->scores));
     if (!r->label) XKD_TRY(xkd_alloc(t->cx, &r->label, n, sizeof *r->label));
     /* [files,K], this test's alone. */
-    XKD_TRY(xkd_alloc(t->cx, &w->truth, n * K, 1));
+    if (t->data->multi_label && !r->truth) XKD_TRY(xkd_alloc(t->cx, &r->truth, n * K, 1));
     if (r->names) goto fail;
     XKD_TRY(xkd_alloc(t->cx, &r->names, K, sizeof *r->names));
     for (int64_t k = 0; k < K; k++) XKD_TRY(xkd_copy_string(t->cx, &r->names[k], t->data->classes.items[k]));
@@ -251,7 +250,7 @@ static xkd_status precision_interval(work *w)
     xkd_supervised_result *r = w->result;
     xkd_pool *pool = NULL;
     if (t->epoch != t->config->train.epochs) return XKD_OK;
-    const xkd_multi_scores scores = {r->scores, w->truth, r->scored, r->classes};
+    const xkd_multi_scores scores = {r->scores, r->truth, r->scored, r->classes};
     xkd_status status = xkd_pool_new(t->cx, &pool, (int)t->config->threads);
     if (status == XKD_OK)
         status =
@@ -272,7 +271,7 @@ static xkd_status measure(work *w, xkd_test_scores *s)
     *s = (xkd_test_scores){t->epoch, t->step, NAN, NAN, NAN, NAN, NAN};
     if (t->data->multi_label) {
         XKD_TRY(
-            xkd_mean_average_precision(t->cx, r->scores, w->truth, n, r->classes, NULL, &s->map, &r->empty_classes));
+            xkd_mean_average_precision(t->cx, r->scores, r->truth, n, r->classes, NULL, &s->map, &r->empty_classes));
         s->map *= 100;
         XKD_TRY(precision_interval(w));
         goto fail;
@@ -330,10 +329,11 @@ fail:
     if (status != XKD_OK) { /* some files' scores are no test */
         xkd_free(result->scores);
         xkd_free(result->label);
+        xkd_free(result->truth);
         result->scores = NULL;
         result->label = NULL;
+        result->truth = NULL;
         result->scored = 0;
     }
-    xkd_free(w.truth);
     return status;
 }

@@ -115,8 +115,11 @@ try finetune "$video" toys.jsonl --out x "${quick[@]}" eval.batch_norm=true data
 stderr_has "batch norm on a last batch of one clip" 2 "batch norm needs two clips"
 # Several labels a file.
 sed 's/"label":\([0-9]\)/"labels":[\1,0]/' toys.jsonl >several.jsonl
-try finetune "$audio" several.jsonl --out several "${quick[@]}" hyperparams.num_epochs=3 dataset.test.ensemble=max
+try finetune "$audio" several.jsonl --out several "${quick[@]}" hyperparams.num_epochs=3 dataset.test.ensemble=max \
+  --classes --confusion none.png
 stdout_has "several labels: mean average precision" 0 "honest: mean average precision"
+check "by class" grep -q '^ *0 bounce  *6  *[0-9.]*$' <<<"$out"
+check "and no confusion matrix, which is said" grep -q "no confusion matrix: files have several labels" <<<"$err"
 try predict several toys/test/bounce/00010.mp4 --top 1
 stdout_has "and sigmoids" 0 "bounce"
 try finetune "$audio" toys.jsonl --out x "${quick[@]}" dataset.test.ensemble=max
