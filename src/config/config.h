@@ -101,6 +101,7 @@ typedef struct {
     double max_bad_fraction;
     int64_t workers;       /* 0: as many as there are processors */
     double decode_seconds; /* time limit of one clip */
+    double file_memory;    /* GB of one file that are held where clips are cut from whole files */
     bool follow_links;
 } xkd_data_config;
 

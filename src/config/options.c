@@ -301,6 +301,8 @@ static const xkd_option options[] = {
     REAL("data.max_bad_fraction", data.max_bad_fraction, 0, 1, "0.01",
          "share of files that may be unreadable (of training files at least 10) or listed but absent"),
     REAL("data.decode_seconds", data.decode_seconds, 0.1, 3600, "20", "time limit of one clip"),
+    REAL("data.file_memory", data.file_memory, 1e-6, 1e6, "4",
+         "GB of frames and of sound held of one file for training and test clips; longer files are refused"),
     BOOL("data.follow_links", data.follow_links, "false", "follow links that lead out of the data folder"),
     SWITCH("data.colour", data.stream_colour, "default|stream", "default",
            "colour matrix: swscale's default or what the file says"),

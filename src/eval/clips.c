@@ -17,8 +17,6 @@
 /* The test crop is this share of the short side, as in the release (112 of 128). */
 static const double CROP_SHARE = 0.875;
 static const float SOUND_SCALE = 32767.0f; /* 16-bit samples to [-1,1] */
-/* Whole files are held by TEST and TRAIN only; an hour at 8 fps and 128 pixels is 1.9 GB. */
-static const int64_t MOST_BYTES = (int64_t)4 << 30;
 
 struct xkd_clipper {
     xkd_context *cx;
@@ -42,6 +40,7 @@ struct xkd_clipper {
     /* The file at hand. */
     const xkd_clip_sink *sink;
     int64_t number, frames, width, height, heard, windows[XKD_MODALITIES]; /* counts so far in this file */
+    bool too_long; /* a fault of the file, as which `xkd_clipper_run` reports it */
 };
 
 /* Rounded and not cut off: 4 s at 7.99 frames a second are 32 frames, and the encoder is planned for a fixed number. */
@@ -199,6 +198,19 @@ static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
     return XKD_OK;
 }
 
+/* Bytes to hold of a stream that needs `need`, and would like `want` so that growing is rare. Whole files are held by
+ * TEST and TRAIN only; an hour at 8 fps and 128 pixels is 1.4 GB. */
+static xkd_status held_bytes(xkd_clipper *c, int64_t need, int64_t want, int64_t *bytes)
+{
+    double limit = 1e9 * c->options.data->file_memory;
+    *bytes = (int64_t)fmin((double)want, limit);
+    c->too_long = (double)need > limit;
+    if (!c->too_long) return XKD_OK;
+    return xkd_fail(c->cx, XKD_ERR_DATA,
+                    "too long to be held whole: needs more than data.file_memory=%g GB; raise that or cut the file",
+                    c->options.data->file_memory);
+}
+
 /* Keeps the frame, in a ring for windows and for good otherwise, and gives the window that ends with it. The size
  * checks guard the copies below: the worker that decoded a hostile file is not to be trusted either. */
 static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
@@ -216,8 +228,8 @@ static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_
         XKD_FAIL(XKD_ERR_INTERNAL, "a media worker delivered a frame that is too small");
     if ((slot + 1) * bytes > c->rgb_capacity) {
         /* Doubled, so that the frames of a long file are moved a few times and not once a frame. */
-        int64_t capacity = ring ? T * bytes : largest(2 * slot, T) * bytes;
-        if (capacity > MOST_BYTES) XKD_FAIL(XKD_ERR_DATA, "too long to be held whole: take windows (--stride)");
+        int64_t capacity = T * bytes;
+        if (!ring) XKD_TRY(held_bytes(c, (slot + 1) * bytes, largest(2 * slot, T) * bytes, &capacity));
         XKD_TRY(xkd_resize(cx, &c->rgb, c->rgb_capacity, capacity, 1));
         c->rgb_capacity = capacity;
     }
@@ -243,11 +255,10 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     bool ring = c->options.protocol == XKD_CLIPS_WINDOWS;
     int64_t need = ring ? c->samples : c->heard + count;
     if (need > c->sound_capacity) {
-        int64_t capacity = ring ? need : 2 * need;
-        /* A limit in samples of two bytes: 4 GiB, which is 37 hours at 16 kHz. */
-        if (capacity > MOST_BYTES / 2) XKD_FAIL(XKD_ERR_DATA, "too long to be held whole: take windows (--stride)");
-        XKD_TRY(xkd_resize(cx, &c->sound, c->sound_capacity, capacity, sizeof *c->sound));
-        c->sound_capacity = capacity;
+        int64_t size = sizeof *c->sound, bytes = need * size;
+        if (!ring) XKD_TRY(held_bytes(c, need * size, 2 * need * size, &bytes));
+        XKD_TRY(xkd_resize(cx, &c->sound, c->sound_capacity, bytes / size, sizeof *c->sound));
+        c->sound_capacity = bytes / size;
     }
     if (!ring) {
         memcpy(c->sound + c->heard, samples, (size_t)count * sizeof *samples);
@@ -480,18 +491,20 @@ xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t
     c->sink = sink;
     c->number = number;
     c->frames = c->width = c->height = c->heard = 0;
+    c->too_long = false;
     memset(c->windows, 0, sizeof c->windows);
     /* The fault decides, not the status: errors of the machine, such as no memory, have none and go up. */
     status = xkd_manifest_open(c->cx, manifest, &manifest->samples[i], c->options.data->follow_links, &fd, &size,
                                &result->fault);
+    if (status == XKD_OK) {
+        status = decode(c, fd, size, result);
+        if (c->too_long) result->fault = XKD_FAULT_REFUSED;
+    }
     if (status != XKD_OK && result->fault != XKD_FAULT_NONE) {
         snprintf(result->message, sizeof result->message, "%.500s", xkd_last_error(c->cx));
         xkd_clear_error(c->cx);
-        return XKD_OK;
+        status = XKD_OK;
     }
-    XKD_TRY(status);
-    XKD_TRY(decode(c, fd, size, result));
-fail:
     if (fd >= 0) close(fd);
     return status;
 }
