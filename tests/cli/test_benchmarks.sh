@@ -49,7 +49,7 @@ check "and does nothing" [ "$stamp" = "$(stat -c %Y.%i e/*/*)" ]
 check "but say so" [ "$(grep -c 'done already' <<<"$err")" = 3 ]
 evaluate --out e "${small[@]}" run.threads=2 --json
 stdout_has "as JSON" 0 '"folds_of_set": 3, "honest": {"top1": {"mean": '
-check "15 of 13320 files are not complete" grep -q '"complete": false, .*"files_official": \[15, 13320\], "classes_official": \[3, 101\]' <<<"$out"
+check "15 of 13320 files are not complete" grep -q '"complete": false, .*"files_official": \[15, 13320\], "tests_official": \[6, 0\], "classes_official": \[3, 101\]' <<<"$out"
 evaluate --out e "${small[@]}" --markdown
 stdout_has "as Markdown" 0 '| paper, XKD-MAS | 81.7 |'
 evaluate --out e --fold 2 "${small[@]}"

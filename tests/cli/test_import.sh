@@ -213,6 +213,13 @@ sed -i 's/,Dog"/,Cat"/' fsd/FSD50K.ground_truth/dev.csv
 try data import FSD50K fsd --out x.jsonl --partial
 stderr_has "a label outside the vocabulary" 3 'dev.csv:2: "Cat" is no label of the vocabulary'
 
+# Lists of as many files as there should be, but 1000 of them on the wrong side.
+seq -f 'Label%g' 0 199 | awk '{ print NR - 1 "," $1 ",/m/" NR }' >fsd/FSD50K.ground_truth/vocabulary.csv
+{ echo 'fname,labels,mids,split'; seq -f '%g,Label7,/m/8,train' 41966; } >fsd/FSD50K.ground_truth/dev.csv
+{ echo 'fname,labels,mids'; seq -f '%.0f,Label7,/m/8' 100001 109231; } >fsd/FSD50K.ground_truth/eval.csv
+try data import FSD50K fsd --out x.jsonl data.max_bad_fraction=1
+stderr_has "FSD50K counts both parts" 3 "9231 of the samples are for testing, of the official set 10231"
+
 # AudioSet: three comment lines, a blank before the quote, files with and without the start in their names.
 mkdir -p as
 printf 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n' >as/class_labels_indices.csv
