@@ -166,6 +166,9 @@ stdout_has "a CSV list selects as well, with its columns in any order" 0 "2 file
 printf 'youtube_id,time_start,time_end,split\nb.c,2,12,train\n' >ks/train.csv
 try data import Kinetics400 ks --out x.jsonl --partial
 stderr_has "a list without labels" 3 'ks/train.csv: has no column "label"'
+printf 'label,id,time_start,time_end\nbowling,b.c,2,12\n' >ks/train.csv
+try data import Kinetics400 ks --out x.jsonl --partial
+stderr_has "a list without IDs" 3 'ks/train.csv:1: has no column "youtube_id"'
 rm ks/train.csv
 printf 'youtube_id,time_start,time_end,split\nabc,2,12,test\n' >ks/test.csv
 put ks/test/abc_000002_000012.mp4
