@@ -37,7 +37,7 @@ static const struct cli_option options[] = {
     {0, "resume", CLI_FLAG, offsetof(struct values, resume), NULL, "go on with the run in --out"},
     {0, "force", CLI_FLAG, offsetof(struct values, force), NULL, "start anew in a folder that holds a run"},
     {'n', "dry-run", CLI_FLAG, offsetof(struct values, dry_run), NULL,
-     "open and check everything, and say what it costs"},
+     "open and check everything, and say what memory and time the training takes (not its tests)"},
     {0, "max-steps", CLI_INT, offsetof(struct values, max_steps), "N", "stop after step N"},
     {0, "overfit", CLI_INT, offsetof(struct values, overfit), "1", "train on the first batch only"},
     {0, "workers", CLI_INT, offsetof(struct values, workers), "N", "decoding processes"},
@@ -298,8 +298,8 @@ static xkd_status dry_run(struct cli *cli, const xkd_supervised_options *o)
                modality, p.multi_label ? "true" : "false", p.classes, p.train_files, p.test_files, p.steps_per_epoch,
                p.total_steps);
         printf(", \"parameters\": %" PRId64 ", \"trained\": %" PRId64 ", \"tokens\": %" PRId64
-               ", \"state_bytes\": %.0f, \"activation_bytes\": %.0f}\n",
-               p.parameters, p.trained, p.tokens, p.state_bytes, p.activation_bytes);
+               ", \"state_bytes\": %.0f, \"activation_bytes\": %.0f, \"seconds\": %.3f}\n",
+               p.parameters, p.trained, p.tokens, p.state_bytes, p.activation_bytes, p.seconds);
         return XKD_OK;
     }
     printf("%-22s %s, %" PRId64 " tokens a clip\n", "encoder of", modality, p.tokens);
@@ -313,6 +313,8 @@ static xkd_status dry_run(struct cli *cli, const xkd_supervised_options *o)
     xkd_format_count(a, sizeof a, p.state_bytes, "B");
     xkd_format_count(b, sizeof b, p.activation_bytes, "B");
     printf("%-22s %s model and optimiser + %s activations\n", "memory", a, b);
+    xkd_format_duration(a, sizeof a, p.seconds);
+    printf("%-22s about %s in training steps\n", "time", a);
     return XKD_OK;
 }
 

@@ -52,6 +52,7 @@ fail:
     return status;
 }
 
+/* Some are said, so that a mistake in the tree shows at once; a file has all, for a download to be completed by. */
 xkd_status data_tell_missing(struct cli *cli, const xkd_import_result *result, const char *manifest)
 {
     xkd_status status = XKD_OK;

@@ -131,6 +131,7 @@ static void say_part(xkd_text *out, const xkd_fold_result *f)
         bool wrong;
         const char *what;
     } parts[] = {{c->files, c->official_files, c->files != c->official_files, "files"},
+                 {c->tests, c->official_tests, c->tests != c->official_tests, "listed for testing"},
                  {c->classes, c->official_classes, c->classes != c->official_classes, "classes"},
                  {c->missing, c->listed, c->missing > 0, "listed files are absent"},
                  {f->unreadable[0], f->files[0], f->unreadable[0] > 0, "training files are unreadable"},

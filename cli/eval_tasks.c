@@ -5,11 +5,15 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "config_args.h"
+#include "data_args.h"
 #include "report/progress.h"
 #include "svm_args.h"
 #include "train/supervised.h"
@@ -69,7 +73,7 @@ fail:
     return status;
 }
 
-static xkd_status plan_svm(struct cli *cli, struct eval_fold *f)
+static xkd_status plan_svm(struct cli *cli, struct eval_fold *f, xkd_text *out)
 {
     struct svm_videos videos = videos_of(f);
     struct svm_plan plan;
@@ -79,9 +83,10 @@ static xkd_status plan_svm(struct cli *cli, struct eval_fold *f)
     if (status != XKD_OK) return status;
     xkd_format_duration(time, sizeof time, plan.seconds);
     xkd_format_count(memory, sizeof memory, plan.bytes, "B");
-    printf("%" PRId64 " training files, %" PRId64 " clips; %" PRId64 " test files, %" PRId64
-           " clips; about %s in the encoder, %s for the SVM",
-           plan.files[0], plan.clips[0], plan.files[1], plan.clips[1], time, memory);
+    xkd_text_printf(out,
+                    "%" PRId64 " training files, %" PRId64 " clips; %" PRId64 " test files, %" PRId64
+                    " clips; about %s in the encoder, %s for the SVM",
+                    plan.files[0], plan.clips[0], plan.files[1], plan.clips[1], time, memory);
     return XKD_OK;
 }
 
@@ -94,6 +99,13 @@ static xkd_figures figures_of_test(const xkd_test_scores *s)
         .top1 = s->top1, .top5 = s->top5, .clip_top1 = s->clip_top1, .map = s->map, .at = (double)s->epoch};
 }
 
+/* What a training of the fold and its plan have in common. The manifest is both sets': splits tell them apart. */
+static xkd_supervised_options training_of(const struct eval_fold *f, const char *manifest)
+{
+    return (xkd_supervised_options){
+        .config = &f->config, .model = f->model, .train = manifest, .test = manifest, .heads = f->heads};
+}
+
 /* The run has a folder of its own below the fold's; one that was begun goes on to the same bits. */
 static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_result *out)
 {
@@ -104,21 +116,14 @@ static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_re
     /* The name of the folder is fixed, so a second call finds the run. */
     XKD_TRY(xkd_join_path(cx, &run, f->folder, "run"));
     XKD_TRY(xkd_join_path(cx, &config, run, "config.yaml"));
-    const xkd_supervised_options o = {
-        .config = &f->config,
-        .model = f->model,
-        .train = f->manifest_path,
-        /* The manifest is both sets': splits tell them apart. */
-        .test = f->manifest_path,
-        .out = run,
-        .heads = f->heads,
-        /* The configuration is the last thing that a start writes. XKD_RUN_FORCE and not NEW: a start that was killed
-         * has left a folder without a configuration. */
-        .run = {.mode = xkd_path_exists(config) ? XKD_RUN_RESUME : XKD_RUN_FORCE,
-                .stop_signal = stop_signal,
-                .progress = progress,
-                .user = cli},
-    };
+    xkd_supervised_options o = training_of(f, f->manifest_path);
+    o.out = run;
+    /* The configuration is the last thing that a start writes. XKD_RUN_FORCE and not NEW: a start that was killed has
+     * left a folder without a configuration. */
+    o.run = (xkd_run_options){.mode = xkd_path_exists(config) ? XKD_RUN_RESUME : XKD_RUN_FORCE,
+                              .stop_signal = stop_signal,
+                              .progress = progress,
+                              .user = cli};
     XKD_TRY(xkd_supervised_train(cx, &o, &r));
     /* No figure is made up from an unfinished training; the run stays for the next call. */
     if (!r.finished)
@@ -139,17 +144,43 @@ fail:
     return status;
 }
 
-/* From lists alone: a dry run writes no manifest, and the library plans from one. */
-static void plan_training(const struct eval_fold *f)
+/* The library plans from a manifest, and a dry run leaves nothing in --out: it is written elsewhere for the while. */
+static xkd_status look(struct cli *cli, const struct eval_fold *f, xkd_supervised_plan *plan)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    char folder[] = "/tmp/xkd-eval-XXXXXX", *path = NULL, *root = NULL;
+    if (!mkdtemp(folder)) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot make a folder for the manifest of a dry run", folder);
+    XKD_TRY(xkd_join_path(cx, &path, folder, "manifest.jsonl"));
+    XKD_TRY(data_root_text(cli, path, f->manifest.root, &root));
+    XKD_TRY(xkd_manifest_write(cx, &f->manifest, path, root));
+    const xkd_supervised_options o = training_of(f, path);
+    XKD_TRY(xkd_supervised_look(cx, &o, plan));
+fail:
+    if (path) unlink(path);
+    rmdir(folder);
+    xkd_free(path);
+    xkd_free(root);
+    return status;
+}
+
+static xkd_status plan_training(struct cli *cli, const struct eval_fold *f, xkd_text *out)
 {
     const xkd_config *c = &f->config;
-    int64_t files = count_split(&f->manifest, c->data.split);
-    /* Rounded down as the sampler does with drop_last; clips of a file are passes over the set. */
-    int64_t steps = files * c->eval.train_clips / c->train.batch;
-    printf("%" PRId64 " training files, %" PRId64 " test files of %" PRId64 " clips; %" PRId64 " epochs of %" PRId64
-           " steps of %" PRId64 " clips",
-           files, count_split(&f->manifest, c->eval.test_split), c->eval.test_clips, c->train.epochs, steps,
-           c->train.batch);
+    xkd_supervised_plan p;
+    char time[32], memory[32], parameters[32];
+    xkd_status status = look(cli, f, &p);
+    if (status != XKD_OK) return status;
+    xkd_format_duration(time, sizeof time, p.seconds);
+    xkd_format_count(memory, sizeof memory, p.state_bytes + p.activation_bytes, "B");
+    xkd_format_count(parameters, sizeof parameters, (double)p.trained, "");
+    xkd_text_printf(out,
+                    "%" PRId64 " training files, %" PRId64 " test files of %" PRId64 " clips; %" PRId64
+                    " epochs of %" PRId64 " steps of %" PRId64
+                    " clips; %s parameters trained; about %s in training steps (tests come on top), %s",
+                    p.train_files, p.test_files, c->eval.test_clips, c->train.epochs, p.steps_per_epoch, c->train.batch,
+                    parameters, time, memory);
+    return XKD_OK;
 }
 
 /* ---- whichever it is ---- */
@@ -175,16 +206,18 @@ xkd_status eval_fold_run(struct cli *cli, struct eval_fold *f, xkd_fold_result *
 xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *f)
 {
     xkd_status status = XKD_OK;
+    xkd_text line = xkd_text_make(cli->cx);
     if (f->fold)
-        printf("fold %" PRId64 ": ", f->fold);
+        xkd_text_printf(&line, "fold %" PRId64 ": ", f->fold);
     else
-        printf("whole set: "); /* the end of the line follows below */
+        xkd_text_puts(&line, "whole set: ");
     if (xkd_path_exists(f->result_path))
-        printf("done already");
-    else if (f->benchmark->task == XKD_BENCHMARK_SVM)
-        status = plan_svm(cli, f);
+        xkd_text_puts(&line, "done already");
     else
-        plan_training(f);
-    puts("");
+        XKD_TRY(f->benchmark->task == XKD_BENCHMARK_SVM ? plan_svm(cli, f, &line) : plan_training(cli, f, &line));
+    XKD_TRY(line.status);
+    puts(line.data);
+fail:
+    xkd_text_free(&line);
     return status;
 }

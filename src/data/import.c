@@ -21,17 +21,18 @@ static const struct {
     const char *name, *about, *tree; /* tree: where files are expected, for messages */
     int64_t folds;                   /* 0: one split; otherwise which fold is chosen */
     int64_t total;                   /* samples of all splits of a fold; 0: differs from download to download */
+    int64_t tests;                   /* of them in the test split; 0: differs from fold to fold */
     int64_t classes;                 /* 0: the reader says it */
     xkd_status (*read)(xkd_import_job *job);
 } sets[] = {
     {"UCF101", "101 actions, 3 folds, 13 320 videos",
      "  ROOT/UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi (or ROOT/ApplyEyeMakeup/...)\n"
      "  ROOT/ucfTrainTestlist/classInd.txt, trainlist01.txt, testlist01.txt",
-     3, 13320, 101, xkd_import_ucf101},
+     3, 13320, 0, 101, xkd_import_ucf101},
     {"HMDB51", "51 actions, 3 folds, 6 766 videos",
      "  ROOT/brush_hair/NAME.avi (or ROOT/videos/brush_hair/...)\n"
      "  ROOT/testTrainMulti_7030_splits/brush_hair_test_split1.txt (or in ROOT/splits)",
-     3, 6766, 51, xkd_import_hmdb51},
+     3, 6766, 1530, 51, xkd_import_hmdb51},
     {"Kinetics400", "400 actions; how many videos are left differs from download to download",
      "  ROOT/train/abseiling/ID_000001_000011.mp4 and ROOT/val/..., or without class folders and with a list.\n"
      "  A list that is there says which files are of the split (they may also lie in ROOT/annotations; the first "
@@ -40,20 +41,21 @@ static const struct {
      "  ROOT/train.json, ROOT/val.json: {ID: {\"annotations\": {\"label\": ..., \"segment\": [1, 11]}, \"subset\": "
      "...}}\n"
      "  ROOT/train.json or train.txt, as the release's: [\"abseiling/ID_000001_000011.avi\", ...]",
-     0, 0, 400, xkd_import_kinetics400},
+     0, 0, 0, 400, xkd_import_kinetics400},
     {"Kinetics-Sound", "32 (or 31) audible actions of Kinetics400",
-     "  as Kinetics400; lists also in ROOT/kinetics_sound, which are read first", 0, 0, 0, xkd_import_kinetics_sound},
-    {"ESC50", "50 sounds, 5 folds, 2 000 clips", "  ROOT/audio/1-100032-A-0.wav\n  ROOT/meta/esc50.csv", 5, 2000, 50,
-     xkd_import_esc50},
+     "  as Kinetics400; lists also in ROOT/kinetics_sound, which are read first", 0, 0, 0, 0,
+     xkd_import_kinetics_sound},
+    {"ESC50", "50 sounds, 5 folds, 2 000 clips", "  ROOT/audio/1-100032-A-0.wav\n  ROOT/meta/esc50.csv", 5, 2000, 400,
+     50, xkd_import_esc50},
     {"FSD50K", "200 labels, several a clip, 40 966 and 10 231 clips",
      "  ROOT/FSD50K.dev_audio/NUMBER.wav, ROOT/FSD50K.eval_audio/NUMBER.wav\n"
      "  ROOT/FSD50K.ground_truth/dev.csv, eval.csv, vocabulary.csv",
-     0, 40966 + 10231, 200, xkd_import_fsd50k},
+     0, 40966 + 10231, 10231, 200, xkd_import_fsd50k},
     {"AudioSet", "527 labels, several a clip; how many clips are left differs from download to download",
      "  ROOT/balanced_train_segments.csv, unbalanced_train_segments.csv, eval_segments.csv (those that are there)\n"
      "  ROOT/class_labels_indices.csv\n  ROOT/balanced_train/ID.mp4 or ID_START.wav, ROOT/unbalanced_train/, "
      "ROOT/eval/",
-     0, 0, 527, xkd_import_audioset},
+     0, 0, 0, 527, xkd_import_audioset},
 };
 enum { SETS = sizeof sets / sizeof *sets };
 
@@ -155,6 +157,7 @@ xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, 
     char *whole = NULL;
     *sample = NULL;
     r->counts.listed++;
+    r->counts.tests += strncmp(split, "test", 4) == 0;
     /* Lists are from strangers: a name must not lead out of the data set. The manifest's reader checks this as well;
      * here the message can say that a list is at fault. */
     if (!xkd_manifest_path_is_plain(path))
@@ -224,6 +227,7 @@ static int by_path(const void *a, const void *b)
 bool xkd_import_is_whole(const xkd_import_counts *c)
 {
     return c->missing == 0 && (!c->official_files || c->files == c->official_files) &&
+           (!c->official_tests || c->tests == c->official_tests) &&
            (!c->official_classes || c->classes == c->official_classes);
 }
 
@@ -278,6 +282,10 @@ static xkd_status check(xkd_context *cx, const xkd_import_job *job)
     if (c->official_files && c->files + c->missing != c->official_files)
         XKD_FAIL(XKD_ERR_DATA, "%s: %lld samples, the official set has %lld (--partial accepts that)", job->root,
                  (long long)(c->files + c->missing), (long long)c->official_files);
+    if (c->official_tests && c->tests != c->official_tests)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%s: %lld of the samples are for testing, of the official set %lld (--partial accepts that)",
+                 job->root, (long long)c->tests, (long long)c->official_tests);
     if (c->official_classes && c->classes != c->official_classes)
         XKD_FAIL(XKD_ERR_DATA, "%s: %lld classes, the official set has %lld (--partial accepts that)", job->root,
                  (long long)c->classes, (long long)c->official_classes);
@@ -298,6 +306,7 @@ xkd_status xkd_import(xkd_context *cx, const char *name, const char *root, const
     if (!xkd_is_folder(root)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", root);
     XKD_TRY(xkd_copy_string(cx, &out->root, root));
     result->counts.official_files = sets[set].total;
+    result->counts.official_tests = sets[set].tests;
     result->counts.official_classes = sets[set].classes;
     status = sets[set].read(&job);
     if (status == XKD_OK) {

@@ -17,6 +17,7 @@ typedef struct {
 typedef struct {
     int64_t listed, missing; /* files in the set's lists; of them not in its folders */
     int64_t files, official_files;
+    int64_t tests, official_tests; /* listed for testing */
     int64_t classes, official_classes;
 } xkd_import_counts;
 

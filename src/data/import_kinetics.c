@@ -116,6 +116,7 @@ static void stem_of(const entry *e, char *out, size_t size)
         snprintf(out, size, "%.200s", e->id);
 }
 
+/* Once for each class: lists of 240 000 entries ask in any order. */
 static xkd_status read_class(listing *l, int64_t i)
 {
     xkd_status status = XKD_OK;
@@ -170,6 +171,7 @@ static xkd_status add_entry(listing *l, const entry *e)
     underscores(name, sizeof name, e->label);
     XKD_TRY(xkd_manifest_class(cx, l->job->manifest, name, false, &label));
     if (label < 0) return XKD_OK;
+    /* A class without a folder: all its entries are missing, under the class's own name. */
     written = name;
     for (int64_t i = 0; i < l->names.count && l->folders; i++) {
         if (!l->classes[i].class || strcmp(l->classes[i].class, name) != 0) continue;
@@ -190,6 +192,7 @@ fail:
     return status;
 }
 
+/* Labels are known only once all classes of all splits are. */
 static xkd_status take_entry(listing *l, const entry *e)
 {
     return l->collect ? collect_class(l->job, e->label, l->sound) : add_entry(l, e);
@@ -214,8 +217,10 @@ static bool read_header(char **fields, int n, columns *c)
         *of = i;
         found.most = i;
     }
-    if (found.id >= 0) *c = found;
-    return found.id >= 0;
+    /* Either word: no class and no ID is called so. */
+    if (found.id < 0 && found.label < 0) return false;
+    *c = found;
+    return true;
 }
 
 /* The test split was first published without labels: it cannot be scored then, and the others are still of use. */
@@ -242,10 +247,12 @@ static xkd_status read_csv(listing *l, const char *list)
         if (!*line) continue;
         int n = xkd_csv_split(line, fields);
         if (lines.number == 1 && read_header(fields, n, &c)) {
+            if (c.id < 0) XKD_FAIL(XKD_ERR_DATA, "%s:1: has no column \"youtube_id\"", lines.path);
             if (c.label >= 0) continue;
             status = no_labels(l, lines.path);
             goto fail;
         }
+        /* Also of an open quote, which gives -1. */
         if (n <= c.most)
             XKD_FAIL(XKD_ERR_DATA, "%s:%lld: want label,youtube_id,time_start,time_end,split", lines.path,
                      (long long)lines.number);

@@ -65,6 +65,7 @@ void xkd_fold_result_json(xkd_text *out, const xkd_fold_result *r)
     pair_json(out, "unreadable", r->unreadable[0], r->unreadable[1]);
     pair_json(out, "listed_missing", r->imported.listed, r->imported.missing);
     pair_json(out, "files_official", r->imported.files, r->imported.official_files);
+    pair_json(out, "tests_official", r->imported.tests, r->imported.official_tests);
     pair_json(out, "classes_official", r->imported.classes, r->imported.official_classes);
     xkd_text_puts(out, ", \"seconds\": ");
     xkd_text_json_number(out, r->seconds);
@@ -121,6 +122,7 @@ static bool read_all(const json_t *root, xkd_fold_result *out)
            read_pair(root, "unreadable", &out->unreadable[0], &out->unreadable[1]) &&
            read_pair(root, "listed_missing", &out->imported.listed, &out->imported.missing) &&
            read_pair(root, "files_official", &out->imported.files, &out->imported.official_files) &&
+           read_pair(root, "tests_official", &out->imported.tests, &out->imported.official_tests) &&
            read_pair(root, "classes_official", &out->imported.classes, &out->imported.official_classes) &&
            read_number(json_object_get(root, "seconds"), &out->seconds);
 }

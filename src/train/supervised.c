@@ -512,6 +512,27 @@ void xkd_supervised_result_free(xkd_supervised_result *r)
     *r = (xkd_supervised_result){0};
 }
 
+/* On clips of zeros, which take as long as any. A whole batch would take minutes for a plan. */
+static xkd_status time_clip(run *r, double *seconds)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    float *clips = NULL;
+    double loss, begin;
+    int64_t B = r->config.eval.batch_norm ? 2 : 1;
+    XKD_TRY(xkd_alloc(cx, &clips, B * r->data.clip_floats, sizeof *clips));
+    XKD_TRY(xkd_finetune_resize(cx, &r->net, B));
+    /* A short step is done twice, since the first one touches memory for the first time. */
+    for (int round = 0; round < 2 && *seconds < 1; round++) {
+        begin = xkd_now();
+        XKD_TRY(xkd_finetune_step(cx, &r->net, clips, r->data.targets, 0, 0, &loss));
+        *seconds = (xkd_now() - begin) / (double)B;
+    }
+fail:
+    xkd_free(clips);
+    return status;
+}
+
 /* Memory of the model is really taken: the sizes are those that a training will have. */
 xkd_status xkd_supervised_look(xkd_context *cx, const xkd_supervised_options *options, xkd_supervised_plan *plan)
 {
@@ -533,6 +554,9 @@ xkd_status xkd_supervised_look(xkd_context *cx, const xkd_supervised_options *op
         plan->parameters += params->rows[i]->count;
         plan->trained += params->rows[i]->role == XKD_ROLE_TRAINED ? params->rows[i]->count : 0;
     }
+    /* Last, since it plans the network anew. */
+    XKD_TRY(time_clip(&r, &plan->seconds));
+    plan->seconds *= (double)(r.at.total * r.config.train.batch);
 fail:
     release(&r);
     return status;

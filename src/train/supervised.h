@@ -65,12 +65,13 @@ typedef struct {
 xkd_status xkd_supervised_train(xkd_context *cx, const xkd_supervised_options *options, xkd_supervised_result *result);
 void xkd_supervised_result_free(xkd_supervised_result *result);
 
-/* What it would be, without a folder: data and model are opened and checked. */
+/* What it would be, without a folder: data and model are opened and checked, and one step of a clip or two is timed. */
 typedef struct {
     xkd_modality modality;
     bool multi_label;
     int64_t classes, train_files, test_files, steps_per_epoch, total_steps, parameters, trained, tokens;
     double state_bytes, activation_bytes;
+    double seconds; /* of all training steps; tests and decoding, which goes on beside them, are not in it */
 } xkd_supervised_plan;
 
 xkd_status xkd_supervised_look(xkd_context *cx, const xkd_supervised_options *options, xkd_supervised_plan *plan);

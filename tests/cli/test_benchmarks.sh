@@ -49,7 +49,7 @@ check "and does nothing" [ "$stamp" = "$(stat -c %Y.%i e/*/*)" ]
 check "but say so" [ "$(grep -c 'done already' <<<"$err")" = 3 ]
 evaluate --out e "${small[@]}" run.threads=2 --json
 stdout_has "as JSON" 0 '"folds_of_set": 3, "honest": {"top1": {"mean": '
-check "15 of 13320 files are not complete" grep -q '"complete": false, .*"files_official": \[15, 13320\], "classes_official": \[3, 101\]' <<<"$out"
+check "15 of 13320 files are not complete" grep -q '"complete": false, .*"files_official": \[15, 13320\], "tests_official": \[6, 0\], "classes_official": \[3, 101\]' <<<"$out"
 evaluate --out e "${small[@]}" --markdown
 stdout_has "as Markdown" 0 '| paper, XKD-MAS | 81.7 |'
 evaluate --out e --fold 2 "${small[@]}"
@@ -136,7 +136,15 @@ stderr_has "a list of other classes" 3 'trainlist01.txt:10: "Swimming" is not th
 quick=(dataset.crop_size=32 dataset.batch_size=4 hyperparams.num_epochs=2 eval_freq=1 hyperparams.lr.warmup_epochs=0 run.threads=1)
 tune() { try eval ucf101-finetune --data ucf --model run --partial --fold 2 "${quick[@]}" "$@"; }
 tune --dry-run
-stdout_has "fine-tuning: a plan" 0 "fold 2: 9 training files, 6 test files of 3 clips; 2 epochs of 2 steps of 4 clips"
+stdout_has "fine-tuning: a plan" 0 "fold 2: 9 training files, 6 test files of 3 clips; 2 epochs of 2 steps of 4 clips; "
+check "with time and memory" grep -Eq 'parameters trained; about [0-9:.hmsd ]+ in training steps \(tests come on top\), [0-9.]+ ?[kMG]B$' <<<"$out"
+tune --dry-run dataset.train.drop_last=false
+stdout_has "a smaller last batch is a step" 0 "2 epochs of 3 steps of 4 clips"
+tune --dry-run dataset.batch_size=100
+stderr_has "a batch that does not fill is refused" 3 "9 samples do not fill one batch of 100"
+check "and nothing is printed" [ -z "$out" ]
+tune --dry-run dataset.batch_size=100 dataset.train.drop_last=false
+stdout_has "or is the only step" 0 "2 epochs of 1 steps of 100 clips"
 tune --out tuned
 stdout_has "fine-tuning: the row" 0 "paper, XKD              94.1"
 check "the last epoch is the honest one" grep -q '^honest, 1 of 3 folds .*last epoch' <<<"$out"

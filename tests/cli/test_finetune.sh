@@ -133,6 +133,7 @@ try finetune "$video" toys.jsonl --out x --dry-run --json model.kwargs.frame_siz
 stderr_has "a geometry that does not fit" 2 "model.kwargs.frame_size"
 finetune plan --dry-run --json
 stdout_has "dry run" 0 '"modality": "video", "multi_label": false, "classes": 3, "train_files": 30, "test_files": 6'
+check "with its time" grep -Eq '"seconds": [0-9.]*[1-9]' <<<"$out"
 check "a dry run writes nothing" [ ! -e plan ]
 
 # What is refused, before anything is written.

@@ -169,6 +169,9 @@ stdout_has "a CSV list selects as well, with its columns in any order" 0 "2 file
 printf 'youtube_id,time_start,time_end,split\nb.c,2,12,train\n' >ks/train.csv
 try data import Kinetics400 ks --out x.jsonl --partial
 stderr_has "a list without labels" 3 'ks/train.csv: has no column "label"'
+printf 'label,id,time_start,time_end\nbowling,b.c,2,12\n' >ks/train.csv
+try data import Kinetics400 ks --out x.jsonl --partial
+stderr_has "a list without IDs" 3 'ks/train.csv:1: has no column "youtube_id"'
 rm ks/train.csv
 printf 'youtube_id,time_start,time_end,split\nabc,2,12,test\n' >ks/test.csv
 put ks/test/abc_000002_000012.mp4
@@ -215,6 +218,13 @@ check "a manifest with label lists can be read" [ "$rc" -eq 0 ]
 sed -i 's/,Dog"/,Cat"/' fsd/FSD50K.ground_truth/dev.csv
 try data import FSD50K fsd --out x.jsonl --partial
 stderr_has "a label outside the vocabulary" 3 'dev.csv:2: "Cat" is no label of the vocabulary'
+
+# Lists of as many files as there should be, but 1000 of them on the wrong side.
+seq -f 'Label%g' 0 199 | awk '{ print NR - 1 "," $1 ",/m/" NR }' >fsd/FSD50K.ground_truth/vocabulary.csv
+{ echo 'fname,labels,mids,split'; seq -f '%g,Label7,/m/8,train' 41966; } >fsd/FSD50K.ground_truth/dev.csv
+{ echo 'fname,labels,mids'; seq -f '%.0f,Label7,/m/8' 100001 109231; } >fsd/FSD50K.ground_truth/eval.csv
+try data import FSD50K fsd --out x.jsonl data.max_bad_fraction=1
+stderr_has "FSD50K counts both parts" 3 "9231 of the samples are for testing, of the official set 10231"
 
 # AudioSet: three comment lines, a blank before the quote, files with and without the start in their names.
 mkdir -p as

@@ -107,7 +107,7 @@ static void results_read_back(void **state)
                                .interval = {79, NAN},
                                .files = {9537, 3783},
                                .unreadable = {1, 2},
-                               .imported = {13320, 5, 13315, 13320, 101, 101},
+                               .imported = {13320, 5, 13315, 13320, 3783, 0, 101, 101},
                                .seconds = 1.5};
     xkd_fold_result back;
     must(cx, xkd_fold_result_write(cx, path, &r), "write");
