@@ -21,7 +21,7 @@ static const struct {
     const char *name, *about, *tree; /* tree: where files are expected, for messages */
     int64_t folds;                   /* 0: one split; otherwise which fold is chosen */
     int64_t total;                   /* samples of all splits of a fold; 0: differs from download to download */
-    int64_t tests;                   /* of them in the test split; 0: differs from fold to fold */
+    int64_t tests;                   /* of them in the test split; 0: not known, or the reader says it */
     int64_t classes;                 /* 0: the reader says it */
     xkd_status (*read)(xkd_import_job *job);
 } sets[] = {

@@ -40,7 +40,7 @@ stdout_has "from raw files to the table row" 0 "honest, 3 of 3 folds"
 check "beside what the release would report" grep -q '^best, as released  *[0-9.]* +- [0-9.]*.*C chosen on the test split' <<<"$out"
 check "and the paper" grep -q '^paper, XKD  *83.8' <<<"$out"
 check "fold by fold with an interval" grep -q '^fold 3 .*C [0-9.e-]*, 95 % interval' <<<"$out"
-check "and that it is of a part" grep -q '^fold 2: not the whole data set: 15 of 13320 files, 3 of 101 classes$' <<<"$out"
+check "and that it is of a part" grep -q '^fold 2: not the whole data set: 15 of 13320 files, 6 of 3734 listed for testing, 3 of 101 classes$' <<<"$out"
 first=$out
 stamp=$(stat -c %Y.%i e/*/*)
 evaluate --out e "${small[@]}"
@@ -49,7 +49,7 @@ check "and does nothing" [ "$stamp" = "$(stat -c %Y.%i e/*/*)" ]
 check "but say so" [ "$(grep -c 'done already' <<<"$err")" = 3 ]
 evaluate --out e "${small[@]}" run.threads=2 --json
 stdout_has "as JSON" 0 '"folds_of_set": 3, "honest": {"top1": {"mean": '
-check "15 of 13320 files are not complete" grep -q '"complete": false, .*"files_official": \[15, 13320\], "tests_official": \[6, 0\], "classes_official": \[3, 101\]' <<<"$out"
+check "15 of 13320 files are not complete" grep -q '"complete": false, .*"files_official": \[15, 13320\], "tests_official": \[6, 3783\], "classes_official": \[3, 101\]' <<<"$out"
 evaluate --out e "${small[@]}" --markdown
 stdout_has "as Markdown" 0 '| paper, XKD-MAS | 81.7 |'
 evaluate --out e --fold 2 "${small[@]}"
@@ -116,7 +116,7 @@ try eval ucf101-svm --data ucf --model run/backbones/aud_teacher.safetensors --o
 stderr_has "a model of the other modality" 4 "has no video encoder"
 mv ucf/UCF-101/Rowing ucf/Rowing
 evaluate --out part "${small[@]}"
-stdout_has "absent files: figures of a part say so" 0 "fold 1: not the whole data set: 10 of 13320 files, 3 of 101 classes, 5 of 15 listed files are absent"
+stdout_has "absent files: figures of a part say so" 0 "fold 1: not the whole data set: 10 of 13320 files, 6 of 3783 listed for testing, 3 of 101 classes, 5 of 15 listed files are absent"
 check "they are counted" grep -q -A1 "^5 of 15 listed files are not there:$" <<<"$err"
 check "and all are named" [ "$(sort part/fold-1/manifest.jsonl.missing | head -n 1)" = UCF-101/Rowing/v_Rowing_g01_c01.avi ]
 try eval ucf101-svm --data ucf --model run --out gone

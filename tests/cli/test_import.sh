@@ -226,6 +226,14 @@ seq -f 'Label%g' 0 199 | awk '{ print NR - 1 "," $1 ",/m/" NR }' >fsd/FSD50K.gro
 try data import FSD50K fsd --out x.jsonl data.max_bad_fraction=1
 stderr_has "FSD50K counts both parts" 3 "9231 of the samples are for testing, of the official set 10231"
 
+# The same of a fold of UCF101: its test list has 3734 videos.
+seq -f 'Class%g' 101 | awk '{ print NR " " $1 }' >ucf/ucfTrainTestlist/classInd.txt
+seq -f 'Class1/%.0f.avi 1' 13000 >ucf/ucfTrainTestlist/trainlist02.txt
+seq -f 'Class2/%.0f.avi' 320 >ucf/ucfTrainTestlist/testlist02.txt
+put ucf/UCF-101/Class1/1.avi
+try data import UCF101 ucf --fold 2 --out x.jsonl data.max_bad_fraction=1
+stderr_has "UCF101 counts both lists" 3 "320 of the samples are for testing, of the official set 3734"
+
 # AudioSet: three comment lines, a blank before the quote, files with and without the start in their names.
 mkdir -p as
 printf 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n' >as/class_labels_indices.csv
