@@ -38,13 +38,19 @@ static const struct cli_option options[] = {
     {0},
 };
 
+/* One argument and what it names. */
+struct source {
+    char *name;
+    xkd_manifest manifest;
+};
+
 /* All of one run. One manifest and one place an input: the library sees a list, whatever mixture was given. */
 struct embed {
     struct cli *cli;
     struct values v;
     struct models models;
-    xkd_manifest *manifests; /* [count], one an argument */
-    int64_t manifest_count;
+    struct source *sources; /* [source_count] */
+    int64_t source_count;
     xkd_embed_input *inputs; /* [count] those of this shard; number: place among all inputs */
     int64_t count, all;
     xkd_embed_options options;
@@ -61,8 +67,10 @@ static xkd_status add_source(struct embed *e, const char *path)
     size_t length = strlen(path);
     bool manifest = length > 6 && strcmp(path + length - 6, ".jsonl") == 0;
     /* Grown before the file is looked at, so that a failure leaves only manifests that can be freed. */
-    XKD_TRY(xkd_resize(cx, &e->manifests, e->manifest_count, e->manifest_count + 1, sizeof *e->manifests));
-    xkd_manifest *m = &e->manifests[e->manifest_count++];
+    XKD_TRY(xkd_resize(cx, &e->sources, e->source_count, e->source_count + 1, sizeof *e->sources));
+    struct source *source = &e->sources[e->source_count++];
+    xkd_manifest *m = &source->manifest;
+    XKD_TRY(xkd_copy_string(cx, &source->name, path)); /* a line of stdin is gone when it is wanted */
     if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file or folder", path);
     if (manifest || xkd_is_folder(path)) {
         /* The split's filter holds for manifests; a file that is named is always taken. */
@@ -103,6 +111,28 @@ static xkd_status parse_shard(struct embed *e, int64_t *index, int64_t *of)
     return XKD_OK;
 }
 
+/* Files that are named one by one have no classes to disagree about; a list of numbers does. */
+static bool has_labels(const xkd_manifest *m)
+{
+    bool labels = m->class_count > 0;
+    for (int64_t i = 0; i < m->count && !labels; i++) labels = m->samples[i].label >= 0 || m->samples[i].label_count;
+    return labels;
+}
+
+/* The result has one list of classes, so a label must mean the same in all inputs that have labels. */
+static xkd_status check_classes(const struct embed *e)
+{
+    xkd_status status = XKD_OK;
+    const struct source *first = NULL;
+    for (const struct source *s = e->sources; s < e->sources + e->source_count; s++) {
+        if (!has_labels(&s->manifest)) continue;
+        if (!first) first = s;
+        XKD_TRY(xkd_manifest_compare_classes(e->cli->cx, &first->manifest, first->name, &s->manifest, s->name));
+    }
+fail:
+    return status;
+}
+
 /* Numbers are given out over all inputs before the shard is cut: a file has the same draws and features whichever
  * machine does it. */
 static xkd_status list_inputs(struct embed *e, char **arguments, int count)
@@ -113,17 +143,17 @@ static xkd_status list_inputs(struct embed *e, char **arguments, int count)
     XKD_TRY(parse_shard(e, &index, &of));
     for (int i = 0; i < count; i++)
         XKD_TRY(strcmp(arguments[i], "-") == 0 ? add_stdin(e) : add_source(e, arguments[i]));
-    for (int64_t k = 0; k < e->manifest_count; k++) e->all += e->manifests[k].count;
+    XKD_TRY(check_classes(e));
+    for (int64_t k = 0; k < e->source_count; k++) e->all += e->sources[k].manifest.count;
     XKD_TRY(xkd_alloc(cx, &e->inputs, e->all, sizeof *e->inputs));
     int64_t number = 0;
-    for (int64_t k = 0; k < e->manifest_count; k++)
-        for (int64_t i = 0; i < e->manifests[k].count; i++, number++)
-            if (number % of == index - 1) e->inputs[e->count++] = (xkd_embed_input){&e->manifests[k], i, number};
+    for (int64_t k = 0; k < e->source_count; k++) {
+        const xkd_manifest *m = &e->sources[k].manifest;
+        for (int64_t i = 0; i < m->count; i++, number++)
+            if (number % of == index - 1) e->inputs[e->count++] = (xkd_embed_input){m, i, number};
+    }
     /* More shards than files: the other shards hold everything. */
     if (e->count == 0) XKD_FAIL(XKD_ERR_DATA, "embed: nothing to do for shard %s", e->v.shard ? e->v.shard : "1/1");
-    for (int64_t k = 1; k < e->manifest_count; k++) /* labels must mean the same everywhere */
-        if (e->manifests[k].class_count && e->manifests[0].class_count != e->manifests[k].class_count)
-            XKD_FAIL(XKD_ERR_DATA, "embed: the inputs have different classes: embed them one by one");
 fail:
     return status;
 }
@@ -216,8 +246,11 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(list_inputs(&e, argv + 2, files - 1));
     XKD_TRY(embed_all(&e));
 fail:
-    for (int64_t i = 0; i < e.manifest_count; i++) xkd_manifest_free(&e.manifests[i]);
-    xkd_free(e.manifests);
+    for (int64_t i = 0; i < e.source_count; i++) {
+        xkd_manifest_free(&e.sources[i].manifest);
+        xkd_free(e.sources[i].name);
+    }
+    xkd_free(e.sources);
     xkd_free(e.inputs);
     models_free(&e.models);
     return status;

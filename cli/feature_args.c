@@ -1,7 +1,6 @@
 /* Feature files into the two sets that an evaluation needs: from two files, or from two splits of one. */
 #include "feature_args.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,22 +16,6 @@ xkd_status features_modality(struct cli *cli, const char *word, const xkd_embedd
     *video = word ? strcmp(word, "audio") != 0 : has_video;
     *audio = word ? strcmp(word, "video") != 0 : has_audio;
     return XKD_OK;
-}
-
-/* Labels are numbers, so both files must number the same classes. */
-static xkd_status check_classes(xkd_context *cx, char **paths, const struct feature_sets *s)
-{
-    xkd_status status = XKD_OK;
-    const xkd_manifest *a = &s->train.files, *b = &s->test.files;
-    if (a->class_count != b->class_count)
-        XKD_FAIL(XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64, paths[0], a->class_count, paths[1],
-                 b->class_count);
-    for (int64_t k = 0; k < a->class_count; k++)
-        if (strcmp(a->classes[k], b->classes[k]) != 0)
-            XKD_FAIL(XKD_ERR_DATA, "class %" PRId64 " is %s in %s and %s in %s", k, a->classes[k], paths[0],
-                     b->classes[k], paths[1]);
-fail:
-    return status;
 }
 
 /* `two`: training and test features come from files of their own, and a split is then only applied where it was asked
@@ -52,7 +35,7 @@ xkd_status features_sets(struct cli *cli, const struct feature_args *args, char 
     choice.most_clips = 0;
     XKD_TRY(xkd_clip_set_make(cx, two ? &out->test : &out->train, &choice, &out->test_set));
     out->test_files = two ? &out->test.files : &out->train.files;
-    if (two) XKD_TRY(check_classes(cx, paths, out));
+    if (two) XKD_TRY(xkd_manifest_compare_classes(cx, &out->train.files, paths[0], &out->test.files, paths[1]));
     /* After both sets exist: the number of classes may come from either. */
     XKD_TRY(xkd_clip_sets_align(cx, &out->train_set, &out->test_set, out->test_files));
 fail:

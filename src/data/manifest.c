@@ -4,6 +4,7 @@
 #include "data/manifest.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -89,6 +90,20 @@ xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *m, const char *name
     *label = m->class_count++;
 fail:
     return status;
+}
+
+xkd_status xkd_manifest_compare_classes(xkd_context *cx, const xkd_manifest *a, const char *a_name,
+                                        const xkd_manifest *b, const char *b_name)
+{
+    if (a->class_count != b->class_count)
+        return xkd_fail(cx, XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64 ": make both from one class list",
+                        a_name, a->class_count, b_name, b->class_count);
+    for (int64_t k = 0; k < a->class_count; k++)
+        if (strcmp(a->classes[k], b->classes[k]) != 0)
+            return xkd_fail(cx, XKD_ERR_DATA,
+                            "class %" PRId64 " is %s in %s and %s in %s: make both from one class list", k,
+                            a->classes[k], a_name, b->classes[k], b_name);
+    return XKD_OK;
 }
 
 /* Keeps the order; O(count). */

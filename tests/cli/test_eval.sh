@@ -42,6 +42,17 @@ stderr_has "an encoder has no projection head" 4 "projection head"
 try embed "${model[0]}" nowhere -c "$config" --out x.npz
 stderr_has "a missing input" 3 "nowhere"
 
+# Several inputs share one list of classes, so names and order must agree; a file by itself has none.
+mkdir -p pets/cat pets/dog ships/boat ships/car && for d in pets/cat pets/dog ships/boat ships/car; do cp toys/train/bounce/00000.mp4 $d; done
+embed pets ships --out x.npz
+stderr_has "inputs of other classes" 3 "class 0 is cat in pets and boat in ships"
+"$xkd" data index pets -q >/dev/null
+sed 's/\["cat","dog"\]/["dog","cat"]/' pets/manifest.jsonl >pets/turned.jsonl
+embed pets/manifest.jsonl pets/turned.jsonl --out x.npz
+stderr_has "the same classes in another order" 3 "class 0 is cat in pets/manifest.jsonl and dog in"
+embed toys/train/bounce/00000.mp4 pets --out beside.npz
+stdout_has "a single file beside a folder" 0 "3 files"
+
 # Shards put together are the whole.
 embed toys --shard 1/2 --modality video --out a.jsonl
 embed toys --shard 2/2 --modality video --out b.jsonl
