@@ -27,6 +27,9 @@ xkd_status features_sets(struct cli *cli, const struct feature_args *args, char 
     xkd_context *cx = cli->cx;
     const char *train = args->train ? args->train : "train", *test = args->test ? args->test : "test";
     XKD_TRY(features_modality(cli, args->modality, &out->train, &out->video, &out->audio));
+    /* A modality that is left out may be of any model. */
+    const bool used[XKD_MODALITIES] = {out->video, out->audio};
+    if (two) XKD_TRY(xkd_embeddings_compare(cx, &out->train, paths[0], &out->test, paths[1], used));
     /* Clips of both modalities stand side by side in one row where both are used. */
     xkd_clip_choice choice = {out->video, out->audio, two ? args->train : train, args->subsample, args->normalise};
     XKD_TRY(xkd_clip_set_make(cx, &out->train, &choice, &out->train_set));
@@ -35,7 +38,6 @@ xkd_status features_sets(struct cli *cli, const struct feature_args *args, char 
     choice.most_clips = 0;
     XKD_TRY(xkd_clip_set_make(cx, two ? &out->test : &out->train, &choice, &out->test_set));
     out->test_files = two ? &out->test.files : &out->train.files;
-    if (two) XKD_TRY(xkd_manifest_compare_classes(cx, &out->train.files, paths[0], &out->test.files, paths[1]));
     /* After both sets exist: the number of classes may come from either. */
     XKD_TRY(xkd_clip_sets_align(cx, &out->train_set, &out->test_set, out->test_files));
 fail:
@@ -53,11 +55,6 @@ xkd_status features_load(struct cli *cli, const struct feature_args *args, char 
         XKD_FAIL(XKD_ERR_CONFIG, "want the features of the training and the test set, or one file with both splits");
     XKD_TRY(xkd_embeddings_read(cx, paths[0], &out->train));
     if (two) XKD_TRY(xkd_embeddings_read(cx, paths[1], &out->test));
-    /* Features of two encoders are not comparable, though their widths may agree. */
-    for (int m = 0; two && m < XKD_MODALITIES; m++)
-        if (strcmp(out->train.model[m], out->test.model[m]) != 0)
-            XKD_FAIL(XKD_ERR_DATA, "%s and %s: their %s features are of different models", paths[0], paths[1],
-                     m == XKD_VIDEO ? "video" : "audio");
     XKD_TRY(features_sets(cli, args, paths, two, out));
 fail:
     return status;

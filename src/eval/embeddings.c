@@ -330,24 +330,28 @@ fail:
     return status;
 }
 
-/* Features of different models live in different spaces: a figure made from both would mean nothing. */
-static xkd_status check_same(xkd_context *cx, const xkd_embeddings *a, const xkd_embeddings *b, const char *path)
+/* Features of different models, or of different parts of one, live in different spaces: a figure made from both would
+ * mean nothing. Widths agree by the rest, unless a file is not what it says. */
+xkd_status xkd_embeddings_compare(xkd_context *cx, const xkd_embeddings *a, const char *a_name, const xkd_embeddings *b,
+                                  const char *b_name, const bool used[XKD_MODALITIES])
 {
-    bool same = a->kind == b->kind && a->layer == b->layer;
+    xkd_status status = XKD_OK;
+    if (a->kind != b->kind)
+        XKD_FAIL(XKD_ERR_DATA, "%s has features of --pool %s, %s of --pool %s: embed both alike", a_name,
+                 kind_names[a->kind], b_name, kind_names[b->kind]);
+    if (a->layer != b->layer)
+        XKD_FAIL(XKD_ERR_DATA, "%s has features of --layer %lld, %s of --layer %lld (-1: the last): embed both alike",
+                 a_name, (long long)a->layer, b_name, (long long)b->layer);
     for (int m = 0; m < XKD_MODALITIES; m++) {
-        if (strcmp(a->model[m], b->model[m]) != 0)
-            return xkd_fail(cx, XKD_ERR_DATA, "%s: its %s features are of another model", path, modality_names[m]);
-        /* Tables may be empty on one side, as when one file holds the videos and the other the sounds. */
-        same &= !a->table[m].count || !b->table[m].count ||
-                (a->table[m].rows == b->table[m].rows && a->table[m].width == b->table[m].width);
+        const xkd_feature_table *x = &a->table[m], *y = &b->table[m];
+        if (!used[m] || !x->count || !y->count) continue;
+        if (strcmp(a->model[m], b->model[m]) != 0 || x->rows != y->rows || x->width != y->width)
+            XKD_FAIL(XKD_ERR_DATA, "%s and %s: their %s features are of different models", a_name, b_name,
+                     modality_names[m]);
     }
-    if (!same) return xkd_fail(cx, XKD_ERR_DATA, "%s: pool or layer differ from the other file's", path);
-    /* Labels are numbers: with other names, or another order, the same number would mean another class. */
-    same = a->files.class_count == b->files.class_count;
-    for (int64_t i = 0; same && i < a->files.class_count; i++)
-        same = strcmp(a->files.classes[i], b->files.classes[i]) == 0;
-    if (!same) return xkd_fail(cx, XKD_ERR_DATA, "%s: its classes are not the other file's", path);
-    return XKD_OK;
+    XKD_TRY(xkd_manifest_compare_classes(cx, &a->files, a_name, &b->files, b_name));
+fail:
+    return status;
 }
 
 xkd_status xkd_embeddings_join(xkd_context *cx, xkd_embeddings *into, const xkd_embeddings *more, const char *path)
@@ -355,7 +359,7 @@ xkd_status xkd_embeddings_join(xkd_context *cx, xkd_embeddings *into, const xkd_
     xkd_status status = XKD_OK;
     /* Files of `more` are numbered behind those of `into`; the same path may stand in both, as in train and test. */
     int64_t first = into->files.count;
-    XKD_TRY(check_same(cx, into, more, path));
+    XKD_TRY(xkd_embeddings_compare(cx, into, "the first file", more, path, (const bool[]){true, true}));
     for (int64_t i = 0; i < more->files.count; i++) {
         const xkd_sample *from = &more->files.samples[i];
         xkd_sample *s;

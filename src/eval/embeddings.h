@@ -48,6 +48,11 @@ xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const 
  * after an error. */
 xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings *out);
 
+/* Whether features of both may stand in one figure: same pool, layer and classes, and the same model in each modality that
+ * is `used` and in both. Else XKD_ERR_DATA, which calls them a_name and b_name. */
+xkd_status xkd_embeddings_compare(xkd_context *cx, const xkd_embeddings *a, const char *a_name, const xkd_embeddings *b,
+                                  const char *b_name, const bool used[XKD_MODALITIES]);
+
 /* Appends the files and clips of `more`. XKD_ERR_DATA where models, pool, layer or classes differ. */
 xkd_status xkd_embeddings_join(xkd_context *cx, xkd_embeddings *into, const xkd_embeddings *more, const char *path);
 

@@ -84,6 +84,17 @@ stdout_has "svm prints classes" 0 "   0 bounce"
 check "svm draws the confusion matrix" [ -s confusion.png ]
 try svm all.safetensors --modality video
 stdout_has "svm on the splits of one file" 0 "honest: top-1"
+embed toys --split test --pool cls --modality video --out cls.npz
+try svm train.safetensors cls.npz --modality video
+stderr_has "features of another pool" 3 "train.safetensors has features of --pool mean, cls.npz of --pool cls"
+embed toys --split test --layer 1 --modality video --out layer.npz
+try knn train.safetensors layer.npz -k 3 --modality video
+stderr_has "features of another layer" 3 "train.safetensors has features of --layer -1, layer.npz of --layer 1"
+embed toys --split test --modality video --out video.npz
+try svm train.safetensors video.npz --modality video
+stdout_has "a modality that is left out need not be there" 0 "honest: top-1"
+try svm train.safetensors video.npz
+stderr_has "one that is used must" 3 "hold no audio"
 try svm all.safetensors --test other
 stderr_has "a split that is not there" 3 "no clips of split 'other'"
 try svm all.safetensors --cost 1,x

@@ -20,6 +20,9 @@ try embed $model toys --split train --protocol train --clips 4 --out train.safet
 try embed $model toys --split test --protocol test --out test.safetensors
 try svm train.safetensors test.safetensors
 check "embed and svm give the same" [ "$out" = "$first" ]
+try embed $model toys --split test --protocol test --student --out student.safetensors
+try svm train.safetensors student.safetensors
+stderr_has "features of two models" 3 "student.safetensors: their video features are of different models"
 try svm $model toys --out kept --subsample 4 --student
 stderr_has "features of another model are refused" 2 "holds features of another model"
 try svm $model toys
