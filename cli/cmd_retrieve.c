@@ -208,6 +208,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (rest != 1) XKD_FAIL(XKD_ERR_CONFIG, "retrieve: want one file of features ('xkd embed' makes it)");
     if (v.show < 1 || v.threads < 1) XKD_FAIL(XKD_ERR_CONFIG, "retrieve: --show and --threads must be positive");
     XKD_TRY(xkd_embeddings_read(cx, argv[1], &e));
+    XKD_TRY(xkd_embeddings_check_whole(cx, &e, argv[1]));
     XKD_TRY(retrieve(cli, &v, &e, &p));
 fail:
     xkd_free(p.a);

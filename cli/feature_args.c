@@ -54,7 +54,11 @@ xkd_status features_load(struct cli *cli, const struct feature_args *args, char 
     if (count < 1 || count > 2)
         XKD_FAIL(XKD_ERR_CONFIG, "want the features of the training and the test set, or one file with both splits");
     XKD_TRY(xkd_embeddings_read(cx, paths[0], &out->train));
-    if (two) XKD_TRY(xkd_embeddings_read(cx, paths[1], &out->test));
+    XKD_TRY(xkd_embeddings_check_whole(cx, &out->train, paths[0]));
+    if (two) {
+        XKD_TRY(xkd_embeddings_read(cx, paths[1], &out->test));
+        XKD_TRY(xkd_embeddings_check_whole(cx, &out->test, paths[1]));
+    }
     XKD_TRY(features_sets(cli, args, paths, two, out));
 fail:
     return status;

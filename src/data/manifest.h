@@ -52,8 +52,11 @@ xkd_status xkd_manifest_of_file(xkd_context *cx, const char *path, xkd_manifest 
 /* Index of a class, added when new and `add`; -1 otherwise. */
 xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *manifest, const char *name, bool add, int64_t *label);
 
-/* Labels are numbers: both must name the same classes in the same order for a number to mean one class. XKD_ERR_DATA names
- * the first class that differs, and the two by a_name and b_name. */
+/* Whether it names classes or has a label. */
+bool xkd_manifest_has_labels(const xkd_manifest *manifest);
+
+/* Labels are numbers: both must name the same classes in the same order for a number to mean one class, unless one has no
+ * labels at all. XKD_ERR_DATA names the first class that differs, and the two by a_name and b_name. */
 xkd_status xkd_manifest_compare_classes(xkd_context *cx, const xkd_manifest *a, const char *a_name,
                                         const xkd_manifest *b, const char *b_name);
 

@@ -173,6 +173,7 @@ static xkd_status describe(work *w, xkd_embeddings *out)
     out->kind = o->kind;
     out->layer = o->layer;
     out->settings = w->head.settings;
+    out->shard = w->job->shard;
     XKD_TRY(add_classes(w, &out->files));
     /* An encoder that is not wanted has no table, and its hash must not stand in the file as if it had. */
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {

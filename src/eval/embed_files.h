@@ -11,6 +11,7 @@ typedef struct {
     const xkd_embed_input *inputs; /* [count], numbers ascending */
     int64_t count;
     const char *path; /* feature file; its ending says the form */
+    xkd_shard shard;  /* what the inputs are of; for the feature file */
     bool pairs;       /* a file that lacks one of the wanted modalities counts as unreadable */
     bool anew;        /* forget what an unfinished run left */
     double max_bad;   /* share of unreadable files up to which there is a result */

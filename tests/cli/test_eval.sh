@@ -61,6 +61,32 @@ check "shards are the whole" cmp -s <(sort a.jsonl b.jsonl) <(sort whole.jsonl)
 embed toys --shard 3/2 --out x.npz
 stderr_has "a shard that is not there" 2 "--shard 3/2"
 
+for i in 1 2 3; do embed toys --shard $i/3 --out s$i.safetensors; done
+embed pets --shard 1/3 --out other.safetensors
+try embed --join s3.safetensors s1.safetensors s2.safetensors --out joined.safetensors
+stdout_has "shards are joined in any order" 0 "15 files, 0 unreadable; 30 video and 30 audio clips"
+check "to the bytes of one run" cmp -s joined.safetensors all.safetensors
+try embed --join s1.safetensors s3.safetensors --out x.npz
+stderr_has "a missing shard" 3 "shard 2 of 3 is missing"
+try embed --join s1.safetensors s2.safetensors s1.safetensors --out x.npz
+stderr_has "a shard twice" 3 "s1.safetensors and s1.safetensors are both shard 1 of 3"
+try embed --join s1.safetensors all.safetensors --out x.npz
+stderr_has "a shard and a whole" 3 "no shards of one work"
+try embed --join train.safetensors test.npz --out parts.npz --json
+stdout_has "features of different files" 0 '"files": 15, "bad": 0, "video": 57, "audio": 57'
+try svm parts.npz
+stdout_has "are one file of both splits" 0 "honest: top-1"
+try embed --join train.safetensors all.safetensors --out x.npz
+stderr_has "a file twice" 3 "train/bounce/00000.mp4: stands in the features twice"
+try embed --join s1.safetensors other.safetensors --out x.npz
+stderr_has "features of other classes" 3 "make both from one class list"
+try embed --join s1.safetensors s2.safetensors --pool cls --out x.npz
+stderr_has "joining changes no features" 2 "embedded already"
+try embed --join one.jsonl s1.safetensors --out x.npz
+check "JSON Lines cannot be read back" [ "$rc" -ne 0 -a ! -e x.npz ]
+try svm s1.safetensors
+stderr_has "a shard gives no figures" 3 "s1.safetensors: is shard 1 of 3"
+
 # A run that was cut off goes on behind its last whole record, and gives the same bytes.
 mkdir mixed && cp toys/train/bounce/0000[01].mp4 mixed/ && echo junk >mixed/zz.mp4
 embed mixed --out m.safetensors
