@@ -190,6 +190,8 @@ static xkd_status set_options(struct embed *e)
         p = XKD_CLIPS_TRAIN;
     else if (strcmp(protocol, "windows") != 0)
         return xkd_fail(cx, XKD_ERR_CONFIG, "--protocol %s: windows, test or train", protocol);
+    xkd_status status = embed_check(e->cli, &e->models.config);
+    if (status != XKD_OK) return status;
     *o = xkd_embed_options_of(&e->models.config, p, v->clips);
     /* After the recipe: --pool may ask for what no configuration knows, such as the projection head. */
     if (v->pool && !xkd_feature_kind_of(v->pool, &o->kind))
@@ -323,9 +325,9 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_embeddings_form form;
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_embed, argc, argv, &e.v, &rest));
-    if (rest < 2 || !e.v.out)
+    if (rest < (e.v.join ? 1 : 2) || !e.v.out)
         XKD_FAIL(XKD_ERR_CONFIG,
-                 "embed: want MODEL INPUT... --out F, or --join FEATURES FEATURES... --out F ('--help' shows its use)");
+                 "embed: want MODEL INPUT... --out F, or --join FEATURES... --out F ('--help' shows its use)");
     if (e.v.join && says_how(&e.v))
         XKD_FAIL(XKD_ERR_CONFIG,
                  "embed: --join takes feature files, --out and --force alone: they are embedded already");

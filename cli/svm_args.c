@@ -271,7 +271,8 @@ static xkd_status half_new(struct cli *cli, const struct svm_videos *v, bool tra
     xkd_status status = XKD_OK;
     xkd_config *config = &v->models->config;
     *out = (struct half){0};
-    /* 0: the configuration's number, else the paper's. */
+    XKD_TRY(embed_check(cli, config));
+    /* 0: the configuration's number. */
     out->options = xkd_embed_options_of(config, train ? XKD_CLIPS_TRAIN : XKD_CLIPS_TEST, 0);
     if (train && v->subsample && v->subsample < out->options.clips.clips) out->options.clips.clips = v->subsample;
     models_choose(v->models, &out->options);

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "eval/embed_log.h"
+#include "eval/training_views.h"
 
 /* method.md section 10. */
 enum { TRAIN_CLIPS = 25, TEST_CLIPS = 3, BATCH = 8 };
@@ -28,39 +29,57 @@ typedef struct {
 
 /* ---- options ---- */
 
+void xkd_embed_clip_defaults(xkd_eval_config *eval)
+{
+    eval->train_clips = TRAIN_CLIPS;
+    eval->test_clips = TEST_CLIPS;
+    eval->frequency_mask = eval->time_mask = eval->batch_norm = false;
+}
+
 /* Evaluation sees one view a clip, whatever the pre-training that the configuration comes from had. */
 xkd_embed_options xkd_embed_options_of(xkd_config *config, xkd_clip_protocol protocol, int64_t clips)
 {
     xkd_data_config *d = &config->data;
     const xkd_eval_config *eval = &config->eval;
-    /* A released svm_*.yaml names its transforms; a plain configuration of a pre-training does not, and its own
-     * augmentation, made for another purpose, would be too strong for a linear model. */
-    bool released = eval->vid_transform == XKD_TRANSFORM_STRONG || eval->aud_transform == XKD_TRANSFORM_STRONG;
-    bool train = protocol == XKD_CLIPS_TRAIN;
     d->global_views = 1;
     d->video_local_views = d->audio_local_views = 0;
-    if (train && !released) xkd_clip_training_views(d);
-    /* The caller's number wins, then the released file's, then the paper's. */
-    if (!clips && released) clips = train ? eval->train_clips : eval->test_clips;
-    if (!clips) clips = train ? TRAIN_CLIPS : TEST_CLIPS;
+    if (!clips) clips = protocol == XKD_CLIPS_TRAIN ? eval->train_clips : eval->test_clips;
     /* Windows stand side by side unless told otherwise. */
-    return (xkd_embed_options){
-        .batch = BATCH,
-        .layer = -1,
-        .kind = eval->feat_op == XKD_FEAT_CLS ? XKD_FEATURE_CLS : XKD_FEATURE_MEAN,
-        .clips = {
-            .data = d, .protocol = protocol, .clips = clips, .stride = d->clip_duration, .seed = config->train.seed}};
+    return (xkd_embed_options){.batch = BATCH,
+                               .layer = -1,
+                               .kind = eval->feat_op == XKD_FEAT_CLS ? XKD_FEATURE_CLS : XKD_FEATURE_MEAN,
+                               .clips = {.data = d,
+                                         .protocol = protocol,
+                                         .clips = clips,
+                                         .stride = d->clip_duration,
+                                         .masks = xkd_training_masks(eval),
+                                         .seed = config->train.seed}};
 }
 
-/* Augmentation counts only where clips are augmented, so that test features do not depend on it. %.17g keeps every
- * double apart from its neighbours. */
-static void describe_views(xkd_text *t, const xkd_data_config *d)
+static void describe_reals(xkd_text *t, const double *value, int count)
 {
+    for (int i = 0; i < count; i++) xkd_text_printf(t, " %.17g", value[i]); /* keeps every double apart */
+}
+
+/* Every field of the views: one that is left out would let features of other views be taken for these. Augmentation
+ * counts only where clips are augmented, so that test features do not depend on it. */
+static void describe_views(xkd_text *t, const xkd_clip_options *o)
+{
+    const xkd_data_config *d = o->data;
     const xkd_video_view_config *v = &d->video_view[XKD_GLOBAL_VIEW];
     const xkd_audio_view_config *a = &d->audio_view[XKD_GLOBAL_VIEW];
-    xkd_text_printf(t, " %.17g %.17g %.17g %.17g %.17g %.17g %.17g %.17g %.17g", v->color[0], v->color[1], v->color[2],
-                    v->color[3], v->crop_scale[0], v->crop_scale[1], v->p_flip, v->p_gray, v->p_blur);
-    xkd_text_printf(t, " %d %.17g %d %d", a->volume_jitter, a->volume, a->time_warp, a->rand_crop);
+    const xkd_spec_masks *m = &o->masks;
+    describe_reals(t, v->color, 4);
+    describe_reals(t, v->crop_scale, 2);
+    describe_reals(t, (const double[]){v->p_flip, v->p_gray, v->p_blur, a->volume}, 4);
+    describe_reals(t, a->virtual_crop_scale, 2);
+    describe_reals(t, a->freq_scale, 2);
+    describe_reals(t, a->time_scale, 2);
+    xkd_text_printf(t, " %d %d %d %d %lld", d->release_blur, a->volume_jitter, a->time_warp, a->rand_crop,
+                    (long long)a->warp_window);
+    xkd_text_printf(t, " %lld [%lld,%lld) %lld [%lld,%lld)", (long long)m->bands, (long long)m->band_width[0],
+                    (long long)m->band_width[1], (long long)m->columns, (long long)m->column_width[0],
+                    (long long)m->column_width[1]);
 }
 
 /* Labels are among it, though features do not depend on them: they are stored beside the features, and a corrected manifest
@@ -75,7 +94,7 @@ xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_
                     (long long)d->crop_size, d->mel_mean, d->mel_std, (unsigned long long)o->clips.seed);
     xkd_text_printf(&t, " %lld %lld %lld %lld %d", (long long)d->audio_rate, (long long)d->n_fft,
                     (long long)d->hop_length, (long long)d->n_mels, d->stream_colour);
-    if (o->clips.protocol == XKD_CLIPS_TRAIN) describe_views(&t, d);
+    if (o->clips.protocol == XKD_CLIPS_TRAIN) describe_views(&t, &o->clips);
     xkd_text_puts(&t, job->pairs ? " pairs" : "");
     /* The encoder by the hash of its values: the same weights under another path are the same features. */
     for (int m = 0; m < XKD_MODALITIES; m++) xkd_text_printf(&t, " %s", o->encoder[m] ? o->encoder[m]->hash : "-");

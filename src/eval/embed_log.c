@@ -13,8 +13,9 @@
 #include "base/alloc.h"
 #include "base/file.h"
 
-/* Read as a little-endian number, so that the file begins with these letters. */
-static const uint64_t MAGIC = 0x31676f6c646b78; /* "xkdlog1" */
+/* Read as a little-endian number, so that the file begins with these letters. "xkdlog1" was of settings that left out a
+ * part of the views. */
+static const uint64_t MAGIC = 0x32676f6c646b78, OLD_MAGIC = 0x31676f6c646b78; /* "xkdlog2" */
 
 /* Every record begins with this; `hash` is over the payload. */
 typedef struct {
@@ -136,6 +137,7 @@ xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed
     log->fd = -1;
     XKD_TRY(xkd_copy_string(cx, &log->path, path));
     XKD_TRY(xkd_lock_file(cx, path, &log->fd));
+    anew |= read_at(log->fd, &have, sizeof have, 0) && have.magic == OLD_MAGIC;
     /* Emptied under the lock: a second --force must not take the log away from a run that is at work. */
     if (anew && ftruncate(log->fd, 0) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot empty: %s", path, strerror(errno));
     /* A shorter file is one whose head was torn, or a new one. */

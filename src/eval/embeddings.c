@@ -77,7 +77,7 @@ static void add_labels(xkd_text *t, const char *word, const xkd_sample *s)
 static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **out)
 {
     xkd_text t = xkd_text_make(cx);
-    xkd_text_printf(&t, "{\"xkd_embeddings\":%d,\"pool\":\"%s\",\"layer\":%lld,\"settings\":\"%016llx\",", FORMAT,
+    xkd_text_printf(&t, "{\"xkd_embeddings\":%d,\"pool\":\"%s\",\"layer\":%lld,\"recipe\":\"%016llx\",", FORMAT,
                     kind_names[e->kind], (long long)e->layer, (unsigned long long)e->settings);
     if (e->shard.of > 1)
         xkd_text_printf(&t, "\"shard\":[%lld,%lld],\"work\":\"%016llx\",", (long long)e->shard.index,
@@ -292,7 +292,7 @@ static xkd_status read_about(xkd_context *cx, const char *path, const xkd_stored
         goto fail;
     }
     out->layer = json_integer_value(json_object_get(root, "layer"));
-    out->settings = hash_of(root, "settings");
+    out->settings = hash_of(root, "recipe"); /* "settings" hashed a part of the views only: unknown */
     XKD_TRY(read_shard(cx, path, root, &out->shard));
     for (int m = 0; m < XKD_MODALITIES; m++) {
         const char *hash = json_string_value(json_object_get(json_object_get(root, "model"), modality_names[m]));

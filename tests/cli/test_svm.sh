@@ -57,6 +57,43 @@ stdout_has "both modalities by a released file" 0 '"train_clips": 24'
 check "one matrix of both" [ "$(grep -o '"C": 0.01\|"C": 1,' <<<"$out" | sort -u | wc -l)" = 2 ]
 check "sound and video are embedded" [ "$("$xkd" inspect both/train-2.safetensors | grep -c 'audio\|video')" -ge 2 ]
 
+# Settings come behind the recipe of features, with a file and without.
+modalities() { "$xkd" inspect "$1" | grep -cE '^(video|audio) '; }
+try svm $model toys --out keys dataset.train.clips_per_video=2 dataset.test.clips_per_video=5 dataset.return_video=false
+check "clips as set" [ "$rc" -eq 0 -a -s keys/train-2.safetensors -a -s keys/test-5.safetensors ]
+check "and the modality" [ "$(modalities keys/train-2.safetensors)" -eq 1 ]
+try svm $model toys --out strong dataset.aud_transform=strong
+check "a transform leaves the clips alone" [ -s strong/train-25.safetensors ]
+sound=(--modality audio --subsample 2)
+try svm $model toys --out sound "${sound[@]}"
+for set in fmask=true timewarp=true "global.freq_scale=[0.5, 0.6]" wrap_window=5 voljitter=false; do
+  try svm $model toys --out sound "${sound[@]}" "dataset.train.aud_aug_kwargs.$set"
+  stderr_has "features without $set are not taken for those with it" 2 "other options"
+done
+clips() { try embed $model toys --split train --protocol train --clips 2 --force "$@"; }
+clips --modality audio --out plain.npy
+for set in fmask tmask; do
+  clips --modality audio --out set.npy dataset.train.aud_aug_kwargs.$set=true
+  check "$set=true has an effect" [ "$rc" -eq 0 -a -n "$(cmp set.npy plain.npy)" ]
+done
+clips --modality video --out plain.npy
+clips --modality video --out set.npy dataset.train.vid_aug_kwargs.p_flip=0 dataset.train.vid_aug_kwargs.p_gray=1
+check "so have the views of video" [ "$rc" -eq 0 -a -n "$(cmp set.npy plain.npy)" ]
+try svm $model toys --out keys dataset.return_video=false dataset.return_audio=false
+stderr_has "no modality left" 2 "neither video nor sound"
+try svm $model toys --out keys model.apply_bn=true
+stderr_has "batch norm is refused" 2 "model.apply_bn"
+try svm train.safetensors test.safetensors --student
+stderr_has "options of videos with features" 2 "are made already"
+try svm train.safetensors test.safetensors --modality video --l2-norm
+normed=$out
+echo 'model: {apply_l2: true}' >l2.yaml
+try svm train.safetensors test.safetensors --modality video -c l2.yaml
+check "apply_l2 holds for features too" [ "$out" = "$normed" ]
+try embed --join kept/test-3.safetensors --out joined.safetensors && mv joined.safetensors kept/test-3.safetensors
+try svm $model toys --out kept --subsample 4
+check "features that do not say how they were made are made again" [ "$out" = "$first" -a -n "$(grep 'making it again' <<<"$err")" ]
+
 # Killed in between: the features that are done are kept.
 "$xkd" svm $model toys --out killed --subsample 4 >/dev/null 2>&1 &
 pid=$!

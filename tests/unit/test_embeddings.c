@@ -27,7 +27,7 @@ static xkd_status read_about(xkd_context *cx, const char *path, const char *clas
     int64_t of[1] = {0};
     double seconds[1] = {0};
     snprintf(about, sizeof about,
-             "{\"xkd_embeddings\":1,\"pool\":\"mean\",\"layer\":-1,\"settings\":\"0\",\"model\":{},\"classes\":[%s],"
+             "{\"xkd_embeddings\":1,\"pool\":\"mean\",\"layer\":-1,\"recipe\":\"0\",\"model\":{},\"classes\":[%s],"
              "\"files\":[%s]}",
              classes, file);
     const xkd_tensor_item items[] = {{"video", XKD_F32, {2, {1, 2}}, x},
