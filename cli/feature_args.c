@@ -1,10 +1,14 @@
 /* Feature files into the two sets that an evaluation needs: from two files, or from two splits of one. */
 #include "feature_args.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
+
+/* A message with more names than this is not read. */
+enum { NAMED = 5 };
 
 /* Without a word all that the file has is used. */
 xkd_status features_modality(struct cli *cli, const char *word, const xkd_embeddings *e, bool *video, bool *audio)
@@ -16,6 +20,14 @@ xkd_status features_modality(struct cli *cli, const char *word, const xkd_embedd
     *video = word ? strcmp(word, "audio") != 0 : has_video;
     *audio = word ? strcmp(word, "video") != 0 : has_audio;
     return XKD_OK;
+}
+
+/* A figure of fewer files than were listed says so, each time that it is made. */
+static void say_lacking(struct cli *cli, const xkd_clip_set *set, const xkd_manifest *files, const char *name)
+{
+    for (int64_t i = 0; i < set->lacking && i < NAMED; i++)
+        cli_say(cli, "%s: has no features in the %s set", files->samples[set->without[i]].path, name);
+    if (set->lacking > NAMED) cli_say(cli, "and %" PRId64 " more in the %s set", set->lacking - NAMED, name);
 }
 
 /* `two`: training and test features come from files of their own, and a split is then only applied where it was asked
@@ -40,6 +52,8 @@ xkd_status features_sets(struct cli *cli, const struct feature_args *args, char 
     out->test_files = two ? &out->test.files : &out->train.files;
     /* After both sets exist: the number of classes may come from either. */
     XKD_TRY(xkd_clip_sets_align(cx, &out->train_set, &out->test_set, out->test_files));
+    say_lacking(cli, &out->train_set, &out->train.files, "training");
+    say_lacking(cli, &out->test_set, out->test_files, "test");
 fail:
     return status;
 }

@@ -23,7 +23,8 @@ typedef struct {
     const xkd_embed_job *job;
     xkd_embed_log *log;
     xkd_embed_log_head head;
-    xkd_embed_input *todo; /* [todo_count] what no earlier sitting has done */
+    int64_t *place;        /* [job->count] where an input's last record stands in the log; 0: there is none */
+    xkd_embed_input *todo; /* [todo_count] what no earlier sitting could read */
     int64_t todo_count;
 } work;
 
@@ -116,6 +117,21 @@ static const xkd_sample *sample_of(const xkd_embed_input *in)
     return &in->manifest->samples[in->sample];
 }
 
+/* Index of the input with this number, by bisection; -1: none. */
+static int64_t input_of(const work *w, int64_t number)
+{
+    const xkd_embed_input *in = w->job->inputs;
+    int64_t low = 0, high = w->job->count;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (in[middle].number < number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < w->job->count && in[low].number == number ? low : -1;
+}
+
 /* What a file comes to: its fault, or that half of a pair is missing. The log keeps what was found, so that the same
  * features serve both ways. */
 static xkd_media_fault fault_of(const work *w, xkd_media_fault fault, const int64_t count[XKD_MODALITIES])
@@ -139,7 +155,7 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
     /* The callback comes before the record, so a file whose record cannot be written has been shown; the status ends
      * the run. */
     if (w->job->file) w->job->file(w->job->user, sample_of(in)->path, &result, file->input + 1, w->todo_count);
-    return xkd_embed_log_add(w->log, in->number, file);
+    return xkd_embed_log_add(w->log, in->number, file, &w->place[input_of(w, in->number)]);
 }
 
 static int stop(void *user)
@@ -148,25 +164,33 @@ static int stop(void *user)
     return w->job->stop ? w->job->stop(w->job->user) : 0;
 }
 
-/* Records stand in the order of the inputs, so what is left is their end. */
+/* What has no record, and what could not be read when it got one: the file may have been repaired since. A silent file that
+ * should be half of a pair was read and is not tried again. */
 static xkd_status list_todo(work *w)
 {
     xkd_status status = XKD_OK;
+    xkd_context *cx = w->cx;
     const xkd_embed_job *job = w->job;
     xkd_embed_record r;
-    int64_t done = 0;
-    bool found;
+    bool *bad = NULL, found;
+    XKD_TRY(xkd_alloc(cx, &w->place, job->count, sizeof *w->place));
+    XKD_TRY(xkd_alloc(cx, &w->todo, job->count, sizeof *w->todo));
+    XKD_TRY(xkd_alloc(cx, &bad, job->count, sizeof *bad));
     XKD_TRY(xkd_embed_log_next(w->log, true, &r, &found));
-    /* A record that is not the next input ends the list: the settings' hash makes that impossible but for a damaged
-     * file, and then the rest is simply done again. */
-    for (; found && done < job->count && r.number == job->inputs[done].number; done++)
+    while (found) {
+        int64_t i = input_of(w, r.number);
+        /* The hash of the settings covers the inputs, so this is a damaged log and not another job's. */
+        if (i < 0) XKD_FAIL(XKD_ERR_DATA, "%s.partial: holds a file that is none of the inputs", job->path);
+        w->place[i] = r.at;
+        bad[i] = r.fault != XKD_FAULT_NONE;
         XKD_TRY(xkd_embed_log_next(w->log, false, &r, &found));
-    w->todo_count = job->count - done;
-    XKD_TRY(xkd_alloc(w->cx, &w->todo, w->todo_count, sizeof *w->todo));
-    /* A copy, for xkd_embed takes a contiguous list. */
-    memcpy(w->todo, job->inputs + done, (size_t)w->todo_count * sizeof *w->todo);
+    }
+    for (int64_t i = 0; i < job->count; i++)
+        if (!w->place[i] || bad[i]) w->todo[w->todo_count++] = job->inputs[i];
+    int64_t done = job->count - w->todo_count;
     if (done && job->resumed) job->resumed(job->user, done, job->count);
 fail:
+    xkd_free(bad);
     return status;
 }
 
@@ -210,15 +234,10 @@ static xkd_status assemble(work *w, xkd_embeddings *out, xkd_embed_counts *count
     xkd_status status = XKD_OK;
     xkd_context *cx = w->cx;
     xkd_embed_record r;
-    bool found;
-    int64_t at = 0;
     XKD_TRY(describe(w, out));
-    XKD_TRY(xkd_embed_log_next(w->log, true, &r, &found));
-    for (; found; at++) {
+    for (int64_t at = 0; at < w->job->count; at++) {
         xkd_sample *s;
-        /* The hash of the settings covers the inputs, so this is a damaged log and not another job's. */
-        if (at >= w->job->count || w->job->inputs[at].number != r.number)
-            XKD_FAIL(XKD_ERR_DATA, "%s.partial: its records are out of order", w->job->path);
+        XKD_TRY(xkd_embed_log_read(w->log, w->place[at], &r));
         const xkd_sample *from = sample_of(&w->job->inputs[at]);
         /* Files without clips are listed too: their index in the table is their place among the inputs. */
         XKD_TRY(xkd_manifest_add(cx, &out->files, from->path, &s));
@@ -230,9 +249,8 @@ static xkd_status assemble(work *w, xkd_embeddings *out, xkd_embed_counts *count
             for (int64_t i = 0; i < r.count[m] && !bad; i++)
                 XKD_TRY(
                     xkd_embeddings_add(cx, &out->table[m], at, r.seconds[m][i], r.feature[m] + i * w->head.size[m]));
-        XKD_TRY(xkd_embed_log_next(w->log, false, &r, &found));
     }
-    counts->files = at;
+    counts->files = w->job->count;
     for (int m = 0; m < XKD_MODALITIES; m++) counts->clips[m] = out->table[m].count;
 fail:
     return status;
@@ -275,7 +293,7 @@ xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job
     if ((double)out->bad > job->max_bad * (double)job->count) /* compared as doubles: no rounding of the limit */
         XKD_FAIL(XKD_ERR_DATA,
                  "%" PRId64 " of %" PRId64 " files could not be read, more than data.max_bad_fraction allows; "
-                 "nothing is written (%s keeps what was done; --force tries again)",
+                 "nothing is written (%s keeps what was done; the same command tries these files again)",
                  out->bad, job->count, partial);
     /* First the result, then the removal: a crash between the two costs one more assembly and nothing else. */
     XKD_TRY(xkd_embeddings_write(cx, &result, job->path, form));
@@ -283,6 +301,7 @@ xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job
 fail:
     xkd_embed_log_close(w.log);
     xkd_embeddings_free(&result);
+    xkd_free(w.place);
     xkd_free(w.todo);
     xkd_free(partial);
     return status;

@@ -21,6 +21,7 @@ void xkd_clip_set_free(xkd_clip_set *s)
     xkd_free(s->video);
     xkd_free(s->video_label);
     xkd_free(s->file);
+    xkd_free(s->without);
     xkd_free(s->truth);
     *s = (xkd_clip_set){0};
 }
@@ -65,6 +66,7 @@ static xkd_status set_new(xkd_context *cx, const xkd_embeddings *e, const xkd_cl
     XKD_TRY(xkd_alloc(cx, &out->video, most, sizeof *out->video));
     XKD_TRY(xkd_alloc(cx, &out->video_label, e->files.count, sizeof *out->video_label));
     XKD_TRY(xkd_alloc(cx, &out->file, e->files.count, sizeof *out->file));
+    XKD_TRY(xkd_alloc(cx, &out->without, e->files.count, sizeof *out->without));
 fail:
     return status;
 }
@@ -190,7 +192,11 @@ xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd
         clips_of(v, f, &at[0], &first[0], &count[0]);
         clips_of(a, f, &at[1], &first[1], &count[1]);
         int64_t clips = c->video ? count[0] : count[1];
-        if (!in_split(s, c->split) || clips == 0) continue;
+        if (!in_split(s, c->split)) continue;
+        if (clips == 0) {
+            out->without[out->lacking++] = f;
+            continue;
+        }
         /* Video clip i and sound clip i are cut at the same place, so pairs are by number; unequal counts mean that
          * they are not. */
         if (both && count[0] != count[1])

@@ -16,6 +16,8 @@ typedef struct {
     int64_t *video;       /* [n] 0 .. videos-1, ascending */
     int32_t *video_label; /* [videos] */
     int64_t *file;        /* [videos] index into the embeddings' files */
+    int64_t *without;     /* [lacking] likewise of the files that belong to the set but have no clips */
+    int64_t lacking;
     /* Where a file has several labels: truth [videos,K] 0 or 1, else NULL. `label` and `video_label` are then the
      * rarest label of a video, by which folds are balanced; figures are mean average precision. */
     uint8_t *truth;

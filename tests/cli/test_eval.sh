@@ -98,6 +98,14 @@ stdout_has "a torn work file goes on" 0 "3 files, 1 unreadable; 4 video"
 check "and says what was done" grep -q "going on: 2 of 3" <<<"$err"
 embed mixed --out n.safetensors data.max_bad_fraction=1
 check "resumed and whole runs agree" cmp -s m.safetensors n.safetensors
+mkdir mended && cp mixed/* mended && rm mended/00001.mp4
+printf '{"path":"%s"}\n' 00000.mp4 00001.mp4 zz.mp4 >mended/list.jsonl
+embed mended/list.jsonl --out mended.safetensors --modality video
+stderr_has "files that are missing or broken" 3 "the same command tries these files again"
+cp mixed/00001.mp4 mended/ && cp mixed/00000.mp4 mended/zz.mp4
+embed mended/list.jsonl --out mended.safetensors --modality video
+stdout_has "are tried again" 0 "3 files, 0 unreadable; 6 video"
+check "and only they" grep -q "going on: 1 of 3" <<<"$err"
 embed mixed --out o.safetensors # leaves o.safetensors.partial
 embed mixed --out o.safetensors --pool cls
 stderr_has "other options do not mix" 2 "begun with another model"

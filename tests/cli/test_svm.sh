@@ -57,6 +57,18 @@ stdout_has "both modalities by a released file" 0 '"train_clips": 24'
 check "one matrix of both" [ "$(grep -o '"C": 0.01\|"C": 1,' <<<"$out" | sort -u | wc -l)" = 2 ]
 check "sound and video are embedded" [ "$("$xkd" inspect both/train-2.safetensors | grep -c 'audio\|video')" -ge 2 ]
 
+# A file that is gone is in every answer, also of a second call.
+cp -r toys fewer && rm fewer/train/bounce/00000.mp4
+try svm $model fewer --out fewer-kept --subsample 2
+stderr_has "a file that is gone is over the budget" 3 "1 of 12 files could not be read"
+for call in first second; do
+  try svm $model fewer --out fewer-kept --subsample 2 data.max_bad_fraction=0.2
+  stdout_has "and counted in the $call result" 0 "without 1 of 12 training videos and 0 of 3 test videos"
+  check "and named" grep -q "train/bounce/00000.mp4: has no features in the training set" <<<"$err"
+done
+try svm $model fewer --out fewer-kept --subsample 2 data.max_bad_fraction=0.2 --json
+stdout_has "in JSON too" 0 '"train_unreadable": 1, "test_unreadable": 0'
+
 # Settings come behind the recipe of features, with a file and without.
 modalities() { "$xkd" inspect "$1" | grep -cE '^(video|audio) '; }
 try svm $model toys --out keys dataset.train.clips_per_video=2 dataset.test.clips_per_video=5 dataset.return_video=false

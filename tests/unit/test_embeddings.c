@@ -88,7 +88,7 @@ static void torn_ends(void **state)
     struct stat whole, cut;
     bool found;
     must(cx, xkd_embed_log_open(cx, path, &head, true, &log), "open");
-    must(cx, xkd_embed_log_add(log, 7, &file), "add");
+    must(cx, xkd_embed_log_add(log, 7, &file, NULL), "add");
     xkd_embed_log_close(log);
     assert_int_equal(stat(path, &whole), 0);
     static const int fills[] = {0xFF, 0x7F, 0x80, 0};
