@@ -649,3 +649,10 @@ xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sam
 fail:
     return status;
 }
+
+int64_t xkd_sample_labels(const xkd_sample *s, const int32_t **list, int32_t *single)
+{
+    *single = (int32_t)s->label;
+    *list = s->label_count ? s->labels : single;
+    return s->label_count ? s->label_count : s->label >= 0;
+}

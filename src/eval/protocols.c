@@ -71,25 +71,15 @@ fail:
     return status;
 }
 
-/* Every label of one file; a file with one label counts like a list of one. *list points into the sample or at
- * *single, which the caller keeps alive. */
-static void each_label(const xkd_sample *s, int64_t *count, const int32_t **list, int32_t *single)
-{
-    *single = (int32_t)s->label;
-    *count = s->label_count ? s->label_count : s->label >= 0;
-    *list = s->label_count ? s->labels : single;
-}
-
 /* K: lists with numbers for labels name no classes, so the largest label counts as well. */
 static void count_classes(const xkd_embeddings *e, const xkd_clip_choice *c, int64_t *K, bool *multi)
 {
     for (int64_t f = 0; f < e->files.count; f++) {
         const xkd_sample *s = &e->files.samples[f];
-        int64_t count;
         const int32_t *list;
         int32_t single;
         if (!in_split(s, c->split)) continue; /* classes of other splits do not count */
-        each_label(s, &count, &list, &single);
+        int64_t count = xkd_sample_labels(s, &list, &single);
         for (int64_t k = 0; k < count; k++)
             if (list[k] >= *K) *K = list[k] + 1;
         *multi |= s->label_count > 0;
@@ -123,13 +113,12 @@ static xkd_status make_truth(xkd_context *cx, const xkd_embeddings *e, int64_t K
     uint8_t *truth = NULL;
     XKD_TRY(xkd_alloc(cx, &truth, s->videos * K, 1));
     for (int64_t v = 0; v < s->videos; v++) {
-        int64_t count;
         const int32_t *list;
         int32_t single;
         if (s->truth) memcpy(truth + v * K, s->truth + v * s->K, (size_t)s->K);
         if (!e && !s->truth) truth[v * K + s->video_label[v]] = 1;
         if (!e) continue;
-        each_label(&e->files.samples[s->file[v]], &count, &list, &single);
+        int64_t count = xkd_sample_labels(&e->files.samples[s->file[v]], &list, &single);
         for (int64_t k = 0; k < count; k++) truth[v * K + list[k]] = 1;
     }
     xkd_free(s->truth);
@@ -476,7 +465,7 @@ typedef struct {
 } search;
 
 /* Norms are computed again for each pair: the sets are small, and no copy of them is needed. */
-static double cosine(const float *a, const float *b, int64_t D)
+double xkd_cosine(const float *a, const float *b, int64_t D)
 {
     double dot = 0, aa = 0, bb = 0;
     for (int64_t i = 0; i < D; i++) {
@@ -498,7 +487,7 @@ static void search_row(void *arg, int64_t i, int thread)
     (void)thread;
     double value[MOST_NEAR];
     for (int64_t j = 0; j < s->m; j++) {
-        double c = cosine(s->a + i * s->D, s->b + j * s->D, s->D);
+        double c = xkd_cosine(s->a + i * s->D, s->b + j * s->D, s->D);
         /* Strictly better only: of equals the lower index stays. */
         if (held == s->k && !(c > value[held - 1])) continue;
         int64_t at = held < s->k ? held++ : held - 1;
@@ -533,7 +522,7 @@ xkd_status xkd_nearest(xkd_context *cx, xkd_pool *pool, const float *a, int64_t 
  * al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", 2018). */
 static float vote(const float *a, const float *b, int64_t D, double temperature)
 {
-    return (float)exp((cosine(a, b, D) - 1) / temperature);
+    return (float)exp((xkd_cosine(a, b, D) - 1) / temperature);
 }
 
 /* A row is its own nearest neighbour but for exact doubles of it, so one more is asked for and itself passed over. */

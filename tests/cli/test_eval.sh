@@ -140,7 +140,25 @@ stderr_has "features of no kind" 3 "says nothing about itself"
 try knn all.safetensors -k 3
 stdout_has "knn votes" 0 "3 neighbours: top-1"
 try retrieve all.safetensors
-stdout_has "retrieve across modalities" 0 "same file"
-try retrieve all.safetensors --query audio --against audio --like train/bounce/00000.mp4 -n 2
-check "retrieve lists neighbours" [ "$(wc -l <<<"$out")" -eq 2 ]
+stdout_has "retrieve within a modality" 0 "15 files        video in video:"
+try retrieve all.safetensors --against audio
+stderr_has "means of two encoders are not compared" 3 "embed with --pool head"
+try retrieve all.safetensors --split nosuch
+stderr_has "a split that is not there" 3 "no file of split 'nosuch'"
+try retrieve n.safetensors --json
+stdout_has "without labels there is no class recall" 0 '"labelled": 0, "class_recall": null'
+try retrieve n.safetensors
+check "nor in the text" grep -qE "^same class +- +- +-  " <<<"$out"
+try retrieve all.safetensors --query audio --like train/bounce/00000.mp4 -n 2
+check "the clips that are nearest" [ "$(grep -cE '^ *-?[0-9.]+ +[0-9.]+ s  (train|test)/' <<<"$out")" -eq 2 ]
+check "but none of its own" [ -z "$(grep train/bounce/00000.mp4 <<<"$out")" ]
+try retrieve all.safetensors --like train/bounce/00000.mp4 --split test -n 1 --json
+check "as JSON" grep -qE '"clips": \[\{"path": "test/[^"]*", "seconds": [0-9.]+, "cosine": [0-9.-]+\}\]' <<<"$out"
+embed toys/train/bounce/00000.mp4 --out new.npz
+try retrieve all.safetensors --like 00000.mp4 --from new.npz -n 2
+check "a file of other features finds itself" [ "$(grep -c '^ 0\.99.*train/bounce/00000.mp4' <<<"$out")" -ge 1 ]
+try retrieve all.safetensors --like 00000.mp4
+stderr_has "a file that is not among them" 3 "00000.mp4: has no video features"
+try retrieve all.safetensors --like x --from cls.npz
+stderr_has "nor of another pool" 3 "--pool cls"
 finish

@@ -132,4 +132,14 @@ try embed $model toys/multi.jsonl --modality video --split test --out lines.json
 check "JSONL carries them" grep -q '"labels":\[1,0\]' lines.jsonl
 try svm $model toys/multi.jsonl --out multi --subsample 3 --json
 check "from videos" grep -q '"map"' <<<"$out"
+
+# The heads' outputs are what the modalities are compared by.
+try embed run/checkpoints/step-00000002.safetensors toys --pool head --out heads.safetensors
+try retrieve heads.safetensors --json
+check "retrieve across modalities" grep -qE '"query": "video", "against": "audio", "files": 15, "recall": \[[0-9.]+, ' <<<"$out"
+try retrieve heads.safetensors --query audio --like train/bounce/00000.mp4
+check "clips across modalities" [ "$rc" -eq 0 -a "$(wc -l <<<"$out")" -eq 10 ]
+try embed $model toys/multi.jsonl --out multi.npz
+try retrieve multi.npz --query video --json
+check "a label in common is enough" [ "$rc" -eq 0 -a -n "$(grep '"labelled": 15' <<<"$out")" ]
 finish
