@@ -1,6 +1,7 @@
 /* xkd embed: files -> features. The work itself is eval/embed_files.c's; here inputs are gathered, options turned into
  * the library's, and the result told. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,9 @@
 #include "data/index.h"
 #include "embed_args.h"
 
-enum { NOT_GIVEN = -1, BATCH = 8 };
+/* Of options; LAST is a layer as well. No number that somebody might give stands for one that was not. */
+enum { LAST = -1, BATCH = 8 };
+static const int64_t NOT_GIVEN = INT64_MIN;
 
 /* Texts are argv's, which lives as long as the program. */
 struct values {
@@ -175,6 +178,20 @@ fail:
 
 /* ---- options ---- */
 
+/* Numbers that a protocol has no use for are refused, as are those that mean nothing. */
+static xkd_status check_numbers(xkd_context *cx, const struct values *v, xkd_clip_protocol p)
+{
+    bool windows = p == XKD_CLIPS_WINDOWS, clips = v->clips != NOT_GIVEN, stride = !isnan(v->stride);
+    if (clips && v->clips < 1) return xkd_fail(cx, XKD_ERR_CONFIG, "--clips: at least 1");
+    if (stride && !(v->stride > 0 && isfinite(v->stride)))
+        return xkd_fail(cx, XKD_ERR_CONFIG, "--stride: a positive number of seconds");
+    if (clips && windows)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "--clips: is for --protocol test and train; windows have --stride");
+    if (stride && !windows)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "--stride: is for windows; --protocol test and train have --clips");
+    return XKD_OK;
+}
+
 /* Options override what the configuration says; xkd_embed_options_of has made one view of it. */
 static xkd_status set_options(struct embed *e)
 {
@@ -191,14 +208,15 @@ static xkd_status set_options(struct embed *e)
     else if (strcmp(protocol, "windows") != 0)
         return xkd_fail(cx, XKD_ERR_CONFIG, "--protocol %s: windows, test or train", protocol);
     xkd_status status = embed_check(e->cli, &e->models.config);
+    if (status == XKD_OK) status = check_numbers(cx, v, p);
     if (status != XKD_OK) return status;
-    *o = xkd_embed_options_of(&e->models.config, p, v->clips);
+    *o = xkd_embed_options_of(&e->models.config, p, v->clips == NOT_GIVEN ? 0 : v->clips);
     /* After the recipe: --pool may ask for what no configuration knows, such as the projection head. */
     if (v->pool && !xkd_feature_kind_of(v->pool, &o->kind))
         return xkd_fail(cx, XKD_ERR_CONFIG, "--pool %s: mean, cls, none or head", v->pool);
     o->layer = v->layer;
     o->batch = v->batch;
-    if (v->stride > 0) o->clips.stride = v->stride; /* otherwise a clip's length: windows side by side */
+    if (!isnan(v->stride)) o->clips.stride = v->stride; /* otherwise a clip's length: windows side by side */
     models_choose(&e->models, o);
     return XKD_OK;
 }
@@ -314,14 +332,15 @@ static bool says_how(const struct values *v)
 {
     const struct model_args *m = &v->model;
     return m->config || m->modality || m->audio_model || m->student || m->heads || v->pool || v->protocol || v->split ||
-           v->shard || v->layer != NOT_GIVEN || v->clips || v->stride || v->batch != BATCH;
+           v->shard || v->layer != LAST || v->clips != NOT_GIVEN || !isnan(v->stride) || v->batch != BATCH;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    struct embed e = {.cli = cli, .v = {.layer = NOT_GIVEN, .batch = BATCH}, .start = xkd_now()};
+    struct embed e = {
+        .cli = cli, .v = {.layer = LAST, .clips = NOT_GIVEN, .stride = NAN, .batch = BATCH}, .start = xkd_now()};
     xkd_embeddings_form form;
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_embed, argc, argv, &e.v, &rest));

@@ -343,6 +343,7 @@ xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings
     xkd_status status = XKD_OK;
     xkd_tensor_file file = {0};
     *out = (xkd_embeddings){0};
+    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file: 'xkd embed' makes feature files", path);
     XKD_TRY(xkd_tensor_file_open(cx, path, &file));
     XKD_TRY(read_about(cx, path, xkd_tensor_file_find(&file, "about"), out));
     for (int m = 0; m < XKD_MODALITIES; m++) XKD_TRY(read_table(cx, path, &file, m, out));

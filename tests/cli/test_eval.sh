@@ -23,6 +23,20 @@ embed toys --split train --protocol train --clips 4 --out train.safetensors
 stdout_has "training clips" 0 "12 files, 0 unreadable; 48 video and 48 audio clips"
 embed toys --split test --protocol test --out test.npz
 stdout_has "test clips" 0 "3 files, 0 unreadable; 9 video and 9 audio clips"
+embed toys --stride -1 --out x.npz
+stderr_has "a stride that leads nowhere" 2 "--stride: a positive"
+embed toys --clips 3 --out x.npz
+stderr_has "windows have no number" 2 "--clips: is for"
+embed toys --protocol test --stride 1 --out x.npz
+stderr_has "nor test clips a stride" 2 "--stride: is for windows"
+embed toys --protocol test --clips 0 --out x.npz
+stderr_has "no clips at all" 2 "--clips: at least 1"
+for command in "embed nosuch toys --out x.npz" "svm nosuch toys --out x" "linear nosuch toys --out x" "predict nosuch toys/train/bounce/00000.mp4"; do
+  try $command
+  stderr_has "${command%% *}: a model that is not there" 4 "nosuch: no such model"
+done
+try svm nosuch.npz
+stderr_has "features that are not there" 3 "nosuch.npz: no such file"
 embed toys/train/bounce/00000.mp4 --modality video --out one.jsonl
 check "JSONL has a line a clip" [ "$(wc -l <one.jsonl)" -eq 2 ]
 embed toys/train/bounce/00000.mp4 --out both.npy
