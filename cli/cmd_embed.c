@@ -374,6 +374,7 @@ const struct cli_command cmd_embed = {
         "MODEL is a run folder, a model or an encoder in any form that 'xkd inspect' knows; INPUT a file, a folder,\n"
         "a manifest, or - for names on stdin. A run that was stopped goes on when the same command is given again.\n"
         "Files that cannot be read are named; more than data.max_bad_fraction of them is exit 3 and no result.\n"
+        "Memory holds the features of a file until it is done: with --pool none that is all its tokens.\n"
         "--join makes one file of the shards of a work (all must be there), or of features of different files.",
     .example = "xkd embed runs/first videos/ --out features.safetensors",
     .options = options,
