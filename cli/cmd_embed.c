@@ -1,6 +1,7 @@
 /* xkd embed: files -> features. The work itself is eval/embed_files.c's; here inputs are gathered, options turned into
  * the library's, and the result told. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +13,17 @@
 #include "data/index.h"
 #include "embed_args.h"
 
+/* Of options; LAST is a layer as well. No number that somebody might give stands for one that was not. */
+enum { LAST = -1, BATCH = 8 };
+static const int64_t NOT_GIVEN = INT64_MIN;
+
 /* Texts are argv's, which lives as long as the program. */
 struct values {
     struct model_args model;
     const char *out, *pool, *protocol, *split, *shard;
     int64_t layer, clips, batch;
     double stride;
-    bool force;
+    bool force, join;
 };
 
 static const struct cli_option options[] = {
@@ -33,9 +38,17 @@ static const struct cli_option options[] = {
     {0, "stride", CLI_REAL, offsetof(struct values, stride), "S", "seconds between windows (default: a clip)"},
     {0, "split", CLI_TEXT, offsetof(struct values, split), "NAME", "take this split of manifests only"},
     {0, "shard", CLI_TEXT, offsetof(struct values, shard), "I/N", "do every N-th file from the I-th on, I = 1 .. N"},
+    {0, "join", CLI_FLAG, offsetof(struct values, join), NULL,
+     "put feature files together: FEATURES... instead of MODEL"},
     {'b', "batch", CLI_INT, offsetof(struct values, batch), "B", "clips of a batch (default: 8)"},
     {0, "force", CLI_FLAG, offsetof(struct values, force), NULL, "replace F and forget an unfinished run"},
     {0},
+};
+
+/* One argument and what it names. */
+struct source {
+    char *name;
+    xkd_manifest manifest;
 };
 
 /* All of one run. One manifest and one place an input: the library sees a list, whatever mixture was given. */
@@ -43,10 +56,11 @@ struct embed {
     struct cli *cli;
     struct values v;
     struct models models;
-    xkd_manifest *manifests; /* [count], one an argument */
-    int64_t manifest_count;
+    struct source *sources; /* [source_count] */
+    int64_t source_count;
     xkd_embed_input *inputs; /* [count] those of this shard; number: place among all inputs */
-    int64_t count, all;
+    int64_t count;
+    xkd_shard shard;
     xkd_embed_options options;
     double start;
 };
@@ -61,8 +75,10 @@ static xkd_status add_source(struct embed *e, const char *path)
     size_t length = strlen(path);
     bool manifest = length > 6 && strcmp(path + length - 6, ".jsonl") == 0;
     /* Grown before the file is looked at, so that a failure leaves only manifests that can be freed. */
-    XKD_TRY(xkd_resize(cx, &e->manifests, e->manifest_count, e->manifest_count + 1, sizeof *e->manifests));
-    xkd_manifest *m = &e->manifests[e->manifest_count++];
+    XKD_TRY(xkd_resize(cx, &e->sources, e->source_count, e->source_count + 1, sizeof *e->sources));
+    struct source *source = &e->sources[e->source_count++];
+    xkd_manifest *m = &source->manifest;
+    XKD_TRY(xkd_copy_string(cx, &source->name, path)); /* a line of stdin is gone when it is wanted */
     if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file or folder", path);
     if (manifest || xkd_is_folder(path)) {
         /* The split's filter holds for manifests; a file that is named is always taken. */
@@ -92,15 +108,50 @@ fail:
     return status;
 }
 
+/* The result has one list of classes, so a label must mean the same in all inputs that have labels. Files that are named
+ * one by one have none. */
+static xkd_status check_classes(const struct embed *e)
+{
+    xkd_status status = XKD_OK;
+    const struct source *first = NULL;
+    for (const struct source *s = e->sources; s < e->sources + e->source_count; s++) {
+        if (!first && xkd_manifest_has_labels(&s->manifest)) first = s;
+        if (!first) continue;
+        XKD_TRY(xkd_manifest_compare_classes(e->cli->cx, &first->manifest, first->name, &s->manifest, s->name));
+    }
+fail:
+    return status;
+}
+
 /* "I/N", counted from 1 as people count; nothing may follow. */
-static xkd_status parse_shard(struct embed *e, int64_t *index, int64_t *of)
+static xkd_status parse_shard(struct embed *e)
 {
     char end = 0;
-    *index = *of = 1;
+    xkd_shard *s = &e->shard;
+    s->index = s->of = 1;
     if (!e->v.shard) return XKD_OK;
-    if (sscanf(e->v.shard, "%" SCNd64 "/%" SCNd64 "%c", index, of, &end) != 2 || *of < 1 || *index < 1 || *index > *of)
+    if (sscanf(e->v.shard, "%" SCNd64 "/%" SCNd64 "%c", &s->index, &s->of, &end) != 2 || s->of < 1 || s->index < 1 ||
+        s->index > s->of)
         return xkd_fail(e->cli->cx, XKD_ERR_CONFIG, "--shard %s: I/N with 1 <= I <= N", e->v.shard);
     return XKD_OK;
+}
+
+/* Cuts the list to this shard's inputs. The hash of the whole work goes into the feature file, so that shards can only be
+ * joined with their own. */
+static xkd_status cut_shard(struct embed *e)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    const xkd_embed_job whole = {.options = &e->options, .inputs = e->inputs, .count = e->count};
+    int64_t all = e->count;
+    if (e->shard.of > 1) XKD_TRY(xkd_embed_settings(cx, &whole, &e->shard.work));
+    e->count = 0;
+    for (int64_t i = 0; i < all; i++)
+        if (i % e->shard.of == e->shard.index - 1) e->inputs[e->count++] = e->inputs[i];
+    /* More shards than files: the other shards hold everything. */
+    if (e->count == 0) XKD_FAIL(XKD_ERR_DATA, "embed: nothing to do for shard %s", e->v.shard ? e->v.shard : "1/1");
+fail:
+    return status;
 }
 
 /* Numbers are given out over all inputs before the shard is cut: a file has the same draws and features whichever
@@ -109,26 +160,37 @@ static xkd_status list_inputs(struct embed *e, char **arguments, int count)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
-    int64_t index, of;
-    XKD_TRY(parse_shard(e, &index, &of));
+    int64_t all = 0;
+    XKD_TRY(parse_shard(e));
     for (int i = 0; i < count; i++)
         XKD_TRY(strcmp(arguments[i], "-") == 0 ? add_stdin(e) : add_source(e, arguments[i]));
-    for (int64_t k = 0; k < e->manifest_count; k++) e->all += e->manifests[k].count;
-    XKD_TRY(xkd_alloc(cx, &e->inputs, e->all, sizeof *e->inputs));
-    int64_t number = 0;
-    for (int64_t k = 0; k < e->manifest_count; k++)
-        for (int64_t i = 0; i < e->manifests[k].count; i++, number++)
-            if (number % of == index - 1) e->inputs[e->count++] = (xkd_embed_input){&e->manifests[k], i, number};
-    /* More shards than files: the other shards hold everything. */
-    if (e->count == 0) XKD_FAIL(XKD_ERR_DATA, "embed: nothing to do for shard %s", e->v.shard ? e->v.shard : "1/1");
-    for (int64_t k = 1; k < e->manifest_count; k++) /* labels must mean the same everywhere */
-        if (e->manifests[k].class_count && e->manifests[0].class_count != e->manifests[k].class_count)
-            XKD_FAIL(XKD_ERR_DATA, "embed: the inputs have different classes: embed them one by one");
+    XKD_TRY(check_classes(e));
+    for (int64_t k = 0; k < e->source_count; k++) all += e->sources[k].manifest.count;
+    XKD_TRY(xkd_alloc(cx, &e->inputs, all, sizeof *e->inputs));
+    for (int64_t k = 0; k < e->source_count; k++) {
+        const xkd_manifest *m = &e->sources[k].manifest;
+        for (int64_t i = 0; i < m->count; i++, e->count++) e->inputs[e->count] = (xkd_embed_input){m, i, e->count};
+    }
+    XKD_TRY(cut_shard(e));
 fail:
     return status;
 }
 
 /* ---- options ---- */
+
+/* Numbers that a protocol has no use for are refused, as are those that mean nothing. */
+static xkd_status check_numbers(xkd_context *cx, const struct values *v, xkd_clip_protocol p)
+{
+    bool windows = p == XKD_CLIPS_WINDOWS, clips = v->clips != NOT_GIVEN, stride = !isnan(v->stride);
+    if (clips && v->clips < 1) return xkd_fail(cx, XKD_ERR_CONFIG, "--clips: at least 1");
+    if (stride && !(v->stride > 0 && isfinite(v->stride)))
+        return xkd_fail(cx, XKD_ERR_CONFIG, "--stride: a positive number of seconds");
+    if (clips && windows)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "--clips: is for --protocol test and train; windows have --stride");
+    if (stride && !windows)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "--stride: is for windows; --protocol test and train have --clips");
+    return XKD_OK;
+}
 
 /* Options override what the configuration says; xkd_embed_options_of has made one view of it. */
 static xkd_status set_options(struct embed *e)
@@ -145,33 +207,26 @@ static xkd_status set_options(struct embed *e)
         p = XKD_CLIPS_TRAIN;
     else if (strcmp(protocol, "windows") != 0)
         return xkd_fail(cx, XKD_ERR_CONFIG, "--protocol %s: windows, test or train", protocol);
-    *o = xkd_embed_options_of(&e->models.config, p, v->clips);
+    xkd_status status = embed_check(e->cli, &e->models.config);
+    if (status == XKD_OK) status = check_numbers(cx, v, p);
+    if (status != XKD_OK) return status;
+    *o = xkd_embed_options_of(&e->models.config, p, v->clips == NOT_GIVEN ? 0 : v->clips);
     /* After the recipe: --pool may ask for what no configuration knows, such as the projection head. */
     if (v->pool && !xkd_feature_kind_of(v->pool, &o->kind))
         return xkd_fail(cx, XKD_ERR_CONFIG, "--pool %s: mean, cls, none or head", v->pool);
     o->layer = v->layer;
     o->batch = v->batch;
-    if (v->stride > 0) o->clips.stride = v->stride; /* otherwise a clip's length: windows side by side */
+    if (!isnan(v->stride)) o->clips.stride = v->stride; /* otherwise a clip's length: windows side by side */
     models_choose(&e->models, o);
     return XKD_OK;
 }
 
 /* ---- the work ---- */
 
-static xkd_status embed_all(struct embed *e)
+static xkd_status tell(const struct embed *e, const xkd_embed_counts *counts)
 {
     xkd_status status = XKD_OK;
-    struct embed_progress progress = {e->cli, "embed", e->start};
     xkd_text text = xkd_text_make(e->cli->cx);
-    xkd_embed_counts counts;
-    xkd_embed_job job = {.options = &e->options,
-                         .inputs = e->inputs,
-                         .count = e->count,
-                         .path = e->v.out,
-                         /* The log's file beside --out is what a second call goes on with. */
-                         .anew = e->v.force,
-                         .max_bad = e->models.config.data.max_bad_fraction};
-    XKD_TRY(embed_with_progress(&progress, e->models.be, &job, &counts));
     double seconds = xkd_now() - e->start;
     if (e->cli->json) {
         xkd_text_puts(&text, "{\"out\": ");
@@ -179,45 +234,133 @@ static xkd_status embed_all(struct embed *e)
         xkd_text_printf(&text,
                         ", \"files\": %" PRId64 ", \"bad\": %" PRId64 ", \"video\": %" PRId64 ", \"audio\": %" PRId64
                         ", \"seconds\": %.2f}\n",
-                        counts.files, counts.bad, counts.clips[0], counts.clips[1], seconds);
+                        counts->files, counts->bad, counts->clips[0], counts->clips[1], seconds);
         XKD_TRY(text.status);
         fputs(text.data, stdout);
     } else {
         printf("%s: %" PRId64 " files, %" PRId64 " unreadable; %" PRId64 " video and %" PRId64
                " audio clips in %.1f s\n",
-               e->v.out, counts.files, counts.bad, counts.clips[0], counts.clips[1], seconds);
+               e->v.out, counts->files, counts->bad, counts->clips[0], counts->clips[1], seconds);
     }
 fail:
     xkd_text_free(&text);
     return status;
 }
 
+static xkd_status embed_all(struct embed *e)
+{
+    xkd_status status = XKD_OK;
+    struct embed_progress progress = {e->cli, "embed", e->start};
+    xkd_embed_counts counts;
+    xkd_embed_job job = {.options = &e->options,
+                         .inputs = e->inputs,
+                         .count = e->count,
+                         .path = e->v.out,
+                         .shard = e->shard,
+                         /* The log's file beside --out is what a second call goes on with. */
+                         .anew = e->v.force,
+                         .max_bad = e->models.config.data.max_bad_fraction};
+    XKD_TRY(embed_with_progress(&progress, e->models.be, &job, &counts));
+    XKD_TRY(tell(e, &counts));
+fail:
+    return status;
+}
+
+/* KEY=VALUE comes last; an existing file may have a '=' in its name. */
+static int count_files(char **arguments, int count)
+{
+    int files = 0;
+    while (files < count && (!strchr(arguments[files], '=') || xkd_path_exists(arguments[files]))) files++;
+    return files;
+}
+
+static xkd_status from_model(struct embed *e, char **arguments, int count)
+{
+    xkd_status status = XKD_OK;
+    int files = count_files(arguments + 1, count - 1);
+    /* The head is loaded only where it is asked for: files of one encoder do not have it. */
+    e->v.model.projector = e->v.pool && strcmp(e->v.pool, "head") == 0;
+    /* Before models_load, whose backend makes threads: they inherit the blocked signals. */
+    cli_catch_signals();
+    XKD_TRY(models_load(e->cli, &e->v.model, arguments[0], arguments + 1 + files, count - 1 - files, &e->models));
+    XKD_TRY(set_options(e));
+    XKD_TRY(list_inputs(e, arguments + 1, files));
+    XKD_TRY(embed_all(e));
+fail:
+    return status;
+}
+
+/* ---- joining ---- */
+
+/* Files without a clip were unreadable where they were embedded. */
+static xkd_embed_counts counts_of(const xkd_embeddings *e)
+{
+    xkd_embed_counts counts = {.files = e->files.count, .bad = e->files.count};
+    int64_t at[XKD_MODALITIES] = {0};
+    for (int64_t f = 0; f < e->files.count; f++) {
+        bool has = false;
+        for (int m = 0; m < XKD_MODALITIES; m++)
+            for (const xkd_feature_table *t = &e->table[m]; at[m] < t->count && t->file[at[m]] == f; at[m]++)
+                has = true;
+        counts.bad -= has;
+    }
+    for (int m = 0; m < XKD_MODALITIES; m++) counts.clips[m] = e->table[m].count;
+    return counts;
+}
+
+/* All parts are held beside the result. */
+static xkd_status join(struct embed *e, char **paths, int count, xkd_embeddings_form form)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    xkd_embeddings *parts = NULL, whole = {0};
+    XKD_TRY(xkd_alloc(cx, &parts, count, sizeof *parts));
+    for (int i = 0; i < count; i++) XKD_TRY(xkd_embeddings_read(cx, paths[i], &parts[i]));
+    XKD_TRY(xkd_embeddings_join(cx, parts, paths, count, &whole));
+    XKD_TRY(xkd_embeddings_write(cx, &whole, e->v.out, form));
+    const xkd_embed_counts counts = counts_of(&whole);
+    XKD_TRY(tell(e, &counts));
+fail:
+    for (int i = 0; parts && i < count; i++) xkd_embeddings_free(&parts[i]);
+    xkd_free(parts);
+    xkd_embeddings_free(&whole);
+    return status;
+}
+
+/* What is said about features that are there already could only be ignored. */
+static bool says_how(const struct values *v)
+{
+    const struct model_args *m = &v->model;
+    return m->config || m->modality || m->audio_model || m->student || m->heads || v->pool || v->protocol || v->split ||
+           v->shard || v->layer != LAST || v->clips != NOT_GIVEN || !isnan(v->stride) || v->batch != BATCH;
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    struct embed e = {.cli = cli, .v = {.layer = -1, .batch = 8}, .start = xkd_now()};
+    struct embed e = {
+        .cli = cli, .v = {.layer = LAST, .clips = NOT_GIVEN, .stride = NAN, .batch = BATCH}, .start = xkd_now()};
     xkd_embeddings_form form;
-    int rest = 0, files = 1;
+    int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_embed, argc, argv, &e.v, &rest));
-    if (rest < 2 || !e.v.out) XKD_FAIL(XKD_ERR_CONFIG, "embed: want MODEL INPUT... --out F ('--help' shows its use)");
+    if (rest < (e.v.join ? 1 : 2) || !e.v.out)
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "embed: want MODEL INPUT... --out F, or --join FEATURES... --out F ('--help' shows its use)");
+    if (e.v.join && says_how(&e.v))
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "embed: --join takes feature files, --out and --force alone: they are embedded already");
     /* Told before the model is loaded, which may take a minute. */
     XKD_TRY(xkd_embeddings_form_of(cx, e.v.out, &form));
     if (!e.v.force && xkd_path_exists(e.v.out))
         XKD_FAIL(XKD_ERR_CONFIG, "%s: exists already: --force replaces it", e.v.out);
-    /* KEY=VALUE comes last; an existing file may have a '=' in its name. */
-    while (files < rest && (!strchr(argv[1 + files], '=') || xkd_path_exists(argv[1 + files]))) files++;
-    /* The head is loaded only where it is asked for: files of one encoder do not have it. */
-    e.v.model.projector = e.v.pool && strcmp(e.v.pool, "head") == 0;
-    /* Before models_load, whose backend makes threads: they inherit the blocked signals. */
-    cli_catch_signals();
-    XKD_TRY(models_load(cli, &e.v.model, argv[1], argv + 1 + files, rest - files, &e.models));
-    XKD_TRY(set_options(&e));
-    XKD_TRY(list_inputs(&e, argv + 2, files - 1));
-    XKD_TRY(embed_all(&e));
+    XKD_TRY(e.v.join ? join(&e, argv + 1, rest, form) : from_model(&e, argv + 1, rest));
 fail:
-    for (int64_t i = 0; i < e.manifest_count; i++) xkd_manifest_free(&e.manifests[i]);
-    xkd_free(e.manifests);
+    for (int64_t i = 0; i < e.source_count; i++) {
+        xkd_manifest_free(&e.sources[i].manifest);
+        xkd_free(e.sources[i].name);
+    }
+    xkd_free(e.sources);
     xkd_free(e.inputs);
     models_free(&e.models);
     return status;
@@ -226,11 +369,13 @@ fail:
 const struct cli_command cmd_embed = {
     .name = "embed",
     .summary = "compute features of videos and sounds with a trained encoder",
-    .usage = "MODEL INPUT... --out F [options] [KEY=VALUE ...]",
+    .usage = "MODEL INPUT... --out F [options] [KEY=VALUE ...] | --join FEATURES... --out F",
     .description =
         "MODEL is a run folder, a model or an encoder in any form that 'xkd inspect' knows; INPUT a file, a folder,\n"
         "a manifest, or - for names on stdin. A run that was stopped goes on when the same command is given again.\n"
-        "Files that cannot be read are named; more than data.max_bad_fraction of them is exit 3 and no result.",
+        "Files that cannot be read are named; more than data.max_bad_fraction of them is exit 3 and no result.\n"
+        "Memory holds the features of a file until it is done: with --pool none that is all its tokens.\n"
+        "--join makes one file of the shards of a work (all must be there), or of features of different files.",
     .example = "xkd embed runs/first videos/ --out features.safetensors",
     .options = options,
     .run = run,

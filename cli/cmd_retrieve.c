@@ -1,6 +1,6 @@
-/* xkd retrieve: nearest files, within a modality or across. The features of a file's clips are averaged, and each file
- * asks for its nearest others: within one modality, or for its own sound or picture in the other. Recall says how
- * often the right file, or one of its class, is among the first. */
+/* xkd retrieve: recall of files, and the clips that are nearest to a file, within a modality or across. For recall the
+ * features of a file's clips are averaged, and each file asks for its nearest others: within one modality, or for its own
+ * sound or picture in the other. Recall says how often the right file, or one of its class, is among the first. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,19 +12,24 @@
 /* recall@1, @5 and @10 are what the literature reports for cross-modal retrieval. */
 enum { AT_MOST = 10 };
 static const int64_t recall_at[] = {1, 5, AT_MOST};
+static const char *const modality_names[] = {"video", "audio"};
 
 struct values {
-    const char *query, *against, *split, *like;
+    const char *query, *against, *split, *like, *from;
     int64_t show, threads;
 };
 
 static const struct cli_option options[] = {
     {0, "query", CLI_TEXT, offsetof(struct values, query), "M",
-     "modality to ask with: video or audio (default: video)"},
-    {0, "against", CLI_TEXT, offsetof(struct values, against), "M", "modality to look in (default: the other one)"},
+     "modality to ask with: video or audio (default: video, if there is any)"},
+    {0, "against", CLI_TEXT, offsetof(struct values, against), "M",
+     "modality to look in (default: with --pool head the other one, else the same)"},
     {0, "split", CLI_TEXT, offsetof(struct values, split), "NAME", "files of this split only"},
-    {0, "like", CLI_TEXT, offsetof(struct values, like), "PATH", "print what is nearest to this file"},
-    {'n', "show", CLI_INT, offsetof(struct values, show), "N", "files to print for --like (default: 10)"},
+    {0, "like", CLI_TEXT, offsetof(struct values, like), "PATH",
+     "print the clips that are nearest to this file, the mean of its clips: cosine, second, file"},
+    {0, "from", CLI_TEXT, offsetof(struct values, from), "F",
+     "features that hold the file of --like (default: FEATURES)"},
+    {'n', "show", CLI_INT, offsetof(struct values, show), "N", "clips to print for --like (default: 10)"},
     {'t', "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: processors)"},
     {0},
 };
@@ -34,10 +39,20 @@ struct pairs {
     float *a, *b;  /* [n,D] query and gallery */
     int64_t *file; /* [n] */
     int64_t n, D;
-    bool same; /* one modality: a file must not find itself */
 };
 
-/* XKD_VIDEO is only a start value: another word is refused. */
+/* One call. */
+struct retrieval {
+    struct cli *cli;
+    struct values v;
+    xkd_embeddings e, from; /* from: of --from, else empty */
+    xkd_modality query, against;
+    struct pairs pairs;
+    xkd_pool *pool;
+};
+
+/* ---- what is asked ---- */
+
 static xkd_status modality_of(struct cli *cli, const char *word, xkd_modality *out)
 {
     *out = strcmp(word, "audio") == 0 ? XKD_AUDIO : XKD_VIDEO;
@@ -45,11 +60,51 @@ static xkd_status modality_of(struct cli *cli, const char *word, xkd_modality *o
     return xkd_fail(cli->cx, XKD_ERR_CONFIG, "'%s' is no modality: video or audio", word);
 }
 
-/* Mean of the features of file f, as they are stored; false if there are none. out [D] must be 0 before. Moves the
- * cursor behind the file. */
+/* Asking one modality in the other is the point of the method, so it is the default where the features allow it: only the
+ * heads' outputs were trained to be near one another. Means of two encoders live in unrelated spaces, even where their
+ * widths agree, and a recall of them would be chance. */
+static xkd_status choose(struct retrieval *r)
+{
+    xkd_status status = XKD_OK;
+    struct cli *cli = r->cli;
+    xkd_context *cx = cli->cx;
+    const struct values *v = &r->v;
+    const xkd_embeddings *e = &r->e;
+    bool head = e->kind == XKD_FEATURE_HEAD, both = e->table[XKD_VIDEO].count && e->table[XKD_AUDIO].count;
+    r->query = e->table[XKD_VIDEO].count ? XKD_VIDEO : XKD_AUDIO;
+    if (v->query) XKD_TRY(modality_of(cli, v->query, &r->query));
+    r->against = head && both ? (xkd_modality)!r->query : r->query;
+    if (v->against) XKD_TRY(modality_of(cli, v->against, &r->against));
+    if (r->query != r->against && !head)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "features of video and of sound can be compared only as outputs of the projection heads: "
+                 "embed with --pool head");
+    /* The query of --like may stand in another file. */
+    if ((!v->from && !e->table[r->query].count) || !e->table[r->against].count)
+        XKD_FAIL(XKD_ERR_DATA, "the features hold no %s",
+                 modality_names[e->table[r->against].count ? r->query : r->against]);
+fail:
+    return status;
+}
+
+static bool in_split(const struct retrieval *r, int64_t f)
+{
+    return !r->v.split || strcmp(r->e.files.samples[f].split, r->v.split) == 0;
+}
+
+static xkd_status check_split(const struct retrieval *r)
+{
+    for (int64_t f = 0; f < r->e.files.count; f++)
+        if (in_split(r, f)) return XKD_OK;
+    return xkd_fail(r->cli->cx, XKD_ERR_DATA, "no file of split '%s'", r->v.split);
+}
+
+/* Mean of the features of file f, as they are stored; false if there are none. out [D] is overwritten. Moves the cursor behind
+ * the file. */
 static bool mean_of(const xkd_feature_table *t, int64_t f, int64_t *cursor, float *out)
 {
     int64_t clips = 0, D = t->rows * t->width;
+    memset(out, 0, (size_t)D * sizeof *out);
     while (*cursor < t->count && t->file[*cursor] < f) ++*cursor;
     for (; *cursor < t->count && t->file[*cursor] == f; ++*cursor, clips++)
         for (int64_t k = 0; k < D; k++) out[k] += t->x[*cursor * D + k];
@@ -57,36 +112,29 @@ static bool mean_of(const xkd_feature_table *t, int64_t f, int64_t *cursor, floa
     return clips > 0;
 }
 
+/* ---- recall ---- */
+
 /* The files that can be asked and found are the same, so a rank is comparable from set to set. */
-static xkd_status make_pairs(struct cli *cli, const struct values *v, const xkd_embeddings *e, struct pairs *p)
+static xkd_status make_pairs(struct retrieval *r)
 {
     xkd_status status = XKD_OK;
-    xkd_context *cx = cli->cx;
-    xkd_modality from, to;
-    XKD_TRY(modality_of(cli, v->query ? v->query : "video", &from));
-    /* Asking one modality in the other is the point of the method, so it is the default. */
-    XKD_TRY(modality_of(cli, v->against ? v->against : from == XKD_VIDEO ? "audio" : "video", &to));
-    const xkd_feature_table *a = &e->table[from], *b = &e->table[to];
-    p->same = from == to;
+    xkd_context *cx = r->cli->cx;
+    struct pairs *p = &r->pairs;
+    const xkd_embeddings *e = &r->e;
+    const xkd_feature_table *a = &e->table[r->query], *b = &e->table[r->against];
+    int64_t ca = 0, cb = 0;
     /* Features of all tokens have rows * width numbers a clip and can be compared as well. */
     p->D = a->rows * a->width;
-    if (!a->count || !b->count) XKD_FAIL(XKD_ERR_DATA, "the features do not hold both modalities that are asked for");
-    /* Mean features of two encoders live in unrelated spaces even where widths agree; --pool head embeds into one. */
     if (p->D != b->rows * b->width)
         XKD_FAIL(XKD_ERR_DATA, "features of %lld and %lld numbers cannot be compared", (long long)p->D,
                  (long long)(b->rows * b->width));
     XKD_TRY(xkd_alloc(cx, &p->a, e->files.count * p->D, sizeof *p->a));
     XKD_TRY(xkd_alloc(cx, &p->b, e->files.count * p->D, sizeof *p->b));
     XKD_TRY(xkd_alloc(cx, &p->file, e->files.count, sizeof *p->file));
-    int64_t ca = 0, cb = 0;
     /* Both cursors must pass every file, wanted or not, so mean_of is called before the tests. */
     for (int64_t f = 0; f < e->files.count; f++) {
-        float *x = p->a + p->n * p->D, *y = p->b + p->n * p->D;
-        bool wanted = !v->split || strcmp(e->files.samples[f].split, v->split) == 0;
-        memset(x, 0, (size_t)p->D * sizeof *x);
-        memset(y, 0, (size_t)p->D * sizeof *y);
-        bool has_a = mean_of(a, f, &ca, x), has_b = mean_of(b, f, &cb, y);
-        if (wanted && has_a && has_b) p->file[p->n++] = f;
+        bool has_a = mean_of(a, f, &ca, p->a + p->n * p->D), has_b = mean_of(b, f, &cb, p->b + p->n * p->D);
+        if (in_split(r, f) && has_a && has_b) p->file[p->n++] = f;
     }
     if (p->n < 2) XKD_FAIL(XKD_ERR_DATA, "fewer than two files have what is asked for");
 fail:
@@ -95,104 +143,219 @@ fail:
 
 /* Neighbours of row i but itself, in one modality; `near` [k]. Returns how many. In one modality a file finds itself
  * first, which says nothing. */
-static int64_t others(const struct pairs *p, const int64_t *near, int64_t k, int64_t i, int64_t *out)
+static int64_t others(const struct retrieval *r, const int64_t *near, int64_t k, int64_t i, int64_t *out)
 {
     int64_t n = 0;
     for (int64_t j = 0; j < k; j++)
-        if (!p->same || near[j] != i) out[n++] = near[j];
+        if (r->query != r->against || near[j] != i) out[n++] = near[j];
     return n;
 }
 
-/* -1: no label, and then no kin. */
-static int64_t label_of(const xkd_embeddings *e, const struct pairs *p, int64_t i)
+/* Whether two samples have a label in common. */
+static bool are_kin(const xkd_sample *a, const xkd_sample *b)
 {
-    return e->files.samples[p->file[i]].label;
+    const int32_t *x, *y;
+    int32_t one, other;
+    int64_t n = xkd_sample_labels(a, &x, &one), m = xkd_sample_labels(b, &y, &other);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < m; j++)
+            if (x[i] == y[j]) return true;
+    return false;
 }
 
-/* Percent of queries with their own file, or one of their class, among the first 1, 5, 10. own: the same index; class:
- * another file of the same label counts as well. */
-static void count_hits(const xkd_embeddings *e, const struct pairs *p, const int64_t *near, int64_t k, double own[3],
-                       double class[3])
+struct recall {
+    int64_t labelled;        /* queries that have a class */
+    double own[3], class[3]; /* percent of all queries; of the labelled ones */
+};
+
+/* Queries with their own file, or one of their class, among the first 1, 5, 10. own: the same index; class: another file that
+ * shares a label counts as well. */
+static void count_hits(const struct retrieval *r, const int64_t *near, int64_t k, struct recall *out)
 {
+    const struct pairs *p = &r->pairs;
+    const xkd_sample *samples = r->e.files.samples;
     for (int64_t i = 0; i < p->n; i++) {
         /* One more than is judged: the row itself may be among them. */
-        int64_t list[AT_MOST + 1], n = others(p, near + i * k, k, i, list), label = label_of(e, p, i);
-        for (int r = 0; r < 3; r++) {
+        int64_t list[AT_MOST + 1], n = others(r, near + i * k, k, i, list);
+        const xkd_sample *s = &samples[p->file[i]];
+        out->labelled += are_kin(s, s);
+        for (int at = 0; at < 3; at++) {
             bool found = false, kin = false;
-            for (int64_t j = 0; j < n && j < recall_at[r]; j++) {
+            for (int64_t j = 0; j < n && j < recall_at[at]; j++) {
                 found |= list[j] == i;
-                kin |= label >= 0 && label_of(e, p, list[j]) == label;
+                kin |= are_kin(s, &samples[p->file[list[j]]]);
             }
-            own[r] += found ? 100.0 / (double)p->n : 0;
-            class[r] += kin ? 100.0 / (double)p->n : 0;
+            out->own[at] += found;
+            out->class[at] += kin;
         }
     }
-}
-
-/* JSON has all three even in a small set; class recall needs labels and is 0 without. */
-static void print_recall(const struct cli *cli, const struct pairs *p, const double own[3], const double class[3])
-{
-    if (cli->json) {
-        printf("{\"files\": %" PRId64 ", \"recall\": ", p->n);
-        if (p->same)
-            printf("null");
-        else
-            printf("[%.4f, %.4f, %.4f]", own[0], own[1], own[2]);
-        printf(", \"class_recall\": [%.4f, %.4f, %.4f], \"at\": [1, 5, 10]}\n", class[0], class[1], class[2]);
-        return;
+    for (int at = 0; at < 3; at++) {
+        out->own[at] *= 100.0 / (double)p->n;
+        out->class[at] *= out->labelled ? 100.0 / (double)out->labelled : 0;
     }
-    printf("%" PRId64 " files          @1      @5     @10\n", p->n);
-    /* Chance is said beside it, because recall@10 of 20 files is 50 % for any model. */
-    if (!p->same)
-        printf("same file     %7.2f %7.2f %7.2f  (chance %.2f %.2f %.2f)\n", own[0], own[1], own[2],
-               100.0 / (double)p->n, 500.0 / (double)p->n, 1000.0 / (double)p->n);
-    printf("same class    %7.2f %7.2f %7.2f\n", class[0], class[1], class[2]);
 }
 
-/* The query's own row is asked for in addition and then left out. */
-static xkd_status show_like(struct cli *cli, const struct values *v, const xkd_embeddings *e, const struct pairs *p,
-                            xkd_pool *pool)
+static void print_json(const struct retrieval *r, const struct recall *recall)
+{
+    printf("{\"query\": \"%s\", \"against\": \"%s\", \"files\": %" PRId64 ", \"recall\": ", modality_names[r->query],
+           modality_names[r->against], r->pairs.n);
+    if (r->query == r->against)
+        printf("null");
+    else
+        printf("[%.4f, %.4f, %.4f]", recall->own[0], recall->own[1], recall->own[2]);
+    printf(", \"labelled\": %" PRId64 ", \"class_recall\": ", recall->labelled);
+    if (recall->labelled)
+        printf("[%.4f, %.4f, %.4f]", recall->class[0], recall -> class[1], recall -> class[2]);
+    else
+        printf("null");
+    puts(", \"at\": [1, 5, 10]}");
+}
+
+/* A figure that was not measured is a dash: 0 would look like a result. */
+static void print_recall(const struct retrieval *r, const struct recall *recall)
+{
+    double n = (double)r->pairs.n;
+    char title[64];
+    snprintf(title, sizeof title, "%" PRId64 " files", r->pairs.n);
+    printf("%-16s%s in %s:  @1      @5     @10\n", title, modality_names[r->query], modality_names[r->against]);
+    /* Chance is said beside it, because recall@10 of 20 files is 50 % for any model. */
+    if (r->query != r->against)
+        printf("%-28s%7.2f %7.2f %7.2f  (chance %.2f %.2f %.2f)\n", "same file", recall->own[0], recall->own[1],
+               recall->own[2], 100.0 / n, 500.0 / n, 1000.0 / n);
+    if (recall->labelled)
+        printf("%-28s%7.2f %7.2f %7.2f\n", "same class", recall->class[0], recall -> class[1], recall -> class[2]);
+    else
+        printf("%-28s%7s %7s %7s  (no file has a label)\n", "same class", "-", "-", "-");
+}
+
+/* Everything is held in memory: one mean feature a file. */
+static xkd_status measure(struct retrieval *r)
 {
     xkd_status status = XKD_OK;
-    xkd_context *cx = cli->cx;
-    int64_t query = -1, *near = NULL, k = v->show + p->same;
-    for (int64_t i = 0; i < p->n; i++) /* Both modalities are found by path, which a manifest has once only. */
-        if (strcmp(e->files.samples[p->file[i]].path, v->like) == 0) query = i;
-    if (query < 0) XKD_FAIL(XKD_ERR_DATA, "%s: is not among the files with both modalities", v->like);
+    struct pairs *p = &r->pairs;
+    int64_t *near = NULL;
+    struct recall recall = {0};
+    XKD_TRY(make_pairs(r));
+    /* In one modality the row itself is asked for in addition. k may be smaller than 10 in a small set; recall@10 is then
+     * that of all of them. */
+    int64_t k = AT_MOST + (r->query == r->against);
     if (k > p->n) k = p->n;
-    XKD_TRY(xkd_alloc(cx, &near, k, sizeof *near));
-    XKD_TRY(xkd_nearest(cx, pool, p->a + query * p->D, 1, p->b, p->n, p->D, k, near));
-    for (int64_t j = 0; j < k; j++)
-        if (!p->same || near[j] != query) printf("%s\n", e->files.samples[p->file[near[j]]].path);
+    XKD_TRY(xkd_alloc(r->cli->cx, &near, p->n * k, sizeof *near));
+    XKD_TRY(xkd_nearest(r->cli->cx, r->pool, p->a, p->n, p->b, p->n, p->D, k, near));
+    count_hits(r, near, k, &recall);
+    if (r->cli->json)
+        print_json(r, &recall);
+    else
+        print_recall(r, &recall);
 fail:
     xkd_free(near);
     return status;
 }
 
-/* Everything is held in memory: one mean feature a file. */
-static xkd_status retrieve(struct cli *cli, const struct values *v, const xkd_embeddings *e, struct pairs *p)
+/* ---- what is like a file ---- */
+
+/* Feature of --like, [D] of the gallery's width. *file is its index in the gallery's files, -1 where it is of --from. */
+static xkd_status make_query(struct retrieval *r, float **out, int64_t *file)
 {
     xkd_status status = XKD_OK;
-    xkd_context *cx = cli->cx;
-    xkd_pool *pool = NULL;
-    int64_t *near = NULL;
-    double own[3] = {0}, class[3] = {0};
-    XKD_TRY(make_pairs(cli, v, e, p));
-    XKD_TRY(xkd_pool_new(cx, &pool, (int)v->threads));
-    if (v->like) {
-        /* A lookup prints paths alone, for pipes; no recall is computed. */
-        XKD_TRY(show_like(cli, v, e, p, pool));
-        goto fail;
+    xkd_context *cx = r->cli->cx;
+    const xkd_embeddings *from = r->v.from ? &r->from : &r->e;
+    const xkd_feature_table *t = &from->table[r->query], *gallery = &r->e.table[r->against];
+    int64_t cursor = 0, found = -1;
+    if (t->count && t->rows * t->width != gallery->rows * gallery->width)
+        XKD_FAIL(XKD_ERR_DATA, "features of %lld and %lld numbers cannot be compared", (long long)(t->rows * t->width),
+                 (long long)(gallery->rows * gallery->width));
+    XKD_TRY(xkd_alloc(cx, out, t->rows * t->width, sizeof **out));
+    for (int64_t f = 0; f < from->files.count && found < 0; f++)
+        if (strcmp(from->files.samples[f].path, r->v.like) == 0) found = f;
+    if (found < 0 || !mean_of(t, found, &cursor, *out))
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%s: has no %s features in the file: paths are as it holds them ('xkd embed' a new file "
+                 "with the same options, and name the result with --from)",
+                 r->v.like, modality_names[r->query]);
+    *file = r->v.from ? -1 : found;
+fail:
+    return status;
+}
+
+/* Drops the clips of other splits and of the query itself, in place: a gallery may be half of the memory. */
+static void keep_gallery(const struct retrieval *r, xkd_feature_table *t, int64_t query)
+{
+    int64_t kept = 0, D = t->rows * t->width;
+    for (int64_t i = 0; i < t->count; i++) {
+        if (!in_split(r, t->file[i]) || (r->query == r->against && t->file[i] == query)) continue;
+        memmove(t->x + kept * D, t->x + i * D, (size_t)D * sizeof *t->x);
+        t->file[kept] = t->file[i];
+        t->seconds[kept++] = t->seconds[i];
     }
-    /* k may be smaller than 10 in a small set; recall@10 is then that of all of them. */
-    int64_t k = AT_MOST + p->same < p->n ? AT_MOST + p->same : p->n;
-    XKD_TRY(xkd_alloc(cx, &near, p->n * k, sizeof *near));
-    XKD_TRY(xkd_nearest(cx, pool, p->a, p->n, p->b, p->n, p->D, k, near));
-    count_hits(e, p, near, k, own, class);
-    print_recall(cli, p, own, class);
+    t->count = kept;
+}
+
+static xkd_status print_clips(const struct retrieval *r, const float *query, const int64_t *near, int64_t k)
+{
+    xkd_status status = XKD_OK;
+    const xkd_feature_table *t = &r->e.table[r->against];
+    int64_t D = t->rows * t->width;
+    xkd_text json = xkd_text_make(r->cli->cx);
+    xkd_text_puts(&json, "{\"like\": ");
+    xkd_text_json_string(&json, r->v.like);
+    xkd_text_printf(&json, ", \"query\": \"%s\", \"against\": \"%s\", \"clips\": [", modality_names[r->query],
+                    modality_names[r->against]);
+    for (int64_t j = 0; j < k; j++) {
+        const char *path = r->e.files.samples[t->file[near[j]]].path;
+        double c = xkd_cosine(query, t->x + near[j] * D, D), seconds = t->seconds[near[j]];
+        xkd_text_puts(&json, j ? ", {\"path\": " : "{\"path\": ");
+        xkd_text_json_string(&json, path);
+        xkd_text_puts(&json, ", \"seconds\": ");
+        xkd_text_json_number(&json, seconds);
+        xkd_text_puts(&json, ", \"cosine\": ");
+        xkd_text_json_number(&json, c);
+        xkd_text_puts(&json, "}");
+        if (!r->cli->json) printf("%7.4f %8.2f s  %s\n", c, seconds, path);
+    }
+    xkd_text_puts(&json, "]}");
+    XKD_TRY(json.status);
+    if (r->cli->json) puts(json.data);
+fail:
+    xkd_text_free(&json);
+    return status;
+}
+
+static xkd_status show_like(struct retrieval *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cli->cx;
+    xkd_feature_table *t = &r->e.table[r->against];
+    int64_t *near = NULL, file = -1, D = t->rows * t->width;
+    float *query = NULL;
+    XKD_TRY(make_query(r, &query, &file));
+    keep_gallery(r, t, file);
+    int64_t k = r->v.show < t->count ? r->v.show : t->count;
+    if (k == 0) XKD_FAIL(XKD_ERR_DATA, "there is no other %s clip to look in", modality_names[r->against]);
+    XKD_TRY(xkd_alloc(cx, &near, k, sizeof *near));
+    XKD_TRY(xkd_nearest(cx, r->pool, query, 1, t->x, t->count, D, k, near));
+    XKD_TRY(print_clips(r, query, near, k));
 fail:
     xkd_free(near);
-    xkd_pool_free(pool);
+    xkd_free(query);
+    return status;
+}
+
+/* ---- the command ---- */
+
+static xkd_status read_features(struct retrieval *r, const char *path)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cli->cx;
+    XKD_TRY(xkd_embeddings_read(cx, path, &r->e));
+    XKD_TRY(xkd_embeddings_check_whole(cx, &r->e, path));
+    XKD_TRY(check_split(r));
+    XKD_TRY(choose(r));
+    if (!r->v.from) goto fail;
+    XKD_TRY(xkd_embeddings_read(cx, r->v.from, &r->from));
+    /* Across modalities the two files hold what the two heads of one model gave. */
+    XKD_TRY(xkd_embeddings_compare(cx, &r->e, path, &r->from, r->v.from, (const bool[]){true, true}));
+fail:
     return status;
 }
 
@@ -200,31 +363,35 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    struct values v = {.show = 10, .threads = xkd_processor_count()};
-    xkd_embeddings e = {0};
-    struct pairs p = {0};
+    struct retrieval r = {.cli = cli, .v = {.show = 10, .threads = xkd_processor_count()}};
     int rest = 0;
-    XKD_TRY(cli_parse(cli, &cmd_retrieve, argc, argv, &v, &rest));
+    XKD_TRY(cli_parse(cli, &cmd_retrieve, argc, argv, &r.v, &rest));
     if (rest != 1) XKD_FAIL(XKD_ERR_CONFIG, "retrieve: want one file of features ('xkd embed' makes it)");
-    if (v.show < 1 || v.threads < 1) XKD_FAIL(XKD_ERR_CONFIG, "retrieve: --show and --threads must be positive");
-    XKD_TRY(xkd_embeddings_read(cx, argv[1], &e));
-    XKD_TRY(retrieve(cli, &v, &e, &p));
+    if (r.v.show < 1 || r.v.threads < 1) XKD_FAIL(XKD_ERR_CONFIG, "retrieve: --show and --threads must be positive");
+    if (r.v.from && !r.v.like) XKD_FAIL(XKD_ERR_CONFIG, "retrieve: --from goes with --like");
+    XKD_TRY(read_features(&r, argv[1]));
+    XKD_TRY(xkd_pool_new(cx, &r.pool, (int)r.v.threads));
+    XKD_TRY(r.v.like ? show_like(&r) : measure(&r));
 fail:
-    xkd_free(p.a);
-    xkd_free(p.b);
-    xkd_free(p.file);
-    xkd_embeddings_free(&e);
+    xkd_pool_free(r.pool);
+    xkd_free(r.pairs.a);
+    xkd_free(r.pairs.b);
+    xkd_free(r.pairs.file);
+    xkd_embeddings_free(&r.e);
+    xkd_embeddings_free(&r.from);
     return status;
 }
 
 const struct cli_command cmd_retrieve = {
     .name = "retrieve",
-    .summary = "find the nearest files within a modality or across, and measure recall",
-    .usage = "FEATURES [--query M] [--against M] [--like PATH]",
+    .summary = "find the nearest clips within a modality or across, and measure recall",
+    .usage = "FEATURES [--query M] [--against M] [--like PATH [--from F]]",
     .description =
-        "Nearest by cosine of the mean feature of a file's clips. Video and sound can be compared where both have\n"
-        "features of one width; --pool head embeds both in the space in which distillation matched them.",
-    .example = "xkd retrieve features.safetensors --query audio --against video",
+        "By cosine. Recall is that of files, by the mean feature of their clips; files of one class are those that "
+        "share\n"
+        "a label. Video and sound are compared where the features are of --pool head: the space in which distillation\n"
+        "matched them. --like prints clips, the nearest first.",
+    .example = "xkd retrieve heads.safetensors --query audio --against video",
     .options = options,
     .run = run,
 };

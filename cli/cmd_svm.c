@@ -86,9 +86,15 @@ static xkd_status from_features(struct cli *cli, const struct values *v, char **
     xkd_context *cx = cli->cx;
     xkd_config config = {0};
     struct feature_sets sets = {0};
+    struct feature_args choice = v->features;
+    if (v->out || v->model.student || v->model.heads || v->model.audio_model)
+        XKD_FAIL(XKD_ERR_CONFIG, "svm: --out, --student, --heads and --audio-model are for MODEL and a manifest; "
+                                 "features are made already");
     XKD_TRY(xkd_config_init(cx, &config));
     if (v->model.config) XKD_TRY(xkd_config_load(cx, &config, v->model.config, false));
-    XKD_TRY(features_load(cli, &v->features, paths, count, &sets));
+    XKD_TRY(embed_check(cli, &config));
+    choice.normalise |= config.eval.l2_norm; /* as with videos */
+    XKD_TRY(features_load(cli, &choice, paths, count, &sets));
     XKD_TRY(evaluate(cli, v, &config, &sets));
 fail:
     features_free(&sets);
@@ -109,9 +115,7 @@ static xkd_status from_videos(struct cli *cli, const struct values *v, char **ar
     if (!v->out)
         XKD_FAIL(XKD_ERR_CONFIG,
                  "svm: with videos want --out DIR: it keeps the features, and the same command goes on");
-    /* --modality, else what the configuration's augmentation is for, else all that the model has. */
     args.modality = v->features.modality;
-    XKD_TRY(models_modality(cli, &args));
     /* Before the backend's threads are made. */
     cli_catch_signals();
     /* A model and its data come first, KEY=VALUE behind them. */
@@ -126,7 +130,9 @@ static xkd_status from_videos(struct cli *cli, const struct values *v, char **ar
                                       .folder = v->out,
                                       .subsample = v->features.subsample};
     struct feature_args choice = v->features;
-    choice.modality = args.modality;
+    choice.modality = models.wanted[XKD_VIDEO] && models.wanted[XKD_AUDIO] ? "both"
+                      : models.wanted[XKD_VIDEO]                           ? "video"
+                                                                           : "audio";
     /* Of one modality too, where the released file asks for it; both modalities are normalised anyway. */
     choice.normalise |= models.config.eval.l2_norm;
     XKD_TRY(svm_embed_videos(cli, &videos, &choice, &sets));

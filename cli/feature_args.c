@@ -7,6 +7,9 @@
 
 #include "base/alloc.h"
 
+/* A message with more names than this is not read. */
+enum { NAMED = 5 };
+
 /* Without a word all that the file has is used. */
 xkd_status features_modality(struct cli *cli, const char *word, const xkd_embeddings *e, bool *video, bool *audio)
 {
@@ -19,20 +22,12 @@ xkd_status features_modality(struct cli *cli, const char *word, const xkd_embedd
     return XKD_OK;
 }
 
-/* Labels are numbers, so both files must number the same classes. */
-static xkd_status check_classes(xkd_context *cx, char **paths, const struct feature_sets *s)
+/* A figure of fewer files than were listed says so, each time that it is made. */
+static void say_lacking(struct cli *cli, const xkd_clip_set *set, const xkd_manifest *files, const char *name)
 {
-    xkd_status status = XKD_OK;
-    const xkd_manifest *a = &s->train.files, *b = &s->test.files;
-    if (a->class_count != b->class_count)
-        XKD_FAIL(XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64, paths[0], a->class_count, paths[1],
-                 b->class_count);
-    for (int64_t k = 0; k < a->class_count; k++)
-        if (strcmp(a->classes[k], b->classes[k]) != 0)
-            XKD_FAIL(XKD_ERR_DATA, "class %" PRId64 " is %s in %s and %s in %s", k, a->classes[k], paths[0],
-                     b->classes[k], paths[1]);
-fail:
-    return status;
+    for (int64_t i = 0; i < set->lacking && i < NAMED; i++)
+        cli_say(cli, "%s: has no features in the %s set", files->samples[set->without[i]].path, name);
+    if (set->lacking > NAMED) cli_say(cli, "and %" PRId64 " more in the %s set", set->lacking - NAMED, name);
 }
 
 /* `two`: training and test features come from files of their own, and a split is then only applied where it was asked
@@ -44,6 +39,9 @@ xkd_status features_sets(struct cli *cli, const struct feature_args *args, char 
     xkd_context *cx = cli->cx;
     const char *train = args->train ? args->train : "train", *test = args->test ? args->test : "test";
     XKD_TRY(features_modality(cli, args->modality, &out->train, &out->video, &out->audio));
+    /* A modality that is left out may be of any model. */
+    const bool used[XKD_MODALITIES] = {out->video, out->audio};
+    if (two) XKD_TRY(xkd_embeddings_compare(cx, &out->train, paths[0], &out->test, paths[1], used));
     /* Clips of both modalities stand side by side in one row where both are used. */
     xkd_clip_choice choice = {out->video, out->audio, two ? args->train : train, args->subsample, args->normalise};
     XKD_TRY(xkd_clip_set_make(cx, &out->train, &choice, &out->train_set));
@@ -52,9 +50,10 @@ xkd_status features_sets(struct cli *cli, const struct feature_args *args, char 
     choice.most_clips = 0;
     XKD_TRY(xkd_clip_set_make(cx, two ? &out->test : &out->train, &choice, &out->test_set));
     out->test_files = two ? &out->test.files : &out->train.files;
-    if (two) XKD_TRY(check_classes(cx, paths, out));
     /* After both sets exist: the number of classes may come from either. */
     XKD_TRY(xkd_clip_sets_align(cx, &out->train_set, &out->test_set, out->test_files));
+    say_lacking(cli, &out->train_set, &out->train.files, "training");
+    say_lacking(cli, &out->test_set, out->test_files, "test");
 fail:
     return status;
 }
@@ -69,12 +68,11 @@ xkd_status features_load(struct cli *cli, const struct feature_args *args, char 
     if (count < 1 || count > 2)
         XKD_FAIL(XKD_ERR_CONFIG, "want the features of the training and the test set, or one file with both splits");
     XKD_TRY(xkd_embeddings_read(cx, paths[0], &out->train));
-    if (two) XKD_TRY(xkd_embeddings_read(cx, paths[1], &out->test));
-    /* Features of two encoders are not comparable, though their widths may agree. */
-    for (int m = 0; two && m < XKD_MODALITIES; m++)
-        if (strcmp(out->train.model[m], out->test.model[m]) != 0)
-            XKD_FAIL(XKD_ERR_DATA, "%s and %s: their %s features are of different models", paths[0], paths[1],
-                     m == XKD_VIDEO ? "video" : "audio");
+    XKD_TRY(xkd_embeddings_check_whole(cx, &out->train, paths[0]));
+    if (two) {
+        XKD_TRY(xkd_embeddings_read(cx, paths[1], &out->test));
+        XKD_TRY(xkd_embeddings_check_whole(cx, &out->test, paths[1]));
+    }
     XKD_TRY(features_sets(cli, args, paths, two, out));
 fail:
     return status;

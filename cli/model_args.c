@@ -5,66 +5,111 @@
 #include <string.h>
 
 #include "base/pool.h"
+#include "eval/embed_files.h"
 
-/* Which encoders are wanted: asked for and there, or simply there. */
-static xkd_status choose(struct cli *cli, const struct model_args *args, const char *path, struct models *out)
+/* Of a transform that a file does not name; no value of the option. */
+static const xkd_transform UNNAMED = (xkd_transform)-1;
+
+/* Which encoders there are. Describing also overlays the configuration of their training, on which all else builds. */
+static xkd_status describe(struct cli *cli, const struct model_args *args, const char *path, xkd_config *config,
+                           bool has[XKD_MODALITIES])
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    bool has[XKD_MODALITIES], other[XKD_MODALITIES];
-    const char *word = args->modality;
-    /* Describing also overlays the configuration of the model's training, on which everything below builds. */
-    XKD_TRY(xkd_encoder_describe(cx, path, &out->config, has));
-    if (args->audio_model) {
-        XKD_TRY(xkd_encoder_describe(cx, args->audio_model, &out->config, other));
-        if (!other[XKD_AUDIO]) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: has no audio encoder", args->audio_model);
-        /* The audio encoder of MODEL, if it has one, is not used then. */
-        has[XKD_AUDIO] = true;
+    bool other[XKD_MODALITIES];
+    XKD_TRY(xkd_encoder_describe(cx, path, config, has));
+    if (!args->audio_model) goto fail;
+    XKD_TRY(xkd_encoder_describe(cx, args->audio_model, config, other));
+    if (!other[XKD_AUDIO]) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: has no audio encoder", args->audio_model);
+    /* The audio encoder of MODEL, if it has one, is not used then. */
+    has[XKD_AUDIO] = true;
+fail:
+    return status;
+}
+
+/* Features are made by a recipe of their own, whatever the model was trained with. */
+static void take_recipe(xkd_config *config)
+{
+    xkd_embed_clip_defaults(&config->eval);
+    config->eval.return_video = config->eval.return_audio = true;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) xkd_clip_training_views(&config->data, m);
+}
+
+/* The user's file over the recipe. A released svm_*.yaml names its transforms; *named says those of which modalities. A
+ * file that names others is of a pre-training or fine-tuning: its augmentation and clips are made for another purpose and
+ * would be too strong for a linear model. */
+static xkd_status load_file(struct cli *cli, const char *path, xkd_config *config, bool named[XKD_MODALITIES])
+{
+    xkd_status status = XKD_OK;
+    xkd_transform *const transform[] = {&config->eval.vid_transform, &config->eval.aud_transform};
+    bool ours = false, another = false;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) *transform[m] = UNNAMED;
+    if (path) XKD_TRY(xkd_config_load(cli->cx, config, path, false));
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        named[m] = *transform[m] != UNNAMED && *transform[m] != XKD_TRANSFORM_PRETRAIN;
+        if (*transform[m] == UNNAMED) continue;
+        ours |= *transform[m] == XKD_TRANSFORM_STRONG;
+        another |= *transform[m] != XKD_TRANSFORM_STRONG;
+        if (*transform[m] != XKD_TRANSFORM_STRONG) xkd_clip_training_views(&config->data, m);
     }
+    if (another && !ours) xkd_embed_clip_defaults(&config->eval);
+fail:
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) *transform[m] = XKD_TRANSFORM_STRONG; /* what features have */
+    return status;
+}
+
+/* What is asked for: --modality, else what the file's transforms and all settings leave, else all there is. Only what was
+ * asked for by name has to be there. */
+static xkd_status choose(struct cli *cli, const struct model_args *args, const char *path, const bool named[2],
+                         const bool has[XKD_MODALITIES], struct models *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    const char *word = args->modality;
+    const bool returned[] = {out->config.eval.return_video, out->config.eval.return_audio};
     if (word && strcmp(word, "video") != 0 && strcmp(word, "audio") != 0 && strcmp(word, "both") != 0)
         XKD_FAIL(XKD_ERR_CONFIG, "--modality %s: video, audio or both", word);
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         const char *name = m == XKD_VIDEO ? "video" : "audio";
-        bool asked = word && (strcmp(word, name) == 0 || strcmp(word, "both") == 0);
-        /* Only what was asked for has to be there. */
+        bool by_file = named[XKD_VIDEO] || named[XKD_AUDIO];
+        bool asked = word ? strcmp(word, name) == 0 || strcmp(word, "both") == 0
+                          : returned[m] && (by_file ? named[m] : !returned[!m]);
         if (asked && !has[m]) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: has no %s encoder", path, name);
-        out->wanted[m] = word ? asked : has[m];
+        out->wanted[m] = asked || (!word && !by_file && returned[m] && has[m]);
     }
+    if (!out->wanted[XKD_VIDEO] && !out->wanted[XKD_AUDIO])
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "dataset.return_video, return_audio: the configuration leaves neither video nor sound");
 fail:
     return status;
 }
 
-/* For a command with a configuration file but no --modality. */
-xkd_status models_modality(struct cli *cli, struct model_args *args)
+/* Layers: the model's own configuration, the recipe of features, the command's settings, the user's file, KEY=VALUE; the
+ * later wins. */
+static xkd_status configure(struct cli *cli, const struct model_args *args, const char *path, char **overrides,
+                            int count, struct models *out)
 {
     xkd_status status = XKD_OK;
-    xkd_config config = {0};
-    if (args->modality || !args->config) return XKD_OK;
-    XKD_TRY(xkd_config_init(cli->cx, &config));
-    XKD_TRY(xkd_config_load(cli->cx, &config, args->config, false));
-    const xkd_eval_config *e = &config.eval;
-    /* A released file names the augmentation of what it uses. */
-    bool video = e->return_video && e->vid_transform != XKD_TRANSFORM_PRETRAIN;
-    bool audio = e->return_audio && e->aud_transform != XKD_TRANSFORM_PRETRAIN;
-    /* A released file of one modality leaves the other at pre-training's transform. */
-    if (video || audio) args->modality = video && audio ? "both" : video ? "video" : "audio";
+    xkd_context *cx = cli->cx;
+    bool has[XKD_MODALITIES], named[XKD_MODALITIES];
+    XKD_TRY(xkd_config_init(cx, &out->config));
+    XKD_TRY(describe(cli, args, path, &out->config, has));
+    take_recipe(&out->config);
+    for (const char *const *s = args->settings; s && *s; s++) XKD_TRY(xkd_config_override(cx, &out->config, *s));
+    XKD_TRY(load_file(cli, args->config, &out->config, named));
+    for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &out->config, overrides[i]));
+    XKD_TRY(xkd_config_finish(cx, &out->config));
+    XKD_TRY(choose(cli, args, path, named, has, out));
 fail:
-    xkd_config_free(&config);
     return status;
 }
 
-/* Layers: the model's own configuration, the command's settings, the user's file, KEY=VALUE; the later wins. */
 xkd_status models_load(struct cli *cli, const struct model_args *args, const char *path, char **overrides, int count,
                        struct models *out)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    XKD_TRY(xkd_config_init(cx, &out->config));
-    XKD_TRY(choose(cli, args, path, out));
-    for (const char *const *s = args->settings; s && *s; s++) XKD_TRY(xkd_config_override(cx, &out->config, *s));
-    if (args->config) XKD_TRY(xkd_config_load(cx, &out->config, args->config, false));
-    for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &out->config, overrides[i]));
-    XKD_TRY(xkd_config_finish(cx, &out->config));
+    XKD_TRY(configure(cli, args, path, overrides, count, out));
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         xkd_encoder_source source = {.path = m == XKD_AUDIO && args->audio_model ? args->audio_model : path,
                                      /* Two files may hold the two encoders, as the released ones do. */

@@ -36,12 +36,9 @@ struct models {
     xkd_backend *be;
 };
 
-/* Sets args->modality, where it is not given, to what the evaluation file in args->config is about: "video", "audio" or
- * "both"; leaves it NULL where there is no such file. */
-xkd_status models_modality(struct cli *cli, struct model_args *args);
-
-/* Loads the wanted encoders of `path` and makes the backend. Configuration: defaults, the model's own, args->settings, the
- * file of --config, KEY=VALUE overrides. Release with models_free in any case. */
+/* Loads the wanted encoders of `path` and makes the backend. Configuration: defaults, the model's own, those of features
+ * (eval/embed_files.h), args->settings, the file of --config, KEY=VALUE overrides. Without --modality the configuration
+ * says what is wanted, as far as the model has it. Release with models_free in any case. */
 xkd_status models_load(struct cli *cli, const struct model_args *args, const char *path, char **overrides, int count,
                        struct models *out);
 void models_free(struct models *models);

@@ -119,6 +119,8 @@ xkd_status svm_run(struct cli *cli, xkd_clip_set *train, xkd_clip_set *test, con
     p.svm.seed = (uint64_t)s->seed;
     *out = (struct svm_verdict){.costs = s->costs,
                                 .multi = test->truth != NULL,
+                                .train_lacking = train->lacking,
+                                .test_lacking = test->lacking,
                                 .train_videos = train->videos,
                                 .train_clips = train->n,
                                 .test_videos = test->videos,
@@ -173,8 +175,10 @@ void svm_json(xkd_text *out, const struct svm_verdict *v)
 {
     xkd_text_printf(out,
                     "{\"train_videos\": %" PRId64 ", \"train_clips\": %" PRId64 ", \"test_videos\": %" PRId64
-                    ", \"test_clips\": %" PRId64 ", \"classes\": %" PRId64 ", \"rows\": [",
-                    v->train_videos, v->train_clips, v->test_videos, v->test_clips, v->classes);
+                    ", \"test_clips\": %" PRId64 ", \"train_unreadable\": %" PRId64 ", \"test_unreadable\": %" PRId64
+                    ", \"classes\": %" PRId64 ", \"rows\": [",
+                    v->train_videos, v->train_clips, v->test_videos, v->test_clips, v->train_lacking, v->test_lacking,
+                    v->classes);
     /* Rows by C; `best` and `honest` repeat theirs without what is only of interest beside others. */
     for (int64_t c = 0; c < v->costs; c++) {
         if (c) xkd_text_puts(out, ", ");
@@ -221,6 +225,10 @@ void svm_print(const struct svm_verdict *v)
     /* An interval of the honest figure says how far another test set might have been off. */
     printf("95 %% of bootstrap samples of the test videos: %.2f to %.2f (C = %g)\n", v->interval.low, v->interval.high,
            svm_chosen(v)->C);
+    if (v->train_lacking || v->test_lacking)
+        printf("without %" PRId64 " of %" PRId64 " training videos and %" PRId64 " of %" PRId64
+               " test videos, which could not be read\n",
+               v->train_lacking, v->train_lacking + v->train_videos, v->test_lacking, v->test_lacking + v->test_videos);
 }
 
 /* ---- from videos ---- */
@@ -271,7 +279,8 @@ static xkd_status half_new(struct cli *cli, const struct svm_videos *v, bool tra
     xkd_status status = XKD_OK;
     xkd_config *config = &v->models->config;
     *out = (struct half){0};
-    /* 0: the configuration's number, else the paper's. */
+    XKD_TRY(embed_check(cli, config));
+    /* 0: the configuration's number. */
     out->options = xkd_embed_options_of(config, train ? XKD_CLIPS_TRAIN : XKD_CLIPS_TEST, 0);
     if (train && v->subsample && v->subsample < out->options.clips.clips) out->options.clips.clips = v->subsample;
     models_choose(v->models, &out->options);

@@ -4,6 +4,7 @@
 #include "data/manifest.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -89,6 +90,28 @@ xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *m, const char *name
     *label = m->class_count++;
 fail:
     return status;
+}
+
+bool xkd_manifest_has_labels(const xkd_manifest *m)
+{
+    bool labels = m->class_count > 0;
+    for (int64_t i = 0; i < m->count && !labels; i++) labels = m->samples[i].label >= 0 || m->samples[i].label_count;
+    return labels;
+}
+
+xkd_status xkd_manifest_compare_classes(xkd_context *cx, const xkd_manifest *a, const char *a_name,
+                                        const xkd_manifest *b, const char *b_name)
+{
+    if (!xkd_manifest_has_labels(a) || !xkd_manifest_has_labels(b)) return XKD_OK;
+    if (a->class_count != b->class_count)
+        return xkd_fail(cx, XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64 ": make both from one class list",
+                        a_name, a->class_count, b_name, b->class_count);
+    for (int64_t k = 0; k < a->class_count; k++)
+        if (strcmp(a->classes[k], b->classes[k]) != 0)
+            return xkd_fail(cx, XKD_ERR_DATA,
+                            "class %" PRId64 " is %s in %s and %s in %s: make both from one class list", k,
+                            a->classes[k], a_name, b->classes[k], b_name);
+    return XKD_OK;
 }
 
 /* Keeps the order; O(count). */
@@ -625,4 +648,11 @@ xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sam
     to->label_count = from->label_count;
 fail:
     return status;
+}
+
+int64_t xkd_sample_labels(const xkd_sample *s, const int32_t **list, int32_t *single)
+{
+    *single = (int32_t)s->label;
+    *list = s->label_count ? s->labels : single;
+    return s->label_count ? s->label_count : s->label >= 0;
 }

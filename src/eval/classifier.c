@@ -201,6 +201,7 @@ xkd_status xkd_classifier_load(xkd_context *cx, const char *path, char *const *o
     char *name = NULL;
     bool multi_label = false;
     *out = (xkd_classifier){0};
+    XKD_TRY(xkd_encoder_check_path(cx, path));
     XKD_TRY(find_file(cx, path, &name));
     XKD_TRY(xkd_config_init(cx, &out->config));
     XKD_TRY(xkd_safetensors_open(cx, name, &file));

@@ -56,15 +56,17 @@ int64_t xkd_clip_short_side(int64_t crop)
     return (int64_t)((double)crop / CROP_SHARE);
 }
 
-void xkd_clip_training_views(xkd_data_config *d)
+void xkd_clip_training_views(xkd_data_config *d, xkd_modality m)
 {
-    d->global_views = 1;
-    d->video_local_views = d->audio_local_views = 0;
-    d->video_view[XKD_GLOBAL_VIEW] =
-        (xkd_video_view_config){.color = {0.4, 0.4, 0.4, 0.2}, .crop_scale = {0.08, 1}, .p_flip = 0.5, .p_gray = 0.2};
-    d->audio_view[XKD_GLOBAL_VIEW].volume_jitter = true;
-    d->audio_view[XKD_GLOBAL_VIEW].volume = 0.1;
-    d->audio_view[XKD_GLOBAL_VIEW].time_warp = d->audio_view[XKD_GLOBAL_VIEW].rand_crop = false;
+    xkd_audio_view_config *sound = &d->audio_view[XKD_GLOBAL_VIEW];
+    if (m == XKD_VIDEO) {
+        d->video_view[XKD_GLOBAL_VIEW] = (xkd_video_view_config){
+            .color = {0.4, 0.4, 0.4, 0.2}, .crop_scale = {0.08, 1}, .p_flip = 0.5, .p_gray = 0.2};
+        return;
+    }
+    sound->volume_jitter = true;
+    sound->volume = 0.1;
+    sound->time_warp = sound->rand_crop = false;
 }
 
 static int64_t largest(int64_t a, int64_t b)
@@ -417,7 +419,7 @@ static xkd_status training_clip(xkd_clipper *c, int64_t k)
         if (!c->options.wanted[m] || (m == XKD_VIDEO ? c->frames : c->heard) == 0) continue;
         XKD_TRY(c->sink->reserve(c->sink->user, m, &out));
         XKD_TRY(m == XKD_VIDEO ? xkd_view_video(c->viewer, &clip, key, 0, out)
-                               : xkd_view_audio(c->viewer, &clip, key, 0, out));
+                               : xkd_view_masked_audio(c->viewer, &clip, key, 0, &c->options.masks, out));
         XKD_TRY(commit(c, m, (double)start / fps));
     }
 fail:

@@ -27,7 +27,8 @@ typedef struct {
     int64_t clips; /* of a file; unused by WINDOWS */
     double stride; /* seconds between windows */
     bool three_crops;
-    int64_t short_side; /* of decoded frames for three_crops; 0: as in the file */
+    xkd_spec_masks masks; /* of TRAIN's sound */
+    int64_t short_side;   /* of decoded frames for three_crops; 0: as in the file */
     uint64_t seed;
 } xkd_clip_options;
 
@@ -52,9 +53,9 @@ xkd_view_shape xkd_clip_shape(const xkd_data_config *data, xkd_modality modality
 /* Short side of decoded frames for a centre crop of `crop`: int(crop / 0.875), as in the release (128 for 112). */
 int64_t xkd_clip_short_side(int64_t crop);
 
-/* Recommended augmentation of TRAIN: crop area [.08,1], flip .5, jitter .4 .4 .4 .2, grey .2, no blur; volume .1. One
- * global view, no local ones. */
-void xkd_clip_training_views(xkd_data_config *data);
+/* Recommended augmentation of TRAIN. Video: crop area [.08,1], flip .5, jitter .4 .4 .4 .2, grey .2, no blur; sound: volume
+ * .1. */
+void xkd_clip_training_views(xkd_data_config *data, xkd_modality modality);
 
 typedef struct xkd_clipper xkd_clipper;
 

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "eval/embed_log.h"
+#include "eval/training_views.h"
 
 /* method.md section 10. */
 enum { TRAIN_CLIPS = 25, TEST_CLIPS = 3, BATCH = 8 };
@@ -22,45 +23,64 @@ typedef struct {
     const xkd_embed_job *job;
     xkd_embed_log *log;
     xkd_embed_log_head head;
-    xkd_embed_input *todo; /* [todo_count] what no earlier sitting has done */
+    int64_t *place;        /* [job->count] where an input's last record stands in the log; 0: there is none */
+    xkd_embed_input *todo; /* [todo_count] what no earlier sitting could read */
     int64_t todo_count;
 } work;
 
 /* ---- options ---- */
+
+void xkd_embed_clip_defaults(xkd_eval_config *eval)
+{
+    eval->train_clips = TRAIN_CLIPS;
+    eval->test_clips = TEST_CLIPS;
+    eval->frequency_mask = eval->time_mask = eval->batch_norm = false;
+}
 
 /* Evaluation sees one view a clip, whatever the pre-training that the configuration comes from had. */
 xkd_embed_options xkd_embed_options_of(xkd_config *config, xkd_clip_protocol protocol, int64_t clips)
 {
     xkd_data_config *d = &config->data;
     const xkd_eval_config *eval = &config->eval;
-    /* A released svm_*.yaml names its transforms; a plain configuration of a pre-training does not, and its own
-     * augmentation, made for another purpose, would be too strong for a linear model. */
-    bool released = eval->vid_transform == XKD_TRANSFORM_STRONG || eval->aud_transform == XKD_TRANSFORM_STRONG;
-    bool train = protocol == XKD_CLIPS_TRAIN;
     d->global_views = 1;
     d->video_local_views = d->audio_local_views = 0;
-    if (train && !released) xkd_clip_training_views(d);
-    /* The caller's number wins, then the released file's, then the paper's. */
-    if (!clips && released) clips = train ? eval->train_clips : eval->test_clips;
-    if (!clips) clips = train ? TRAIN_CLIPS : TEST_CLIPS;
+    if (!clips) clips = protocol == XKD_CLIPS_TRAIN ? eval->train_clips : eval->test_clips;
     /* Windows stand side by side unless told otherwise. */
-    return (xkd_embed_options){
-        .batch = BATCH,
-        .layer = -1,
-        .kind = eval->feat_op == XKD_FEAT_CLS ? XKD_FEATURE_CLS : XKD_FEATURE_MEAN,
-        .clips = {
-            .data = d, .protocol = protocol, .clips = clips, .stride = d->clip_duration, .seed = config->train.seed}};
+    return (xkd_embed_options){.batch = BATCH,
+                               .layer = -1,
+                               .kind = eval->feat_op == XKD_FEAT_CLS ? XKD_FEATURE_CLS : XKD_FEATURE_MEAN,
+                               .clips = {.data = d,
+                                         .protocol = protocol,
+                                         .clips = clips,
+                                         .stride = d->clip_duration,
+                                         .masks = xkd_training_masks(eval),
+                                         .seed = config->train.seed}};
 }
 
-/* Augmentation counts only where clips are augmented, so that test features do not depend on it. %.17g keeps every
- * double apart from its neighbours. */
-static void describe_views(xkd_text *t, const xkd_data_config *d)
+static void describe_reals(xkd_text *t, const double *value, int count)
 {
+    for (int i = 0; i < count; i++) xkd_text_printf(t, " %.17g", value[i]); /* keeps every double apart */
+}
+
+/* Every field of the views: one that is left out would let features of other views be taken for these. Augmentation
+ * counts only where clips are augmented, so that test features do not depend on it. */
+static void describe_views(xkd_text *t, const xkd_clip_options *o)
+{
+    const xkd_data_config *d = o->data;
     const xkd_video_view_config *v = &d->video_view[XKD_GLOBAL_VIEW];
     const xkd_audio_view_config *a = &d->audio_view[XKD_GLOBAL_VIEW];
-    xkd_text_printf(t, " %.17g %.17g %.17g %.17g %.17g %.17g %.17g %.17g %.17g", v->color[0], v->color[1], v->color[2],
-                    v->color[3], v->crop_scale[0], v->crop_scale[1], v->p_flip, v->p_gray, v->p_blur);
-    xkd_text_printf(t, " %d %.17g %d %d", a->volume_jitter, a->volume, a->time_warp, a->rand_crop);
+    const xkd_spec_masks *m = &o->masks;
+    describe_reals(t, v->color, 4);
+    describe_reals(t, v->crop_scale, 2);
+    describe_reals(t, (const double[]){v->p_flip, v->p_gray, v->p_blur, a->volume}, 4);
+    describe_reals(t, a->virtual_crop_scale, 2);
+    describe_reals(t, a->freq_scale, 2);
+    describe_reals(t, a->time_scale, 2);
+    xkd_text_printf(t, " %d %d %d %d %lld", d->release_blur, a->volume_jitter, a->time_warp, a->rand_crop,
+                    (long long)a->warp_window);
+    xkd_text_printf(t, " %lld [%lld,%lld) %lld [%lld,%lld)", (long long)m->bands, (long long)m->band_width[0],
+                    (long long)m->band_width[1], (long long)m->columns, (long long)m->column_width[0],
+                    (long long)m->column_width[1]);
 }
 
 /* Labels are among it, though features do not depend on them: they are stored beside the features, and a corrected manifest
@@ -75,7 +95,7 @@ xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_
                     (long long)d->crop_size, d->mel_mean, d->mel_std, (unsigned long long)o->clips.seed);
     xkd_text_printf(&t, " %lld %lld %lld %lld %d", (long long)d->audio_rate, (long long)d->n_fft,
                     (long long)d->hop_length, (long long)d->n_mels, d->stream_colour);
-    if (o->clips.protocol == XKD_CLIPS_TRAIN) describe_views(&t, d);
+    if (o->clips.protocol == XKD_CLIPS_TRAIN) describe_views(&t, &o->clips);
     xkd_text_puts(&t, job->pairs ? " pairs" : "");
     /* The encoder by the hash of its values: the same weights under another path are the same features. */
     for (int m = 0; m < XKD_MODALITIES; m++) xkd_text_printf(&t, " %s", o->encoder[m] ? o->encoder[m]->hash : "-");
@@ -95,6 +115,21 @@ xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_
 static const xkd_sample *sample_of(const xkd_embed_input *in)
 {
     return &in->manifest->samples[in->sample];
+}
+
+/* Index of the input with this number, by bisection; -1: none. */
+static int64_t input_of(const work *w, int64_t number)
+{
+    const xkd_embed_input *in = w->job->inputs;
+    int64_t low = 0, high = w->job->count;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (in[middle].number < number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < w->job->count && in[low].number == number ? low : -1;
 }
 
 /* What a file comes to: its fault, or that half of a pair is missing. The log keeps what was found, so that the same
@@ -120,7 +155,7 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
     /* The callback comes before the record, so a file whose record cannot be written has been shown; the status ends
      * the run. */
     if (w->job->file) w->job->file(w->job->user, sample_of(in)->path, &result, file->input + 1, w->todo_count);
-    return xkd_embed_log_add(w->log, in->number, file);
+    return xkd_embed_log_add(w->log, in->number, file, &w->place[input_of(w, in->number)]);
 }
 
 static int stop(void *user)
@@ -129,25 +164,33 @@ static int stop(void *user)
     return w->job->stop ? w->job->stop(w->job->user) : 0;
 }
 
-/* Records stand in the order of the inputs, so what is left is their end. */
+/* What has no record, and what could not be read when it got one: the file may have been repaired since. A silent file that
+ * should be half of a pair was read and is not tried again. */
 static xkd_status list_todo(work *w)
 {
     xkd_status status = XKD_OK;
+    xkd_context *cx = w->cx;
     const xkd_embed_job *job = w->job;
     xkd_embed_record r;
-    int64_t done = 0;
-    bool found;
+    bool *bad = NULL, found;
+    XKD_TRY(xkd_alloc(cx, &w->place, job->count, sizeof *w->place));
+    XKD_TRY(xkd_alloc(cx, &w->todo, job->count, sizeof *w->todo));
+    XKD_TRY(xkd_alloc(cx, &bad, job->count, sizeof *bad));
     XKD_TRY(xkd_embed_log_next(w->log, true, &r, &found));
-    /* A record that is not the next input ends the list: the settings' hash makes that impossible but for a damaged
-     * file, and then the rest is simply done again. */
-    for (; found && done < job->count && r.number == job->inputs[done].number; done++)
+    while (found) {
+        int64_t i = input_of(w, r.number);
+        /* The hash of the settings covers the inputs, so this is a damaged log and not another job's. */
+        if (i < 0) XKD_FAIL(XKD_ERR_DATA, "%s.partial: holds a file that is none of the inputs", job->path);
+        w->place[i] = r.at;
+        bad[i] = r.fault != XKD_FAULT_NONE;
         XKD_TRY(xkd_embed_log_next(w->log, false, &r, &found));
-    w->todo_count = job->count - done;
-    XKD_TRY(xkd_alloc(w->cx, &w->todo, w->todo_count, sizeof *w->todo));
-    /* A copy, for xkd_embed takes a contiguous list. */
-    memcpy(w->todo, job->inputs + done, (size_t)w->todo_count * sizeof *w->todo);
+    }
+    for (int64_t i = 0; i < job->count; i++)
+        if (!w->place[i] || bad[i]) w->todo[w->todo_count++] = job->inputs[i];
+    int64_t done = job->count - w->todo_count;
     if (done && job->resumed) job->resumed(job->user, done, job->count);
 fail:
+    xkd_free(bad);
     return status;
 }
 
@@ -173,6 +216,7 @@ static xkd_status describe(work *w, xkd_embeddings *out)
     out->kind = o->kind;
     out->layer = o->layer;
     out->settings = w->head.settings;
+    out->shard = w->job->shard;
     XKD_TRY(add_classes(w, &out->files));
     /* An encoder that is not wanted has no table, and its hash must not stand in the file as if it had. */
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
@@ -190,15 +234,10 @@ static xkd_status assemble(work *w, xkd_embeddings *out, xkd_embed_counts *count
     xkd_status status = XKD_OK;
     xkd_context *cx = w->cx;
     xkd_embed_record r;
-    bool found;
-    int64_t at = 0;
     XKD_TRY(describe(w, out));
-    XKD_TRY(xkd_embed_log_next(w->log, true, &r, &found));
-    for (; found; at++) {
+    for (int64_t at = 0; at < w->job->count; at++) {
         xkd_sample *s;
-        /* The hash of the settings covers the inputs, so this is a damaged log and not another job's. */
-        if (at >= w->job->count || w->job->inputs[at].number != r.number)
-            XKD_FAIL(XKD_ERR_DATA, "%s.partial: its records are out of order", w->job->path);
+        XKD_TRY(xkd_embed_log_read(w->log, w->place[at], &r));
         const xkd_sample *from = sample_of(&w->job->inputs[at]);
         /* Files without clips are listed too: their index in the table is their place among the inputs. */
         XKD_TRY(xkd_manifest_add(cx, &out->files, from->path, &s));
@@ -210,9 +249,8 @@ static xkd_status assemble(work *w, xkd_embeddings *out, xkd_embed_counts *count
             for (int64_t i = 0; i < r.count[m] && !bad; i++)
                 XKD_TRY(
                     xkd_embeddings_add(cx, &out->table[m], at, r.seconds[m][i], r.feature[m] + i * w->head.size[m]));
-        XKD_TRY(xkd_embed_log_next(w->log, false, &r, &found));
     }
-    counts->files = at;
+    counts->files = w->job->count;
     for (int m = 0; m < XKD_MODALITIES; m++) counts->clips[m] = out->table[m].count;
 fail:
     return status;
@@ -255,7 +293,7 @@ xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job
     if ((double)out->bad > job->max_bad * (double)job->count) /* compared as doubles: no rounding of the limit */
         XKD_FAIL(XKD_ERR_DATA,
                  "%" PRId64 " of %" PRId64 " files could not be read, more than data.max_bad_fraction allows; "
-                 "nothing is written (%s keeps what was done; --force tries again)",
+                 "nothing is written (%s keeps what was done; the same command tries these files again)",
                  out->bad, job->count, partial);
     /* First the result, then the removal: a crash between the two costs one more assembly and nothing else. */
     XKD_TRY(xkd_embeddings_write(cx, &result, job->path, form));
@@ -263,6 +301,7 @@ xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job
 fail:
     xkd_embed_log_close(w.log);
     xkd_embeddings_free(&result);
+    xkd_free(w.place);
     xkd_free(w.todo);
     xkd_free(partial);
     return status;

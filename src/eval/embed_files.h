@@ -11,6 +11,7 @@ typedef struct {
     const xkd_embed_input *inputs; /* [count], numbers ascending */
     int64_t count;
     const char *path; /* feature file; its ending says the form */
+    xkd_shard shard;  /* what the inputs are of; for the feature file */
     bool pairs;       /* a file that lacks one of the wanted modalities counts as unreadable */
     bool anew;        /* forget what an unfinished run left */
     double max_bad;   /* share of unreadable files up to which there is a result */
@@ -26,9 +27,12 @@ typedef struct {
     int64_t files, bad, clips[XKD_MODALITIES];
 } xkd_embed_counts;
 
-/* Options for features of training, test or windowed clips as a configuration has them: a released svm_*.yaml says how
- * many clips and how they are augmented; otherwise 25 training clips with the release's augmentation, 3 test clips.
- * `clips` above 0 overrides. Changes the views in config->data, which the result points into. */
+/* What features are made with unless a file or a setting says otherwise: 25 training clips and 3 test clips, without masks of
+ * the spectrogram or batch norm. xkd_clip_training_views says how they are augmented. */
+void xkd_embed_clip_defaults(xkd_eval_config *eval);
+
+/* Options for features of training, test or windowed clips as a configuration has them; `clips` above 0 overrides its
+ * number. Leaves one global view and no local ones in config->data, which the result points into. */
 xkd_embed_options xkd_embed_options_of(xkd_config *config, xkd_clip_protocol protocol, int64_t clips);
 
 /* Hash of all that decides the features: models, options, files and their labels. */

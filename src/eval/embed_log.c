@@ -13,8 +13,9 @@
 #include "base/alloc.h"
 #include "base/file.h"
 
-/* Read as a little-endian number, so that the file begins with these letters. */
-static const uint64_t MAGIC = 0x31676f6c646b78; /* "xkdlog1" */
+/* Read as a little-endian number, so that the file begins with these letters. "xkdlog1" was of settings that left out a
+ * part of the views. */
+static const uint64_t MAGIC = 0x32676f6c646b78, OLD_MAGIC = 0x31676f6c646b78; /* "xkdlog2" */
 
 /* Every record begins with this; `hash` is over the payload. */
 typedef struct {
@@ -86,7 +87,7 @@ static xkd_status read_record(xkd_embed_log *log, xkd_embed_record *r, bool *who
     /* The pages of a file can reach the disk out of order, so the length alone does not show that a payload is
      * there. */
     if (XXH3_64bits(log->buffer, (size_t)h.bytes) != h.hash) return XKD_OK;
-    *r = (xkd_embed_record){.number = h.number, .fault = (xkd_media_fault)h.fault};
+    *r = (xkd_embed_record){.at = log->at, .number = h.number, .fault = (xkd_media_fault)h.fault};
     /* Pointers into the buffer, valid until the next record is read: all seconds first, which keeps the doubles
      * aligned. */
     const char *at = log->buffer;
@@ -136,6 +137,7 @@ xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed
     log->fd = -1;
     XKD_TRY(xkd_copy_string(cx, &log->path, path));
     XKD_TRY(xkd_lock_file(cx, path, &log->fd));
+    anew |= read_at(log->fd, &have, sizeof have, 0) && have.magic == OLD_MAGIC;
     /* Emptied under the lock: a second --force must not take the log away from a run that is at work. */
     if (anew && ftruncate(log->fd, 0) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot empty: %s", path, strerror(errno));
     /* A shorter file is one whose head was torn, or a new one. */
@@ -165,7 +167,7 @@ void xkd_embed_log_close(xkd_embed_log *log)
 
 /* One buffer and one write: a crash leaves at most one torn record, at the end. No fsync: a lost record costs one
  * file. */
-xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, const xkd_embedded *f)
+xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, const xkd_embedded *f, int64_t *place)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = log->cx;
@@ -192,6 +194,7 @@ xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, const xkd_embed
         if (put <= 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot write: %s", log->path, strerror(errno));
         done += put;
     }
+    if (place) *place = log->end;
     log->end += whole;
 fail:
     return status;
@@ -203,4 +206,17 @@ xkd_status xkd_embed_log_next(xkd_embed_log *log, bool rewind, xkd_embed_record 
     if (rewind) log->at = sizeof(file_head);
     *found = false;
     return log->at < log->end ? read_record(log, record, found) : XKD_OK;
+}
+
+/* Whole when it was written or recovered; a disk may have lost it since. */
+xkd_status xkd_embed_log_read(xkd_embed_log *log, int64_t at, xkd_embed_record *record)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = log->cx;
+    bool whole;
+    log->at = at;
+    XKD_TRY(read_record(log, record, &whole));
+    if (!whole) XKD_FAIL(XKD_ERR_STORAGE, "%s: the record at byte %lld cannot be read again", log->path, (long long)at);
+fail:
+    return status;
 }

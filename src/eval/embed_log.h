@@ -15,6 +15,7 @@ typedef struct {
 
 /* One record. Memory belongs to the log until the next call. */
 typedef struct {
+    int64_t at; /* where it stands, for xkd_embed_log_read */
     int64_t number;
     xkd_media_fault fault;
     int64_t count[XKD_MODALITIES];
@@ -28,10 +29,13 @@ xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed
                               xkd_embed_log **out);
 void xkd_embed_log_close(xkd_embed_log *log); /* NULL is allowed */
 
-/* Appends one file, called `number`. */
-xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, const xkd_embedded *file);
+/* Appends one file, called `number`; *at, if not NULL: where. A file may be appended again: its last record counts. */
+xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, const xkd_embedded *file, int64_t *at);
 
 /* Reads from the first record on (`rewind`) or the next one; *found is false behind the last. */
 xkd_status xkd_embed_log_next(xkd_embed_log *log, bool rewind, xkd_embed_record *record, bool *found);
+
+/* The record that stands at `at`. */
+xkd_status xkd_embed_log_read(xkd_embed_log *log, int64_t at, xkd_embed_record *record);
 
 #endif

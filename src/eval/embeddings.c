@@ -77,8 +77,12 @@ static void add_labels(xkd_text *t, const char *word, const xkd_sample *s)
 static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **out)
 {
     xkd_text t = xkd_text_make(cx);
-    xkd_text_printf(&t, "{\"xkd_embeddings\":%d,\"pool\":\"%s\",\"layer\":%lld,\"settings\":\"%016llx\",\"model\":{",
-                    FORMAT, kind_names[e->kind], (long long)e->layer, (unsigned long long)e->settings);
+    xkd_text_printf(&t, "{\"xkd_embeddings\":%d,\"pool\":\"%s\",\"layer\":%lld,\"recipe\":\"%016llx\",", FORMAT,
+                    kind_names[e->kind], (long long)e->layer, (unsigned long long)e->settings);
+    if (e->shard.of > 1)
+        xkd_text_printf(&t, "\"shard\":[%lld,%lld],\"work\":\"%016llx\",", (long long)e->shard.index,
+                        (long long)e->shard.of, (unsigned long long)e->shard.work);
+    xkd_text_puts(&t, "\"model\":{");
     for (int m = 0, n = 0; m < XKD_MODALITIES; m++)
         if (e->model[m][0]) xkd_text_printf(&t, "%s\"%s\":\"%s\"", n++ ? "," : "", modality_names[m], e->model[m]);
     xkd_text_puts(&t, "},\"classes\":[");
@@ -255,6 +259,24 @@ fail:
     return status;
 }
 
+/* Hashes are text: JSON's numbers need not hold 64 bits. 0 where a file does not say. */
+static uint64_t hash_of(const json_t *root, const char *key)
+{
+    const char *text = json_string_value(json_object_get(root, key));
+    return text ? strtoull(text, NULL, 16) : 0;
+}
+
+/* Nothing of it in a file that is whole. */
+static xkd_status read_shard(xkd_context *cx, const char *path, const json_t *root, xkd_shard *out)
+{
+    const json_t *shard = json_object_get(root, "shard");
+    if (!shard) return XKD_OK;
+    *out = (xkd_shard){json_integer_value(json_array_get(shard, 0)), json_integer_value(json_array_get(shard, 1)),
+                       hash_of(root, "work")};
+    if (out->of > 1 && out->index >= 1 && out->index <= out->of) return XKD_OK;
+    return not_ours(cx, path, "is a shard that cannot be");
+}
+
 /* What the features are of decides whether they may be compared, so a file without it is refused. json_loadb takes a
  * length: the tensor is not terminated by 0. */
 static xkd_status read_about(xkd_context *cx, const char *path, const xkd_stored_tensor *t, xkd_embeddings *out)
@@ -270,8 +292,8 @@ static xkd_status read_about(xkd_context *cx, const char *path, const xkd_stored
         goto fail;
     }
     out->layer = json_integer_value(json_object_get(root, "layer"));
-    const char *settings = json_string_value(json_object_get(root, "settings"));
-    out->settings = settings ? strtoull(settings, NULL, 16) : 0; /* 0 where a file does not say */
+    out->settings = hash_of(root, "recipe"); /* "settings" hashed a part of the views only: unknown */
+    XKD_TRY(read_shard(cx, path, root, &out->shard));
     for (int m = 0; m < XKD_MODALITIES; m++) {
         const char *hash = json_string_value(json_object_get(json_object_get(root, "model"), modality_names[m]));
         snprintf(out->model[m], sizeof out->model[m], "%s", hash ? hash : "");
@@ -321,6 +343,7 @@ xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings
     xkd_status status = XKD_OK;
     xkd_tensor_file file = {0};
     *out = (xkd_embeddings){0};
+    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file: 'xkd embed' makes feature files", path);
     XKD_TRY(xkd_tensor_file_open(cx, path, &file));
     XKD_TRY(read_about(cx, path, xkd_tensor_file_find(&file, "about"), out));
     for (int m = 0; m < XKD_MODALITIES; m++) XKD_TRY(read_table(cx, path, &file, m, out));
@@ -330,49 +353,172 @@ fail:
     return status;
 }
 
-/* Features of different models live in different spaces: a figure made from both would mean nothing. */
-static xkd_status check_same(xkd_context *cx, const xkd_embeddings *a, const xkd_embeddings *b, const char *path)
-{
-    bool same = a->kind == b->kind && a->layer == b->layer;
-    for (int m = 0; m < XKD_MODALITIES; m++) {
-        if (strcmp(a->model[m], b->model[m]) != 0)
-            return xkd_fail(cx, XKD_ERR_DATA, "%s: its %s features are of another model", path, modality_names[m]);
-        /* Tables may be empty on one side, as when one file holds the videos and the other the sounds. */
-        same &= !a->table[m].count || !b->table[m].count ||
-                (a->table[m].rows == b->table[m].rows && a->table[m].width == b->table[m].width);
-    }
-    if (!same) return xkd_fail(cx, XKD_ERR_DATA, "%s: pool or layer differ from the other file's", path);
-    /* Labels are numbers: with other names, or another order, the same number would mean another class. */
-    same = a->files.class_count == b->files.class_count;
-    for (int64_t i = 0; same && i < a->files.class_count; i++)
-        same = strcmp(a->files.classes[i], b->files.classes[i]) == 0;
-    if (!same) return xkd_fail(cx, XKD_ERR_DATA, "%s: its classes are not the other file's", path);
-    return XKD_OK;
-}
-
-xkd_status xkd_embeddings_join(xkd_context *cx, xkd_embeddings *into, const xkd_embeddings *more, const char *path)
+/* Features of different models, or of different parts of one, live in different spaces: a figure made from both would
+ * mean nothing. Widths agree by the rest, unless a file is not what it says. */
+xkd_status xkd_embeddings_compare(xkd_context *cx, const xkd_embeddings *a, const char *a_name, const xkd_embeddings *b,
+                                  const char *b_name, const bool used[XKD_MODALITIES])
 {
     xkd_status status = XKD_OK;
-    /* Files of `more` are numbered behind those of `into`; the same path may stand in both, as in train and test. */
-    int64_t first = into->files.count;
-    XKD_TRY(check_same(cx, into, more, path));
-    for (int64_t i = 0; i < more->files.count; i++) {
-        const xkd_sample *from = &more->files.samples[i];
-        xkd_sample *s;
-        XKD_TRY(xkd_manifest_add(cx, &into->files, from->path, &s));
-        XKD_TRY(xkd_sample_copy_labels(cx, s, from));
-    }
+    if (a->kind != b->kind)
+        XKD_FAIL(XKD_ERR_DATA, "%s has features of --pool %s, %s of --pool %s: embed both alike", a_name,
+                 kind_names[a->kind], b_name, kind_names[b->kind]);
+    if (a->layer != b->layer)
+        XKD_FAIL(XKD_ERR_DATA, "%s has features of --layer %lld, %s of --layer %lld (-1: the last): embed both alike",
+                 a_name, (long long)a->layer, b_name, (long long)b->layer);
     for (int m = 0; m < XKD_MODALITIES; m++) {
-        const xkd_feature_table *from = &more->table[m];
-        xkd_feature_table *to = &into->table[m];
-        if (to->count == 0) {
-            to->rows = from->rows;
-            to->width = from->width;
-        }
-        for (int64_t i = 0; i < from->count; i++)
-            XKD_TRY(xkd_embeddings_add(cx, to, first + from->file[i], from->seconds[i],
-                                       from->x + i * from->rows * from->width));
+        const xkd_feature_table *x = &a->table[m], *y = &b->table[m];
+        if (!used[m] || !x->count || !y->count) continue;
+        if (strcmp(a->model[m], b->model[m]) != 0 || x->rows != y->rows || x->width != y->width)
+            XKD_FAIL(XKD_ERR_DATA, "%s and %s: their %s features are of different models", a_name, b_name,
+                     modality_names[m]);
     }
+    XKD_TRY(xkd_manifest_compare_classes(cx, &a->files, a_name, &b->files, b_name));
+fail:
+    return status;
+}
+
+xkd_status xkd_embeddings_check_whole(xkd_context *cx, const xkd_embeddings *e, const char *name)
+{
+    if (e->shard.of <= 1) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_DATA, "%s: is shard %lld of %lld: put them together with 'xkd embed --join'", name,
+                    (long long)e->shard.index, (long long)e->shard.of);
+}
+
+/* ---- joining ---- */
+
+/* place[i] = index of shard i + 1 among the parts. A missing shard ends the loop before `place`, which has room for `count`,
+ * is full. */
+static xkd_status order_shards(xkd_context *cx, const xkd_embeddings *parts, char *const *names, int64_t count,
+                               int64_t *place)
+{
+    xkd_status status = XKD_OK;
+    const xkd_shard *first = &parts[0].shard;
+    for (int64_t i = 1; i < count; i++)
+        if (parts[i].shard.of != first->of || parts[i].shard.work != first->work)
+            XKD_FAIL(XKD_ERR_DATA, "%s and %s are no shards of one work: join those of one 'xkd embed --shard'",
+                     names[0], names[i]);
+    for (int64_t s = 0; s < first->of; s++) {
+        int64_t found = -1;
+        for (int64_t i = 0; i < count; i++) {
+            if (parts[i].shard.index != s + 1) continue;
+            if (found >= 0)
+                XKD_FAIL(XKD_ERR_DATA, "%s and %s are both shard %lld of %lld", names[found], names[i],
+                         (long long)s + 1, (long long)first->of);
+            found = i;
+        }
+        if (found < 0)
+            XKD_FAIL(XKD_ERR_DATA, "shard %lld of %lld is missing: %s is shard %lld", (long long)s + 1,
+                     (long long)first->of, names[0], (long long)first->index);
+        place[s] = found;
+    }
+fail:
+    return status;
+}
+
+/* Appends file f of a part with its clips, which begin at the cursors. */
+static xkd_status append_file(xkd_context *cx, const xkd_embeddings *part, int64_t f, int64_t at[XKD_MODALITIES],
+                              xkd_embeddings *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_sample *s;
+    int64_t number = out->files.count;
+    XKD_TRY(xkd_manifest_add(cx, &out->files, part->files.samples[f].path, &s));
+    XKD_TRY(xkd_sample_copy_labels(cx, s, &part->files.samples[f]));
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_feature_table *t = &part->table[m];
+        for (; at[m] < t->count && t->file[at[m]] == f; at[m]++)
+            XKD_TRY(
+                xkd_embeddings_add(cx, &out->table[m], number, t->seconds[at[m]], t->x + at[m] * t->rows * t->width));
+    }
+fail:
+    return status;
+}
+
+/* Number k of the work is file k / of of shard k % of + 1: one file of each in turn until all have ended. */
+static xkd_status append_shards(xkd_context *cx, const xkd_embeddings *parts, char *const *names, int64_t count,
+                                xkd_embeddings *out)
+{
+    xkd_status status = XKD_OK;
+    int64_t *place = NULL, (*at)[XKD_MODALITIES] = NULL;
+    XKD_TRY(xkd_alloc(cx, &place, count, sizeof *place));
+    XKD_TRY(xkd_alloc(cx, &at, count, sizeof *at));
+    XKD_TRY(order_shards(cx, parts, names, count, place));
+    bool more = true;
+    for (int64_t f = 0; more; f++) {
+        more = false;
+        for (int64_t s = 0; s < count; s++) {
+            const xkd_embeddings *part = &parts[place[s]];
+            if (f >= part->files.count) continue;
+            XKD_TRY(append_file(cx, part, f, at[s], out));
+            more = true;
+        }
+    }
+    out->settings = parts[0].shard.work; /* what one run over all files would have written */
+fail:
+    xkd_free(place);
+    xkd_free(at);
+    return status;
+}
+
+/* For qsort. */
+static int by_path(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Paths are relative to roots that a feature file does not name, so a path that comes twice is taken for one file. */
+static xkd_status append_wholes(xkd_context *cx, const xkd_embeddings *parts, int64_t count, xkd_embeddings *out)
+{
+    xkd_status status = XKD_OK;
+    const char **paths = NULL;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at[XKD_MODALITIES] = {0};
+        for (int64_t f = 0; f < parts[i].files.count; f++) XKD_TRY(append_file(cx, &parts[i], f, at, out));
+    }
+    XKD_TRY(xkd_alloc(cx, &paths, out->files.count, sizeof *paths));
+    for (int64_t f = 0; f < out->files.count; f++) paths[f] = out->files.samples[f].path;
+    qsort(paths, (size_t)out->files.count, sizeof *paths, by_path);
+    for (int64_t f = 1; f < out->files.count; f++)
+        if (strcmp(paths[f - 1], paths[f]) == 0)
+            XKD_FAIL(XKD_ERR_DATA, "%s: stands in the features twice: join every file once", paths[f]);
+fail:
+    xkd_free(paths);
+    return status;
+}
+
+/* Kind, layer, models, widths and classes: each of the first part that has them. */
+static xkd_status take_description(xkd_context *cx, const xkd_embeddings *part, xkd_embeddings *out)
+{
+    xkd_status status = XKD_OK;
+    int64_t label;
+    out->kind = part->kind;
+    out->layer = part->layer;
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        if (!out->model[m][0]) memcpy(out->model[m], part->model[m], sizeof out->model[m]);
+        if (out->table[m].width || !part->table[m].count) continue;
+        out->table[m].rows = part->table[m].rows;
+        out->table[m].width = part->table[m].width;
+    }
+    for (int64_t k = out->files.class_count; k < part->files.class_count; k++)
+        XKD_TRY(xkd_manifest_class(cx, &out->files, part->files.classes[k], true, &label));
+fail:
+    return status;
+}
+
+xkd_status xkd_embeddings_join(xkd_context *cx, const xkd_embeddings *parts, char *const *names, int64_t count,
+                               xkd_embeddings *out)
+{
+    xkd_status status = XKD_OK;
+    *out = (xkd_embeddings){0};
+    for (int64_t i = 0; i < count; i++) {
+        /* With each before it, for the first may lack a modality or labels that two others have. */
+        for (int64_t j = 0; j < i; j++)
+            XKD_TRY(xkd_embeddings_compare(cx, &parts[j], names[j], &parts[i], names[i], (const bool[]){true, true}));
+        XKD_TRY(take_description(cx, &parts[i], out));
+    }
+    bool shards = false;
+    for (int64_t i = 0; i < count; i++) shards |= parts[i].shard.of > 1;
+    XKD_TRY(shards ? append_shards(cx, parts, names, count, out) : append_wholes(cx, parts, count, out));
 fail:
     return status;
 }

@@ -16,12 +16,19 @@ typedef struct {
     double *seconds; /* [count] */
 } xkd_feature_table;
 
+/* Every of-th file from the index-th on. */
+typedef struct {
+    int64_t index, of; /* 1 .. of; of 0 or 1: all files */
+    uint64_t work;     /* xkd_embed_settings of the whole, which tells shards of other work apart */
+} xkd_shard;
+
 typedef struct {
     xkd_feature_table table[XKD_MODALITIES]; /* count 0: none */
     char model[XKD_MODALITIES][33];          /* hash of the encoder, "" where there is none */
     xkd_feature_kind kind;
     int64_t layer;
-    uint64_t settings;  /* xkd_embed_settings of the work that made it; 0: unknown */
+    uint64_t settings; /* xkd_embed_settings of the work that made it; 0: unknown */
+    xkd_shard shard;
     xkd_manifest files; /* path, label or labels, split; classes */
 } xkd_embeddings;
 
@@ -48,7 +55,18 @@ xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const 
  * after an error. */
 xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings *out);
 
-/* Appends the files and clips of `more`. XKD_ERR_DATA where models, pool, layer or classes differ. */
-xkd_status xkd_embeddings_join(xkd_context *cx, xkd_embeddings *into, const xkd_embeddings *more, const char *path);
+/* Whether features of both may stand in one figure: same pool, layer and classes, and the same model in each modality that
+ * is `used` and in both. Else XKD_ERR_DATA, which calls them a_name and b_name. */
+xkd_status xkd_embeddings_compare(xkd_context *cx, const xkd_embeddings *a, const char *a_name, const xkd_embeddings *b,
+                                  const char *b_name, const bool used[XKD_MODALITIES]);
+
+/* XKD_ERR_DATA for a shard: what it lacks would lower or raise a figure unseen. */
+xkd_status xkd_embeddings_check_whole(xkd_context *cx, const xkd_embeddings *e, const char *name);
+
+/* One of the parts [count], which are called names[]. Shards are put in the order in which one run would have written them, all
+ * of them and each once; other files follow one another and share no path. XKD_ERR_DATA otherwise, and where the parts
+ * may not be compared. Free *out with xkd_embeddings_free, also after an error. */
+xkd_status xkd_embeddings_join(xkd_context *cx, const xkd_embeddings *parts, char *const *names, int64_t count,
+                               xkd_embeddings *out);
 
 #endif

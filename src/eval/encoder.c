@@ -138,6 +138,13 @@ fail:
     return status;
 }
 
+xkd_status xkd_encoder_check_path(xkd_context *cx, const char *path)
+{
+    if (xkd_path_exists(path)) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: no such model: want a run folder, or a file that 'xkd inspect' knows",
+                    path);
+}
+
 xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *config, bool has[XKD_MODALITIES])
 {
     xkd_status status = XKD_OK;
@@ -166,6 +173,7 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
         /* Not a failure: the way past the reading of a file. */
         goto fail;
     }
+    XKD_TRY(xkd_encoder_check_path(cx, path));
     XKD_TRY(xkd_tensor_file_open(cx, path, &file));
     XKD_TRY(xkd_content_identify(cx, &file, &content));
     XKD_TRY(overlay(cx, &file, config, &from));
@@ -303,6 +311,7 @@ xkd_status xkd_encoder_declare(xkd_context *cx, const xkd_encoder_source *source
     int64_t heads;
     *out = (xkd_encoder){0};
     XKD_TRY(find_file(cx, source, &path));
+    XKD_TRY(xkd_encoder_check_path(cx, path));
     XKD_TRY(xkd_tensor_file_open(cx, path, &out->file));
     XKD_TRY(xkd_content_identify(cx, &out->file, &out->content));
     XKD_TRY(select_part(cx, source, path, &out->content));

@@ -35,6 +35,9 @@ typedef struct {
     xkd_content content;
 } xkd_encoder;
 
+/* XKD_ERR_CHECKPOINT where there is nothing at `path`: a model that is misspelt is no fault of the storage. */
+xkd_status xkd_encoder_check_path(xkd_context *cx, const char *path);
+
 /* Which encoders a file or run folder has, and, overlaid on *config, the configuration it was trained with, if that is
  * known. Whole models are asked for their teachers. */
 xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *config, bool has[XKD_MODALITIES]);

@@ -21,6 +21,7 @@ void xkd_clip_set_free(xkd_clip_set *s)
     xkd_free(s->video);
     xkd_free(s->video_label);
     xkd_free(s->file);
+    xkd_free(s->without);
     xkd_free(s->truth);
     *s = (xkd_clip_set){0};
 }
@@ -65,17 +66,9 @@ static xkd_status set_new(xkd_context *cx, const xkd_embeddings *e, const xkd_cl
     XKD_TRY(xkd_alloc(cx, &out->video, most, sizeof *out->video));
     XKD_TRY(xkd_alloc(cx, &out->video_label, e->files.count, sizeof *out->video_label));
     XKD_TRY(xkd_alloc(cx, &out->file, e->files.count, sizeof *out->file));
+    XKD_TRY(xkd_alloc(cx, &out->without, e->files.count, sizeof *out->without));
 fail:
     return status;
-}
-
-/* Every label of one file; a file with one label counts like a list of one. *list points into the sample or at
- * *single, which the caller keeps alive. */
-static void each_label(const xkd_sample *s, int64_t *count, const int32_t **list, int32_t *single)
-{
-    *single = (int32_t)s->label;
-    *count = s->label_count ? s->label_count : s->label >= 0;
-    *list = s->label_count ? s->labels : single;
 }
 
 /* K: lists with numbers for labels name no classes, so the largest label counts as well. */
@@ -83,11 +76,10 @@ static void count_classes(const xkd_embeddings *e, const xkd_clip_choice *c, int
 {
     for (int64_t f = 0; f < e->files.count; f++) {
         const xkd_sample *s = &e->files.samples[f];
-        int64_t count;
         const int32_t *list;
         int32_t single;
         if (!in_split(s, c->split)) continue; /* classes of other splits do not count */
-        each_label(s, &count, &list, &single);
+        int64_t count = xkd_sample_labels(s, &list, &single);
         for (int64_t k = 0; k < count; k++)
             if (list[k] >= *K) *K = list[k] + 1;
         *multi |= s->label_count > 0;
@@ -121,13 +113,12 @@ static xkd_status make_truth(xkd_context *cx, const xkd_embeddings *e, int64_t K
     uint8_t *truth = NULL;
     XKD_TRY(xkd_alloc(cx, &truth, s->videos * K, 1));
     for (int64_t v = 0; v < s->videos; v++) {
-        int64_t count;
         const int32_t *list;
         int32_t single;
         if (s->truth) memcpy(truth + v * K, s->truth + v * s->K, (size_t)s->K);
         if (!e && !s->truth) truth[v * K + s->video_label[v]] = 1;
         if (!e) continue;
-        each_label(&e->files.samples[s->file[v]], &count, &list, &single);
+        int64_t count = xkd_sample_labels(&e->files.samples[s->file[v]], &list, &single);
         for (int64_t k = 0; k < count; k++) truth[v * K + list[k]] = 1;
     }
     xkd_free(s->truth);
@@ -190,7 +181,11 @@ xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd
         clips_of(v, f, &at[0], &first[0], &count[0]);
         clips_of(a, f, &at[1], &first[1], &count[1]);
         int64_t clips = c->video ? count[0] : count[1];
-        if (!in_split(s, c->split) || clips == 0) continue;
+        if (!in_split(s, c->split)) continue;
+        if (clips == 0) {
+            out->without[out->lacking++] = f;
+            continue;
+        }
         /* Video clip i and sound clip i are cut at the same place, so pairs are by number; unequal counts mean that
          * they are not. */
         if (both && count[0] != count[1])
@@ -470,7 +465,7 @@ typedef struct {
 } search;
 
 /* Norms are computed again for each pair: the sets are small, and no copy of them is needed. */
-static double cosine(const float *a, const float *b, int64_t D)
+double xkd_cosine(const float *a, const float *b, int64_t D)
 {
     double dot = 0, aa = 0, bb = 0;
     for (int64_t i = 0; i < D; i++) {
@@ -492,7 +487,7 @@ static void search_row(void *arg, int64_t i, int thread)
     (void)thread;
     double value[MOST_NEAR];
     for (int64_t j = 0; j < s->m; j++) {
-        double c = cosine(s->a + i * s->D, s->b + j * s->D, s->D);
+        double c = xkd_cosine(s->a + i * s->D, s->b + j * s->D, s->D);
         /* Strictly better only: of equals the lower index stays. */
         if (held == s->k && !(c > value[held - 1])) continue;
         int64_t at = held < s->k ? held++ : held - 1;
@@ -527,7 +522,7 @@ xkd_status xkd_nearest(xkd_context *cx, xkd_pool *pool, const float *a, int64_t 
  * al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", 2018). */
 static float vote(const float *a, const float *b, int64_t D, double temperature)
 {
-    return (float)exp((cosine(a, b, D) - 1) / temperature);
+    return (float)exp((xkd_cosine(a, b, D) - 1) / temperature);
 }
 
 /* A row is its own nearest neighbour but for exact doubles of it, so one more is asked for and itself passed over. */

@@ -16,6 +16,8 @@ typedef struct {
     int64_t *video;       /* [n] 0 .. videos-1, ascending */
     int32_t *video_label; /* [videos] */
     int64_t *file;        /* [videos] index into the embeddings' files */
+    int64_t *without;     /* [lacking] likewise of the files that belong to the set but have no clips */
+    int64_t lacking;
     /* Where a file has several labels: truth [videos,K] 0 or 1, else NULL. `label` and `video_label` are then the
      * rarest label of a video, by which folds are balanced; figures are mean average precision. */
     uint8_t *truth;
@@ -105,6 +107,9 @@ xkd_status xkd_knn_leave_one_out(xkd_context *cx, xkd_pool *pool, const xkd_knn_
 
 /* Percent of the n rows of near [n,k] that name their own number among the first `at`. */
 double xkd_own_recall(const int64_t *near, int64_t n, int64_t k, int64_t at);
+
+/* Of a [D] and b [D]; 0 for a zero vector, -INFINITY for one that holds NAN. */
+double xkd_cosine(const float *a, const float *b, int64_t D);
 
 /* Row i of a [n,D] against all of b [m,D] by cosine: near [n,k] indices, best first, ties by lower index. */
 xkd_status xkd_nearest(xkd_context *cx, xkd_pool *pool, const float *a, int64_t n, const float *b, int64_t m, int64_t D,

@@ -139,16 +139,21 @@ static xkd_status make(void *memory, const xkd_clip *clip, const xkd_view_key *k
                      : fine_tuning_view(m, clip, key, out[XKD_VIDEO]);
 }
 
+xkd_spec_masks xkd_training_masks(const xkd_eval_config *e)
+{
+    return (xkd_spec_masks){.bands = e->frequency_mask ? e->frequency_masks : 0,
+                            .columns = e->time_mask ? e->time_masks : 0,
+                            .band_width = {e->frequency_mask_width[0], e->frequency_mask_width[1]},
+                            .column_width = {e->time_mask_width[0], e->time_mask_width[1]}};
+}
+
 xkd_status xkd_training_views_new(xkd_context *cx, const xkd_config *config, xkd_modality modality,
                                   xkd_training_views *views, xkd_loader_plan *plan)
 {
     xkd_status status = XKD_OK;
     const xkd_eval_config *e = &config->eval;
     *views = (xkd_training_views){.config = config, .modality = modality};
-    views->masks = (xkd_spec_masks){.bands = e->frequency_mask ? e->frequency_masks : 0,
-                                    .columns = e->time_mask ? e->time_masks : 0,
-                                    .band_width = {e->frequency_mask_width[0], e->frequency_mask_width[1]},
-                                    .column_width = {e->time_mask_width[0], e->time_mask_width[1]}};
+    views->masks = xkd_training_masks(e);
     views->augment = *e->auto_augment != 0;
     if (views->augment) XKD_TRY(xkd_rand_augment_parse(cx, e->auto_augment, &views->policy));
     /* `passes`: the training clips of a file in one epoch. */

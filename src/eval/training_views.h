@@ -20,6 +20,9 @@ typedef struct {
     xkd_spec_masks masks;
 } xkd_training_views;
 
+/* Masks of the spectrogram; none where they are off. */
+xkd_spec_masks xkd_training_masks(const xkd_eval_config *eval);
+
 /* Fills *views and a plan for the loader that refers to them; both must outlive it, as must `config`, whose data has one
  * global view and no local ones. XKD_ERR_CONFIG: an auto_augment that is not understood. */
 xkd_status xkd_training_views_new(xkd_context *cx, const xkd_config *config, xkd_modality modality,

@@ -85,22 +85,6 @@ fail:
     return status;
 }
 
-/* The same names in the same order, where both name their classes. Labels are numbers; names and order must be equal
- * for them to mean the same in both files. */
-static xkd_status compare_classes(xkd_context *cx, const xkd_manifest *a, const char *a_path, const xkd_manifest *b,
-                                  const char *b_path)
-{
-    if (a->class_count != b->class_count)
-        return xkd_fail(cx, XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64 ": make both from one class list",
-                        a_path, a->class_count, b_path, b->class_count);
-    for (int64_t k = 0; k < a->class_count; k++)
-        if (strcmp(a->classes[k], b->classes[k]) != 0)
-            return xkd_fail(cx, XKD_ERR_DATA,
-                            "class %" PRId64 " is %s in %s and %s in %s: make both from one class list", k,
-                            a->classes[k], a_path, b->classes[k], b_path);
-    return XKD_OK;
-}
-
 /* eval.num_classes says how many there must be; numbers without names are counted. Names of the manifest come first,
  * then the configuration's number, then the largest label. */
 static xkd_status count_classes(xkd_context *cx, const xkd_config *c, const xkd_manifest *m, int64_t most, int64_t *K)
@@ -193,7 +177,7 @@ static xkd_status open_test(xkd_context *cx, const xkd_config *c, xkd_supervised
     int64_t most = -1;
     XKD_TRY(check_split(cx, path, c->data.follow_links, c->eval.test_split, &d->test));
     XKD_TRY(check_labels(cx, &d->test, path, d->multi_label, &most));
-    if (!same) XKD_TRY(compare_classes(cx, d->train, c->data.path, &d->test, path));
+    if (!same) XKD_TRY(xkd_manifest_compare_classes(cx, d->train, c->data.path, &d->test, path));
     if (most >= d->classes.count)
         XKD_FAIL(XKD_ERR_DATA, "%s: label %" PRId64 " of %" PRId64 " classes", path, most, d->classes.count);
     if (same) XKD_TRY(count_in_both(cx, d));

@@ -29,6 +29,20 @@ stdout_has "a file that is too long to be held is a bad file" 0 "2 files, 1 unre
 check "which is named" grep -q "00000.mp4: refused: too long to be held whole" <<<"$err"
 embed long/train/bounce/00000.mp4 --out windows.npz data.file_memory=0.0002
 stdout_has "windows need not hold it" 0 "1 files, 0 unreadable"
+embed toys --stride -1 --out x.npz
+stderr_has "a stride that leads nowhere" 2 "--stride: a positive"
+embed toys --clips 3 --out x.npz
+stderr_has "windows have no number" 2 "--clips: is for"
+embed toys --protocol test --stride 1 --out x.npz
+stderr_has "nor test clips a stride" 2 "--stride: is for windows"
+embed toys --protocol test --clips 0 --out x.npz
+stderr_has "no clips at all" 2 "--clips: at least 1"
+for command in "embed nosuch toys --out x.npz" "svm nosuch toys --out x" "linear nosuch toys --out x" "predict nosuch toys/train/bounce/00000.mp4"; do
+  try $command
+  stderr_has "${command%% *}: a model that is not there" 4 "nosuch: no such model"
+done
+try svm nosuch.npz
+stderr_has "features that are not there" 3 "nosuch.npz: no such file"
 embed toys/train/bounce/00000.mp4 --modality video --out one.jsonl
 check "JSONL has a line a clip" [ "$(wc -l <one.jsonl)" -eq 2 ]
 embed toys/train/bounce/00000.mp4 --out both.npy
@@ -48,6 +62,17 @@ stderr_has "an encoder has no projection head" 4 "projection head"
 try embed "${model[0]}" nowhere -c "$config" --out x.npz
 stderr_has "a missing input" 3 "nowhere"
 
+# Several inputs share one list of classes, so names and order must agree; a file by itself has none.
+mkdir -p pets/cat pets/dog ships/boat ships/car && for d in pets/cat pets/dog ships/boat ships/car; do cp toys/train/bounce/00000.mp4 $d; done
+embed pets ships --out x.npz
+stderr_has "inputs of other classes" 3 "class 0 is cat in pets and boat in ships"
+"$xkd" data index pets -q >/dev/null
+sed 's/\["cat","dog"\]/["dog","cat"]/' pets/manifest.jsonl >pets/turned.jsonl
+embed pets/manifest.jsonl pets/turned.jsonl --out x.npz
+stderr_has "the same classes in another order" 3 "class 0 is cat in pets/manifest.jsonl and dog in"
+embed toys/train/bounce/00000.mp4 pets --out beside.npz
+stdout_has "a single file beside a folder" 0 "3 files"
+
 # Shards put together are the whole.
 embed toys --shard 1/2 --modality video --out a.jsonl
 embed toys --shard 2/2 --modality video --out b.jsonl
@@ -55,6 +80,32 @@ embed toys --modality video --out whole.jsonl
 check "shards are the whole" cmp -s <(sort a.jsonl b.jsonl) <(sort whole.jsonl)
 embed toys --shard 3/2 --out x.npz
 stderr_has "a shard that is not there" 2 "--shard 3/2"
+
+for i in 1 2 3; do embed toys --shard $i/3 --out s$i.safetensors; done
+embed pets --shard 1/3 --out other.safetensors
+try embed --join s3.safetensors s1.safetensors s2.safetensors --out joined.safetensors
+stdout_has "shards are joined in any order" 0 "15 files, 0 unreadable; 30 video and 30 audio clips"
+check "to the bytes of one run" cmp -s joined.safetensors all.safetensors
+try embed --join s1.safetensors s3.safetensors --out x.npz
+stderr_has "a missing shard" 3 "shard 2 of 3 is missing"
+try embed --join s1.safetensors s2.safetensors s1.safetensors --out x.npz
+stderr_has "a shard twice" 3 "s1.safetensors and s1.safetensors are both shard 1 of 3"
+try embed --join s1.safetensors all.safetensors --out x.npz
+stderr_has "a shard and a whole" 3 "no shards of one work"
+try embed --join train.safetensors test.npz --out parts.npz --json
+stdout_has "features of different files" 0 '"files": 15, "bad": 0, "video": 57, "audio": 57'
+try svm parts.npz
+stdout_has "are one file of both splits" 0 "honest: top-1"
+try embed --join train.safetensors all.safetensors --out x.npz
+stderr_has "a file twice" 3 "train/bounce/00000.mp4: stands in the features twice"
+try embed --join s1.safetensors other.safetensors --out x.npz
+stderr_has "features of other classes" 3 "make both from one class list"
+try embed --join s1.safetensors s2.safetensors --pool cls --out x.npz
+stderr_has "joining changes no features" 2 "embedded already"
+try embed --join one.jsonl s1.safetensors --out x.npz
+check "JSON Lines cannot be read back" [ "$rc" -ne 0 -a ! -e x.npz ]
+try svm s1.safetensors
+stderr_has "a shard gives no figures" 3 "s1.safetensors: is shard 1 of 3"
 
 # A run that was cut off goes on behind its last whole record, and gives the same bytes.
 mkdir mixed && cp toys/train/bounce/0000[01].mp4 mixed/ && echo junk >mixed/zz.mp4
@@ -67,6 +118,14 @@ stdout_has "a torn work file goes on" 0 "3 files, 1 unreadable; 4 video"
 check "and says what was done" grep -q "going on: 2 of 3" <<<"$err"
 embed mixed --out n.safetensors data.max_bad_fraction=1
 check "resumed and whole runs agree" cmp -s m.safetensors n.safetensors
+mkdir mended && cp mixed/* mended && rm mended/00001.mp4
+printf '{"path":"%s"}\n' 00000.mp4 00001.mp4 zz.mp4 >mended/list.jsonl
+embed mended/list.jsonl --out mended.safetensors --modality video
+stderr_has "files that are missing or broken" 3 "the same command tries these files again"
+cp mixed/00001.mp4 mended/ && cp mixed/00000.mp4 mended/zz.mp4
+embed mended/list.jsonl --out mended.safetensors --modality video
+stdout_has "are tried again" 0 "3 files, 0 unreadable; 6 video"
+check "and only they" grep -q "going on: 1 of 3" <<<"$err"
 embed mixed --out o.safetensors # leaves o.safetensors.partial
 embed mixed --out o.safetensors --pool cls
 stderr_has "other options do not mix" 2 "begun with another model"
@@ -79,6 +138,17 @@ stdout_has "svm prints classes" 0 "   0 bounce"
 check "svm draws the confusion matrix" [ -s confusion.png ]
 try svm all.safetensors --modality video
 stdout_has "svm on the splits of one file" 0 "honest: top-1"
+embed toys --split test --pool cls --modality video --out cls.npz
+try svm train.safetensors cls.npz --modality video
+stderr_has "features of another pool" 3 "train.safetensors has features of --pool mean, cls.npz of --pool cls"
+embed toys --split test --layer 1 --modality video --out layer.npz
+try knn train.safetensors layer.npz -k 3 --modality video
+stderr_has "features of another layer" 3 "train.safetensors has features of --layer -1, layer.npz of --layer 1"
+embed toys --split test --modality video --out video.npz
+try svm train.safetensors video.npz --modality video
+stdout_has "a modality that is left out need not be there" 0 "honest: top-1"
+try svm train.safetensors video.npz
+stderr_has "one that is used must" 3 "hold no audio"
 try svm all.safetensors --test other
 stderr_has "a split that is not there" 3 "no clips of split 'other'"
 try svm all.safetensors --cost 1,x
@@ -90,7 +160,25 @@ stderr_has "features of no kind" 3 "says nothing about itself"
 try knn all.safetensors -k 3
 stdout_has "knn votes" 0 "3 neighbours: top-1"
 try retrieve all.safetensors
-stdout_has "retrieve across modalities" 0 "same file"
-try retrieve all.safetensors --query audio --against audio --like train/bounce/00000.mp4 -n 2
-check "retrieve lists neighbours" [ "$(wc -l <<<"$out")" -eq 2 ]
+stdout_has "retrieve within a modality" 0 "15 files        video in video:"
+try retrieve all.safetensors --against audio
+stderr_has "means of two encoders are not compared" 3 "embed with --pool head"
+try retrieve all.safetensors --split nosuch
+stderr_has "a split that is not there" 3 "no file of split 'nosuch'"
+try retrieve n.safetensors --json
+stdout_has "without labels there is no class recall" 0 '"labelled": 0, "class_recall": null'
+try retrieve n.safetensors
+check "nor in the text" grep -qE "^same class +- +- +-  " <<<"$out"
+try retrieve all.safetensors --query audio --like train/bounce/00000.mp4 -n 2
+check "the clips that are nearest" [ "$(grep -cE '^ *-?[0-9.]+ +[0-9.]+ s  (train|test)/' <<<"$out")" -eq 2 ]
+check "but none of its own" [ -z "$(grep train/bounce/00000.mp4 <<<"$out")" ]
+try retrieve all.safetensors --like train/bounce/00000.mp4 --split test -n 1 --json
+check "as JSON" grep -qE '"clips": \[\{"path": "test/[^"]*", "seconds": [0-9.]+, "cosine": [0-9.-]+\}\]' <<<"$out"
+embed toys/train/bounce/00000.mp4 --out new.npz
+try retrieve all.safetensors --like 00000.mp4 --from new.npz -n 2
+check "a file of other features finds itself" [ "$(grep -c '^ 0\.99.*train/bounce/00000.mp4' <<<"$out")" -ge 1 ]
+try retrieve all.safetensors --like 00000.mp4
+stderr_has "a file that is not among them" 3 "00000.mp4: has no video features"
+try retrieve all.safetensors --like x --from cls.npz
+stderr_has "nor of another pool" 3 "--pool cls"
 finish

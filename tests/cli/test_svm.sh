@@ -20,6 +20,9 @@ try embed $model toys --split train --protocol train --clips 4 --out train.safet
 try embed $model toys --split test --protocol test --out test.safetensors
 try svm train.safetensors test.safetensors
 check "embed and svm give the same" [ "$out" = "$first" ]
+try embed $model toys --split test --protocol test --student --out student.safetensors
+try svm train.safetensors student.safetensors
+stderr_has "features of two models" 3 "student.safetensors: their video features are of different models"
 try svm $model toys --out kept --subsample 4 --student
 stderr_has "features of another model are refused" 2 "holds features of another model"
 try svm $model toys
@@ -54,6 +57,55 @@ stdout_has "both modalities by a released file" 0 '"train_clips": 24'
 check "one matrix of both" [ "$(grep -o '"C": 0.01\|"C": 1,' <<<"$out" | sort -u | wc -l)" = 2 ]
 check "sound and video are embedded" [ "$("$xkd" inspect both/train-2.safetensors | grep -c 'audio\|video')" -ge 2 ]
 
+# A file that is gone is in every answer, also of a second call.
+cp -r toys fewer && rm fewer/train/bounce/00000.mp4
+try svm $model fewer --out fewer-kept --subsample 2
+stderr_has "a file that is gone is over the budget" 3 "1 of 12 files could not be read"
+for call in first second; do
+  try svm $model fewer --out fewer-kept --subsample 2 data.max_bad_fraction=0.2
+  stdout_has "and counted in the $call result" 0 "without 1 of 12 training videos and 0 of 3 test videos"
+  check "and named" grep -q "train/bounce/00000.mp4: has no features in the training set" <<<"$err"
+done
+try svm $model fewer --out fewer-kept --subsample 2 data.max_bad_fraction=0.2 --json
+stdout_has "in JSON too" 0 '"train_unreadable": 1, "test_unreadable": 0'
+
+# Settings come behind the recipe of features, with a file and without.
+modalities() { "$xkd" inspect "$1" | grep -cE '^(video|audio) '; }
+try svm $model toys --out keys dataset.train.clips_per_video=2 dataset.test.clips_per_video=5 dataset.return_video=false
+check "clips as set" [ "$rc" -eq 0 -a -s keys/train-2.safetensors -a -s keys/test-5.safetensors ]
+check "and the modality" [ "$(modalities keys/train-2.safetensors)" -eq 1 ]
+try svm $model toys --out strong dataset.aud_transform=strong
+check "a transform leaves the clips alone" [ -s strong/train-25.safetensors ]
+sound=(--modality audio --subsample 2)
+try svm $model toys --out sound "${sound[@]}"
+for set in fmask=true timewarp=true "global.freq_scale=[0.5, 0.6]" wrap_window=5 voljitter=false; do
+  try svm $model toys --out sound "${sound[@]}" "dataset.train.aud_aug_kwargs.$set"
+  stderr_has "features without $set are not taken for those with it" 2 "other options"
+done
+clips() { try embed $model toys --split train --protocol train --clips 2 --force "$@"; }
+clips --modality audio --out plain.npy
+for set in fmask tmask; do
+  clips --modality audio --out set.npy dataset.train.aud_aug_kwargs.$set=true
+  check "$set=true has an effect" [ "$rc" -eq 0 -a -n "$(cmp set.npy plain.npy)" ]
+done
+clips --modality video --out plain.npy
+clips --modality video --out set.npy dataset.train.vid_aug_kwargs.p_flip=0 dataset.train.vid_aug_kwargs.p_gray=1
+check "so have the views of video" [ "$rc" -eq 0 -a -n "$(cmp set.npy plain.npy)" ]
+try svm $model toys --out keys dataset.return_video=false dataset.return_audio=false
+stderr_has "no modality left" 2 "neither video nor sound"
+try svm $model toys --out keys model.apply_bn=true
+stderr_has "batch norm is refused" 2 "model.apply_bn"
+try svm train.safetensors test.safetensors --student
+stderr_has "options of videos with features" 2 "are made already"
+try svm train.safetensors test.safetensors --modality video --l2-norm
+normed=$out
+echo 'model: {apply_l2: true}' >l2.yaml
+try svm train.safetensors test.safetensors --modality video -c l2.yaml
+check "apply_l2 holds for features too" [ "$out" = "$normed" ]
+try embed --join kept/test-3.safetensors --out joined.safetensors && mv joined.safetensors kept/test-3.safetensors
+try svm $model toys --out kept --subsample 4
+check "features that do not say how they were made are made again" [ "$out" = "$first" -a -n "$(grep 'making it again' <<<"$err")" ]
+
 # Killed in between: the features that are done are kept.
 "$xkd" svm $model toys --out killed --subsample 4 >/dev/null 2>&1 &
 pid=$!
@@ -80,4 +132,14 @@ try embed $model toys/multi.jsonl --modality video --split test --out lines.json
 check "JSONL carries them" grep -q '"labels":\[1,0\]' lines.jsonl
 try svm $model toys/multi.jsonl --out multi --subsample 3 --json
 check "from videos" grep -q '"map"' <<<"$out"
+
+# The heads' outputs are what the modalities are compared by.
+try embed run/checkpoints/step-00000002.safetensors toys --pool head --out heads.safetensors
+try retrieve heads.safetensors --json
+check "retrieve across modalities" grep -qE '"query": "video", "against": "audio", "files": 15, "recall": \[[0-9.]+, ' <<<"$out"
+try retrieve heads.safetensors --query audio --like train/bounce/00000.mp4
+check "clips across modalities" [ "$rc" -eq 0 -a "$(wc -l <<<"$out")" -eq 10 ]
+try embed $model toys/multi.jsonl --out multi.npz
+try retrieve multi.npz --query video --json
+check "a label in common is enough" [ "$rc" -eq 0 -a -n "$(grep '"labelled": 15' <<<"$out")" ]
 finish

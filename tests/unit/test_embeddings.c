@@ -27,7 +27,7 @@ static xkd_status read_about(xkd_context *cx, const char *path, const char *clas
     int64_t of[1] = {0};
     double seconds[1] = {0};
     snprintf(about, sizeof about,
-             "{\"xkd_embeddings\":1,\"pool\":\"mean\",\"layer\":-1,\"settings\":\"0\",\"model\":{},\"classes\":[%s],"
+             "{\"xkd_embeddings\":1,\"pool\":\"mean\",\"layer\":-1,\"recipe\":\"0\",\"model\":{},\"classes\":[%s],"
              "\"files\":[%s]}",
              classes, file);
     const xkd_tensor_item items[] = {{"video", XKD_F32, {2, {1, 2}}, x},
@@ -88,7 +88,7 @@ static void torn_ends(void **state)
     struct stat whole, cut;
     bool found;
     must(cx, xkd_embed_log_open(cx, path, &head, true, &log), "open");
-    must(cx, xkd_embed_log_add(log, 7, &file), "add");
+    must(cx, xkd_embed_log_add(log, 7, &file, NULL), "add");
     xkd_embed_log_close(log);
     assert_int_equal(stat(path, &whole), 0);
     static const int fills[] = {0xFF, 0x7F, 0x80, 0};
