@@ -146,16 +146,25 @@ static xkd_media_fault fault_of(const work *w, xkd_media_fault fault, const int6
  * when the log is read. */
 static xkd_status file_done(void *user, const xkd_embedded *file)
 {
+    xkd_status status = XKD_OK;
     work *w = user;
     const xkd_embed_input *in = &w->todo[file->input];
     xkd_media_result result = file->result;
+    char *path;
     result.fault = fault_of(w, result.fault, file->count);
     if (result.fault != file->result.fault)
         snprintf(result.message, sizeof result.message, "both modalities are wanted");
     /* The callback comes before the record, so a file whose record cannot be written has been shown; the status ends
      * the run. */
-    if (w->job->file) w->job->file(w->job->user, sample_of(in)->path, &result, file->input + 1, w->todo_count);
-    return xkd_embed_log_add(w->log, in->number, file, &w->place[input_of(w, in->number)]);
+    if (w->job->file) {
+        /* With its root: several inputs may have files of the same name. */
+        XKD_TRY(xkd_join_path(w->cx, &path, in->manifest->root, sample_of(in)->path));
+        w->job->file(w->job->user, path, &result, file->input + 1, w->todo_count);
+        xkd_free(path);
+    }
+    XKD_TRY(xkd_embed_log_add(w->log, in->number, file, &w->place[input_of(w, in->number)]));
+fail:
+    return status;
 }
 
 static int stop(void *user)

@@ -26,7 +26,7 @@ stdout_has "test clips" 0 "3 files, 0 unreadable; 9 video and 9 audio clips"
 "$xkd" data synth --out long --classes 2 --clips 1 --test-share 0 --seconds 12 --size 64 --seed 1 -q >/dev/null
 embed toys/train/bounce/00000.mp4 long/train/bounce/00000.mp4 --protocol test --out held.npz data.file_memory=0.0002 data.max_bad_fraction=0.5
 stdout_has "a file that is too long to be held is a bad file" 0 "2 files, 1 unreadable; 3 video and 3 audio clips"
-check "which is named" grep -q "00000.mp4: refused: too long to be held whole" <<<"$err"
+check "which is named" grep -q "long/train/bounce/00000.mp4: refused: too long to be held whole" <<<"$err"
 embed long/train/bounce/00000.mp4 --out windows.npz data.file_memory=0.0002
 stdout_has "windows need not hold it" 0 "1 files, 0 unreadable"
 embed toys --stride -1 --out x.npz
