@@ -32,6 +32,20 @@ done
 evaluate() { try eval ucf101-svm --data ucf --model run --partial "$@"; }
 small=(dataset.train.clips_per_video=3)
 
+# The other two forms of the model; MATS has one teacher for both modalities.
+for form in XKD_MAS XKD_MATS; do
+  "$xkd" pretrain -c "$tiny" --data toys --out $form --max-steps 2 -q dataset.train.split= model.name=$form >/dev/null 2>&1
+  try embed $form toys --split test --out $form.safetensors
+  stdout_has "$form: features" 0 "3 files, 0 unreadable"
+  try embed $form toys --split test --student --out student.safetensors
+  stdout_has "$form: of the student" 0 "3 files, 0 unreadable"
+  try diff $form.safetensors student.safetensors
+  check "$form: which are others" [ "$rc" -eq 1 ]
+  rm student.safetensors
+  try eval ucf101-svm --data ucf --model $form --partial --fold 1 --out $form.row dataset.train.clips_per_video=1
+  stdout_has "$form: the row" 0 "fold 1 "
+done
+
 evaluate --dry-run "${small[@]}"
 stdout_has "a plan" 0 "fold 2: 9 training files, 27 clips; 6 test files, 18 clips; about"
 check "writes nothing" [ ! -e fold-1 ]
