@@ -128,37 +128,34 @@ static int64_t preset_heads(int64_t width)
     return 0;
 }
 
-/* Of the video student where there is one. Sizes that cannot be told stay 0. */
-static void infer_geometry(xkd_content *c)
+/* Sizes that cannot be told stay 0. */
+xkd_geometry xkd_content_geometry(const xkd_content *c, const char *prefix)
 {
-    char name[128];
-    const char *prefix = "";
-    if (c->kind == XKD_CONTENT_MODEL)
-        prefix = xkd_content_find(c, "vid_student.backbone.enc_pos_embed") ? "vid_student.backbone."
-                                                                           : "aud_student.backbone.";
-    xkd_geometry *g = &c->geometry;
+    static const char BLOCKS[] = "encoder.blocks.";
+    xkd_geometry g = {0};
     for (int64_t i = 0; i < c->count; i++) {
         if (!begins(c->tensors[i].name, prefix)) continue;
         const char *own = c->tensors[i].name + strlen(prefix);
         const xkd_shape *shape = &c->tensors[i].shape;
         /* The class token decides whether the positional table has a row for it. */
-        if (strcmp(own, "cls_token") == 0) g->cls_token = true;
-        if (begins(own, "encoder.blocks.")) {
-            int64_t block = strtol(own + strlen("encoder.blocks."), NULL, 10) + 1;
-            if (block > g->depth) g->depth = block;
+        if (strcmp(own, "cls_token") == 0) g.cls_token = true;
+        if (begins(own, BLOCKS)) {
+            int64_t block = strtol(own + strlen(BLOCKS), NULL, 10);
+            /* A hostile number must not make anybody declare billions of blocks; what is missing is found later. */
+            if (block >= g.depth && block < c->count) g.depth = block + 1;
         }
+        /* [D,P] of the patch embedding; "cuboid_embed" for video, "patch_embed" for audio. */
         if (strstr(own, "_embed.proj.weight") && shape->ndim == 2) {
-            g->width = shape->dims[0];
-            g->patch = shape->dims[1];
+            g.width = shape->dims[0];
+            g.patch = shape->dims[1];
         }
+        /* The positions' table, [1,N,D] or [1,N+1,D]. */
+        if (strcmp(own, "enc_pos_embed") == 0 && shape->ndim == 3) g.tokens = shape->dims[1];
     }
-    strcpy(name, prefix);
-    strcat(name, "enc_pos_embed");
-    /* The positions' table, [1,N,D] or [1,N+1,D]. */
-    const xkd_stored_tensor *pos = xkd_content_find(c, name);
-    if (pos && pos->shape.ndim == 3) g->tokens = pos->shape.dims[1] - g->cls_token;
+    if (g.tokens > 0) g.tokens -= g.cls_token;
     /* 0 where the width is none of the presets'; a description then leaves the number out. */
-    g->heads = preset_heads(g->width);
+    g.heads = preset_heads(g.width);
+    return g;
 }
 
 /* Pointers to names, not to tensors. */
@@ -208,7 +205,11 @@ xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xk
     }
     /* Two names may become one only by renaming, so this is checked behind it. */
     XKD_TRY(check_unique(cx, out, file->path));
-    infer_geometry(out);
+    const char *prefix = "";
+    if (out->kind == XKD_CONTENT_MODEL)
+        prefix = xkd_content_find(out, "vid_student.backbone.enc_pos_embed") ? "vid_student.backbone."
+                                                                             : "aud_student.backbone.";
+    out->geometry = xkd_content_geometry(out, prefix);
 fail:
     return status;
 }

@@ -36,6 +36,9 @@ typedef struct {
 xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xkd_content *out);
 void xkd_content_free(xkd_content *content);
 
+/* Sizes of the backbone whose names begin with `prefix` ("" for one on its own); what its shapes do not tell is 0. */
+xkd_geometry xkd_content_geometry(const xkd_content *content, const char *prefix);
+
 const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char *name);
 
 /* One line for people: "video backbone, width 768, 12 blocks, 12 heads (by preset), ..." */

@@ -1,10 +1,9 @@
 /* An encoder from any file that holds one. Three steps: which file and which tensors in it (select_part), which
- * geometry they belong to (sizes_of, find_geometry, check_geometry), and their values (load_rows). Then features: a
+ * geometry they belong to (xkd_content_geometry, find_geometry, check_geometry), and their values (load_rows). Then features: a
  * forward pass of planned batches, and what is taken from its tokens. */
 #include "eval/encoder.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -79,37 +78,6 @@ fail:
 }
 
 /* ---- geometry ---- */
-
-/* What the tensors' shapes tell of an encoder. */
-typedef struct {
-    int64_t width, depth, patch, tokens; /* of patches: numbers of one; without the class token */
-    bool cls;
-} sizes;
-
-/* Everything that shapes alone can say. */
-static sizes sizes_of(const xkd_content *c)
-{
-    static const char BLOCKS[] = "encoder.blocks.";
-    sizes s = {0};
-    for (int64_t i = 0; i < c->count; i++) {
-        const xkd_stored_tensor *t = &c->tensors[i];
-        if (strcmp(t->name, "cls_token") == 0) s.cls = true;
-        if (begins(t->name, BLOCKS)) {
-            int64_t block = strtol(t->name + strlen(BLOCKS), NULL, 10);
-            /* A hostile number must not make us declare billions of blocks; what is missing is found later. */
-            if (block >= s.depth && block < c->count) s.depth = block + 1;
-        }
-        /* [D,P] of the patch embedding; "cuboid_embed" for video, "patch_embed" for audio. */
-        if (strstr(t->name, "_embed.proj.weight") && t->shape.ndim == 2) {
-            s.width = t->shape.dims[0];
-            s.patch = t->shape.dims[1];
-        }
-        if (strcmp(t->name, "enc_pos_embed") == 0 && t->shape.ndim == 3) s.tokens = t->shape.dims[1];
-    }
-    /* The table has a row for the class token where there is one. */
-    s.tokens -= s.cls;
-    return s;
-}
 
 static const char *note_of(const xkd_tensor_file *file, const char *name)
 {
@@ -205,24 +173,16 @@ fail:
     return status;
 }
 
-/* Widths of the released models; other presets with the same width (tiny_h6, small_h12) must be asked for. */
-static int64_t preset_heads(int64_t width)
-{
-    static const int64_t presets[][2] = {{192, 3}, {384, 6}, {768, 12}, {1024, 16}};
-    for (int i = 0; i < 4; i++)
-        if (presets[i][0] == width) return presets[i][1];
-    return 0;
-}
-
 /* Heads leave no trace in any tensor, and a wrong number gives wrong features without an error: so none is guessed. */
 static xkd_status choose_heads(xkd_context *cx, const xkd_encoder_source *s, const xkd_model_config *c,
-                               const sizes *have, int64_t *heads)
+                               const xkd_geometry *have, int64_t *heads)
 {
     const xkd_vit_size *size = s->student ? &c->student : &c->teacher;
     *heads = s->heads;
-    /* What the user says, then the configuration if it is of this width, then the preset: the surest first. */
+    /* What the user says, then the configuration if it is of this width, then the preset of this width: the surest
+     * first. Other presets of the same width (tiny_h6, small_h12) must be asked for. */
     if (!*heads && size->width == have->width) *heads = size->heads;
-    if (!*heads) *heads = preset_heads(have->width);
+    if (!*heads) *heads = have->heads;
     if (!*heads)
         return xkd_fail(cx, XKD_ERR_CONFIG, "%s: how many heads has an encoder of width %lld? Give --heads", s->path,
                         (long long)have->width);
@@ -235,7 +195,7 @@ static xkd_status choose_heads(xkd_context *cx, const xkd_encoder_source *s, con
 /* The number of tokens and the patch length are all that a file can confirm of a geometry. Tokens T/pt x H/ph x W/pw,
  * numbers of a patch pt x ph x pw x C. A swapped grid of equal size, such as 7x8 for 8x7, cannot be told apart. */
 static xkd_status check_geometry(xkd_context *cx, const xkd_encoder_source *s, const xkd_model_config *c,
-                                 const sizes *have, const char *from)
+                                 const xkd_geometry *have, const char *from)
 {
     bool video = s->modality == XKD_VIDEO;
     int64_t patch =
@@ -306,12 +266,12 @@ xkd_status xkd_encoder_declare(xkd_context *cx, const xkd_encoder_source *source
     XKD_TRY(xkd_tensor_file_open(cx, path, &out->file));
     XKD_TRY(xkd_content_identify(cx, &out->file, &out->content));
     XKD_TRY(select_part(cx, source, path, &out->content));
-    sizes have = sizes_of(&out->content);
+    xkd_geometry have = xkd_content_geometry(&out->content, "");
     if (have.width < 1 || have.tokens < 1)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its patch embedding or positions have no usable shape", path);
     XKD_TRY(find_geometry(cx, source, &out->file, &out->config, &from));
     /* The tensors know better than a configuration whether there is a class token. */
-    out->config.cls_token = have.cls;
+    out->config.cls_token = have.cls_token;
     XKD_TRY(check_geometry(cx, source, &out->config, &have, from));
     XKD_TRY(choose_heads(cx, source, &out->config, &have, &heads));
     xkd_vit_size size = {have.width, have.depth, heads};
