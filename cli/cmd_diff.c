@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "base/alloc.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "checkpoint/content.h"
@@ -80,28 +81,37 @@ static bool report(const struct cli *cli, const struct values *v, const xkd_stor
     return differs;
 }
 
-/* Names of the first file in its order, then what only the second one has. O(n^2) in the number of
- * tensors, a few thousand at most. */
+/* Names of the first file in its order, then what only the second one has. */
 static xkd_status compare_files(struct cli *cli, const struct values *v, const xkd_content *a, const xkd_content *b)
 {
+    xkd_context *cx = cli->cx;
+    xkd_status status = XKD_OK;
     int64_t different = 0;
     bool first = true;
-    xkd_text json = xkd_text_make(cli->cx);
+    const xkd_stored_tensor **in_a = NULL, **in_b = NULL;
+    xkd_text json = xkd_text_make(cx);
+    XKD_TRY(xkd_tensors_by_name(cx, a->tensors, a->count, &in_a));
+    XKD_TRY(xkd_tensors_by_name(cx, b->tensors, b->count, &in_b));
     xkd_text_puts(&json, "{\"tensors\": [");
     for (int64_t i = 0; i < a->count; i++)
-        different += report(cli, v, &a->tensors[i], xkd_content_find(b, a->tensors[i].name), &json, &first);
+        different +=
+            report(cli, v, &a->tensors[i], xkd_tensors_find(in_b, b->count, a->tensors[i].name), &json, &first);
     for (int64_t i = 0; i < b->count; i++)
-        if (!xkd_content_find(a, b->tensors[i].name)) different += report(cli, v, NULL, &b->tensors[i], &json, &first);
+        if (!xkd_tensors_find(in_a, a->count, b->tensors[i].name))
+            different += report(cli, v, NULL, &b->tensors[i], &json, &first);
     xkd_text_printf(&json, "],\n \"different\": %" PRId64 "}\n", different);
-    xkd_status status = json.status;
-    if (!cli->json)
-        printf("%" PRId64 " tensors differ\n", different);
-    else if (status == XKD_OK)
+    XKD_TRY(json.status);
+    if (cli->json)
         fputs(json.data, stdout);
-    xkd_text_free(&json);
-    if (status != XKD_OK) return status;
+    else
+        printf("%" PRId64 " tensors differ\n", different);
     /* No message: `state` has been printed, and the exit code says the rest. */
-    return different ? FILES_DIFFER : XKD_OK;
+    if (different) status = (xkd_status)FILES_DIFFER;
+fail:
+    xkd_text_free(&json);
+    xkd_free(in_a);
+    xkd_free(in_b);
+    return status;
 }
 
 /* Files stay open until the end, since contents point into them. Two files in memory maps: nothing is loaded, so

@@ -158,23 +158,15 @@ xkd_geometry xkd_content_geometry(const xkd_content *c, const char *prefix)
     return g;
 }
 
-/* Pointers to names, not to tensors. */
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 /* Two spellings of one name in a file would make the result depend on their order. */
 static xkd_status check_unique(xkd_context *cx, const xkd_content *c, const char *path)
 {
     xkd_status status = XKD_OK;
-    char **order = NULL;
-    XKD_TRY(xkd_alloc(cx, &order, c->count, sizeof *order));
-    for (int64_t i = 0; i < c->count; i++) order[i] = c->names[i];
-    qsort(order, (size_t)c->count, sizeof *order, by_name);
+    const xkd_stored_tensor **order = NULL;
+    XKD_TRY(xkd_tensors_by_name(cx, c->tensors, c->count, &order));
     for (int64_t i = 1; i < c->count; i++)
-        if (strcmp(order[i - 1], order[i]) == 0)
-            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: two tensors mean '%s'", path, order[i]);
+        if (strcmp(order[i - 1]->name, order[i]->name) == 0)
+            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: two tensors mean '%s'", path, order[i]->name);
 fail:
     xkd_free(order);
     return status;

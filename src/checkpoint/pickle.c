@@ -13,10 +13,11 @@
 #include "base/alloc.h"
 
 enum {
-    MOST_DEPTH = 64,     /* values inside values; a state dict needs 6 */
-    MOST_MEMO = 1 << 21, /* memo slots; a checkpoint of 1000 tensors uses 20 000 */
-    MOST_NODES = 1 << 22,
-    MOST_TEXT = 1 << 16 /* bytes of one string */
+    MOST_DEPTH = 64,      /* values inside values; a state dict needs 6 */
+    MOST_NODES = 1 << 19, /* values; a tensor of a checkpoint takes 18 */
+    MOST_MEMO = MOST_NODES,
+    MOST_ITEMS = 2 * MOST_NODES, /* references from containers to values, which may be shared */
+    MOST_TEXT = 1 << 16          /* bytes of one string */
 };
 
 /* What calling or naming a global does here. */
@@ -69,7 +70,8 @@ typedef struct {
     int64_t depth, stack_capacity;
     int64_t *memo; /* node numbers; 0: empty, else number + 1 */
     int64_t memo_size;
-    int marks; /* open marks */
+    int marks;     /* open marks */
+    int64_t items; /* in all containers together */
 } machine;
 
 /* For functions whose machine is `m`. */
@@ -113,6 +115,7 @@ static xkd_pickle_node *node_at(const machine *m, int64_t number)
 /* The stack may hold one node many times. */
 static xkd_status push_number(machine *m, int64_t number)
 {
+    if (m->depth >= MOST_NODES) REFUSE("more than %d values on the stack", MOST_NODES);
     xkd_status status = xkd_reserve(m->cx, &m->stack, m->depth, &m->stack_capacity, sizeof *m->stack);
     if (status == XKD_OK) m->stack[m->depth++] = number;
     return status;
@@ -157,6 +160,7 @@ static xkd_status append(machine *m, int64_t list, int64_t item)
 {
     xkd_pickle_node *to = node_at(m, list);
     if (item == list) REFUSE("a value would contain itself");
+    if (++m->items > MOST_ITEMS) REFUSE("more than %d items", MOST_ITEMS);
     if (to->as.list.count == to->as.list.capacity) {
         int64_t larger = to->as.list.capacity ? 2 * to->as.list.capacity : 4;
         xkd_status status = xkd_resize(m->cx, &to->as.list.items, to->as.list.count, larger, sizeof *to->as.list.items);
@@ -415,7 +419,11 @@ static xkd_status push_tensor(machine *m, const xkd_pickle_node *args)
     if (t.shape.ndim < 0 || strides != t.shape.ndim)
         REFUSE("a tensor whose size or stride is no tuple of at most %d integers", XKD_MAX_DIMS);
     if (!view_fits(&t, storage->as.storage.count)) REFUSE("a tensor that reaches beyond its storage");
-    return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_TENSOR, .as.tensor = t});
+    xkd_pickle *p = m->out;
+    xkd_status status = xkd_reserve(m->cx, &p->tensors, p->tensor_count, &p->tensor_capacity, sizeof *p->tensors);
+    if (status != XKD_OK) return status;
+    p->tensors[p->tensor_count] = t;
+    return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_TENSOR, .as.tensor = p->tensor_count++});
 }
 
 /* A call makes at most one node; nothing is executed. */
@@ -665,6 +673,7 @@ void xkd_pickle_free(xkd_pickle *p)
             xkd_free(p->nodes[i].as.list.items);
     }
     xkd_free(p->nodes);
+    xkd_free(p->tensors);
     *p = (xkd_pickle){0};
 }
 

@@ -55,13 +55,15 @@ typedef struct {
         } list;
         int global; /* row of the table of globals */
         xkd_pickle_storage storage;
-        xkd_pickle_tensor tensor;
+        int64_t tensor; /* index into the pickle's tensors */
     } as;
 } xkd_pickle_node;
 
 typedef struct {
     xkd_pickle_node *nodes;
     int64_t count, capacity;
+    xkd_pickle_tensor *tensors; /* apart from the nodes, most of which are small */
+    int64_t tensor_count, tensor_capacity;
     int64_t root;
 } xkd_pickle;
 

@@ -14,7 +14,7 @@
 #include "base/file.h"
 
 /* A header of 16 MiB names some 100 000 tensors; more is an attack on memory, not a model. */
-enum { HEADER_LIMIT = 16 << 20, LENGTH_BYTES = 8, DIGITS = 32 };
+enum { HEADER_LIMIT = 16 << 20, MOST_VALUES = 1 << 20, LENGTH_BYTES = 8, DIGITS = 32 };
 /* First in the metadata, where the writer finds its place again. */
 static const char CHECKSUM_KEY[] = "xkd.xxh3_128";
 static const char METADATA_KEY[] = "__metadata__";
@@ -160,6 +160,24 @@ static xkd_status check_metadata(xkd_context *cx, const char *path, const json_t
     return XKD_OK;
 }
 
+/* Before jansson reads it, which takes up to 400 bytes for a value of three. */
+static xkd_status scan_header(xkd_context *cx, const char *path, const char *text, int64_t length)
+{
+    bool quoted = false;
+    int64_t values = 0;
+    for (int64_t i = 0; i < length; i++) {
+        char c = text[i];
+        if (quoted && c == '\\')
+            i++; /* also an escaped quote is no end */
+        else if (c == '"')
+            quoted = !quoted;
+        /* Every value but a list's or object's first follows one of these. */
+        else if (!quoted && (c == ',' || c == '{' || c == '[') && ++values > MOST_VALUES)
+            return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: header: more than %d values", path, MOST_VALUES);
+    }
+    return XKD_OK;
+}
+
 /* A key given twice would hide one tensor behind another, so it is refused. */
 static xkd_status read_header(xkd_context *cx, xkd_safetensors *file)
 {
@@ -176,6 +194,7 @@ static xkd_status read_header(xkd_context *cx, xkd_safetensors *file)
     const char *text = (const char *)file->map.base + LENGTH_BYTES;
     /* The format allows no blanks in front. */
     if (length == 0 || *text != '{') XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header is not a JSON object", path);
+    XKD_TRY(scan_header(cx, path, text, (int64_t)length));
     /* By length, as the header has no terminating 0. */
     file->header = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
     if (!file->header) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header: %s", path, error.text);
@@ -457,17 +476,13 @@ fail:
     return status;
 }
 
-/* The checksum counts as one. */
-int64_t xkd_safetensors_note_count(const xkd_safetensors *file)
+/* The checksum is one of them. */
+bool xkd_safetensors_next_note(const xkd_safetensors *file, void **at, const char **key, const char **value)
 {
-    return (int64_t)json_object_size(json_object_get(file->header, METADATA_KEY));
-}
-
-/* O(i), for lists of a few notes. */
-void xkd_safetensors_note(const xkd_safetensors *file, int64_t i, const char **key, const char **value)
-{
-    void *at = json_object_iter(json_object_get(file->header, METADATA_KEY));
-    for (int64_t k = 0; at && k < i; k++) at = json_object_iter_next(json_object_get(file->header, METADATA_KEY), at);
-    *key = at ? json_object_iter_key(at) : "";
-    *value = at ? json_string_value(json_object_iter_value(at)) : "";
+    json_t *notes = json_object_get(file->header, METADATA_KEY);
+    *at = *at ? json_object_iter_next(notes, *at) : json_object_iter(notes);
+    if (!*at) return false;
+    *key = json_object_iter_key(*at);
+    *value = json_string_value(json_object_iter_value(*at));
+    return true;
 }

@@ -3,6 +3,7 @@
 #ifndef XKD_CHECKPOINT_SAFETENSORS_H
 #define XKD_CHECKPOINT_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -33,9 +34,8 @@ const xkd_stored_tensor *xkd_safetensors_find(const xkd_safetensors *file, const
 /* A string of __metadata__, owned by the file; NULL if absent. */
 const char *xkd_safetensors_metadata(const xkd_safetensors *file, const char *key);
 
-/* Strings of __metadata__ by number, in the file's order. */
-int64_t xkd_safetensors_note_count(const xkd_safetensors *file);
-void xkd_safetensors_note(const xkd_safetensors *file, int64_t i, const char **key, const char **value);
+/* Strings of __metadata__ one after the other, in the file's order: *at begins as NULL; false behind the last. */
+bool xkd_safetensors_next_note(const xkd_safetensors *file, void **at, const char **key, const char **value);
 
 /* Compares the checksum that xkd_safetensors_write left in the metadata with the bytes of the file. A file of another
  * program has none, which is XKD_OK and *present 0. A mismatch is XKD_ERR_CHECKPOINT. present may be NULL. */

@@ -43,6 +43,12 @@ void xkd_tensor_file_close(xkd_tensor_file *file);
 
 const xkd_stored_tensor *xkd_tensor_file_find(const xkd_tensor_file *file, const char *name);
 
+/* Pointers to tensors in the order of their names, for xkd_tensors_find; the caller frees *out. */
+xkd_status xkd_tensors_by_name(xkd_context *cx, const xkd_stored_tensor *tensors, int64_t count,
+                               const xkd_stored_tensor ***out);
+/* NULL if there is none. */
+const xkd_stored_tensor *xkd_tensors_find(const xkd_stored_tensor *const *order, int64_t count, const char *name);
+
 /* Writes tensors as `kind` (not TORCH_LEGACY; NPY takes exactly one tensor), atomically. Notes become metadata where the
  * format has a place for them (safetensors). bfloat16 cannot be npy: XKD_ERR_CONFIG. */
 xkd_status xkd_tensor_file_write(xkd_context *cx, const char *path, xkd_file_kind kind, const xkd_tensor_item *items,

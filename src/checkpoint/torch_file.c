@@ -11,8 +11,9 @@
 
 /* A pickle may refer to one value a thousand times, and each of those to another: visits multiply. */
 enum {
-    MOST_VISITS = 1 << 20, /* values met on the way through the tree: shared values count each time */
-    MOST_NAME = 4096
+    MOST_VISITS = 1 << 18, /* values met on the way through the tree: shared values count each time */
+    MOST_NAME = 1024,
+    MOST_NAMES = 16 << 20 /* bytes of all names together, as much as safetensors have for theirs */
 };
 
 /* A storage by its key, with its bytes once they are found. Storages of one key must agree. `key` points into the
@@ -29,7 +30,7 @@ typedef struct {
     xkd_tensor_file *file;
     stored *storages; /* [count], sorted by key */
     int64_t count;
-    int64_t visits;
+    int64_t visits, name_bytes; /* of the walk so far */
 } reader;
 
 /* Keys are bytes with a length, not terminated strings. An order among keys, so that equal ones stand together and can
@@ -194,8 +195,11 @@ static xkd_status visit(reader *r, int64_t number, char *name)
     /* Counted on the way, since shared nodes are visited once for each reference. */
     if (++r->visits > MOST_VISITS)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: more than %d values in its tree", r->file->path, MOST_VISITS);
+    if ((r->name_bytes += (int64_t)length) > MOST_NAMES)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: the names of its tree take more than %d bytes", r->file->path, MOST_NAMES);
     /* A file may be a single tensor, which has no name. */
-    if (n->kind == XKD_PICKLE_TENSOR) return add_tensor(r, length ? name : "tensor", &n->as.tensor);
+    if (n->kind == XKD_PICKLE_TENSOR)
+        return add_tensor(r, length ? name : "tensor", &r->file->parts->pickle.tensors[n->as.tensor]);
     bool dict = n->kind == XKD_PICKLE_DICT;
     if (!dict && n->kind != XKD_PICKLE_LIST && n->kind != XKD_PICKLE_TUPLE) return add_value(r, name, n);
     for (int64_t i = 0; i < n->as.list.count; i += dict ? 2 : 1) {

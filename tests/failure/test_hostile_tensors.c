@@ -48,9 +48,42 @@ static void all_are_refused(void **state)
         count++;
     }
     fclose(list);
-    assert_true(count >= 190);
+    assert_true(count >= 196);
     assert_int_equal(good, count);
     assert_int_not_equal(access("pwned", F_OK), 0);
+}
+
+/* Bytes that repeat, which would be large files: many values from little text. */
+static void long_repetitions(void **state)
+{
+    /* Before the values: the older format's number, PROTO and a mark. */
+#define LEGACY "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e\x80\x02("
+#define TEN_TIMES "h\1h\1h\1h\1h\1h\1h\1h\1h\1h\1"
+    static const struct {
+        const char *lead;
+        size_t size;
+        const char *piece;
+        int count;
+        const char *words;
+    } files[] = {{LEGACY, 18, "N", 600000, "values on the stack"},
+                 {LEGACY, 18, "]", 600000, "values on the stack"},
+                 {LEGACY "Nq\1", 21, "](" TEN_TIMES "e", 110000, "items"},
+                 /* 2^24 bytes of header: as many as there may be. */
+                 {"\0\0\0\1\0\0\0\0{\"a\":[ ", 15, "[],", 5592403, "values"}};
+    char path[] = "/tmp/xkd-hostile-XXXXXX";
+    int fd = mkstemp(path), good = 0;
+    (void)state;
+    assert_true(fd >= 0);
+    close(fd);
+    for (size_t k = 0; k < sizeof files / sizeof *files; k++) {
+        FILE *out = fopen(path, "wb");
+        fwrite(files[k].lead, 1, files[k].size, out);
+        for (int i = 0; i < files[k].count; i++) fputs(files[k].piece, out);
+        fclose(out);
+        good += refused(path, files[k].words);
+    }
+    unlink(path);
+    assert_int_equal(good, sizeof files / sizeof *files);
 }
 
 /* Cutting a good file at every length, and flipping every bit of its first kilobyte, must never crash and never yield
@@ -99,6 +132,7 @@ static void cut_and_flipped(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(all_are_refused), cmocka_unit_test(cut_and_flipped)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(all_are_refused), cmocka_unit_test(long_repetitions),
+                                       cmocka_unit_test(cut_and_flipped)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
