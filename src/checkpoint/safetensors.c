@@ -160,7 +160,8 @@ static xkd_status check_metadata(xkd_context *cx, const char *path, const json_t
     return XKD_OK;
 }
 
-/* Before jansson reads it, which takes up to 400 bytes for a value of three. */
+/* Before jansson reads it, which takes up to 400 bytes for a value of three, and "-0" for 0: the format's numbers have no
+ * sign. */
 static xkd_status scan_header(xkd_context *cx, const char *path, const char *text, int64_t length)
 {
     bool quoted = false;
@@ -171,6 +172,9 @@ static xkd_status scan_header(xkd_context *cx, const char *path, const char *tex
             i++; /* also an escaped quote is no end */
         else if (c == '"')
             quoted = !quoted;
+        else if (!quoted && c == '-')
+            return xkd_fail(cx, XKD_ERR_CHECKPOINT,
+                            "%s: header: a sign at byte %" PRId64 ": sizes are unsigned integers", path, i);
         /* Every value but a list's or object's first follows one of these. */
         else if (!quoted && (c == ',' || c == '{' || c == '[') && ++values > MOST_VALUES)
             return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: header: more than %d values", path, MOST_VALUES);
