@@ -461,18 +461,23 @@ fail:
     return status;
 }
 
-/* BUILD sets attributes: of an OrderedDict (its _metadata) they are read and dropped, of anything else refused.
- * The value itself stays on the stack. */
+/* BUILD sets attributes: the _metadata of an OrderedDict are read and dropped, anything else is refused. The value itself
+ * stays on the stack. It must be part of no other value yet, which could be its own state; and the state changes no
+ * more, so that it cannot come to hold the value either. */
 static xkd_status build(machine *m)
 {
     xkd_status status = XKD_OK;
     int64_t state = 0;
     XKD_TRY(pop(m, &state));
     if (m->depth == 0 || m->stack[m->depth - 1] == MARK) REFUSE("BUILD without a value");
-    const xkd_pickle_node *target = node_at(m, m->stack[m->depth - 1]);
-    if (target->kind != XKD_PICKLE_DICT || !target->ordered || node_at(m, state)->kind != XKD_PICKLE_DICT)
+    const xkd_pickle_node *target = node_at(m, m->stack[m->depth - 1]), *attributes = node_at(m, state);
+    if (target->kind != XKD_PICKLE_DICT || !target->ordered || attributes->kind != XKD_PICKLE_DICT)
         REFUSE("BUILD on a value that is no OrderedDict");
     if (state == m->stack[m->depth - 1]) REFUSE("a value would contain itself");
+    if (target->sealed) REFUSE("BUILD on a dict after it became part of another value");
+    if (attributes->as.list.count != 2 || !xkd_pickle_is(m->out, attributes->as.list.items[0], "_metadata"))
+        REFUSE("BUILD with other attributes than _metadata");
+    node_at(m, state)->sealed = true;
 fail:
     return status;
 }
