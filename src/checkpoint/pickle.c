@@ -402,8 +402,20 @@ static bool view_fits(const xkd_pickle_tensor *t, int64_t storage)
     return last < storage;
 }
 
+/* Metadata say that the numbers of the storage are not the tensor's: that they are to be negated or conjugated. */
+static xkd_status check_tensor_metadata(machine *m, const xkd_pickle_node *metadata)
+{
+    if (!metadata || metadata->kind == XKD_PICKLE_NONE) return XKD_OK;
+    if (metadata->kind != XKD_PICKLE_DICT) REFUSE("a tensor whose metadata are no dict");
+    const xkd_pickle_node *key = item(m, metadata, 0);
+    if (!key) return XKD_OK;
+    bool text = key->kind == XKD_PICKLE_TEXT;
+    REFUSE("a tensor with the metadata '%.*s': only plain tensors are read (resolve_neg() or resolve_conj() makes one)",
+           text ? (int)(key->as.text.size < 100 ? key->as.text.size : 100) : 1, text ? key->as.text.data : "?");
+}
+
 /* _rebuild_tensor[_v2](storage, offset, size, stride[, requires_grad, hooks[, metadata]])
- * requires_grad, hooks and metadata are ignored. */
+ * requires_grad and hooks are ignored. */
 static xkd_status push_tensor(machine *m, const xkd_pickle_node *args)
 {
     const xkd_pickle_node *storage = item(m, args, 0), *offset = item(m, args, 1);
@@ -420,7 +432,9 @@ static xkd_status push_tensor(machine *m, const xkd_pickle_node *args)
         REFUSE("a tensor whose size or stride is no tuple of at most %d integers", XKD_MAX_DIMS);
     if (!view_fits(&t, storage->as.storage.count)) REFUSE("a tensor that reaches beyond its storage");
     xkd_pickle *p = m->out;
-    xkd_status status = xkd_reserve(m->cx, &p->tensors, p->tensor_count, &p->tensor_capacity, sizeof *p->tensors);
+    xkd_status status = check_tensor_metadata(m, item(m, args, 6));
+    if (status != XKD_OK) return status;
+    status = xkd_reserve(m->cx, &p->tensors, p->tensor_count, &p->tensor_capacity, sizeof *p->tensors);
     if (status != XKD_OK) return status;
     p->tensors[p->tensor_count] = t;
     return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_TENSOR, .as.tensor = p->tensor_count++});
