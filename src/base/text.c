@@ -73,6 +73,22 @@ static int sequence_length(const unsigned char *p)
     return length;
 }
 
+/* Bytes of the printable character at p; 0 where there is none. C1 controls, which some terminals obey, are U+0080 to
+ * U+009F. */
+static int printable_length(const unsigned char *p)
+{
+    if (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] < 0xa0)) return 0;
+    return sequence_length(p);
+}
+
+bool xkd_is_printable(const char *string)
+{
+    const unsigned char *p = (const unsigned char *)string;
+    for (int length; *p; p += length)
+        if (!(length = printable_length(p))) return false;
+    return true;
+}
+
 /* Invalid UTF-8 is replaced, so the output is always JSON. Paths may hold any bytes. */
 void xkd_text_json_string(xkd_text *text, const char *string)
 {

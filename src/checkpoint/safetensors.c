@@ -12,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/text.h"
 
 /* A header of 16 MiB names some 100 000 tensors; more is an attack on memory, not a model. */
 enum { HEADER_LIMIT = 16 << 20, MOST_VALUES = 1 << 20, LENGTH_BYTES = 8, DIGITS = 32 };
@@ -80,14 +81,6 @@ static xkd_status read_dtype(xkd_context *cx, const char *path, const char *name
                     text ? text : "(none)");
 }
 
-/* Names are printed in messages and become labels: control characters have no place in them. */
-static int name_is_clean(const char *name)
-{
-    for (; *name; name++)
-        if ((unsigned char)*name < 0x20 || *name == 0x7f) return 0;
-    return 1;
-}
-
 /* The range must hold exactly what dtype and shape want. */
 static xkd_status read_entry(xkd_context *cx, xkd_safetensors *file, const char *name, const json_t *entry,
                              xkd_stored_tensor *tensor)
@@ -95,7 +88,8 @@ static xkd_status read_entry(xkd_context *cx, xkd_safetensors *file, const char 
     xkd_status status = XKD_OK;
     const char *path = file->path;
     int64_t available = file->map.size - file->data_start, begin, end, wanted;
-    if (!name_is_clean(name)) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: a tensor's name holds control characters", path);
+    /* Names are printed in messages and become labels. */
+    if (!xkd_is_printable(name)) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: a tensor's name holds control characters", path);
     if (!json_is_object(entry) || json_object_size(entry) != 3)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: tensor '%s': not an object of dtype, shape and data_offsets", path, name);
     tensor->name = name;

@@ -175,13 +175,12 @@ static xkd_status join_name(reader *r, char *name, size_t length, const xkd_pick
     if (size <= 0 || length + (size_t)size + dot >= MOST_NAME)
         return xkd_fail(r->cx, XKD_ERR_CHECKPOINT, "%s: a key is empty or its name longer than %d bytes", r->file->path,
                         MOST_NAME);
-    /* Names are printed in messages and lists. */
-    for (int64_t i = 0; i < size; i++)
-        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
-            return xkd_fail(r->cx, XKD_ERR_CHECKPOINT, "%s: a key has control characters", r->file->path);
     if (dot) name[length] = '.';
     memcpy(name + length + dot, text, (size_t)size);
     name[length + dot + (size_t)size] = 0;
+    /* Names are printed in messages and lists. */
+    if ((int64_t)strlen(name + length + dot) != size || !xkd_is_printable(name + length + dot))
+        return xkd_fail(r->cx, XKD_ERR_CHECKPOINT, "%s: a key is not UTF-8 or has control characters", r->file->path);
     return XKD_OK;
 }
 
