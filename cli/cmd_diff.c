@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/status.h"
@@ -30,22 +31,34 @@ typedef struct {
     int64_t unequal;
 } difference;
 
-/* Elements of different types are compared as doubles. Two NaN count as equal, so that a file equals itself. */
+/* |a - b| of one element. Two NaN count as equal, so that a file equals itself; one NaN is as far away as can be. Integers
+ * are compared exactly, other types as doubles. */
+static double distance(const xkd_stored_tensor *a, const xkd_stored_tensor *b, int64_t i)
+{
+    if (xkd_dtype_is_integer(a->dtype) && xkd_dtype_is_integer(b->dtype))
+        return (double)fabsl(xkd_integer_element(a->dtype, a->data, i) - xkd_integer_element(b->dtype, b->data, i));
+    double x = xkd_element(a->dtype, a->data, i), y = xkd_element(b->dtype, b->data, i);
+    if (x == y || (isnan(x) && isnan(y))) return 0;
+    return isnan(x) || isnan(y) ? INFINITY : fabs(x - y);
+}
+
+/* Shapes are equal. */
 static difference compare(const xkd_stored_tensor *a, const xkd_stored_tensor *b)
 {
     difference d = {0};
     double scale = 0;
     int64_t n = xkd_shape_count(&a->shape);
+    /* The common case, and the fast one. */
+    if (a->dtype == b->dtype && (a->bytes == 0 || memcmp(a->data, b->data, (size_t)a->bytes) == 0)) return d;
     for (int64_t i = 0; i < n; i++) {
-        double x = xkd_element(a->dtype, a->data, i), y = xkd_element(b->dtype, b->data, i), e = fabs(x - y);
-        if (x == y || (isnan(x) && isnan(y))) e = 0;
+        double e = distance(a, b, i);
         if (e != 0) d.unequal++;
-        /* Written so that a NaN, for which no comparison holds, becomes the largest difference. */
-        if (!(e <= d.largest)) d.largest = e; /* a NaN on one side is the largest difference */
-        scale = fmax(scale, fmax(fabs(x), fabs(y)));
+        d.largest = fmax(d.largest, e);
+        /* fmax passes NaN over. */
+        scale = fmax(scale, fmax(fabs(xkd_element(a->dtype, a->data, i)), fabs(xkd_element(b->dtype, b->data, i))));
     }
-    /* scale is above 0 where anything differs, unless NaN is involved. */
-    d.relative = d.largest == 0 ? 0 : d.largest / scale;
+    /* scale is above 0 where finite numbers differ; infinite distances stay infinite. */
+    d.relative = d.largest == 0 || isinf(d.largest) ? d.largest : d.largest / scale;
     return d;
 }
 
@@ -62,8 +75,7 @@ static bool report(const struct cli *cli, const struct values *v, const xkd_stor
         state = "other shape";
     else {
         d = compare(a, b);
-        /* A NaN on one side alone counts as different. */
-        differs = !(d.relative <= v->tolerance);
+        differs = d.relative > v->tolerance;
         if (d.unequal) state = "other values";
         if (a->dtype != b->dtype && !d.unequal) state = "equal, other type";
     }

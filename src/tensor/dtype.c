@@ -44,6 +44,18 @@ static double from_float16(uint16_t half)
     return half >> 15 ? -value : value;
 }
 
+bool xkd_dtype_is_integer(xkd_dtype dtype)
+{
+    return dtype >= XKD_I64 && dtype <= XKD_BOOL;
+}
+
+/* Types of up to 32 bits are exact as doubles too. */
+long double xkd_integer_element(xkd_dtype dtype, const void *data, int64_t index)
+{
+    if (dtype == XKD_I64) return (long double)((const int64_t *)data)[index];
+    return (long double)xkd_element(dtype, data, index);
+}
+
 /* For comparing and inspecting; int64 beyond 2^53 is rounded. Slow by design: one switch an element. */
 double xkd_element(xkd_dtype dtype, const void *data, int64_t index)
 {

@@ -60,6 +60,20 @@ check "diff within a tolerance" code 0
 try diff $golden/xkd/init.safetensors $golden/torch/state.pth
 stdout_has "diff of strangers" 1 "only in the second"
 
+# One tensor "w" of three elements; its numbers are given as bytes.
+tensor_of() { printf "\\x$(printf %x $((53 + ${#2})))\\0\\0\\0\\0\\0\\0\\0"'{"w":{"dtype":"'"$1"'","shape":[3],"data_offsets":[0,'"$2"']}}'"$3"; }
+nan='\0\0\300\177' one='\0\0\200\77' five='\0\0\240\100' zero='\0\0\0\0'
+tensor_of F32 12 "$nan$one$one" >"$work/nan.safetensors"
+tensor_of F32 12 "$five$one$one" >"$work/five.safetensors"
+try diff "$work/nan.safetensors" "$work/five.safetensors" --tolerance 1000
+stdout_has "diff does not lose a NaN" 1 "other values       max inf, relative inf, 1 elements"
+try diff "$work/nan.safetensors" "$work/nan.safetensors"
+stdout_has "which equals itself" 0 "0 tensors differ"
+tensor_of I64 24 "$zero$zero$zero$zero\\0\\0\\0\\0\\0\\0\\40\\0" >"$work/2^53.safetensors"
+tensor_of I64 24 "$zero$zero$zero$zero\\1\\0\\0\\0\\0\\0\\40\\0" >"$work/more.safetensors"
+try diff "$work/2^53.safetensors" "$work/more.safetensors"
+stdout_has "diff compares integers exactly" 1 "max 1, relative 1.11022e-16, 1 elements"
+
 try verify $golden/torch/state.pth $golden/backbone/vid_teacher.safetensors
 stdout_has "verify" 0 "all finite"
 try verify tests/failure/hostile/pickle-global-os-system.pth
