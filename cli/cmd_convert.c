@@ -134,7 +134,9 @@ static xkd_status convert(struct cli *cli, const struct values *v, const char *i
     xkd_log(cx, XKD_LOG_INFO, "%s: %s", in, described);
     /* Said unasked, because a training cannot be resumed from the result. */
     if ((content.checkpoint || content.own_checkpoint) && !v->all)
-        xkd_log(cx, XKD_LOG_INFO, "optimiser state and counters of the checkpoint are left out (--all keeps them)");
+        xkd_log(cx, XKD_LOG_INFO,
+                "optimiser state and counters of the checkpoint are left out, %lld tensors (--all keeps them)",
+                (long long)content.rest_count);
     /* After the identification, which brings names into the release's form. */
     if (v->part) XKD_TRY(xkd_content_select(cx, &content, v->part, in));
     XKD_TRY(write_out(cx, out, kind, &file, &content, v->all));

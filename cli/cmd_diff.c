@@ -93,36 +93,54 @@ static bool report(const struct cli *cli, const struct values *v, const xkd_stor
     return differs;
 }
 
-/* Names of the first file in its order, then what only the second one has. */
-static xkd_status compare_files(struct cli *cli, const struct values *v, const xkd_content *a, const xkd_content *b)
+/* What is said of all tensors together. */
+typedef struct {
+    xkd_text json;
+    bool first;
+    int64_t different;
+} summary;
+
+/* Names of the first list in its order, then what only the second one has. */
+static xkd_status compare_lists(const struct cli *cli, const struct values *v, const xkd_stored_tensor *a,
+                                int64_t a_count, const xkd_stored_tensor *b, int64_t b_count, summary *s)
 {
     xkd_context *cx = cli->cx;
     xkd_status status = XKD_OK;
-    int64_t different = 0;
-    bool first = true;
     const xkd_stored_tensor **in_a = NULL, **in_b = NULL;
-    xkd_text json = xkd_text_make(cx);
-    XKD_TRY(xkd_tensors_by_name(cx, a->tensors, a->count, &in_a));
-    XKD_TRY(xkd_tensors_by_name(cx, b->tensors, b->count, &in_b));
-    xkd_text_puts(&json, "{\"tensors\": [");
-    for (int64_t i = 0; i < a->count; i++)
-        different +=
-            report(cli, v, &a->tensors[i], xkd_tensors_find(in_b, b->count, a->tensors[i].name), &json, &first);
-    for (int64_t i = 0; i < b->count; i++)
-        if (!xkd_tensors_find(in_a, a->count, b->tensors[i].name))
-            different += report(cli, v, NULL, &b->tensors[i], &json, &first);
-    xkd_text_printf(&json, "],\n \"different\": %" PRId64 "}\n", different);
-    XKD_TRY(json.status);
-    if (cli->json)
-        fputs(json.data, stdout);
-    else
-        printf("%" PRId64 " tensors differ\n", different);
-    /* No message: `state` has been printed, and the exit code says the rest. */
-    if (different) status = (xkd_status)FILES_DIFFER;
+    XKD_TRY(xkd_tensors_by_name(cx, a, a_count, &in_a));
+    XKD_TRY(xkd_tensors_by_name(cx, b, b_count, &in_b));
+    for (int64_t i = 0; i < a_count; i++)
+        s->different += report(cli, v, &a[i], xkd_tensors_find(in_b, b_count, a[i].name), &s->json, &s->first);
+    for (int64_t i = 0; i < b_count; i++)
+        if (!xkd_tensors_find(in_a, a_count, b[i].name))
+            s->different += report(cli, v, NULL, &b[i], &s->json, &s->first);
 fail:
-    xkd_text_free(&json);
     xkd_free(in_a);
     xkd_free(in_b);
+    return status;
+}
+
+/* The optimiser's tensors are compared where both files have some: a checkpoint also compares with a model alone. */
+static xkd_status compare_files(struct cli *cli, const struct values *v, const xkd_content *a, const xkd_content *b)
+{
+    xkd_status status = XKD_OK;
+    summary s = {.json = xkd_text_make(cli->cx), .first = true};
+    int64_t left_out = a->rest_count && b->rest_count ? 0 : a->rest_count + b->rest_count;
+    xkd_text_puts(&s.json, "{\"tensors\": [");
+    XKD_TRY(compare_lists(cli, v, a->tensors, a->count, b->tensors, b->count, &s));
+    if (!left_out) XKD_TRY(compare_lists(cli, v, a->rest, a->rest_count, b->rest, b->rest_count, &s));
+    xkd_text_printf(&s.json, "],\n \"different\": %" PRId64 ", \"left_out\": %" PRId64 "}\n", s.different, left_out);
+    XKD_TRY(s.json.status);
+    if (cli->json)
+        fputs(s.json.data, stdout);
+    else
+        printf("%" PRId64 " tensors differ\n", s.different);
+    if (left_out && !cli->json)
+        printf("%" PRId64 " tensors beside the model in one of the files were left out\n", left_out);
+    /* No message: `state` has been printed, and the exit code says the rest. */
+    if (s.different) status = (xkd_status)FILES_DIFFER;
+fail:
+    xkd_text_free(&s.json);
     return status;
 }
 
@@ -157,7 +175,7 @@ const struct cli_command cmd_diff = {
     .usage = "A B [--tolerance X]",
     .description =
         "Formats and types may differ. Names are brought into the release's form first, so a released backbone "
-        "compares with an exported one.",
+        "compares with an exported one. What a checkpoint holds beside the model is compared where both files have it.",
     .example = "xkd diff vid_teacher.pth.tar runs/first/backbones/vid_teacher.safetensors",
     .options = options,
     .run = run,

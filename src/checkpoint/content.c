@@ -48,6 +48,33 @@ static const char *own_name(const xkd_content *c, const char *name)
     return c->ddp ? name + strlen("module.") : name;
 }
 
+/* What training programs save beside the model, the release's and others. */
+static bool is_beside_model(const char *name)
+{
+    static const char *const keys[] = {"optimizer", "optimizers", "amp",  "scaler", "scheduler", "lr_scheduler",
+                                       "epoch",     "step",       "args", "config", "rng_state"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        size_t length = strlen(keys[i]);
+        if (strncmp(name, keys[i], length) == 0 && (name[length] == '.' || name[length] == 0)) return true;
+    }
+    return false;
+}
+
+/* Whether there is something beside "model.", and all of it belongs to a training checkpoint. Many models of other projects
+ * have "model." as a prefix of their own. Notes of a PyTorch file are values of its tree. */
+static bool known_beside_model(const xkd_tensor_file *file)
+{
+    bool torch = file->kind == XKD_FILE_TORCH || file->kind == XKD_FILE_TORCH_LEGACY, any = false;
+    for (int64_t i = 0; i < file->count; i++) {
+        const char *name = file->tensors[i].name;
+        if (begins(name, "model.")) continue;
+        if (!is_beside_model(name)) return false;
+        any = true;
+    }
+    for (int64_t i = 0; torch && i < file->note_count; i++) any |= is_beside_model(file->notes[i].name);
+    return any;
+}
+
 /* False where no tensor is in scope at all. */
 static bool all_begin(const xkd_tensor_file *file, const char *scope, const char *prefix)
 {
@@ -94,8 +121,8 @@ const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char
 static void classify(const xkd_tensor_file *file, xkd_content *c)
 {
     char scope[8] = "";
-    /* "model." may also be a checkpoint's own prefix by chance; names of a backbone at the top level speak against it.
-     * Kept in two flags, since both prefixes may stand before a name: "model.module.vid_student...". */
+    /* Names of a backbone at the top level speak against it. Kept in two flags, since both prefixes may stand before a
+     * name: "model.module.vid_student...". */
     c->checkpoint = has(file, "model.") && !has(file, "encoder.") && !has(file, "blocks.");
     if (c->checkpoint) strcpy(scope, "model.");
     c->ddp = all_begin(file, scope, "module.");
@@ -116,6 +143,8 @@ static void classify(const xkd_tensor_file *file, xkd_content *c)
      * backbone. */
     if (!model && blocks && embed) c->kind = XKD_CONTENT_BACKBONE;
     if (embed) c->modality = modality_of(embed);
+    /* Before names of no known model both prefixes may be the model's own; then nothing may be lost or renamed. */
+    if (c->kind == XKD_CONTENT_OTHER && !(c->checkpoint && known_beside_model(file))) c->checkpoint = c->ddp = false;
 }
 
 /* The number of heads leaves no trace in any shape: qkv is [3D,D] whatever it is. The released sizes
@@ -181,13 +210,14 @@ xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xk
     classify(file, out);
     XKD_TRY(xkd_alloc(cx, &out->tensors, file->count, sizeof *out->tensors));
     XKD_TRY(xkd_alloc(cx, &out->names, file->count, sizeof *out->names));
+    XKD_TRY(xkd_alloc(cx, &out->rest, file->count, sizeof *out->rest));
     for (int64_t i = 0; i < file->count; i++) {
         const xkd_stored_tensor *t = &file->tensors[i];
-        /* What a checkpoint holds beside the model, such as the optimiser, is left out. */
-        if (out->checkpoint && !begins(t->name, "model.")) continue;
         /* Our own checkpoints keep the optimiser's tensors beside the model's. */
-        if (out->kind == XKD_CONTENT_MODEL && !out->checkpoint && begins(t->name, "optimizer.")) {
-            out->own_checkpoint = true;
+        bool own = out->kind == XKD_CONTENT_MODEL && !out->checkpoint && begins(t->name, "optimizer.");
+        out->own_checkpoint |= own;
+        if (own || (out->checkpoint && !begins(t->name, "model."))) {
+            out->rest[out->rest_count++] = *t;
             continue;
         }
         XKD_TRY(rename_tensor(cx, out, own_name(out, t->name), &out->names[out->count]));
@@ -212,6 +242,7 @@ void xkd_content_free(xkd_content *content)
     for (int64_t i = 0; i < content->count; i++) xkd_free(content->names[i]);
     xkd_free(content->names);
     xkd_free(content->tensors);
+    xkd_free(content->rest);
     *content = (xkd_content){0};
 }
 

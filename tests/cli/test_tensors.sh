@@ -24,6 +24,10 @@ check "convert takes the model of a checkpoint" code 0
 try diff "$work/model.safetensors" $golden/torch/checkpoint_model.safetensors
 check "and it is the recorded one" code 0
 check "the difference is none" [ "$out" = "0 tensors differ" ]
+try diff $golden/torch/checkpoint.pth.tar $golden/torch/checkpoint_model.safetensors
+stdout_has "diff says what it left out" 0 "6 tensors beside the model in one of the files were left out"
+try diff $golden/torch/checkpoint.pth.tar $golden/torch/checkpoint.pth.tar --all
+stdout_has "diff compares optimisers" 0 "optimizer.state.0.exp_avg"
 printf '\72\0\0\0\0\0\0\0{"a\\"b\\\\":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}x' >"$work/quote.safetensors"
 try diff "$work/quote.safetensors" "$work/quote.safetensors" --json
 stdout_has "diff as JSON of any tensor name" 0 '{"name": "a\"b\\", "state": "equal"'

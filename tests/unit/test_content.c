@@ -52,8 +52,42 @@ static void depth_is_bounded(void **state)
     assert_int_equal(content.geometry.depth, 3);
 }
 
+/* "model." is the prefix of most models of other projects: nothing of them may be lost or renamed. */
+static void foreign_models_stay_whole(void **state)
+{
+    static const char *const files[][3] = {{"model.w", "lm_head.weight"}, {"model.w", "model.v"}, {"module.w", "module.v"}};
+    for (int k = 0; k < 3; k++) {
+        identify(*state, files[k], 2);
+        assert_false(content.checkpoint);
+        assert_int_equal(content.count, 2);
+        assert_int_equal(content.rest_count, 0);
+        for (int i = 0; i < 2; i++) assert_string_equal(content.tensors[i].name, files[k][i]);
+        xkd_content_free(&content);
+        xkd_tensor_file_close(&file);
+    }
+}
+
+/* What stands beside the model is kept apart, whatever the model is. */
+static void checkpoints_are_told(void **state)
+{
+    static const char *const foreign[] = {"model.module.w", "optimizer.state.0.exp_avg", "epoch"};
+    static const char *const released[] = {"model.module.vid_student.w"};
+    identify(*state, foreign, 3);
+    assert_true(content.checkpoint && content.ddp);
+    assert_int_equal(content.count, 1);
+    assert_string_equal(content.tensors[0].name, "w");
+    assert_int_equal(content.rest_count, 2);
+    xkd_content_free(&content);
+    xkd_tensor_file_close(&file);
+    identify(*state, released, 1);
+    assert_true(content.checkpoint && content.ddp);
+    assert_string_equal(content.tensors[0].name, "vid_student.w");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(depth_is_bounded, setup, teardown)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(depth_is_bounded, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(foreign_models_stay_whole, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(checkpoints_are_told, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
