@@ -66,8 +66,16 @@ static xkd_status print_json(xkd_context *cx, const xkd_tensor_file *file, const
     return status;
 }
 
-/* Columns are as wide as the longest name, within reason. Long metadata, such as a whole
- * configuration, are cut. */
+/* Long metadata, such as a whole configuration, are cut. Names of tensors are printable in every file that opens, notes are
+ * not: a file could otherwise show lines of its own making. */
+static void print_note(const xkd_file_note *note)
+{
+    char name[200], value[200];
+    printf("  %s = %s\n", xkd_escape(name, sizeof name, note->name, strlen(note->name), ""),
+           xkd_escape(value, sizeof value, note->value, strlen(note->value), ""));
+}
+
+/* Columns are as wide as the longest name, within reason. */
 static xkd_status print_table(xkd_context *cx, const xkd_tensor_file *file, const char *described)
 {
     xkd_text shape = xkd_text_make(cx);
@@ -78,8 +86,7 @@ static xkd_status print_table(xkd_context *cx, const xkd_tensor_file *file, cons
         if (length > width && length <= 90) width = length;
     }
     printf("%s: %s, %s\n", file->path, xkd_file_kind_name(file->kind), described);
-    /* A newline in a note would pass as is: metadata of other programs is shown and not interpreted. */
-    for (int64_t i = 0; i < file->note_count; i++) printf("  %s = %.200s\n", file->notes[i].name, file->notes[i].value);
+    for (int64_t i = 0; i < file->note_count; i++) print_note(&file->notes[i]);
     for (int64_t i = 0; i < file->count; i++) {
         shape_text(&file->tensors[i].shape, &shape);
         printf("%-*s  %-8s  %s\n", width, file->tensors[i].name, xkd_dtype_name(file->tensors[i].dtype), shape.data);

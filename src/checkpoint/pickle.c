@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/text.h"
 
 enum {
     MOST_DEPTH = 64,      /* values inside values; a state dict needs 6 */
@@ -409,9 +410,10 @@ static xkd_status check_tensor_metadata(machine *m, const xkd_pickle_node *metad
     if (metadata->kind != XKD_PICKLE_DICT) REFUSE("a tensor whose metadata are no dict");
     const xkd_pickle_node *key = item(m, metadata, 0);
     if (!key) return XKD_OK;
-    bool text = key->kind == XKD_PICKLE_TEXT;
-    REFUSE("a tensor with the metadata '%.*s': only plain tensors are read (resolve_neg() or resolve_conj() makes one)",
-           text ? (int)(key->as.text.size < 100 ? key->as.text.size : 100) : 1, text ? key->as.text.data : "?");
+    char shown[100] = "?";
+    if (key->kind == XKD_PICKLE_TEXT) xkd_escape(shown, sizeof shown, key->as.text.data, (size_t)key->as.text.size, "");
+    REFUSE("a tensor with the metadata '%s': only plain tensors are read (resolve_neg() or resolve_conj() makes one)",
+           shown);
 }
 
 /* _rebuild_tensor[_v2](storage, offset, size, stride[, requires_grad, hooks[, metadata]])
@@ -627,9 +629,11 @@ static xkd_status check_keys(machine *m, const xkd_pickle_node *dict)
     qsort(keys, (size_t)n, sizeof *keys, by_key);
     for (int64_t i = 1; i < n && status == XKD_OK; i++) {
         if (by_key(&keys[i - 1], &keys[i]) != 0) continue;
-        int shown = (int)(keys[i]->as.text.size < 200 ? keys[i]->as.text.size : 200);
+        char shown[200];
+        const char *text = keys[i]->as.text.data;
         if (keys[i]->kind == XKD_PICKLE_TEXT)
-            status = refuse(m, "the key '%.*s' is given twice", shown, keys[i]->as.text.data);
+            status = refuse(m, "the key '%s' is given twice",
+                            xkd_escape(shown, sizeof shown, text, (size_t)keys[i]->as.text.size, ""));
         else
             status = refuse(m, "the key %" PRId64 " is given twice", keys[i]->as.integer);
     }

@@ -77,8 +77,9 @@ static xkd_status read_dtype(xkd_context *cx, const char *path, const char *name
             *out = dtypes[i].dtype;
             return XKD_OK;
         }
-    return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: tensor '%s': unknown dtype '%.20s'", path, name,
-                    text ? text : "(none)");
+    char shown[40];
+    return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: tensor '%s': unknown dtype '%s'", path, name,
+                    text ? xkd_escape(shown, sizeof shown, text, strlen(text), "") : "(none)");
 }
 
 /* The range must hold exactly what dtype and shape want. */
@@ -149,8 +150,10 @@ static xkd_status check_metadata(xkd_context *cx, const char *path, const json_t
     json_t *value;
     if (!metadata) return XKD_OK;
     if (!json_is_object(metadata)) return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: __metadata__ is not an object", path);
+    char shown[200];
     json_object_foreach((json_t *)(uintptr_t)metadata, key, value) if (!json_is_string(value)) return xkd_fail(
-        cx, XKD_ERR_CHECKPOINT, "%s: __metadata__ '%s' is not a string", path, key);
+        cx, XKD_ERR_CHECKPOINT, "%s: __metadata__ '%s' is not a string", path,
+        xkd_escape(shown, sizeof shown, key, strlen(key), ""));
     return XKD_OK;
 }
 

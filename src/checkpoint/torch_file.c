@@ -25,6 +25,11 @@ typedef struct {
     const unsigned char *data;
 } stored;
 
+/* The key as messages show it. */
+typedef struct {
+    char text[120];
+} shown_key;
+
 typedef struct {
     xkd_context *cx;
     xkd_tensor_file *file;
@@ -41,6 +46,13 @@ static int by_key(const void *a, const void *b)
     int64_t shorter = x->key_size < y->key_size ? x->key_size : y->key_size;
     int order = memcmp(x->key, y->key, (size_t)shorter);
     return order ? order : (x->key_size > y->key_size) - (x->key_size < y->key_size);
+}
+
+static shown_key show_key(const stored *s)
+{
+    shown_key shown;
+    xkd_escape(shown.text, sizeof shown.text, s->key, (size_t)s->key_size, "");
+    return shown;
 }
 
 /* NULL if the pickle names no such storage. */
@@ -76,8 +88,8 @@ static xkd_status collect_storages(reader *r)
             r->storages[r->count++] = r->storages[i];
         else if (last->storage.dtype != r->storages[i].storage.dtype ||
                  last->storage.count != r->storages[i].storage.count)
-            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: storage '%.*s' is declared with two types or sizes", r->file->path,
-                     (int)(last->key_size < 100 ? last->key_size : 100), last->key);
+            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: storage '%s' is declared with two types or sizes", r->file->path,
+                     show_key(last).text);
     }
 fail:
     return status;
@@ -149,9 +161,7 @@ static xkd_status add_value(reader *r, const char *name, const xkd_pickle_node *
     case XKD_PICKLE_BOOL: snprintf(text, sizeof text, "%s", n->as.truth ? "true" : "false"); break;
     case XKD_PICKLE_INT: snprintf(text, sizeof text, "%" PRId64, n->as.integer); break;
     case XKD_PICKLE_FLOAT: xkd_format_double(text, sizeof text, n->as.real); break;
-    case XKD_PICKLE_TEXT:
-        snprintf(text, sizeof text, "%.*s", (int)(n->as.text.size < 79 ? n->as.text.size : 79), n->as.text.data);
-        break;
+    case XKD_PICKLE_TEXT: xkd_escape(text, sizeof text, n->as.text.data, (size_t)n->as.text.size, ""); break;
     case XKD_PICKLE_NONE: snprintf(text, sizeof text, "none"); break;
     default: return XKD_OK; /* a dtype or storage on its own says nothing */
     }
@@ -285,8 +295,8 @@ static xkd_status find_zip_data(reader *r, const char *prefix)
     }
     for (int64_t i = 0; i < r->count; i++)
         if (!r->storages[i].data)
-            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: the data of storage '%.*s' is missing", r->file->path,
-                     (int)(r->storages[i].key_size < 100 ? r->storages[i].key_size : 100), r->storages[i].key);
+            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: the data of storage '%s' is missing", r->file->path,
+                     show_key(&r->storages[i]).text);
 fail:
     return status;
 }

@@ -64,6 +64,15 @@ check "diff within a tolerance" code 0
 try diff $golden/xkd/init.safetensors $golden/torch/state.pth
 stdout_has "diff of strangers" 1 "only in the second"
 
+printf '\136\0\0\0\0\0\0\0{"__metadata__":{"\\u001b[2J":"a\\n\\u009b"},"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}x' >"$work/escapes.safetensors"
+try inspect "$work/escapes.safetensors"
+stdout_has "inspect escapes what a terminal would obey" 0 '  \x1b[2J = a\x0a\xc2\x9b'
+try inspect "$work/escapes.safetensors" --json
+stdout_has "as JSON too" 0 '"\u001b[2J": "a\u000a\u009b"'
+printf '\76\0\0\0\0\0\0\0{"w":{"dtype":"\\u001b[2J\\n","shape":[1],"data_offsets":[0,1]}}x' >"$work/dtype.safetensors"
+try inspect "$work/dtype.safetensors"
+fails_with "messages too" 4 "xkd: error: $work/dtype.safetensors: tensor 'w': unknown dtype '\\x1b[2J\\x0a'"
+
 # One tensor "w" of three elements; its numbers are given as bytes.
 tensor_of() { printf "\\x$(printf %x $((53 + ${#2})))\\0\\0\\0\\0\\0\\0\\0"'{"w":{"dtype":"'"$1"'","shape":[3],"data_offsets":[0,'"$2"']}}'"$3"; }
 nan='\0\0\300\177' one='\0\0\200\77' five='\0\0\240\100' zero='\0\0\0\0'
