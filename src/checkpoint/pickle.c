@@ -14,8 +14,8 @@
 #include "base/text.h"
 
 enum {
-    MOST_DEPTH = 64,      /* values inside values; a state dict needs 6 */
-    MOST_NODES = 1 << 19, /* values; a tensor of a checkpoint takes 18 */
+    MOST_DEPTH = 64, /* values inside values; a state dict needs 6 */
+    MOST_NODES = XKD_PICKLE_MOST_VALUES,
     MOST_MEMO = MOST_NODES,
     MOST_ITEMS = 2 * MOST_NODES, /* references from containers to values, which may be shared */
     MOST_TEXT = 1 << 16          /* bytes of one string */

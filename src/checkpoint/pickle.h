@@ -67,6 +67,9 @@ typedef struct {
     int64_t root;
 } xkd_pickle;
 
+/* Values that a pickle may hold; a tensor of a checkpoint takes 18. */
+enum { XKD_PICKLE_MOST_VALUES = 1 << 19 };
+
 /* Reads one pickle from data[0 .. size). `used` NULL: bytes behind its end are refused; else it gets the number of bytes
  * read. XKD_ERR_CHECKPOINT names path, position and what was refused. Texts point into data, which must outlive the
  * result. Free with xkd_pickle_free, also after an error. */

@@ -362,16 +362,18 @@ static xkd_status put(xkd_context *cx, json_t *object, const char *key, json_t *
 {
     if (json_object_get(object, key)) {
         json_decref(value);
-        return xkd_fail(cx, XKD_ERR_INTERNAL, "cannot write '%.100s': given twice", key);
+        return xkd_fail(cx, XKD_ERR_CONFIG, "cannot write '%.100s': the name is taken", key);
     }
     /* Fails, and frees the value, where the key is not UTF-8, the value is NULL or memory is short. */
     if (json_object_set_new(object, key, value) == 0) return XKD_OK;
-    return xkd_fail(cx, XKD_ERR_INTERNAL, "cannot write '%.100s': not UTF-8, or out of memory", key);
+    return xkd_fail(cx, XKD_ERR_CONFIG, "cannot write '%.100s': not UTF-8, or out of memory", key);
 }
 
 /* Moves *offset on by the item. */
 static xkd_status put_item(xkd_context *cx, json_t *header, const xkd_tensor_item *item, int64_t *offset)
 {
+    if (!xkd_is_printable(item->name))
+        return xkd_fail(cx, XKD_ERR_CONFIG, "cannot write '%.100s': control characters in a tensor's name", item->name);
     json_t *shape = json_array();
     for (int i = 0; i < item->shape.ndim; i++) json_array_append_new(shape, json_integer(item->shape.dims[i]));
     int64_t end = *offset + item_bytes(item);
@@ -470,6 +472,10 @@ xkd_status xkd_safetensors_write(xkd_context *cx, const char *path, const xkd_te
         for (int64_t i = 0; i < count; i++)
             if (xkd_dtype_size(items[i].dtype) == size) order[placed++] = i;
     XKD_TRY(make_header(cx, items, order, count, metadata, metadata_count, &header));
+    /* What the reader would refuse is not written. */
+    if (strlen(header) > HEADER_LIMIT - 8)
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: names and metadata take more than %d bytes", path, HEADER_LIMIT);
+    XKD_TRY(scan_header(cx, path, header, (int64_t)strlen(header)));
     XKD_TRY(write_parts(cx, path, header, items, order, count));
 fail:
     free(header);

@@ -53,7 +53,8 @@ typedef struct {
 } xkd_metadata_item;
 
 /* Writes tensors and metadata atomically (see base/file.h), with an XXH3-128 over the whole file in the metadata.
- * Large element types come first so that all data stays aligned. Names must be unique; keys and values UTF-8. */
+ * Large element types come first so that all data stays aligned. Names must be unique, printable and not
+ * "__metadata__", keys and values UTF-8, else XKD_ERR_CONFIG. */
 xkd_status xkd_safetensors_write(xkd_context *cx, const char *path, const xkd_tensor_item *items, int64_t count,
                                  const xkd_metadata_item *metadata, int64_t metadata_count);
 

@@ -469,6 +469,24 @@ static void put_tensor(xkd_text *out, const xkd_tensor_item *item, int64_t numbe
                        "ccollections\nOrderedDict\n)RtR");
 }
 
+/* What the reader would refuse is not written. */
+static xkd_status check_items(xkd_context *cx, const char *path, const xkd_tensor_item *items, int64_t count)
+{
+    int64_t values = 0, names = 0;
+    for (int64_t i = 0; i < count; i++) {
+        size_t length = strlen(items[i].name);
+        if (length == 0 || length >= MOST_NAME || !xkd_is_printable(items[i].name))
+            return xkd_fail(cx, XKD_ERR_CONFIG, "%s: no tensor of this form can have the name '%.100s'", path,
+                            items[i].name);
+        names += (int64_t)length;
+        values += 18 + 2 * items[i].shape.ndim; /* the values that put_tensor makes */
+    }
+    if (names > MOST_NAMES || values >= XKD_PICKLE_MOST_VALUES)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "%s: %" PRId64 " tensors are too many for this form: write .safetensors",
+                        path, count);
+    return XKD_OK;
+}
+
 /* Loads in PyTorch with weights_only as well, since only its own globals are named. */
 xkd_status xkd_torch_write(xkd_context *cx, const char *path, const xkd_tensor_item *items, int64_t count)
 {
@@ -476,6 +494,7 @@ xkd_status xkd_torch_write(xkd_context *cx, const char *path, const xkd_tensor_i
     xkd_zip_writer *w = NULL;
     xkd_text pickle = xkd_text_make(cx);
     char name[64];
+    XKD_TRY(check_items(cx, path, items, count));
     /* PROTO 2, an empty dict, and a mark in front of all pairs. */
     xkd_text_add(&pickle, "\x80\x02}(", 4);
     /* Keys of storages are 0, 1, ..., in the order of the tensors. */

@@ -35,6 +35,8 @@ enum {
 };
 /* A state dict has some thousands of storages; a million entries of 76 bytes would be a file made to hurt. */
 static const int64_t MOST_ENTRIES = 1 << 20;
+/* Of a written entry's name: what the readers of tensor names take, and an ending. */
+enum { MOST_NAME = 1024 + 16 };
 
 /* Bytes need not be aligned. */
 static uint64_t little(const unsigned char *p, int bytes)
@@ -285,6 +287,19 @@ static bool collides(const char *x, const char *y)
     return strncasecmp(x, y, length) == 0 && (y[length] == 0 || y[length] == '/');
 }
 
+/* Sorts `order`. A collision is `fault`. */
+static xkd_status check_names(xkd_context *cx, xkd_status fault, const char *path, const xkd_zip_entry **order,
+                              int64_t count)
+{
+    qsort(order, (size_t)count, sizeof *order, by_folded_name);
+    for (int64_t i = 1; i < count; i++)
+        if (collides(order[i - 1]->name, order[i]->name))
+            return xkd_fail(cx, fault,
+                            "%s: zip: '%s' and '%s' are one name where case does not count, or a file and its folder",
+                            path, order[i - 1]->name, order[i]->name);
+    return XKD_OK;
+}
+
 /* Entries must lie one behind the other from the first byte to the directory: no overlap, nothing hidden between. */
 static xkd_status check_entries(xkd_context *cx, const char *path, const xkd_zip *zip, int64_t directory_start)
 {
@@ -302,12 +317,7 @@ static xkd_status check_entries(xkd_context *cx, const char *path, const xkd_zip
     }
     /* Nothing may stand between the last entry and the directory. */
     if (at != directory_start) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: unknown bytes in front of the directory", path);
-    qsort(order, (size_t)zip->count, sizeof *order, by_folded_name);
-    for (int64_t i = 1; i < zip->count; i++)
-        if (collides(order[i - 1]->name, order[i]->name))
-            XKD_FAIL(XKD_ERR_CHECKPOINT,
-                     "%s: zip: '%s' and '%s' are one name where case does not count, or a file and its folder", path,
-                     order[i - 1]->name, order[i]->name);
+    XKD_TRY(check_names(cx, XKD_ERR_CHECKPOINT, path, order, zip->count));
 fail:
     xkd_free(order);
     return status;
@@ -359,8 +369,11 @@ const xkd_zip_entry *xkd_zip_find(const xkd_zip *zip, const char *name)
 struct xkd_zip_writer {
     xkd_context *cx;
     xkd_writer *file;
-    int64_t position, entries; /* bytes written so far */
-    xkd_text directory;        /* central directory, written at the end */
+    char *path;
+    int64_t position;   /* bytes written so far */
+    xkd_text directory; /* central directory, written at the end */
+    xkd_zip written;    /* names of the entries so far */
+    int64_t capacity;
 };
 
 /* Publishes nothing until commit. */
@@ -372,6 +385,7 @@ xkd_status xkd_zip_writer_open(xkd_context *cx, const char *path, xkd_zip_writer
     XKD_TRY(xkd_alloc(cx, &w, 1, sizeof *w));
     w->cx = cx;
     w->directory = xkd_text_make(cx);
+    XKD_TRY(xkd_copy_string(cx, &w->path, path));
     XKD_TRY(xkd_writer_open(cx, path, &w->file));
     *out = w;
     w = NULL;
@@ -385,6 +399,8 @@ void xkd_zip_writer_abort(xkd_zip_writer *w)
 {
     if (!w) return;
     xkd_writer_abort(w->file);
+    xkd_zip_free(&w->written);
+    xkd_free(w->path);
     xkd_text_free(&w->directory);
     xkd_free(w);
 }
@@ -454,6 +470,23 @@ static void add_to_directory(xkd_zip_writer *w, const char *name, uint32_t crc, 
     xkd_text_add(&w->directory, header, p - header);
 }
 
+/* What the reader would refuse is not written. */
+static xkd_status add_name(xkd_zip_writer *w, const char *name)
+{
+    xkd_context *cx = w->cx;
+    xkd_status status = XKD_OK;
+    xkd_zip *z = &w->written;
+    if (!*name || strlen(name) > MOST_NAME || !xkd_is_printable(name) || traverses(name))
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: zip: no entry can have the name '%.100s'", w->path, name);
+    if (z->count == MOST_ENTRIES) XKD_FAIL(XKD_ERR_CONFIG, "%s: zip: too many entries", w->path);
+    XKD_TRY(xkd_reserve(cx, &z->entries, z->count, &w->capacity, sizeof *z->entries));
+    z->entries[z->count] = (xkd_zip_entry){0};
+    XKD_TRY(xkd_copy_string(cx, &z->entries[z->count].name, name));
+    z->count++;
+fail:
+    return status;
+}
+
 /* The parts are written one behind the other as a single entry. The CRC is taken before anything is
  * written, so no descriptor is needed. */
 xkd_status xkd_zip_writer_add(xkd_zip_writer *w, const char *name, const xkd_zip_part *parts, int count)
@@ -462,6 +495,7 @@ xkd_status xkd_zip_writer_add(xkd_zip_writer *w, const char *name, const xkd_zip
     unsigned char header[LOCAL_SIZE], extra[160], *p = header, *q = extra;
     int64_t size = 0;
     uint32_t crc = 0;
+    XKD_TRY(add_name(w, name));
     for (int i = 0; i < count; i++) {
         crc = libdeflate_crc32(crc, parts[i].data, (size_t)parts[i].size);
         size += parts[i].size;
@@ -470,7 +504,6 @@ xkd_status xkd_zip_writer_add(xkd_zip_writer *w, const char *name, const xkd_zip
     put(&p, LOCAL_MAGIC, 4);
     put_common(&p, crc, size, strlen(name), extra_size);
     add_to_directory(w, name, crc, size);
-    w->entries++;
     XKD_TRY(xkd_writer_write(w->file, header, LOCAL_SIZE));
     XKD_TRY(xkd_writer_write(w->file, name, (int64_t)strlen(name)));
     XKD_TRY(xkd_writer_write(w->file, extra, extra_size));
@@ -484,16 +517,16 @@ fail:
 static int64_t end_records(const xkd_zip_writer *w, unsigned char *out)
 {
     unsigned char *p = out;
-    int64_t size = w->directory.size, end64 = w->position + size;
-    bool large = w->entries >= 0xffff || size >= 0xffffffff || w->position >= 0xffffffff;
+    int64_t size = w->directory.size, end64 = w->position + size, entries = w->written.count;
+    bool large = entries >= 0xffff || size >= 0xffffffff || w->position >= 0xffffffff;
     if (large) {
         put(&p, END64_MAGIC, 4);
         put(&p, END64_SIZE - 12, 8);
         put(&p, 0x031e, 2);
         put(&p, 45, 2);
         put(&p, 0, 8);
-        put(&p, (uint64_t)w->entries, 8);
-        put(&p, (uint64_t)w->entries, 8);
+        put(&p, (uint64_t)entries, 8);
+        put(&p, (uint64_t)entries, 8);
         put(&p, (uint64_t)size, 8);
         put(&p, (uint64_t)w->position, 8);
         put(&p, LOCATOR64_MAGIC, 4);
@@ -503,8 +536,8 @@ static int64_t end_records(const xkd_zip_writer *w, unsigned char *out)
     }
     put(&p, END_MAGIC, 4);
     put(&p, 0, 4);
-    put(&p, large ? 0xffff : (uint64_t)w->entries, 2);
-    put(&p, large ? 0xffff : (uint64_t)w->entries, 2);
+    put(&p, large ? 0xffff : (uint64_t)entries, 2);
+    put(&p, large ? 0xffff : (uint64_t)entries, 2);
     put(&p, large ? 0xffffffff : (uint64_t)size, 4);
     put(&p, large ? 0xffffffff : (uint64_t)w->position, 4);
     put(&p, 0, 2);
@@ -516,13 +549,18 @@ xkd_status xkd_zip_writer_commit(xkd_zip_writer *w)
 {
     xkd_status status = XKD_OK;
     unsigned char end[END64_SIZE + LOCATOR64_SIZE + END_SIZE];
+    const xkd_zip_entry **order = NULL;
     XKD_TRY(w->directory.status);
+    XKD_TRY(xkd_alloc(w->cx, &order, w->written.count, sizeof *order));
+    for (int64_t i = 0; i < w->written.count; i++) order[i] = &w->written.entries[i];
+    XKD_TRY(check_names(w->cx, XKD_ERR_CONFIG, w->path, order, w->written.count));
     XKD_TRY(xkd_writer_write(w->file, w->directory.data, w->directory.size));
     XKD_TRY(xkd_writer_write(w->file, end, end_records(w, end)));
     xkd_writer *file = w->file;
     w->file = NULL;
     XKD_TRY(xkd_writer_commit(file));
 fail:
+    xkd_free(order);
     xkd_zip_writer_abort(w);
     return status;
 }

@@ -43,6 +43,7 @@ typedef struct {
     const void *data;
     int64_t size;
 } xkd_zip_part;
+/* A name that the reader would refuse is XKD_ERR_CONFIG, here or (names that collide) at commit. */
 xkd_status xkd_zip_writer_add(xkd_zip_writer *w, const char *name, const xkd_zip_part *parts, int count);
 /* Writes the directory, publishes the file and frees the writer, in any case. */
 xkd_status xkd_zip_writer_commit(xkd_zip_writer *w);

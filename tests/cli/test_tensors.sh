@@ -73,6 +73,31 @@ printf '\76\0\0\0\0\0\0\0{"w":{"dtype":"\\u001b[2J\\n","shape":[1],"data_offsets
 try inspect "$work/dtype.safetensors"
 fails_with "messages too" 4 "xkd: error: $work/dtype.safetensors: tensor 'w': unknown dtype '\\x1b[2J\\x0a'"
 
+# What would be refused is not written. NAME NAME...: one byte each.
+bytes_of() {
+  local header="" i=0 name
+  for name; do header+="${header:+,}\"$name\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[$i,$((++i))]}"; done
+  printf "$(printf '\\x%02x' $(((${#header} + 2) % 256)) $(((${#header} + 2) / 256 % 256)) $(((${#header} + 2) / 65536)))\\0\\0\\0\\0\\0"
+  printf '{%s}%*s' "$header" $i ''
+}
+long=$(printf '%1500s' '' | tr ' ' a)
+refused_as() { # FORM NAME...
+  local form=$1
+  shift
+  bytes_of "$@" >"$work/names.safetensors"
+  try convert -q "$work/names.safetensors" "$work/names.$form"
+  check "names that $form cannot hold are refused ($#)" code 2
+  check "and nothing is left" [ ! -e "$work/names.$form" ]
+}
+refused_as npz W w
+refused_as npz ../../etc/x
+refused_as npz a a.npy/b
+refused_as npz "$long"
+refused_as pth "$long"
+bytes_of "$long" W w >"$work/names.safetensors"
+try convert -q -f "$work/names.safetensors" "$work/again.safetensors"
+check "safetensors take all of them" code 0
+
 # One tensor "w" of three elements; its numbers are given as bytes.
 tensor_of() { printf "\\x$(printf %x $((53 + ${#2})))\\0\\0\\0\\0\\0\\0\\0"'{"w":{"dtype":"'"$1"'","shape":[3],"data_offsets":[0,'"$2"']}}'"$3"; }
 nan='\0\0\300\177' one='\0\0\200\77' five='\0\0\240\100' zero='\0\0\0\0'
