@@ -298,25 +298,22 @@ static xkd_status load_rows(xkd_context *cx, xkd_encoder *e)
 {
     xkd_status status = XKD_OK;
     const char *path = e->file.path;
+    xkd_differences d = xkd_differences_make(cx);
     for (int64_t i = 0; i < e->params.count; i++) {
         xkd_param *row = e->params.rows[i];
         const xkd_stored_tensor *t = xkd_content_find(&e->content, row->name);
         /* A classifier's own rows may be missing: it is made new, or its absence is reported by who needs it. */
         if ((!t || !e->classifier) && begins(row->name, HEAD) && !e->projector) continue;
-        if (!t) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: the encoder's tensor %s is missing", path, row->name);
-        if (!xkd_shape_equal(&t->shape, &row->shape))
-            XKD_FAIL(XKD_ERR_CHECKPOINT,
-                     "%s: %s has %lld numbers in another shape than the %lld an encoder of this width "
-                     "and depth has",
-                     path, row->name, (long long)xkd_shape_count(&t->shape), (long long)row->count);
-        XKD_TRY(xkd_copy_elements(cx, e->params.dtype, row->value, t, path)); /* converts from the file's type */
+        XKD_TRY(xkd_load_row(cx, &e->params, row, t, path, &d));
     }
     for (int64_t i = 0; i < e->content.count; i++) {
         const char *name = e->content.tensors[i].name;
         if (!xkd_params_find(&e->params, name) && !begins(name, HEAD))
-            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: %s does not belong to an encoder", path, name);
+            xkd_differences_add(&d, "does not belong to an encoder", name, NULL, NULL);
     }
+    XKD_TRY(xkd_differences_report(cx, &d, path));
 fail:
+    xkd_differences_free(&d);
     return status;
 }
 
