@@ -187,6 +187,16 @@ xkd_geometry xkd_content_geometry(const xkd_content *c, const char *prefix)
     return g;
 }
 
+/* T/pt x H/ph x W/pw tokens of pt x ph x pw x C numbers. */
+void xkd_geometry_of(const xkd_model_config *c, xkd_modality modality, int64_t *tokens, int64_t *patch)
+{
+    bool video = modality == XKD_VIDEO;
+    *patch = video ? c->vid_patch_t * c->vid_patch_h * c->vid_patch_w * c->channels : c->spec_patch_f * c->spec_patch_t;
+    *tokens =
+        video ? c->num_frames / c->vid_patch_t * (c->frame_height / c->vid_patch_h) * (c->frame_width / c->vid_patch_w)
+              : c->spec_freq / c->spec_patch_f * (c->spec_time / c->spec_patch_t);
+}
+
 /* Two spellings of one name in a file would make the result depend on their order. */
 static xkd_status check_unique(xkd_context *cx, const xkd_content *c, const char *path)
 {

@@ -41,6 +41,9 @@ void xkd_content_free(xkd_content *content);
 /* Sizes of the backbone whose names begin with `prefix` ("" for one on its own); what its shapes do not tell is 0. */
 xkd_geometry xkd_content_geometry(const xkd_content *content, const char *prefix);
 
+/* What a configuration makes of `tokens` and `patch` of one modality. */
+void xkd_geometry_of(const xkd_model_config *config, xkd_modality modality, int64_t *tokens, int64_t *patch);
+
 const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char *name);
 
 /* One line for people: "video backbone, width 768, 12 blocks, 12 heads (by preset), ..." */

@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "checkpoint/hf_folder.h"
 #include "checkpoint/params_file.h"
 #include "model/networks.h"
 
@@ -26,14 +27,19 @@ static const char *modality_word(xkd_modality m)
 
 /* ---- which file ---- */
 
-/* What supervised training leaves in its folder: encoder and classifier. *out is NULL in other folders. */
-static xkd_status find_classifier(xkd_context *cx, const char *folder, char **out)
+/* The file of a folder that holds its model: what supervised training leaves, encoder and classifier, or that of a Hugging
+ * Face style folder. *out is NULL in other folders. */
+static xkd_status find_model(xkd_context *cx, const char *folder, char **out)
 {
-    xkd_status status = xkd_join_path(cx, out, folder, "classifier.safetensors");
-    if (status == XKD_OK && !xkd_path_exists(*out)) {
+    static const char *const names[] = {"classifier.safetensors", "model.safetensors"};
+    xkd_status status = XKD_OK;
+    for (int i = 0; i < 2; i++) {
+        XKD_TRY(xkd_join_path(cx, out, folder, names[i]));
+        if (xkd_path_exists(*out)) break;
         xkd_free(*out);
         *out = NULL;
     }
+fail:
     return status;
 }
 
@@ -43,7 +49,7 @@ static xkd_status find_file(xkd_context *cx, const xkd_encoder_source *s, char *
 {
     xkd_status status = XKD_OK;
     if (!xkd_is_folder(s->path)) return xkd_copy_string(cx, out, s->path);
-    XKD_TRY(find_classifier(cx, s->path, out));
+    XKD_TRY(find_model(cx, s->path, out));
     if (*out) return XKD_OK;
     XKD_TRY(xkd_format_string(cx, out, "%s/backbones/%s_%s.safetensors", s->path, xkd_modality_prefix(s->modality),
                               s->student ? "student" : "teacher"));
@@ -93,10 +99,14 @@ static xkd_status overlay(xkd_context *cx, const xkd_tensor_file *file, xkd_conf
     xkd_status status = XKD_OK;
     char *path = NULL;
     const char *text = note_of(file, "xkd.config");
+    bool described = false;
     XKD_TRY(find_config(cx, file->path, &path));
+    if (!text || !*text) XKD_TRY(xkd_hf_folder_describe(cx, file->path, config, &described));
     if (text && *text) {
         XKD_TRY(xkd_config_parse(cx, config, file->path, text, (int64_t)strlen(text), false));
         *from = "the configuration in the file";
+    } else if (described) {
+        *from = "config.json beside the file";
     } else if (path) {
         XKD_TRY(xkd_config_load(cx, config, path, false));
         *from = "config.yaml of its run";
@@ -116,7 +126,7 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
     has[XKD_VIDEO] = has[XKD_AUDIO] = false;
     /* A run folder is judged by its names alone; its files are opened when they are used. */
     if (xkd_is_folder(path)) {
-        XKD_TRY(find_classifier(cx, path, &name));
+        XKD_TRY(find_model(cx, path, &name));
         if (name) {
             status = xkd_encoder_describe(cx, name, config, has);
             goto fail;
@@ -130,7 +140,11 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
         XKD_TRY(xkd_join_path(cx, &name, path, "config.yaml"));
         if (xkd_path_exists(name)) XKD_TRY(xkd_config_load(cx, config, name, false));
         if (!has[0] && !has[1])
-            XKD_FAIL(XKD_ERR_CONFIG, "%s: no run folder with backbones: the training has not exported any yet", path);
+            XKD_FAIL(XKD_ERR_CONFIG,
+                     "%s: neither a run folder with backbones (the training may not have exported any yet) nor a "
+                     "folder with "
+                     "model.safetensors",
+                     path);
         /* Not a failure: the way past the reading of a file. */
         goto fail;
     }
@@ -192,23 +206,18 @@ static xkd_status choose_heads(xkd_context *cx, const xkd_encoder_source *s, con
     return XKD_OK;
 }
 
-/* The number of tokens and the patch length are all that a file can confirm of a geometry. Tokens T/pt x H/ph x W/pw,
- * numbers of a patch pt x ph x pw x C. A swapped grid of equal size, such as 7x8 for 8x7, cannot be told apart. */
+/* The number of tokens and the patch length are all that a file can confirm of a geometry. A swapped grid of equal size, such as 7x8 for 8x7, cannot be told apart. */
 static xkd_status check_geometry(xkd_context *cx, const xkd_encoder_source *s, const xkd_model_config *c,
                                  const xkd_geometry *have, const char *from)
 {
-    bool video = s->modality == XKD_VIDEO;
-    int64_t patch =
-        video ? c->vid_patch_t * c->vid_patch_h * c->vid_patch_w * c->channels : c->spec_patch_f * c->spec_patch_t;
-    int64_t tokens =
-        video ? c->num_frames / c->vid_patch_t * (c->frame_height / c->vid_patch_h) * (c->frame_width / c->vid_patch_w)
-              : c->spec_freq / c->spec_patch_f * (c->spec_time / c->spec_patch_t);
+    int64_t tokens, patch;
+    xkd_geometry_of(c, s->modality, &tokens, &patch);
     if (patch == have->patch && tokens == have->tokens) return XKD_OK;
     return xkd_fail(
         cx, XKD_ERR_CONFIG,
         "%s: %lld tokens of %lld numbers each, but %s have %lld of %lld: set model.kwargs.%s and the patch sizes",
         s->path, (long long)have->tokens, (long long)have->patch, from, (long long)tokens, (long long)patch,
-        video ? "frame_size, num_frames" : "spec_size");
+        s->modality == XKD_VIDEO ? "frame_size, num_frames" : "spec_size");
 }
 
 /* Backbone and head of one network; the backbone's names lose their prefix, the head's stay "head.*". */

@@ -55,6 +55,10 @@ try diff "$work/hf" $golden/backbone/aud_teacher.safetensors
 check "which holds the same numbers" [ "$out" = "0 tensors differ" ]
 try convert -q -f $golden/backbone/aud_teacher.pth.tar "$work/hf" --to hf
 stderr_has "a full folder is kept" 5 "is not empty"
+check "which says nothing that is not known" [ -z "$(grep -hoE "num_attention_heads|num_mel_bins" "$work"/hf/*.json)" ]
+try convert -q $golden/torch/state.pth "$work/hf2" --to hf
+stderr_has "no folder of something else than a model" 2 "is no XKD model"
+check "and nothing is written" [ ! -e "$work/hf2" ]
 
 try diff $golden/xkd/init.safetensors $golden/xkd/final.safetensors
 check "diff exits 1 where files differ" code 1
