@@ -17,8 +17,8 @@ static const unsigned char magic[MAGIC_SIZE] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
 /* numpy has no bfloat16.
  * NULL: not in the format. "<" is little endian, "|" says that order does not apply. */
 static const char *const descriptions[XKD_DTYPE_COUNT] = {
-    [XKD_F32] = "<f4", [XKD_F64] = "<f8", [XKD_F16] = "<f2", [XKD_I64] = "<i8",  [XKD_I32] = "<i4",
-    [XKD_I16] = "<i2", [XKD_I8] = "|i1",  [XKD_U8] = "|u1",  [XKD_BOOL] = "|b1",
+    [XKD_F32] = "<f4", [XKD_F64] = "<f8", [XKD_F16] = "<f2", [XKD_I64] = "<i8", [XKD_I32] = "<i4", [XKD_I16] = "<i2",
+    [XKD_I8] = "|i1",  [XKD_U64] = "<u8", [XKD_U32] = "<u4", [XKD_U16] = "<u2", [XKD_U8] = "|u1",  [XKD_BOOL] = "|b1",
 };
 
 /* Six bytes that begin no other format read here. */

@@ -34,8 +34,9 @@ struct xkd_safetensors {
 static const struct {
     const char *name;
     xkd_dtype dtype;
-} dtypes[] = {{"F32", XKD_F32}, {"F64", XKD_F64}, {"F16", XKD_F16}, {"BF16", XKD_BF16}, {"I64", XKD_I64},
-              {"I32", XKD_I32}, {"I16", XKD_I16}, {"I8", XKD_I8},   {"U8", XKD_U8},     {"BOOL", XKD_BOOL}};
+} dtypes[] = {{"F32", XKD_F32}, {"F64", XKD_F64}, {"F16", XKD_F16},  {"BF16", XKD_BF16}, {"I64", XKD_I64},
+              {"I32", XKD_I32}, {"I16", XKD_I16}, {"I8", XKD_I8},    {"U64", XKD_U64},   {"U32", XKD_U32},
+              {"U16", XKD_U16}, {"U8", XKD_U8},   {"BOOL", XKD_BOOL}};
 enum { DTYPES = sizeof dtypes / sizeof *dtypes };
 
 /* The length in front of the header, little endian. */

@@ -414,6 +414,7 @@ fail:
     return status;
 }
 
+/* PyTorch's wider unsigned integers have no storages of their own, and old versions do not know them. */
 static const char *const storage_names[XKD_DTYPE_COUNT] = {
     [XKD_F32] = "FloatStorage", [XKD_F64] = "DoubleStorage", [XKD_F16] = "HalfStorage",  [XKD_BF16] = "BFloat16Storage",
     [XKD_I64] = "LongStorage",  [XKD_I32] = "IntStorage",    [XKD_I16] = "ShortStorage", [XKD_I8] = "CharStorage",
@@ -478,6 +479,9 @@ static xkd_status check_items(xkd_context *cx, const char *path, const xkd_tenso
         if (length == 0 || length >= MOST_NAME || !xkd_is_printable(items[i].name))
             return xkd_fail(cx, XKD_ERR_CONFIG, "%s: no tensor of this form can have the name '%.100s'", path,
                             items[i].name);
+        if (!storage_names[items[i].dtype])
+            return xkd_fail(cx, XKD_ERR_CONFIG, "%s: '%s' is %s, which this form does not have: write .safetensors",
+                            path, items[i].name, xkd_dtype_name(items[i].dtype));
         names += (int64_t)length;
         values += 18 + 2 * items[i].shape.ndim; /* the values that put_tensor makes */
     }

@@ -12,7 +12,8 @@ static const struct {
 } types[XKD_DTYPE_COUNT] = {
     [XKD_F32] = {"float32", 4}, [XKD_F64] = {"float64", 8}, [XKD_F16] = {"float16", 2}, [XKD_BF16] = {"bfloat16", 2},
     [XKD_I64] = {"int64", 8},   [XKD_I32] = {"int32", 4},   [XKD_I16] = {"int16", 2},   [XKD_I8] = {"int8", 1},
-    [XKD_U8] = {"uint8", 1},    [XKD_BOOL] = {"bool", 1},
+    [XKD_U64] = {"uint64", 8},  [XKD_U32] = {"uint32", 4},  [XKD_U16] = {"uint16", 2},  [XKD_U8] = {"uint8", 1},
+    [XKD_BOOL] = {"bool", 1},
 };
 
 /* Bytes of one element. */
@@ -53,6 +54,7 @@ bool xkd_dtype_is_integer(xkd_dtype dtype)
 long double xkd_integer_element(xkd_dtype dtype, const void *data, int64_t index)
 {
     if (dtype == XKD_I64) return (long double)((const int64_t *)data)[index];
+    if (dtype == XKD_U64) return (long double)((const uint64_t *)data)[index];
     return (long double)xkd_element(dtype, data, index);
 }
 
@@ -68,6 +70,9 @@ double xkd_element(xkd_dtype dtype, const void *data, int64_t index)
     case XKD_I32: return ((const int32_t *)data)[index];
     case XKD_I16: return ((const int16_t *)data)[index];
     case XKD_I8: return ((const int8_t *)data)[index];
+    case XKD_U64: return (double)((const uint64_t *)data)[index];
+    case XKD_U32: return ((const uint32_t *)data)[index];
+    case XKD_U16: return ((const uint16_t *)data)[index];
     case XKD_U8:
     case XKD_BOOL: return ((const uint8_t *)data)[index];
     case XKD_DTYPE_COUNT: break;

@@ -14,6 +14,9 @@ typedef enum {
     XKD_I32,
     XKD_I16,
     XKD_I8,
+    XKD_U64,
+    XKD_U32,
+    XKD_U16,
     XKD_U8,
     XKD_BOOL,
     XKD_DTYPE_COUNT

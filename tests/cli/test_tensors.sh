@@ -102,6 +102,14 @@ bytes_of "$long" W w >"$work/names.safetensors"
 try convert -q -f "$work/names.safetensors" "$work/again.safetensors"
 check "safetensors take all of them" code 0
 
+for type in uint16 uint32 uint64; do
+  try convert -q -f "tests/fuzz/corpus/npy/$type" "$work/unsigned.safetensors"
+  try diff "$work/unsigned.safetensors" "tests/fuzz/corpus/npy/$type"
+  check "$type from npy to safetensors" [ "$out" = "0 tensors differ" ]
+done
+try convert -q "$work/unsigned.safetensors" "$work/unsigned.pth"
+stderr_has "not to PyTorch" 2 "is uint64, which this form does not have"
+
 # One tensor "w" of three elements; its numbers are given as bytes.
 tensor_of() { printf "\\x$(printf %x $((53 + ${#2})))\\0\\0\\0\\0\\0\\0\\0"'{"w":{"dtype":"'"$1"'","shape":[3],"data_offsets":[0,'"$2"']}}'"$3"; }
 nan='\0\0\300\177' one='\0\0\200\77' five='\0\0\240\100' zero='\0\0\0\0'

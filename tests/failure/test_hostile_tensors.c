@@ -88,7 +88,7 @@ static void neighbours_are_read(void **state)
         }
         closedir(list);
     }
-    assert_true(count >= 26);
+    assert_true(count >= 32);
     assert_int_equal(good, count);
 }
 
