@@ -126,6 +126,14 @@ stdout_has "diff compares integers exactly" 1 "max 1, relative 1.11022e-16, 1 el
 
 try verify $golden/torch/state.pth $golden/backbone/vid_teacher.safetensors
 stdout_has "verify" 0 "all finite"
+# Every hostile file: exit 4, one line, nothing written.
+bad=""
+while read -r name _; do
+  try convert "tests/failure/hostile/$name" "$work/hostile.safetensors"
+  if [ "$rc" -ne 4 ] || [ -n "$out" ] || [ "$(wc -l <"$work/.stderr")" -ne 1 ] || [[ $err != "xkd: error: tests/failure/hostile/$name: "* ]] ||
+    [ -n "$(find "$work" -name 'hostile*')" ]; then bad+=" $name"; fi
+done <tests/failure/hostile/expected.tsv
+err=$bad check "convert refuses every hostile file" [ -z "$bad" ]
 try verify tests/failure/hostile/pickle-global-os-system.pth
 stderr_has "verify refuses code" 4 "the global 'os.system' is refused"
 cp $golden/torch/state.pth "$work/broken.pth"
