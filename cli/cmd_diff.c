@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "checkpoint/content.h"
 #include "cli.h"
+#include "tensor_args.h"
 
 /* Exit code where files differ; 0 where they do not. */
 enum { FILES_DIFFER = 1 };
@@ -17,12 +18,14 @@ enum { FILES_DIFFER = 1 };
 struct values {
     double tolerance;
     bool all;
+    int64_t header_limit;
 };
 
 static const struct cli_option options[] = {
     {'t', "tolerance", CLI_REAL, offsetof(struct values, tolerance), "X",
      "largest relative difference that still counts as equal (default 0)"},
     {'a', "all", CLI_FLAG, offsetof(struct values, all), NULL, "list equal tensors too"},
+    HEADER_LIMIT_OPTION(header_limit),
     {0},
 };
 
@@ -157,7 +160,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (status != XKD_OK) return status;
     if (rest != 2) return xkd_fail(cx, XKD_ERR_CONFIG, "diff needs two files (see 'xkd diff --help')");
     for (int i = 0; i < 2; i++) {
-        XKD_TRY(xkd_tensor_file_open(cx, argv[1 + i], &files[i]));
+        XKD_TRY(tensor_args_open(cx, v.header_limit, argv[1 + i], &files[i]));
         XKD_TRY(xkd_content_identify(cx, &files[i], &contents[i]));
     }
     status = compare_files(cli, &v, &contents[0], &contents[1]);

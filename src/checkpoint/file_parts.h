@@ -12,6 +12,7 @@ struct xkd_tensor_file_parts {
     xkd_zip zip;
     xkd_pickle pickle;
     xkd_safetensors *safetensors;
+    int64_t header_limit; /* of safetensors */
     int64_t tensor_capacity, note_capacity;
     char **texts; /* names that were put together here */
     int64_t text_count, text_capacity;

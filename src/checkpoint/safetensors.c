@@ -14,8 +14,8 @@
 #include "base/file.h"
 #include "base/text.h"
 
-/* A header of 16 MiB names some 100 000 tensors; more is an attack on memory, not a model. */
-enum { HEADER_LIMIT = 16 << 20, MOST_VALUES = 1 << 20, LENGTH_BYTES = 8, DIGITS = 32 };
+/* A header may have one value for so many of the bytes that it may have: 2^20 by default. */
+enum { BYTES_OF_VALUE = 16, LENGTH_BYTES = 8, DIGITS = 32 };
 /* First in the metadata, where the writer finds its place again. */
 static const char CHECKSUM_KEY[] = "xkd.xxh3_128";
 static const char METADATA_KEY[] = "__metadata__";
@@ -160,10 +160,10 @@ static xkd_status check_metadata(xkd_context *cx, const char *path, const json_t
 
 /* Before jansson reads it, which takes up to 400 bytes for a value of three, and "-0" for 0: the format's numbers have no
  * sign. */
-static xkd_status scan_header(xkd_context *cx, const char *path, const char *text, int64_t length)
+static xkd_status scan_header(xkd_context *cx, const char *path, const char *text, int64_t length, int64_t limit)
 {
     bool quoted = false;
-    int64_t values = 0;
+    int64_t values = 0, most = limit / BYTES_OF_VALUE;
     for (int64_t i = 0; i < length; i++) {
         char c = text[i];
         if (quoted && c == '\\')
@@ -174,14 +174,14 @@ static xkd_status scan_header(xkd_context *cx, const char *path, const char *tex
             return xkd_fail(cx, XKD_ERR_CHECKPOINT,
                             "%s: header: a sign at byte %" PRId64 ": sizes are unsigned integers", path, i);
         /* Every value but a list's or object's first follows one of these. */
-        else if (!quoted && (c == ',' || c == '{' || c == '[') && ++values > MOST_VALUES)
-            return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: header: more than %d values", path, MOST_VALUES);
+        else if (!quoted && (c == ',' || c == '{' || c == '[') && ++values > most)
+            return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: header: more than %" PRId64 " values", path, most);
     }
     return XKD_OK;
 }
 
 /* A key given twice would hide one tensor behind another, so it is refused. */
-static xkd_status read_header(xkd_context *cx, xkd_safetensors *file)
+static xkd_status read_header(xkd_context *cx, xkd_safetensors *file, int64_t limit)
 {
     xkd_status status = XKD_OK;
     json_error_t error;
@@ -189,14 +189,15 @@ static xkd_status read_header(xkd_context *cx, xkd_safetensors *file)
     if (file->map.size < LENGTH_BYTES) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: too short for a safetensors file", path);
     /* Unsigned and compared first: a length near 2^64 must not wrap when it is added. */
     uint64_t length = load_u64(file->map.base);
-    if (length > HEADER_LIMIT)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header of %" PRIu64 " bytes: no safetensors file?", path, length);
+    if (length > (uint64_t)limit)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header of %" PRIu64 " bytes, more than %" PRId64 ": no safetensors file?",
+                 path, length, limit);
     if ((int64_t)length > file->map.size - LENGTH_BYTES)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: cut off within its header", path);
     const char *text = (const char *)file->map.base + LENGTH_BYTES;
     /* The format allows no blanks in front. */
     if (length == 0 || *text != '{') XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header is not a JSON object", path);
-    XKD_TRY(scan_header(cx, path, text, (int64_t)length));
+    XKD_TRY(scan_header(cx, path, text, (int64_t)length, limit));
     /* By length, as the header has no terminating 0. */
     file->header = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
     if (!file->header) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header: %s", path, error.text);
@@ -246,8 +247,13 @@ fail:
     return status;
 }
 
-/* The file stays mapped until it is closed; tensors point into it. */
 xkd_status xkd_safetensors_open(xkd_context *cx, const char *path, xkd_safetensors **out)
+{
+    return xkd_safetensors_open_limited(cx, path, XKD_SAFETENSORS_HEADER, out);
+}
+
+/* The file stays mapped until it is closed; tensors point into it. */
+xkd_status xkd_safetensors_open_limited(xkd_context *cx, const char *path, int64_t limit, xkd_safetensors **out)
 {
     xkd_status status = XKD_OK;
     xkd_safetensors *file = NULL;
@@ -255,7 +261,7 @@ xkd_status xkd_safetensors_open(xkd_context *cx, const char *path, xkd_safetenso
     XKD_TRY(xkd_alloc(cx, &file, 1, sizeof *file));
     XKD_TRY(xkd_copy_string(cx, &file->path, path));
     XKD_TRY(xkd_map_file(cx, path, &file->map));
-    XKD_TRY(read_header(cx, file));
+    XKD_TRY(read_header(cx, file, limit));
     XKD_TRY(read_tensors(cx, file));
     *out = file;
     file = NULL;
@@ -474,9 +480,9 @@ xkd_status xkd_safetensors_write(xkd_context *cx, const char *path, const xkd_te
             if (xkd_dtype_size(items[i].dtype) == size) order[placed++] = i;
     XKD_TRY(make_header(cx, items, order, count, metadata, metadata_count, &header));
     /* What the reader would refuse is not written. */
-    if (strlen(header) > HEADER_LIMIT - 8)
-        XKD_FAIL(XKD_ERR_CONFIG, "%s: names and metadata take more than %d bytes", path, HEADER_LIMIT);
-    XKD_TRY(scan_header(cx, path, header, (int64_t)strlen(header)));
+    if (strlen(header) > XKD_SAFETENSORS_HEADER - 8)
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: names and metadata take more than %d bytes", path, XKD_SAFETENSORS_HEADER);
+    XKD_TRY(scan_header(cx, path, header, (int64_t)strlen(header), XKD_SAFETENSORS_HEADER));
     XKD_TRY(write_parts(cx, path, header, items, order, count));
 fail:
     free(header);

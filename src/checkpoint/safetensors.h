@@ -20,10 +20,15 @@ typedef struct {
 
 typedef struct xkd_safetensors xkd_safetensors;
 
+/* A header of 16 MiB names some 100 000 tensors; more is an attack on memory, not a model. */
+enum { XKD_SAFETENSORS_HEADER = 16 << 20 };
+
 /* Maps and checks the file. Refused with XKD_ERR_CHECKPOINT, naming file and tensor: a header over 16 MiB or not JSON,
  * duplicate names, numbers that are not exact unsigned integers, unknown dtypes, ranges that are not shape * size or
  * leave gaps, overlap or exceed the file. Unreadable: XKD_ERR_STORAGE. Free with xkd_safetensors_close. */
 xkd_status xkd_safetensors_open(xkd_context *cx, const char *path, xkd_safetensors **out);
+/* With a header of up to `limit` bytes instead, and as many values for each. */
+xkd_status xkd_safetensors_open_limited(xkd_context *cx, const char *path, int64_t limit, xkd_safetensors **out);
 void xkd_safetensors_close(xkd_safetensors *file); /* NULL is allowed */
 
 int64_t xkd_safetensors_count(const xkd_safetensors *file);

@@ -95,7 +95,7 @@ static xkd_status read_safetensors(xkd_context *cx, xkd_tensor_file *file)
     struct xkd_tensor_file_parts *p = file->parts;
     int present = 0;
     file->kind = XKD_FILE_SAFETENSORS;
-    XKD_TRY(xkd_safetensors_open(cx, file->path, &p->safetensors));
+    XKD_TRY(xkd_safetensors_open_limited(cx, file->path, p->header_limit, &p->safetensors));
     XKD_TRY(xkd_safetensors_verify(cx, p->safetensors, &present));
     file->checksummed = present;
     for (int64_t i = 0; i < xkd_safetensors_count(p->safetensors); i++) {
@@ -185,12 +185,18 @@ static xkd_status read_by_content(xkd_context *cx, xkd_tensor_file *file)
                     "%s: not a tensor file: it begins like none of safetensors, PyTorch, npy and npz", file->path);
 }
 
-/* On failure the caller closes `out`, which is safe at any stage. */
 xkd_status xkd_tensor_file_open(xkd_context *cx, const char *path, xkd_tensor_file *out)
+{
+    return xkd_tensor_file_open_limited(cx, path, XKD_SAFETENSORS_HEADER, out);
+}
+
+/* On failure the caller closes `out`, which is safe at any stage. */
+xkd_status xkd_tensor_file_open_limited(xkd_context *cx, const char *path, int64_t header_limit, xkd_tensor_file *out)
 {
     xkd_status status = XKD_OK;
     *out = (xkd_tensor_file){0};
     XKD_TRY(xkd_alloc(cx, &out->parts, 1, sizeof *out->parts));
+    out->parts->header_limit = header_limit;
     if (xkd_is_folder(path)) /* Hugging Face style: the tensors of a folder are in this file */
         XKD_TRY(xkd_join_path(cx, &out->path, path, "model.safetensors"));
     else

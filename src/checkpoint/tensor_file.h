@@ -39,6 +39,8 @@ typedef struct {
 /* Opens and checks. Data stays in the memory map where it is contiguous and aligned. Free with xkd_tensor_file_close,
  * also after an error. */
 xkd_status xkd_tensor_file_open(xkd_context *cx, const char *path, xkd_tensor_file *out);
+/* With another bound on the header of safetensors than XKD_SAFETENSORS_HEADER, in bytes. */
+xkd_status xkd_tensor_file_open_limited(xkd_context *cx, const char *path, int64_t header_limit, xkd_tensor_file *out);
 void xkd_tensor_file_close(xkd_tensor_file *file);
 
 const xkd_stored_tensor *xkd_tensor_file_find(const xkd_tensor_file *file, const char *name);

@@ -110,6 +110,21 @@ done
 try convert -q "$work/unsigned.safetensors" "$work/unsigned.pth"
 stderr_has "not to PyTorch" 2 "is uint64, which this form does not have"
 
+# A header of 17 MiB, nearly all of it blanks.
+{ printf '\0\0\20\1\0\0\0\0{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'; printf '%*s' $((17 * 1048576 - 53)) ''; printf x; } >"$work/wide.safetensors"
+try inspect "$work/wide.safetensors"
+stderr_has "a header over the limit" 4 "header of 17825792 bytes, more than 16777216"
+for command in inspect verify; do
+  try $command --header-limit 17 "$work/wide.safetensors"
+  stdout_has "$command with a raised limit" 0 "1 tensors"
+done
+try diff --header-limit 17 "$work/wide.safetensors" "$work/wide.safetensors"
+stdout_has "diff with a raised limit" 0 "0 tensors differ"
+try convert -q --header-limit 17 "$work/wide.safetensors" "$work/narrow.safetensors"
+check "convert with a raised limit" code 0
+try inspect --header-limit 2000 "$work/wide.safetensors"
+stderr_has "the limit has a limit" 2 "--header-limit is 1 to 1024 MiB"
+
 # One tensor "w" of three elements; its numbers are given as bytes.
 tensor_of() { printf "\\x$(printf %x $((53 + ${#2})))\\0\\0\\0\\0\\0\\0\\0"'{"w":{"dtype":"'"$1"'","shape":[3],"data_offsets":[0,'"$2"']}}'"$3"; }
 nan='\0\0\300\177' one='\0\0\200\77' five='\0\0\240\100' zero='\0\0\0\0'
