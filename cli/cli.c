@@ -14,6 +14,7 @@
 
 #include "base/nearest.h"
 #include "base/status.h"
+#include "base/text.h"
 
 /* Options of every command; their fields are in a struct of their own. */
 struct common {
@@ -115,13 +116,15 @@ static xkd_status parse_one(struct cli *cli, const struct cli_command *command, 
     return store(cli, option, argv[++*at], into);
 }
 
-/* Warnings must stay readable above a progress bar. */
+/* Warnings must stay readable above a progress bar. Lines name what files of others hold. */
 void cli_log(void *user, xkd_log_level level, const char *line)
 {
     static const char *const names[] = {"error: ", "warning: ", "", "debug: "};
+    char safe[4 * 9000]; /* the longest message, all escaped */
     (void)user;
     /* A progress bar occupies the terminal's last line; it is drawn anew at its next update. */
-    fprintf(stderr, "%sxkd: %s%s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", names[level], line);
+    fprintf(stderr, "%sxkd: %s%s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", names[level],
+            xkd_escape(safe, sizeof safe, line, strlen(line), "\n\t"));
 }
 
 /* Takes effect after parsing, so that -v may stand anywhere. The log level is set on the context, for the library

@@ -65,7 +65,7 @@ const struct cli_command *cli_find(const struct cli_command *const *commands, co
 void cli_print_help(const char *path, const struct cli_command *command);
 void cli_print_overview(void);
 
-/* The log sink of the program: one line on stderr. */
+/* The log sink of the program: one line on stderr, in which control characters are escaped. */
 void cli_log(void *user, xkd_log_level level, const char *line);
 
 /* One line for people on stderr, over a progress bar if there is one; honours -q. */

@@ -10,10 +10,12 @@
 #include "checkpoint/hf_folder.h"
 #include "cli.h"
 #include "eval/classifier.h"
+#include "tensor_args.h"
 
 struct values {
     const char *to, *part;
     bool all, force;
+    int64_t header_limit;
 };
 
 static const struct cli_option options[] = {
@@ -24,6 +26,7 @@ static const struct cli_option options[] = {
     {0, "all", CLI_FLAG, offsetof(struct values, all), NULL,
      "everything under the file's own names, optimiser included, instead of the model alone"},
     {'f', "force", CLI_FLAG, offsetof(struct values, force), NULL, "replace OUT if it exists"},
+    HEADER_LIMIT_OPTION(header_limit),
     {0},
 };
 
@@ -128,13 +131,15 @@ static xkd_status convert(struct cli *cli, const struct values *v, const char *i
     XKD_TRY(choose_form(cx, v, out, &kind));
     /* A dangling link counts as existing too. */
     if (!v->force && xkd_path_exists(out)) XKD_FAIL(XKD_ERR_STORAGE, "%s: exists already: --force replaces it", out);
-    XKD_TRY(xkd_tensor_file_open(cx, in, &file));
+    XKD_TRY(tensor_args_open(cx, v->header_limit, in, &file));
     XKD_TRY(xkd_content_identify(cx, &file, &content));
     XKD_TRY(xkd_content_describe(cx, &content, &described));
     xkd_log(cx, XKD_LOG_INFO, "%s: %s", in, described);
     /* Said unasked, because a training cannot be resumed from the result. */
     if ((content.checkpoint || content.own_checkpoint) && !v->all)
-        xkd_log(cx, XKD_LOG_INFO, "optimiser state and counters of the checkpoint are left out (--all keeps them)");
+        xkd_log(cx, XKD_LOG_INFO,
+                "optimiser state and counters of the checkpoint are left out, %lld tensors (--all keeps them)",
+                (long long)content.rest_count);
     /* After the identification, which brings names into the release's form. */
     if (v->part) XKD_TRY(xkd_content_select(cx, &content, v->part, in));
     XKD_TRY(write_out(cx, out, kind, &file, &content, v->all));

@@ -2,11 +2,14 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
+#include "base/alloc.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "checkpoint/content.h"
 #include "cli.h"
+#include "tensor_args.h"
 
 /* Exit code where files differ; 0 where they do not. */
 enum { FILES_DIFFER = 1 };
@@ -15,12 +18,14 @@ enum { FILES_DIFFER = 1 };
 struct values {
     double tolerance;
     bool all;
+    int64_t header_limit;
 };
 
 static const struct cli_option options[] = {
     {'t', "tolerance", CLI_REAL, offsetof(struct values, tolerance), "X",
      "largest relative difference that still counts as equal (default 0)"},
     {'a', "all", CLI_FLAG, offsetof(struct values, all), NULL, "list equal tensors too"},
+    HEADER_LIMIT_OPTION(header_limit),
     {0},
 };
 
@@ -29,22 +34,34 @@ typedef struct {
     int64_t unequal;
 } difference;
 
-/* Elements of different types are compared as doubles. Two NaN count as equal, so that a file equals itself. */
+/* |a - b| of one element. Two NaN count as equal, so that a file equals itself; one NaN is as far away as can be. Integers
+ * are compared exactly, other types as doubles. */
+static double distance(const xkd_stored_tensor *a, const xkd_stored_tensor *b, int64_t i)
+{
+    if (xkd_dtype_is_integer(a->dtype) && xkd_dtype_is_integer(b->dtype))
+        return (double)fabsl(xkd_integer_element(a->dtype, a->data, i) - xkd_integer_element(b->dtype, b->data, i));
+    double x = xkd_element(a->dtype, a->data, i), y = xkd_element(b->dtype, b->data, i);
+    if (x == y || (isnan(x) && isnan(y))) return 0;
+    return isnan(x) || isnan(y) ? INFINITY : fabs(x - y);
+}
+
+/* Shapes are equal. */
 static difference compare(const xkd_stored_tensor *a, const xkd_stored_tensor *b)
 {
     difference d = {0};
     double scale = 0;
     int64_t n = xkd_shape_count(&a->shape);
+    /* The common case, and the fast one. */
+    if (a->dtype == b->dtype && (a->bytes == 0 || memcmp(a->data, b->data, (size_t)a->bytes) == 0)) return d;
     for (int64_t i = 0; i < n; i++) {
-        double x = xkd_element(a->dtype, a->data, i), y = xkd_element(b->dtype, b->data, i), e = fabs(x - y);
-        if (x == y || (isnan(x) && isnan(y))) e = 0;
+        double e = distance(a, b, i);
         if (e != 0) d.unequal++;
-        /* Written so that a NaN, for which no comparison holds, becomes the largest difference. */
-        if (!(e <= d.largest)) d.largest = e; /* a NaN on one side is the largest difference */
-        scale = fmax(scale, fmax(fabs(x), fabs(y)));
+        d.largest = fmax(d.largest, e);
+        /* fmax passes NaN over. */
+        scale = fmax(scale, fmax(fabs(xkd_element(a->dtype, a->data, i)), fabs(xkd_element(b->dtype, b->data, i))));
     }
-    /* scale is above 0 where anything differs, unless NaN is involved. */
-    d.relative = d.largest == 0 ? 0 : d.largest / scale;
+    /* scale is above 0 where finite numbers differ; infinite distances stay infinite. */
+    d.relative = d.largest == 0 || isinf(d.largest) ? d.largest : d.largest / scale;
     return d;
 }
 
@@ -61,8 +78,7 @@ static bool report(const struct cli *cli, const struct values *v, const xkd_stor
         state = "other shape";
     else {
         d = compare(a, b);
-        /* A NaN on one side alone counts as different. */
-        differs = !(d.relative <= v->tolerance);
+        differs = d.relative > v->tolerance;
         if (d.unequal) state = "other values";
         if (a->dtype != b->dtype && !d.unequal) state = "equal, other type";
     }
@@ -80,28 +96,55 @@ static bool report(const struct cli *cli, const struct values *v, const xkd_stor
     return differs;
 }
 
-/* Names of the first file in its order, then what only the second one has. O(n^2) in the number of
- * tensors, a few thousand at most. */
+/* What is said of all tensors together. */
+typedef struct {
+    xkd_text json;
+    bool first;
+    int64_t different;
+} summary;
+
+/* Names of the first list in its order, then what only the second one has. */
+static xkd_status compare_lists(const struct cli *cli, const struct values *v, const xkd_stored_tensor *a,
+                                int64_t a_count, const xkd_stored_tensor *b, int64_t b_count, summary *s)
+{
+    xkd_context *cx = cli->cx;
+    xkd_status status = XKD_OK;
+    const xkd_stored_tensor **in_a = NULL, **in_b = NULL;
+    XKD_TRY(xkd_tensors_by_name(cx, a, a_count, &in_a));
+    XKD_TRY(xkd_tensors_by_name(cx, b, b_count, &in_b));
+    for (int64_t i = 0; i < a_count; i++)
+        s->different += report(cli, v, &a[i], xkd_tensors_find(in_b, b_count, a[i].name), &s->json, &s->first);
+    for (int64_t i = 0; i < b_count; i++)
+        if (!xkd_tensors_find(in_a, a_count, b[i].name))
+            s->different += report(cli, v, NULL, &b[i], &s->json, &s->first);
+fail:
+    xkd_free(in_a);
+    xkd_free(in_b);
+    return status;
+}
+
+/* The optimiser's tensors are compared where both files have some: a checkpoint also compares with a model alone. */
 static xkd_status compare_files(struct cli *cli, const struct values *v, const xkd_content *a, const xkd_content *b)
 {
-    int64_t different = 0;
-    bool first = true;
-    xkd_text json = xkd_text_make(cli->cx);
-    xkd_text_puts(&json, "{\"tensors\": [");
-    for (int64_t i = 0; i < a->count; i++)
-        different += report(cli, v, &a->tensors[i], xkd_content_find(b, a->tensors[i].name), &json, &first);
-    for (int64_t i = 0; i < b->count; i++)
-        if (!xkd_content_find(a, b->tensors[i].name)) different += report(cli, v, NULL, &b->tensors[i], &json, &first);
-    xkd_text_printf(&json, "],\n \"different\": %" PRId64 "}\n", different);
-    xkd_status status = json.status;
-    if (!cli->json)
-        printf("%" PRId64 " tensors differ\n", different);
-    else if (status == XKD_OK)
-        fputs(json.data, stdout);
-    xkd_text_free(&json);
-    if (status != XKD_OK) return status;
+    xkd_status status = XKD_OK;
+    summary s = {.json = xkd_text_make(cli->cx), .first = true};
+    int64_t left_out = a->rest_count && b->rest_count ? 0 : a->rest_count + b->rest_count;
+    xkd_text_puts(&s.json, "{\"tensors\": [");
+    XKD_TRY(compare_lists(cli, v, a->tensors, a->count, b->tensors, b->count, &s));
+    if (!left_out) XKD_TRY(compare_lists(cli, v, a->rest, a->rest_count, b->rest, b->rest_count, &s));
+    xkd_text_printf(&s.json, "],\n \"different\": %" PRId64 ", \"left_out\": %" PRId64 "}\n", s.different, left_out);
+    XKD_TRY(s.json.status);
+    if (cli->json)
+        fputs(s.json.data, stdout);
+    else
+        printf("%" PRId64 " tensors differ\n", s.different);
+    if (left_out && !cli->json)
+        printf("%" PRId64 " tensors beside the model in one of the files were left out\n", left_out);
     /* No message: `state` has been printed, and the exit code says the rest. */
-    return different ? FILES_DIFFER : XKD_OK;
+    if (s.different) status = (xkd_status)FILES_DIFFER;
+fail:
+    xkd_text_free(&s.json);
+    return status;
 }
 
 /* Files stay open until the end, since contents point into them. Two files in memory maps: nothing is loaded, so
@@ -117,7 +160,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (status != XKD_OK) return status;
     if (rest != 2) return xkd_fail(cx, XKD_ERR_CONFIG, "diff needs two files (see 'xkd diff --help')");
     for (int i = 0; i < 2; i++) {
-        XKD_TRY(xkd_tensor_file_open(cx, argv[1 + i], &files[i]));
+        XKD_TRY(tensor_args_open(cx, v.header_limit, argv[1 + i], &files[i]));
         XKD_TRY(xkd_content_identify(cx, &files[i], &contents[i]));
     }
     status = compare_files(cli, &v, &contents[0], &contents[1]);
@@ -135,7 +178,7 @@ const struct cli_command cmd_diff = {
     .usage = "A B [--tolerance X]",
     .description =
         "Formats and types may differ. Names are brought into the release's form first, so a released backbone "
-        "compares with an exported one.",
+        "compares with an exported one. What a checkpoint holds beside the model is compared where both files have it.",
     .example = "xkd diff vid_teacher.pth.tar runs/first/backbones/vid_teacher.safetensors",
     .options = options,
     .run = run,

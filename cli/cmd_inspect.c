@@ -7,6 +7,16 @@
 #include "base/text.h"
 #include "checkpoint/content.h"
 #include "cli.h"
+#include "tensor_args.h"
+
+struct values {
+    int64_t header_limit;
+};
+
+static const struct cli_option options[] = {
+    HEADER_LIMIT_OPTION(header_limit),
+    {0},
+};
 
 /* The text is reused from tensor to tensor. */
 static void shape_text(const xkd_shape *shape, xkd_text *out)
@@ -66,8 +76,16 @@ static xkd_status print_json(xkd_context *cx, const xkd_tensor_file *file, const
     return status;
 }
 
-/* Columns are as wide as the longest name, within reason. Long metadata, such as a whole
- * configuration, are cut. */
+/* Long metadata, such as a whole configuration, are cut. Names of tensors are printable in every file that opens, notes are
+ * not: a file could otherwise show lines of its own making. */
+static void print_note(const xkd_file_note *note)
+{
+    char name[200], value[200];
+    printf("  %s = %s\n", xkd_escape(name, sizeof name, note->name, strlen(note->name), ""),
+           xkd_escape(value, sizeof value, note->value, strlen(note->value), ""));
+}
+
+/* Columns are as wide as the longest name, within reason. */
 static xkd_status print_table(xkd_context *cx, const xkd_tensor_file *file, const char *described)
 {
     xkd_text shape = xkd_text_make(cx);
@@ -78,8 +96,7 @@ static xkd_status print_table(xkd_context *cx, const xkd_tensor_file *file, cons
         if (length > width && length <= 90) width = length;
     }
     printf("%s: %s, %s\n", file->path, xkd_file_kind_name(file->kind), described);
-    /* A newline in a note would pass as is: metadata of other programs is shown and not interpreted. */
-    for (int64_t i = 0; i < file->note_count; i++) printf("  %s = %.200s\n", file->notes[i].name, file->notes[i].value);
+    for (int64_t i = 0; i < file->note_count; i++) print_note(&file->notes[i]);
     for (int64_t i = 0; i < file->count; i++) {
         shape_text(&file->tensors[i].shape, &shape);
         printf("%-*s  %-8s  %s\n", width, file->tensors[i].name, xkd_dtype_name(file->tensors[i].dtype), shape.data);
@@ -98,13 +115,13 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_tensor_file file = {0};
     xkd_content content = {0};
     char *described = NULL;
+    struct values v = {0};
     int rest = 0;
-    /* There are no options but the common ones. */
-    xkd_status status = cli_parse(cli, &cmd_inspect, argc, argv, NULL, &rest);
+    xkd_status status = cli_parse(cli, &cmd_inspect, argc, argv, &v, &rest);
     if (status != XKD_OK) return status;
     if (rest != 1) return xkd_fail(cx, XKD_ERR_CONFIG, "inspect needs one file (see 'xkd inspect --help')");
     /* A map of the file: no tensor is copied. */
-    XKD_TRY(xkd_tensor_file_open(cx, argv[1], &file));
+    XKD_TRY(tensor_args_open(cx, v.header_limit, argv[1], &file));
     XKD_TRY(xkd_content_identify(cx, &file, &content));
     XKD_TRY(xkd_content_describe(cx, &content, &described));
     XKD_TRY(cli->json ? print_json(cx, &file, described) : print_table(cx, &file, described));
@@ -123,5 +140,6 @@ const struct cli_command cmd_inspect = {
         "Says what the file is, and the name, type and shape of each tensor. Nothing in the file is ever run: "
         "what is not plain tensors, numbers and texts is refused with exit code 4.",
     .example = "xkd inspect vid_teacher.pth.tar",
+    .options = options,
     .run = run,
 };

@@ -129,7 +129,7 @@ int main(int argc, char **argv)
     int status = run(&cli, argc, argv);
     /* A bar that an error left behind goes before the message. */
     cli_progress(&cli, NULL);
-    if (status != XKD_OK && *xkd_last_error(cli.cx)) fprintf(stderr, "xkd: error: %s\n", xkd_last_error(cli.cx));
+    if (status != XKD_OK && *xkd_last_error(cli.cx)) cli_log(NULL, XKD_LOG_ERROR, xkd_last_error(cli.cx));
     xkd_context_free(cli.cx);
     /* A full disk shows only now when stdout is a file. */
     if ((fflush(stdout) != 0 || ferror(stdout)) && status == XKD_OK) {

@@ -73,6 +73,44 @@ static int sequence_length(const unsigned char *p)
     return length;
 }
 
+/* Bytes of the printable character at p; 0 where there is none. C1 controls, which some terminals obey, are U+0080 to
+ * U+009F. */
+static int printable_length(const unsigned char *p)
+{
+    if (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] < 0xa0)) return 0;
+    return sequence_length(p);
+}
+
+bool xkd_is_printable(const char *string)
+{
+    const unsigned char *p = (const unsigned char *)string;
+    for (int length; *p; p += length)
+        if (!(length = printable_length(p))) return false;
+    return true;
+}
+
+char *xkd_escape(char *buffer, size_t size, const char *text, size_t length, const char *keep)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < length && text[i];) {
+        char piece[5] = {0};
+        /* A copy, since the text may end within a character. */
+        memcpy(piece, text + i, length - i < 4 ? length - i : 4);
+        int good = strchr(keep, piece[0]) ? 1 : printable_length((const unsigned char *)piece);
+        if (good)
+            piece[good] = 0;
+        else
+            snprintf(piece, sizeof piece, "\\x%02x", (unsigned char)text[i]);
+        size_t more = strlen(piece);
+        if (used + more >= size) break;
+        memcpy(buffer + used, piece, more);
+        used += more;
+        i += good ? (size_t)good : 1;
+    }
+    buffer[used] = 0;
+    return buffer;
+}
+
 /* Invalid UTF-8 is replaced, so the output is always JSON. Paths may hold any bytes. */
 void xkd_text_json_string(xkd_text *text, const char *string)
 {
@@ -84,9 +122,10 @@ void xkd_text_json_string(xkd_text *text, const char *string)
             p++;
         } else if (*p == '"' || *p == '\\')
             xkd_text_printf(text, "\\%c", *p++);
-        else if (*p < 0x20 || *p == 0x7f)
-            xkd_text_printf(text, "\\u%04x", *p++);
-        else {
+        else if (!printable_length(p)) {
+            xkd_text_printf(text, "\\u%04x", length == 1 ? *p : p[1]);
+            p += length;
+        } else {
             xkd_text_add(text, p, length);
             p += length;
         }

@@ -2,6 +2,7 @@
 #ifndef XKD_BASE_TEXT_H
 #define XKD_BASE_TEXT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,14 @@ void xkd_text_xml(xkd_text *text, const char *string);
 /* Forgets the content but keeps the memory. */
 void xkd_text_clear(xkd_text *text);
 void xkd_text_free(xkd_text *text);
+
+/* Whether it is UTF-8 without control characters (C0, DEL, C1): a terminal shows it as it is. */
+bool xkd_is_printable(const char *string);
+
+/* Writes text[0 .. length) into buffer as a terminal may see it: what is no part of printable UTF-8 becomes \xNN, but for
+ * the characters of `keep` ("\n", or ""). Cut behind a whole character where `size` ends. Returns buffer. For texts out of
+ * files of others: they could move the cursor, change the title, or look like lines of ours. */
+char *xkd_escape(char *buffer, size_t size, const char *text, size_t length, const char *keep);
 
 /* Hands the string (never NULL on success) to the caller, who frees it with xkd_free, or reports what went wrong. */
 xkd_status xkd_text_take(xkd_text *text, char **out);

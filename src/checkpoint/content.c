@@ -48,6 +48,33 @@ static const char *own_name(const xkd_content *c, const char *name)
     return c->ddp ? name + strlen("module.") : name;
 }
 
+/* What training programs save beside the model, the release's and others. */
+static bool is_beside_model(const char *name)
+{
+    static const char *const keys[] = {"optimizer", "optimizers", "amp",  "scaler", "scheduler", "lr_scheduler",
+                                       "epoch",     "step",       "args", "config", "rng_state"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        size_t length = strlen(keys[i]);
+        if (strncmp(name, keys[i], length) == 0 && (name[length] == '.' || name[length] == 0)) return true;
+    }
+    return false;
+}
+
+/* Whether there is something beside "model.", and all of it belongs to a training checkpoint. Many models of other projects
+ * have "model." as a prefix of their own. Notes of a PyTorch file are values of its tree. */
+static bool known_beside_model(const xkd_tensor_file *file)
+{
+    bool torch = file->kind == XKD_FILE_TORCH || file->kind == XKD_FILE_TORCH_LEGACY, any = false;
+    for (int64_t i = 0; i < file->count; i++) {
+        const char *name = file->tensors[i].name;
+        if (begins(name, "model.")) continue;
+        if (!is_beside_model(name)) return false;
+        any = true;
+    }
+    for (int64_t i = 0; torch && i < file->note_count; i++) any |= is_beside_model(file->notes[i].name);
+    return any;
+}
+
 /* False where no tensor is in scope at all. */
 static bool all_begin(const xkd_tensor_file *file, const char *scope, const char *prefix)
 {
@@ -94,8 +121,8 @@ const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char
 static void classify(const xkd_tensor_file *file, xkd_content *c)
 {
     char scope[8] = "";
-    /* "model." may also be a checkpoint's own prefix by chance; names of a backbone at the top level speak against it.
-     * Kept in two flags, since both prefixes may stand before a name: "model.module.vid_student...". */
+    /* Names of a backbone at the top level speak against it. Kept in two flags, since both prefixes may stand before a
+     * name: "model.module.vid_student...". */
     c->checkpoint = has(file, "model.") && !has(file, "encoder.") && !has(file, "blocks.");
     if (c->checkpoint) strcpy(scope, "model.");
     c->ddp = all_begin(file, scope, "module.");
@@ -116,6 +143,8 @@ static void classify(const xkd_tensor_file *file, xkd_content *c)
      * backbone. */
     if (!model && blocks && embed) c->kind = XKD_CONTENT_BACKBONE;
     if (embed) c->modality = modality_of(embed);
+    /* Before names of no known model both prefixes may be the model's own; then nothing may be lost or renamed. */
+    if (c->kind == XKD_CONTENT_OTHER && !(c->checkpoint && known_beside_model(file))) c->checkpoint = c->ddp = false;
 }
 
 /* The number of heads leaves no trace in any shape: qkv is [3D,D] whatever it is. The released sizes
@@ -128,56 +157,55 @@ static int64_t preset_heads(int64_t width)
     return 0;
 }
 
-/* Of the video student where there is one. Sizes that cannot be told stay 0. */
-static void infer_geometry(xkd_content *c)
+/* Sizes that cannot be told stay 0. */
+xkd_geometry xkd_content_geometry(const xkd_content *c, const char *prefix)
 {
-    char name[128];
-    const char *prefix = "";
-    if (c->kind == XKD_CONTENT_MODEL)
-        prefix = xkd_content_find(c, "vid_student.backbone.enc_pos_embed") ? "vid_student.backbone."
-                                                                           : "aud_student.backbone.";
-    xkd_geometry *g = &c->geometry;
+    static const char BLOCKS[] = "encoder.blocks.";
+    xkd_geometry g = {0};
     for (int64_t i = 0; i < c->count; i++) {
         if (!begins(c->tensors[i].name, prefix)) continue;
         const char *own = c->tensors[i].name + strlen(prefix);
         const xkd_shape *shape = &c->tensors[i].shape;
         /* The class token decides whether the positional table has a row for it. */
-        if (strcmp(own, "cls_token") == 0) g->cls_token = true;
-        if (begins(own, "encoder.blocks.")) {
-            int64_t block = strtol(own + strlen("encoder.blocks."), NULL, 10) + 1;
-            if (block > g->depth) g->depth = block;
+        if (strcmp(own, "cls_token") == 0) g.cls_token = true;
+        if (begins(own, BLOCKS)) {
+            int64_t block = strtol(own + strlen(BLOCKS), NULL, 10);
+            /* A hostile number must not make anybody declare billions of blocks; what is missing is found later. */
+            if (block >= g.depth && block < c->count) g.depth = block + 1;
         }
+        /* [D,P] of the patch embedding; "cuboid_embed" for video, "patch_embed" for audio. */
         if (strstr(own, "_embed.proj.weight") && shape->ndim == 2) {
-            g->width = shape->dims[0];
-            g->patch = shape->dims[1];
+            g.width = shape->dims[0];
+            g.patch = shape->dims[1];
         }
+        /* The positions' table, [1,N,D] or [1,N+1,D]. */
+        if (strcmp(own, "enc_pos_embed") == 0 && shape->ndim == 3) g.tokens = shape->dims[1];
     }
-    strcpy(name, prefix);
-    strcat(name, "enc_pos_embed");
-    /* The positions' table, [1,N,D] or [1,N+1,D]. */
-    const xkd_stored_tensor *pos = xkd_content_find(c, name);
-    if (pos && pos->shape.ndim == 3) g->tokens = pos->shape.dims[1] - g->cls_token;
+    if (g.tokens > 0) g.tokens -= g.cls_token;
     /* 0 where the width is none of the presets'; a description then leaves the number out. */
-    g->heads = preset_heads(g->width);
+    g.heads = preset_heads(g.width);
+    return g;
 }
 
-/* Pointers to names, not to tensors. */
-static int by_name(const void *a, const void *b)
+/* T/pt x H/ph x W/pw tokens of pt x ph x pw x C numbers. */
+void xkd_geometry_of(const xkd_model_config *c, xkd_modality modality, int64_t *tokens, int64_t *patch)
 {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
+    bool video = modality == XKD_VIDEO;
+    *patch = video ? c->vid_patch_t * c->vid_patch_h * c->vid_patch_w * c->channels : c->spec_patch_f * c->spec_patch_t;
+    *tokens =
+        video ? c->num_frames / c->vid_patch_t * (c->frame_height / c->vid_patch_h) * (c->frame_width / c->vid_patch_w)
+              : c->spec_freq / c->spec_patch_f * (c->spec_time / c->spec_patch_t);
 }
 
 /* Two spellings of one name in a file would make the result depend on their order. */
 static xkd_status check_unique(xkd_context *cx, const xkd_content *c, const char *path)
 {
     xkd_status status = XKD_OK;
-    char **order = NULL;
-    XKD_TRY(xkd_alloc(cx, &order, c->count, sizeof *order));
-    for (int64_t i = 0; i < c->count; i++) order[i] = c->names[i];
-    qsort(order, (size_t)c->count, sizeof *order, by_name);
+    const xkd_stored_tensor **order = NULL;
+    XKD_TRY(xkd_tensors_by_name(cx, c->tensors, c->count, &order));
     for (int64_t i = 1; i < c->count; i++)
-        if (strcmp(order[i - 1], order[i]) == 0)
-            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: two tensors mean '%s'", path, order[i]);
+        if (strcmp(order[i - 1]->name, order[i]->name) == 0)
+            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: two tensors mean '%s'", path, order[i]->name);
 fail:
     xkd_free(order);
     return status;
@@ -192,13 +220,14 @@ xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xk
     classify(file, out);
     XKD_TRY(xkd_alloc(cx, &out->tensors, file->count, sizeof *out->tensors));
     XKD_TRY(xkd_alloc(cx, &out->names, file->count, sizeof *out->names));
+    XKD_TRY(xkd_alloc(cx, &out->rest, file->count, sizeof *out->rest));
     for (int64_t i = 0; i < file->count; i++) {
         const xkd_stored_tensor *t = &file->tensors[i];
-        /* What a checkpoint holds beside the model, such as the optimiser, is left out. */
-        if (out->checkpoint && !begins(t->name, "model.")) continue;
         /* Our own checkpoints keep the optimiser's tensors beside the model's. */
-        if (out->kind == XKD_CONTENT_MODEL && !out->checkpoint && begins(t->name, "optimizer.")) {
-            out->own_checkpoint = true;
+        bool own = out->kind == XKD_CONTENT_MODEL && !out->checkpoint && begins(t->name, "optimizer.");
+        out->own_checkpoint |= own;
+        if (own || (out->checkpoint && !begins(t->name, "model."))) {
+            out->rest[out->rest_count++] = *t;
             continue;
         }
         XKD_TRY(rename_tensor(cx, out, own_name(out, t->name), &out->names[out->count]));
@@ -208,7 +237,11 @@ xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xk
     }
     /* Two names may become one only by renaming, so this is checked behind it. */
     XKD_TRY(check_unique(cx, out, file->path));
-    infer_geometry(out);
+    const char *prefix = "";
+    if (out->kind == XKD_CONTENT_MODEL)
+        prefix = xkd_content_find(out, "vid_student.backbone.enc_pos_embed") ? "vid_student.backbone."
+                                                                             : "aud_student.backbone.";
+    out->geometry = xkd_content_geometry(out, prefix);
 fail:
     return status;
 }
@@ -219,6 +252,7 @@ void xkd_content_free(xkd_content *content)
     for (int64_t i = 0; i < content->count; i++) xkd_free(content->names[i]);
     xkd_free(content->names);
     xkd_free(content->tensors);
+    xkd_free(content->rest);
     *content = (xkd_content){0};
 }
 

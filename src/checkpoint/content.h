@@ -21,20 +21,28 @@ typedef struct {
 typedef struct {
     xkd_content_kind kind;
     xkd_modality modality;      /* of a backbone */
-    bool checkpoint;            /* it was the "model" of a training checkpoint; optimiser and the rest are left out */
-    bool own_checkpoint;        /* one of ours: its optimiser is left out */
+    bool checkpoint;            /* it was the "model" of a training checkpoint; optimiser and the rest are in `rest` */
+    bool own_checkpoint;        /* one of ours: its optimiser is in `rest` */
     bool ddp;                   /* names began with "module." */
     bool short_names;           /* it had the evaluation code's names */
     xkd_geometry geometry;      /* of the backbone, or of vid_student (else aud_student) */
     xkd_stored_tensor *tensors; /* [count] renamed; data belongs to the file */
     int64_t count;
-    char **names; /* [count], owned */
+    char **names;            /* [count], owned */
+    xkd_stored_tensor *rest; /* [rest_count] what stands beside the model in a checkpoint, under the file's names */
+    int64_t rest_count;
 } xkd_content;
 
 /* Renames and classifies. The file must outlive the result; free with xkd_content_free, also after an error. Two tensors
  * that would get one name are XKD_ERR_CHECKPOINT. */
 xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xkd_content *out);
 void xkd_content_free(xkd_content *content);
+
+/* Sizes of the backbone whose names begin with `prefix` ("" for one on its own); what its shapes do not tell is 0. */
+xkd_geometry xkd_content_geometry(const xkd_content *content, const char *prefix);
+
+/* What a configuration makes of `tokens` and `patch` of one modality. */
+void xkd_geometry_of(const xkd_model_config *config, xkd_modality modality, int64_t *tokens, int64_t *patch);
 
 const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char *name);
 

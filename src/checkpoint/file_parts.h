@@ -12,20 +12,22 @@ struct xkd_tensor_file_parts {
     xkd_zip zip;
     xkd_pickle pickle;
     xkd_safetensors *safetensors;
+    int64_t header_limit; /* of safetensors */
     int64_t tensor_capacity, note_capacity;
     char **texts; /* names that were put together here */
     int64_t text_count, text_capacity;
     void **copies; /* data that was not contiguous or not aligned in the file */
-    int64_t copy_count, copy_capacity, copied_bytes;
+    int64_t copy_count, copy_capacity;
+    int64_t tensor_bytes; /* of all tensors added so far */
 };
 
-/* Adds a tensor; the name is copied. */
+/* Adds a tensor; the name is copied. All tensors together may hold at most 4 times the file's size and 64 KiB: many
+ * that share a small storage must not fill the disk or the machine. */
 xkd_status xkd_file_add(xkd_context *cx, xkd_tensor_file *file, const char *name, xkd_dtype dtype,
                         const xkd_shape *shape, const void *data);
 xkd_status xkd_file_add_note(xkd_context *cx, xkd_tensor_file *file, const char *name, const char *value);
 
-/* Memory that lives as long as the file. All of it together may be at most 4 times the file's size: views that repeat a
- * small storage must not fill the machine. */
+/* Memory for the data of the tensor that is added next, within the same bound. It lives as long as the file. */
 xkd_status xkd_file_copy(xkd_context *cx, xkd_tensor_file *file, int64_t bytes, void **out);
 
 xkd_status xkd_torch_zip_read(xkd_context *cx, xkd_tensor_file *file);

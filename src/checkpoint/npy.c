@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/text.h"
 #include "checkpoint/file_parts.h"
 
 /* numpy pads the header so that data begin on a multiple of 64; a header is some 100 bytes. */
@@ -16,8 +17,8 @@ static const unsigned char magic[MAGIC_SIZE] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
 /* numpy has no bfloat16.
  * NULL: not in the format. "<" is little endian, "|" says that order does not apply. */
 static const char *const descriptions[XKD_DTYPE_COUNT] = {
-    [XKD_F32] = "<f4", [XKD_F64] = "<f8", [XKD_F16] = "<f2", [XKD_I64] = "<i8",  [XKD_I32] = "<i4",
-    [XKD_I16] = "<i2", [XKD_I8] = "|i1",  [XKD_U8] = "|u1",  [XKD_BOOL] = "|b1",
+    [XKD_F32] = "<f4", [XKD_F64] = "<f8", [XKD_F16] = "<f2", [XKD_I64] = "<i8", [XKD_I32] = "<i4", [XKD_I16] = "<i2",
+    [XKD_I8] = "|i1",  [XKD_U64] = "<u8", [XKD_U32] = "<u4", [XKD_U16] = "<u2", [XKD_U8] = "|u1",  [XKD_BOOL] = "|b1",
 };
 
 /* Six bytes that begin no other format read here. */
@@ -81,8 +82,11 @@ static xkd_status parse_header(xkd_context *cx, const char *path, const char *na
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': unknown header", path, name);
     if (strncmp(at, "'|O'", 4) == 0)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': an array of Python objects is refused", path, name);
-    if (!read_description(&at, dtype))
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': element type %.12s is not read", path, name, at);
+    if (!read_description(&at, dtype)) {
+        char shown[40];
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: npy '%s': the element type %s is not read", path, name,
+                 xkd_escape(shown, sizeof shown, at, strcspn(at, ","), ""));
+    }
     bool good = expect(&at, ",") && expect(&at, "'fortran_order':");
     *fortran = good && expect(&at, "True");
     good = good && (*fortran || expect(&at, "False")) && expect(&at, ",") && expect(&at, "'shape':") &&

@@ -50,54 +50,32 @@ fail:
     return status;
 }
 
-/* float32 and float64 convert into each other; half precision would lose what a resumed run needs. By element
- * otherwise: a float64 recording into a float32 model, or back. */
+/* Floating-point types convert into each other, by element unless they are equal: a backbone kept in half precision, a
+ * float64 recording into a float32 model. A run is resumed from its own type alone (state.c). */
 xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from, const char *path)
 {
     int64_t count = xkd_shape_count(&from->shape);
-    if (from->dtype != XKD_F32 && from->dtype != XKD_F64)
-        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s is %s: float32 or float64 is needed here", path, from->name,
+    if (xkd_dtype_is_integer(from->dtype))
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s is %s: a floating-point type is needed here", path, from->name,
                         xkd_dtype_name(from->dtype));
     /* The common case: one copy of a mapped file. */
     if (from->dtype == to)
         memcpy(data, from->data, (size_t)from->bytes);
     else
-        for (int64_t i = 0; i < count; i++) xkd_set(to, data, i, xkd_get(from->dtype, from->data, i));
+        for (int64_t i = 0; i < count; i++) xkd_set(to, data, i, xkd_element(from->dtype, from->data, i));
     return XKD_OK;
 }
 
-/* Counts faults and remembers the first of each kind for the message. */
-typedef struct {
-    int64_t missing, unknown;
-    const char *first_missing, *first_unknown;
-} mismatch;
-
-/* At least one of the two counts is not 0. */
-static xkd_status report(xkd_context *cx, const char *path, const mismatch *m)
+xkd_status xkd_load_row(xkd_context *cx, const xkd_params *params, xkd_param *row, const xkd_stored_tensor *tensor,
+                        const char *path, xkd_differences *d)
 {
-    if (m->missing && m->unknown)
-        return xkd_fail(cx, XKD_ERR_CHECKPOINT,
-                        "%s: %lld tensors of this model are missing (first: %s) and %lld do "
-                        "not belong to it (first: %s): it is of another architecture",
-                        path, (long long)m->missing, m->first_missing, (long long)m->unknown, m->first_unknown);
-    if (m->missing)
-        return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %lld tensors of this model are missing, first: %s", path,
-                        (long long)m->missing, m->first_missing);
-    return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %lld tensors do not belong to this model, first: %s", path,
-                    (long long)m->unknown, m->first_unknown);
-}
-
-/* The shape must be equal, not only the number of elements. */
-static xkd_status load_row(xkd_context *cx, xkd_params *params, xkd_param *row, const xkd_stored_tensor *tensor,
-                           const char *path)
-{
-    if (!xkd_shape_equal(&tensor->shape, &row->shape))
-        return xkd_fail(cx, XKD_ERR_CHECKPOINT,
-                        "%s: %s has %lld elements in %d dimensions, the model wants %lld in %d: "
-                        "it is of another architecture",
-                        path, tensor->name, (long long)xkd_shape_count(&tensor->shape), tensor->shape.ndim,
-                        (long long)row->count, row->shape.ndim);
-    return xkd_copy_elements(cx, params->dtype, row->value, tensor, path);
+    if (tensor && xkd_shape_equal(&tensor->shape, &row->shape))
+        return xkd_copy_elements(cx, params->dtype, row->value, tensor, path);
+    if (tensor)
+        xkd_differences_add(d, "is", row->name, &tensor->shape, &row->shape);
+    else
+        xkd_differences_add(d, "is missing in the file", row->name, NULL, NULL);
+    return XKD_OK;
 }
 
 /* A linear search: n tensors cost n^2 comparisons, a few million for the largest models. */
@@ -126,26 +104,21 @@ static xkd_status check_aliases(xkd_context *cx, const xkd_params *params, const
     return XKD_OK;
 }
 
-/* Values may be partly replaced if a later tensor fails: the caller gives the model up then. All faults are counted
- * before any message: the first name rarely tells what is wrong. */
+/* Values may be partly replaced if a later tensor fails: the caller gives the model up then. */
 xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_stored_tensor *tensors, int64_t count,
                            const char *path)
 {
     xkd_status status = XKD_OK;
-    mismatch wrong = {0};
-    for (int64_t i = 0; i < params->count; i++) {
-        xkd_param *row = params->rows[i];
-        const xkd_stored_tensor *tensor = find(tensors, count, row->name);
-        if (tensor)
-            XKD_TRY(load_row(cx, params, row, tensor, path));
-        else if (!wrong.missing++)
-            wrong.first_missing = row->name;
-    }
+    xkd_differences d = xkd_differences_make(cx);
+    for (int64_t i = 0; i < params->count; i++)
+        XKD_TRY(xkd_load_row(cx, params, params->rows[i], find(tensors, count, params->rows[i]->name), path, &d));
     for (int64_t i = 0; i < count; i++) /* Names of aliases are found as well, so a second name is not unknown. */
-        if (!xkd_params_find(params, tensors[i].name) && !wrong.unknown++) wrong.first_unknown = tensors[i].name;
-    if (wrong.missing || wrong.unknown) XKD_TRY(report(cx, path, &wrong));
+        if (!xkd_params_find(params, tensors[i].name))
+            xkd_differences_add(&d, "is not in the model", tensors[i].name, NULL, NULL);
+    XKD_TRY(xkd_differences_report(cx, &d, path));
     XKD_TRY(check_aliases(cx, params, tensors, count, path));
 fail:
+    xkd_differences_free(&d);
     return status;
 }
 
@@ -154,25 +127,22 @@ static xkd_status load_backbone(xkd_context *cx, xkd_params *params, const xkd_c
                                 const char *path)
 {
     xkd_status status = XKD_OK;
-    mismatch wrong = {0};
+    xkd_differences d = xkd_differences_make(cx);
     char name[2 * XKD_PARAM_NAME];
+    for (int64_t i = 0; i < params->count; i++) {
+        xkd_param *row = params->rows[i];
+        if (strncmp(row->name, prefix, strlen(prefix)) != 0) continue;
+        XKD_TRY(xkd_load_row(cx, params, row, xkd_content_find(content, row->name + strlen(prefix)), path, &d));
+    }
     for (int64_t i = 0; i < content->count; i++) {
         /* A name longer than any row's fits no row, cut or not. */
         snprintf(name, sizeof name, "%s%.*s", prefix, XKD_PARAM_NAME, content->tensors[i].name);
-        xkd_param *row = xkd_params_find(params, name);
-        if (row)
-            XKD_TRY(load_row(cx, params, row, &content->tensors[i], path));
-        else if (!wrong.unknown++)
-            wrong.first_unknown = content->tensors[i].name;
+        if (!xkd_params_find(params, name))
+            xkd_differences_add(&d, "is not in the model", content->tensors[i].name, NULL, NULL);
     }
-    /* The other direction: rows of the prefix that the file does not have. */
-    for (int64_t i = 0; i < params->count; i++) {
-        const char *row = params->rows[i]->name;
-        if (strncmp(row, prefix, strlen(prefix)) != 0 || xkd_content_find(content, row + strlen(prefix))) continue;
-        if (!wrong.missing++) wrong.first_missing = row;
-    }
-    if (wrong.missing || wrong.unknown) XKD_TRY(report(cx, path, &wrong));
+    XKD_TRY(xkd_differences_report(cx, &d, path));
 fail:
+    xkd_differences_free(&d);
     return status;
 }
 

@@ -2,6 +2,7 @@
 #ifndef XKD_CHECKPOINT_PARAMS_FILE_H
 #define XKD_CHECKPOINT_PARAMS_FILE_H
 
+#include "checkpoint/differences.h"
 #include "checkpoint/safetensors.h"
 #include "tensor/params.h"
 
@@ -17,9 +18,9 @@ typedef struct {
 /* Appends the part of every row that has it; of values also the second names of shared blocks. */
 xkd_status xkd_params_list(xkd_context *cx, const xkd_params *params, xkd_param_part part, xkd_tensor_list *list);
 
-/* Copies every row from a file's tensors [count], converting between float32 and float64. Refused with
- * XKD_ERR_CHECKPOINT, with the first names and how many: a row without tensor, a tensor that belongs to no row, another
- * shape, two names of one row that differ. */
+/* Copies every row from a file's tensors [count], converting between floating-point types. Refused with
+ * XKD_ERR_CHECKPOINT, with a list: a row without tensor, a tensor that belongs to no row, another shape, two names of one
+ * row that differ. */
 xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_stored_tensor *tensors, int64_t count,
                            const char *path);
 
@@ -27,7 +28,11 @@ xkd_status xkd_params_load(xkd_context *cx, xkd_params *params, const xkd_stored
  * both strictly. Optimiser state is not taken over (the release keys it by number); the log says what was loaded. */
 xkd_status xkd_params_start_from(xkd_context *cx, xkd_params *params, const char *path);
 
-/* Float32 or float64 file data into `count` elements of a row's dtype. */
+/* One row from its tensor; NULL or another shape is noted in `d`. XKD_ERR_CHECKPOINT if it holds integers. */
+xkd_status xkd_load_row(xkd_context *cx, const xkd_params *params, xkd_param *row, const xkd_stored_tensor *tensor,
+                        const char *path, xkd_differences *d);
+
+/* A tensor of any floating-point type into as many elements of type `to`. */
 xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from,
                              const char *path);
 

@@ -11,12 +11,14 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/text.h"
 
 enum {
-    MOST_DEPTH = 64,     /* values inside values; a state dict needs 6 */
-    MOST_MEMO = 1 << 21, /* memo slots; a checkpoint of 1000 tensors uses 20 000 */
-    MOST_NODES = 1 << 22,
-    MOST_TEXT = 1 << 16 /* bytes of one string */
+    MOST_DEPTH = 64, /* values inside values; a state dict needs 6 */
+    MOST_NODES = XKD_PICKLE_MOST_VALUES,
+    MOST_MEMO = MOST_NODES,
+    MOST_ITEMS = 2 * MOST_NODES, /* references from containers to values, which may be shared */
+    MOST_TEXT = 1 << 16          /* bytes of one string */
 };
 
 /* What calling or naming a global does here. */
@@ -69,7 +71,8 @@ typedef struct {
     int64_t depth, stack_capacity;
     int64_t *memo; /* node numbers; 0: empty, else number + 1 */
     int64_t memo_size;
-    int marks; /* open marks */
+    int marks;     /* open marks */
+    int64_t items; /* in all containers together */
 } machine;
 
 /* For functions whose machine is `m`. */
@@ -113,6 +116,7 @@ static xkd_pickle_node *node_at(const machine *m, int64_t number)
 /* The stack may hold one node many times. */
 static xkd_status push_number(machine *m, int64_t number)
 {
+    if (m->depth >= MOST_NODES) REFUSE("more than %d values on the stack", MOST_NODES);
     xkd_status status = xkd_reserve(m->cx, &m->stack, m->depth, &m->stack_capacity, sizeof *m->stack);
     if (status == XKD_OK) m->stack[m->depth++] = number;
     return status;
@@ -157,6 +161,7 @@ static xkd_status append(machine *m, int64_t list, int64_t item)
 {
     xkd_pickle_node *to = node_at(m, list);
     if (item == list) REFUSE("a value would contain itself");
+    if (++m->items > MOST_ITEMS) REFUSE("more than %d items", MOST_ITEMS);
     if (to->as.list.count == to->as.list.capacity) {
         int64_t larger = to->as.list.capacity ? 2 * to->as.list.capacity : 4;
         xkd_status status = xkd_resize(m->cx, &to->as.list.items, to->as.list.count, larger, sizeof *to->as.list.items);
@@ -398,8 +403,21 @@ static bool view_fits(const xkd_pickle_tensor *t, int64_t storage)
     return last < storage;
 }
 
+/* Metadata say that the numbers of the storage are not the tensor's: that they are to be negated or conjugated. */
+static xkd_status check_tensor_metadata(machine *m, const xkd_pickle_node *metadata)
+{
+    if (!metadata || metadata->kind == XKD_PICKLE_NONE) return XKD_OK;
+    if (metadata->kind != XKD_PICKLE_DICT) REFUSE("a tensor whose metadata are no dict");
+    const xkd_pickle_node *key = item(m, metadata, 0);
+    if (!key) return XKD_OK;
+    char shown[100] = "?";
+    if (key->kind == XKD_PICKLE_TEXT) xkd_escape(shown, sizeof shown, key->as.text.data, (size_t)key->as.text.size, "");
+    REFUSE("a tensor with the metadata '%s': only plain tensors are read (resolve_neg() or resolve_conj() makes one)",
+           shown);
+}
+
 /* _rebuild_tensor[_v2](storage, offset, size, stride[, requires_grad, hooks[, metadata]])
- * requires_grad, hooks and metadata are ignored. */
+ * requires_grad and hooks are ignored. */
 static xkd_status push_tensor(machine *m, const xkd_pickle_node *args)
 {
     const xkd_pickle_node *storage = item(m, args, 0), *offset = item(m, args, 1);
@@ -415,7 +433,13 @@ static xkd_status push_tensor(machine *m, const xkd_pickle_node *args)
     if (t.shape.ndim < 0 || strides != t.shape.ndim)
         REFUSE("a tensor whose size or stride is no tuple of at most %d integers", XKD_MAX_DIMS);
     if (!view_fits(&t, storage->as.storage.count)) REFUSE("a tensor that reaches beyond its storage");
-    return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_TENSOR, .as.tensor = t});
+    xkd_pickle *p = m->out;
+    xkd_status status = check_tensor_metadata(m, item(m, args, 6));
+    if (status != XKD_OK) return status;
+    status = xkd_reserve(m->cx, &p->tensors, p->tensor_count, &p->tensor_capacity, sizeof *p->tensors);
+    if (status != XKD_OK) return status;
+    p->tensors[p->tensor_count] = t;
+    return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_TENSOR, .as.tensor = p->tensor_count++});
 }
 
 /* A call makes at most one node; nothing is executed. */
@@ -453,18 +477,23 @@ fail:
     return status;
 }
 
-/* BUILD sets attributes: of an OrderedDict (its _metadata) they are read and dropped, of anything else refused.
- * The value itself stays on the stack. */
+/* BUILD sets attributes: the _metadata of an OrderedDict are read and dropped, anything else is refused. The value itself
+ * stays on the stack. It must be part of no other value yet, which could be its own state; and the state changes no
+ * more, so that it cannot come to hold the value either. */
 static xkd_status build(machine *m)
 {
     xkd_status status = XKD_OK;
     int64_t state = 0;
     XKD_TRY(pop(m, &state));
     if (m->depth == 0 || m->stack[m->depth - 1] == MARK) REFUSE("BUILD without a value");
-    const xkd_pickle_node *target = node_at(m, m->stack[m->depth - 1]);
-    if (target->kind != XKD_PICKLE_DICT || !target->ordered || node_at(m, state)->kind != XKD_PICKLE_DICT)
+    const xkd_pickle_node *target = node_at(m, m->stack[m->depth - 1]), *attributes = node_at(m, state);
+    if (target->kind != XKD_PICKLE_DICT || !target->ordered || attributes->kind != XKD_PICKLE_DICT)
         REFUSE("BUILD on a value that is no OrderedDict");
     if (state == m->stack[m->depth - 1]) REFUSE("a value would contain itself");
+    if (target->sealed) REFUSE("BUILD on a dict after it became part of another value");
+    if (attributes->as.list.count != 2 || !xkd_pickle_is(m->out, attributes->as.list.items[0], "_metadata"))
+        REFUSE("BUILD with other attributes than _metadata");
+    node_at(m, state)->sealed = true;
 fail:
     return status;
 }
@@ -600,9 +629,11 @@ static xkd_status check_keys(machine *m, const xkd_pickle_node *dict)
     qsort(keys, (size_t)n, sizeof *keys, by_key);
     for (int64_t i = 1; i < n && status == XKD_OK; i++) {
         if (by_key(&keys[i - 1], &keys[i]) != 0) continue;
-        int shown = (int)(keys[i]->as.text.size < 200 ? keys[i]->as.text.size : 200);
+        char shown[200];
+        const char *text = keys[i]->as.text.data;
         if (keys[i]->kind == XKD_PICKLE_TEXT)
-            status = refuse(m, "the key '%.*s' is given twice", shown, keys[i]->as.text.data);
+            status = refuse(m, "the key '%s' is given twice",
+                            xkd_escape(shown, sizeof shown, text, (size_t)keys[i]->as.text.size, ""));
         else
             status = refuse(m, "the key %" PRId64 " is given twice", keys[i]->as.integer);
     }
@@ -665,6 +696,7 @@ void xkd_pickle_free(xkd_pickle *p)
             xkd_free(p->nodes[i].as.list.items);
     }
     xkd_free(p->nodes);
+    xkd_free(p->tensors);
     *p = (xkd_pickle){0};
 }
 

@@ -55,15 +55,20 @@ typedef struct {
         } list;
         int global; /* row of the table of globals */
         xkd_pickle_storage storage;
-        xkd_pickle_tensor tensor;
+        int64_t tensor; /* index into the pickle's tensors */
     } as;
 } xkd_pickle_node;
 
 typedef struct {
     xkd_pickle_node *nodes;
     int64_t count, capacity;
+    xkd_pickle_tensor *tensors; /* apart from the nodes, most of which are small */
+    int64_t tensor_count, tensor_capacity;
     int64_t root;
 } xkd_pickle;
+
+/* Values that a pickle may hold; a tensor of a checkpoint takes 18. */
+enum { XKD_PICKLE_MOST_VALUES = 1 << 19 };
 
 /* Reads one pickle from data[0 .. size). `used` NULL: bytes behind its end are refused; else it gets the number of bytes
  * read. XKD_ERR_CHECKPOINT names path, position and what was refused. Texts point into data, which must outlive the

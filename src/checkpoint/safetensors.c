@@ -12,9 +12,10 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/text.h"
 
-/* A header of 16 MiB names some 100 000 tensors; more is an attack on memory, not a model. */
-enum { HEADER_LIMIT = 16 << 20, LENGTH_BYTES = 8, DIGITS = 32 };
+/* A header may have one value for so many of the bytes that it may have: 2^20 by default. */
+enum { BYTES_OF_VALUE = 16, LENGTH_BYTES = 8, DIGITS = 32 };
 /* First in the metadata, where the writer finds its place again. */
 static const char CHECKSUM_KEY[] = "xkd.xxh3_128";
 static const char METADATA_KEY[] = "__metadata__";
@@ -33,8 +34,9 @@ struct xkd_safetensors {
 static const struct {
     const char *name;
     xkd_dtype dtype;
-} dtypes[] = {{"F32", XKD_F32}, {"F64", XKD_F64}, {"F16", XKD_F16}, {"BF16", XKD_BF16}, {"I64", XKD_I64},
-              {"I32", XKD_I32}, {"I16", XKD_I16}, {"I8", XKD_I8},   {"U8", XKD_U8},     {"BOOL", XKD_BOOL}};
+} dtypes[] = {{"F32", XKD_F32}, {"F64", XKD_F64}, {"F16", XKD_F16},  {"BF16", XKD_BF16}, {"I64", XKD_I64},
+              {"I32", XKD_I32}, {"I16", XKD_I16}, {"I8", XKD_I8},    {"U64", XKD_U64},   {"U32", XKD_U32},
+              {"U16", XKD_U16}, {"U8", XKD_U8},   {"BOOL", XKD_BOOL}};
 enum { DTYPES = sizeof dtypes / sizeof *dtypes };
 
 /* The length in front of the header, little endian. */
@@ -76,16 +78,9 @@ static xkd_status read_dtype(xkd_context *cx, const char *path, const char *name
             *out = dtypes[i].dtype;
             return XKD_OK;
         }
-    return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: tensor '%s': unknown dtype '%.20s'", path, name,
-                    text ? text : "(none)");
-}
-
-/* Names are printed in messages and become labels: control characters have no place in them. */
-static int name_is_clean(const char *name)
-{
-    for (; *name; name++)
-        if ((unsigned char)*name < 0x20 || *name == 0x7f) return 0;
-    return 1;
+    char shown[40];
+    return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: tensor '%s': unknown dtype '%s'", path, name,
+                    text ? xkd_escape(shown, sizeof shown, text, strlen(text), "") : "(none)");
 }
 
 /* The range must hold exactly what dtype and shape want. */
@@ -95,7 +90,8 @@ static xkd_status read_entry(xkd_context *cx, xkd_safetensors *file, const char 
     xkd_status status = XKD_OK;
     const char *path = file->path;
     int64_t available = file->map.size - file->data_start, begin, end, wanted;
-    if (!name_is_clean(name)) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: a tensor's name holds control characters", path);
+    /* Names are printed in messages and become labels. */
+    if (!xkd_is_printable(name)) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: a tensor's name holds control characters", path);
     if (!json_is_object(entry) || json_object_size(entry) != 3)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: tensor '%s': not an object of dtype, shape and data_offsets", path, name);
     tensor->name = name;
@@ -155,13 +151,37 @@ static xkd_status check_metadata(xkd_context *cx, const char *path, const json_t
     json_t *value;
     if (!metadata) return XKD_OK;
     if (!json_is_object(metadata)) return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: __metadata__ is not an object", path);
+    char shown[200];
     json_object_foreach((json_t *)(uintptr_t)metadata, key, value) if (!json_is_string(value)) return xkd_fail(
-        cx, XKD_ERR_CHECKPOINT, "%s: __metadata__ '%s' is not a string", path, key);
+        cx, XKD_ERR_CHECKPOINT, "%s: __metadata__ '%s' is not a string", path,
+        xkd_escape(shown, sizeof shown, key, strlen(key), ""));
+    return XKD_OK;
+}
+
+/* Before jansson reads it, which takes up to 400 bytes for a value of three, and "-0" for 0: the format's numbers have no
+ * sign. */
+static xkd_status scan_header(xkd_context *cx, const char *path, const char *text, int64_t length, int64_t limit)
+{
+    bool quoted = false;
+    int64_t values = 0, most = limit / BYTES_OF_VALUE;
+    for (int64_t i = 0; i < length; i++) {
+        char c = text[i];
+        if (quoted && c == '\\')
+            i++; /* also an escaped quote is no end */
+        else if (c == '"')
+            quoted = !quoted;
+        else if (!quoted && c == '-')
+            return xkd_fail(cx, XKD_ERR_CHECKPOINT,
+                            "%s: header: a sign at byte %" PRId64 ": sizes are unsigned integers", path, i);
+        /* Every value but a list's or object's first follows one of these. */
+        else if (!quoted && (c == ',' || c == '{' || c == '[') && ++values > most)
+            return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: header: more than %" PRId64 " values", path, most);
+    }
     return XKD_OK;
 }
 
 /* A key given twice would hide one tensor behind another, so it is refused. */
-static xkd_status read_header(xkd_context *cx, xkd_safetensors *file)
+static xkd_status read_header(xkd_context *cx, xkd_safetensors *file, int64_t limit)
 {
     xkd_status status = XKD_OK;
     json_error_t error;
@@ -169,13 +189,15 @@ static xkd_status read_header(xkd_context *cx, xkd_safetensors *file)
     if (file->map.size < LENGTH_BYTES) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: too short for a safetensors file", path);
     /* Unsigned and compared first: a length near 2^64 must not wrap when it is added. */
     uint64_t length = load_u64(file->map.base);
-    if (length > HEADER_LIMIT)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header of %" PRIu64 " bytes: no safetensors file?", path, length);
+    if (length > (uint64_t)limit)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header of %" PRIu64 " bytes, more than %" PRId64 ": no safetensors file?",
+                 path, length, limit);
     if ((int64_t)length > file->map.size - LENGTH_BYTES)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: cut off within its header", path);
     const char *text = (const char *)file->map.base + LENGTH_BYTES;
     /* The format allows no blanks in front. */
     if (length == 0 || *text != '{') XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header is not a JSON object", path);
+    XKD_TRY(scan_header(cx, path, text, (int64_t)length, limit));
     /* By length, as the header has no terminating 0. */
     file->header = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
     if (!file->header) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: header: %s", path, error.text);
@@ -225,8 +247,13 @@ fail:
     return status;
 }
 
-/* The file stays mapped until it is closed; tensors point into it. */
 xkd_status xkd_safetensors_open(xkd_context *cx, const char *path, xkd_safetensors **out)
+{
+    return xkd_safetensors_open_limited(cx, path, XKD_SAFETENSORS_HEADER, out);
+}
+
+/* The file stays mapped until it is closed; tensors point into it. */
+xkd_status xkd_safetensors_open_limited(xkd_context *cx, const char *path, int64_t limit, xkd_safetensors **out)
 {
     xkd_status status = XKD_OK;
     xkd_safetensors *file = NULL;
@@ -234,7 +261,7 @@ xkd_status xkd_safetensors_open(xkd_context *cx, const char *path, xkd_safetenso
     XKD_TRY(xkd_alloc(cx, &file, 1, sizeof *file));
     XKD_TRY(xkd_copy_string(cx, &file->path, path));
     XKD_TRY(xkd_map_file(cx, path, &file->map));
-    XKD_TRY(read_header(cx, file));
+    XKD_TRY(read_header(cx, file, limit));
     XKD_TRY(read_tensors(cx, file));
     *out = file;
     file = NULL;
@@ -342,16 +369,18 @@ static xkd_status put(xkd_context *cx, json_t *object, const char *key, json_t *
 {
     if (json_object_get(object, key)) {
         json_decref(value);
-        return xkd_fail(cx, XKD_ERR_INTERNAL, "cannot write '%.100s': given twice", key);
+        return xkd_fail(cx, XKD_ERR_CONFIG, "cannot write '%.100s': the name is taken", key);
     }
     /* Fails, and frees the value, where the key is not UTF-8, the value is NULL or memory is short. */
     if (json_object_set_new(object, key, value) == 0) return XKD_OK;
-    return xkd_fail(cx, XKD_ERR_INTERNAL, "cannot write '%.100s': not UTF-8, or out of memory", key);
+    return xkd_fail(cx, XKD_ERR_CONFIG, "cannot write '%.100s': not UTF-8, or out of memory", key);
 }
 
 /* Moves *offset on by the item. */
 static xkd_status put_item(xkd_context *cx, json_t *header, const xkd_tensor_item *item, int64_t *offset)
 {
+    if (!xkd_is_printable(item->name))
+        return xkd_fail(cx, XKD_ERR_CONFIG, "cannot write '%.100s': control characters in a tensor's name", item->name);
     json_t *shape = json_array();
     for (int i = 0; i < item->shape.ndim; i++) json_array_append_new(shape, json_integer(item->shape.dims[i]));
     int64_t end = *offset + item_bytes(item);
@@ -450,6 +479,10 @@ xkd_status xkd_safetensors_write(xkd_context *cx, const char *path, const xkd_te
         for (int64_t i = 0; i < count; i++)
             if (xkd_dtype_size(items[i].dtype) == size) order[placed++] = i;
     XKD_TRY(make_header(cx, items, order, count, metadata, metadata_count, &header));
+    /* What the reader would refuse is not written. */
+    if (strlen(header) > XKD_SAFETENSORS_HEADER - 8)
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: names and metadata take more than %d bytes", path, XKD_SAFETENSORS_HEADER);
+    XKD_TRY(scan_header(cx, path, header, (int64_t)strlen(header), XKD_SAFETENSORS_HEADER));
     XKD_TRY(write_parts(cx, path, header, items, order, count));
 fail:
     free(header);
@@ -457,17 +490,13 @@ fail:
     return status;
 }
 
-/* The checksum counts as one. */
-int64_t xkd_safetensors_note_count(const xkd_safetensors *file)
+/* The checksum is one of them. */
+bool xkd_safetensors_next_note(const xkd_safetensors *file, void **at, const char **key, const char **value)
 {
-    return (int64_t)json_object_size(json_object_get(file->header, METADATA_KEY));
-}
-
-/* O(i), for lists of a few notes. */
-void xkd_safetensors_note(const xkd_safetensors *file, int64_t i, const char **key, const char **value)
-{
-    void *at = json_object_iter(json_object_get(file->header, METADATA_KEY));
-    for (int64_t k = 0; at && k < i; k++) at = json_object_iter_next(json_object_get(file->header, METADATA_KEY), at);
-    *key = at ? json_object_iter_key(at) : "";
-    *value = at ? json_string_value(json_object_iter_value(at)) : "";
+    json_t *notes = json_object_get(file->header, METADATA_KEY);
+    *at = *at ? json_object_iter_next(notes, *at) : json_object_iter(notes);
+    if (!*at) return false;
+    *key = json_object_iter_key(*at);
+    *value = json_string_value(json_object_iter_value(*at));
+    return true;
 }

@@ -11,14 +11,13 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "checkpoint/differences.h"
 #include "checkpoint/safetensors.h"
 
 /* Tensors beside the model's. No public name begins like this. */
 static const char MOMENT1[] = "optimizer.moment1.", MOMENT2[] = "optimizer.moment2.", STEPS[] = "optimizer.steps";
 static const char OPTIMIZER[] = "optimizer.";
 static const char FORMAT_KEY[] = "xkd.format", FORMAT[] = "1";
-/* More would hide the message's end on a terminal. */
-enum { LISTED_DIFFERENCES = 8 };
 
 /* The numbers of a state by the key of their metadata entry. */
 enum { STEP, EPOCH, EPOCH_STEP, BAD_STEPS, SEED, DATA_HASH, WHOLE };
@@ -211,59 +210,30 @@ fail:
 
 /* ---- loading ---- */
 
-/* "[3,4]"; cut where it does not fit. */
-static void shape_text(char *out, size_t size, const xkd_shape *shape)
-{
-    size_t used = (size_t)snprintf(out, size, "[");
-    for (int i = 0; i < shape->ndim && used < size; i++)
-        used += (size_t)snprintf(out + used, size - used, "%s%" PRId64, i ? "," : "", shape->dims[i]);
-    if (used < size) snprintf(out + used, size - used, "]");
-}
-
-/* Notes one difference between the file and the model; only the first few are spelled out. */
-static void difference(xkd_text *out, int64_t *count, const char *what, const char *name, const xkd_shape *theirs,
-                       const xkd_shape *ours)
-{
-    char a[200] = "", b[200] = "";
-    if ((*count)++ >= LISTED_DIFFERENCES) return;
-    if (theirs) shape_text(a, sizeof a, theirs);
-    if (ours) shape_text(b, sizeof b, ours);
-    xkd_text_printf(out, "\n  %s %s", name, what);
-    if (theirs && ours) xkd_text_printf(out, " %s in the file, %s in the model", a, b);
-}
-
 /* What is wrong with one row of the model in the file. */
-static void compare_row(xkd_text *out, int64_t *count, const xkd_safetensors *file, const xkd_params *params,
-                        const xkd_param *row)
+static void compare_row(xkd_differences *d, const xkd_safetensors *file, const xkd_params *params, const xkd_param *row)
 {
     const xkd_stored_tensor *t = xkd_safetensors_find(file, row->name);
     if (!t)
-        difference(out, count, "is missing in the file", row->name, NULL, NULL);
+        xkd_differences_add(d, "is missing in the file", row->name, NULL, NULL);
     else if (!xkd_shape_equal(&t->shape, &row->shape))
-        difference(out, count, "is", row->name, &t->shape, &row->shape);
+        xkd_differences_add(d, "is", row->name, &t->shape, &row->shape);
     else if (t->dtype != params->dtype)
-        difference(out, count, "has another element type", row->name, NULL, NULL);
+        xkd_differences_add(d, "has another element type", row->name, NULL, NULL);
 }
 
-/* Collects all differences before refusing, since the first one rarely tells what was changed. */
 static xkd_status check_architecture(xkd_context *cx, const char *path, const xkd_safetensors *file,
                                      const xkd_params *params)
 {
-    xkd_text out = xkd_text_make(cx);
-    int64_t count = 0;
-    for (int64_t i = 0; i < params->count; i++) compare_row(&out, &count, file, params, params->rows[i]);
+    xkd_differences d = xkd_differences_make(cx);
+    for (int64_t i = 0; i < params->count; i++) compare_row(&d, file, params, params->rows[i]);
     for (int64_t i = 0; i < xkd_safetensors_count(file); i++) {
         /* The optimiser's tensors are looked at by copy_rows. */
         const xkd_stored_tensor *t = xkd_safetensors_at(file, i);
         if (strncmp(t->name, OPTIMIZER, sizeof OPTIMIZER - 1) != 0 && !xkd_params_find(params, t->name))
-            difference(&out, &count, "is not in the model", t->name, NULL, NULL);
+            xkd_differences_add(&d, "is not in the model", t->name, NULL, NULL);
     }
-    xkd_status status = out.status;
-    if (status == XKD_OK && count > 0)
-        status = xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: of another architecture: %" PRId64 " differences%s%s", path,
-                          count, out.data, count > LISTED_DIFFERENCES ? "\n  ..." : "");
-    xkd_text_free(&out);
-    return status;
+    return xkd_differences_report(cx, &d, path);
 }
 
 /* The tensor prefix + row name, if it fits the row.

@@ -12,8 +12,9 @@
 /* By xkd_file_kind. */
 static const char *const kind_names[XKD_FILE_KINDS] = {"safetensors", "PyTorch zip", "PyTorch (before 1.6)", "npy",
                                                        "npz"};
-/* Views may share a storage, so copies may exceed the file, but not without bound. */
-enum { COPY_FACTOR = 4 };
+/* Tensors may share a storage, so together they may exceed the file, but not without bound: what follows, such as
+ * writing another file, takes as much as they say. Some more is granted to small files. */
+enum { SHARE_FACTOR = 4, SHARE_MORE = 64 << 10 };
 
 /* A constant text. */
 const char *xkd_file_kind_name(xkd_file_kind kind)
@@ -33,6 +34,15 @@ fail:
     return status;
 }
 
+/* Written as a difference, so that no sum can overflow. */
+static xkd_status check_total(xkd_context *cx, const xkd_tensor_file *file, int64_t more)
+{
+    const struct xkd_tensor_file_parts *p = file->parts;
+    if (more <= SHARE_FACTOR * p->map.size + SHARE_MORE - p->tensor_bytes) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: its tensors hold more than %d times the file's size", file->path,
+                    SHARE_FACTOR);
+}
+
 /* data must live as long as the file: it is part of the mapping or a copy made by xkd_file_copy. */
 xkd_status xkd_file_add(xkd_context *cx, xkd_tensor_file *file, const char *name, xkd_dtype dtype,
                         const xkd_shape *shape, const void *data)
@@ -40,11 +50,13 @@ xkd_status xkd_file_add(xkd_context *cx, xkd_tensor_file *file, const char *name
     xkd_status status = XKD_OK;
     struct xkd_tensor_file_parts *p = file->parts;
     char *kept = NULL;
+    int64_t bytes = xkd_shape_count(shape) * xkd_dtype_size(dtype);
+    XKD_TRY(check_total(cx, file, bytes));
     /* The list grows first: a failure of the copy leaves it as it was. */
     XKD_TRY(xkd_reserve(cx, &file->tensors, file->count, &p->tensor_capacity, sizeof *file->tensors));
     XKD_TRY(keep_text(cx, file, name, &kept));
-    file->tensors[file->count++] =
-        (xkd_stored_tensor){kept, dtype, *shape, data, xkd_shape_count(shape) * xkd_dtype_size(dtype)};
+    file->tensors[file->count++] = (xkd_stored_tensor){kept, dtype, *shape, data, bytes};
+    p->tensor_bytes += bytes;
 fail:
     return status;
 }
@@ -63,18 +75,15 @@ fail:
     return status;
 }
 
-/* Freed with the file. The bound holds over all copies together. */
+/* Freed with the file. The bytes count when the tensor is added. */
 xkd_status xkd_file_copy(xkd_context *cx, xkd_tensor_file *file, int64_t bytes, void **out)
 {
     xkd_status status = XKD_OK;
     struct xkd_tensor_file_parts *p = file->parts;
-    /* Written as a difference, so that no sum can overflow. */
-    if (bytes > COPY_FACTOR * p->map.size - p->copied_bytes)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its views hold more than %d times the file's size", file->path, COPY_FACTOR);
+    XKD_TRY(check_total(cx, file, bytes));
     XKD_TRY(xkd_reserve(cx, &p->copies, p->copy_count, &p->copy_capacity, sizeof *p->copies));
     XKD_TRY(xkd_alloc(cx, out, bytes, 1));
     p->copies[p->copy_count++] = *out;
-    p->copied_bytes += bytes;
 fail:
     return status;
 }
@@ -86,18 +95,16 @@ static xkd_status read_safetensors(xkd_context *cx, xkd_tensor_file *file)
     struct xkd_tensor_file_parts *p = file->parts;
     int present = 0;
     file->kind = XKD_FILE_SAFETENSORS;
-    XKD_TRY(xkd_safetensors_open(cx, file->path, &p->safetensors));
+    XKD_TRY(xkd_safetensors_open_limited(cx, file->path, p->header_limit, &p->safetensors));
     XKD_TRY(xkd_safetensors_verify(cx, p->safetensors, &present));
     file->checksummed = present;
     for (int64_t i = 0; i < xkd_safetensors_count(p->safetensors); i++) {
         const xkd_stored_tensor *t = xkd_safetensors_at(p->safetensors, i);
         XKD_TRY(xkd_file_add(cx, file, t->name, t->dtype, &t->shape, t->data));
     }
-    for (int64_t i = 0; i < xkd_safetensors_note_count(p->safetensors); i++) {
-        const char *key, *value;
-        xkd_safetensors_note(p->safetensors, i, &key, &value);
+    const char *key, *value;
+    for (void *at = NULL; xkd_safetensors_next_note(p->safetensors, &at, &key, &value);)
         XKD_TRY(xkd_file_add_note(cx, file, key, value));
-    }
 fail:
     return status;
 }
@@ -123,22 +130,36 @@ fail:
     return status;
 }
 
-/* For the check of duplicates. */
 static int by_name(const void *a, const void *b)
 {
     return strcmp((*(const xkd_stored_tensor *const *)a)->name, (*(const xkd_stored_tensor *const *)b)->name);
 }
 
-/* Two ways through a tree can end in one name ("a.b" and "a" -> "b"): which tensor would it be? Pointers are sorted,
- * the list keeps the file's order. Duplicates are rare and the list may be long, so names are sorted instead of
- * compared in pairs. */
+/* The tensors themselves keep the file's order. */
+xkd_status xkd_tensors_by_name(xkd_context *cx, const xkd_stored_tensor *tensors, int64_t count,
+                               const xkd_stored_tensor ***out)
+{
+    xkd_status status = xkd_alloc(cx, out, count, sizeof **out);
+    if (status != XKD_OK) return status;
+    for (int64_t i = 0; i < count; i++) (*out)[i] = &tensors[i];
+    qsort(*out, (size_t)count, sizeof **out, by_name);
+    return XKD_OK;
+}
+
+const xkd_stored_tensor *xkd_tensors_find(const xkd_stored_tensor *const *order, int64_t count, const char *name)
+{
+    const xkd_stored_tensor wanted = {.name = name}, *key = &wanted;
+    const xkd_stored_tensor *const *found = bsearch(&key, order, (size_t)count, sizeof *order, by_name);
+    return found ? *found : NULL;
+}
+
+/* Two ways through a tree can end in one name ("a.b" and "a" -> "b"): which tensor would it be? Names are sorted, not
+ * compared in pairs, since the list may be long. */
 static xkd_status check_names(xkd_context *cx, const xkd_tensor_file *file)
 {
     xkd_status status = XKD_OK;
     const xkd_stored_tensor **order = NULL;
-    XKD_TRY(xkd_alloc(cx, &order, file->count, sizeof *order));
-    for (int64_t i = 0; i < file->count; i++) order[i] = &file->tensors[i];
-    qsort(order, (size_t)file->count, sizeof *order, by_name);
+    XKD_TRY(xkd_tensors_by_name(cx, file->tensors, file->count, &order));
     for (int64_t i = 1; i < file->count; i++)
         if (by_name(&order[i - 1], &order[i]) == 0)
             XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: two tensors are called '%s'", file->path, order[i]->name);
@@ -164,12 +185,18 @@ static xkd_status read_by_content(xkd_context *cx, xkd_tensor_file *file)
                     "%s: not a tensor file: it begins like none of safetensors, PyTorch, npy and npz", file->path);
 }
 
-/* On failure the caller closes `out`, which is safe at any stage. */
 xkd_status xkd_tensor_file_open(xkd_context *cx, const char *path, xkd_tensor_file *out)
+{
+    return xkd_tensor_file_open_limited(cx, path, XKD_SAFETENSORS_HEADER, out);
+}
+
+/* On failure the caller closes `out`, which is safe at any stage. */
+xkd_status xkd_tensor_file_open_limited(xkd_context *cx, const char *path, int64_t header_limit, xkd_tensor_file *out)
 {
     xkd_status status = XKD_OK;
     *out = (xkd_tensor_file){0};
     XKD_TRY(xkd_alloc(cx, &out->parts, 1, sizeof *out->parts));
+    out->parts->header_limit = header_limit;
     if (xkd_is_folder(path)) /* Hugging Face style: the tensors of a folder are in this file */
         XKD_TRY(xkd_join_path(cx, &out->path, path, "model.safetensors"));
     else

@@ -39,9 +39,17 @@ typedef struct {
 /* Opens and checks. Data stays in the memory map where it is contiguous and aligned. Free with xkd_tensor_file_close,
  * also after an error. */
 xkd_status xkd_tensor_file_open(xkd_context *cx, const char *path, xkd_tensor_file *out);
+/* With another bound on the header of safetensors than XKD_SAFETENSORS_HEADER, in bytes. */
+xkd_status xkd_tensor_file_open_limited(xkd_context *cx, const char *path, int64_t header_limit, xkd_tensor_file *out);
 void xkd_tensor_file_close(xkd_tensor_file *file);
 
 const xkd_stored_tensor *xkd_tensor_file_find(const xkd_tensor_file *file, const char *name);
+
+/* Pointers to tensors in the order of their names, for xkd_tensors_find; the caller frees *out. */
+xkd_status xkd_tensors_by_name(xkd_context *cx, const xkd_stored_tensor *tensors, int64_t count,
+                               const xkd_stored_tensor ***out);
+/* NULL if there is none. */
+const xkd_stored_tensor *xkd_tensors_find(const xkd_stored_tensor *const *order, int64_t count, const char *name);
 
 /* Writes tensors as `kind` (not TORCH_LEGACY; NPY takes exactly one tensor), atomically. Notes become metadata where the
  * format has a place for them (safetensors). bfloat16 cannot be npy: XKD_ERR_CONFIG. */

@@ -11,8 +11,9 @@
 
 /* A pickle may refer to one value a thousand times, and each of those to another: visits multiply. */
 enum {
-    MOST_VISITS = 1 << 20, /* values met on the way through the tree: shared values count each time */
-    MOST_NAME = 4096
+    MOST_VISITS = 1 << 18, /* values met on the way through the tree: shared values count each time */
+    MOST_NAME = 1024,
+    MOST_NAMES = 16 << 20 /* bytes of all names together, as much as safetensors have for theirs */
 };
 
 /* A storage by its key, with its bytes once they are found. Storages of one key must agree. `key` points into the
@@ -24,12 +25,17 @@ typedef struct {
     const unsigned char *data;
 } stored;
 
+/* The key as messages show it. */
+typedef struct {
+    char text[120];
+} shown_key;
+
 typedef struct {
     xkd_context *cx;
     xkd_tensor_file *file;
     stored *storages; /* [count], sorted by key */
     int64_t count;
-    int64_t visits;
+    int64_t visits, name_bytes; /* of the walk so far */
 } reader;
 
 /* Keys are bytes with a length, not terminated strings. An order among keys, so that equal ones stand together and can
@@ -40,6 +46,13 @@ static int by_key(const void *a, const void *b)
     int64_t shorter = x->key_size < y->key_size ? x->key_size : y->key_size;
     int order = memcmp(x->key, y->key, (size_t)shorter);
     return order ? order : (x->key_size > y->key_size) - (x->key_size < y->key_size);
+}
+
+static shown_key show_key(const stored *s)
+{
+    shown_key shown;
+    xkd_escape(shown.text, sizeof shown.text, s->key, (size_t)s->key_size, "");
+    return shown;
 }
 
 /* NULL if the pickle names no such storage. */
@@ -75,8 +88,8 @@ static xkd_status collect_storages(reader *r)
             r->storages[r->count++] = r->storages[i];
         else if (last->storage.dtype != r->storages[i].storage.dtype ||
                  last->storage.count != r->storages[i].storage.count)
-            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: storage '%.*s' is declared with two types or sizes", r->file->path,
-                     (int)(last->key_size < 100 ? last->key_size : 100), last->key);
+            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: storage '%s' is declared with two types or sizes", r->file->path,
+                     show_key(last).text);
     }
 fail:
     return status;
@@ -148,9 +161,7 @@ static xkd_status add_value(reader *r, const char *name, const xkd_pickle_node *
     case XKD_PICKLE_BOOL: snprintf(text, sizeof text, "%s", n->as.truth ? "true" : "false"); break;
     case XKD_PICKLE_INT: snprintf(text, sizeof text, "%" PRId64, n->as.integer); break;
     case XKD_PICKLE_FLOAT: xkd_format_double(text, sizeof text, n->as.real); break;
-    case XKD_PICKLE_TEXT:
-        snprintf(text, sizeof text, "%.*s", (int)(n->as.text.size < 79 ? n->as.text.size : 79), n->as.text.data);
-        break;
+    case XKD_PICKLE_TEXT: xkd_escape(text, sizeof text, n->as.text.data, (size_t)n->as.text.size, ""); break;
     case XKD_PICKLE_NONE: snprintf(text, sizeof text, "none"); break;
     default: return XKD_OK; /* a dtype or storage on its own says nothing */
     }
@@ -174,13 +185,12 @@ static xkd_status join_name(reader *r, char *name, size_t length, const xkd_pick
     if (size <= 0 || length + (size_t)size + dot >= MOST_NAME)
         return xkd_fail(r->cx, XKD_ERR_CHECKPOINT, "%s: a key is empty or its name longer than %d bytes", r->file->path,
                         MOST_NAME);
-    /* Names are printed in messages and lists. */
-    for (int64_t i = 0; i < size; i++)
-        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
-            return xkd_fail(r->cx, XKD_ERR_CHECKPOINT, "%s: a key has control characters", r->file->path);
     if (dot) name[length] = '.';
     memcpy(name + length + dot, text, (size_t)size);
     name[length + dot + (size_t)size] = 0;
+    /* Names are printed in messages and lists. */
+    if ((int64_t)strlen(name + length + dot) != size || !xkd_is_printable(name + length + dot))
+        return xkd_fail(r->cx, XKD_ERR_CHECKPOINT, "%s: a key is not UTF-8 or has control characters", r->file->path);
     return XKD_OK;
 }
 
@@ -194,8 +204,11 @@ static xkd_status visit(reader *r, int64_t number, char *name)
     /* Counted on the way, since shared nodes are visited once for each reference. */
     if (++r->visits > MOST_VISITS)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: more than %d values in its tree", r->file->path, MOST_VISITS);
+    if ((r->name_bytes += (int64_t)length) > MOST_NAMES)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: the names of its tree take more than %d bytes", r->file->path, MOST_NAMES);
     /* A file may be a single tensor, which has no name. */
-    if (n->kind == XKD_PICKLE_TENSOR) return add_tensor(r, length ? name : "tensor", &n->as.tensor);
+    if (n->kind == XKD_PICKLE_TENSOR)
+        return add_tensor(r, length ? name : "tensor", &r->file->parts->pickle.tensors[n->as.tensor]);
     bool dict = n->kind == XKD_PICKLE_DICT;
     if (!dict && n->kind != XKD_PICKLE_LIST && n->kind != XKD_PICKLE_TUPLE) return add_value(r, name, n);
     for (int64_t i = 0; i < n->as.list.count; i += dict ? 2 : 1) {
@@ -282,8 +295,8 @@ static xkd_status find_zip_data(reader *r, const char *prefix)
     }
     for (int64_t i = 0; i < r->count; i++)
         if (!r->storages[i].data)
-            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: the data of storage '%.*s' is missing", r->file->path,
-                     (int)(r->storages[i].key_size < 100 ? r->storages[i].key_size : 100), r->storages[i].key);
+            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: the data of storage '%s' is missing", r->file->path,
+                     show_key(&r->storages[i]).text);
 fail:
     return status;
 }
@@ -401,6 +414,7 @@ fail:
     return status;
 }
 
+/* PyTorch's wider unsigned integers have no storages of their own, and old versions do not know them. */
 static const char *const storage_names[XKD_DTYPE_COUNT] = {
     [XKD_F32] = "FloatStorage", [XKD_F64] = "DoubleStorage", [XKD_F16] = "HalfStorage",  [XKD_BF16] = "BFloat16Storage",
     [XKD_I64] = "LongStorage",  [XKD_I32] = "IntStorage",    [XKD_I16] = "ShortStorage", [XKD_I8] = "CharStorage",
@@ -456,6 +470,27 @@ static void put_tensor(xkd_text *out, const xkd_tensor_item *item, int64_t numbe
                        "ccollections\nOrderedDict\n)RtR");
 }
 
+/* What the reader would refuse is not written. */
+static xkd_status check_items(xkd_context *cx, const char *path, const xkd_tensor_item *items, int64_t count)
+{
+    int64_t values = 0, names = 0;
+    for (int64_t i = 0; i < count; i++) {
+        size_t length = strlen(items[i].name);
+        if (length == 0 || length >= MOST_NAME || !xkd_is_printable(items[i].name))
+            return xkd_fail(cx, XKD_ERR_CONFIG, "%s: no tensor of this form can have the name '%.100s'", path,
+                            items[i].name);
+        if (!storage_names[items[i].dtype])
+            return xkd_fail(cx, XKD_ERR_CONFIG, "%s: '%s' is %s, which this form does not have: write .safetensors",
+                            path, items[i].name, xkd_dtype_name(items[i].dtype));
+        names += (int64_t)length;
+        values += 18 + 2 * items[i].shape.ndim; /* the values that put_tensor makes */
+    }
+    if (names > MOST_NAMES || values >= XKD_PICKLE_MOST_VALUES)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "%s: %" PRId64 " tensors are too many for this form: write .safetensors",
+                        path, count);
+    return XKD_OK;
+}
+
 /* Loads in PyTorch with weights_only as well, since only its own globals are named. */
 xkd_status xkd_torch_write(xkd_context *cx, const char *path, const xkd_tensor_item *items, int64_t count)
 {
@@ -463,6 +498,7 @@ xkd_status xkd_torch_write(xkd_context *cx, const char *path, const xkd_tensor_i
     xkd_zip_writer *w = NULL;
     xkd_text pickle = xkd_text_make(cx);
     char name[64];
+    XKD_TRY(check_items(cx, path, items, count));
     /* PROTO 2, an empty dict, and a mark in front of all pairs. */
     xkd_text_add(&pickle, "\x80\x02}(", 4);
     /* Keys of storages are 0, 1, ..., in the order of the tensors. */

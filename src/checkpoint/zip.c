@@ -28,10 +28,15 @@ enum {
     DESCRIPTOR_MAGIC = 0x08074b50,
     FLAG_DESCRIPTOR = 0x0008,
     FLAG_UTF8 = 0x0800,
-    EXTRA_ZIP64 = 0x0001
+    EXTRA_ZIP64 = 0x0001,
+    EXTRA_UNICODE_PATH = 0x7075,
+    MODE_KIND = 0170000, /* of a Unix file mode, in the upper half of the external attributes */
+    MODE_REGULAR = 0100000
 };
 /* A state dict has some thousands of storages; a million entries of 76 bytes would be a file made to hurt. */
 static const int64_t MOST_ENTRIES = 1 << 20;
+/* Of a written entry's name: what the readers of tensor names take, and an ending. */
+enum { MOST_NAME = 1024 + 16 };
 
 /* Bytes need not be aligned. */
 static uint64_t little(const unsigned char *p, int bytes)
@@ -46,7 +51,13 @@ typedef struct {
     int64_t start, size, entries, end_record;
 } directory;
 
-/* The zip64 end record, where the plain one says "see there".
+/* A number of the plain end record: that of the zip64 record, or all ones for "see there". */
+static bool agrees(uint64_t plain, uint64_t wide, int bytes)
+{
+    return plain == wide || plain == (UINT64_C(1) << 8 * bytes) - 1;
+}
+
+/* The zip64 end record, where the plain one, whose numbers are in *d, says "see there".
  * The record must stand right in front of its locator, and the locator in front of the end record. */
 static xkd_status read_end64(xkd_context *cx, const char *path, const xkd_map *map, directory *d)
 {
@@ -60,11 +71,17 @@ static xkd_status read_end64(xkd_context *cx, const char *path, const xkd_map *m
         little(map->base + at + 4, 8) != END64_SIZE - 12)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: the zip64 end record is damaged", path);
     const unsigned char *p = map->base + at;
-    if (little(p + 16, 4) || little(p + 20, 4) || little(p + 24, 8) != little(p + 32, 8))
+    uint64_t entries = little(p + 32, 8), size = little(p + 40, 8), start = little(p + 48, 8);
+    if (little(p + 16, 4) || little(p + 20, 4) || little(p + 24, 8) != entries || little(map->base + locator + 4, 4) ||
+        little(map->base + locator + 16, 4) > 1)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: archives on several disks are refused", path);
-    d->entries = (int64_t)little(p + 32, 8);
-    d->size = (int64_t)little(p + 40, 8);
-    d->start = (int64_t)little(p + 48, 8);
+    /* Or one program would read one directory and another program another. */
+    if (!agrees((uint64_t)d->entries, entries, 2) || !agrees((uint64_t)d->size, size, 4) ||
+        !agrees((uint64_t)d->start, start, 4))
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: its two end records differ", path);
+    d->entries = (int64_t)entries;
+    d->size = (int64_t)size;
+    d->start = (int64_t)start;
     d->end_record = (int64_t)at;
 fail:
     return status;
@@ -99,23 +116,6 @@ fail:
     return status;
 }
 
-/* Control characters are refused too, as names are printed in messages. */
-static bool valid_utf8(const unsigned char *s, int64_t n)
-{
-    for (int64_t i = 0; i < n;) {
-        int more = s[i] < 0x80                   ? 0
-                   : s[i] >= 0xc2 && s[i] < 0xe0 ? 1
-                   : s[i] >= 0xe0 && s[i] < 0xf0 ? 2
-                   : s[i] >= 0xf0 && s[i] < 0xf5 ? 3
-                                                 : -1;
-        if (more < 0 || s[i] < 0x20 || i + more >= n) return false;
-        for (int k = 1; k <= more; k++)
-            if ((s[i + k] & 0xc0) != 0x80) return false;
-        i += more + 1;
-    }
-    return true;
-}
-
 /* Names that would leave the folder they are unpacked to. Refused rather than cleaned: a cleaned name could be that of
  * another entry. */
 static bool traverses(const char *name)
@@ -130,15 +130,14 @@ static bool traverses(const char *name)
     return false;
 }
 
-/* On failure the name is freed with the entry. Names are kept as strings with a final 0, which valid_utf8 rules out
- * within them. */
+/* On failure the name is freed with the entry. Names are kept as strings with a final 0, so they must have no other. */
 static xkd_status read_name(xkd_context *cx, const char *path, const unsigned char *bytes, int64_t length,
                             xkd_zip_entry *e)
 {
     xkd_status status = XKD_OK;
     XKD_TRY(xkd_alloc(cx, &e->name, length + 1, 1));
     memcpy(e->name, bytes, (size_t)length);
-    if (length == 0 || !valid_utf8(bytes, length))
+    if (length == 0 || (int64_t)strlen(e->name) != length || !xkd_is_printable(e->name))
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: an entry's name is empty or not printable UTF-8", path);
     if (traverses(e->name)) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: the name '%s' is refused", path, e->name);
 fail:
@@ -146,8 +145,9 @@ fail:
 }
 
 /* The 64-bit numbers that replace those that are all ones, in the order size, packed size, offset.
- * numbers[i] is NULL where the header has no such number. */
-static xkd_status read_zip64(xkd_context *cx, const char *path, const char *name, const unsigned char *extra,
+ * numbers[i] is NULL where the header has no such number. Other extra fields are skipped, but for one with another name,
+ * which some programs would follow. */
+static xkd_status read_extra(xkd_context *cx, const char *path, const char *name, const unsigned char *extra,
                              int64_t length, uint64_t *numbers[3])
 {
     bool needed = false;
@@ -155,6 +155,8 @@ static xkd_status read_zip64(xkd_context *cx, const char *path, const char *name
     while (length >= 4) {
         int64_t size = (int64_t)little(extra + 2, 2), used = 4;
         if (size > length - 4) break;
+        if (little(extra, 2) == EXTRA_UNICODE_PATH)
+            return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: zip: '%s' has a second name in an extra field", path, name);
         for (int i = 0; needed && little(extra, 2) == EXTRA_ZIP64 && i < 3; i++) {
             if (!numbers[i] || *numbers[i] != 0xffffffff) continue;
             if (used + 8 > size + 4)
@@ -172,14 +174,16 @@ static xkd_status read_zip64(xkd_context *cx, const char *path, const char *name
 }
 
 /* The data descriptor behind data whose sizes the local header left open: with or without signature, 32 or 64 bit. -1
- * if neither form fits. Sums stand behind the data where a writer did not know them before: PyTorch does so. */
+ * if neither form fits. Of an empty entry both may, so what follows decides: another entry, or the directory. Sums stand
+ * behind the data where a writer did not know them before: PyTorch does so. */
 static int64_t descriptor_size(const unsigned char *p, int64_t left, const xkd_zip_entry *e)
 {
     int64_t skip = left >= 4 && little(p, 4) == DESCRIPTOR_MAGIC ? 4 : 0;
     for (int bytes = 4; bytes <= 8; bytes += 4) {
         int64_t size = skip + 4 + 2 * bytes;
         if (left >= size && little(p + skip, 4) == e->crc && little(p + skip + 4, bytes) == (uint64_t)e->size &&
-            little(p + skip + 4 + bytes, bytes) == (uint64_t)e->size)
+            little(p + skip + 4 + bytes, bytes) == (uint64_t)e->size &&
+            (left == size || (left - size >= 4 && little(p + size, 4) == LOCAL_MAGIC)))
             return size;
     }
     return -1;
@@ -202,7 +206,7 @@ static xkd_status read_local(xkd_context *cx, const char *path, const xkd_map *m
     if (little(p + 8, 2) != 0 || little(p + 6, 2) != e->flags)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: '%s': method or flags differ in its local header", path, e->name);
     uint64_t size = little(p + 22, 4), packed = little(p + 18, 4);
-    XKD_TRY(read_zip64(cx, path, e->name, p + LOCAL_SIZE + name, extra, (uint64_t *[3]){&size, &packed, NULL}));
+    XKD_TRY(read_extra(cx, path, e->name, p + LOCAL_SIZE + name, extra, (uint64_t *[3]){&size, &packed, NULL}));
     bool open = e->flags & FLAG_DESCRIPTOR;
     bool same = size == (uint64_t)e->size && packed == (uint64_t)e->size && little(p + 14, 4) == e->crc;
     bool empty = open && size == 0 && packed == 0 && little(p + 14, 4) == 0;
@@ -234,9 +238,10 @@ static xkd_status read_entry(xkd_context *cx, const char *path, const xkd_map *m
     int64_t name = (int64_t)little(p + 28, 2), extra = (int64_t)little(p + 30, 2), comment = (int64_t)little(p + 32, 2);
     if (left - CENTRAL_SIZE < name + extra + comment)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: the directory is cut off", path);
+    if (comment) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: comments are refused", path);
     XKD_TRY(read_name(cx, path, p + CENTRAL_SIZE, name, e));
     uint64_t size = little(p + 24, 4), packed = little(p + 20, 4), start = little(p + 42, 4);
-    XKD_TRY(read_zip64(cx, path, e->name, p + CENTRAL_SIZE + name, extra, (uint64_t *[3]){&size, &packed, &start}));
+    XKD_TRY(read_extra(cx, path, e->name, p + CENTRAL_SIZE + name, extra, (uint64_t *[3]){&size, &packed, &start}));
     e->flags = (uint16_t)little(p + 8, 2);
     /* Only flags whose meaning is handled below. */
     if (e->flags & ~(FLAG_DESCRIPTOR | FLAG_UTF8))
@@ -244,13 +249,16 @@ static xkd_status read_entry(xkd_context *cx, const char *path, const xkd_map *m
                  e->flags);
     if (little(p + 10, 2) != 0 || size != packed)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: '%s' is compressed: only stored entries are read", path, e->name);
+    int kind = (int)little(p + 40, 2) & MODE_KIND;
+    if (kind && kind != MODE_REGULAR)
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: '%s' is a link or something else that is no file", path, e->name);
     if (little(p + 34, 2) || size > (uint64_t)map->size || start > (uint64_t)d->start)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: '%s' lies outside the file", path, e->name);
     e->size = (int64_t)size;
     e->start = (int64_t)start;
     e->crc = (uint32_t)little(p + 16, 4);
     XKD_TRY(read_local(cx, path, map, d->start, e));
-    *at += CENTRAL_SIZE + name + extra + comment;
+    *at += CENTRAL_SIZE + name + extra;
 fail:
     return status;
 }
@@ -262,11 +270,34 @@ static int by_start(const void *a, const void *b)
     return (x->start > y->start) - (x->start < y->start);
 }
 
-/* Case is folded, because such names would collide on some file systems. */
+/* Case is folded (of ASCII letters), because such names would collide on some file systems. A slash comes before all else:
+ * what lies in a folder stands right behind an entry of the folder's name. */
 static int by_folded_name(const void *a, const void *b)
 {
-    const xkd_zip_entry *x = *(const xkd_zip_entry *const *)a, *y = *(const xkd_zip_entry *const *)b;
-    return strcasecmp(x->name, y->name);
+    const char *x = (*(const xkd_zip_entry *const *)a)->name, *y = (*(const xkd_zip_entry *const *)b)->name;
+    while (*x && tolower((unsigned char)*x) == tolower((unsigned char)*y)) x++, y++;
+    int p = *x == '/' ? 1 : tolower((unsigned char)*x), q = *y == '/' ? 1 : tolower((unsigned char)*y);
+    return p - q;
+}
+
+/* Whether `y`, which is sorted behind `x`, is the same name or would lie within it. */
+static bool collides(const char *x, const char *y)
+{
+    size_t length = strlen(x);
+    return strncasecmp(x, y, length) == 0 && (y[length] == 0 || y[length] == '/');
+}
+
+/* Sorts `order`. A collision is `fault`. */
+static xkd_status check_names(xkd_context *cx, xkd_status fault, const char *path, const xkd_zip_entry **order,
+                              int64_t count)
+{
+    qsort(order, (size_t)count, sizeof *order, by_folded_name);
+    for (int64_t i = 1; i < count; i++)
+        if (collides(order[i - 1]->name, order[i]->name))
+            return xkd_fail(cx, fault,
+                            "%s: zip: '%s' and '%s' are one name where case does not count, or a file and its folder",
+                            path, order[i - 1]->name, order[i]->name);
+    return XKD_OK;
 }
 
 /* Entries must lie one behind the other from the first byte to the directory: no overlap, nothing hidden between. */
@@ -286,11 +317,7 @@ static xkd_status check_entries(xkd_context *cx, const char *path, const xkd_zip
     }
     /* Nothing may stand between the last entry and the directory. */
     if (at != directory_start) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: unknown bytes in front of the directory", path);
-    qsort(order, (size_t)zip->count, sizeof *order, by_folded_name);
-    for (int64_t i = 1; i < zip->count; i++)
-        if (by_folded_name(&order[i - 1], &order[i]) == 0)
-            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: '%s' and '%s' are one name where case does not count", path,
-                     order[i - 1]->name, order[i]->name);
+    XKD_TRY(check_names(cx, XKD_ERR_CHECKPOINT, path, order, zip->count));
 fail:
     xkd_free(order);
     return status;
@@ -342,8 +369,11 @@ const xkd_zip_entry *xkd_zip_find(const xkd_zip *zip, const char *name)
 struct xkd_zip_writer {
     xkd_context *cx;
     xkd_writer *file;
-    int64_t position, entries; /* bytes written so far */
-    xkd_text directory;        /* central directory, written at the end */
+    char *path;
+    int64_t position;   /* bytes written so far */
+    xkd_text directory; /* central directory, written at the end */
+    xkd_zip written;    /* names of the entries so far */
+    int64_t capacity;
 };
 
 /* Publishes nothing until commit. */
@@ -355,6 +385,7 @@ xkd_status xkd_zip_writer_open(xkd_context *cx, const char *path, xkd_zip_writer
     XKD_TRY(xkd_alloc(cx, &w, 1, sizeof *w));
     w->cx = cx;
     w->directory = xkd_text_make(cx);
+    XKD_TRY(xkd_copy_string(cx, &w->path, path));
     XKD_TRY(xkd_writer_open(cx, path, &w->file));
     *out = w;
     w = NULL;
@@ -368,6 +399,8 @@ void xkd_zip_writer_abort(xkd_zip_writer *w)
 {
     if (!w) return;
     xkd_writer_abort(w->file);
+    xkd_zip_free(&w->written);
+    xkd_free(w->path);
     xkd_text_free(&w->directory);
     xkd_free(w);
 }
@@ -437,6 +470,23 @@ static void add_to_directory(xkd_zip_writer *w, const char *name, uint32_t crc, 
     xkd_text_add(&w->directory, header, p - header);
 }
 
+/* What the reader would refuse is not written. */
+static xkd_status add_name(xkd_zip_writer *w, const char *name)
+{
+    xkd_context *cx = w->cx;
+    xkd_status status = XKD_OK;
+    xkd_zip *z = &w->written;
+    if (!*name || strlen(name) > MOST_NAME || !xkd_is_printable(name) || traverses(name))
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: zip: no entry can have the name '%.100s'", w->path, name);
+    if (z->count == MOST_ENTRIES) XKD_FAIL(XKD_ERR_CONFIG, "%s: zip: too many entries", w->path);
+    XKD_TRY(xkd_reserve(cx, &z->entries, z->count, &w->capacity, sizeof *z->entries));
+    z->entries[z->count] = (xkd_zip_entry){0};
+    XKD_TRY(xkd_copy_string(cx, &z->entries[z->count].name, name));
+    z->count++;
+fail:
+    return status;
+}
+
 /* The parts are written one behind the other as a single entry. The CRC is taken before anything is
  * written, so no descriptor is needed. */
 xkd_status xkd_zip_writer_add(xkd_zip_writer *w, const char *name, const xkd_zip_part *parts, int count)
@@ -445,6 +495,7 @@ xkd_status xkd_zip_writer_add(xkd_zip_writer *w, const char *name, const xkd_zip
     unsigned char header[LOCAL_SIZE], extra[160], *p = header, *q = extra;
     int64_t size = 0;
     uint32_t crc = 0;
+    XKD_TRY(add_name(w, name));
     for (int i = 0; i < count; i++) {
         crc = libdeflate_crc32(crc, parts[i].data, (size_t)parts[i].size);
         size += parts[i].size;
@@ -453,7 +504,6 @@ xkd_status xkd_zip_writer_add(xkd_zip_writer *w, const char *name, const xkd_zip
     put(&p, LOCAL_MAGIC, 4);
     put_common(&p, crc, size, strlen(name), extra_size);
     add_to_directory(w, name, crc, size);
-    w->entries++;
     XKD_TRY(xkd_writer_write(w->file, header, LOCAL_SIZE));
     XKD_TRY(xkd_writer_write(w->file, name, (int64_t)strlen(name)));
     XKD_TRY(xkd_writer_write(w->file, extra, extra_size));
@@ -467,16 +517,16 @@ fail:
 static int64_t end_records(const xkd_zip_writer *w, unsigned char *out)
 {
     unsigned char *p = out;
-    int64_t size = w->directory.size, end64 = w->position + size;
-    bool large = w->entries >= 0xffff || size >= 0xffffffff || w->position >= 0xffffffff;
+    int64_t size = w->directory.size, end64 = w->position + size, entries = w->written.count;
+    bool large = entries >= 0xffff || size >= 0xffffffff || w->position >= 0xffffffff;
     if (large) {
         put(&p, END64_MAGIC, 4);
         put(&p, END64_SIZE - 12, 8);
         put(&p, 0x031e, 2);
         put(&p, 45, 2);
         put(&p, 0, 8);
-        put(&p, (uint64_t)w->entries, 8);
-        put(&p, (uint64_t)w->entries, 8);
+        put(&p, (uint64_t)entries, 8);
+        put(&p, (uint64_t)entries, 8);
         put(&p, (uint64_t)size, 8);
         put(&p, (uint64_t)w->position, 8);
         put(&p, LOCATOR64_MAGIC, 4);
@@ -486,8 +536,8 @@ static int64_t end_records(const xkd_zip_writer *w, unsigned char *out)
     }
     put(&p, END_MAGIC, 4);
     put(&p, 0, 4);
-    put(&p, large ? 0xffff : (uint64_t)w->entries, 2);
-    put(&p, large ? 0xffff : (uint64_t)w->entries, 2);
+    put(&p, large ? 0xffff : (uint64_t)entries, 2);
+    put(&p, large ? 0xffff : (uint64_t)entries, 2);
     put(&p, large ? 0xffffffff : (uint64_t)size, 4);
     put(&p, large ? 0xffffffff : (uint64_t)w->position, 4);
     put(&p, 0, 2);
@@ -499,13 +549,18 @@ xkd_status xkd_zip_writer_commit(xkd_zip_writer *w)
 {
     xkd_status status = XKD_OK;
     unsigned char end[END64_SIZE + LOCATOR64_SIZE + END_SIZE];
+    const xkd_zip_entry **order = NULL;
     XKD_TRY(w->directory.status);
+    XKD_TRY(xkd_alloc(w->cx, &order, w->written.count, sizeof *order));
+    for (int64_t i = 0; i < w->written.count; i++) order[i] = &w->written.entries[i];
+    XKD_TRY(check_names(w->cx, XKD_ERR_CONFIG, w->path, order, w->written.count));
     XKD_TRY(xkd_writer_write(w->file, w->directory.data, w->directory.size));
     XKD_TRY(xkd_writer_write(w->file, end, end_records(w, end)));
     xkd_writer *file = w->file;
     w->file = NULL;
     XKD_TRY(xkd_writer_commit(file));
 fail:
+    xkd_free(order);
     xkd_zip_writer_abort(w);
     return status;
 }

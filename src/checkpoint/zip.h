@@ -23,8 +23,8 @@ typedef struct {
 
 /* Reads the directory of a whole archive and checks it against the local headers. Sizes come from the central directory.
  * Refused with XKD_ERR_CHECKPOINT, naming the entry: anything but stored data, encryption, several disks, comments,
- * trailing bytes or gaps, overlap, names that repeat (also but for case), leave the folder or are not UTF-8, local
- * headers or data descriptors that say something else. Contents are checked by xkd_zip_verify. The map must outlive the
+ * trailing bytes or gaps, overlap, links, names that repeat (also but for case), are a file's and a folder's, leave the
+ * folder or are not printable UTF-8, end records, local headers or data descriptors that say something else. Contents are checked by xkd_zip_verify. The map must outlive the
  * archive; free with xkd_zip_free. */
 xkd_status xkd_zip_open(xkd_context *cx, const char *path, const xkd_map *map, xkd_zip *out);
 void xkd_zip_free(xkd_zip *zip);
@@ -43,6 +43,7 @@ typedef struct {
     const void *data;
     int64_t size;
 } xkd_zip_part;
+/* A name that the reader would refuse is XKD_ERR_CONFIG, here or (names that collide) at commit. */
 xkd_status xkd_zip_writer_add(xkd_zip_writer *w, const char *name, const xkd_zip_part *parts, int count);
 /* Writes the directory, publishes the file and frees the writer, in any case. */
 xkd_status xkd_zip_writer_commit(xkd_zip_writer *w);

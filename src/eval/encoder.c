@@ -1,15 +1,15 @@
 /* An encoder from any file that holds one. Three steps: which file and which tensors in it (select_part), which
- * geometry they belong to (sizes_of, find_geometry, check_geometry), and their values (load_rows). Then features: a
+ * geometry they belong to (xkd_content_geometry, find_geometry, check_geometry), and their values (load_rows). Then features: a
  * forward pass of planned batches, and what is taken from its tokens. */
 #include "eval/encoder.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "checkpoint/hf_folder.h"
 #include "checkpoint/params_file.h"
 #include "model/networks.h"
 
@@ -27,14 +27,19 @@ static const char *modality_word(xkd_modality m)
 
 /* ---- which file ---- */
 
-/* What supervised training leaves in its folder: encoder and classifier. *out is NULL in other folders. */
-static xkd_status find_classifier(xkd_context *cx, const char *folder, char **out)
+/* The file of a folder that holds its model: what supervised training leaves, encoder and classifier, or that of a Hugging
+ * Face style folder. *out is NULL in other folders. */
+static xkd_status find_model(xkd_context *cx, const char *folder, char **out)
 {
-    xkd_status status = xkd_join_path(cx, out, folder, "classifier.safetensors");
-    if (status == XKD_OK && !xkd_path_exists(*out)) {
+    static const char *const names[] = {"classifier.safetensors", "model.safetensors"};
+    xkd_status status = XKD_OK;
+    for (int i = 0; i < 2; i++) {
+        XKD_TRY(xkd_join_path(cx, out, folder, names[i]));
+        if (xkd_path_exists(*out)) break;
         xkd_free(*out);
         *out = NULL;
     }
+fail:
     return status;
 }
 
@@ -44,7 +49,7 @@ static xkd_status find_file(xkd_context *cx, const xkd_encoder_source *s, char *
 {
     xkd_status status = XKD_OK;
     if (!xkd_is_folder(s->path)) return xkd_copy_string(cx, out, s->path);
-    XKD_TRY(find_classifier(cx, s->path, out));
+    XKD_TRY(find_model(cx, s->path, out));
     if (*out) return XKD_OK;
     XKD_TRY(xkd_format_string(cx, out, "%s/backbones/%s_%s.safetensors", s->path, xkd_modality_prefix(s->modality),
                               s->student ? "student" : "teacher"));
@@ -80,37 +85,6 @@ fail:
 
 /* ---- geometry ---- */
 
-/* What the tensors' shapes tell of an encoder. */
-typedef struct {
-    int64_t width, depth, patch, tokens; /* of patches: numbers of one; without the class token */
-    bool cls;
-} sizes;
-
-/* Everything that shapes alone can say. */
-static sizes sizes_of(const xkd_content *c)
-{
-    static const char BLOCKS[] = "encoder.blocks.";
-    sizes s = {0};
-    for (int64_t i = 0; i < c->count; i++) {
-        const xkd_stored_tensor *t = &c->tensors[i];
-        if (strcmp(t->name, "cls_token") == 0) s.cls = true;
-        if (begins(t->name, BLOCKS)) {
-            int64_t block = strtol(t->name + strlen(BLOCKS), NULL, 10);
-            /* A hostile number must not make us declare billions of blocks; what is missing is found later. */
-            if (block >= s.depth && block < c->count) s.depth = block + 1;
-        }
-        /* [D,P] of the patch embedding; "cuboid_embed" for video, "patch_embed" for audio. */
-        if (strstr(t->name, "_embed.proj.weight") && t->shape.ndim == 2) {
-            s.width = t->shape.dims[0];
-            s.patch = t->shape.dims[1];
-        }
-        if (strcmp(t->name, "enc_pos_embed") == 0 && t->shape.ndim == 3) s.tokens = t->shape.dims[1];
-    }
-    /* The table has a row for the class token where there is one. */
-    s.tokens -= s.cls;
-    return s;
-}
-
 static const char *note_of(const xkd_tensor_file *file, const char *name)
 {
     for (int64_t i = 0; i < file->note_count; i++)
@@ -125,10 +99,14 @@ static xkd_status overlay(xkd_context *cx, const xkd_tensor_file *file, xkd_conf
     xkd_status status = XKD_OK;
     char *path = NULL;
     const char *text = note_of(file, "xkd.config");
+    bool described = false;
     XKD_TRY(find_config(cx, file->path, &path));
+    if (!text || !*text) XKD_TRY(xkd_hf_folder_describe(cx, file->path, config, &described));
     if (text && *text) {
         XKD_TRY(xkd_config_parse(cx, config, file->path, text, (int64_t)strlen(text), false));
         *from = "the configuration in the file";
+    } else if (described) {
+        *from = "config.json beside the file";
     } else if (path) {
         XKD_TRY(xkd_config_load(cx, config, path, false));
         *from = "config.yaml of its run";
@@ -155,7 +133,7 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
     has[XKD_VIDEO] = has[XKD_AUDIO] = false;
     /* A run folder is judged by its names alone; its files are opened when they are used. */
     if (xkd_is_folder(path)) {
-        XKD_TRY(find_classifier(cx, path, &name));
+        XKD_TRY(find_model(cx, path, &name));
         if (name) {
             status = xkd_encoder_describe(cx, name, config, has);
             goto fail;
@@ -169,7 +147,11 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
         XKD_TRY(xkd_join_path(cx, &name, path, "config.yaml"));
         if (xkd_path_exists(name)) XKD_TRY(xkd_config_load(cx, config, name, false));
         if (!has[0] && !has[1])
-            XKD_FAIL(XKD_ERR_CONFIG, "%s: no run folder with backbones: the training has not exported any yet", path);
+            XKD_FAIL(XKD_ERR_CONFIG,
+                     "%s: neither a run folder with backbones (the training may not have exported any yet) nor a "
+                     "folder with "
+                     "model.safetensors",
+                     path);
         /* Not a failure: the way past the reading of a file. */
         goto fail;
     }
@@ -213,24 +195,16 @@ fail:
     return status;
 }
 
-/* Widths of the released models; other presets with the same width (tiny_h6, small_h12) must be asked for. */
-static int64_t preset_heads(int64_t width)
-{
-    static const int64_t presets[][2] = {{192, 3}, {384, 6}, {768, 12}, {1024, 16}};
-    for (int i = 0; i < 4; i++)
-        if (presets[i][0] == width) return presets[i][1];
-    return 0;
-}
-
 /* Heads leave no trace in any tensor, and a wrong number gives wrong features without an error: so none is guessed. */
 static xkd_status choose_heads(xkd_context *cx, const xkd_encoder_source *s, const xkd_model_config *c,
-                               const sizes *have, int64_t *heads)
+                               const xkd_geometry *have, int64_t *heads)
 {
     const xkd_vit_size *size = s->student ? &c->student : &c->teacher;
     *heads = s->heads;
-    /* What the user says, then the configuration if it is of this width, then the preset: the surest first. */
+    /* What the user says, then the configuration if it is of this width, then the preset of this width: the surest
+     * first. Other presets of the same width (tiny_h6, small_h12) must be asked for. */
     if (!*heads && size->width == have->width) *heads = size->heads;
-    if (!*heads) *heads = preset_heads(have->width);
+    if (!*heads) *heads = have->heads;
     if (!*heads)
         return xkd_fail(cx, XKD_ERR_CONFIG, "%s: how many heads has an encoder of width %lld? Give --heads", s->path,
                         (long long)have->width);
@@ -240,23 +214,18 @@ static xkd_status choose_heads(xkd_context *cx, const xkd_encoder_source *s, con
     return XKD_OK;
 }
 
-/* The number of tokens and the patch length are all that a file can confirm of a geometry. Tokens T/pt x H/ph x W/pw,
- * numbers of a patch pt x ph x pw x C. A swapped grid of equal size, such as 7x8 for 8x7, cannot be told apart. */
+/* The number of tokens and the patch length are all that a file can confirm of a geometry. A swapped grid of equal size, such as 7x8 for 8x7, cannot be told apart. */
 static xkd_status check_geometry(xkd_context *cx, const xkd_encoder_source *s, const xkd_model_config *c,
-                                 const sizes *have, const char *from)
+                                 const xkd_geometry *have, const char *from)
 {
-    bool video = s->modality == XKD_VIDEO;
-    int64_t patch =
-        video ? c->vid_patch_t * c->vid_patch_h * c->vid_patch_w * c->channels : c->spec_patch_f * c->spec_patch_t;
-    int64_t tokens =
-        video ? c->num_frames / c->vid_patch_t * (c->frame_height / c->vid_patch_h) * (c->frame_width / c->vid_patch_w)
-              : c->spec_freq / c->spec_patch_f * (c->spec_time / c->spec_patch_t);
+    int64_t tokens, patch;
+    xkd_geometry_of(c, s->modality, &tokens, &patch);
     if (patch == have->patch && tokens == have->tokens) return XKD_OK;
     return xkd_fail(
         cx, XKD_ERR_CONFIG,
         "%s: %lld tokens of %lld numbers each, but %s have %lld of %lld: set model.kwargs.%s and the patch sizes",
         s->path, (long long)have->tokens, (long long)have->patch, from, (long long)tokens, (long long)patch,
-        video ? "frame_size, num_frames" : "spec_size");
+        s->modality == XKD_VIDEO ? "frame_size, num_frames" : "spec_size");
 }
 
 /* Backbone and head of one network; the backbone's names lose their prefix, the head's stay "head.*". */
@@ -315,12 +284,12 @@ xkd_status xkd_encoder_declare(xkd_context *cx, const xkd_encoder_source *source
     XKD_TRY(xkd_tensor_file_open(cx, path, &out->file));
     XKD_TRY(xkd_content_identify(cx, &out->file, &out->content));
     XKD_TRY(select_part(cx, source, path, &out->content));
-    sizes have = sizes_of(&out->content);
+    xkd_geometry have = xkd_content_geometry(&out->content, "");
     if (have.width < 1 || have.tokens < 1)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its patch embedding or positions have no usable shape", path);
     XKD_TRY(find_geometry(cx, source, &out->file, &out->config, &from));
     /* The tensors know better than a configuration whether there is a class token. */
-    out->config.cls_token = have.cls;
+    out->config.cls_token = have.cls_token;
     XKD_TRY(check_geometry(cx, source, &out->config, &have, from));
     XKD_TRY(choose_heads(cx, source, &out->config, &have, &heads));
     xkd_vit_size size = {have.width, have.depth, heads};
@@ -347,25 +316,22 @@ static xkd_status load_rows(xkd_context *cx, xkd_encoder *e)
 {
     xkd_status status = XKD_OK;
     const char *path = e->file.path;
+    xkd_differences d = xkd_differences_make(cx);
     for (int64_t i = 0; i < e->params.count; i++) {
         xkd_param *row = e->params.rows[i];
         const xkd_stored_tensor *t = xkd_content_find(&e->content, row->name);
         /* A classifier's own rows may be missing: it is made new, or its absence is reported by who needs it. */
         if ((!t || !e->classifier) && begins(row->name, HEAD) && !e->projector) continue;
-        if (!t) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: the encoder's tensor %s is missing", path, row->name);
-        if (!xkd_shape_equal(&t->shape, &row->shape))
-            XKD_FAIL(XKD_ERR_CHECKPOINT,
-                     "%s: %s has %lld numbers in another shape than the %lld an encoder of this width "
-                     "and depth has",
-                     path, row->name, (long long)xkd_shape_count(&t->shape), (long long)row->count);
-        XKD_TRY(xkd_copy_elements(cx, e->params.dtype, row->value, t, path)); /* converts from the file's type */
+        XKD_TRY(xkd_load_row(cx, &e->params, row, t, path, &d));
     }
     for (int64_t i = 0; i < e->content.count; i++) {
         const char *name = e->content.tensors[i].name;
         if (!xkd_params_find(&e->params, name) && !begins(name, HEAD))
-            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: %s does not belong to an encoder", path, name);
+            xkd_differences_add(&d, "does not belong to an encoder", name, NULL, NULL);
     }
+    XKD_TRY(xkd_differences_report(cx, &d, path));
 fail:
+    xkd_differences_free(&d);
     return status;
 }
 

@@ -12,7 +12,8 @@ static const struct {
 } types[XKD_DTYPE_COUNT] = {
     [XKD_F32] = {"float32", 4}, [XKD_F64] = {"float64", 8}, [XKD_F16] = {"float16", 2}, [XKD_BF16] = {"bfloat16", 2},
     [XKD_I64] = {"int64", 8},   [XKD_I32] = {"int32", 4},   [XKD_I16] = {"int16", 2},   [XKD_I8] = {"int8", 1},
-    [XKD_U8] = {"uint8", 1},    [XKD_BOOL] = {"bool", 1},
+    [XKD_U64] = {"uint64", 8},  [XKD_U32] = {"uint32", 4},  [XKD_U16] = {"uint16", 2},  [XKD_U8] = {"uint8", 1},
+    [XKD_BOOL] = {"bool", 1},
 };
 
 /* Bytes of one element. */
@@ -44,6 +45,19 @@ static double from_float16(uint16_t half)
     return half >> 15 ? -value : value;
 }
 
+bool xkd_dtype_is_integer(xkd_dtype dtype)
+{
+    return dtype >= XKD_I64 && dtype <= XKD_BOOL;
+}
+
+/* Types of up to 32 bits are exact as doubles too. */
+long double xkd_integer_element(xkd_dtype dtype, const void *data, int64_t index)
+{
+    if (dtype == XKD_I64) return (long double)((const int64_t *)data)[index];
+    if (dtype == XKD_U64) return (long double)((const uint64_t *)data)[index];
+    return (long double)xkd_element(dtype, data, index);
+}
+
 /* For comparing and inspecting; int64 beyond 2^53 is rounded. Slow by design: one switch an element. */
 double xkd_element(xkd_dtype dtype, const void *data, int64_t index)
 {
@@ -56,6 +70,9 @@ double xkd_element(xkd_dtype dtype, const void *data, int64_t index)
     case XKD_I32: return ((const int32_t *)data)[index];
     case XKD_I16: return ((const int16_t *)data)[index];
     case XKD_I8: return ((const int8_t *)data)[index];
+    case XKD_U64: return (double)((const uint64_t *)data)[index];
+    case XKD_U32: return ((const uint32_t *)data)[index];
+    case XKD_U16: return ((const uint16_t *)data)[index];
     case XKD_U8:
     case XKD_BOOL: return ((const uint8_t *)data)[index];
     case XKD_DTYPE_COUNT: break;

@@ -1,6 +1,7 @@
 #ifndef XKD_TENSOR_DTYPE_H
 #define XKD_TENSOR_DTYPE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Element types of tensors and tensor files. Computation knows F32 and F64; the others only travel. */
@@ -13,6 +14,9 @@ typedef enum {
     XKD_I32,
     XKD_I16,
     XKD_I8,
+    XKD_U64,
+    XKD_U32,
+    XKD_U16,
     XKD_U8,
     XKD_BOOL,
     XKD_DTYPE_COUNT
@@ -20,6 +24,12 @@ typedef enum {
 
 int64_t xkd_dtype_size(xkd_dtype dtype);     /* bytes of one element */
 const char *xkd_dtype_name(xkd_dtype dtype); /* "float32", as PyTorch and numpy say */
+
+/* Whether elements are integers; bool counts as one. */
+bool xkd_dtype_is_integer(xkd_dtype dtype);
+
+/* One element of an integer type, exactly: long double holds 64 bits. */
+long double xkd_integer_element(xkd_dtype dtype, const void *data, int64_t index);
 
 /* One element as a double; exact for all types but integers beyond 2^53. */
 double xkd_element(xkd_dtype dtype, const void *data, int64_t index);

@@ -24,6 +24,10 @@ check "convert takes the model of a checkpoint" code 0
 try diff "$work/model.safetensors" $golden/torch/checkpoint_model.safetensors
 check "and it is the recorded one" code 0
 check "the difference is none" [ "$out" = "0 tensors differ" ]
+try diff $golden/torch/checkpoint.pth.tar $golden/torch/checkpoint_model.safetensors
+stdout_has "diff says what it left out" 0 "6 tensors beside the model in one of the files were left out"
+try diff $golden/torch/checkpoint.pth.tar $golden/torch/checkpoint.pth.tar --all
+stdout_has "diff compares optimisers" 0 "optimizer.state.0.exp_avg"
 printf '\72\0\0\0\0\0\0\0{"a\\"b\\\\":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}x' >"$work/quote.safetensors"
 try diff "$work/quote.safetensors" "$work/quote.safetensors" --json
 stdout_has "diff as JSON of any tensor name" 0 '{"name": "a\"b\\", "state": "equal"'
@@ -51,6 +55,10 @@ try diff "$work/hf" $golden/backbone/aud_teacher.safetensors
 check "which holds the same numbers" [ "$out" = "0 tensors differ" ]
 try convert -q -f $golden/backbone/aud_teacher.pth.tar "$work/hf" --to hf
 stderr_has "a full folder is kept" 5 "is not empty"
+check "which says nothing that is not known" [ -z "$(grep -hoE "num_attention_heads|num_mel_bins" "$work"/hf/*.json)" ]
+try convert -q $golden/torch/state.pth "$work/hf2" --to hf
+stderr_has "no folder of something else than a model" 2 "is no XKD model"
+check "and nothing is written" [ ! -e "$work/hf2" ]
 
 try diff $golden/xkd/init.safetensors $golden/xkd/final.safetensors
 check "diff exits 1 where files differ" code 1
@@ -60,8 +68,87 @@ check "diff within a tolerance" code 0
 try diff $golden/xkd/init.safetensors $golden/torch/state.pth
 stdout_has "diff of strangers" 1 "only in the second"
 
+printf '\136\0\0\0\0\0\0\0{"__metadata__":{"\\u001b[2J":"a\\n\\u009b"},"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}x' >"$work/escapes.safetensors"
+try inspect "$work/escapes.safetensors"
+stdout_has "inspect escapes what a terminal would obey" 0 '  \x1b[2J = a\x0a\xc2\x9b'
+try inspect "$work/escapes.safetensors" --json
+stdout_has "as JSON too" 0 '"\u001b[2J": "a\u000a\u009b"'
+printf '\76\0\0\0\0\0\0\0{"w":{"dtype":"\\u001b[2J\\n","shape":[1],"data_offsets":[0,1]}}x' >"$work/dtype.safetensors"
+try inspect "$work/dtype.safetensors"
+fails_with "messages too" 4 "xkd: error: $work/dtype.safetensors: tensor 'w': unknown dtype '\\x1b[2J\\x0a'"
+
+# What would be refused is not written. NAME NAME...: one byte each.
+bytes_of() {
+  local header="" i=0 name
+  for name; do header+="${header:+,}\"$name\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[$i,$((++i))]}"; done
+  printf "$(printf '\\x%02x' $(((${#header} + 2) % 256)) $(((${#header} + 2) / 256 % 256)) $(((${#header} + 2) / 65536)))\\0\\0\\0\\0\\0"
+  printf '{%s}%*s' "$header" $i ''
+}
+long=$(printf '%1500s' '' | tr ' ' a)
+refused_as() { # FORM NAME...
+  local form=$1
+  shift
+  bytes_of "$@" >"$work/names.safetensors"
+  try convert -q "$work/names.safetensors" "$work/names.$form"
+  check "names that $form cannot hold are refused ($#)" code 2
+  check "and nothing is left" [ ! -e "$work/names.$form" ]
+}
+refused_as npz W w
+refused_as npz ../../etc/x
+refused_as npz a a.npy/b
+refused_as npz "$long"
+refused_as pth "$long"
+bytes_of "$long" W w >"$work/names.safetensors"
+try convert -q -f "$work/names.safetensors" "$work/again.safetensors"
+check "safetensors take all of them" code 0
+
+for type in uint16 uint32 uint64; do
+  try convert -q -f "tests/fuzz/corpus/npy/$type" "$work/unsigned.safetensors"
+  try diff "$work/unsigned.safetensors" "tests/fuzz/corpus/npy/$type"
+  check "$type from npy to safetensors" [ "$out" = "0 tensors differ" ]
+done
+try convert -q "$work/unsigned.safetensors" "$work/unsigned.pth"
+stderr_has "not to PyTorch" 2 "is uint64, which this form does not have"
+
+# A header of 17 MiB, nearly all of it blanks.
+{ printf '\0\0\20\1\0\0\0\0{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'; printf '%*s' $((17 * 1048576 - 53)) ''; printf x; } >"$work/wide.safetensors"
+try inspect "$work/wide.safetensors"
+stderr_has "a header over the limit" 4 "header of 17825792 bytes, more than 16777216"
+for command in inspect verify; do
+  try $command --header-limit 17 "$work/wide.safetensors"
+  stdout_has "$command with a raised limit" 0 "1 tensors"
+done
+try diff --header-limit 17 "$work/wide.safetensors" "$work/wide.safetensors"
+stdout_has "diff with a raised limit" 0 "0 tensors differ"
+try convert -q --header-limit 17 "$work/wide.safetensors" "$work/narrow.safetensors"
+check "convert with a raised limit" code 0
+try inspect --header-limit 2000 "$work/wide.safetensors"
+stderr_has "the limit has a limit" 2 "--header-limit is 1 to 1024 MiB"
+
+# One tensor "w" of three elements; its numbers are given as bytes.
+tensor_of() { printf "\\x$(printf %x $((53 + ${#2})))\\0\\0\\0\\0\\0\\0\\0"'{"w":{"dtype":"'"$1"'","shape":[3],"data_offsets":[0,'"$2"']}}'"$3"; }
+nan='\0\0\300\177' one='\0\0\200\77' five='\0\0\240\100' zero='\0\0\0\0'
+tensor_of F32 12 "$nan$one$one" >"$work/nan.safetensors"
+tensor_of F32 12 "$five$one$one" >"$work/five.safetensors"
+try diff "$work/nan.safetensors" "$work/five.safetensors" --tolerance 1000
+stdout_has "diff does not lose a NaN" 1 "other values       max inf, relative inf, 1 elements"
+try diff "$work/nan.safetensors" "$work/nan.safetensors"
+stdout_has "which equals itself" 0 "0 tensors differ"
+tensor_of I64 24 "$zero$zero$zero$zero\\0\\0\\0\\0\\0\\0\\40\\0" >"$work/2^53.safetensors"
+tensor_of I64 24 "$zero$zero$zero$zero\\1\\0\\0\\0\\0\\0\\40\\0" >"$work/more.safetensors"
+try diff "$work/2^53.safetensors" "$work/more.safetensors"
+stdout_has "diff compares integers exactly" 1 "max 1, relative 1.11022e-16, 1 elements"
+
 try verify $golden/torch/state.pth $golden/backbone/vid_teacher.safetensors
 stdout_has "verify" 0 "all finite"
+# Every hostile file: exit 4, one line, nothing written.
+bad=""
+while read -r name _; do
+  try convert "tests/failure/hostile/$name" "$work/hostile.safetensors"
+  if [ "$rc" -ne 4 ] || [ -n "$out" ] || [ "$(wc -l <"$work/.stderr")" -ne 1 ] || [[ $err != "xkd: error: tests/failure/hostile/$name: "* ]] ||
+    [ -n "$(find "$work" -name 'hostile*')" ]; then bad+=" $name"; fi
+done <tests/failure/hostile/expected.tsv
+err=$bad check "convert refuses every hostile file" [ -z "$bad" ]
 try verify tests/failure/hostile/pickle-global-os-system.pth
 stderr_has "verify refuses code" 4 "the global 'os.system' is refused"
 cp $golden/torch/state.pth "$work/broken.pth"

@@ -12,6 +12,8 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "base/file.h"
+#include "checkpoint/hf_folder.h"
 #include "checkpoint/safetensors.h"
 #include "eval/encoder.h"
 #include "golden_file.h"
@@ -167,6 +169,57 @@ static void try_changed(const char *skip, const char *extra, xkd_modality m, xkd
     xkd_context_free(cx);
 }
 
+/* A folder says of a model what its shapes do not: heads and sizes come back from config.json alone. */
+static void hugging_face_folder(void **state)
+{
+    static const char *const names[] = {"model.safetensors", "config.json", "preprocessor_config.json", "README.md"};
+    static const char *const files[] = {FOLDER "vid_teacher.pth.tar", FOLDER "aud_teacher.pth.tar"};
+    xkd_context *cx = xkd_context_new();
+    char *yaml = NULL, path[128];
+    int64_t size;
+    (void)state;
+    assert_int_equal(xkd_read_file(cx, "tests/data/backbone.yaml", 1 << 20, XKD_ERR_CONFIG, &yaml, &size), XKD_OK);
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        char folder[] = "/tmp/xkd-folder-XXXXXX";
+        const xkd_metadata_item metadata = {"xkd.config", yaml};
+        xkd_tensor_file file;
+        xkd_content content;
+        xkd_config config;
+        xkd_encoder e;
+        bool has[XKD_MODALITIES];
+        assert_non_null(mkdtemp(folder));
+        assert_int_equal(xkd_tensor_file_open(cx, files[m], &file), XKD_OK);
+        assert_int_equal(xkd_content_identify(cx, &file, &content), XKD_OK);
+        if (xkd_hf_folder_write(cx, folder, &content, &metadata, 1, NULL, 0) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+        /* Without the metadata, which say the same. */
+        snprintf(path, sizeof path, "%s/model.safetensors", folder);
+        xkd_tensor_item items[64];
+        for (int64_t i = 0; i < content.count; i++) {
+            const xkd_stored_tensor *t = &content.tensors[i];
+            items[i] = (xkd_tensor_item){t->name, t->dtype, t->shape, t->data};
+        }
+        assert_int_equal(xkd_safetensors_write(cx, path, items, content.count, NULL, 0), XKD_OK);
+        xkd_encoder_source source = {.path = folder, .modality = m};
+        if (xkd_encoder_load(cx, &source, XKD_F32, &e) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+        assert_int_equal(e.backbone.blocks.heads, 2);
+        assert_int_equal(xkd_config_init(cx, &config), XKD_OK);
+        assert_int_equal(xkd_encoder_describe(cx, folder, &config, has), XKD_OK);
+        assert_true(has[m] && !has[!m]);
+        assert_int_equal(m == XKD_VIDEO ? config.data.crop_size : config.data.n_mels, m == XKD_VIDEO ? 32 : 16);
+        xkd_config_free(&config);
+        xkd_encoder_free(&e);
+        xkd_content_free(&content);
+        xkd_tensor_file_close(&file);
+        for (int i = 0; i < 4; i++) {
+            snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+            assert_int_equal(unlink(path), 0);
+        }
+        rmdir(folder);
+    }
+    xkd_free(yaml);
+    xkd_context_free(cx);
+}
+
 static void loading_is_strict(void **state)
 {
     (void)state;
@@ -188,6 +241,6 @@ static void loading_is_strict(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(features_of_every_file_and_backend),
-                                       cmocka_unit_test(layers_and_tokens), cmocka_unit_test(loading_is_strict)};
+                                       cmocka_unit_test(layers_and_tokens), cmocka_unit_test(loading_is_strict), cmocka_unit_test(hugging_face_folder)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/pool.h"
 #include "base/rng.h"
+#include "base/text.h"
 
 /* Known answers of Philox4x32-10 from the Random123 distribution. */
 static void philox_known_answers(void **state)
@@ -171,9 +172,29 @@ static void errors_keep_the_first_message(void **state)
     xkd_context_free(cx);
 }
 
+/* Text out of files of others, for a terminal. */
+static void escapes(void **state)
+{
+    char out[32];
+    (void)state;
+    assert_string_equal(xkd_escape(out, sizeof out, "a\n\x1b[2J\x7f", 7, ""), "a\\x0a\\x1b[2J\\x7f");
+    assert_string_equal(xkd_escape(out, sizeof out, "a\nb", 3, "\n\t"), "a\nb");
+    /* A-umlaut stays; U+009B, a cut character, an overlong and a surrogate do not. */
+    assert_string_equal(xkd_escape(out, sizeof out, "\xc3\xa4\xc2\x9b", 4, ""), "\xc3\xa4\\xc2\\x9b");
+    assert_string_equal(xkd_escape(out, sizeof out, "\xc3\xa4", 1, ""), "\\xc3");
+    assert_string_equal(xkd_escape(out, sizeof out, "\xe0\x80\xaf", 3, ""), "\\xe0\\x80\\xaf");
+    assert_string_equal(xkd_escape(out, sizeof out, "\xed\xa0\x80", 3, ""), "\\xed\\xa0\\x80");
+    /* Cut between characters, never within one. */
+    assert_string_equal(xkd_escape(out, 4, "a\xe2\x82\xac", 4, ""), "a");
+    assert_string_equal(xkd_escape(out, 4, "\x1b", 1, ""), "");
+    assert_true(xkd_is_printable("a \xe2\x82\xac"));
+    assert_false(xkd_is_printable("a\xe2\x82"));
+    assert_false(xkd_is_printable("\xc2\x80"));
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(escapes), 
         cmocka_unit_test(philox_known_answers),
         cmocka_unit_test(streams_do_not_meet),
         cmocka_unit_test(pool_runs_each_index_once),

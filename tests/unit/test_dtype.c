@@ -52,12 +52,27 @@ static void integers_are_finite(void **state)
         assert_int_equal(xkd_count_non_finite(t, ones, (int64_t)sizeof ones / xkd_dtype_size(t)), 0);
 }
 
+/* Beyond 2^53 a double would not do. */
+static void integers_are_exact(void **state)
+{
+    (void)state;
+    const int64_t s[] = {INT64_MIN, INT64_MAX, -1};
+    const uint64_t u[] = {UINT64_MAX, UINT64_MAX - 1};
+    const uint16_t h[] = {65535};
+    assert_true(xkd_integer_element(XKD_I64, s, 1) - (long double)INT64_MAX == 0);
+    assert_true(xkd_integer_element(XKD_I64, s, 0) < 0 && xkd_integer_element(XKD_I64, s, 2) == -1);
+    assert_true(xkd_integer_element(XKD_U64, u, 0) - xkd_integer_element(XKD_U64, u, 1) == 1);
+    assert_true(xkd_integer_element(XKD_U16, h, 0) == 65535);
+    for (xkd_dtype t = 0; t < XKD_DTYPE_COUNT; t++) assert_int_equal(xkd_dtype_is_integer(t), t > XKD_BF16);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(halves_are_told_apart),
         cmocka_unit_test(wide_types_are_counted),
         cmocka_unit_test(integers_are_finite),
+        cmocka_unit_test(integers_are_exact),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
