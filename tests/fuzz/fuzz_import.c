@@ -124,6 +124,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     else if (!xkd_last_error(cx)[0])
         abort();
     xkd_manifest_free(&m);
+    xkd_import_result_free(&result);
     xkd_context_free(cx);
     return 0;
 }
