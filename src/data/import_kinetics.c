@@ -234,19 +234,35 @@ static xkd_status no_labels(const listing *l, const char *path)
     return XKD_OK;
 }
 
-/* label,youtube_id,time_start,time_end,split[,is_cc] */
-static xkd_status read_csv(listing *l, const char *list)
+/* Other programs keep lists of the same names beside the folders, "path label" mostly. Those say nothing here: the
+ * folders do. Where there are none the reader goes on, and says what is wrong. */
+static bool pass_over(const listing *l, const char *path)
+{
+    if (l->folders && l->collect)
+        xkd_log(l->job->cx, XKD_LOG_WARN, "%s: no list of Kinetics, passed over (such lists: xkd data index LIST)",
+                path);
+    return l->folders > 0;
+}
+
+/* label,youtube_id,time_start,time_end,split[,is_cc]. *other: the list was passed over. */
+static xkd_status read_csv(listing *l, const char *list, bool *other)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->job->cx;
     xkd_lines lines = {0};
     columns c = {0, 1, 2, 3, 3};
     char *fields[XKD_MOST_FIELDS];
+    bool first = true;
     XKD_TRY(xkd_lines_open(l->job, list, NULL, &lines));
     for (char *line; (line = xkd_lines_next(&lines)) != NULL;) {
         if (!*line) continue;
         int n = xkd_csv_split(line, fields);
-        if (lines.number == 1 && read_header(fields, n, &c)) {
+        bool header = first && read_header(fields, n, &c);
+        /* The header "path,label" is not Kinetics' either. */
+        *other = first && n <= 3 && !(header && c.id >= 0) && pass_over(l, lines.path);
+        if (*other) break;
+        first = false;
+        if (header) {
             if (c.id < 0) XKD_FAIL(XKD_ERR_DATA, "%s:1: has no column \"youtube_id\"", lines.path);
             if (c.label >= 0) continue;
             status = no_labels(l, lines.path);
@@ -316,9 +332,18 @@ fail:
     return status;
 }
 
+/* By its first two signs: an object or an array of texts. A broken list of Kinetics is told from one of another kind so. */
+static bool looks_like_json(const char *text)
+{
+    const char *at = text + strspn(text, " \t\r\n");
+    if (*at != '{' && *at != '[') return false;
+    at++;
+    return at[strspn(at, " \t\r\n")] == '"';
+}
+
 /* Kinetics itself comes as one object keyed by YouTube ID, the lists of the method's release are arrays of paths. Lists
  * of records that other programs write have no fixed keys, and are not guessed at. */
-static xkd_status read_json(listing *l, const char *list)
+static xkd_status read_json(listing *l, const char *list, bool *other)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->job->cx;
@@ -330,6 +355,8 @@ static xkd_status read_json(listing *l, const char *list)
     int64_t size;
     XKD_TRY(xkd_join_path(cx, &path, l->job->root, list));
     XKD_TRY(xkd_read_file(cx, path, XKD_MOST_LIST_BYTES, XKD_ERR_DATA, &text, &size));
+    *other = !looks_like_json(text) && pass_over(l, path);
+    if (*other) goto fail;
     /* Duplicates of an ID are refused by the parser. */
     root = json_loadb(text, (size_t)size, JSON_REJECT_DUPLICATES, &error);
     if (!root) XKD_FAIL(XKD_ERR_DATA, "%s:%d: bad JSON at column %d: %s", path, error.line, error.column, error.text);
@@ -343,12 +370,12 @@ fail:
     return status;
 }
 
-/* The first list that is there; all forms of one release say the same. *there: there was one. */
+/* The first list of Kinetics that is there; all forms of one release say the same. *there: there was one. */
 static xkd_status read_list(listing *l, bool *there)
 {
     static const struct {
         const char *before, *ending;
-        xkd_status (*read)(listing *l, const char *list);
+        xkd_status (*read)(listing *l, const char *list, bool *other);
         bool sound; /* of Kinetics-Sound only */
     } places[] = {{"kinetics_sound/", "txt", read_json, true},
                   {"kinetics_sound/", "json", read_json, true},
@@ -366,6 +393,7 @@ static xkd_status read_list(listing *l, bool *there)
     *there = false;
     for (size_t i = 0; i < sizeof places / sizeof *places && !*there; i++) {
         char list[64];
+        bool other = false;
         if (places[i].sound && !l->sound) continue;
         snprintf(list, sizeof list, "%s%s.%s", places[i].before, kinetics_splits[l->split].folder, places[i].ending);
         XKD_TRY(xkd_join_path(cx, &whole, l->job->root, list));
@@ -374,7 +402,8 @@ static xkd_status read_list(listing *l, bool *there)
         whole = NULL;
         /* The first form that exists is read, even if it turns out to be broken: two lists that disagree must not be
          * mixed. */
-        if (*there) XKD_TRY(places[i].read(l, list));
+        if (*there) XKD_TRY(places[i].read(l, list, &other));
+        *there &= !other;
     }
 fail:
     xkd_free(whole);

@@ -190,6 +190,33 @@ try data import Kinetics400 ks --out ks.jsonl --partial
 stdout_has "stray files" 0 "5 files, 2 classes, 0 missing"
 has "of a flat split too" ks.jsonl '"path":"test/abc_000002_000012.mp4"'
 
+# Lists of other programs by the same names beside folders of classes, and a flat split that needs its list.
+put "kp/train/air drumming/a_000001_000011.mp4"
+put kp/train/bowling/b_000001_000011.mp4
+other_list() { # other_list NAME FILE: passed over, with a word
+  try data import Kinetics400 kp --out kp.jsonl --partial
+  stdout_has "a list of another kind: $1" 0 "2 files, 2 classes, 0 missing"
+  check "$1: is told once" [ "$(grep -c "kp/$2: no list of Kinetics, passed over" <<<"$err")" = 1 ]
+}
+printf 'train/bowling/b_000001_000011.mp4 1\n' >kp/train.csv
+other_list "path label" train.csv
+printf 'path,label\ntrain/bowling/b_000001_000011.mp4,1\n' >kp/train.csv
+other_list "path,label with a header" train.csv
+mv kp/train.csv kp/train.txt
+other_list "path label as text" train.txt
+mv kp/train.txt kp/train.json
+echo '[{"video": "b.mp4", "label": 1}]' >kp/train.json
+other_list "records" train.json
+printf 'bowling/b_000001_000011.mp4 1\n' >kp/train.csv
+mkdir kp/annotations
+printf 'bowling,b,1,11,train\n' >kp/annotations/train.csv
+try data import Kinetics400 kp --out kp.jsonl --partial
+stdout_has "Kinetics' own is looked for further" 0 "1 files, 1 classes, 0 missing"
+mkdir -p kp2/train && cp kp/train.csv kp2
+put kp2/train/b.mp4
+try data import Kinetics400 kp2 --out x.jsonl --partial
+stderr_has "a flat split has nothing else" 3 "kp2/train.csv:1: want label,youtube_id,time_start,time_end,split"
+
 # ESC50
 mkdir -p esc/meta
 printf 'filename,fold,target,category,esc10,src_file,take\n1-1-A-0.wav,1,0,dog,True,1,A\n2-2-A-1.wav,2,1,rooster,False,2,A\n' >esc/meta/esc50.csv
