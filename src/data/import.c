@@ -5,6 +5,7 @@
 #include "data/import.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,13 +15,16 @@
 #include "data/import_parts.h"
 
 enum { NAMED = 20 }; /* absent files in a message */
+/* Share of listed files that may be absent: of what is downloaded as a whole, and of what is gathered video by video and
+ * has usually lost 5 to 10 %. */
+static const double MOST_ABSENT = 0.01, MOST_ABSENT_YOUTUBE = 0.15;
 
 /* The counts are of the official lists. Sets from YouTube shrink with every deleted video, so only their classes are
  * checked. */
 static const struct {
     const char *name, *about, *tree; /* tree: where files are expected, for messages */
     int64_t folds;                   /* 0: one split; otherwise which fold is chosen */
-    int64_t total;                   /* samples of all splits of a fold; 0: differs from download to download */
+    int64_t total;                   /* samples of all splits of a fold; 0: videos of YouTube, which vanish */
     int64_t tests;                   /* of them in the test split; 0: not known, or the reader says it */
     int64_t classes;                 /* 0: the reader says it */
     xkd_status (*read)(xkd_import_job *job);
@@ -253,15 +257,19 @@ static xkd_status check_missing(const xkd_import_job *job)
 {
     xkd_context *cx = job->cx;
     const xkd_import_counts *c = &job->result->counts;
-    xkd_text names = xkd_text_make(cx);
-    if ((double)c->missing <= job->options->missing * (double)c->listed) return XKD_OK;
-    xkd_import_missing_text(&names, job->result);
-    xkd_status status = names.status;
-    if (status == XKD_OK)
-        status = xkd_fail(cx, XKD_ERR_DATA,
-                          "%s: %s\nThat is more than data.max_bad_fraction=%g allows (--partial accepts any number)",
-                          job->root, names.data, job->options->missing);
-    xkd_text_free(&names);
+    xkd_text text = xkd_text_make(cx);
+    double most = job->options->absent;
+    if (most == 0) most = c->official_files ? MOST_ABSENT : MOST_ABSENT_YOUTUBE;
+    if ((double)c->missing <= most * (double)c->listed) return XKD_OK;
+    xkd_import_missing_text(&text, job->result);
+    /* The value that is offered is rounded up, so that it does what it says. */
+    xkd_text_printf(&text,
+                    "\nThat is more than data.max_absent_fraction=%g allows: data.max_absent_fraction=%g would, "
+                    "--partial accepts any number and other counts",
+                    most, fmin((double)(1000 * c->missing / c->listed + 1) / 1000, 1));
+    xkd_status status = text.status;
+    if (status == XKD_OK) status = xkd_fail(cx, XKD_ERR_DATA, "%s: %s", job->root, text.data);
+    xkd_text_free(&text);
     return status;
 }
 

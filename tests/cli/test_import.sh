@@ -30,8 +30,10 @@ rm ucf/UCF-101/Archery/v_Archery_g08_c01.avi
 try data import UCF101 ucf --fold 2 --out x.jsonl
 stderr_has "absent files are named" 3 "1 of 3 listed files are not there:
   UCF-101/Archery/v_Archery_g08_c01.avi
-That is more than data.max_bad_fraction=0.01 allows"
-try data import UCF101 ucf --fold 2 --out x.jsonl data.max_bad_fraction=0.4
+That is more than data.max_absent_fraction=0.01 allows: data.max_absent_fraction=0.334 would, --partial accepts any number"
+try data import UCF101 ucf --fold 2 --out x.jsonl data.max_bad_fraction=1
+stderr_has "that files may be unreadable does not let them be absent" 3 "1 of 3 listed files are not there:"
+try data import UCF101 ucf --fold 2 --out x.jsonl data.max_absent_fraction=0.334
 stderr_has "a larger budget" 3 "3 samples, the official set has 13320"
 check "nothing is written of a refused set" [ ! -e x.jsonl -a ! -e x.jsonl.missing ]
 try data import UCF101 ucf --fold 2 --out x.jsonl --partial
@@ -71,7 +73,7 @@ try data import Kinetics400 k400 --out k400.jsonl --partial
 stdout_has "Kinetics400" 0 "4 files, 2 classes, 1 missing"
 has "Kinetics400 classes have _" k400.jsonl '"classes":["air_drumming","playing_piano"]'
 has "Kinetics400 flat" k400.jsonl '"path":"val/-xyz-12_000003_000013.mp4","label":1,"split":"val"'
-try data import Kinetics400 k400 --out x.jsonl data.max_bad_fraction=0.5
+try data import Kinetics400 k400 --out x.jsonl data.max_absent_fraction=0.5
 stderr_has "Kinetics400 counts classes" 3 "2 classes, the official set has 400"
 try data import Kinetics-Sound k400 --out ks.jsonl --partial
 stdout_has "Kinetics-Sound takes its classes" 0 "2 files, 1 classes"
@@ -96,7 +98,18 @@ try data import Kinetics400 k8 --out x.jsonl
 stderr_has "most of the listed files are absent" 3 "798 of 800 listed files are not there:"
 check "some are named" grep -q "^  train/id22_000001_000011$" <<<"$err"
 check "and the others counted" grep -q "^  and 778 more$" <<<"$err"
+for i in $(seq 3 681); do : >k8/train/id$i.mp4; done
+try data import Kinetics400 k8 --out k8.jsonl
+stdout_has "what has vanished from YouTube may be absent" 0 "681 files, 400 classes, 119 missing"
+try data import Kinetics400 k8 --out x.jsonl data.max_absent_fraction=0.01
+stderr_has "or not" 3 "data.max_absent_fraction=0.01 allows: data.max_absent_fraction=0.149 would"
+rm k8/train/id681.mp4 k8/train/id680.mp4
+try data import Kinetics400 k8 --out x.jsonl
+stderr_has "but no more" 3 "data.max_absent_fraction=0.15 allows: data.max_absent_fraction=0.152 would"
+try data import Kinetics400 k8 --out x.jsonl data.max_absent_fraction=0
+stderr_has "a budget of 0 is none" 2 "data.max_absent_fraction"
 for i in $(seq 5 800); do : >k8/train/id$i.mp4; done
+rm k8/train/id3.mp4 k8/train/id4.mp4
 try data import Kinetics400 k8 --out k8.jsonl
 stdout_has "few may be absent" 0 "798 files, 400 classes, 2 missing"
 check "they are told" grep -q "  train/id4_000001_000011$" <<<"$err"
@@ -250,7 +263,7 @@ stderr_has "a label outside the vocabulary" 3 'dev.csv:2: "Cat" is no label of t
 seq -f 'Label%g' 0 199 | awk '{ print NR - 1 "," $1 ",/m/" NR }' >fsd/FSD50K.ground_truth/vocabulary.csv
 { echo 'fname,labels,mids,split'; seq -f '%g,Label7,/m/8,train' 41966; } >fsd/FSD50K.ground_truth/dev.csv
 { echo 'fname,labels,mids'; seq -f '%.0f,Label7,/m/8' 100001 109231; } >fsd/FSD50K.ground_truth/eval.csv
-try data import FSD50K fsd --out x.jsonl data.max_bad_fraction=1
+try data import FSD50K fsd --out x.jsonl data.max_absent_fraction=1
 stderr_has "FSD50K counts both parts" 3 "9231 of the samples are for testing, of the official set 10231"
 
 # The same of a fold of UCF101: its test list has 3734 videos.
@@ -258,7 +271,7 @@ seq -f 'Class%g' 101 | awk '{ print NR " " $1 }' >ucf/ucfTrainTestlist/classInd.
 seq -f 'Class1/%.0f.avi 1' 13000 >ucf/ucfTrainTestlist/trainlist02.txt
 seq -f 'Class2/%.0f.avi' 320 >ucf/ucfTrainTestlist/testlist02.txt
 put ucf/UCF-101/Class1/1.avi
-try data import UCF101 ucf --fold 2 --out x.jsonl data.max_bad_fraction=1
+try data import UCF101 ucf --fold 2 --out x.jsonl data.max_absent_fraction=1
 stderr_has "UCF101 counts both lists" 3 "320 of the samples are for testing, of the official set 3734"
 
 # AudioSet: three comment lines, a blank before the quote, files with and without the start in their names.
