@@ -92,7 +92,8 @@ typedef struct {
 
 /* A class's folder. */
 typedef struct {
-    char *class; /* its name with '_'; NULL: what stands there is no folder */
+    const char *written; /* its name; belongs to `names` */
+    char *class;         /* with '_' */
     xkd_names files;
     bool read; /* `files` has been filled, on first use */
 } class_folder;
@@ -103,8 +104,8 @@ typedef struct {
     int split; /* index into kinetics_splits */
     bool collect, sound;
     xkd_names names;       /* in the split's folder: folders of classes, or the videos themselves */
-    class_folder *classes; /* [names.count] */
-    int64_t folders;       /* of them; 0: the split is flat */
+    class_folder *classes; /* [folders] those of `names` that are folders */
+    int64_t folders;       /* 0: the split is flat */
 } listing;
 
 /* The name of a file without its ending: youtube-dl's scripts write ID_START_END with six digits. */
@@ -117,38 +118,36 @@ static void stem_of(const entry *e, char *out, size_t size)
 }
 
 /* Once for each class: lists of 240 000 entries ask in any order. */
-static xkd_status read_class(listing *l, int64_t i)
+static xkd_status read_class(const listing *l, class_folder *c)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->job->cx;
     char *folder = NULL;
-    if (l->classes[i].read) return XKD_OK;
-    XKD_TRY(
-        xkd_format_string(cx, &folder, "%s/%s/%s", l->job->root, kinetics_splits[l->split].folder, l->names.items[i]));
-    XKD_TRY(xkd_list_folder(cx, folder, &l->classes[i].files));
-    l->classes[i].read = true;
+    if (c->read) return XKD_OK;
+    XKD_TRY(xkd_format_string(cx, &folder, "%s/%s/%s", l->job->root, kinetics_splits[l->split].folder, c->written));
+    XKD_TRY(xkd_list_folder(cx, folder, &c->files));
+    c->read = true;
 fail:
     xkd_free(folder);
     return status;
 }
 
 /* Every video of a class's folder, whatever its name: downloads are named in several ways. */
-static xkd_status add_class(listing *l, int64_t i)
+static xkd_status add_class(const listing *l, class_folder *c)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->job->cx;
-    const class_folder *c = &l->classes[i];
     char *path = NULL;
     int64_t label;
     xkd_sample *sample;
     XKD_TRY(xkd_manifest_class(cx, l->job->manifest, c->class, false, &label));
     /* A class that is not wanted was never collected. */
     if (label < 0) return XKD_OK;
-    XKD_TRY(read_class(l, i));
+    XKD_TRY(read_class(l, c));
     for (int64_t k = 0; k < c->files.count; k++) {
         const char *name = c->files.items[k];
         if (name[0] == '.' || !xkd_is_media_name(name)) continue; /* what downloaders leave beside the videos */
-        XKD_TRY(xkd_format_string(cx, &path, "%s/%s/%s", kinetics_splits[l->split].folder, l->names.items[i], name));
+        XKD_TRY(xkd_format_string(cx, &path, "%s/%s/%s", kinetics_splits[l->split].folder, c->written, name));
         XKD_TRY(xkd_import_add(l->job, path, label, kinetics_splits[l->split].split, &sample));
         xkd_free(path);
         path = NULL;
@@ -165,27 +164,29 @@ static xkd_status add_entry(listing *l, const entry *e)
     xkd_context *cx = l->job->cx;
     const char *split = kinetics_splits[l->split].folder, *written, *file;
     char *path = NULL, name[256], stem[300];
-    const xkd_names none = {0}, *files = l->folders ? &none : &l->names;
+    const xkd_names *files = &l->names; /* a folder beside the videos of a flat split does not make it another */
     int64_t label;
     xkd_sample *sample;
     underscores(name, sizeof name, e->label);
     XKD_TRY(xkd_manifest_class(cx, l->job->manifest, name, false, &label));
     if (label < 0) return XKD_OK;
-    /* A class without a folder: all its entries are missing, under the class's own name. */
-    written = name;
-    for (int64_t i = 0; i < l->names.count && l->folders; i++) {
-        if (!l->classes[i].class || strcmp(l->classes[i].class, name) != 0) continue;
-        XKD_TRY(read_class(l, i));
-        written = l->names.items[i];
-        files = &l->classes[i].files;
+    written = l->folders ? name : NULL;
+    for (int64_t i = 0; i < l->folders; i++) {
+        class_folder *c = &l->classes[i];
+        if (strcmp(c->class, name) != 0) continue;
+        XKD_TRY(read_class(l, c));
+        written = c->written;
+        files = &c->files;
     }
     /* With the segment first: one video may have several. */
     stem_of(e, stem, sizeof stem);
     file = xkd_import_find(files, stem);
     if (!file) file = xkd_import_find(files, e->id);
-    /* The stem stands for a file that is missing, in the count and the message. */
-    XKD_TRY(l->folders ? xkd_format_string(cx, &path, "%s/%s/%s", split, written, file ? file : stem)
-                       : xkd_format_string(cx, &path, "%s/%s", split, file ? file : stem));
+    if (file && files == &l->names) written = NULL;
+    /* The stem stands for a file that is missing, in the count and the message; where there are folders it is under its
+     * class's name, even if that class has none. */
+    XKD_TRY(written ? xkd_format_string(cx, &path, "%s/%s/%s", split, written, file ? file : stem)
+                    : xkd_format_string(cx, &path, "%s/%s", split, file ? file : stem));
     XKD_TRY(xkd_import_add(l->job, path, label, kinetics_splits[l->split].split, &sample));
 fail:
     xkd_free(path);
@@ -412,7 +413,7 @@ fail:
 
 static void listing_free(listing *l)
 {
-    for (int64_t i = 0; i < l->names.count && l->classes; i++) {
+    for (int64_t i = 0; i < l->folders; i++) {
         xkd_free(l->classes[i].class);
         xkd_free_names(&l->classes[i].files);
     }
@@ -438,8 +439,8 @@ static xkd_status look_into(listing *l, const char *folder)
         inner = NULL;
         if (!is_class) continue;
         underscores(class, sizeof class, name);
-        XKD_TRY(xkd_copy_string(cx, &l->classes[i].class, class));
-        l->folders++;
+        XKD_TRY(xkd_copy_string(cx, &l->classes[l->folders].class, class));
+        l->classes[l->folders++].written = name;
     }
 fail:
     xkd_free(inner);
@@ -463,8 +464,8 @@ static xkd_status read_split(xkd_import_job *job, int s, bool collect, bool soun
     if (l.folders == 0)
         XKD_FAIL(XKD_ERR_DATA, "%s/%s: has no folders of classes, and neither %s.csv nor %s.json is there", job->root,
                  split, split, split);
-    for (int64_t i = 0; i < l.names.count; i++)
-        if (l.classes[i].class) XKD_TRY(collect ? collect_class(job, l.classes[i].class, sound) : add_class(&l, i));
+    for (int64_t i = 0; i < l.folders; i++)
+        XKD_TRY(collect ? collect_class(job, l.classes[i].class, sound) : add_class(&l, &l.classes[i]));
 fail:
     listing_free(&l);
     xkd_free(folder);

@@ -230,6 +230,15 @@ put kp2/train/b.mp4
 try data import Kinetics400 kp2 --out x.jsonl --partial
 stderr_has "a flat split has nothing else" 3 "kp2/train.csv:1: want label,youtube_id,time_start,time_end,split"
 
+# A folder in a flat split is no reason to look for the videos in folders of classes.
+put kf/train/-x1_000001_000011.mp4
+put kf/train/a2.mp4
+put kf/train/tmp/a3.mp4.part
+printf 'bowling,-x1,1,11,train\nair drumming,a2,3,13,train\nair drumming,a3,3,13,train\n' >kf/train.csv
+try data import Kinetics400 kf --out kf.jsonl --partial
+stdout_has "a flat split with a stray folder" 0 "2 files, 2 classes, 1 missing"
+has "by ID and segment" kf.jsonl '"path":"train/-x1_000001_000011.mp4","label":1,"split":"train"'
+
 # ESC50
 mkdir -p esc/meta
 printf 'filename,fold,target,category,esc10,src_file,take\n1-1-A-0.wav,1,0,dog,True,1,A\n2-2-A-1.wav,2,1,rooster,False,2,A\n' >esc/meta/esc50.csv
