@@ -182,9 +182,17 @@ fail:
     return status;
 }
 
+/* "_000001_000011.": the seconds that a video was cut at. */
+static bool is_segment(const char *rest)
+{
+    for (int i = 0; i < 14; i++)
+        if (i % 7 ? !isdigit((unsigned char)rest[i]) : rest[i] != '_') return false;
+    return rest[14] == '.';
+}
+
 /* Binary search for the first name that is not below the stem; those that begin with it follow. ID.mp4 and
  * ID_000001_000011.mp4 are found by ID, but not IDX.mp4, nor what downloaders leave beside them (ID.json, ID.mp4.part). */
-const char *xkd_import_find(const xkd_names *names, const char *stem)
+const char *xkd_import_find(const xkd_names *names, const char *stem, bool whole)
 {
     size_t length = strlen(stem);
     int64_t low = 0, high = names->count;
@@ -196,8 +204,9 @@ const char *xkd_import_find(const xkd_names *names, const char *stem)
             high = middle;
     }
     for (; low < names->count && strncmp(names->items[low], stem, length) == 0; low++) {
-        char next = names->items[low][length];
-        if ((next == '.' || next == '_') && xkd_is_media_name(names->items[low])) return names->items[low];
+        const char *rest = names->items[low] + length;
+        if ((*rest == '.' || *rest == '_') && xkd_is_media_name(names->items[low]) && !(whole && is_segment(rest)))
+            return names->items[low];
     }
     return NULL;
 }

@@ -180,8 +180,8 @@ static xkd_status add_entry(listing *l, const entry *e)
     }
     /* With the segment first: one video may have several. */
     stem_of(e, stem, sizeof stem);
-    file = xkd_import_find(files, stem);
-    if (!file) file = xkd_import_find(files, e->id);
+    file = xkd_import_find(files, stem, false);
+    if (!file) file = xkd_import_find(files, e->id, e->end != 0);
     if (file && files == &l->names) written = NULL;
     /* The stem stands for a file that is missing, in the count and the message; where there are folders it is under its
      * class's name, even if that class has none. */

@@ -239,6 +239,14 @@ try data import Kinetics400 kf --out kf.jsonl --partial
 stdout_has "a flat split with a stray folder" 0 "2 files, 2 classes, 1 missing"
 has "by ID and segment" kf.jsonl '"path":"train/-x1_000001_000011.mp4","label":1,"split":"train"'
 
+# Two segments of a video, one of which is gone; another video is named by its ID alone.
+put kg/train/x_000020_000030.mp4
+put kg/train/y_cut.mp4
+printf 'bowling,x,1,11,train\nbowling,x,20,30,train\nbowling,y,1,11,train\n' >kg/train.csv
+try data import Kinetics400 kg --out kg.jsonl --partial
+stdout_has "a segment does not take the file of another" 0 "2 files, 1 classes, 1 missing"
+check "it is named" [ "$(cat kg.jsonl.missing)" = train/x_000001_000011 ]
+
 # ESC50
 mkdir -p esc/meta
 printf 'filename,fold,target,category,esc10,src_file,take\n1-1-A-0.wav,1,0,dog,True,1,A\n2-2-A-1.wav,2,1,rooster,False,2,A\n' >esc/meta/esc50.csv
