@@ -261,7 +261,7 @@ void xkd_import_missing_text(xkd_text *out, const xkd_import_result *r)
 }
 
 /* Videos vanish from public sets: a few may be absent, and are told. What is left of a set of which more is gone is
- * another set. */
+ * another set, and nothing is none, which --partial does not accept either. */
 static xkd_status check_missing(const xkd_import_job *job)
 {
     xkd_context *cx = job->cx;
@@ -269,13 +269,14 @@ static xkd_status check_missing(const xkd_import_job *job)
     xkd_text text = xkd_text_make(cx);
     double most = job->options->absent;
     if (most == 0) most = c->official_files ? MOST_ABSENT : MOST_ABSENT_YOUTUBE;
-    if ((double)c->missing <= most * (double)c->listed) return XKD_OK;
+    if (c->files && (job->options->partial || (double)c->missing <= most * (double)c->listed)) return XKD_OK;
     xkd_import_missing_text(&text, job->result);
     /* The value that is offered is rounded up, so that it does what it says. */
-    xkd_text_printf(&text,
-                    "\nThat is more than data.max_absent_fraction=%g allows: data.max_absent_fraction=%g would, "
-                    "--partial accepts any number and other counts",
-                    most, fmin((double)(1000 * c->missing / c->listed + 1) / 1000, 1));
+    if (c->files)
+        xkd_text_printf(&text,
+                        "\nThat is more than data.max_absent_fraction=%g allows: data.max_absent_fraction=%g would, "
+                        "--partial accepts any number and other counts",
+                        most, fmin((double)(1000 * c->missing / c->listed + 1) / 1000, 1));
     xkd_status status = text.status;
     if (status == XKD_OK) status = xkd_fail(cx, XKD_ERR_DATA, "%s: %s", job->root, text.data);
     xkd_text_free(&text);
@@ -288,13 +289,12 @@ static xkd_status check(xkd_context *cx, const xkd_import_job *job)
     xkd_status status = XKD_OK;
     const xkd_import_counts *c = &job->result->counts;
     const xkd_manifest *m = job->manifest;
-    if (m->count == 0)
-        XKD_FAIL(XKD_ERR_DATA, "%s: none of the %lld listed files is there", job->root, (long long)c->listed);
+    if (m->count == 0 && c->missing == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file is found or listed", job->root);
+    XKD_TRY(check_missing(job));
     for (int64_t i = 1; i < m->count; i++)
         if (strcmp(m->samples[i - 1].path, m->samples[i].path) == 0)
             XKD_FAIL(XKD_ERR_DATA, "%s: %s is listed twice", job->root, m->samples[i].path);
     if (job->options->partial) return XKD_OK;
-    XKD_TRY(check_missing(job));
     /* With those that are absent: the lists must be the official ones. */
     if (c->official_files && c->files + c->missing != c->official_files)
         XKD_FAIL(XKD_ERR_DATA, "%s: %lld samples, the official set has %lld (--partial accepts that)", job->root,

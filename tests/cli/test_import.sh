@@ -49,7 +49,7 @@ try data import UCF101 ucf --fold 2 --out y.jsonl --partial
 check "a list cannot lead out of the folder" [ "$rc" -eq 3 ]
 for list in classInd trainlist02 testlist02; do : >ucf/ucfTrainTestlist/$list.txt; done
 try data import UCF101 ucf --fold 2 --out y.jsonl --partial
-stderr_has "empty lists" 3 "none of the 0 listed files is there"
+stderr_has "empty lists" 3 "ucf: no file is found or listed"
 
 # HMDB51: names with # & ; ( ) and blanks; codes 1, 2, 0.
 mkdir -p hmdb/testTrainMulti_7030_splits
@@ -246,6 +246,14 @@ printf 'bowling,x,1,11,train\nbowling,x,20,30,train\nbowling,y,1,11,train\n' >kg
 try data import Kinetics400 kg --out kg.jsonl --partial
 stdout_has "a segment does not take the file of another" 0 "2 files, 1 classes, 1 missing"
 check "it is named" [ "$(cat kg.jsonl.missing)" = train/x_000001_000011 ]
+
+rm kg/train/*.mp4
+try data import Kinetics400 kg --out x.jsonl --partial
+stderr_has "nothing is there: some names show why" 3 "kg: 3 of 3 listed files are not there:
+  train/x_000001_000011
+  train/x_000020_000030
+  train/y_000001_000011
+The layout of Kinetics400 is:"
 
 # ESC50
 mkdir -p esc/meta
