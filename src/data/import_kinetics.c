@@ -44,11 +44,14 @@ static const char *const sound_classes[] = {"blowing_nose",
                                             "tickling"};
 enum { SOUND_CLASSES = sizeof sound_classes / sizeof *sound_classes };
 
-/* Releases name the validation split in two ways. `subset` is how an entry of a JSON list begins to name its own. */
+/* Releases name the validation split in two ways, folder and list not always in the same; `other`: the list's second
+ * name. `subset` is how an entry of a JSON list begins to name its own. */
 static const struct {
-    const char *folder, *split, *subset;
-} kinetics_splits[] = {
-    {"train", "train", "train"}, {"val", "val", "val"}, {"validate", "val", "val"}, {"test", "test", "test"}};
+    const char *folder, *split, *subset, *other;
+} kinetics_splits[] = {{"train", "train", "train", NULL},
+                       {"val", "val", "val", "validate"},
+                       {"validate", "val", "val", "val"},
+                       {"test", "test", "test", NULL}};
 enum { KINETICS_SPLITS = sizeof kinetics_splits / sizeof *kinetics_splits };
 
 /* Class folders are written with blanks or with '_'; the name of the class has '_'. */
@@ -371,8 +374,9 @@ fail:
     return status;
 }
 
-/* The first list of Kinetics that is there; all forms of one release say the same. *there: there was one. */
-static xkd_status read_list(listing *l, bool *there)
+/* The first list of Kinetics by a split's name that is there; all forms of one release say the same. *there: there was
+ * one. */
+static xkd_status read_list_of(listing *l, const char *split, bool *there)
 {
     static const struct {
         const char *before, *ending;
@@ -396,7 +400,7 @@ static xkd_status read_list(listing *l, bool *there)
         char list[64];
         bool other = false;
         if (places[i].sound && !l->sound) continue;
-        snprintf(list, sizeof list, "%s%s.%s", places[i].before, kinetics_splits[l->split].folder, places[i].ending);
+        snprintf(list, sizeof list, "%s%s.%s", places[i].before, split, places[i].ending);
         XKD_TRY(xkd_join_path(cx, &whole, l->job->root, list));
         *there = xkd_path_exists(whole);
         xkd_free(whole);
@@ -408,6 +412,22 @@ static xkd_status read_list(listing *l, bool *there)
     }
 fail:
     xkd_free(whole);
+    return status;
+}
+
+/* Under the folder's own name first. A list is of one folder: where there are two, the other name is the other's. */
+static xkd_status read_list(listing *l, bool *there)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->job->cx;
+    const char *other = kinetics_splits[l->split].other;
+    char *folder = NULL;
+    XKD_TRY(read_list_of(l, kinetics_splits[l->split].folder, there));
+    if (*there || !other) return XKD_OK;
+    XKD_TRY(xkd_join_path(cx, &folder, l->job->root, other));
+    if (!xkd_is_folder(folder)) XKD_TRY(read_list_of(l, other, there));
+fail:
+    xkd_free(folder);
     return status;
 }
 

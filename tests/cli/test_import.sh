@@ -255,6 +255,19 @@ stderr_has "nothing is there: some names show why" 3 "kg: 3 of 3 listed files ar
   train/y_000001_000011
 The layout of Kinetics400 is:"
 
+# The validation split has two names, and its list may have the other one.
+put kv/val/bowling/a.mp4
+put kv/val/bowling/b.mp4
+echo 'bowling,a,1,11,val' >kv/validate.csv
+try data import Kinetics400 kv --out kv.jsonl --partial
+stdout_has "val with validate.csv" 0 "1 files, 1 classes, 0 missing"
+mv kv/val kv/validate && mv kv/validate.csv kv/val.csv
+try data import Kinetics400 kv --out kv.jsonl --partial
+stdout_has "validate with val.csv" 0 "1 files, 1 classes, 0 missing"
+put kv/val/bowling/a.mp4
+try data import Kinetics400 kv --out kv.jsonl --partial
+stdout_has "a list is of one of the two" 0 "3 files, 1 classes, 0 missing"
+
 # ESC50
 mkdir -p esc/meta
 printf 'filename,fold,target,category,esc10,src_file,take\n1-1-A-0.wav,1,0,dog,True,1,A\n2-2-A-1.wav,2,1,rooster,False,2,A\n' >esc/meta/esc50.csv
