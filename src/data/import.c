@@ -153,6 +153,25 @@ int xkd_csv_split(char *line, char *fields[XKD_MOST_FIELDS])
     return n;
 }
 
+static xkd_status add_sample(xkd_import_job *job, const char *path, int64_t label, const char *split,
+                             xkd_sample **sample)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = job->cx;
+    XKD_TRY(xkd_manifest_add(cx, job->manifest, path, sample));
+    (*sample)->label = label;
+    snprintf((*sample)->split, sizeof(*sample)->split, "%s", split);
+fail:
+    return status;
+}
+
+xkd_status xkd_import_add_found(xkd_import_job *job, const char *path, int64_t label, const char *split)
+{
+    xkd_sample *sample;
+    job->result->counts.tests += strncmp(split, "test", 4) == 0;
+    return add_sample(job, path, label, split, &sample);
+}
+
 xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, const char *split, xkd_sample **sample)
 {
     xkd_status status = XKD_OK;
@@ -173,9 +192,7 @@ xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, 
         XKD_TRY(xkd_copy_string(cx, &names->items[names->count], path));
         r->counts.missing = ++names->count;
     } else {
-        XKD_TRY(xkd_manifest_add(cx, job->manifest, path, sample));
-        (*sample)->label = label;
-        snprintf((*sample)->split, sizeof(*sample)->split, "%s", split);
+        XKD_TRY(add_sample(job, path, label, split, sample));
     }
 fail:
     xkd_free(whole);
@@ -237,9 +254,14 @@ static int by_path(const void *a, const void *b)
     return strcmp(((const xkd_sample *)a)->path, ((const xkd_sample *)b)->path);
 }
 
+bool xkd_import_is_unlisted(const xkd_import_counts *c)
+{
+    return c->files + c->missing > c->listed;
+}
+
 bool xkd_import_is_whole(const xkd_import_counts *c)
 {
-    return c->missing == 0 && (!c->official_files || c->files == c->official_files) &&
+    return c->missing == 0 && !xkd_import_is_unlisted(c) && (!c->official_files || c->files == c->official_files) &&
            (!c->official_tests || c->tests == c->official_tests) &&
            (!c->official_classes || c->classes == c->official_classes);
 }

@@ -21,7 +21,9 @@ typedef struct {
     int64_t classes, official_classes;
 } xkd_import_counts;
 
-/* Whether all of the official set is there, as far as it is known. */
+/* Whether files are among them that no list named, so that it is not known which are absent. */
+bool xkd_import_is_unlisted(const xkd_import_counts *counts);
+/* Whether all of the official set is there. Of a set without an official number, that is all that its lists name. */
 bool xkd_import_is_whole(const xkd_import_counts *counts);
 
 /* Free with xkd_import_result_free in any case. */

@@ -142,7 +142,6 @@ static xkd_status add_class(const listing *l, class_folder *c)
     xkd_context *cx = l->job->cx;
     char *path = NULL;
     int64_t label;
-    xkd_sample *sample;
     XKD_TRY(xkd_manifest_class(cx, l->job->manifest, c->class, false, &label));
     /* A class that is not wanted was never collected. */
     if (label < 0) return XKD_OK;
@@ -151,7 +150,7 @@ static xkd_status add_class(const listing *l, class_folder *c)
         const char *name = c->files.items[k];
         if (name[0] == '.' || !xkd_is_media_name(name)) continue; /* what downloaders leave beside the videos */
         XKD_TRY(xkd_format_string(cx, &path, "%s/%s/%s", kinetics_splits[l->split].folder, c->written, name));
-        XKD_TRY(xkd_import_add(l->job, path, label, kinetics_splits[l->split].split, &sample));
+        XKD_TRY(xkd_import_add_found(l->job, path, label, kinetics_splits[l->split].split));
         xkd_free(path);
         path = NULL;
     }
