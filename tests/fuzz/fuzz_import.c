@@ -26,8 +26,14 @@ static const struct {
      {"splits/brush_hair_test_split1.txt", "splits/wave_test_split1.txt"},
      {"brush_hair/a#1 (b);&.avi", "wave/e.avi"}},
     {"csv", "Kinetics400", {"train.csv", "val.csv"}, {"train/-abc_000001_000011.mp4", "val/qq.mp4"}},
-    {"json", "Kinetics400", {"train.json", "val.json"}, {"train/-abc_000001_000011.mp4", "val/qq.mp4"}},
-    {"sound", "Kinetics-Sound", {"train.json", "val.csv"}, {"train/-abc_000001_000011.mp4", "val/qq.mp4"}},
+    {"json",
+     "Kinetics400",
+     {"train.json", "val.json"},
+     {"train/-abc_000001_000011.mp4", "val/air drumming/qq.mp4", "val/bowling/x_000001_000011.mp4"}},
+    {"sound",
+     "Kinetics-Sound",
+     {"kinetics_sound/train.txt", "train.csv", "val.csv"},
+     {"train/tap_dancing/-abc_000001_000011.mp4", "train/bowling/y.avi", "val/qq.mp4"}},
     {"esc", "ESC50", {"meta/esc50.csv"}, {"audio/1-100032-A-0.wav", "audio/2-1-A-1.wav"}},
     {"fsd",
      "FSD50K",
@@ -124,6 +130,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     else if (!xkd_last_error(cx)[0])
         abort();
     xkd_manifest_free(&m);
+    xkd_import_result_free(&result);
     xkd_context_free(cx);
     return 0;
 }
