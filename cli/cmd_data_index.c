@@ -78,7 +78,7 @@ static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *
 /* A list says what should be there, so much less than that is refused; in a folder whatever is found is all. */
 static xkd_status check_list(struct cli *cli, const char *list, int64_t listed, int64_t dropped, double most)
 {
-    if (xkd_is_folder(list) || (double)dropped <= most * (double)listed) return XKD_OK;
+    if (xkd_is_folder(list) || dropped <= xkd_most_broken(most, listed)) return XKD_OK;
     return xkd_fail(cli->cx, XKD_ERR_DATA,
                     "%s: %" PRId64 " of %" PRId64
                     " listed files are absent or cannot be read, more than data.max_bad_fraction=%g allows "
@@ -156,7 +156,7 @@ const struct cli_command cmd_data_index = {
         "DIR holds a folder per class, or train/ and test/ with a folder per class each, or just files.\n"
         "LIST is a text file of lines \"path label\" or \"path,label[,split]\". The manifest (JSON, a line a\n"
         "file) holds path, label, split, durations, sizes, rates and a hash of the contents. Files that\n"
-        "cannot be opened as media are named and left out, of a LIST at most data.max_bad_fraction of them;\n"
+        "cannot be opened as media are named and left out, of a LIST at most data.max_bad_fraction of them or 10;\n"
         "'xkd data check' decodes all of them.",
     .example = "xkd data index videos/",
     .options = options,

@@ -54,7 +54,7 @@ struct eval {
     struct cli *cli;
     struct values v;
     const xkd_benchmark *benchmark;
-    double missing;   /* share of listed files that may be absent */
+    double absent;    /* share of listed files that may be absent; 0: the set's own */
     char **overrides; /* [override_count] the user's KEY=VALUE, and the fold */
     int override_count;
     char fold[32]; /* dataset.fold=N: the last of them, since -c FILE may be one of another fold */
@@ -152,6 +152,7 @@ static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
     none.print_steps = none.keep_last = 1;
     config.run = none;
     config.threads = config.data.workers = 0;
+    config.data.max_absent_fraction = 0; /* the files below say what was absent */
     XKD_TRY(xkd_config_write(e->cli->cx, &config, &text));
     /* Models by their hash, so that a path may change and the weights may not. */
     xkd_text_printf(&t, "%s %s %s\n%s", e->benchmark->name, f->models.encoder[0].hash, f->models.encoder[1].hash, text);
@@ -175,7 +176,7 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
     /* Sets without folds take any number. */
-    const xkd_import_options import = {fold ? fold : 1, e->v.partial, e->v.classes, e->missing};
+    const xkd_import_options import = {fold ? fold : 1, e->v.partial, e->v.classes, e->absent};
     char name[24] = "all";
     const char *settings[XKD_BENCHMARK_SETTINGS];
     /* An audio evaluation with --audio-model never looks at MODEL. */
@@ -352,7 +353,7 @@ static xkd_status read_budget(struct eval *e)
     XKD_TRY(xkd_config_init(cx, &config));
     if (e->v.model.config) XKD_TRY(xkd_config_load(cx, &config, e->v.model.config, false));
     for (int i = 0; i < e->override_count; i++) XKD_TRY(xkd_config_override(cx, &config, e->overrides[i]));
-    e->missing = config.data.max_bad_fraction;
+    e->absent = config.data.max_absent_fraction;
 fail:
     xkd_config_free(&config);
     return status;

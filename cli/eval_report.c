@@ -144,6 +144,7 @@ static void say_part(xkd_text *out, const xkd_fold_result *f)
         xkd_text_printf(out, "%s%" PRId64 " of %" PRId64 " %s", comma, parts[i].part, parts[i].whole, parts[i].what);
         comma = ", ";
     }
+    if (xkd_import_is_unlisted(c)) xkd_text_printf(out, "%sno list: not known what is absent", comma);
     xkd_text_puts(out, "\n");
 }
 

@@ -99,9 +99,10 @@ typedef struct {
     char *cache_folder;
     xkd_audio_policy audio_policy;
     double max_bad_fraction;
-    int64_t workers;       /* 0: as many as there are processors */
-    double decode_seconds; /* time limit of one clip */
-    double file_memory;    /* GB of one file that are held where clips are cut from whole files */
+    double max_absent_fraction; /* 0: as the data set has it (data/import.h) */
+    int64_t workers;            /* 0: as many as there are processors */
+    double decode_seconds;      /* time limit of one clip */
+    double file_memory;         /* GB of one file that are held where clips are cut from whole files */
     bool follow_links;
 } xkd_data_config;
 

@@ -299,7 +299,9 @@ static const xkd_option options[] = {
            "files without sound: refuse, take as silence, or leave out"),
     /* The limit is on files, not clips, and has a floor, so that a small set survives a few. */
     REAL("data.max_bad_fraction", data.max_bad_fraction, 0, 1, "0.01",
-         "share of files that may be unreadable (of training files at least 10) or listed but absent"),
+         "share of files that may be unreadable (of training files and lists at least 10)"),
+    REAL_OR("auto", "data.max_absent_fraction", data.max_absent_fraction, 1e-9, 1, "auto",
+            "share of a data set's listed files that may be absent; auto: 0.01, of sets from YouTube 0.15"),
     REAL("data.decode_seconds", data.decode_seconds, 0.1, 3600, "20", "time limit of one clip"),
     REAL("data.file_memory", data.file_memory, 1e-6, 1e6, "4",
          "GB of frames and of sound held of one file for training and test clips; longer files are refused"),

@@ -47,6 +47,12 @@ bool xkd_fault_is_broken(xkd_media_fault fault)
            fault != XKD_FAULT_OUT_OF_SYNC;
 }
 
+int64_t xkd_most_broken(double fraction, int64_t files)
+{
+    int64_t most = (int64_t)(fraction * (double)files);
+    return most < 10 ? 10 : most;
+}
+
 static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
 {
     (void)info, (void)start;

@@ -30,4 +30,8 @@ xkd_status xkd_check(xkd_context *cx, xkd_manifest *manifest, const xkd_data_con
 /* True for faults of the file itself, false for short, silent and out-of-sync ones that may still be wanted. */
 bool xkd_fault_is_broken(xkd_media_fault fault);
 
+/* How many of `files` may be broken: `fraction` of them (data.max_bad_fraction), and 10 in any case, so that a small set
+ * survives a few. */
+int64_t xkd_most_broken(double fraction, int64_t files);
+
 #endif

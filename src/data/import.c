@@ -5,6 +5,7 @@
 #include "data/import.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,13 +15,16 @@
 #include "data/import_parts.h"
 
 enum { NAMED = 20 }; /* absent files in a message */
+/* Share of listed files that may be absent: of what is downloaded as a whole, and of what is gathered video by video and
+ * has usually lost 5 to 10 %. */
+static const double MOST_ABSENT = 0.01, MOST_ABSENT_YOUTUBE = 0.15;
 
 /* The counts are of the official lists. Sets from YouTube shrink with every deleted video, so only their classes are
  * checked. */
 static const struct {
     const char *name, *about, *tree; /* tree: where files are expected, for messages */
     int64_t folds;                   /* 0: one split; otherwise which fold is chosen */
-    int64_t total;                   /* samples of all splits of a fold; 0: differs from download to download */
+    int64_t total;                   /* samples of all splits of a fold; 0: videos of YouTube, which vanish */
     int64_t tests;                   /* of them in the test split; 0: not known, or the reader says it */
     int64_t classes;                 /* 0: the reader says it */
     xkd_status (*read)(xkd_import_job *job);
@@ -149,6 +153,25 @@ int xkd_csv_split(char *line, char *fields[XKD_MOST_FIELDS])
     return n;
 }
 
+static xkd_status add_sample(xkd_import_job *job, const char *path, int64_t label, const char *split,
+                             xkd_sample **sample)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = job->cx;
+    XKD_TRY(xkd_manifest_add(cx, job->manifest, path, sample));
+    (*sample)->label = label;
+    snprintf((*sample)->split, sizeof(*sample)->split, "%s", split);
+fail:
+    return status;
+}
+
+xkd_status xkd_import_add_found(xkd_import_job *job, const char *path, int64_t label, const char *split)
+{
+    xkd_sample *sample;
+    job->result->counts.tests += strncmp(split, "test", 4) == 0;
+    return add_sample(job, path, label, split, &sample);
+}
+
 xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, const char *split, xkd_sample **sample)
 {
     xkd_status status = XKD_OK;
@@ -169,18 +192,24 @@ xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, 
         XKD_TRY(xkd_copy_string(cx, &names->items[names->count], path));
         r->counts.missing = ++names->count;
     } else {
-        XKD_TRY(xkd_manifest_add(cx, job->manifest, path, sample));
-        (*sample)->label = label;
-        snprintf((*sample)->split, sizeof(*sample)->split, "%s", split);
+        XKD_TRY(add_sample(job, path, label, split, sample));
     }
 fail:
     xkd_free(whole);
     return status;
 }
 
+/* "_000001_000011.": the seconds that a video was cut at. */
+static bool is_segment(const char *rest)
+{
+    for (int i = 0; i < 14; i++)
+        if (i % 7 ? !isdigit((unsigned char)rest[i]) : rest[i] != '_') return false;
+    return rest[14] == '.';
+}
+
 /* Binary search for the first name that is not below the stem; those that begin with it follow. ID.mp4 and
  * ID_000001_000011.mp4 are found by ID, but not IDX.mp4, nor what downloaders leave beside them (ID.json, ID.mp4.part). */
-const char *xkd_import_find(const xkd_names *names, const char *stem)
+const char *xkd_import_find(const xkd_names *names, const char *stem, bool whole)
 {
     size_t length = strlen(stem);
     int64_t low = 0, high = names->count;
@@ -192,8 +221,9 @@ const char *xkd_import_find(const xkd_names *names, const char *stem)
             high = middle;
     }
     for (; low < names->count && strncmp(names->items[low], stem, length) == 0; low++) {
-        char next = names->items[low][length];
-        if ((next == '.' || next == '_') && xkd_is_media_name(names->items[low])) return names->items[low];
+        const char *rest = names->items[low] + length;
+        if ((*rest == '.' || *rest == '_') && xkd_is_media_name(names->items[low]) && !(whole && is_segment(rest)))
+            return names->items[low];
     }
     return NULL;
 }
@@ -224,9 +254,14 @@ static int by_path(const void *a, const void *b)
     return strcmp(((const xkd_sample *)a)->path, ((const xkd_sample *)b)->path);
 }
 
+bool xkd_import_is_unlisted(const xkd_import_counts *c)
+{
+    return c->files + c->missing > c->listed;
+}
+
 bool xkd_import_is_whole(const xkd_import_counts *c)
 {
-    return c->missing == 0 && (!c->official_files || c->files == c->official_files) &&
+    return c->missing == 0 && !xkd_import_is_unlisted(c) && (!c->official_files || c->files == c->official_files) &&
            (!c->official_tests || c->tests == c->official_tests) &&
            (!c->official_classes || c->classes == c->official_classes);
 }
@@ -248,20 +283,25 @@ void xkd_import_missing_text(xkd_text *out, const xkd_import_result *r)
 }
 
 /* Videos vanish from public sets: a few may be absent, and are told. What is left of a set of which more is gone is
- * another set. */
+ * another set, and nothing is none, which --partial does not accept either. */
 static xkd_status check_missing(const xkd_import_job *job)
 {
     xkd_context *cx = job->cx;
     const xkd_import_counts *c = &job->result->counts;
-    xkd_text names = xkd_text_make(cx);
-    if ((double)c->missing <= job->options->missing * (double)c->listed) return XKD_OK;
-    xkd_import_missing_text(&names, job->result);
-    xkd_status status = names.status;
-    if (status == XKD_OK)
-        status = xkd_fail(cx, XKD_ERR_DATA,
-                          "%s: %s\nThat is more than data.max_bad_fraction=%g allows (--partial accepts any number)",
-                          job->root, names.data, job->options->missing);
-    xkd_text_free(&names);
+    xkd_text text = xkd_text_make(cx);
+    double most = job->options->absent;
+    if (most == 0) most = c->official_files ? MOST_ABSENT : MOST_ABSENT_YOUTUBE;
+    if (c->files && (job->options->partial || (double)c->missing <= most * (double)c->listed)) return XKD_OK;
+    xkd_import_missing_text(&text, job->result);
+    /* The value that is offered is rounded up, so that it does what it says. */
+    if (c->files)
+        xkd_text_printf(&text,
+                        "\nThat is more than data.max_absent_fraction=%g allows: data.max_absent_fraction=%g would, "
+                        "--partial accepts any number and other counts",
+                        most, fmin((double)(1000 * c->missing / c->listed + 1) / 1000, 1));
+    xkd_status status = text.status;
+    if (status == XKD_OK) status = xkd_fail(cx, XKD_ERR_DATA, "%s: %s", job->root, text.data);
+    xkd_text_free(&text);
     return status;
 }
 
@@ -271,13 +311,12 @@ static xkd_status check(xkd_context *cx, const xkd_import_job *job)
     xkd_status status = XKD_OK;
     const xkd_import_counts *c = &job->result->counts;
     const xkd_manifest *m = job->manifest;
-    if (m->count == 0)
-        XKD_FAIL(XKD_ERR_DATA, "%s: none of the %lld listed files is there", job->root, (long long)c->listed);
+    if (m->count == 0 && c->missing == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file is found or listed", job->root);
+    XKD_TRY(check_missing(job));
     for (int64_t i = 1; i < m->count; i++)
         if (strcmp(m->samples[i - 1].path, m->samples[i].path) == 0)
             XKD_FAIL(XKD_ERR_DATA, "%s: %s is listed twice", job->root, m->samples[i].path);
     if (job->options->partial) return XKD_OK;
-    XKD_TRY(check_missing(job));
     /* With those that are absent: the lists must be the official ones. */
     if (c->official_files && c->files + c->missing != c->official_files)
         XKD_FAIL(XKD_ERR_DATA, "%s: %lld samples, the official set has %lld (--partial accepts that)", job->root,

@@ -10,7 +10,7 @@ typedef struct {
     int64_t fold;    /* of data sets with folds, from 1 */
     bool partial;    /* accept other counts than the official ones, and any number of absent files */
     int64_t classes; /* Kinetics-Sound: 32 (the paper) or 31 (other work) */
-    double missing;  /* share of the listed files that may be absent: data.max_bad_fraction */
+    double absent;   /* share of the listed files that may be absent: data.max_absent_fraction; 0: the set's own */
 } xkd_import_options;
 
 /* What was found of a set, beside what there should be. 0 for an official number: it differs from download to download. */
@@ -21,7 +21,9 @@ typedef struct {
     int64_t classes, official_classes;
 } xkd_import_counts;
 
-/* Whether all of the official set is there, as far as it is known. */
+/* Whether files are among them that no list named, so that it is not known which are absent. */
+bool xkd_import_is_unlisted(const xkd_import_counts *counts);
+/* Whether all of the official set is there. Of a set without an official number, that is all that its lists name. */
 bool xkd_import_is_whole(const xkd_import_counts *counts);
 
 /* Free with xkd_import_result_free in any case. */

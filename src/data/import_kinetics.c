@@ -44,11 +44,14 @@ static const char *const sound_classes[] = {"blowing_nose",
                                             "tickling"};
 enum { SOUND_CLASSES = sizeof sound_classes / sizeof *sound_classes };
 
-/* Releases name the validation split in two ways. `subset` is how an entry of a JSON list begins to name its own. */
+/* Releases name the validation split in two ways, folder and list not always in the same; `other`: the list's second
+ * name. `subset` is how an entry of a JSON list begins to name its own. */
 static const struct {
-    const char *folder, *split, *subset;
-} kinetics_splits[] = {
-    {"train", "train", "train"}, {"val", "val", "val"}, {"validate", "val", "val"}, {"test", "test", "test"}};
+    const char *folder, *split, *subset, *other;
+} kinetics_splits[] = {{"train", "train", "train", NULL},
+                       {"val", "val", "val", "validate"},
+                       {"validate", "val", "val", "val"},
+                       {"test", "test", "test", NULL}};
 enum { KINETICS_SPLITS = sizeof kinetics_splits / sizeof *kinetics_splits };
 
 /* Class folders are written with blanks or with '_'; the name of the class has '_'. */
@@ -92,7 +95,8 @@ typedef struct {
 
 /* A class's folder. */
 typedef struct {
-    char *class; /* its name with '_'; NULL: what stands there is no folder */
+    const char *written; /* its name; belongs to `names` */
+    char *class;         /* with '_' */
     xkd_names files;
     bool read; /* `files` has been filled, on first use */
 } class_folder;
@@ -103,8 +107,8 @@ typedef struct {
     int split; /* index into kinetics_splits */
     bool collect, sound;
     xkd_names names;       /* in the split's folder: folders of classes, or the videos themselves */
-    class_folder *classes; /* [names.count] */
-    int64_t folders;       /* of them; 0: the split is flat */
+    class_folder *classes; /* [folders] those of `names` that are folders */
+    int64_t folders;       /* 0: the split is flat */
 } listing;
 
 /* The name of a file without its ending: youtube-dl's scripts write ID_START_END with six digits. */
@@ -117,39 +121,36 @@ static void stem_of(const entry *e, char *out, size_t size)
 }
 
 /* Once for each class: lists of 240 000 entries ask in any order. */
-static xkd_status read_class(listing *l, int64_t i)
+static xkd_status read_class(const listing *l, class_folder *c)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->job->cx;
     char *folder = NULL;
-    if (l->classes[i].read) return XKD_OK;
-    XKD_TRY(
-        xkd_format_string(cx, &folder, "%s/%s/%s", l->job->root, kinetics_splits[l->split].folder, l->names.items[i]));
-    XKD_TRY(xkd_list_folder(cx, folder, &l->classes[i].files));
-    l->classes[i].read = true;
+    if (c->read) return XKD_OK;
+    XKD_TRY(xkd_format_string(cx, &folder, "%s/%s/%s", l->job->root, kinetics_splits[l->split].folder, c->written));
+    XKD_TRY(xkd_list_folder(cx, folder, &c->files));
+    c->read = true;
 fail:
     xkd_free(folder);
     return status;
 }
 
 /* Every video of a class's folder, whatever its name: downloads are named in several ways. */
-static xkd_status add_class(listing *l, int64_t i)
+static xkd_status add_class(const listing *l, class_folder *c)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->job->cx;
-    const class_folder *c = &l->classes[i];
     char *path = NULL;
     int64_t label;
-    xkd_sample *sample;
     XKD_TRY(xkd_manifest_class(cx, l->job->manifest, c->class, false, &label));
     /* A class that is not wanted was never collected. */
     if (label < 0) return XKD_OK;
-    XKD_TRY(read_class(l, i));
+    XKD_TRY(read_class(l, c));
     for (int64_t k = 0; k < c->files.count; k++) {
         const char *name = c->files.items[k];
         if (name[0] == '.' || !xkd_is_media_name(name)) continue; /* what downloaders leave beside the videos */
-        XKD_TRY(xkd_format_string(cx, &path, "%s/%s/%s", kinetics_splits[l->split].folder, l->names.items[i], name));
-        XKD_TRY(xkd_import_add(l->job, path, label, kinetics_splits[l->split].split, &sample));
+        XKD_TRY(xkd_format_string(cx, &path, "%s/%s/%s", kinetics_splits[l->split].folder, c->written, name));
+        XKD_TRY(xkd_import_add_found(l->job, path, label, kinetics_splits[l->split].split));
         xkd_free(path);
         path = NULL;
     }
@@ -165,27 +166,29 @@ static xkd_status add_entry(listing *l, const entry *e)
     xkd_context *cx = l->job->cx;
     const char *split = kinetics_splits[l->split].folder, *written, *file;
     char *path = NULL, name[256], stem[300];
-    const xkd_names none = {0}, *files = l->folders ? &none : &l->names;
+    const xkd_names *files = &l->names; /* a folder beside the videos of a flat split does not make it another */
     int64_t label;
     xkd_sample *sample;
     underscores(name, sizeof name, e->label);
     XKD_TRY(xkd_manifest_class(cx, l->job->manifest, name, false, &label));
     if (label < 0) return XKD_OK;
-    /* A class without a folder: all its entries are missing, under the class's own name. */
-    written = name;
-    for (int64_t i = 0; i < l->names.count && l->folders; i++) {
-        if (!l->classes[i].class || strcmp(l->classes[i].class, name) != 0) continue;
-        XKD_TRY(read_class(l, i));
-        written = l->names.items[i];
-        files = &l->classes[i].files;
+    written = l->folders ? name : NULL;
+    for (int64_t i = 0; i < l->folders; i++) {
+        class_folder *c = &l->classes[i];
+        if (strcmp(c->class, name) != 0) continue;
+        XKD_TRY(read_class(l, c));
+        written = c->written;
+        files = &c->files;
     }
     /* With the segment first: one video may have several. */
     stem_of(e, stem, sizeof stem);
-    file = xkd_import_find(files, stem);
-    if (!file) file = xkd_import_find(files, e->id);
-    /* The stem stands for a file that is missing, in the count and the message. */
-    XKD_TRY(l->folders ? xkd_format_string(cx, &path, "%s/%s/%s", split, written, file ? file : stem)
-                       : xkd_format_string(cx, &path, "%s/%s", split, file ? file : stem));
+    file = xkd_import_find(files, stem, false);
+    if (!file) file = xkd_import_find(files, e->id, e->end != 0);
+    if (file && files == &l->names) written = NULL;
+    /* The stem stands for a file that is missing, in the count and the message; where there are folders it is under its
+     * class's name, even if that class has none. */
+    XKD_TRY(written ? xkd_format_string(cx, &path, "%s/%s/%s", split, written, file ? file : stem)
+                    : xkd_format_string(cx, &path, "%s/%s", split, file ? file : stem));
     XKD_TRY(xkd_import_add(l->job, path, label, kinetics_splits[l->split].split, &sample));
 fail:
     xkd_free(path);
@@ -234,19 +237,35 @@ static xkd_status no_labels(const listing *l, const char *path)
     return XKD_OK;
 }
 
-/* label,youtube_id,time_start,time_end,split[,is_cc] */
-static xkd_status read_csv(listing *l, const char *list)
+/* Other programs keep lists of the same names beside the folders, "path label" mostly. Those say nothing here: the
+ * folders do. Where there are none the reader goes on, and says what is wrong. */
+static bool pass_over(const listing *l, const char *path)
+{
+    if (l->folders && l->collect)
+        xkd_log(l->job->cx, XKD_LOG_WARN, "%s: no list of Kinetics, passed over (such lists: xkd data index LIST)",
+                path);
+    return l->folders > 0;
+}
+
+/* label,youtube_id,time_start,time_end,split[,is_cc]. *other: the list was passed over. */
+static xkd_status read_csv(listing *l, const char *list, bool *other)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->job->cx;
     xkd_lines lines = {0};
     columns c = {0, 1, 2, 3, 3};
     char *fields[XKD_MOST_FIELDS];
+    bool first = true;
     XKD_TRY(xkd_lines_open(l->job, list, NULL, &lines));
     for (char *line; (line = xkd_lines_next(&lines)) != NULL;) {
         if (!*line) continue;
         int n = xkd_csv_split(line, fields);
-        if (lines.number == 1 && read_header(fields, n, &c)) {
+        bool header = first && read_header(fields, n, &c);
+        /* The header "path,label" is not Kinetics' either. */
+        *other = first && n <= 3 && !(header && c.id >= 0) && pass_over(l, lines.path);
+        if (*other) break;
+        first = false;
+        if (header) {
             if (c.id < 0) XKD_FAIL(XKD_ERR_DATA, "%s:1: has no column \"youtube_id\"", lines.path);
             if (c.label >= 0) continue;
             status = no_labels(l, lines.path);
@@ -316,9 +335,18 @@ fail:
     return status;
 }
 
+/* By its first two signs: an object or an array of texts. A broken list of Kinetics is told from one of another kind so. */
+static bool looks_like_json(const char *text)
+{
+    const char *at = text + strspn(text, " \t\r\n");
+    if (*at != '{' && *at != '[') return false;
+    at++;
+    return at[strspn(at, " \t\r\n")] == '"';
+}
+
 /* Kinetics itself comes as one object keyed by YouTube ID, the lists of the method's release are arrays of paths. Lists
  * of records that other programs write have no fixed keys, and are not guessed at. */
-static xkd_status read_json(listing *l, const char *list)
+static xkd_status read_json(listing *l, const char *list, bool *other)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->job->cx;
@@ -330,6 +358,8 @@ static xkd_status read_json(listing *l, const char *list)
     int64_t size;
     XKD_TRY(xkd_join_path(cx, &path, l->job->root, list));
     XKD_TRY(xkd_read_file(cx, path, XKD_MOST_LIST_BYTES, XKD_ERR_DATA, &text, &size));
+    *other = !looks_like_json(text) && pass_over(l, path);
+    if (*other) goto fail;
     /* Duplicates of an ID are refused by the parser. */
     root = json_loadb(text, (size_t)size, JSON_REJECT_DUPLICATES, &error);
     if (!root) XKD_FAIL(XKD_ERR_DATA, "%s:%d: bad JSON at column %d: %s", path, error.line, error.column, error.text);
@@ -343,12 +373,13 @@ fail:
     return status;
 }
 
-/* The first list that is there; all forms of one release say the same. *there: there was one. */
-static xkd_status read_list(listing *l, bool *there)
+/* The first list of Kinetics by a split's name that is there; all forms of one release say the same. *there: there was
+ * one. */
+static xkd_status read_list_of(listing *l, const char *split, bool *there)
 {
     static const struct {
         const char *before, *ending;
-        xkd_status (*read)(listing *l, const char *list);
+        xkd_status (*read)(listing *l, const char *list, bool *other);
         bool sound; /* of Kinetics-Sound only */
     } places[] = {{"kinetics_sound/", "txt", read_json, true},
                   {"kinetics_sound/", "json", read_json, true},
@@ -366,24 +397,42 @@ static xkd_status read_list(listing *l, bool *there)
     *there = false;
     for (size_t i = 0; i < sizeof places / sizeof *places && !*there; i++) {
         char list[64];
+        bool other = false;
         if (places[i].sound && !l->sound) continue;
-        snprintf(list, sizeof list, "%s%s.%s", places[i].before, kinetics_splits[l->split].folder, places[i].ending);
+        snprintf(list, sizeof list, "%s%s.%s", places[i].before, split, places[i].ending);
         XKD_TRY(xkd_join_path(cx, &whole, l->job->root, list));
         *there = xkd_path_exists(whole);
         xkd_free(whole);
         whole = NULL;
         /* The first form that exists is read, even if it turns out to be broken: two lists that disagree must not be
          * mixed. */
-        if (*there) XKD_TRY(places[i].read(l, list));
+        if (*there) XKD_TRY(places[i].read(l, list, &other));
+        *there &= !other;
     }
 fail:
     xkd_free(whole);
     return status;
 }
 
+/* Under the folder's own name first. A list is of one folder: where there are two, the other name is the other's. */
+static xkd_status read_list(listing *l, bool *there)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->job->cx;
+    const char *other = kinetics_splits[l->split].other;
+    char *folder = NULL;
+    XKD_TRY(read_list_of(l, kinetics_splits[l->split].folder, there));
+    if (*there || !other) return XKD_OK;
+    XKD_TRY(xkd_join_path(cx, &folder, l->job->root, other));
+    if (!xkd_is_folder(folder)) XKD_TRY(read_list_of(l, other, there));
+fail:
+    xkd_free(folder);
+    return status;
+}
+
 static void listing_free(listing *l)
 {
-    for (int64_t i = 0; i < l->names.count && l->classes; i++) {
+    for (int64_t i = 0; i < l->folders; i++) {
         xkd_free(l->classes[i].class);
         xkd_free_names(&l->classes[i].files);
     }
@@ -409,8 +458,8 @@ static xkd_status look_into(listing *l, const char *folder)
         inner = NULL;
         if (!is_class) continue;
         underscores(class, sizeof class, name);
-        XKD_TRY(xkd_copy_string(cx, &l->classes[i].class, class));
-        l->folders++;
+        XKD_TRY(xkd_copy_string(cx, &l->classes[l->folders].class, class));
+        l->classes[l->folders++].written = name;
     }
 fail:
     xkd_free(inner);
@@ -434,8 +483,8 @@ static xkd_status read_split(xkd_import_job *job, int s, bool collect, bool soun
     if (l.folders == 0)
         XKD_FAIL(XKD_ERR_DATA, "%s/%s: has no folders of classes, and neither %s.csv nor %s.json is there", job->root,
                  split, split, split);
-    for (int64_t i = 0; i < l.names.count; i++)
-        if (l.classes[i].class) XKD_TRY(collect ? collect_class(job, l.classes[i].class, sound) : add_class(&l, i));
+    for (int64_t i = 0; i < l.folders; i++)
+        XKD_TRY(collect ? collect_class(job, l.classes[i].class, sound) : add_class(&l, &l.classes[i]));
 fail:
     listing_free(&l);
     xkd_free(folder);

@@ -37,8 +37,12 @@ int xkd_csv_split(char *line, char *fields[XKD_MOST_FIELDS]);
 /* Adds ROOT/path; one that is not there is noted in the result; too many fail later. *sample is NULL then. */
 xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, const char *split, xkd_sample **sample);
 
-/* In sorted names: the first media file that begins with `stem` and goes on with '.' or '_'; NULL: none. */
-const char *xkd_import_find(const xkd_names *names, const char *stem);
+/* Adds ROOT/path, which was found in a folder and stands in no list. */
+xkd_status xkd_import_add_found(xkd_import_job *job, const char *path, int64_t label, const char *split);
+
+/* In sorted names: the first media file that begins with `stem` and goes on with '.' or '_'; NULL: none. whole: not one
+ * that goes on with a segment, as _000001_000011. */
+const char *xkd_import_find(const xkd_names *names, const char *stem, bool whole);
 
 /* The readers. */
 xkd_status xkd_import_ucf101(xkd_import_job *job);

@@ -194,9 +194,9 @@ static xkd_status audioset_row(xkd_import_job *job, const xkd_lines *lines, char
     xkd_context *cx = job->cx;
     char *path = NULL, stem[128];
     xkd_sample *sample;
-    const char *file = xkd_import_find(names, fields[0]);
+    const char *file = xkd_import_find(names, fields[0], false);
     snprintf(stem, sizeof stem, "Y%.100s", fields[0]);
-    if (!file) file = xkd_import_find(names, stem);
+    if (!file) file = xkd_import_find(names, stem, false);
     /* A file that is not found is added by its ID, to be counted as missing under it. */
     XKD_TRY(xkd_format_string(cx, &path, "%s/%s", folder, file ? file : fields[0]));
     XKD_TRY(xkd_import_add(job, path, -1, strcmp(folder, "eval") == 0 ? "test" : "train", &sample));

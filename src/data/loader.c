@@ -18,14 +18,14 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/rng.h"
+#include "data/check.h"
 #include "data/fetch.h"
 #include "data/index.h"
 #include "data/sampler.h"
 
 enum {
-    MAX_TRIES = 20,     /* replacements of one place before the data set is given up */
-    MAX_DEPTH = 4,      /* batches in the ring: the one in use and up to three ahead */
-    MIN_BAD_FILES = 10, /* a small set may always have so many */
+    MAX_TRIES = 20, /* replacements of one place before the data set is given up */
+    MAX_DEPTH = 4,  /* batches in the ring: the one in use and up to three ahead */
     MAX_WORKERS = 256
 };
 static const int64_t MOST_LOG_BYTES = (int64_t)1 << 30; /* of bad_clips.jsonl */
@@ -654,9 +654,7 @@ static xkd_status report_failure(xkd_loader *l, const xkd_batch *b, int64_t plac
     l->stats.bad_files += !l->bad[f->sample];
     l->bad[f->sample] = 1;
     XKD_TRY(write_failure(l, b, place, f));
-    int64_t limit = (int64_t)(l->data->max_bad_fraction * (double)l->manifest.count);
-    if (limit < MIN_BAD_FILES) limit = MIN_BAD_FILES;
-    if (l->stats.bad_files > limit)
+    if (l->stats.bad_files > xkd_most_broken(l->data->max_bad_fraction, l->manifest.count))
         XKD_FAIL(XKD_ERR_DATA,
                  "%lld of %lld files cannot be read, more than data.max_bad_fraction allows; the last one is %s: %s "
                  "(run `xkd data check`)",

@@ -133,10 +133,12 @@ evaluate --out part "${small[@]}"
 stdout_has "absent files: figures of a part say so" 0 "fold 1: not the whole data set: 10 of 13320 files, 6 of 3783 listed for testing, 3 of 101 classes, 5 of 15 listed files are absent"
 check "they are counted" grep -q -A1 "^5 of 15 listed files are not there:$" <<<"$err"
 check "and all are named" [ "$(sort part/fold-1/manifest.jsonl.missing | head -n 1)" = UCF-101/Rowing/v_Rowing_g01_c01.avi ]
+evaluate --out part "${small[@]}" data.max_absent_fraction=0.4
+check "the budget for them is no other evaluation" grep -q "part/fold-1: done already" <<<"$err"
 try eval ucf101-svm --data ucf --model run --out gone
-stderr_has "without --partial they are refused" 3 "That is more than data.max_bad_fraction=0.01 allows"
+stderr_has "without --partial they are refused" 3 "That is more than data.max_absent_fraction=0.01 allows"
 check "before anything is written" [ ! -e gone ]
-try eval ucf101-svm --data ucf --model run --out gone data.max_bad_fraction=0.5
+try eval ucf101-svm --data ucf --model run --out gone data.max_absent_fraction=0.5
 stderr_has "unless the budget is larger" 3 "15 samples, the official set has 13320"
 mv ucf/Rowing ucf/UCF-101/Rowing
 sed -i 's/^Rowing.*//' ucf/ucfTrainTestlist/trainlist01.txt
@@ -231,7 +233,7 @@ try eval kinetics-sound-svm --data ks --model run --partial --out half dataset.t
 stderr_has "nor by another budget in the same folder" 2 "half/all: was begun with another model"
 try eval kinetics-sound-svm --data ks --model run --partial --out half2 dataset.train.clips_per_video=2 data.max_bad_fraction=0.2
 stdout_has "within the budget the figure says so" 0 "1 + 0 files unreadable"
-check "and the end too" grep -q "^not the whole data set: 2 of 32 classes, 1 of 7 training files are unreadable$" <<<"$out"
+check "and the end too" grep -q "^not the whole data set: 2 of 32 classes, 1 of 7 training files are unreadable, no list: not known what is absent$" <<<"$out"
 rm ks/train/bowling/id9_000001_000011.mp4
 try eval kinetics-sound-audio-svm --data ks --model run --partial --out sound dataset.train.clips_per_video=2
 stdout_has "sound alone" 0 "paper, XKD              64.6"

@@ -57,8 +57,18 @@ says "bad JSON names the line" err "bad.jsonl:1:"
 check "no workers is exit 2" 2 "$xkd" data check toys --workers 0
 check "bench data as JSON" 0 "$xkd" bench data --clip toys/train/orbit/00000.mp4 --count 2 --json
 says "bench prints the ratio" out '"ratio": '
-for i in $(seq 100); do echo "gone/$i.mp4 $((i % 2))"; done >list.txt
-printf 'toys/train/orbit/00000.mp4 0\ntoys/train/orbit/00001.mp4 1\n' >>list.txt
+list() { # list ABSENT: and two that are there
+  for i in $(seq "$1"); do echo "gone/$i.mp4 $((i % 2))"; done >list.txt
+  printf 'toys/train/orbit/00000.mp4 0\ntoys/train/orbit/00001.mp4 1\n' >>list.txt
+}
+list 10
+check "ten of a short list may be bad" 0 "$xkd" data index list.txt --out listed.jsonl
+says "they are left out" out "2 files, 0 classes, 0.00 hours, 0 without sound, 10 left out"
+rm listed.jsonl
+list 11
+check "but no more" 3 "$xkd" data index list.txt --out listed.jsonl
+says "the eleven are counted" err "11 of 13 listed files"
+list 100
 check "a list of absent files is exit 3" 3 "$xkd" data index list.txt --out listed.jsonl
 says "they are counted" err "100 of 102 listed files are absent or cannot be read, more than data.max_bad_fraction=0.01 allows"
 says "and named" err "left out: gone/99.mp4: missing:"

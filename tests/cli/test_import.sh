@@ -30,8 +30,10 @@ rm ucf/UCF-101/Archery/v_Archery_g08_c01.avi
 try data import UCF101 ucf --fold 2 --out x.jsonl
 stderr_has "absent files are named" 3 "1 of 3 listed files are not there:
   UCF-101/Archery/v_Archery_g08_c01.avi
-That is more than data.max_bad_fraction=0.01 allows"
-try data import UCF101 ucf --fold 2 --out x.jsonl data.max_bad_fraction=0.4
+That is more than data.max_absent_fraction=0.01 allows: data.max_absent_fraction=0.334 would, --partial accepts any number"
+try data import UCF101 ucf --fold 2 --out x.jsonl data.max_bad_fraction=1
+stderr_has "that files may be unreadable does not let them be absent" 3 "1 of 3 listed files are not there:"
+try data import UCF101 ucf --fold 2 --out x.jsonl data.max_absent_fraction=0.334
 stderr_has "a larger budget" 3 "3 samples, the official set has 13320"
 check "nothing is written of a refused set" [ ! -e x.jsonl -a ! -e x.jsonl.missing ]
 try data import UCF101 ucf --fold 2 --out x.jsonl --partial
@@ -47,7 +49,7 @@ try data import UCF101 ucf --fold 2 --out y.jsonl --partial
 check "a list cannot lead out of the folder" [ "$rc" -eq 3 ]
 for list in classInd trainlist02 testlist02; do : >ucf/ucfTrainTestlist/$list.txt; done
 try data import UCF101 ucf --fold 2 --out y.jsonl --partial
-stderr_has "empty lists" 3 "none of the 0 listed files is there"
+stderr_has "empty lists" 3 "ucf: no file is found or listed"
 
 # HMDB51: names with # & ; ( ) and blanks; codes 1, 2, 0.
 mkdir -p hmdb/testTrainMulti_7030_splits
@@ -71,7 +73,7 @@ try data import Kinetics400 k400 --out k400.jsonl --partial
 stdout_has "Kinetics400" 0 "4 files, 2 classes, 1 missing"
 has "Kinetics400 classes have _" k400.jsonl '"classes":["air_drumming","playing_piano"]'
 has "Kinetics400 flat" k400.jsonl '"path":"val/-xyz-12_000003_000013.mp4","label":1,"split":"val"'
-try data import Kinetics400 k400 --out x.jsonl data.max_bad_fraction=0.5
+try data import Kinetics400 k400 --out x.jsonl data.max_absent_fraction=0.5
 stderr_has "Kinetics400 counts classes" 3 "2 classes, the official set has 400"
 try data import Kinetics-Sound k400 --out ks.jsonl --partial
 stdout_has "Kinetics-Sound takes its classes" 0 "2 files, 1 classes"
@@ -96,7 +98,18 @@ try data import Kinetics400 k8 --out x.jsonl
 stderr_has "most of the listed files are absent" 3 "798 of 800 listed files are not there:"
 check "some are named" grep -q "^  train/id22_000001_000011$" <<<"$err"
 check "and the others counted" grep -q "^  and 778 more$" <<<"$err"
+for i in $(seq 3 681); do : >k8/train/id$i.mp4; done
+try data import Kinetics400 k8 --out k8.jsonl
+stdout_has "what has vanished from YouTube may be absent" 0 "681 files, 400 classes, 119 missing"
+try data import Kinetics400 k8 --out x.jsonl data.max_absent_fraction=0.01
+stderr_has "or not" 3 "data.max_absent_fraction=0.01 allows: data.max_absent_fraction=0.149 would"
+rm k8/train/id681.mp4 k8/train/id680.mp4
+try data import Kinetics400 k8 --out x.jsonl
+stderr_has "but no more" 3 "data.max_absent_fraction=0.15 allows: data.max_absent_fraction=0.152 would"
+try data import Kinetics400 k8 --out x.jsonl data.max_absent_fraction=0
+stderr_has "a budget of 0 is none" 2 "data.max_absent_fraction"
 for i in $(seq 5 800); do : >k8/train/id$i.mp4; done
+rm k8/train/id3.mp4 k8/train/id4.mp4
 try data import Kinetics400 k8 --out k8.jsonl
 stdout_has "few may be absent" 0 "798 files, 400 classes, 2 missing"
 check "they are told" grep -q "  train/id4_000001_000011$" <<<"$err"
@@ -190,6 +203,71 @@ try data import Kinetics400 ks --out ks.jsonl --partial
 stdout_has "stray files" 0 "5 files, 2 classes, 0 missing"
 has "of a flat split too" ks.jsonl '"path":"test/abc_000002_000012.mp4"'
 
+# Lists of other programs by the same names beside folders of classes, and a flat split that needs its list.
+put "kp/train/air drumming/a_000001_000011.mp4"
+put kp/train/bowling/b_000001_000011.mp4
+other_list() { # other_list NAME FILE: passed over, with a word
+  try data import Kinetics400 kp --out kp.jsonl --partial
+  stdout_has "a list of another kind: $1" 0 "2 files, 2 classes, 0 missing"
+  check "$1: is told once" [ "$(grep -c "kp/$2: no list of Kinetics, passed over" <<<"$err")" = 1 ]
+}
+printf 'train/bowling/b_000001_000011.mp4 1\n' >kp/train.csv
+other_list "path label" train.csv
+printf 'path,label\ntrain/bowling/b_000001_000011.mp4,1\n' >kp/train.csv
+other_list "path,label with a header" train.csv
+mv kp/train.csv kp/train.txt
+other_list "path label as text" train.txt
+mv kp/train.txt kp/train.json
+echo '[{"video": "b.mp4", "label": 1}]' >kp/train.json
+other_list "records" train.json
+printf 'bowling/b_000001_000011.mp4 1\n' >kp/train.csv
+mkdir kp/annotations
+printf 'bowling,b,1,11,train\n' >kp/annotations/train.csv
+try data import Kinetics400 kp --out kp.jsonl --partial
+stdout_has "Kinetics' own is looked for further" 0 "1 files, 1 classes, 0 missing"
+mkdir -p kp2/train && cp kp/train.csv kp2
+put kp2/train/b.mp4
+try data import Kinetics400 kp2 --out x.jsonl --partial
+stderr_has "a flat split has nothing else" 3 "kp2/train.csv:1: want label,youtube_id,time_start,time_end,split"
+
+# A folder in a flat split is no reason to look for the videos in folders of classes.
+put kf/train/-x1_000001_000011.mp4
+put kf/train/a2.mp4
+put kf/train/tmp/a3.mp4.part
+printf 'bowling,-x1,1,11,train\nair drumming,a2,3,13,train\nair drumming,a3,3,13,train\n' >kf/train.csv
+try data import Kinetics400 kf --out kf.jsonl --partial
+stdout_has "a flat split with a stray folder" 0 "2 files, 2 classes, 1 missing"
+has "by ID and segment" kf.jsonl '"path":"train/-x1_000001_000011.mp4","label":1,"split":"train"'
+
+# Two segments of a video, one of which is gone; another video is named by its ID alone.
+put kg/train/x_000020_000030.mp4
+put kg/train/y_cut.mp4
+printf 'bowling,x,1,11,train\nbowling,x,20,30,train\nbowling,y,1,11,train\n' >kg/train.csv
+try data import Kinetics400 kg --out kg.jsonl --partial
+stdout_has "a segment does not take the file of another" 0 "2 files, 1 classes, 1 missing"
+check "it is named" [ "$(cat kg.jsonl.missing)" = train/x_000001_000011 ]
+
+rm kg/train/*.mp4
+try data import Kinetics400 kg --out x.jsonl --partial
+stderr_has "nothing is there: some names show why" 3 "kg: 3 of 3 listed files are not there:
+  train/x_000001_000011
+  train/x_000020_000030
+  train/y_000001_000011
+The layout of Kinetics400 is:"
+
+# The validation split has two names, and its list may have the other one.
+put kv/val/bowling/a.mp4
+put kv/val/bowling/b.mp4
+echo 'bowling,a,1,11,val' >kv/validate.csv
+try data import Kinetics400 kv --out kv.jsonl --partial
+stdout_has "val with validate.csv" 0 "1 files, 1 classes, 0 missing"
+mv kv/val kv/validate && mv kv/validate.csv kv/val.csv
+try data import Kinetics400 kv --out kv.jsonl --partial
+stdout_has "validate with val.csv" 0 "1 files, 1 classes, 0 missing"
+put kv/val/bowling/a.mp4
+try data import Kinetics400 kv --out kv.jsonl --partial
+stdout_has "a list is of one of the two" 0 "3 files, 1 classes, 0 missing"
+
 # ESC50
 mkdir -p esc/meta
 printf 'filename,fold,target,category,esc10,src_file,take\n1-1-A-0.wav,1,0,dog,True,1,A\n2-2-A-1.wav,2,1,rooster,False,2,A\n' >esc/meta/esc50.csv
@@ -223,7 +301,7 @@ stderr_has "a label outside the vocabulary" 3 'dev.csv:2: "Cat" is no label of t
 seq -f 'Label%g' 0 199 | awk '{ print NR - 1 "," $1 ",/m/" NR }' >fsd/FSD50K.ground_truth/vocabulary.csv
 { echo 'fname,labels,mids,split'; seq -f '%g,Label7,/m/8,train' 41966; } >fsd/FSD50K.ground_truth/dev.csv
 { echo 'fname,labels,mids'; seq -f '%.0f,Label7,/m/8' 100001 109231; } >fsd/FSD50K.ground_truth/eval.csv
-try data import FSD50K fsd --out x.jsonl data.max_bad_fraction=1
+try data import FSD50K fsd --out x.jsonl data.max_absent_fraction=1
 stderr_has "FSD50K counts both parts" 3 "9231 of the samples are for testing, of the official set 10231"
 
 # The same of a fold of UCF101: its test list has 3734 videos.
@@ -231,7 +309,7 @@ seq -f 'Class%g' 101 | awk '{ print NR " " $1 }' >ucf/ucfTrainTestlist/classInd.
 seq -f 'Class1/%.0f.avi 1' 13000 >ucf/ucfTrainTestlist/trainlist02.txt
 seq -f 'Class2/%.0f.avi' 320 >ucf/ucfTrainTestlist/testlist02.txt
 put ucf/UCF-101/Class1/1.avi
-try data import UCF101 ucf --fold 2 --out x.jsonl data.max_bad_fraction=1
+try data import UCF101 ucf --fold 2 --out x.jsonl data.max_absent_fraction=1
 stderr_has "UCF101 counts both lists" 3 "320 of the samples are for testing, of the official set 3734"
 
 # AudioSet: three comment lines, a blank before the quote, files with and without the start in their names.

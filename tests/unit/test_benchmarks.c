@@ -93,6 +93,19 @@ static void some_values(void **state)
     xkd_context_free(cx);
 }
 
+/* Whole is what is known to be: without an official number, by lists that name every file. */
+static void wholeness(void **state)
+{
+    (void)state;
+    const xkd_import_counts official = {.listed = 100, .files = 100, .official_files = 100};
+    const xkd_import_counts lists = {.listed = 100, .files = 100}, absent = {.listed = 100, .files = 99, .missing = 1};
+    const xkd_import_counts folders = {.files = 100}, mixed = {.listed = 40, .files = 99, .missing = 1};
+    assert_true(xkd_import_is_whole(&official) && xkd_import_is_whole(&lists));
+    assert_false(xkd_import_is_whole(&absent) || xkd_import_is_whole(&folders) || xkd_import_is_whole(&mixed));
+    assert_false(xkd_import_is_unlisted(&lists) || xkd_import_is_unlisted(&absent));
+    assert_true(xkd_import_is_unlisted(&folders) && xkd_import_is_unlisted(&mixed));
+}
+
 static void results_read_back(void **state)
 {
     (void)state;
@@ -141,6 +154,6 @@ static void results_read_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_row), cmocka_unit_test(some_values),
-                                       cmocka_unit_test(results_read_back)};
+                                       cmocka_unit_test(wholeness), cmocka_unit_test(results_read_back)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
