@@ -19,7 +19,7 @@ typedef struct {
     xkd_figures best;           /* as released: chosen on the test split */
     double interval[2];         /* 95 %, of the honest top1 or map */
     int64_t files[2];           /* training, test: in the manifest */
-    int64_t unreadable[2];      /* of them: in no figure */
+    int64_t unreadable[2];      /* of them: in no figure; -1: unknown */
     xkd_import_counts imported; /* of all splits, beside the official set */
     double seconds;
 } xkd_fold_result;

@@ -180,4 +180,11 @@ stderr_has "a training file absent is replaced and named" 0 "train/bounce/x.mp4:
 check "and counted" grep -qF "1 of 30 training files could not be read and were replaced by others (replaced/bad_clips.jsonl)" <<<"$out"
 try finetune --out replaced --resume --json
 stdout_has "a resumed run still counts it" 0 '"replaced": 1, "unreadable": 0'
+# The count is a statistic: a log that cannot be read costs neither steps nor figures.
+try finetune "$video" missing.jsonl --out counted "${quick[@]}" hyperparams.num_epochs=1 --max-steps 1
+truncate -s 1100M counted/bad_clips.jsonl
+try finetune --out counted --resume --json
+stdout_has "a log that is too large" 0 '"replaced": null, "unreadable": 0, "in_both": 0, "honest": {"epoch": 1'
+check "is told" grep -q "warning: how many training files were replaced is unknown: counted/bad_clips.jsonl: " <<<"$err"
+check "and the last checkpoint is saved" [ -s counted/checkpoints/step-00000003.safetensors ]
 finish
