@@ -24,8 +24,7 @@ xkd_status embed_with_progress(struct embed_progress *progress, xkd_backend *be,
                                xkd_embed_counts *out);
 
 /* The same where the feature file may be there from an earlier call: then it is read and nothing is done. One of other
- * work (another model, other options, other files) is XKD_ERR_CONFIG; one that does not say how it was made is made
- * again. */
+ * work (another model, other options, other files) is XKD_ERR_CONFIG, and so is one that does not say how it was made. */
 xkd_status embed_or_read(struct embed_progress *progress, xkd_backend *be, xkd_embed_job *job, xkd_embeddings *out);
 
 #endif
