@@ -137,22 +137,29 @@ fail:
     return status;
 }
 
-/* All that decides the figures: models, configuration but for how the machine is used, and the files with their labels. */
+/* Gives what changes no feature and no step its default: where the work is done and on what machine, and how hard a file
+ * is tried. Files that could not be read are counted in the result. */
+static void leave_out(xkd_config *config, const xkd_config *plain)
+{
+    config->run = plain->run;
+    config->threads = plain->threads;
+    config->data.workers = plain->data.workers;
+    config->data.max_bad_fraction = plain->data.max_bad_fraction;
+    config->data.decode_seconds = plain->data.decode_seconds;
+    config->data.file_memory = plain->data.file_memory;
+}
+
+/* All that decides the figures: models, what of the configuration is not the default (so that a key that is added later
+ * leaves the folders of today valid), and the files with their labels. */
 static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
 {
     xkd_status status = XKD_OK;
     xkd_text t = xkd_text_make(e->cli->cx);
-    xkd_config config = *eval_fold_config(f);
-    /* What only says how and where the work is done is blanked: another folder or number of threads is the same
-     * result. */
-    xkd_run_config none = {.out = config.run.out, .init = config.run.init};
+    xkd_config config = *eval_fold_config(f), plain;
     char *text = NULL;
-    none.probe_data = config.run.probe_data;
-    none.probe_split = config.run.probe_split;
-    none.print_steps = none.keep_last = 1;
-    config.run = none;
-    config.threads = config.data.workers = 0;
-    XKD_TRY(xkd_config_write(e->cli->cx, &config, &text));
+    XKD_TRY(xkd_config_init(e->cli->cx, &plain));
+    leave_out(&config, &plain);
+    XKD_TRY(xkd_config_write_changed(e->cli->cx, &config, &plain, &text));
     /* Models by their hash, so that a path may change and the weights may not. */
     xkd_text_printf(&t, "%s %s %s\n%s", e->benchmark->name, f->models.encoder[0].hash, f->models.encoder[1].hash, text);
     /* The files with their labels: a corrected list is another evaluation. */
@@ -164,6 +171,7 @@ static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
     XKD_TRY(t.status);
     f->settings = XXH3_64bits(t.data, (size_t)t.size);
 fail:
+    xkd_config_free(&plain);
     xkd_free(text);
     xkd_text_free(&t);
     return status;

@@ -538,3 +538,27 @@ xkd_status xkd_config_write(xkd_context *cx, const xkd_config *config, char **te
     }
     return xkd_text_take(&out, text);
 }
+
+/* Compared as texts, which are equal where the values are: numbers are written with all their digits. */
+xkd_status xkd_config_write_changed(xkd_context *cx, const xkd_config *config, const xkd_config *base, char **text)
+{
+    xkd_status status = XKD_OK;
+    xkd_text out = xkd_text_make(cx), now = xkd_text_make(cx), before = xkd_text_make(cx);
+    for (int i = 0; i < xkd_option_count(); i++) {
+        const xkd_option *o = xkd_option_at(i);
+        if (!is_written(o)) continue;
+        xkd_text_clear(&now);
+        xkd_text_clear(&before);
+        write_value(&now, o, config);
+        write_value(&before, o, base);
+        XKD_TRY(now.status);
+        XKD_TRY(before.status);
+        if (strcmp(now.data, before.data) != 0) xkd_text_printf(&out, "%s: %s\n", o->key, now.data);
+    }
+    status = xkd_text_take(&out, text);
+fail:
+    xkd_text_free(&out);
+    xkd_text_free(&now);
+    xkd_text_free(&before);
+    return status;
+}

@@ -222,4 +222,8 @@ xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config);
  * xkd_free. */
 xkd_status xkd_config_write(xkd_context *cx, const xkd_config *config, char **text);
 
+/* A line "key: value" for every option whose value is another than in `base`, in the table's order; "" for none. An
+ * option that is added later leaves the text as it was. The caller frees *text with xkd_free. */
+xkd_status xkd_config_write_changed(xkd_context *cx, const xkd_config *config, const xkd_config *base, char **text);
+
 #endif
