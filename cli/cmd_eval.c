@@ -230,8 +230,8 @@ static xkd_status check_folder(struct eval *e, const struct eval_fold *f, bool c
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
-    char *path = NULL, *have = NULL, want[24];
-    int64_t size = snprintf(want, sizeof want, "%016" PRIx64 "\n", f->settings);
+    char *path = NULL, *have = NULL, want[32];
+    int64_t size = snprintf(want, sizeof want, "%d %016" PRIx64 "\n", XKD_FOLD_FORMAT, f->settings);
     XKD_TRY(xkd_join_path(cx, &path, f->folder, "settings"));
     if (!xkd_path_exists(path)) {
         if (claim) XKD_TRY(xkd_make_folder(cx, f->folder));
@@ -239,6 +239,9 @@ static xkd_status check_folder(struct eval *e, const struct eval_fold *f, bool c
         goto fail;
     }
     XKD_TRY(xkd_read_file(cx, path, 64, XKD_ERR_DATA, &have, &size));
+    /* The hash of another version is made of other things; the first versions wrote it alone. */
+    if (strncmp(have, want, strcspn(want, " ") + 1) != 0)
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: was begun by another version of this program: take another --out", f->folder);
     if (strcmp(have, want) != 0)
         XKD_FAIL(XKD_ERR_CONFIG, "%s: was begun with another model, other files or other settings: take another --out",
                  f->folder);
@@ -246,6 +249,15 @@ fail:
     xkd_free(path);
     xkd_free(have);
     return status;
+}
+
+/* Refuses what is of other work; *done: there is a result, and it is in *out. Nothing is written. Without --out, in a plan,
+ * there is no folder. */
+static xkd_status look_at_folder(struct eval *e, const struct eval_fold *f, bool *done, xkd_fold_result *out)
+{
+    *done = e->v.out && xkd_path_exists(f->result_path);
+    if (!e->v.out) return XKD_OK;
+    return *done ? read_result(e, f, out) : check_folder(e, f, false);
 }
 
 /* The result is written last: a fold counts as done only when it is. */
@@ -271,23 +283,18 @@ fail:
     return status;
 }
 
-static xkd_status read_done(struct eval *e, const struct eval_fold *f, xkd_fold_result *out)
-{
-    xkd_status status = read_result(e, f, out);
-    if (status == XKD_OK) cli_say(e->cli, "%s: done already", f->folder);
-    return status;
-}
-
 /* A finished fold is read, an unfinished one gone on with. */
 static xkd_status one_fold(struct eval *e, int64_t fold, xkd_fold_result *out)
 {
     xkd_status status = XKD_OK;
     struct eval_fold f = {0};
+    bool done;
     XKD_TRY(fold_open(e, fold, &f));
+    XKD_TRY(look_at_folder(e, &f, &done, out));
     if (e->v.dry_run)
-        XKD_TRY(eval_fold_plan(e->cli, &f));
-    else if (xkd_path_exists(f.result_path))
-        XKD_TRY(read_done(e, &f, out));
+        XKD_TRY(eval_fold_plan(e->cli, &f, done));
+    else if (done)
+        cli_say(e->cli, "%s: done already", f.folder);
     else
         XKD_TRY(fold_work(e, &f, out));
 fail:
@@ -301,9 +308,9 @@ static xkd_status check_fold(struct eval *e, int64_t fold)
     xkd_status status = XKD_OK;
     struct eval_fold f = {0};
     xkd_fold_result result;
+    bool done;
     XKD_TRY(fold_open(e, fold, &f));
-    if (e->v.dry_run) goto fail;
-    XKD_TRY(xkd_path_exists(f.result_path) ? read_result(e, &f, &result) : check_folder(e, &f, false));
+    XKD_TRY(look_at_folder(e, &f, &done, &result));
 fail:
     fold_free(&f);
     return status;

@@ -203,7 +203,7 @@ xkd_status eval_fold_run(struct cli *cli, struct eval_fold *f, xkd_fold_result *
 }
 
 /* One line a fold; a plan costs seconds, the work days. */
-xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *f)
+xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *f, bool done)
 {
     xkd_status status = XKD_OK;
     xkd_text line = xkd_text_make(cli->cx);
@@ -211,7 +211,7 @@ xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *f)
         xkd_text_printf(&line, "fold %" PRId64 ": ", f->fold);
     else
         xkd_text_puts(&line, "whole set: ");
-    if (xkd_path_exists(f->result_path))
+    if (done)
         xkd_text_puts(&line, "done already");
     else
         XKD_TRY(f->benchmark->task == XKD_BENCHMARK_SVM ? plan_svm(cli, f, &line) : plan_training(cli, f, &line));

@@ -101,6 +101,22 @@ evaluate --out e dataset.train.clips_per_video=2
 stderr_has "other settings" 2 "e/fold-1/result.json: is of another model, other files or other settings"
 evaluate --out e "${small[@]}" --student
 stderr_has "another model" 2 "is of another model"
+evaluate --out e -n dataset.train.clips_per_video=2
+stderr_has "a plan refuses what the work would" 2 "e/fold-1/result.json: is of another model"
+evaluate --out e -n --fold 2 "${small[@]}"
+stdout_has "and knows what is done" 0 "fold 2: done already"
+cd e && "$xkd" eval ucf101-svm --data ../ucf --model ../run --partial -n --fold 2 "${small[@]}" >../plan 2>&1; cd ..
+check "of its folder alone" grep -q "^fold 2: 9 training files" plan
+cp -r e other
+sed -i 's/"xkd_fold_result": [0-9]*/"xkd_fold_result": 1/' other/fold-1/result.json
+evaluate --out other "${small[@]}"
+stderr_has "a result of another version" 2 "other/fold-1/result.json: is of another version of this program: take another --out"
+rm other/fold-1/result.json && sed -i 's/.* //' other/fold-1/settings
+evaluate --out other "${small[@]}"
+stderr_has "a fold that another version began" 2 "other/fold-1: was begun by another version of this program: take another --out"
+evaluate --out other -n --fold 1 "${small[@]}"
+stderr_has "of a single fold too, and in a plan" 2 "was begun by another version"
+rm -r other
 rm e/fold-2/result.json
 evaluate --out e "${small[@]}" train.seed=5
 check "features of other settings" [ "$rc" -eq 2 ]
