@@ -32,6 +32,8 @@ static void take_recipe(xkd_config *config)
 {
     xkd_embed_clip_defaults(&config->eval);
     config->eval.return_video = config->eval.return_audio = true;
+    /* Of both modalities in the model's own configuration: another duration of one alone must not meet it. */
+    config->data.audio_clip_duration = 0;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) xkd_clip_training_views(&config->data, m);
 }
 
@@ -100,6 +102,7 @@ static xkd_status configure(struct cli *cli, const struct model_args *args, cons
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &out->config, overrides[i]));
     XKD_TRY(xkd_config_finish(cx, &out->config));
     XKD_TRY(choose(cli, args, path, named, has, out));
+    XKD_TRY(xkd_config_choose_duration(cx, out->wanted, &out->config));
 fail:
     return status;
 }

@@ -83,7 +83,7 @@ typedef struct {
     char *split; /* "train", ... ; "" takes every line; {fold} in it stands for the number below */
     int64_t fold;
     double clip_duration, video_fps;
-    double audio_clip_duration; /* seconds; 0: clip_duration, which it must equal otherwise */
+    double audio_clip_duration; /* seconds; 0: clip_duration; see xkd_config_choose_duration */
     int64_t crop_size;
     int64_t audio_rate, hop_length, n_mels, n_fft;
     double mel_mean, mel_std;
@@ -217,6 +217,10 @@ xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config);
 
 /* Refuses views that do not fit the model: for runs that read media, where xkd_config_finish looks at the model alone. */
 xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config);
+
+/* Makes data.clip_duration that of the clips of the modalities that are wanted: of sound alone data.audio_clip_duration,
+ * where it is set. With both it has to be equal: XKD_ERR_CONFIG. Call it once the modalities are known. */
+xkd_status xkd_config_choose_duration(xkd_context *cx, const bool wanted[XKD_MODALITIES], xkd_config *config);
 
 /* The whole configuration as YAML that xkd_config_parse reads back to the same values. The caller frees *text with
  * xkd_free. */

@@ -57,7 +57,7 @@ static void take_options(run *r, const xkd_supervised_options *o)
     c->data.video_local_views = c->data.audio_local_views = 0;
 }
 
-/* Chooses the modality and writes it into the configuration, so that a resumed run need not choose again. */
+/* Chooses the modality, with its clip duration, and writes it into the configuration, so that a resumed run need not choose again. */
 static xkd_status choose_modality(run *r, xkd_modality *m)
 {
     xkd_status status = XKD_OK;
@@ -73,6 +73,7 @@ static xkd_status choose_modality(run *r, xkd_modality *m)
              : xkd_supervised_modality(c, has);
     c->eval.return_video = *m == XKD_VIDEO;
     c->eval.return_audio = *m == XKD_AUDIO;
+    XKD_TRY(xkd_config_choose_duration(r->cx, (const bool[]){*m == XKD_VIDEO, *m == XKD_AUDIO}, c));
 fail:
     xkd_config_free(&own);
     return status;

@@ -93,6 +93,16 @@ clips --modality video --out set.npy dataset.train.vid_aug_kwargs.p_flip=0 datas
 check "so have the views of video" [ "$rc" -eq 0 -a -n "$(cmp set.npy plain.npy)" ]
 try svm $model toys --out keys dataset.return_video=false dataset.return_audio=false
 stderr_has "no modality left" 2 "neither video nor sound"
+windows() { try embed $model toys --split test --out windows.safetensors --force "$@"; }
+windows dataset.audio_clip_duration=0.5
+stderr_has "clips of two lengths" 2 "one duration holds for both modalities"
+windows --modality audio dataset.audio_clip_duration=0.5
+stdout_has "sound alone has clips of its own length" 0 "0 video and 12 audio clips"
+windows --modality video dataset.audio_clip_duration=0.5
+stdout_has "which are none of video's" 0 "6 video and 0 audio clips"
+"$xkd" pretrain -c "$tiny" --data toys/manifest.jsonl --out twice --max-steps 1 -q dataset.audio_clip_duration=1 >/dev/null 2>&1
+try embed twice toys --split test --modality video --out twice.npz dataset.clip_duration=0.5 dataset.video_fps=8
+stdout_has "a model whose own file has both keys does not hold to them" 0 "12 video and 0 audio clips"
 try svm $model toys --out keys model.apply_bn=true
 stderr_has "batch norm is refused" 2 "model.apply_bn"
 try svm train.safetensors test.safetensors --student
