@@ -8,16 +8,19 @@
 #include "base/file.h"
 #include "data_args.h"
 
+xkd_status embed_check_norm(struct cli *cli, const xkd_config *config)
+{
+    if (!config->eval.batch_norm) return XKD_OK;
+    return xkd_fail(cli->cx, XKD_ERR_CONFIG,
+                    "model.apply_bn: batch norm is for fine-tuning; 'xkd svm' has --scale (model.svm.scale_features)");
+}
+
 xkd_status embed_check(struct cli *cli, const xkd_config *config)
 {
-    if (config->eval.batch_norm)
-        return xkd_fail(
-            cli->cx, XKD_ERR_CONFIG,
-            "model.apply_bn: batch norm is for fine-tuning; 'xkd svm' has --scale (model.svm.scale_features)");
     if (config->eval.vid_transform == XKD_TRANSFORM_RANDAUG)
         return xkd_fail(cli->cx, XKD_ERR_CONFIG,
                         "dataset.vid_transform=randaug3crop: is for fine-tuning; features have strong3crop");
-    return XKD_OK;
+    return embed_check_norm(cli, config);
 }
 
 /* The options borrow the models' encoders. */

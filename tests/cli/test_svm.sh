@@ -112,6 +112,12 @@ normed=$out
 echo 'model: {apply_l2: true}' >l2.yaml
 try svm train.safetensors test.safetensors --modality video -c l2.yaml
 check "apply_l2 holds for features too" [ "$out" = "$normed" ]
+printf 'dataset: {vid_transform: randaug3crop}\nmodel: {apply_l2: true}\n' >tuning.yaml
+try svm train.safetensors test.safetensors --modality video -c tuning.yaml
+check "transforms say nothing about features that are there" [ "$out" = "$normed" ]
+echo 'model: {apply_bn: true}' >bn.yaml
+try svm train.safetensors test.safetensors -c bn.yaml
+stderr_has "batch norm does" 2 "model.apply_bn"
 cp -r kept unsaid
 try embed --join kept/test-3.safetensors --out unsaid/test-3.safetensors --force
 cp unsaid/test-3.safetensors joined.safetensors
