@@ -67,7 +67,18 @@ for call in first second; do
   check "and named" grep -q "train/bounce/00000.mp4: has no features in the training set" <<<"$err"
 done
 try svm $model fewer --out fewer-kept --subsample 2 data.max_bad_fraction=0.2 --json
-stdout_has "in JSON too" 0 '"train_unreadable": 1, "test_unreadable": 0'
+stdout_has "in JSON too" 0 '"train_without_features": 1, "test_without_features": 0'
+
+# So is one that lacks the modality, though nothing is wrong with it: a WAV header and silence among the videos.
+cp -r toys heard
+{
+  printf 'RIFF\044\372\000\000WAVEfmt \020\000\000\000\001\000\001\000\200\076\000\000\000\175\000\000\002\000\020\000data\000\372\000\000'
+  head -c 64000 /dev/zero
+} >heard/train/bounce/00000.mp4
+try embed $model heard --out heard.safetensors
+stdout_has "a file of sound alone can be read" 0 "15 files, 0 unreadable; 28 video and 30 audio clips"
+try svm heard.safetensors --modality video
+stdout_has "but has no features of video" 0 "without 1 of 12 training videos and 0 of 3 test videos, which have no features of this modality or could not be read"
 
 # Settings come behind the recipe of features, with a file and without.
 modalities() { "$xkd" inspect "$1" | grep -cE '^(video|audio) '; }
