@@ -353,8 +353,10 @@ static xkd_status read_features(struct retrieval *r, const char *path)
     XKD_TRY(choose(r));
     if (!r->v.from) goto fail;
     XKD_TRY(xkd_embeddings_read(cx, r->v.from, &r->from));
-    /* Across modalities the two files hold what the two heads of one model gave. */
-    XKD_TRY(xkd_embeddings_compare(cx, &r->e, path, &r->from, r->v.from, (const bool[]){true, true}));
+    /* Across modalities the two files hold what the two heads of one model gave. Labels play no part. */
+    const bool used[XKD_MODALITIES] = {r->query == XKD_VIDEO || r->against == XKD_VIDEO,
+                                       r->query == XKD_AUDIO || r->against == XKD_AUDIO};
+    XKD_TRY(xkd_embeddings_compare(cx, &r->e, path, &r->from, r->v.from, used));
 fail:
     return status;
 }

@@ -179,6 +179,9 @@ try retrieve all.safetensors --like 00000.mp4 --from new.npz -n 2
 check "a file of other features finds itself" [ "$(grep -c '^ 0\.99.*train/bounce/00000.mp4' <<<"$out")" -ge 1 ]
 try retrieve all.safetensors --like 00000.mp4
 stderr_has "a file that is not among them" 3 "00000.mp4: has no video features"
+embed pets --out pets.npz --modality video
+try retrieve all.safetensors --like cat/00000.mp4 --from pets.npz -n 1
+stdout_has "other classes do not matter" 0 "train/bounce/00000.mp4"
 try retrieve all.safetensors --like x --from cls.npz
 stderr_has "nor of another pool" 3 "--pool cls"
 finish

@@ -169,6 +169,12 @@ try retrieve heads.safetensors --json
 check "retrieve across modalities" grep -qE '"query": "video", "against": "audio", "files": 15, "recall": \[[0-9.]+, ' <<<"$out"
 try retrieve heads.safetensors --query audio --like train/bounce/00000.mp4
 check "clips across modalities" [ "$rc" -eq 0 -a "$(wc -l <<<"$out")" -eq 10 ]
+try embed $model toys --out own.npz
+try embed $model toys --audio-model twice --out other.npz
+try retrieve own.npz --like train/bounce/00000.mp4 --from other.npz -n 1
+stdout_has "another model of a modality that is not used" 0 "train/bounce/00000.mp4"
+try retrieve own.npz --query audio --like train/bounce/00000.mp4 --from other.npz -n 1
+stderr_has "and of one that is" 3 "their audio features are of different models"
 try embed $model toys/multi.jsonl --out multi.npz
 try retrieve multi.npz --query video --json
 check "a label in common is enough" [ "$rc" -eq 0 -a -n "$(grep '"labelled": 15' <<<"$out")" ]
