@@ -43,7 +43,7 @@ xkd_status features_sets(struct cli *cli, const struct feature_args *args, char 
     const bool used[XKD_MODALITIES] = {out->video, out->audio};
     if (two) {
         XKD_TRY(xkd_embeddings_compare(cx, &out->train, paths[0], &out->test, paths[1], used));
-        XKD_TRY(xkd_manifest_compare_classes(cx, &out->train.files, paths[0], &out->test.files, paths[1]));
+        XKD_TRY(xkd_manifest_compare_classes(cx, &out->train.files, paths[0], &out->test.files, paths[1], NULL));
     }
     /* Clips of both modalities stand side by side in one row where both are used. */
     xkd_clip_choice choice = {out->video, out->audio, two ? args->train : train, args->subsample, args->normalise};

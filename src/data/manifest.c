@@ -100,17 +100,17 @@ bool xkd_manifest_has_labels(const xkd_manifest *m)
 }
 
 xkd_status xkd_manifest_compare_classes(xkd_context *cx, const xkd_manifest *a, const char *a_name,
-                                        const xkd_manifest *b, const char *b_name)
+                                        const xkd_manifest *b, const char *b_name, const char *remedy)
 {
     if (!xkd_manifest_has_labels(a) || !xkd_manifest_has_labels(b)) return XKD_OK;
+    if (!remedy) remedy = "make both from one class list";
     if (a->class_count != b->class_count)
-        return xkd_fail(cx, XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64 ": make both from one class list",
-                        a_name, a->class_count, b_name, b->class_count);
+        return xkd_fail(cx, XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64 ": %s", a_name, a->class_count,
+                        b_name, b->class_count, remedy);
     for (int64_t k = 0; k < a->class_count; k++)
         if (strcmp(a->classes[k], b->classes[k]) != 0)
-            return xkd_fail(cx, XKD_ERR_DATA,
-                            "class %" PRId64 " is %s in %s and %s in %s: make both from one class list", k,
-                            a->classes[k], a_name, b->classes[k], b_name);
+            return xkd_fail(cx, XKD_ERR_DATA, "class %" PRId64 " is %s in %s and %s in %s: %s", k, a->classes[k],
+                            a_name, b->classes[k], b_name, remedy);
     return XKD_OK;
 }
 

@@ -513,7 +513,7 @@ xkd_status xkd_embeddings_join(xkd_context *cx, const xkd_embeddings *parts, cha
         /* With each before it, for the first may lack a modality or labels that two others have. */
         for (int64_t j = 0; j < i; j++) {
             XKD_TRY(xkd_embeddings_compare(cx, &parts[j], names[j], &parts[i], names[i], (const bool[]){true, true}));
-            XKD_TRY(xkd_manifest_compare_classes(cx, &parts[j].files, names[j], &parts[i].files, names[i]));
+            XKD_TRY(xkd_manifest_compare_classes(cx, &parts[j].files, names[j], &parts[i].files, names[i], NULL));
         }
         XKD_TRY(take_description(cx, &parts[i], out));
     }

@@ -177,7 +177,7 @@ static xkd_status open_test(xkd_context *cx, const xkd_config *c, xkd_supervised
     int64_t most = -1;
     XKD_TRY(check_split(cx, path, c->data.follow_links, c->eval.test_split, &d->test));
     XKD_TRY(check_labels(cx, &d->test, path, d->multi_label, &most));
-    if (!same) XKD_TRY(xkd_manifest_compare_classes(cx, d->train, c->data.path, &d->test, path));
+    if (!same) XKD_TRY(xkd_manifest_compare_classes(cx, d->train, c->data.path, &d->test, path, NULL));
     if (most >= d->classes.count)
         XKD_FAIL(XKD_ERR_DATA, "%s: label %" PRId64 " of %" PRId64 " classes", path, most, d->classes.count);
     if (same) XKD_TRY(count_in_both(cx, d));

@@ -65,7 +65,7 @@ stderr_has "a missing input" 3 "nowhere"
 # Several inputs share one list of classes, so names and order must agree; a file by itself has none.
 mkdir -p pets/cat pets/dog ships/boat ships/car && for d in pets/cat pets/dog ships/boat ships/car; do cp toys/train/bounce/00000.mp4 $d; done
 embed pets ships --out x.npz
-stderr_has "inputs of other classes" 3 "class 0 is cat in pets and boat in ships"
+stderr_has "inputs of other classes" 3 "class 0 is cat in pets and boat in ships: make manifests of both from one class list, or embed them one by one"
 "$xkd" data index pets -q >/dev/null
 sed 's/\["cat","dog"\]/["dog","cat"]/' pets/manifest.jsonl >pets/turned.jsonl
 embed pets/manifest.jsonl pets/turned.jsonl --out x.npz
