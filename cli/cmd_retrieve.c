@@ -2,6 +2,7 @@
  * features of a file's clips are averaged, and each file asks for its nearest others: within one modality, or for its own
  * sound or picture in the other. Recall says how often the right file, or one of its class, is among the first. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -221,7 +222,7 @@ static void print_recall(const struct retrieval *r, const struct recall *recall)
     /* Chance is said beside it, because recall@10 of 20 files is 50 % for any model. */
     if (r->query != r->against)
         printf("%-28s%7.2f %7.2f %7.2f  (chance %.2f %.2f %.2f)\n", "same file", recall->own[0], recall->own[1],
-               recall->own[2], 100.0 / n, 500.0 / n, 1000.0 / n);
+               recall->own[2], 100 / n, fmin(500 / n, 100), fmin(1000 / n, 100));
     if (recall->labelled)
         printf("%-28s%7.2f %7.2f %7.2f\n", "same class", recall->class[0], recall -> class[1], recall -> class[2]);
     else

@@ -167,6 +167,9 @@ check "from videos" grep -q '"map"' <<<"$out"
 try embed run/checkpoints/step-00000002.safetensors toys --pool head --out heads.safetensors
 try retrieve heads.safetensors --json
 check "retrieve across modalities" grep -qE '"query": "video", "against": "audio", "files": 15, "recall": \[[0-9.]+, ' <<<"$out"
+try embed run/checkpoints/step-00000002.safetensors toys --split test --pool head --out few.safetensors
+try retrieve few.safetensors
+stdout_has "chance of the first ten of three" 0 "(chance 33.33 100.00 100.00)"
 try retrieve heads.safetensors --query audio --like train/bounce/00000.mp4
 check "clips across modalities" [ "$rc" -eq 0 -a "$(wc -l <<<"$out")" -eq 10 ]
 try embed $model toys --out own.npz
