@@ -22,7 +22,7 @@ struct values {
 
 /* Read by the table below; numbers that were not given are told from those that were by their sign. */
 static const struct cli_option options[] = {
-    FEATURE_OPTIONS(struct values, features),
+    FEATURE_OPTIONS(struct values, features, "what there is; of videos what -c and dataset.return_* leave"),
     {'c', "config", CLI_TEXT, offsetof(struct values, model.config), "FILE",
      "a svm_*.yaml: C, iterations, scaling; with videos also clips, views and splits"},
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "DIR", "with videos: folder that keeps their features"},

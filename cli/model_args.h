@@ -18,7 +18,7 @@ struct model_args {
     {'c', "config", CLI_TEXT, offsetof(VALUES, FIELD.config), "FILE", "configuration (default: the model's own)"}, \
         {0,        "modality",                                                                                     \
          CLI_TEXT, offsetof(VALUES, FIELD.modality),                                                               \
-         "M",      "video, audio or both (default: what the model has)"},                                          \
+         "M",      "video, audio or both (default: what the model has and -c or dataset.return_* leave)"},         \
         {0,        "audio-model",                                                                                  \
          CLI_TEXT, offsetof(VALUES, FIELD.audio_model),                                                            \
          "FILE",   "take the audio encoder from another file"},                                                    \
