@@ -78,6 +78,7 @@ static xkd_status load_models(struct eval *e, struct eval_fold *f, const char *c
     const xkd_benchmark *b = e->benchmark;
     struct model_args args = e->v.model;
     args.settings = settings;
+    args.config_again = true; /* read_budget was the first */
     /* The row of the table decides the modality; a model of both that is asked for one must not load the other. */
     args.modality = b->uses[XKD_VIDEO] && b->uses[XKD_AUDIO] ? "both" : b->uses[XKD_VIDEO] ? "video" : "audio";
     return models_load(e->cli, &args, e->v.path, e->overrides, e->override_count, &f->models);
@@ -93,7 +94,7 @@ static xkd_status configure_training(struct eval *e, struct eval_fold *f, const 
     XKD_TRY(xkd_config_init(cx, &f->config));
     XKD_TRY(xkd_supervised_defaults(cx, f->model, mode, false, &f->config));
     for (const char *const *s = settings; *s; s++) XKD_TRY(xkd_config_override(cx, &f->config, *s));
-    if (e->v.model.config) XKD_TRY(xkd_config_load(cx, &f->config, e->v.model.config, false));
+    if (e->v.model.config) XKD_TRY(xkd_config_load_again(cx, &f->config, e->v.model.config));
     for (int i = 0; i < e->override_count; i++) XKD_TRY(xkd_config_override(cx, &f->config, e->overrides[i]));
     f->config.eval.mode = mode;
     f->config.eval.student |= e->v.model.student; /* |=: the configuration may ask for the student too */

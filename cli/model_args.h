@@ -10,6 +10,7 @@
 struct model_args {
     const char *config, *audio_model, *modality;
     bool student, projector; /* projector: with the projection heads, set by the command */
+    bool config_again;       /* the command has loaded `config` before; set by it */
     int64_t heads;
     const char *const *settings; /* KEY=VALUE below the file of --config, ended by NULL; set by the command */
 };

@@ -204,6 +204,8 @@ void xkd_config_free(xkd_config *config); /* the strings in it, not the struct *
 /* Reads a YAML file (or text called `name`) into *config; what it does not mention stays. Unknown keys, wrong types and
  * values out of range are XKD_ERR_CONFIG with file and line; with `strict` so is a key given twice. */
 xkd_status xkd_config_load(xkd_context *cx, xkd_config *config, const char *path, bool strict);
+/* The same, not strict, for a file that one call has loaded before: its keys without effect are not named again. */
+xkd_status xkd_config_load_again(xkd_context *cx, xkd_config *config, const char *path);
 xkd_status xkd_config_parse(xkd_context *cx, xkd_config *config, const char *name, const char *text, int64_t size,
                             bool strict);
 

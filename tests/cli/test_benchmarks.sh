@@ -78,6 +78,9 @@ evaluate --out e "${small[@]}" -c f1.yaml
 check "a file of fold 1 gives the same row" [ "$out" = "$first" ]
 evaluate --out e "${small[@]}" -c f1.yaml --fold 2 dataset.fold=3
 check "and the same fold 2" [ "$rc" -eq 0 -a "$(grep '^fold 2 ' <<<"$out")" = "$(grep '^fold 2 ' <<<"$first")" ]
+{ cat f1.yaml && echo 'num_workers: 4'; } >named.yaml
+evaluate --out e "${small[@]}" -c named.yaml
+check "keys without effect are named once" [ "$rc" -eq 0 -a "$(grep -c 'named.yaml: without effect here: num_workers$' <<<"$err")" = 1 ]
 mv ucf/ucfTrainTestlist/testlist03.txt .
 evaluate --out early "${small[@]}"
 stderr_has "a list that a later fold lacks" 3 "testlist03.txt: is not there"
