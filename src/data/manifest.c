@@ -650,6 +650,30 @@ fail:
     return status;
 }
 
+xkd_status xkd_manifest_copy(xkd_context *cx, const xkd_manifest *from, xkd_manifest *out)
+{
+    xkd_status status = XKD_OK;
+    int64_t label;
+    *out = (xkd_manifest){0};
+    XKD_TRY(xkd_copy_string(cx, &out->root, from->root));
+    for (int64_t k = 0; k < from->class_count; k++)
+        XKD_TRY(xkd_manifest_class(cx, out, from->classes[k], true, &label));
+    for (int64_t i = 0; i < from->count; i++) {
+        const xkd_sample *x = &from->samples[i];
+        xkd_sample *s;
+        XKD_TRY(xkd_manifest_add(cx, out, x->path, &s));
+        char *path = s->path;
+        *s = *x;
+        s->path = path;
+        /* Not those of the other, which a failure below would free twice. */
+        s->labels = NULL;
+        s->label_count = 0;
+        XKD_TRY(xkd_sample_copy_labels(cx, s, x));
+    }
+fail:
+    return status;
+}
+
 int64_t xkd_sample_labels(const xkd_sample *s, const int32_t **list, int32_t *single)
 {
     *single = (int32_t)s->label;

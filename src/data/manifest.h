@@ -70,6 +70,9 @@ void xkd_sample_free(xkd_sample *sample);
 /* Gives *to the label, labels and split of *from; its own labels must be unset. */
 xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sample *from);
 
+/* A copy with everything in it. Free with xkd_manifest_free, also after an error. */
+xkd_status xkd_manifest_copy(xkd_context *cx, const xkd_manifest *from, xkd_manifest *out);
+
 /* How many labels a sample has, and which: *list points into the sample, or at *single where it has one. */
 int64_t xkd_sample_labels(const xkd_sample *sample, const int32_t **list, int32_t *single);
 

@@ -172,7 +172,7 @@ static xkd_status open_parts(run *r)
     XKD_TRY(check_settings(r));
     XKD_TRY(choose_modality(r, &m));
     xkd_run_fill_in_machine(&r->config);
-    XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, &r->data));
+    XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, r->options->manifest, &r->data));
     XKD_TRY(check_batch_norm(r));
     XKD_TRY(check_ensemble(r));
     r->at.steps_per_epoch = xkd_loader_steps_per_epoch(r->data.loader);

@@ -26,7 +26,8 @@ typedef struct {
     const xkd_config *config; /* finished; is not changed */
     const char *model;        /* any form that eval/encoder.h takes */
     const char *train, *train_split;
-    const char *test, *test_split; /* test NULL and eval.test_path empty: the training manifest */
+    const char *test, *test_split;       /* test NULL and eval.test_path empty: the training manifest */
+    const struct xkd_manifest *manifest; /* what `train` would hold, which then is a name alone; NULL: it is read */
     const char *out;
     int64_t heads;       /* of the encoder, where neither file nor configuration can say; 0: they can */
     xkd_run_options run; /* new, resumed or forced; stop and progress */
