@@ -117,7 +117,9 @@ static xkd_status check_classes(const struct embed *e)
     for (const struct source *s = e->sources; s < e->sources + e->source_count; s++) {
         if (!first && xkd_manifest_has_labels(&s->manifest)) first = s;
         if (!first) continue;
-        XKD_TRY(xkd_manifest_compare_classes(e->cli->cx, &first->manifest, first->name, &s->manifest, s->name));
+        /* Folders make their list themselves, of their subfolders. */
+        XKD_TRY(xkd_manifest_compare_classes(e->cli->cx, &first->manifest, first->name, &s->manifest, s->name,
+                                             "make manifests of both from one class list, or embed them one by one"));
     }
 fail:
     return status;

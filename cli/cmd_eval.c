@@ -78,6 +78,7 @@ static xkd_status load_models(struct eval *e, struct eval_fold *f, const char *c
     const xkd_benchmark *b = e->benchmark;
     struct model_args args = e->v.model;
     args.settings = settings;
+    args.config_again = true; /* read_budget was the first */
     /* The row of the table decides the modality; a model of both that is asked for one must not load the other. */
     args.modality = b->uses[XKD_VIDEO] && b->uses[XKD_AUDIO] ? "both" : b->uses[XKD_VIDEO] ? "video" : "audio";
     return models_load(e->cli, &args, e->v.path, e->overrides, e->override_count, &f->models);
@@ -93,7 +94,7 @@ static xkd_status configure_training(struct eval *e, struct eval_fold *f, const 
     XKD_TRY(xkd_config_init(cx, &f->config));
     XKD_TRY(xkd_supervised_defaults(cx, f->model, mode, false, &f->config));
     for (const char *const *s = settings; *s; s++) XKD_TRY(xkd_config_override(cx, &f->config, *s));
-    if (e->v.model.config) XKD_TRY(xkd_config_load(cx, &f->config, e->v.model.config, false));
+    if (e->v.model.config) XKD_TRY(xkd_config_load_again(cx, &f->config, e->v.model.config));
     for (int i = 0; i < e->override_count; i++) XKD_TRY(xkd_config_override(cx, &f->config, e->overrides[i]));
     f->config.eval.mode = mode;
     f->config.eval.student |= e->v.model.student; /* |=: the configuration may ask for the student too */
@@ -137,23 +138,30 @@ fail:
     return status;
 }
 
-/* All that decides the figures: models, configuration but for how the machine is used, and the files with their labels. */
+/* Gives what changes no feature and no step its default: where the work is done and on what machine, and how hard a file
+ * is tried. Files that are absent or could not be read are counted in the result. */
+static void leave_out(xkd_config *config, const xkd_config *plain)
+{
+    config->run = plain->run;
+    config->threads = plain->threads;
+    config->data.workers = plain->data.workers;
+    config->data.max_bad_fraction = plain->data.max_bad_fraction;
+    config->data.max_absent_fraction = plain->data.max_absent_fraction;
+    config->data.decode_seconds = plain->data.decode_seconds;
+    config->data.file_memory = plain->data.file_memory;
+}
+
+/* All that decides the figures: models, what of the configuration is not the default (so that a key that is added later
+ * leaves the folders of today valid), and the files with their labels. */
 static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
 {
     xkd_status status = XKD_OK;
     xkd_text t = xkd_text_make(e->cli->cx);
-    xkd_config config = *eval_fold_config(f);
-    /* What only says how and where the work is done is blanked: another folder or number of threads is the same
-     * result. */
-    xkd_run_config none = {.out = config.run.out, .init = config.run.init};
+    xkd_config config = *eval_fold_config(f), plain;
     char *text = NULL;
-    none.probe_data = config.run.probe_data;
-    none.probe_split = config.run.probe_split;
-    none.print_steps = none.keep_last = 1;
-    config.run = none;
-    config.threads = config.data.workers = 0;
-    config.data.max_absent_fraction = 0; /* the files below say what was absent */
-    XKD_TRY(xkd_config_write(e->cli->cx, &config, &text));
+    XKD_TRY(xkd_config_init(e->cli->cx, &plain));
+    leave_out(&config, &plain);
+    XKD_TRY(xkd_config_write_changed(e->cli->cx, &config, &plain, &text));
     /* Models by their hash, so that a path may change and the weights may not. */
     xkd_text_printf(&t, "%s %s %s\n%s", e->benchmark->name, f->models.encoder[0].hash, f->models.encoder[1].hash, text);
     /* The files with their labels: a corrected list is another evaluation. */
@@ -165,6 +173,7 @@ static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
     XKD_TRY(t.status);
     f->settings = XXH3_64bits(t.data, (size_t)t.size);
 fail:
+    xkd_config_free(&plain);
     xkd_free(text);
     xkd_text_free(&t);
     return status;
@@ -223,8 +232,8 @@ static xkd_status check_folder(struct eval *e, const struct eval_fold *f, bool c
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
-    char *path = NULL, *have = NULL, want[24];
-    int64_t size = snprintf(want, sizeof want, "%016" PRIx64 "\n", f->settings);
+    char *path = NULL, *have = NULL, want[32];
+    int64_t size = snprintf(want, sizeof want, "%d %016" PRIx64 "\n", XKD_FOLD_FORMAT, f->settings);
     XKD_TRY(xkd_join_path(cx, &path, f->folder, "settings"));
     if (!xkd_path_exists(path)) {
         if (claim) XKD_TRY(xkd_make_folder(cx, f->folder));
@@ -232,6 +241,9 @@ static xkd_status check_folder(struct eval *e, const struct eval_fold *f, bool c
         goto fail;
     }
     XKD_TRY(xkd_read_file(cx, path, 64, XKD_ERR_DATA, &have, &size));
+    /* The hash of another version is made of other things; the first versions wrote it alone. */
+    if (strncmp(have, want, strcspn(want, " ") + 1) != 0)
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: was begun by another version of this program: take another --out", f->folder);
     if (strcmp(have, want) != 0)
         XKD_FAIL(XKD_ERR_CONFIG, "%s: was begun with another model, other files or other settings: take another --out",
                  f->folder);
@@ -239,6 +251,15 @@ fail:
     xkd_free(path);
     xkd_free(have);
     return status;
+}
+
+/* Refuses what is of other work; *done: there is a result, and it is in *out. Nothing is written. Without --out, in a plan,
+ * there is no folder. */
+static xkd_status look_at_folder(struct eval *e, const struct eval_fold *f, bool *done, xkd_fold_result *out)
+{
+    *done = e->v.out && xkd_path_exists(f->result_path);
+    if (!e->v.out) return XKD_OK;
+    return *done ? read_result(e, f, out) : check_folder(e, f, false);
 }
 
 /* The result is written last: a fold counts as done only when it is. */
@@ -264,23 +285,18 @@ fail:
     return status;
 }
 
-static xkd_status read_done(struct eval *e, const struct eval_fold *f, xkd_fold_result *out)
-{
-    xkd_status status = read_result(e, f, out);
-    if (status == XKD_OK) cli_say(e->cli, "%s: done already", f->folder);
-    return status;
-}
-
 /* A finished fold is read, an unfinished one gone on with. */
 static xkd_status one_fold(struct eval *e, int64_t fold, xkd_fold_result *out)
 {
     xkd_status status = XKD_OK;
     struct eval_fold f = {0};
+    bool done;
     XKD_TRY(fold_open(e, fold, &f));
+    XKD_TRY(look_at_folder(e, &f, &done, out));
     if (e->v.dry_run)
-        XKD_TRY(eval_fold_plan(e->cli, &f));
-    else if (xkd_path_exists(f.result_path))
-        XKD_TRY(read_done(e, &f, out));
+        XKD_TRY(eval_fold_plan(e->cli, &f, done));
+    else if (done)
+        cli_say(e->cli, "%s: done already", f.folder);
     else
         XKD_TRY(fold_work(e, &f, out));
 fail:
@@ -294,9 +310,9 @@ static xkd_status check_fold(struct eval *e, int64_t fold)
     xkd_status status = XKD_OK;
     struct eval_fold f = {0};
     xkd_fold_result result;
+    bool done;
     XKD_TRY(fold_open(e, fold, &f));
-    if (e->v.dry_run) goto fail;
-    XKD_TRY(xkd_path_exists(f.result_path) ? read_result(e, &f, &result) : check_folder(e, &f, false));
+    XKD_TRY(look_at_folder(e, &f, &done, &result));
 fail:
     fold_free(&f);
     return status;

@@ -185,10 +185,11 @@ static void put_json(xkd_text *out, const xkd_config *c, const xkd_supervised_re
     xkd_text_printf(out, ", \"status\": \"%s\", \"step\": %" PRId64 ", \"total_steps\": %" PRId64 ", \"loss\": ",
                     xkd_status_name(ended), r->run.step, r->run.total_steps);
     xkd_text_json_number(out, r->run.loss);
-    xkd_text_printf(out,
-                    ", \"classes\": %" PRId64 ", \"train_files\": %" PRId64 ", \"test_files\": %" PRId64
-                    ", \"replaced\": %" PRId64 ", \"unreadable\": %" PRId64 ", \"in_both\": %" PRId64,
-                    r->classes, r->train_files, r->test_files, r->replaced, r->unreadable, r->in_both);
+    xkd_text_printf(
+        out, ", \"classes\": %" PRId64 ", \"train_files\": %" PRId64 ", \"test_files\": %" PRId64 ", \"replaced\": ",
+        r->classes, r->train_files, r->test_files);
+    xkd_text_json_number(out, r->replaced < 0 ? NAN : (double)r->replaced); /* NAN is null */
+    xkd_text_printf(out, ", \"unreadable\": %" PRId64 ", \"in_both\": %" PRId64, r->unreadable, r->in_both);
     put_scores(out, "honest", r->finished ? &r->last : &none);
     put_scores(out, "last", &r->last);
     put_scores(out, "best", &r->best);
@@ -231,7 +232,9 @@ static void put_text(xkd_text *out, const xkd_config *c, const xkd_supervised_re
         xkd_text_printf(out, "95 %% of bootstrap samples of the test files: %.2f to %.2f\n", r->interval.low,
                         r->interval.high);
     /* What was left out is said with the figure, so that it cannot be quoted without. */
-    if (r->replaced)
+    if (r->replaced < 0)
+        xkd_text_printf(out, "how many training files were replaced is unknown (%s/bad_clips.jsonl)\n", run);
+    else if (r->replaced)
         xkd_text_printf(out,
                         "%" PRId64 " of %" PRId64
                         " training files could not be read and were replaced by others (%s/bad_clips.jsonl)\n",

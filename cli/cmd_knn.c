@@ -16,7 +16,7 @@ struct values {
 
 /* Feature options are shared with `xkd svm`, so both judge the same sets. */
 static const struct cli_option options[] = {
-    FEATURE_OPTIONS(struct values, features),
+    FEATURE_OPTIONS(struct values, features, "what there is"),
     {'k', "neighbours", CLI_INT, offsetof(struct values, k), "K", "neighbours that vote (default: 20, at most all)"},
     {0, "temperature", CLI_REAL, offsetof(struct values, temperature), "T",
      "a vote weighs exp(cosine / T) (default: 0.07)"},

@@ -2,6 +2,7 @@
  * features of a file's clips are averaged, and each file asks for its nearest others: within one modality, or for its own
  * sound or picture in the other. Recall says how often the right file, or one of its class, is among the first. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -221,7 +222,7 @@ static void print_recall(const struct retrieval *r, const struct recall *recall)
     /* Chance is said beside it, because recall@10 of 20 files is 50 % for any model. */
     if (r->query != r->against)
         printf("%-28s%7.2f %7.2f %7.2f  (chance %.2f %.2f %.2f)\n", "same file", recall->own[0], recall->own[1],
-               recall->own[2], 100.0 / n, 500.0 / n, 1000.0 / n);
+               recall->own[2], 100 / n, fmin(500 / n, 100), fmin(1000 / n, 100));
     if (recall->labelled)
         printf("%-28s%7.2f %7.2f %7.2f\n", "same class", recall->class[0], recall -> class[1], recall -> class[2]);
     else
@@ -353,8 +354,10 @@ static xkd_status read_features(struct retrieval *r, const char *path)
     XKD_TRY(choose(r));
     if (!r->v.from) goto fail;
     XKD_TRY(xkd_embeddings_read(cx, r->v.from, &r->from));
-    /* Across modalities the two files hold what the two heads of one model gave. */
-    XKD_TRY(xkd_embeddings_compare(cx, &r->e, path, &r->from, r->v.from, (const bool[]){true, true}));
+    /* Across modalities the two files hold what the two heads of one model gave. Labels play no part. */
+    const bool used[XKD_MODALITIES] = {r->query == XKD_VIDEO || r->against == XKD_VIDEO,
+                                       r->query == XKD_AUDIO || r->against == XKD_AUDIO};
+    XKD_TRY(xkd_embeddings_compare(cx, &r->e, path, &r->from, r->v.from, used));
 fail:
     return status;
 }

@@ -22,7 +22,7 @@ struct values {
 
 /* Read by the table below; numbers that were not given are told from those that were by their sign. */
 static const struct cli_option options[] = {
-    FEATURE_OPTIONS(struct values, features),
+    FEATURE_OPTIONS(struct values, features, "what there is; of videos what -c and dataset.return_* leave"),
     {'c', "config", CLI_TEXT, offsetof(struct values, model.config), "FILE",
      "a svm_*.yaml: C, iterations, scaling; with videos also clips, views and splits"},
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "DIR", "with videos: folder that keeps their features"},
@@ -79,7 +79,8 @@ fail:
     return status;
 }
 
-/* Feature files: the configuration is that of the SVM alone. Its data keys are accepted and have no effect. */
+/* Feature files: the configuration is that of the SVM alone. Its data keys, transforms among them, are accepted and have no
+ * effect. */
 static xkd_status from_features(struct cli *cli, const struct values *v, char **paths, int count)
 {
     xkd_status status = XKD_OK;
@@ -92,7 +93,7 @@ static xkd_status from_features(struct cli *cli, const struct values *v, char **
                                  "features are made already");
     XKD_TRY(xkd_config_init(cx, &config));
     if (v->model.config) XKD_TRY(xkd_config_load(cx, &config, v->model.config, false));
-    XKD_TRY(embed_check(cli, &config));
+    XKD_TRY(embed_check_norm(cli, &config));
     choice.normalise |= config.eval.l2_norm; /* as with videos */
     XKD_TRY(features_load(cli, &choice, paths, count, &sets));
     XKD_TRY(evaluate(cli, v, &config, &sets));

@@ -8,16 +8,19 @@
 #include "base/file.h"
 #include "data_args.h"
 
+xkd_status embed_check_norm(struct cli *cli, const xkd_config *config)
+{
+    if (!config->eval.batch_norm) return XKD_OK;
+    return xkd_fail(cli->cx, XKD_ERR_CONFIG,
+                    "model.apply_bn: batch norm is for fine-tuning; 'xkd svm' has --scale (model.svm.scale_features)");
+}
+
 xkd_status embed_check(struct cli *cli, const xkd_config *config)
 {
-    if (config->eval.batch_norm)
-        return xkd_fail(
-            cli->cx, XKD_ERR_CONFIG,
-            "model.apply_bn: batch norm is for fine-tuning; 'xkd svm' has --scale (model.svm.scale_features)");
     if (config->eval.vid_transform == XKD_TRANSFORM_RANDAUG)
         return xkd_fail(cli->cx, XKD_ERR_CONFIG,
                         "dataset.vid_transform=randaug3crop: is for fine-tuning; features have strong3crop");
-    return XKD_OK;
+    return embed_check_norm(cli, config);
 }
 
 /* The options borrow the models' encoders. */
@@ -81,12 +84,12 @@ xkd_status embed_or_read(struct embed_progress *progress, xkd_backend *be, xkd_e
     if (!xkd_path_exists(job->path)) XKD_TRY(embed_with_progress(progress, be, job, &counts));
     /* Read as soon as the file exists: it was written as a whole. */
     XKD_TRY(xkd_embeddings_read(cx, job->path, out));
-    if (out->settings == 0) {
-        cli_say(progress->cli, "%s: does not say how it was made: making it again", job->path);
-        xkd_embeddings_free(out);
-        XKD_TRY(embed_with_progress(progress, be, job, &counts));
-        XKD_TRY(xkd_embeddings_read(cx, job->path, out));
-    }
+    /* Nor is it replaced unasked: figures may have been made from it. */
+    if (out->settings == 0)
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "%s: does not say with which options it was made (an earlier version or 'xkd embed --join' wrote it): "
+                 "take another --out, or remove it",
+                 job->path);
     XKD_TRY(xkd_embed_settings(cx, job, &settings));
     if (out->settings != settings)
         XKD_FAIL(XKD_ERR_CONFIG,

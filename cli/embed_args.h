@@ -9,6 +9,9 @@
 /* XKD_ERR_CONFIG for settings of fine-tuning that features could only ignore. */
 xkd_status embed_check(struct cli *cli, const xkd_config *config);
 
+/* Of them the one that is no matter of how clips are made, for features that are there. */
+xkd_status embed_check_norm(struct cli *cli, const xkd_config *config);
+
 /* The loaded encoders and no others. */
 void models_choose(const struct models *models, xkd_embed_options *options);
 
@@ -24,8 +27,7 @@ xkd_status embed_with_progress(struct embed_progress *progress, xkd_backend *be,
                                xkd_embed_counts *out);
 
 /* The same where the feature file may be there from an earlier call: then it is read and nothing is done. One of other
- * work (another model, other options, other files) is XKD_ERR_CONFIG; one that does not say how it was made is made
- * again. */
+ * work (another model, other options, other files) is XKD_ERR_CONFIG, and so is one that does not say how it was made. */
 xkd_status embed_or_read(struct embed_progress *progress, xkd_backend *be, xkd_embed_job *job, xkd_embeddings *out);
 
 #endif

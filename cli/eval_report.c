@@ -82,7 +82,9 @@ static void add_fold(const struct eval_report *r, const xkd_fold_result *f, stru
     if (!isnan(f->interval[0]))
         at += snprintf(row->note + at, NOTE - (size_t)at, ", 95 %% interval %.2f to %.2f", f->interval[0],
                        f->interval[1]);
-    if (f->unreadable[0] + f->unreadable[1])
+    if (f->unreadable[0] < 0)
+        snprintf(row->note + at, NOTE - (size_t)at, ", ? + %" PRId64 " files unreadable", f->unreadable[1]);
+    else if (f->unreadable[0] + f->unreadable[1])
         snprintf(row->note + at, NOTE - (size_t)at, ", %" PRId64 " + %" PRId64 " files unreadable", f->unreadable[0],
                  f->unreadable[1]);
 }
@@ -144,7 +146,11 @@ static void say_part(xkd_text *out, const xkd_fold_result *f)
         xkd_text_printf(out, "%s%" PRId64 " of %" PRId64 " %s", comma, parts[i].part, parts[i].whole, parts[i].what);
         comma = ", ";
     }
-    if (xkd_import_is_unlisted(c)) xkd_text_printf(out, "%sno list: not known what is absent", comma);
+    if (xkd_import_is_unlisted(c)) {
+        xkd_text_printf(out, "%sno list: not known what is absent", comma);
+        comma = ", ";
+    }
+    if (f->unreadable[0] < 0) xkd_text_printf(out, "%show many training files are unreadable is unknown", comma);
     xkd_text_puts(out, "\n");
 }
 

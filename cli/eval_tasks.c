@@ -5,15 +5,12 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "config_args.h"
-#include "data_args.h"
 #include "report/progress.h"
 #include "svm_args.h"
 #include "train/supervised.h"
@@ -100,10 +97,13 @@ static xkd_figures figures_of_test(const xkd_test_scores *s)
 }
 
 /* What a training of the fold and its plan have in common. The manifest is both sets': splits tell them apart. */
-static xkd_supervised_options training_of(const struct eval_fold *f, const char *manifest)
+static xkd_supervised_options training_of(const struct eval_fold *f)
 {
-    return (xkd_supervised_options){
-        .config = &f->config, .model = f->model, .train = manifest, .test = manifest, .heads = f->heads};
+    return (xkd_supervised_options){.config = &f->config,
+                                    .model = f->model,
+                                    .train = f->manifest_path,
+                                    .test = f->manifest_path,
+                                    .heads = f->heads};
 }
 
 /* The run has a folder of its own below the fold's; one that was begun goes on to the same bits. */
@@ -116,7 +116,7 @@ static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_re
     /* The name of the folder is fixed, so a second call finds the run. */
     XKD_TRY(xkd_join_path(cx, &run, f->folder, "run"));
     XKD_TRY(xkd_join_path(cx, &config, run, "config.yaml"));
-    xkd_supervised_options o = training_of(f, f->manifest_path);
+    xkd_supervised_options o = training_of(f);
     o.out = run;
     /* The configuration is the last thing that a start writes. XKD_RUN_FORCE and not NEW: a start that was killed has
      * left a folder without a configuration. */
@@ -144,32 +144,14 @@ fail:
     return status;
 }
 
-/* The library plans from a manifest, and a dry run leaves nothing in --out: it is written elsewhere for the while. */
-static xkd_status look(struct cli *cli, const struct eval_fold *f, xkd_supervised_plan *plan)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = cli->cx;
-    char folder[] = "/tmp/xkd-eval-XXXXXX", *path = NULL, *root = NULL;
-    if (!mkdtemp(folder)) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot make a folder for the manifest of a dry run", folder);
-    XKD_TRY(xkd_join_path(cx, &path, folder, "manifest.jsonl"));
-    XKD_TRY(data_root_text(cli, path, f->manifest.root, &root));
-    XKD_TRY(xkd_manifest_write(cx, &f->manifest, path, root));
-    const xkd_supervised_options o = training_of(f, path);
-    XKD_TRY(xkd_supervised_look(cx, &o, plan));
-fail:
-    if (path) unlink(path);
-    rmdir(folder);
-    xkd_free(path);
-    xkd_free(root);
-    return status;
-}
-
 static xkd_status plan_training(struct cli *cli, const struct eval_fold *f, xkd_text *out)
 {
     const xkd_config *c = &f->config;
     xkd_supervised_plan p;
     char time[32], memory[32], parameters[32];
-    xkd_status status = look(cli, f, &p);
+    xkd_supervised_options o = training_of(f);
+    o.manifest = &f->manifest; /* a plan writes none */
+    xkd_status status = xkd_supervised_look(cli->cx, &o, &p);
     if (status != XKD_OK) return status;
     xkd_format_duration(time, sizeof time, p.seconds);
     xkd_format_count(memory, sizeof memory, p.state_bytes + p.activation_bytes, "B");
@@ -203,7 +185,7 @@ xkd_status eval_fold_run(struct cli *cli, struct eval_fold *f, xkd_fold_result *
 }
 
 /* One line a fold; a plan costs seconds, the work days. */
-xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *f)
+xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *f, bool done)
 {
     xkd_status status = XKD_OK;
     xkd_text line = xkd_text_make(cli->cx);
@@ -211,7 +193,7 @@ xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *f)
         xkd_text_printf(&line, "fold %" PRId64 ": ", f->fold);
     else
         xkd_text_puts(&line, "whole set: ");
-    if (xkd_path_exists(f->result_path))
+    if (done)
         xkd_text_puts(&line, "done already");
     else
         XKD_TRY(f->benchmark->task == XKD_BENCHMARK_SVM ? plan_svm(cli, f, &line) : plan_training(cli, f, &line));

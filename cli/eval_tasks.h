@@ -27,7 +27,7 @@ const xkd_config *eval_fold_config(const struct eval_fold *fold);
 /* Does the work of a fold and fills the figures and counts of *out. */
 xkd_status eval_fold_run(struct cli *cli, struct eval_fold *fold, xkd_fold_result *out);
 
-/* One line on stdout about what that would be. */
-xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *fold);
+/* One line on stdout about what that would be; `done`: there is a result. */
+xkd_status eval_fold_plan(struct cli *cli, struct eval_fold *fold, bool done);
 
 #endif

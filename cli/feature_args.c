@@ -41,7 +41,10 @@ xkd_status features_sets(struct cli *cli, const struct feature_args *args, char 
     XKD_TRY(features_modality(cli, args->modality, &out->train, &out->video, &out->audio));
     /* A modality that is left out may be of any model. */
     const bool used[XKD_MODALITIES] = {out->video, out->audio};
-    if (two) XKD_TRY(xkd_embeddings_compare(cx, &out->train, paths[0], &out->test, paths[1], used));
+    if (two) {
+        XKD_TRY(xkd_embeddings_compare(cx, &out->train, paths[0], &out->test, paths[1], used));
+        XKD_TRY(xkd_manifest_compare_classes(cx, &out->train.files, paths[0], &out->test.files, paths[1], NULL));
+    }
     /* Clips of both modalities stand side by side in one row where both are used. */
     xkd_clip_choice choice = {out->video, out->audio, two ? args->train : train, args->subsample, args->normalise};
     XKD_TRY(xkd_clip_set_make(cx, &out->train, &choice, &out->train_set));

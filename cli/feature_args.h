@@ -11,10 +11,11 @@ struct feature_args {
     bool normalise;
 };
 
-#define FEATURE_OPTIONS(VALUES, FIELD)                                                                                 \
+/* UNSAID: what is used without --modality. */
+#define FEATURE_OPTIONS(VALUES, FIELD, UNSAID)                                                                         \
     {0,        "modality",                                                                                             \
      CLI_TEXT, offsetof(VALUES, FIELD.modality),                                                                       \
-     "M",      "video, audio or both: L2-normalised, one behind the other (default: what there is)"},                  \
+     "M",      "video, audio or both: L2-normalised, one behind the other (default: " UNSAID ")"},                     \
         {0, "train", CLI_TEXT, offsetof(VALUES, FIELD.train), "SPLIT", "training split of one file (default: train)"}, \
         {0, "test", CLI_TEXT, offsetof(VALUES, FIELD.test), "SPLIT", "test split of one file (default: test)"},        \
         {0, "subsample", CLI_INT, offsetof(VALUES, FIELD.subsample), "N", "take N clips of a training video at most"}, \

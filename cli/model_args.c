@@ -32,19 +32,24 @@ static void take_recipe(xkd_config *config)
 {
     xkd_embed_clip_defaults(&config->eval);
     config->eval.return_video = config->eval.return_audio = true;
+    /* Of both modalities in the model's own configuration: another duration of one alone must not meet it. */
+    config->data.audio_clip_duration = 0;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) xkd_clip_training_views(&config->data, m);
 }
 
 /* The user's file over the recipe. A released svm_*.yaml names its transforms; *named says those of which modalities. A
  * file that names others is of a pre-training or fine-tuning: its augmentation and clips are made for another purpose and
  * would be too strong for a linear model. */
-static xkd_status load_file(struct cli *cli, const char *path, xkd_config *config, bool named[XKD_MODALITIES])
+static xkd_status load_file(struct cli *cli, const struct model_args *args, xkd_config *config,
+                            bool named[XKD_MODALITIES])
 {
     xkd_status status = XKD_OK;
     xkd_transform *const transform[] = {&config->eval.vid_transform, &config->eval.aud_transform};
     bool ours = false, another = false;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) *transform[m] = UNNAMED;
-    if (path) XKD_TRY(xkd_config_load(cli->cx, config, path, false));
+    if (args->config)
+        XKD_TRY(args->config_again ? xkd_config_load_again(cli->cx, config, args->config)
+                                   : xkd_config_load(cli->cx, config, args->config, false));
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         named[m] = *transform[m] != UNNAMED && *transform[m] != XKD_TRANSFORM_PRETRAIN;
         if (*transform[m] == UNNAMED) continue;
@@ -96,10 +101,11 @@ static xkd_status configure(struct cli *cli, const struct model_args *args, cons
     XKD_TRY(describe(cli, args, path, &out->config, has));
     take_recipe(&out->config);
     for (const char *const *s = args->settings; s && *s; s++) XKD_TRY(xkd_config_override(cx, &out->config, *s));
-    XKD_TRY(load_file(cli, args->config, &out->config, named));
+    XKD_TRY(load_file(cli, args, &out->config, named));
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &out->config, overrides[i]));
     XKD_TRY(xkd_config_finish(cx, &out->config));
     XKD_TRY(choose(cli, args, path, named, has, out));
+    XKD_TRY(xkd_config_choose_duration(cx, out->wanted, &out->config));
 fail:
     return status;
 }

@@ -10,6 +10,7 @@
 struct model_args {
     const char *config, *audio_model, *modality;
     bool student, projector; /* projector: with the projection heads, set by the command */
+    bool config_again;       /* the command has loaded `config` before; set by it */
     int64_t heads;
     const char *const *settings; /* KEY=VALUE below the file of --config, ended by NULL; set by the command */
 };
@@ -18,7 +19,7 @@ struct model_args {
     {'c', "config", CLI_TEXT, offsetof(VALUES, FIELD.config), "FILE", "configuration (default: the model's own)"}, \
         {0,        "modality",                                                                                     \
          CLI_TEXT, offsetof(VALUES, FIELD.modality),                                                               \
-         "M",      "video, audio or both (default: what the model has)"},                                          \
+         "M",      "video, audio or both (default: what the model has and -c or dataset.return_* leave)"},         \
         {0,        "audio-model",                                                                                  \
          CLI_TEXT, offsetof(VALUES, FIELD.audio_model),                                                            \
          "FILE",   "take the audio encoder from another file"},                                                    \

@@ -175,8 +175,8 @@ void svm_json(xkd_text *out, const struct svm_verdict *v)
 {
     xkd_text_printf(out,
                     "{\"train_videos\": %" PRId64 ", \"train_clips\": %" PRId64 ", \"test_videos\": %" PRId64
-                    ", \"test_clips\": %" PRId64 ", \"train_unreadable\": %" PRId64 ", \"test_unreadable\": %" PRId64
-                    ", \"classes\": %" PRId64 ", \"rows\": [",
+                    ", \"test_clips\": %" PRId64 ", \"train_without_features\": %" PRId64
+                    ", \"test_without_features\": %" PRId64 ", \"classes\": %" PRId64 ", \"rows\": [",
                     v->train_videos, v->train_clips, v->test_videos, v->test_clips, v->train_lacking, v->test_lacking,
                     v->classes);
     /* Rows by C; `best` and `honest` repeat theirs without what is only of interest beside others. */
@@ -227,7 +227,7 @@ void svm_print(const struct svm_verdict *v)
            svm_chosen(v)->C);
     if (v->train_lacking || v->test_lacking)
         printf("without %" PRId64 " of %" PRId64 " training videos and %" PRId64 " of %" PRId64
-               " test videos, which could not be read\n",
+               " test videos, which have no features of this modality or could not be read\n",
                v->train_lacking, v->train_lacking + v->train_videos, v->test_lacking, v->test_lacking + v->test_videos);
 }
 

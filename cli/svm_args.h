@@ -29,7 +29,7 @@ struct svm_verdict {
     xkd_interval interval;       /* of the chosen row's headline */
     bool multi;                  /* mean average precision instead of top-1 and top-5 */
     int64_t train_videos, train_clips, test_videos, test_clips, classes;
-    int64_t train_lacking, test_lacking; /* videos that were listed but have no clips, as unreadable ones */
+    int64_t train_lacking, test_lacking; /* videos that were listed but have no clips */
     float *scores;                       /* [test_videos,classes] of the chosen row */
 };
 void svm_verdict_free(struct svm_verdict *verdict);

@@ -104,13 +104,6 @@ static xkd_status check_training(xkd_context *cx, const xkd_config *c)
         XKD_FAIL(XKD_ERR_CONFIG, "model.fwd_kwargs.modality: one modality alone needs recon_coeff above 0");
     if (strcmp(c->backend, "cpu") != 0 && strcmp(c->backend, "ref") != 0)
         XKD_FAIL(XKD_ERR_CONFIG, "run.backend: wants cpu or ref, not '%.40s'", c->backend);
-    /* A clip is one stretch of time in both modalities. */
-    if (c->data.audio_clip_duration && c->data.audio_clip_duration != c->data.clip_duration)
-        XKD_FAIL(
-            XKD_ERR_CONFIG,
-            "dataset.audio_clip_duration is %g and dataset.clip_duration %g: one duration holds for both modalities; "
-            "set both alike",
-            c->data.audio_clip_duration, c->data.clip_duration);
     /* Both kinds of view; the message says which key, not which view, for the file shows that. */
     for (int v = 0; v < XKD_VIEW_KINDS; v++) {
         XKD_TRY(check_pair(cx, "crop_scale of a video view", c->data.video_view[v].crop_scale));
@@ -180,6 +173,25 @@ fail:
     return status;
 }
 
+/* A clip is one stretch of time in both modalities. */
+static xkd_status check_durations(xkd_context *cx, const xkd_data_config *d)
+{
+    if (!d->audio_clip_duration || d->audio_clip_duration == d->clip_duration) return XKD_OK;
+    return xkd_fail(
+        cx, XKD_ERR_CONFIG,
+        "dataset.audio_clip_duration is %g and dataset.clip_duration %g: one duration holds for both modalities; "
+        "set both alike",
+        d->audio_clip_duration, d->clip_duration);
+}
+
+xkd_status xkd_config_choose_duration(xkd_context *cx, const bool wanted[XKD_MODALITIES], xkd_config *config)
+{
+    xkd_data_config *d = &config->data;
+    if (wanted[XKD_VIDEO] && wanted[XKD_AUDIO]) return check_durations(cx, d);
+    if (wanted[XKD_AUDIO] && d->audio_clip_duration) d->clip_duration = d->audio_clip_duration;
+    return XKD_OK;
+}
+
 /* Sizes of the views that the data keys ask for; method.md section 2. */
 xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config)
 {
@@ -200,6 +212,7 @@ xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config)
                               config->train.batch / config->train.accumulate));
     if (!config->eval.return_video || !config->eval.return_audio)
         XKD_FAIL(XKD_ERR_CONFIG, "dataset.return_video, return_audio: pre-training needs both modalities");
+    XKD_TRY(check_durations(cx, d));
     if (config->eval.vid_transform != XKD_TRANSFORM_PRETRAIN || config->eval.aud_transform != XKD_TRANSFORM_PRETRAIN)
         XKD_FAIL(XKD_ERR_CONFIG, "dataset.vid_transform, aud_transform: pre-training uses global_local");
     if (config->eval.lr_form != XKD_LR_COSINE)

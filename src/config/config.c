@@ -23,6 +23,7 @@ typedef struct {
     xkd_context *cx;
     xkd_config *config;
     const char *name;
+    bool again;       /* they were named before */
     xkd_text ignored; /* keys without effect, for one note at the end */
 } reader;
 
@@ -318,41 +319,59 @@ static xkd_status read_map(reader *r, const xkd_yaml_node *map, const char *key)
 /* One line for all keys without effect. */
 static xkd_status name_ignored(const reader *r)
 {
-    if (r->ignored.status == XKD_OK && r->ignored.size)
+    if (r->ignored.status == XKD_OK && r->ignored.size && !r->again)
         xkd_log(r->cx, XKD_LOG_INFO, "%s: without effect here: %s", r->name, r->ignored.data);
     return r->ignored.status;
 }
 
 /* On an error the configuration may have taken some of the text's values; the caller gives it up
  * then. */
-xkd_status xkd_config_parse(xkd_context *cx, xkd_config *config, const char *name, const char *text, int64_t size,
-                            bool strict)
+static xkd_status parse(reader *r, const char *text, int64_t size, bool strict)
 {
     xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
     xkd_yaml_node *root = NULL;
-    reader r = {.cx = cx, .config = config, .name = name, .ignored = xkd_text_make(cx)};
-    XKD_TRY(xkd_yaml_parse(cx, name, text, size, strict, &root));
+    r->ignored = xkd_text_make(cx);
+    XKD_TRY(xkd_yaml_parse(cx, r->name, text, size, strict, &root));
     if (root->kind != XKD_YAML_MAP && !xkd_yaml_is_null(root))
-        XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: a configuration is a map of keys", name, root->line);
-    XKD_TRY(read_map(&r, root, ""));
-    XKD_TRY(name_ignored(&r));
+        XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: a configuration is a map of keys", r->name, root->line);
+    XKD_TRY(read_map(r, root, ""));
+    XKD_TRY(name_ignored(r));
 fail:
-    xkd_text_free(&r.ignored);
+    xkd_text_free(&r->ignored);
     xkd_yaml_free(root);
     return status;
 }
 
-/* `strict` refuses a key that is given twice. */
-xkd_status xkd_config_load(xkd_context *cx, xkd_config *config, const char *path, bool strict)
+xkd_status xkd_config_parse(xkd_context *cx, xkd_config *config, const char *name, const char *text, int64_t size,
+                            bool strict)
+{
+    reader r = {.cx = cx, .config = config, .name = name};
+    return parse(&r, text, size, strict);
+}
+
+static xkd_status load(reader *r, bool strict)
 {
     char *text = NULL;
     int64_t size;
-    xkd_status status = xkd_read_file(cx, path, FILE_LIMIT, XKD_ERR_CONFIG, &text, &size);
+    xkd_status status = xkd_read_file(r->cx, r->name, FILE_LIMIT, XKD_ERR_CONFIG, &text, &size);
     /* A configuration that is not there is a mistake of the command line, not of the disk. */
     if (status == XKD_ERR_STORAGE) status = XKD_ERR_CONFIG;
-    if (status == XKD_OK) status = xkd_config_parse(cx, config, path, text, size, strict);
+    if (status == XKD_OK) status = parse(r, text, size, strict);
     xkd_free(text);
     return status;
+}
+
+xkd_status xkd_config_load(xkd_context *cx, xkd_config *config, const char *path, bool strict)
+{
+    reader r = {.cx = cx, .config = config, .name = path};
+    return load(&r, strict);
+}
+
+xkd_status xkd_config_load_again(xkd_context *cx, xkd_config *config, const char *path)
+{
+    reader r = {.cx = cx, .config = config, .name = path, .again = true};
+    return load(&r, false);
 }
 
 /* Text is taken as it stands, so that paths need no YAML quotes on the command line. */
@@ -537,4 +556,28 @@ xkd_status xkd_config_write(xkd_context *cx, const xkd_config *config, char **te
         last = o->key;
     }
     return xkd_text_take(&out, text);
+}
+
+/* Compared as texts, which are equal where the values are: numbers are written with all their digits. */
+xkd_status xkd_config_write_changed(xkd_context *cx, const xkd_config *config, const xkd_config *base, char **text)
+{
+    xkd_status status = XKD_OK;
+    xkd_text out = xkd_text_make(cx), now = xkd_text_make(cx), before = xkd_text_make(cx);
+    for (int i = 0; i < xkd_option_count(); i++) {
+        const xkd_option *o = xkd_option_at(i);
+        if (!is_written(o)) continue;
+        xkd_text_clear(&now);
+        xkd_text_clear(&before);
+        write_value(&now, o, config);
+        write_value(&before, o, base);
+        XKD_TRY(now.status);
+        XKD_TRY(before.status);
+        if (strcmp(now.data, before.data) != 0) xkd_text_printf(&out, "%s: %s\n", o->key, now.data);
+    }
+    status = xkd_text_take(&out, text);
+fail:
+    xkd_text_free(&out);
+    xkd_text_free(&now);
+    xkd_text_free(&before);
+    return status;
 }

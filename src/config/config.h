@@ -83,7 +83,7 @@ typedef struct {
     char *split; /* "train", ... ; "" takes every line; {fold} in it stands for the number below */
     int64_t fold;
     double clip_duration, video_fps;
-    double audio_clip_duration; /* seconds; 0: clip_duration, which it must equal otherwise */
+    double audio_clip_duration; /* seconds; 0: clip_duration; see xkd_config_choose_duration */
     int64_t crop_size;
     int64_t audio_rate, hop_length, n_mels, n_fft;
     double mel_mean, mel_std;
@@ -205,6 +205,8 @@ void xkd_config_free(xkd_config *config); /* the strings in it, not the struct *
 /* Reads a YAML file (or text called `name`) into *config; what it does not mention stays. Unknown keys, wrong types and
  * values out of range are XKD_ERR_CONFIG with file and line; with `strict` so is a key given twice. */
 xkd_status xkd_config_load(xkd_context *cx, xkd_config *config, const char *path, bool strict);
+/* The same, not strict, for a file that one call has loaded before: its keys without effect are not named again. */
+xkd_status xkd_config_load_again(xkd_context *cx, xkd_config *config, const char *path);
 xkd_status xkd_config_parse(xkd_context *cx, xkd_config *config, const char *name, const char *text, int64_t size,
                             bool strict);
 
@@ -219,8 +221,16 @@ xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config);
 /* Refuses views that do not fit the model: for runs that read media, where xkd_config_finish looks at the model alone. */
 xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config);
 
+/* Makes data.clip_duration that of the clips of the modalities that are wanted: of sound alone data.audio_clip_duration,
+ * where it is set. With both it has to be equal: XKD_ERR_CONFIG. Call it once the modalities are known. */
+xkd_status xkd_config_choose_duration(xkd_context *cx, const bool wanted[XKD_MODALITIES], xkd_config *config);
+
 /* The whole configuration as YAML that xkd_config_parse reads back to the same values. The caller frees *text with
  * xkd_free. */
 xkd_status xkd_config_write(xkd_context *cx, const xkd_config *config, char **text);
+
+/* A line "key: value" for every option whose value is another than in `base`, in the table's order; "" for none. An
+ * option that is added later leaves the text as it was. The caller frees *text with xkd_free. */
+xkd_status xkd_config_write_changed(xkd_context *cx, const xkd_config *config, const xkd_config *base, char **text);
 
 #endif

@@ -188,7 +188,7 @@ static const xkd_option options[] = {
     REAL("dataset.video_fps", data.video_fps, 0.1, 240, "8.0", "frames a second"),
     INT("dataset.crop_size", data.crop_size, 8, 4096, "112", "side of a global video view, pixels"),
     REAL_OR("clip_duration", "dataset.audio_clip_duration", data.audio_clip_duration, 0.1, 3600, "clip_duration",
-            "released files say it twice; must equal dataset.clip_duration"),
+            "seconds of a clip of sound alone; with video it must equal dataset.clip_duration"),
     INT("dataset.audio_fps", data.audio_rate, 1000, 384000, "16000", "sound samples a second"),
     INT("dataset.hop_length", data.hop_length, 1, 65536, "143", "samples from one spectrogram column to the next"),
     IGNORED("dataset.audio_fps_out", "follows from audio_fps and hop_length"),

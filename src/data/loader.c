@@ -338,7 +338,8 @@ static xkd_status load_samples(xkd_loader *l)
     xkd_status status = XKD_OK;
     xkd_context *cx = l->cx;
     const xkd_data_config *d = l->data;
-    XKD_TRY(xkd_manifest_load(cx, d->path, d->follow_links, &l->manifest));
+    XKD_TRY(l->plan.manifest ? xkd_manifest_copy(cx, l->plan.manifest, &l->manifest)
+                             : xkd_manifest_load(cx, d->path, d->follow_links, &l->manifest));
     int64_t all = l->manifest.count;
     if (d->split) xkd_manifest_keep_split(&l->manifest, d->split);
     if (l->manifest.count == 0)

@@ -61,8 +61,9 @@ typedef struct {
 /* What training other than pre-training makes of a clip: one view of each wanted modality. */
 typedef struct {
     bool wanted[XKD_MODALITIES];
-    int64_t short_side; /* of the decoded frames; 0: as they are in the file */
-    int64_t passes;     /* of an epoch over all files, each with another clip of a file */
+    int64_t short_side;                  /* of the decoded frames; 0: as they are in the file */
+    int64_t passes;                      /* of an epoch over all files, each with another clip of a file */
+    const struct xkd_manifest *manifest; /* copied in place of data->path; NULL: that is read */
     const void *user;
     /* A maker of each thread, with its scratch memory; maker_free takes NULL. `cx` is the thread's. */
     xkd_status (*maker_new)(xkd_context *cx, const void *user, void **maker);

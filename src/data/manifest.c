@@ -100,17 +100,17 @@ bool xkd_manifest_has_labels(const xkd_manifest *m)
 }
 
 xkd_status xkd_manifest_compare_classes(xkd_context *cx, const xkd_manifest *a, const char *a_name,
-                                        const xkd_manifest *b, const char *b_name)
+                                        const xkd_manifest *b, const char *b_name, const char *remedy)
 {
     if (!xkd_manifest_has_labels(a) || !xkd_manifest_has_labels(b)) return XKD_OK;
+    if (!remedy) remedy = "make both from one class list";
     if (a->class_count != b->class_count)
-        return xkd_fail(cx, XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64 ": make both from one class list",
-                        a_name, a->class_count, b_name, b->class_count);
+        return xkd_fail(cx, XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64 ": %s", a_name, a->class_count,
+                        b_name, b->class_count, remedy);
     for (int64_t k = 0; k < a->class_count; k++)
         if (strcmp(a->classes[k], b->classes[k]) != 0)
-            return xkd_fail(cx, XKD_ERR_DATA,
-                            "class %" PRId64 " is %s in %s and %s in %s: make both from one class list", k,
-                            a->classes[k], a_name, b->classes[k], b_name);
+            return xkd_fail(cx, XKD_ERR_DATA, "class %" PRId64 " is %s in %s and %s in %s: %s", k, a->classes[k],
+                            a_name, b->classes[k], b_name, remedy);
     return XKD_OK;
 }
 
@@ -646,6 +646,30 @@ xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sam
     XKD_TRY(xkd_alloc(cx, &to->labels, from->label_count, sizeof *to->labels));
     memcpy(to->labels, from->labels, (size_t)from->label_count * sizeof *to->labels);
     to->label_count = from->label_count;
+fail:
+    return status;
+}
+
+xkd_status xkd_manifest_copy(xkd_context *cx, const xkd_manifest *from, xkd_manifest *out)
+{
+    xkd_status status = XKD_OK;
+    int64_t label;
+    *out = (xkd_manifest){0};
+    XKD_TRY(xkd_copy_string(cx, &out->root, from->root));
+    for (int64_t k = 0; k < from->class_count; k++)
+        XKD_TRY(xkd_manifest_class(cx, out, from->classes[k], true, &label));
+    for (int64_t i = 0; i < from->count; i++) {
+        const xkd_sample *x = &from->samples[i];
+        xkd_sample *s;
+        XKD_TRY(xkd_manifest_add(cx, out, x->path, &s));
+        char *path = s->path;
+        *s = *x;
+        s->path = path;
+        /* Not those of the other, which a failure below would free twice. */
+        s->labels = NULL;
+        s->label_count = 0;
+        XKD_TRY(xkd_sample_copy_labels(cx, s, x));
+    }
 fail:
     return status;
 }

@@ -56,9 +56,10 @@ xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *manifest, const cha
 bool xkd_manifest_has_labels(const xkd_manifest *manifest);
 
 /* Labels are numbers: both must name the same classes in the same order for a number to mean one class, unless one has no
- * labels at all. XKD_ERR_DATA names the first class that differs, and the two by a_name and b_name. */
+ * labels at all. XKD_ERR_DATA names the first class that differs, the two by a_name and b_name, and what to do: `remedy`, NULL: to
+ * make both from one class list. */
 xkd_status xkd_manifest_compare_classes(xkd_context *cx, const xkd_manifest *a, const char *a_name,
-                                        const xkd_manifest *b, const char *b_name);
+                                        const xkd_manifest *b, const char *b_name, const char *remedy);
 
 /* Keeps the samples of one split ("": all). */
 void xkd_manifest_keep_split(xkd_manifest *manifest, const char *split);
@@ -68,6 +69,9 @@ void xkd_sample_free(xkd_sample *sample);
 
 /* Gives *to the label, labels and split of *from; its own labels must be unset. */
 xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sample *from);
+
+/* A copy with everything in it. Free with xkd_manifest_free, also after an error. */
+xkd_status xkd_manifest_copy(xkd_context *cx, const xkd_manifest *from, xkd_manifest *out);
 
 /* How many labels a sample has, and which: *list points into the sample, or at *single where it has one. */
 int64_t xkd_sample_labels(const xkd_sample *sample, const int32_t **list, int32_t *single);

@@ -137,14 +137,19 @@ xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed
     log->fd = -1;
     XKD_TRY(xkd_copy_string(cx, &log->path, path));
     XKD_TRY(xkd_lock_file(cx, path, &log->fd));
-    anew |= read_at(log->fd, &have, sizeof have, 0) && have.magic == OLD_MAGIC;
     /* Emptied under the lock: a second --force must not take the log away from a run that is at work. */
     if (anew && ftruncate(log->fd, 0) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot empty: %s", path, strerror(errno));
     /* A shorter file is one whose head was torn, or a new one. */
     if (read_at(log->fd, &have, sizeof have, 0)) {
+        /* It may hold days of work, which the version that began it can finish. */
+        if (have.magic == OLD_MAGIC)
+            XKD_FAIL(XKD_ERR_CONFIG,
+                     "%s: was begun by an earlier version, which did not note all options: finish it with that one, or "
+                     "remove it to start anew",
+                     path);
         if (memcmp(&have, &want, sizeof want) != 0)
             XKD_FAIL(XKD_ERR_CONFIG,
-                     "%s: was begun with another model, other inputs or other options: --force starts anew", path);
+                     "%s: was begun with another model, other inputs or other options: remove it to start anew", path);
     } else if (pwrite(log->fd, &want, sizeof want, 0) != (ssize_t)sizeof want) {
         XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot write: %s", path, strerror(errno));
     }

@@ -24,7 +24,7 @@ typedef struct {
 } xkd_embed_record;
 
 /* Opens the log at `path` or makes it; with `anew` whatever is there is dropped. A torn last record is cut off. A
- * log of other settings is XKD_ERR_CONFIG. Free with xkd_embed_log_close. */
+ * log of other settings or of an earlier version is XKD_ERR_CONFIG and stays as it is. Free with xkd_embed_log_close. */
 xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed_log_head *head, bool anew,
                               xkd_embed_log **out);
 void xkd_embed_log_close(xkd_embed_log *log); /* NULL is allowed */

@@ -372,7 +372,6 @@ xkd_status xkd_embeddings_compare(xkd_context *cx, const xkd_embeddings *a, cons
             XKD_FAIL(XKD_ERR_DATA, "%s and %s: their %s features are of different models", a_name, b_name,
                      modality_names[m]);
     }
-    XKD_TRY(xkd_manifest_compare_classes(cx, &a->files, a_name, &b->files, b_name));
 fail:
     return status;
 }
@@ -512,8 +511,10 @@ xkd_status xkd_embeddings_join(xkd_context *cx, const xkd_embeddings *parts, cha
     *out = (xkd_embeddings){0};
     for (int64_t i = 0; i < count; i++) {
         /* With each before it, for the first may lack a modality or labels that two others have. */
-        for (int64_t j = 0; j < i; j++)
+        for (int64_t j = 0; j < i; j++) {
             XKD_TRY(xkd_embeddings_compare(cx, &parts[j], names[j], &parts[i], names[i], (const bool[]){true, true}));
+            XKD_TRY(xkd_manifest_compare_classes(cx, &parts[j].files, names[j], &parts[i].files, names[i], NULL));
+        }
         XKD_TRY(take_description(cx, &parts[i], out));
     }
     bool shards = false;

@@ -55,8 +55,9 @@ xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const 
  * after an error. */
 xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings *out);
 
-/* Whether features of both may stand in one figure: same pool, layer and classes, and the same model in each modality that
- * is `used` and in both. Else XKD_ERR_DATA, which calls them a_name and b_name. */
+/* Whether features of both may be compared: same pool and layer, and the same model in each modality that is `used` and in
+ * both. Else XKD_ERR_DATA, which calls them a_name and b_name. Where labels play a part, xkd_manifest_compare_classes of
+ * their files has to follow. */
 xkd_status xkd_embeddings_compare(xkd_context *cx, const xkd_embeddings *a, const char *a_name, const xkd_embeddings *b,
                                   const char *b_name, const bool used[XKD_MODALITIES]);
 

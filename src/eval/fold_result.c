@@ -11,7 +11,6 @@
 #include "base/alloc.h"
 #include "base/file.h"
 
-enum { FORMAT = 2 }; /* another number is a result of another program version, to be done again */
 /* A result has half a kilobyte. */
 static const int64_t MOST_BYTES = 1 << 16;
 
@@ -52,8 +51,8 @@ static void pair_json(xkd_text *out, const char *name, int64_t a, int64_t b)
  * many programs hold 53 bits. */
 void xkd_fold_result_json(xkd_text *out, const xkd_fold_result *r)
 {
-    xkd_text_printf(out, "{\"xkd_fold_result\": %d, \"fold\": %" PRId64 ", \"settings\": \"%016" PRIx64 "\"", FORMAT,
-                    r->fold, r->settings);
+    xkd_text_printf(out, "{\"xkd_fold_result\": %d, \"fold\": %" PRId64 ", \"settings\": \"%016" PRIx64 "\"",
+                    XKD_FOLD_FORMAT, r->fold, r->settings);
     figures_json(out, "honest", &r->honest);
     figures_json(out, "best", &r->best);
     xkd_text_puts(out, ", \"interval95\": [");
@@ -111,7 +110,7 @@ static bool read_all(const json_t *root, xkd_fold_result *out)
 {
     const char *settings = json_string_value(json_object_get(root, "settings"));
     const json_t *interval = json_object_get(root, "interval95");
-    if (json_integer_value(json_object_get(root, "xkd_fold_result")) != FORMAT || !settings) return false;
+    if (!settings) return false;
     out->settings = strtoull(settings, NULL, 16);
     out->fold = json_integer_value(json_object_get(root, "fold"));
     return read_figures(json_object_get(root, "honest"), &out->honest) &&
@@ -133,12 +132,15 @@ xkd_status xkd_fold_result_read(xkd_context *cx, const char *path, xkd_fold_resu
     char *text = NULL;
     json_t *root = NULL;
     json_error_t error;
-    int64_t size;
+    int64_t size, format;
     *out = (xkd_fold_result){0};
     /* The limit keeps a file that was given by mistake, such as a feature file, from being read whole. */
     XKD_TRY(xkd_read_file(cx, path, MOST_BYTES, XKD_ERR_DATA, &text, &size));
     root = json_loadb(text, (size_t)size, JSON_REJECT_DUPLICATES, &error);
-    if (!root || !read_all(root, out))
+    format = json_integer_value(json_object_get(root, "xkd_fold_result")); /* 0: has none */
+    if (format > 0 && format != XKD_FOLD_FORMAT)
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: is of another version of this program: take another --out", path);
+    if (!format || !read_all(root, out))
         XKD_FAIL(XKD_ERR_DATA, "%s: is no result of a fold: remove it, and the fold is done again", path);
 fail:
     json_decref(root);

@@ -6,6 +6,10 @@
 #include "data/import.h"
 #include "eval/metrics.h"
 
+/* Of the result and of what the folder says about its settings. To be raised where either changes, or where a default of the
+ * configuration does: folds of two versions are not mixed. */
+enum { XKD_FOLD_FORMAT = 3 };
+
 /* Percent; NAN where a figure does not exist: mAP of single labels, accuracies of several. */
 typedef struct {
     double top1, top5, clip_top1, map;
@@ -19,7 +23,7 @@ typedef struct {
     xkd_figures best;           /* as released: chosen on the test split */
     double interval[2];         /* 95 %, of the honest top1 or map */
     int64_t files[2];           /* training, test: in the manifest */
-    int64_t unreadable[2];      /* of them: in no figure */
+    int64_t unreadable[2];      /* of them: in no figure; -1: unknown */
     xkd_import_counts imported; /* of all splits, beside the official set */
     double seconds;
 } xkd_fold_result;
@@ -27,7 +31,7 @@ typedef struct {
 /* Writes atomically. */
 xkd_status xkd_fold_result_write(xkd_context *cx, const char *path, const xkd_fold_result *result);
 
-/* XKD_ERR_DATA for a file that is none. */
+/* XKD_ERR_DATA for a file that is none, XKD_ERR_CONFIG for a result of another version. */
 xkd_status xkd_fold_result_read(xkd_context *cx, const char *path, xkd_fold_result *out);
 
 /* The same text, as it stands in larger JSON documents. */

@@ -57,7 +57,7 @@ static void take_options(run *r, const xkd_supervised_options *o)
     c->data.video_local_views = c->data.audio_local_views = 0;
 }
 
-/* Chooses the modality and writes it into the configuration, so that a resumed run need not choose again. */
+/* Chooses the modality, with its clip duration, and writes it into the configuration, so that a resumed run need not choose again. */
 static xkd_status choose_modality(run *r, xkd_modality *m)
 {
     xkd_status status = XKD_OK;
@@ -73,6 +73,7 @@ static xkd_status choose_modality(run *r, xkd_modality *m)
              : xkd_supervised_modality(c, has);
     c->eval.return_video = *m == XKD_VIDEO;
     c->eval.return_audio = *m == XKD_AUDIO;
+    XKD_TRY(xkd_config_choose_duration(r->cx, (const bool[]){*m == XKD_VIDEO, *m == XKD_AUDIO}, c));
 fail:
     xkd_config_free(&own);
     return status;
@@ -171,7 +172,7 @@ static xkd_status open_parts(run *r)
     XKD_TRY(check_settings(r));
     XKD_TRY(choose_modality(r, &m));
     xkd_run_fill_in_machine(&r->config);
-    XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, &r->data));
+    XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, r->options->manifest, &r->data));
     XKD_TRY(check_batch_norm(r));
     XKD_TRY(check_ensemble(r));
     r->at.steps_per_epoch = xkd_loader_steps_per_epoch(r->data.loader);
@@ -434,7 +435,7 @@ static xkd_status write_report(run *r)
 }
 
 /* Figures of this call; the tests' are of the whole run, since the log is. */
-static xkd_status summarise(run *r)
+static void summarise(run *r)
 {
     xkd_supervised_result *out = r->result;
     xkd_loader_statistics data;
@@ -458,20 +459,44 @@ static xkd_status summarise(run *r)
     out->last = r->tests.last;
     out->best = r->tests.best;
     out->finished = r->at.state.step == r->at.total && out->last.step == r->at.total;
-    return xkd_loader_bad_files(r->data.loader, &out->replaced);
+}
+
+static xkd_status save_all(run *r)
+{
+    xkd_status status = XKD_OK;
+    XKD_TRY(xkd_position_save(&r->at));
+    if (r->tests.last.step != r->at.state.step) XKD_TRY(write_model(r, "classifier.safetensors"));
+    XKD_TRY(write_report(r));
+fail:
+    return status;
+}
+
+/* After all is saved: the log of a long run may be damaged or of any size, and its count is no reason to lose a step. An
+ * earlier error keeps its message. Only memory that is refused is an error, as everywhere. */
+static xkd_status count_replaced(run *r)
+{
+    xkd_context *cx = r->cx;
+    bool failed = *xkd_last_error(cx);
+    xkd_status status = xkd_loader_bad_files(r->data.loader, &r->result->replaced);
+    if (status == XKD_OK) return XKD_OK;
+    r->result->replaced = -1;
+    if (status == XKD_ERR_MEMORY) return status;
+    xkd_log(cx, XKD_LOG_WARN, "how many training files were replaced is unknown: %s",
+            failed ? "bad_clips.jsonl cannot be read" : xkd_last_error(cx));
+    if (!failed) xkd_clear_error(cx);
+    return XKD_OK;
 }
 
 /* Saves what there is, whatever ended the steps; the first error is the one that counts. */
 static xkd_status finish(run *r, xkd_status status)
 {
+    xkd_status saved = XKD_OK, counted;
     if (r->options->run.progress) r->options->run.progress(r->options->run.user, NULL);
-    xkd_status saved = summarise(r);
-    /* Another attempt to write would fail too and hide the first message; the last checkpoint stays. */
-    if (status == XKD_ERR_STORAGE || status == XKD_ERR_MEMORY || status == XKD_ERR_INTERNAL) return status;
-    if (saved == XKD_OK) saved = xkd_position_save(&r->at);
-    if (saved == XKD_OK && r->tests.last.step != r->at.state.step) saved = write_model(r, "classifier.safetensors");
-    if (saved == XKD_OK) saved = write_report(r);
-    return status != XKD_OK ? status : saved;
+    summarise(r);
+    /* After these another attempt to write would fail too and hide the first message; the last checkpoint stays. */
+    if (status != XKD_ERR_STORAGE && status != XKD_ERR_MEMORY && status != XKD_ERR_INTERNAL) saved = save_all(r);
+    counted = count_replaced(r);
+    return status != XKD_OK ? status : saved != XKD_OK ? saved : counted;
 }
 
 /* In the opposite order of `start`; every part may be unopened. */

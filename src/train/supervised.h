@@ -26,7 +26,8 @@ typedef struct {
     const xkd_config *config; /* finished; is not changed */
     const char *model;        /* any form that eval/encoder.h takes */
     const char *train, *train_split;
-    const char *test, *test_split; /* test NULL and eval.test_path empty: the training manifest */
+    const char *test, *test_split;       /* test NULL and eval.test_path empty: the training manifest */
+    const struct xkd_manifest *manifest; /* what `train` would hold, which then is a name alone; NULL: it is read */
     const char *out;
     int64_t heads;       /* of the encoder, where neither file nor configuration can say; 0: they can */
     xkd_run_options run; /* new, resumed or forced; stop and progress */
@@ -43,7 +44,7 @@ typedef struct {
     xkd_run_result run;
     bool multi_label, finished;
     int64_t classes, train_files, test_files;
-    int64_t replaced;           /* training files that could not be read, so far in the whole run */
+    int64_t replaced;           /* training files that could not be read, so far in the whole run; -1: unknown */
     int64_t unreadable;         /* test files that could not be read in the last test: they are in no figure */
     int64_t empty_classes;      /* without a test file; they count as 0 in the mean average precision */
     int64_t in_both;            /* files that are in the training and the test split */

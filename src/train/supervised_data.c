@@ -125,17 +125,23 @@ static xkd_status no_such_split(xkd_context *cx, const xkd_manifest *m, const ch
     return status;
 }
 
+static xkd_status load(xkd_context *cx, const char *path, bool follow_links, const xkd_manifest *given,
+                       xkd_manifest *out)
+{
+    return given ? xkd_manifest_copy(cx, given, out) : xkd_manifest_load(cx, path, follow_links, out);
+}
+
 /* An empty split is loaded again in full, to say in the message which splits there are. The second loading happens on
  * the way to an error only. */
-static xkd_status check_split(xkd_context *cx, const char *path, bool follow_links, const char *split,
-                              xkd_manifest *out)
+static xkd_status check_split(xkd_context *cx, const char *path, bool follow_links, const xkd_manifest *given,
+                              const char *split, xkd_manifest *out)
 {
     xkd_status status = XKD_OK;
     xkd_manifest all = {0};
-    XKD_TRY(xkd_manifest_load(cx, path, follow_links, out));
+    XKD_TRY(load(cx, path, follow_links, given, out));
     xkd_manifest_keep_split(out, split);
     if (out->count > 0) goto fail;
-    XKD_TRY(xkd_manifest_load(cx, path, follow_links, &all));
+    XKD_TRY(load(cx, path, follow_links, given, &all));
     status = no_such_split(cx, &all, path, split);
 fail:
     xkd_manifest_free(&all);
@@ -169,15 +175,15 @@ fail:
 }
 
 /* Without a path of its own the test set is another split of the training manifest. */
-static xkd_status open_test(xkd_context *cx, const xkd_config *c, xkd_supervised_data *d)
+static xkd_status open_test(xkd_context *cx, const xkd_config *c, const xkd_manifest *given, xkd_supervised_data *d)
 {
     xkd_status status = XKD_OK;
     bool same = !*c->eval.test_path || strcmp(c->eval.test_path, c->data.path) == 0;
     const char *path = same ? c->data.path : c->eval.test_path;
     int64_t most = -1;
-    XKD_TRY(check_split(cx, path, c->data.follow_links, c->eval.test_split, &d->test));
+    XKD_TRY(check_split(cx, path, c->data.follow_links, same ? given : NULL, c->eval.test_split, &d->test));
     XKD_TRY(check_labels(cx, &d->test, path, d->multi_label, &most));
-    if (!same) XKD_TRY(xkd_manifest_compare_classes(cx, d->train, c->data.path, &d->test, path));
+    if (!same) XKD_TRY(xkd_manifest_compare_classes(cx, d->train, c->data.path, &d->test, path, NULL));
     if (most >= d->classes.count)
         XKD_FAIL(XKD_ERR_DATA, "%s: label %" PRId64 " of %" PRId64 " classes", path, most, d->classes.count);
     if (same) XKD_TRY(count_in_both(cx, d));
@@ -219,14 +225,16 @@ fail:
 }
 
 /* The training split is looked at before the loader starts its threads, for the better message. */
-xkd_status xkd_supervised_data_open(xkd_context *cx, const xkd_config *c, xkd_modality modality, xkd_supervised_data *d)
+xkd_status xkd_supervised_data_open(xkd_context *cx, const xkd_config *c, xkd_modality modality,
+                                    const xkd_manifest *given, xkd_supervised_data *d)
 {
     xkd_status status = XKD_OK;
     xkd_manifest train = {0};
     int64_t most = -1, K;
     *d = (xkd_supervised_data){.modality = modality};
-    XKD_TRY(check_split(cx, c->data.path, c->data.follow_links, c->data.split, &train));
+    XKD_TRY(check_split(cx, c->data.path, c->data.follow_links, given, c->data.split, &train));
     XKD_TRY(xkd_training_views_new(cx, c, modality, &d->views, &d->plan));
+    d->plan.manifest = given;
     XKD_TRY(xkd_loader_new_planned(cx, &c->data, &c->train, &d->plan, &d->loader));
     d->train = xkd_loader_manifest(d->loader);
     /* The first file decides; check_labels holds the others to it. */
@@ -236,7 +244,7 @@ xkd_status xkd_supervised_data_open(xkd_context *cx, const xkd_config *c, xkd_mo
     XKD_TRY(count_classes(cx, c, d->train, most, &K));
     XKD_TRY(xkd_class_names_of(cx, d->train, K, &d->classes));
     XKD_TRY(check_empty_classes(cx, d, c->data.path));
-    XKD_TRY(open_test(cx, c, d));
+    XKD_TRY(open_test(cx, c, given, d));
     XKD_TRY(make_memory(cx, c, d));
 fail:
     xkd_manifest_free(&train);

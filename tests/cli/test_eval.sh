@@ -65,7 +65,7 @@ stderr_has "a missing input" 3 "nowhere"
 # Several inputs share one list of classes, so names and order must agree; a file by itself has none.
 mkdir -p pets/cat pets/dog ships/boat ships/car && for d in pets/cat pets/dog ships/boat ships/car; do cp toys/train/bounce/00000.mp4 $d; done
 embed pets ships --out x.npz
-stderr_has "inputs of other classes" 3 "class 0 is cat in pets and boat in ships"
+stderr_has "inputs of other classes" 3 "class 0 is cat in pets and boat in ships: make manifests of both from one class list, or embed them one by one"
 "$xkd" data index pets -q >/dev/null
 sed 's/\["cat","dog"\]/["dog","cat"]/' pets/manifest.jsonl >pets/turned.jsonl
 embed pets/manifest.jsonl pets/turned.jsonl --out x.npz
@@ -179,6 +179,9 @@ try retrieve all.safetensors --like 00000.mp4 --from new.npz -n 2
 check "a file of other features finds itself" [ "$(grep -c '^ 0\.99.*train/bounce/00000.mp4' <<<"$out")" -ge 1 ]
 try retrieve all.safetensors --like 00000.mp4
 stderr_has "a file that is not among them" 3 "00000.mp4: has no video features"
+embed pets --out pets.npz --modality video
+try retrieve all.safetensors --like cat/00000.mp4 --from pets.npz -n 1
+stdout_has "other classes do not matter" 0 "train/bounce/00000.mp4"
 try retrieve all.safetensors --like x --from cls.npz
 stderr_has "nor of another pool" 3 "--pool cls"
 finish

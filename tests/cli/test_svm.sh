@@ -67,7 +67,18 @@ for call in first second; do
   check "and named" grep -q "train/bounce/00000.mp4: has no features in the training set" <<<"$err"
 done
 try svm $model fewer --out fewer-kept --subsample 2 data.max_bad_fraction=0.2 --json
-stdout_has "in JSON too" 0 '"train_unreadable": 1, "test_unreadable": 0'
+stdout_has "in JSON too" 0 '"train_without_features": 1, "test_without_features": 0'
+
+# So is one that lacks the modality, though nothing is wrong with it: a WAV header and silence among the videos.
+cp -r toys heard
+{
+  printf 'RIFF\044\372\000\000WAVEfmt \020\000\000\000\001\000\001\000\200\076\000\000\000\175\000\000\002\000\020\000data\000\372\000\000'
+  head -c 64000 /dev/zero
+} >heard/train/bounce/00000.mp4
+try embed $model heard --out heard.safetensors
+stdout_has "a file of sound alone can be read" 0 "15 files, 0 unreadable; 28 video and 30 audio clips"
+try svm heard.safetensors --modality video
+stdout_has "but has no features of video" 0 "without 1 of 12 training videos and 0 of 3 test videos, which have no features of this modality or could not be read"
 
 # Settings come behind the recipe of features, with a file and without.
 modalities() { "$xkd" inspect "$1" | grep -cE '^(video|audio) '; }
@@ -93,6 +104,16 @@ clips --modality video --out set.npy dataset.train.vid_aug_kwargs.p_flip=0 datas
 check "so have the views of video" [ "$rc" -eq 0 -a -n "$(cmp set.npy plain.npy)" ]
 try svm $model toys --out keys dataset.return_video=false dataset.return_audio=false
 stderr_has "no modality left" 2 "neither video nor sound"
+windows() { try embed $model toys --split test --out windows.safetensors --force "$@"; }
+windows dataset.audio_clip_duration=0.5
+stderr_has "clips of two lengths" 2 "one duration holds for both modalities"
+windows --modality audio dataset.audio_clip_duration=0.5
+stdout_has "sound alone has clips of its own length" 0 "0 video and 12 audio clips"
+windows --modality video dataset.audio_clip_duration=0.5
+stdout_has "which are none of video's" 0 "6 video and 0 audio clips"
+"$xkd" pretrain -c "$tiny" --data toys/manifest.jsonl --out twice --max-steps 1 -q dataset.audio_clip_duration=1 >/dev/null 2>&1
+try embed twice toys --split test --modality video --out twice.npz dataset.clip_duration=0.5 dataset.video_fps=8
+stdout_has "a model whose own file has both keys does not hold to them" 0 "12 video and 0 audio clips"
 try svm $model toys --out keys model.apply_bn=true
 stderr_has "batch norm is refused" 2 "model.apply_bn"
 try svm train.safetensors test.safetensors --student
@@ -102,9 +123,18 @@ normed=$out
 echo 'model: {apply_l2: true}' >l2.yaml
 try svm train.safetensors test.safetensors --modality video -c l2.yaml
 check "apply_l2 holds for features too" [ "$out" = "$normed" ]
-try embed --join kept/test-3.safetensors --out joined.safetensors && mv joined.safetensors kept/test-3.safetensors
-try svm $model toys --out kept --subsample 4
-check "features that do not say how they were made are made again" [ "$out" = "$first" -a -n "$(grep 'making it again' <<<"$err")" ]
+printf 'dataset: {vid_transform: randaug3crop}\nmodel: {apply_l2: true}\n' >tuning.yaml
+try svm train.safetensors test.safetensors --modality video -c tuning.yaml
+check "transforms say nothing about features that are there" [ "$out" = "$normed" ]
+echo 'model: {apply_bn: true}' >bn.yaml
+try svm train.safetensors test.safetensors -c bn.yaml
+stderr_has "batch norm does" 2 "model.apply_bn"
+cp -r kept unsaid
+try embed --join kept/test-3.safetensors --out unsaid/test-3.safetensors --force
+cp unsaid/test-3.safetensors joined.safetensors
+try svm $model toys --out unsaid --subsample 4
+stderr_has "features that do not say how they were made" 2 "unsaid/test-3.safetensors: does not say with which options it was made"
+check "are left as they are" cmp -s joined.safetensors unsaid/test-3.safetensors
 
 # Killed in between: the features that are done are kept.
 "$xkd" svm $model toys --out killed --subsample 4 >/dev/null 2>&1 &
@@ -137,8 +167,17 @@ check "from videos" grep -q '"map"' <<<"$out"
 try embed run/checkpoints/step-00000002.safetensors toys --pool head --out heads.safetensors
 try retrieve heads.safetensors --json
 check "retrieve across modalities" grep -qE '"query": "video", "against": "audio", "files": 15, "recall": \[[0-9.]+, ' <<<"$out"
+try embed run/checkpoints/step-00000002.safetensors toys --split test --pool head --out few.safetensors
+try retrieve few.safetensors
+stdout_has "chance of the first ten of three" 0 "(chance 33.33 100.00 100.00)"
 try retrieve heads.safetensors --query audio --like train/bounce/00000.mp4
 check "clips across modalities" [ "$rc" -eq 0 -a "$(wc -l <<<"$out")" -eq 10 ]
+try embed $model toys --out own.npz
+try embed $model toys --audio-model twice --out other.npz
+try retrieve own.npz --like train/bounce/00000.mp4 --from other.npz -n 1
+stdout_has "another model of a modality that is not used" 0 "train/bounce/00000.mp4"
+try retrieve own.npz --query audio --like train/bounce/00000.mp4 --from other.npz -n 1
+stderr_has "and of one that is" 3 "their audio features are of different models"
 try embed $model toys/multi.jsonl --out multi.npz
 try retrieve multi.npz --query video --json
 check "a label in common is enough" [ "$rc" -eq 0 -a -n "$(grep '"labelled": 15' <<<"$out")" ]

@@ -109,7 +109,9 @@ static void wholeness(void **state)
 static void results_read_back(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "[]", "{}", "{\"xkd_fold_result\": 3}", "{\"xkd_fold_result\": 2, \"fold\": 1}"};
+    static const char *const bad[] = {"", "[]", "{}", "{\"xkd_fold_result\": 3}",
+                                      "{\"xkd_fold_result\": 3, \"fold\": 1}"};
+    static const char earlier[] = "{\"xkd_fold_result\": 2}";
     xkd_context *cx = xkd_context_new();
     char path[] = "/tmp/xkd-fold-XXXXXX";
     close(mkstemp(path));
@@ -134,6 +136,10 @@ static void results_read_back(void **state)
         assert_int_equal(xkd_fold_result_read(cx, path, &back), XKD_ERR_DATA);
         xkd_clear_error(cx);
     }
+    must(cx, xkd_write_file(cx, path, earlier, (int64_t)strlen(earlier)), "write");
+    assert_int_equal(xkd_fold_result_read(cx, path, &back), XKD_ERR_CONFIG);
+    assert_non_null(strstr(xkd_last_error(cx), "another version"));
+    xkd_clear_error(cx);
     xkd_fold_result two[2] = {r, r};
     two[1].honest.top1 = 82.125;
     xkd_fold_mean m = xkd_fold_results_mean(two, 2, false);

@@ -111,8 +111,32 @@ static void torn_ends(void **state)
     xkd_context_free(cx);
 }
 
+/* A log of the earlier form cannot be gone on with, and may hold days of work: it is not touched. */
+static void earlier_logs_stay(void **state)
+{
+    (void)state;
+    xkd_context *cx = xkd_context_new();
+    char path[] = "/tmp/xkd-log-XXXXXX", text[100] = "xkdlog1";
+    const xkd_embed_log_head head = {.size = {3, 0}, .settings = 5};
+    xkd_embed_log *log;
+    struct stat after;
+    int fd = mkstemp(path);
+    assert_int_equal(write(fd, text, sizeof text), sizeof text);
+    close(fd);
+    assert_int_equal(xkd_embed_log_open(cx, path, &head, false, &log), XKD_ERR_CONFIG);
+    assert_non_null(strstr(xkd_last_error(cx), "by an earlier version"));
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(after.st_size, sizeof text);
+    xkd_clear_error(cx);
+    must(cx, xkd_embed_log_open(cx, path, &head, true, &log), "start anew");
+    xkd_embed_log_close(log);
+    unlink(path);
+    xkd_context_free(cx);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(labels_in_range), cmocka_unit_test(torn_ends)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(labels_in_range), cmocka_unit_test(torn_ends),
+                                       cmocka_unit_test(earlier_logs_stay)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -68,6 +68,28 @@ static void written_is_read_back(void **state)
     xkd_manifest_free(&m);
 }
 
+/* A copy owns all that it has: the other may go. */
+static void a_copy_stands_alone(void **state)
+{
+    static const char text[] = "{\"xkd_manifest\":1,\"root\":\".\",\"classes\":[\"a\",\"b\"]}\n"
+                               "{\"path\":\"x.mp4\",\"labels\":[1,0],\"split\":\"test\",\"fps\":25.5}\n"
+                               "{\"path\":\"y.mp4\",\"label\":1}\n";
+    xkd_manifest m, copy;
+    (void)state;
+    assert_int_equal(xkd_manifest_read(cx, put("copied.jsonl", text), &m), XKD_OK);
+    assert_int_equal(xkd_manifest_copy(cx, &m, &copy), XKD_OK);
+    assert_string_equal(copy.root, m.root);
+    xkd_manifest_free(&m);
+    assert_int_equal(copy.count, 2);
+    assert_string_equal(copy.classes[1], "b");
+    const xkd_sample *s = copy.samples;
+    assert_string_equal(s[0].path, "x.mp4");
+    assert_string_equal(s[0].split, "test");
+    assert_true(s[0].label_count == 2 && s[0].labels[0] == 1 && s[0].labels[1] == 0 && s[0].fps == 25.5);
+    assert_true(s[1].label == 1 && s[1].label_count == 0);
+    xkd_manifest_free(&copy);
+}
+
 static void wrong_lines_are_named(void **state)
 {
     static const struct {
@@ -180,9 +202,8 @@ static void lists_become_manifests(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(written_is_read_back),
-        cmocka_unit_test(wrong_lines_are_named),
-        cmocka_unit_test(folders_become_splits_and_classes),
+        cmocka_unit_test(written_is_read_back),   cmocka_unit_test(a_copy_stands_alone),
+        cmocka_unit_test(wrong_lines_are_named),  cmocka_unit_test(folders_become_splits_and_classes),
         cmocka_unit_test(lists_become_manifests),
     };
     cx = xkd_context_new();

@@ -89,6 +89,27 @@ static void test_released_keys(void **state)
     xkd_config_free(&c);
 }
 
+/* Only what was changed, each with its whole key: two maps have keys of one name. */
+static void test_changed(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_config c, plain;
+    char *text;
+    must(cx, xkd_config_init(cx, &plain), "init");
+    must(cx, xkd_config_init(cx, &c), "init");
+    must(cx, xkd_config_write_changed(cx, &c, &plain, &text), "write");
+    assert_string_equal(text, "");
+    xkd_free(text);
+    must(cx, xkd_config_override(cx, &c, "dataset.clip_duration=1.5"), "real");
+    must(cx, xkd_config_override(cx, &c, "dataset.train.split=a b"), "text");
+    must(cx, xkd_config_override(cx, &c, "dataset.test.split=test"), "the default");
+    must(cx, xkd_config_write_changed(cx, &c, &plain, &text), "write");
+    assert_string_equal(text, "dataset.clip_duration: 1.5\ndataset.train.split: \"a b\"\n");
+    xkd_free(text);
+    xkd_config_free(&c);
+    xkd_config_free(&plain);
+}
+
 static void test_sizes_as_maps(void **state)
 {
     xkd_context *cx = *state;
@@ -262,7 +283,7 @@ int main(void)
         cmocka_unit_test(test_defaults_are_xkd), cmocka_unit_test(test_released_keys),
         cmocka_unit_test(test_sizes_as_maps),    cmocka_unit_test(test_every_option_survives_writing),
         cmocka_unit_test(test_refusals),         cmocka_unit_test(test_overrides),
-        cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_missing_file),     cmocka_unit_test(test_changed),
     };
     return cmocka_run_group_tests_name("options", tests, setup, teardown);
 }
