@@ -30,6 +30,7 @@ static inline xkd_data_config small_data_config(char *path)
         .max_bad_fraction = 0.01,
         .workers = 1,
         .decode_seconds = 30,
+        .file_memory = 4,
     };
     for (int k = 0; k < XKD_VIEW_KINDS; k++) {
         d.video_view[k] = (xkd_video_view_config){.color = {0.4, 0.4, 0.4, 0.2}, .crop_scale = {0.2, 1}, .p_flip = 0.5};
