@@ -165,12 +165,12 @@ static bool are_kin(const xkd_sample *a, const xkd_sample *b)
 }
 
 struct recall {
-    int64_t labelled;        /* queries that have a class */
-    double own[3], class[3]; /* percent of all queries; of the labelled ones */
+    int64_t labelled;           /* queries that have a class */
+    double own[3], of_class[3]; /* percent of all queries; of the labelled ones */
 };
 
-/* Queries with their own file, or one of their class, among the first 1, 5, 10. own: the same index; class: another file that
- * shares a label counts as well. */
+/* Queries with their own file, or one of their class, among the first 1, 5, 10. own: the same index; of_class: another
+ * file that shares a label counts as well. */
 static void count_hits(const struct retrieval *r, const int64_t *near, int64_t k, struct recall *out)
 {
     const struct pairs *p = &r->pairs;
@@ -187,12 +187,12 @@ static void count_hits(const struct retrieval *r, const int64_t *near, int64_t k
                 kin |= are_kin(s, &samples[p->file[list[j]]]);
             }
             out->own[at] += found;
-            out->class[at] += kin;
+            out->of_class[at] += kin;
         }
     }
     for (int at = 0; at < 3; at++) {
         out->own[at] *= 100.0 / (double)p->n;
-        out->class[at] *= out->labelled ? 100.0 / (double)out->labelled : 0;
+        out->of_class[at] *= out->labelled ? 100.0 / (double)out->labelled : 0;
     }
 }
 
@@ -206,7 +206,7 @@ static void print_json(const struct retrieval *r, const struct recall *recall)
         printf("[%.4f, %.4f, %.4f]", recall->own[0], recall->own[1], recall->own[2]);
     printf(", \"labelled\": %" PRId64 ", \"class_recall\": ", recall->labelled);
     if (recall->labelled)
-        printf("[%.4f, %.4f, %.4f]", recall->class[0], recall -> class[1], recall -> class[2]);
+        printf("[%.4f, %.4f, %.4f]", recall->of_class[0], recall->of_class[1], recall->of_class[2]);
     else
         printf("null");
     puts(", \"at\": [1, 5, 10]}");
@@ -224,7 +224,7 @@ static void print_recall(const struct retrieval *r, const struct recall *recall)
         printf("%-28s%7.2f %7.2f %7.2f  (chance %.2f %.2f %.2f)\n", "same file", recall->own[0], recall->own[1],
                recall->own[2], 100 / n, fmin(500 / n, 100), fmin(1000 / n, 100));
     if (recall->labelled)
-        printf("%-28s%7.2f %7.2f %7.2f\n", "same class", recall->class[0], recall -> class[1], recall -> class[2]);
+        printf("%-28s%7.2f %7.2f %7.2f\n", "same class", recall->of_class[0], recall->of_class[1], recall->of_class[2]);
     else
         printf("%-28s%7s %7s %7s  (no file has a label)\n", "same class", "-", "-", "-");
 }

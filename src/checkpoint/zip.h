@@ -24,7 +24,8 @@ typedef struct {
 /* Reads the directory of a whole archive and checks it against the local headers. Sizes come from the central directory.
  * Refused with XKD_ERR_CHECKPOINT, naming the entry: anything but stored data, encryption, several disks, comments,
  * trailing bytes or gaps, overlap, links, names that repeat (also but for case), are a file's and a folder's, leave the
- * folder or are not printable UTF-8, end records, local headers or data descriptors that say something else. Contents are checked by xkd_zip_verify. The map must outlive the
+ * folder or are not printable UTF-8, end records, local headers or data descriptors that say something
+ * else. Contents are checked by xkd_zip_verify. The map must outlive the
  * archive; free with xkd_zip_free. */
 xkd_status xkd_zip_open(xkd_context *cx, const char *path, const xkd_map *map, xkd_zip *out);
 void xkd_zip_free(xkd_zip *zip);

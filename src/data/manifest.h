@@ -56,8 +56,8 @@ xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *manifest, const cha
 bool xkd_manifest_has_labels(const xkd_manifest *manifest);
 
 /* Labels are numbers: both must name the same classes in the same order for a number to mean one class, unless one has no
- * labels at all. XKD_ERR_DATA names the first class that differs, the two by a_name and b_name, and what to do: `remedy`, NULL: to
- * make both from one class list. */
+ * labels at all. XKD_ERR_DATA names the first class that differs, the two by a_name and b_name, and what to do: `remedy`,
+ * NULL: to make both from one class list. */
 xkd_status xkd_manifest_compare_classes(xkd_context *cx, const xkd_manifest *a, const char *a_name,
                                         const xkd_manifest *b, const char *b_name, const char *remedy);
 

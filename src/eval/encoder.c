@@ -214,7 +214,8 @@ static xkd_status choose_heads(xkd_context *cx, const xkd_encoder_source *s, con
     return XKD_OK;
 }
 
-/* The number of tokens and the patch length are all that a file can confirm of a geometry. A swapped grid of equal size, such as 7x8 for 8x7, cannot be told apart. */
+/* The number of tokens and the patch length are all that a file can confirm of a geometry. A swapped grid of equal size,
+ * such as 7x8 for 8x7, cannot be told apart. */
 static xkd_status check_geometry(xkd_context *cx, const xkd_encoder_source *s, const xkd_model_config *c,
                                  const xkd_geometry *have, const char *from)
 {

@@ -57,7 +57,8 @@ static void take_options(run *r, const xkd_supervised_options *o)
     c->data.video_local_views = c->data.audio_local_views = 0;
 }
 
-/* Chooses the modality, with its clip duration, and writes it into the configuration, so that a resumed run need not choose again. */
+/* Chooses the modality, with its clip duration, and writes it into the configuration, so that a resumed run need not
+ * choose again. */
 static xkd_status choose_modality(run *r, xkd_modality *m)
 {
     xkd_status status = XKD_OK;
