@@ -36,7 +36,8 @@ struct bench {
     int64_t views[XKD_MODALITIES];
     xkd_backend *be;
     xkd_trainer trainer;
-    double seconds, gemm_flops, products; /* median, s; FLOP/s; multiply-adds of one step */
+    double seconds, products; /* median, s; multiply-adds of one step */
+    xkd_gemm_rates gemm;
     int64_t new_allocations;              /* after the first step; should be 0 */
     double losses[XKD_LOSS_COUNT];        /* of the last step */
 };
@@ -128,7 +129,7 @@ static xkd_status measure(struct cli *cli, struct bench *b, const struct values 
     b->seconds = seconds[v->repeats / 2];
     b->products = (double)b->be->products / (double)v->repeats;
     /* After the steps and in the same process, so that both meet the same clock rate. */
-    XKD_TRY(xkd_gemm_rate(cx, (int)v->threads, &b->gemm_flops));
+    XKD_TRY(xkd_gemm_rate(cx, (int)v->threads, &b->gemm));
 fail:
     xkd_free(seconds);
     return status;
@@ -145,7 +146,7 @@ static double state_bytes(const struct bench *b)
 static void print(const struct cli *cli, const struct bench *b, const struct values *v)
 {
     double samples = (double)b->config.train.batch, flop = 2 * b->products;
-    double rate = flop / b->seconds, share = rate / b->gemm_flops;
+    double rate = flop / b->seconds, gemm = xkd_gemm_best(&b->gemm), share = rate / gemm;
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     /* new_allocations is a promise of the library: a step after the first allocates nothing. */
@@ -153,7 +154,7 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
         printf("{\"s_per_sample\": %.6f, \"gflops\": %.3f, \"gemm_gflops\": %.3f, \"gemm_share\": %.4f, "
                "\"gflop_per_sample\": %.3f, \"batch\": %lld, \"threads\": %lld, \"state_bytes\": %.0f, "
                "\"activation_bytes\": %lld, \"peak_rss_bytes\": %lld, \"new_allocations\": %lld}\n",
-               b->seconds / samples, rate / 1e9, b->gemm_flops / 1e9, share, flop / samples / 1e9,
+               b->seconds / samples, rate / 1e9, gemm / 1e9, share, flop / samples / 1e9,
                (long long)b->config.train.batch, (long long)v->threads, state_bytes(b),
                (long long)b->trainer.pass.arena.size, (long long)usage.ru_maxrss * 1024, (long long)b->new_allocations);
         return;
@@ -161,7 +162,7 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
     printf("%-34s %10.4f s\n", "time per sample", b->seconds / samples);
     printf("%-34s %10.1f GFLOP\n", "matrix products per sample", flop / samples / 1e9);
     printf("%-34s %10.1f GFLOP/s\n", "their rate in the step", rate / 1e9);
-    printf("%-34s %10.1f GFLOP/s\n", "this machine's GEMM rate", b->gemm_flops / 1e9);
+    printf("%-34s %10.1f GFLOP/s\n", "this machine's GEMM rate", gemm / 1e9);
     printf("%-34s %10.1f %%\n", "share of the GEMM rate", 100 * share);
     printf("%-34s %10.2f GB\n", "state", state_bytes(b) / 1e9);
     printf("%-34s %10.1f MB per sample\n", "activations", (double)b->trainer.pass.arena.size / samples / 1e6);

@@ -12,7 +12,7 @@ static xkd_status choose(xkd_context *cx, const char *name, xkd_dtype dtype, con
 {
     *ops = NULL;
     if (strcmp(name, "ref") == 0 && (dtype == XKD_F32 || dtype == XKD_F64)) *ops = xkd_ref_ops(dtype);
-    if (strcmp(name, "cpu") == 0 && dtype == XKD_F32) *ops = xkd_cpu_ops();
+    if (strcmp(name, "cpu") == 0 && dtype == XKD_F32) return xkd_cpu_ops(cx, ops);
     if (*ops) return XKD_OK;
     return xkd_fail(cx, XKD_ERR_CONFIG, "backend=%s: not available for %s: use ref (float32, float64) or cpu (float32)",
                     name, xkd_dtype_name(dtype));
@@ -30,8 +30,8 @@ xkd_status xkd_backend_new(xkd_context *cx, xkd_backend **out, const char *name,
     XKD_TRY(xkd_alloc(cx, &be, 1, sizeof *be));
     *be = (xkd_backend){.ops = ops, .cx = cx, .dtype = dtype, .size = xkd_dtype_size(dtype)};
     XKD_TRY(xkd_pool_new(cx, &be->pool, threads));
-    XKD_TRY(xkd_alloc(cx, &be->scratch, threads, sizeof *be->scratch));
-    XKD_TRY(xkd_alloc(cx, &be->scratch_bytes, threads, sizeof *be->scratch_bytes));
+    XKD_TRY(xkd_alloc(cx, &be->scratch, threads + 1, sizeof *be->scratch));
+    XKD_TRY(xkd_alloc(cx, &be->scratch_bytes, threads + 1, sizeof *be->scratch_bytes));
     /* Ownership passes to the caller; the clean-up below then frees NULL. */
     *out = be;
     be = NULL;
@@ -44,7 +44,7 @@ void xkd_backend_free(xkd_backend *be)
 {
     if (!be) return;
     int threads = be->pool ? xkd_pool_threads(be->pool) : 0;
-    for (int i = 0; be->scratch && i < threads; i++) xkd_free(be->scratch[i]);
+    for (int i = 0; be->scratch && i <= threads; i++) xkd_free(be->scratch[i]);
     xkd_free(be->scratch);
     xkd_free(be->scratch_bytes);
     xkd_pool_free(be->pool);
@@ -75,6 +75,11 @@ void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes)
          * needed. */
         __atomic_store_n(&be->status, status, __ATOMIC_RELAXED);
     return be->scratch[thread];
+}
+
+void *xkd_backend_shared_scratch(xkd_backend *be, int64_t bytes)
+{
+    return xkd_backend_scratch(be, xkd_pool_threads(be->pool), bytes);
 }
 
 void xkd_backend_settle(xkd_backend *be)

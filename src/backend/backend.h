@@ -235,7 +235,7 @@ struct xkd_backend {
     int64_t size; /* bytes of one element */
     xkd_status status;
     int64_t products; /* multiply-adds executed in matrix products since xkd_backend_new; 1 = 2 FLOP */
-    void **scratch;   /* per thread, see xkd_backend_scratch */
+    void **scratch;   /* [threads + 1]: per thread, and behind them the shared one */
     int64_t *scratch_bytes;
 };
 
@@ -250,6 +250,10 @@ xkd_status xkd_backend_status(xkd_backend *be);
  * stays (xkd_backend_settle). NULL when out of memory (the backend remembers). Thread-safe for distinct threads. */
 void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes);
 
+/* The same for all threads of the running operation together: one block, for what its tasks share. Call it outside of
+ * parallel loops. */
+void *xkd_backend_shared_scratch(xkd_backend *be, int64_t bytes);
+
 /* Gives every thread as much scratch as the largest has: whoever meets the largest task in the first step is chance,
  * and no later step may allocate. Call it when no operation runs; it does nothing when all are equal. */
 void xkd_backend_settle(xkd_backend *be);
@@ -262,6 +266,6 @@ static inline void *xkd_at(const xkd_backend *be, const void *tensor, int64_t in
 
 /* The tables. A table starts as a copy of ref's and overrides what it does better. */
 const xkd_ops *xkd_ref_ops(xkd_dtype dtype);
-const xkd_ops *xkd_cpu_ops(void);
+xkd_status xkd_cpu_ops(xkd_context *cx, const xkd_ops **out); /* XKD_CPU may name a level that is not there */
 
 #endif

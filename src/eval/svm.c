@@ -8,20 +8,19 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "backend/cpu/levels.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/rng.h"
 
 enum {
     BLOCK = 16, /* classes of one sweep: their weights (16 x 769 doubles) stay in a core's second-level cache */
-    LANES = 8,  /* doubles of a vector; rows of weights are padded to it */
+    LANES = 8,  /* rows of weights are padded to it, as the loops want */
     TYPICAL_SWEEPS = 200 /* full-sweep equivalents up to 1000 sweeps with shrinking, measured at UCF101's size */
 };
 
 /* A projected gradient below this does not move the dual (liblinear's constant). */
 static const double STILL = 1e-12;
-
-typedef double lanes __attribute__((vector_size(LANES * sizeof(double)), aligned(8), may_alias));
 
 /* State of one class within a block. */
 typedef struct {
@@ -34,6 +33,7 @@ typedef struct {
     const xkd_svm_data *data;
     const xkd_svm_options *options;
     xkd_svm_model *model;   /* written at disjoint places by the blocks */
+    const xkd_double_loops *loops;
     int64_t stride;         /* of weights and of a sample as doubles: D + 1 rounded up */
     const double *diagonal; /* [n] x.x + 1 + 1/(2C) */
     pthread_mutex_t *lock;  /* of `done` and the callback */
@@ -65,29 +65,6 @@ static int64_t row_of(const xkd_svm_data *d, int64_t i)
     return d->row ? d->row[i] : i;
 }
 
-/* Sum of the lanes in a fixed order: the compiler may not reassociate, and results must not depend on it. Two chains
- * hide the latency of the multiply-add; 8 lanes are two AVX2 registers or one of AVX-512. */
-static double dot(const double *a, const double *b, int64_t n)
-{
-    lanes s0 = {0}, s1 = {0};
-    int64_t i = 0;
-    for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        s0 += *(const lanes *)(a + i) * *(const lanes *)(b + i);
-        s1 += *(const lanes *)(a + i + LANES) * *(const lanes *)(b + i + LANES);
-    }
-    /* The stride is a multiple of LANES, so at most one vector is left; the padding is 0 in both operands. */
-    if (i < n) s0 += *(const lanes *)(a + i) * *(const lanes *)(b + i);
-    s0 += s1;
-    double sum = 0;
-    for (int k = 0; k < LANES; k++) sum += s0[k];
-    return sum;
-}
-
-static void add_scaled(double *w, double scale, const double *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i += LANES) *(lanes *)(w + i) += scale * *(const lanes *)(x + i);
-}
-
 /* Once a row instead of once a class. */
 static void widen(double *out, const float *x, int64_t D)
 {
@@ -101,7 +78,7 @@ static bool update(block *b, int c, int64_t i, double sign)
     const job *j = b->job;
     double *w = b->w + c * j->stride, *alpha = &b->alpha[i * BLOCK + c];
     /* y w.x - 1 + a / (2C), the derivative of the dual by a_i. */
-    double gradient = sign * dot(w, b->x, j->stride) - 1 + *alpha / (2 * j->options->C), projected = gradient;
+    double gradient = sign * j->loops->dot(w, b->x, j->stride) - 1 + *alpha / (2 * j->options->C), projected = gradient;
     /* At the bound a = 0 only a negative gradient moves the coordinate. A gradient above the largest of the last sweep
      * is taken as a sign that it stays there: shrinking, which is checked again before the class is done. */
     if (*alpha == 0) {
@@ -117,7 +94,7 @@ static bool update(block *b, int c, int64_t i, double sign)
     if (fabs(projected) > STILL) {
         double old = *alpha;
         *alpha = fmax(old - gradient / j->diagonal[i], 0);
-        add_scaled(w, (*alpha - old) * sign, b->x, j->stride);
+        j->loops->add_scaled(w, (*alpha - old) * sign, b->x, j->stride);
     }
     return true;
 }
@@ -321,9 +298,11 @@ xkd_status xkd_svm_train(xkd_context *cx, xkd_pool *pool, const xkd_svm_data *da
 {
     xkd_status status = XKD_OK;
     double *diagonal = NULL;
+    const xkd_cpu_level *level;
     pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     *out = (xkd_svm_model){.D = data->D, .K = data->K};
     XKD_TRY(check_data(cx, data, options));
+    XKD_TRY(xkd_cpu_level_choose(cx, &level));
     XKD_TRY(xkd_alloc(cx, &out->w, data->K * (data->D + 1), sizeof *out->w));
     XKD_TRY(xkd_alloc(cx, &out->iterations, data->K, sizeof *out->iterations));
     XKD_TRY(make_diagonal(cx, data, options->C, &diagonal));
@@ -334,6 +313,7 @@ xkd_status xkd_svm_train(xkd_context *cx, xkd_pool *pool, const xkd_svm_data *da
              .diagonal = diagonal,
              .lock = &lock,
              .cx = cx,
+             .loops = level->loops,
              .stride = (data->D + 1 + LANES - 1) / LANES * LANES};
     xkd_parallel_for(pool, (data->K + BLOCK - 1) / BLOCK, solve, &j);
     XKD_TRY(j.status);
@@ -383,10 +363,12 @@ xkd_status xkd_svm_estimate(xkd_context *cx, xkd_pool *pool, int64_t n, int64_t 
     xkd_status status = XKD_OK;
     int64_t stride = (D + LANES) / LANES * LANES, blocks = (K + BLOCK - 1) / BLOCK, threads = xkd_pool_threads(pool);
     double *w = NULL;
+    const xkd_cpu_level *level;
     volatile double sink = 0;
+    XKD_TRY(xkd_cpu_level_choose(cx, &level));
     XKD_TRY(xkd_alloc(cx, &w, (BLOCK + 1) * stride, sizeof *w));
     double start = xkd_now();
-    for (int i = 0; i < TRIES; i++) sink = sink + dot(w + i % BLOCK * stride, w + BLOCK * stride, stride);
+    for (int i = 0; i < TRIES; i++) sink = sink + level->loops->dot(w + i % BLOCK * stride, w + BLOCK * stride, stride);
     double rate = (xkd_now() - start) / TRIES; /* seconds of one class and one sample */
     /* Threads beyond the number of blocks have nothing to do. */
     int64_t side = threads < blocks ? threads : blocks;

@@ -2,8 +2,8 @@
  * is read once and everything that can be done with it is done then. */
 #include <math.h>
 
-#include "backend/cpu/cpu.h"
-#include "backend/cpu/simd.h"
+#include "backend/cpu/kernels/kernels.h"
+#include "backend/cpu/kernels/vector.h"
 
 /* Work of one call, shared read-only by its tasks; each operation uses the fields it needs and leaves the
  * rest 0. */
@@ -27,7 +27,7 @@ static double run_sum(xkd_backend *be, flat *f, xkd_pool_fn fn)
 {
     int64_t tasks = tasks_of(f->n, ELEMENTS_A_TASK);
     double total = 0;
-    f->sums = xkd_backend_scratch(be, 0, tasks * (int64_t)sizeof(double));
+    f->sums = xkd_backend_shared_scratch(be, tasks * (int64_t)sizeof(double));
     /* Out of memory: the backend remembers it, and the caller's result is not used. */
     if (!f->sums) return 0;
     xkd_parallel_for(be->pool, tasks, fn, f);
@@ -35,20 +35,24 @@ static double run_sum(xkd_backend *be, flat *f, xkd_pool_fn fn)
     return total;
 }
 
-/* Squares are added in double: gradients of 10^7 elements would lose their small ones in float. Sixteen lanes
- * let the compiler use vectors without leave to reorder sums. */
+/* Squares are added in double: gradients of 10^7 elements would lose their small ones in float. Two sets of lanes hide
+ * the latency of a sum. */
 static void sum_squares_task(void *arg, int64_t task, int thread)
 {
     const flat *f = arg;
     const float *x = f->x + task * ELEMENTS_A_TASK;
     int64_t n = task_size(task, f->n, ELEMENTS_A_TASK), i = 0;
-    double lane[LANES] = {0}, sum = 0;
+    lanes_d even = lanes_d_zero(), odd = lanes_d_zero();
+    double rest = 0;
     (void)thread;
-    for (; i + LANES <= n; i += LANES)
-        for (int l = 0; l < LANES; l++) lane[l] += (double)x[i + l] * (double)x[i + l];
-    for (int l = 0; l < LANES; l++) sum += lane[l];
-    for (; i < n; i++) sum += (double)x[i] * (double)x[i];
-    f->sums[task] = sum;
+    for (; i + 2 * LANES_D <= n; i += 2 * LANES_D)
+        for (int j = 0; j < VECS_D; j++) {
+            vecd a = vecd_widen(x + i + j * WD), b = vecd_widen(x + i + LANES_D + j * WD);
+            even.v[j] = vecd_fma(a, a, even.v[j]);
+            odd.v[j] = vecd_fma(b, b, odd.v[j]);
+        }
+    for (; i < n; i++) rest += (double)x[i] * (double)x[i];
+    f->sums[task] = lanes_d_sum(even) + lanes_d_sum(odd) + rest;
 }
 
 static double sum_squares(xkd_backend *be, const void *x, int64_t n)
@@ -63,16 +67,16 @@ static void mse_forward_task(void *arg, int64_t task, int thread)
     const flat *f = arg;
     const float *x = f->x + task * ELEMENTS_A_TASK, *z = f->z + task * ELEMENTS_A_TASK;
     int64_t n = task_size(task, f->n, ELEMENTS_A_TASK), i = 0;
-    double lane[LANES] = {0}, sum = 0;
+    lanes_d sum = lanes_d_zero();
+    double rest = 0;
     (void)thread;
-    for (; i + LANES <= n; i += LANES)
-        for (int l = 0; l < LANES; l++) {
-            double e = (double)x[i + l] - (double)z[i + l];
-            lane[l] += e * e;
+    for (; i + LANES_D <= n; i += LANES_D)
+        for (int j = 0; j < VECS_D; j++) {
+            vecd e = vecd_widen(x + i + j * WD) - vecd_widen(z + i + j * WD);
+            sum.v[j] = vecd_fma(e, e, sum.v[j]);
         }
-    for (int l = 0; l < LANES; l++) sum += lane[l];
-    for (; i < n; i++) sum += ((double)x[i] - (double)z[i]) * ((double)x[i] - (double)z[i]);
-    f->sums[task] = sum;
+    for (; i < n; i++) rest += ((double)x[i] - (double)z[i]) * ((double)x[i] - (double)z[i]);
+    f->sums[task] = lanes_d_sum(sum) + rest;
 }
 
 static void mse_forward(xkd_backend *be, double *loss, const void *pred, const void *target, int64_t n)
@@ -97,17 +101,14 @@ static void mse_backward(xkd_backend *be, void *dpred, const void *pred, const v
     run_flat(be, &f, mse_backward_task);
 }
 
-/* The last vector of a task may be partial. Tasks start at multiples of 16, so only the end of the whole
- * vector is cut. */
+/* The last vector of a task may be partial. */
 static void gelu_forward_task(void *arg, int64_t task, int thread)
 {
     const flat *f = arg;
     int64_t end = task * ELEMENTS_A_TASK + task_size(task, f->n, ELEMENTS_A_TASK);
     (void)thread;
-    for (int64_t i = task * ELEMENTS_A_TASK; i < end; i += LANES) {
-        int64_t part = end - i < LANES ? end - i : LANES;
-        v_store_part(f->y + i, v_gelu(v_load_part(f->x + i, part)), part);
-    }
+    for (int64_t i = task * ELEMENTS_A_TASK; i < end; i += W)
+        vec_store_part(f->y + i, vec_gelu(vec_load_part(f->x + i, end - i)), end - i);
 }
 
 static void gelu_forward(xkd_backend *be, void *y, const void *x, int64_t n)
@@ -122,11 +123,10 @@ static void gelu_backward_task(void *arg, int64_t task, int thread)
     const flat *f = arg;
     int64_t end = task * ELEMENTS_A_TASK + task_size(task, f->n, ELEMENTS_A_TASK);
     (void)thread;
-    for (int64_t i = task * ELEMENTS_A_TASK; i < end; i += LANES) {
-        int64_t part = end - i < LANES ? end - i : LANES;
-        vf distribution, density, x = v_load_part(f->x + i, part), dy = v_load_part(f->z + i, part);
-        v_normal(x, &distribution, &density);
-        v_store_part(f->y + i, dy * (distribution + x * density), part);
+    for (int64_t i = task * ELEMENTS_A_TASK; i < end; i += W) {
+        vec distribution, density, x = vec_load_part(f->x + i, end - i), dy = vec_load_part(f->z + i, end - i);
+        vec_normal(x, &distribution, &density);
+        vec_store_part(f->y + i, dy * vec_fma(x, density, distribution), end - i);
     }
 }
 
@@ -136,36 +136,55 @@ static void gelu_backward(xkd_backend *be, void *dx, const void *dy, const void 
     run_flat(be, &f, gelu_backward_task);
 }
 
-/* One pass over parameter, gradient and both moments, then the teachers while the new parameters are still in
- * the cache. Constants are rounded once to float; the bias corrections are in `rate` and `root` (method.md
- * section 7). */
-static void adamw_task(void *arg, int64_t task, int thread)
+/* What a vector of parameters needs of the step. */
+typedef struct {
+    float clip, b1, b2, c1, c2, keep, rate, root, eps;
+    float old[2], fresh[2]; /* of the moving averages */
+} adamw_factors;
+
+/* One vector of parameter, gradient and moments, and the teachers that follow it. Decay is decoupled: it scales the
+ * parameter by the learning rate alone and never enters the moments (method.md section 7). */
+INLINE void adamw_vector(const xkd_adamw_args *a, const adamw_factors *f, int64_t i, int64_t n)
 {
-    const flat *f = arg;
-    const xkd_adamw_args *a = f->adamw;
-    float *p = a->p, *m = a->m, *v = a->v;
-    const float *g = a->g;
-    const float clip = (float)a->grad_scale, b1 = (float)a->beta1, b2 = (float)a->beta2, eps = (float)a->eps;
-    const float c1 = (float)(1 - a->beta1), c2 = (float)(1 - a->beta2), keep = (float)(1 - a->lr * a->weight_decay);
-    const float rate = (float)(a->lr / a->correction1), root = (float)(1 / sqrt(a->correction2));
-    int64_t first = task * ELEMENTS_A_TASK, end = first + task_size(task, a->n, ELEMENTS_A_TASK);
-    (void)thread;
-    for (int64_t i = first; i < end; i++) {
-        float grad = clip * g[i];
-        m[i] = b1 * m[i] + c1 * grad;
-        v[i] = b2 * v[i] + c2 * grad * grad;
-        /* Decay is decoupled: it scales the parameter by the learning rate alone and never enters the
-         * moments. */
-        p[i] = p[i] * keep - rate * m[i] / (sqrtf(v[i]) * root + eps);
-    }
+    float *p = (float *)a->p + i, *m = (float *)a->m + i, *v = (float *)a->v + i;
+    vec g = vec_load_part((const float *)a->g + i, n) * f->clip;
+    vec m1 = vec_fma(vec_load_part(m, n), vec_set(f->b1), g * f->c1);
+    vec m2 = vec_fma(vec_load_part(v, n), vec_set(f->b2), g * g * f->c2);
+    vec step = m1 * f->rate / vec_fma(vec_sqrt(m2), vec_set(f->root), vec_set(f->eps));
+    vec x = vec_fma(vec_load_part(p, n), vec_set(f->keep), -step);
+    vec_store_part(m, m1, n);
+    vec_store_part(v, m2, n);
+    vec_store_part(p, x, n);
     /* In the order given: with the teacher's blocks shared (MATS) both entries name the same tensor, and
      * video's average comes first (method.md section 8). */
     for (int k = 0; k < 2; k++) {
-        float *t = a->ema[k];
-        const float old = (float)a->ema_momentum[k], fresh = (float)(1 - a->ema_momentum[k]);
-        if (!t) continue;
-        for (int64_t i = first; i < end; i++) t[i] = old * t[i] + fresh * p[i];
+        if (!a->ema[k]) continue;
+        float *t = (float *)a->ema[k] + i;
+        vec_store_part(t, vec_fma(vec_load_part(t, n), vec_set(f->old[k]), x * f->fresh[k]), n);
     }
+}
+
+/* One pass over memory. Constants are rounded once to float; the bias corrections are in `rate` and `root`. */
+static void adamw_task(void *arg, int64_t task, int thread)
+{
+    const xkd_adamw_args *a = ((const flat *)arg)->adamw;
+    adamw_factors f = {.clip = (float)a->grad_scale,
+                       .b1 = (float)a->beta1,
+                       .b2 = (float)a->beta2,
+                       .c1 = (float)(1 - a->beta1),
+                       .c2 = (float)(1 - a->beta2),
+                       .keep = (float)(1 - a->lr * a->weight_decay),
+                       .rate = (float)(a->lr / a->correction1),
+                       .root = (float)(1 / sqrt(a->correction2)),
+                       .eps = (float)a->eps};
+    for (int k = 0; k < 2; k++) {
+        f.old[k] = (float)a->ema_momentum[k];
+        f.fresh[k] = (float)(1 - a->ema_momentum[k]);
+    }
+    int64_t i = task * ELEMENTS_A_TASK, end = i + task_size(task, a->n, ELEMENTS_A_TASK);
+    (void)thread;
+    for (; i + W <= end; i += W) adamw_vector(a, &f, i, W);
+    if (i < end) adamw_vector(a, &f, i, end - i);
 }
 
 static void adamw(xkd_backend *be, const xkd_adamw_args *args)
@@ -215,7 +234,7 @@ static void fill(xkd_backend *be, void *x, double value, int64_t n)
 }
 
 /* What is not named here stays the reference's single-threaded code. */
-void xkd_cpu_flat_ops(xkd_ops *ops)
+void LEVEL(xkd_cpu_flat_ops)(xkd_ops *ops)
 {
     ops->sum_squares = sum_squares;
     ops->mse_forward = mse_forward;

@@ -2,7 +2,7 @@
  * by the reference's own code, so that there is one definition of what they compute. */
 #include <stddef.h>
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/kernels/kernels.h"
 
 /* Arguments of one of the operations below; every task reads them and writes rows of its own. */
 typedef struct {
@@ -102,7 +102,7 @@ static void patch_normalize(xkd_backend *be, void *x, int64_t R, int64_t P)
 }
 
 /* Their backwards stay the reference's: they add over samples into shared rows, and in index order. */
-void xkd_cpu_row_ops(xkd_ops *ops)
+void LEVEL(xkd_cpu_row_ops)(xkd_ops *ops)
 {
     ops->patchify = patchify;
     ops->add_positions = add_positions;

@@ -2,12 +2,12 @@
 #include <math.h>
 
 #include "backend/constants.h"
-#include "backend/cpu/cpu.h"
-#include "backend/cpu/simd.h"
+#include "backend/cpu/kernels/kernels.h"
+#include "backend/cpu/kernels/vector.h"
 
 /* Arguments of any of the operations below; rows are R of D elements. */
 typedef struct {
-    float *y, *mean, *rstd, *dx, *partial; /* outputs; partial: [tasks,2,D] shares of dw and db */
+    float *y, *mean, *rstd, *dx, *dw, *db, *partial; /* outputs; partial: [tasks,2,D] shares of dw and db */
     const float *x, *w, *b, *residual, *dy, *saved_mean, *saved_rstd,
         *gain;    /* inputs; saved_*: of the forward; gain: [K] */
     int64_t R, D; /* weight norm: R = K */
@@ -17,18 +17,21 @@ typedef struct {
  * squares loses the variance of rows with a large mean. */
 static void moments(const float *x, int64_t D, float *mean, float *rstd)
 {
-    vf sum = {0}, squares = {0};
+    lanes sum = lanes_zero(), squares = lanes_zero();
     int64_t i = 0;
-    for (; i + LANES <= D; i += LANES) sum += v_load(x + i);
-    if (i < D) sum += v_load_part(x + i, D - i);
-    float m = v_sum(sum) / (float)D;
-    for (i = 0; i + LANES <= D; i += LANES) {
-        vf e = v_load(x + i) - m;
-        squares += e * e;
-    }
-    for (; i < D; i++) squares[0] += (x[i] - m) * (x[i] - m);
+    for (; i + LANES <= D; i += LANES)
+        for (int j = 0; j < VECS; j++) sum.v[j] += vec_load(x + i + j * W);
+    for (int j = 0; i + j * W < D; j++) sum.v[j] += vec_load_part(x + i + j * W, D - i - j * W);
+    float m = lanes_sum(sum) / (float)D;
+    for (i = 0; i + LANES <= D; i += LANES)
+        for (int j = 0; j < VECS; j++) {
+            vec e = vec_load(x + i + j * W) - m;
+            squares.v[j] = vec_fma(e, e, squares.v[j]);
+        }
+    float rest = 0;
+    for (; i < D; i++) rest += (x[i] - m) * (x[i] - m);
     *mean = m;
-    *rstd = 1 / sqrtf(v_sum(squares) / (float)D + (float)XKD_LAYERNORM_EPS);
+    *rstd = 1 / sqrtf((lanes_sum(squares) + rest) / (float)D + (float)XKD_LAYERNORM_EPS);
 }
 
 /* mean and rstd are kept for the backward, which then needs no second pass of sums over x. */
@@ -43,10 +46,11 @@ static void forward_rows(void *arg, int64_t task, int thread)
         moments(x, D, &m, &s);
         a->mean[r] = m;
         a->rstd[r] = s;
-        if (a->w)
-            for (int64_t i = 0; i < D; i++) y[i] = (x[i] - m) * s * a->w[i] + a->b[i];
-        else
-            for (int64_t i = 0; i < D; i++) y[i] = (x[i] - m) * s;
+        for (int64_t i = 0; i < D; i += W) {
+            vec n = (vec_load_part(x + i, D - i) - m) * s;
+            if (a->w) n = vec_fma(n, vec_load_part(a->w + i, D - i), vec_load_part(a->b + i, D - i));
+            vec_store_part(y + i, n, D - i);
+        }
     }
 }
 
@@ -60,26 +64,32 @@ static void layernorm_forward(xkd_backend *be, void *y, void *mean, void *rstd, 
 /* dx of one row: rstd (e - mean(e) - n mean(e n)) with e = dy w, n = (x - mean) rstd; and, where `dw` is given, the
  * row's share of dw and db. dx may be dy or residual: every element is read before it is written. */
 static void backward_row(const rows *a, int64_t r, float *dw, float *db)
-/* i runs over vectors; partial ones load zeros, which add nothing to any of the sums. */
 {
     int64_t D = a->D, i = 0;
     const float *x = a->x + r * D, *dy = a->dy + r * D, *residual = a->residual ? a->residual + r * D : NULL;
     float *dx = a->dx + r * D, m = a->saved_mean[r], s = a->saved_rstd[r];
-    vf e_sum = {0}, en_sum = {0};
-    for (; i < D; i += LANES) {
-        int64_t part = D - i < LANES ? D - i : LANES;
-        vf g = v_load_part(dy + i, part), n = (v_load_part(x + i, part) - m) * s;
-        vf e = a->w ? g * v_load_part(a->w + i, part) : g;
-        e_sum += e;
-        en_sum += e * n;
-        if (!dw) continue;
-        v_store_part(dw + i, v_load_part(dw + i, part) + g * n, part);
-        v_store_part(db + i, v_load_part(db + i, part) + g, part);
-    }
-    float e_mean = v_sum(e_sum) / (float)D, en_mean = v_sum(en_sum) / (float)D;
-    for (i = 0; i < D; i++) {
-        float e = a->w ? dy[i] * a->w[i] : dy[i], grad = s * (e - e_mean - (x[i] - m) * s * en_mean);
-        dx[i] = residual ? grad + residual[i] : grad;
+    lanes e_sum = lanes_zero(), en_sum = lanes_zero();
+    /* Parts of vectors load zeros, which add nothing to any of the sums. */
+    for (; i < D; i += LANES)
+        for (int j = 0; j < VECS; j++) {
+            int64_t at = i + j * W, part = D - at;
+            vec g = vec_load_part(dy + at, part), n = (vec_load_part(x + at, part) - m) * s;
+            vec e = g;
+            if (a->w) e *= vec_load_part(a->w + at, part);
+            e_sum.v[j] += e;
+            en_sum.v[j] = vec_fma(e, n, en_sum.v[j]);
+            if (!dw) continue;
+            vec_store_part(dw + at, vec_fma(g, n, vec_load_part(dw + at, part)), part);
+            vec_store_part(db + at, vec_load_part(db + at, part) + g, part);
+        }
+    float e_mean = lanes_sum(e_sum) / (float)D, en_mean = lanes_sum(en_sum) / (float)D;
+    for (i = 0; i < D; i += W) {
+        int64_t part = D - i;
+        vec e = vec_load_part(dy + i, part);
+        if (a->w) e *= vec_load_part(a->w + i, part);
+        vec n = (vec_load_part(x + i, part) - m) * s, grad = (e - e_mean - n * en_mean) * s;
+        if (residual) grad += vec_load_part(residual + i, part);
+        vec_store_part(dx + i, grad, part);
     }
 }
 
@@ -95,10 +105,29 @@ static void backward_rows(void *arg, int64_t task, int thread)
     for (int64_t r = first; r < first + count; r++) backward_row(a, r, dw, db);
 }
 
+/* Columns of dw and db that one task sums over the shares. */
+enum { COLUMNS_A_TASK = 128 };
+
+static void add_shares(void *arg, int64_t index, int thread)
+{
+    const rows *a = arg;
+    int64_t first = index * COLUMNS_A_TASK, count = task_size(index, a->D, COLUMNS_A_TASK);
+    (void)thread;
+    for (int64_t t = 0; t < tasks_of(a->R, ROWS_A_TASK); t++) {
+        const float *dw = a->partial + t * 2 * a->D + first, *db = dw + a->D;
+        for (int64_t i = 0; i < count; i++) {
+            a->dw[first + i] += dw[i];
+            a->db[first + i] += db[i];
+        }
+    }
+}
+
 static void layernorm_backward(xkd_backend *be, const xkd_layernorm_grad *g)
 {
     int64_t tasks = tasks_of(g->R, ROWS_A_TASK), D = g->D;
     rows a = {.dx = g->dx,
+              .dw = g->dw,
+              .db = g->db,
               .residual = g->residual,
               .dy = g->dy,
               .x = g->x,
@@ -108,16 +137,11 @@ static void layernorm_backward(xkd_backend *be, const xkd_layernorm_grad *g)
               .R = g->R,
               .D = D};
     if (g->dw) {
-        /* Thread 0's scratch: the tasks themselves use none. */
-        a.partial = xkd_backend_scratch(be, 0, tasks * 2 * D * (int64_t)sizeof(float));
+        a.partial = xkd_backend_shared_scratch(be, tasks * 2 * D * (int64_t)sizeof(float));
         if (!a.partial) return;
     }
     xkd_parallel_for(be->pool, tasks, backward_rows, &a);
-    for (int64_t t = 0; g->dw && t < tasks; t++)
-        for (int64_t i = 0; i < D; i++) {
-            ((float *)g->dw)[i] += a.partial[t * 2 * D + i];
-            ((float *)g->db)[i] += a.partial[t * 2 * D + D + i];
-        }
+    if (g->dw) xkd_parallel_for(be->pool, tasks_of(D, COLUMNS_A_TASK), add_shares, &a);
 }
 
 /* A row of v is the direction of one of the K prototypes. Its norm has no lower bound in PyTorch either: a
@@ -129,7 +153,7 @@ static void weightnorm_forward_rows(void *arg, int64_t task, int thread)
     int64_t D = a->D, first = task * ROWS_A_TASK, count = task_size(task, a->R, ROWS_A_TASK);
     (void)thread;
     for (int64_t k = first; k < first + count; k++) {
-        float inverse = 1 / sqrtf(v_dot(a->x + k * D, a->x + k * D, D)), scale = inverse * a->gain[k];
+        float inverse = 1 / sqrtf(vec_dot(a->x + k * D, a->x + k * D, D)), scale = inverse * a->gain[k];
         a->rstd[k] = inverse;
         for (int64_t i = 0; i < D; i++) a->y[k * D + i] = scale * a->x[k * D + i];
     }
@@ -150,7 +174,7 @@ static void weightnorm_backward_rows(void *arg, int64_t task, int thread)
     (void)thread;
     for (int64_t k = first; k < first + count; k++) {
         const float *v = a->x + k * D, *dw = a->dy + k * D;
-        float inverse = a->saved_rstd[k], scale = inverse * a->gain[k], along = v_dot(v, dw, D) * inverse * inverse;
+        float inverse = a->saved_rstd[k], scale = inverse * a->gain[k], along = vec_dot(v, dw, D) * inverse * inverse;
         for (int64_t i = 0; i < D; i++) a->dx[k * D + i] += scale * (dw[i] - v[i] * along);
     }
 }
@@ -162,7 +186,7 @@ static void weightnorm_backward(xkd_backend *be, void *dv, const void *dw, const
     xkd_parallel_for(be->pool, tasks_of(K, ROWS_A_TASK), weightnorm_backward_rows, &a);
 }
 
-void xkd_cpu_norm_ops(xkd_ops *ops)
+void LEVEL(xkd_cpu_norm_ops)(xkd_ops *ops)
 {
     ops->layernorm_forward = layernorm_forward;
     ops->layernorm_backward = layernorm_backward;

@@ -1,0 +1,379 @@
+/* Vectors of this level's own width, and the few instructions that the compiler's vector extension does not give: fused
+ * multiply-add, minimum, maximum, select, loads of a part. Everything above this file is one source for all levels.
+ *
+ * + - * / and the integer operators are the compiler's; what it lowers badly (comparison, select) is named here.
+ * Where the order of a sum matters it is that of 16 lanes on every level: struct lanes is an array of vectors. With the
+ * fused multiply-add spelled out, v3, v4 and neon therefore give the same bits; v2 has none and rounds twice. */
+#ifndef XKD_BACKEND_CPU_KERNELS_VECTOR_H
+#define XKD_BACKEND_CPU_KERNELS_VECTOR_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+enum { W = 16, WD = 8 };
+typedef __m512 vec;
+typedef __m512d vecd;
+#elif defined(__AVX2__)
+enum { W = 8, WD = 4 };
+typedef __m256 vec;
+typedef __m256d vecd;
+#elif defined(__x86_64__)
+enum { W = 4, WD = 2 };
+typedef __m128 vec;
+typedef __m128d vecd;
+#elif defined(__aarch64__)
+enum { W = 4, WD = 2 };
+typedef float32x4_t vec;
+typedef float64x2_t vecd;
+#else
+#error "no vector width for this processor"
+#endif
+
+typedef int32_t veci __attribute__((vector_size(W * 4)));
+
+/* The logical block: sums run in 16 lanes (8 of double) on every level. */
+enum { LANES = 16, VECS = LANES / W, LANES_D = 8, VECS_D = LANES_D / WD };
+
+typedef struct {
+    vec v[VECS];
+} lanes;
+
+typedef struct {
+    vecd v[VECS_D];
+} lanes_d;
+
+/* ---- loads and stores; memory need not be aligned ---- */
+INLINE vec vec_load(const float *p)
+{
+    vec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE void vec_store(float *p, vec v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+INLINE vec vec_set(float x)
+{
+#if defined(__AVX512F__)
+    return _mm512_set1_ps(x);
+#elif defined(__AVX2__)
+    return _mm256_set1_ps(x);
+#elif defined(__x86_64__)
+    return _mm_set1_ps(x);
+#else
+    return vdupq_n_f32(x);
+#endif
+}
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+/* Eight lanes of which the first n are on. */
+INLINE __m256i vec_first(int64_t n)
+{
+    static const int32_t on[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    return _mm256_loadu_si256((const __m256i *)(const void *)(on + 8 - n));
+}
+#endif
+
+/* The first n of W floats at p, zeros behind; memory past them is not touched. n >= W loads all. */
+INLINE vec vec_load_part(const float *p, int64_t n)
+{
+    if (n >= W) return vec_load(p);
+    if (n <= 0) return vec_set(0);
+#if defined(__AVX512F__)
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#elif defined(__AVX2__)
+    return _mm256_maskload_ps(p, vec_first(n));
+#else
+    float x[W] = {0};
+    for (int64_t i = 0; i < n; i++) x[i] = p[i];
+    return vec_load(x);
+#endif
+}
+
+/* Stores the first n lanes and leaves the memory behind them alone: another thread may own it. */
+INLINE void vec_store_part(float *p, vec v, int64_t n)
+{
+    if (n >= W) {
+        vec_store(p, v);
+        return;
+    }
+    if (n <= 0) return;
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v);
+#elif defined(__AVX2__)
+    _mm256_maskstore_ps(p, vec_first(n), v);
+#else
+    float x[W];
+    vec_store(x, v);
+    for (int64_t i = 0; i < n; i++) p[i] = x[i];
+#endif
+}
+
+/* ---- arithmetic ---- */
+/* a * b + c, rounded once; on v2 twice. */
+INLINE vec vec_fma(vec a, vec b, vec c)
+{
+#if defined(__AVX512F__)
+    return _mm512_fmadd_ps(a, b, c);
+#elif defined(__AVX2__)
+    return _mm256_fmadd_ps(a, b, c);
+#elif defined(__x86_64__)
+    return a * b + c;
+#else
+    return vfmaq_f32(c, a, b);
+#endif
+}
+
+/* Where a lane is NaN, the result is NaN. */
+INLINE vec vec_nan_or(vec a, vec otherwise)
+{
+#if defined(__AVX512F__)
+    return _mm512_mask_mov_ps(otherwise, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+#elif defined(__AVX2__)
+    return _mm256_blendv_ps(otherwise, a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+#elif defined(__x86_64__)
+    return _mm_blendv_ps(otherwise, a, _mm_cmpunord_ps(a, a));
+#else
+    return vbslq_f32(vceqq_f32(a, a), otherwise, a);
+#endif
+}
+
+/* Maximum and minimum against a bound that is no NaN: x86's instructions return their second operand where one is NaN,
+ * so a NaN in x stays. */
+INLINE vec vec_at_least(vec bound, vec x)
+{
+#if defined(__AVX512F__)
+    return _mm512_max_ps(bound, x);
+#elif defined(__AVX2__)
+    return _mm256_max_ps(bound, x);
+#elif defined(__x86_64__)
+    return _mm_max_ps(bound, x);
+#else
+    return vmaxq_f32(bound, x);
+#endif
+}
+
+INLINE vec vec_at_most(vec bound, vec x)
+{
+#if defined(__AVX512F__)
+    return _mm512_min_ps(bound, x);
+#elif defined(__AVX2__)
+    return _mm256_min_ps(bound, x);
+#elif defined(__x86_64__)
+    return _mm_min_ps(bound, x);
+#else
+    return vminq_f32(bound, x);
+#endif
+}
+
+/* The larger; NaN wins over everything, from either side. */
+INLINE vec vec_max(vec a, vec b)
+{
+    return vec_nan_or(a, vec_at_least(a, b));
+}
+
+/* Lane by lane a < b ? yes : no; with a NaN it is no. */
+INLINE vec vec_if_less(vec a, vec b, vec yes, vec no)
+{
+#if defined(__AVX512F__)
+    return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), yes);
+#elif defined(__AVX2__)
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+#elif defined(__x86_64__)
+    return _mm_blendv_ps(no, yes, _mm_cmplt_ps(a, b));
+#else
+    return vbslq_f32(vcltq_f32(a, b), yes, no);
+#endif
+}
+
+INLINE vec vec_abs(vec x)
+{
+    return (vec)((veci)x & 0x7fffffff);
+}
+
+INLINE vec vec_sqrt(vec x)
+{
+#if defined(__AVX512F__)
+    return _mm512_sqrt_ps(x);
+#elif defined(__AVX2__)
+    return _mm256_sqrt_ps(x);
+#elif defined(__x86_64__)
+    return _mm_sqrt_ps(x);
+#else
+    return vsqrtq_f32(x);
+#endif
+}
+
+/* ---- doubles ---- */
+INLINE vecd vecd_set(double x)
+{
+#if defined(__AVX512F__)
+    return _mm512_set1_pd(x);
+#elif defined(__AVX2__)
+    return _mm256_set1_pd(x);
+#elif defined(__x86_64__)
+    return _mm_set1_pd(x);
+#else
+    return vdupq_n_f64(x);
+#endif
+}
+
+INLINE vecd vecd_load(const double *p)
+{
+    vecd v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE void vecd_store(double *p, vecd v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+/* WD floats at p as doubles. */
+INLINE vecd vecd_widen(const float *p)
+{
+#if defined(__AVX512F__)
+    return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+#elif defined(__AVX2__)
+    return _mm256_cvtps_pd(_mm_loadu_ps(p));
+#elif defined(__x86_64__)
+    return (vecd){p[0], p[1]};
+#else
+    return vcvt_f64_f32(vld1_f32(p));
+#endif
+}
+
+INLINE vecd vecd_fma(vecd a, vecd b, vecd c)
+{
+#if defined(__AVX512F__)
+    return _mm512_fmadd_pd(a, b, c);
+#elif defined(__AVX2__)
+    return _mm256_fmadd_pd(a, b, c);
+#elif defined(__x86_64__)
+    return a * b + c;
+#else
+    return vfmaq_f64(c, a, b);
+#endif
+}
+
+/* ---- sums in 16 lanes ---- */
+INLINE lanes lanes_zero(void)
+{
+    lanes s;
+    for (int j = 0; j < VECS; j++) s.v[j] = vec_set(0);
+    return s;
+}
+
+/* Sum of the lanes in a fixed tree order. */
+INLINE float lanes_sum(lanes s)
+{
+    float x[LANES];
+    memcpy(x, &s, sizeof x);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
+}
+
+INLINE lanes_d lanes_d_zero(void)
+{
+    lanes_d s;
+    for (int j = 0; j < VECS_D; j++) s.v[j] = vecd_set(0);
+    return s;
+}
+
+INLINE double lanes_d_sum(lanes_d s)
+{
+    double x[LANES_D];
+    memcpy(x, &s, sizeof x);
+    for (int half = LANES_D / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
+}
+
+/* Sixteen partial sums, then a tree: the error grows with n/16 and not with n. */
+INLINE float vec_dot(const float *a, const float *b, int64_t n)
+{
+    lanes s = lanes_zero();
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < VECS; j++) s.v[j] = vec_fma(vec_load(a + i + j * W), vec_load(b + i + j * W), s.v[j]);
+    for (int j = 0; i + j * W < n; j++)
+        s.v[j] = vec_fma(vec_load_part(a + i + j * W, n - i - j * W), vec_load_part(b + i + j * W, n - i - j * W),
+                         s.v[j]);
+    return lanes_sum(s);
+}
+
+/* ---- functions ---- */
+/* exp(x) within 1 ulp for x in [-87.3, 88.4]; anything for other x, NaN included. x = n ln 2 + r, |r| <= ln 2 / 2, with
+ * ln 2 in two parts, and the Taylor polynomial of degree 6 economised on that range. */
+INLINE vec vec_exp_within(vec x)
+{
+    /* 1.5 * 2^23: adding it rounds to an integer, which then sits in the low bits; the shift below drops all others. */
+    const vec magic = vec_set(12582912.0f);
+    vec shifted = vec_fma(x, vec_set(1.44269504f), magic);
+    vec n = shifted - magic;
+    vec r = vec_fma(n, vec_set(-0.693145752f), x);
+    r = vec_fma(n, vec_set(-1.42860677e-6f), r);
+    vec p = vec_fma(vec_set(1.38261045e-3f), r, vec_set(8.37312452e-3f));
+    p = vec_fma(p, r, vec_set(4.16695364e-2f));
+    p = vec_fma(p, r, vec_set(1.66664720e-1f));
+    p = vec_fma(p, r, vec_set(4.99999851e-1f));
+    p = vec_fma(p, r * r, r) + 1.0f;
+    return (vec)((veci)p + ((veci)shifted << 23));
+}
+
+/* The same, with 0 or the largest finite power outside, and NaN for NaN. */
+INLINE vec vec_exp(vec x)
+{
+    const vec lowest = vec_set(-87.33654f);
+    vec e = vec_exp_within(vec_at_most(vec_set(88.37626f), vec_at_least(lowest, x)));
+    return vec_nan_or(x, vec_if_less(x, lowest, vec_set(0), e));
+}
+
+/* Phi(x), the standard normal distribution, and phi(x), its density. With t = |x| and u = (t - 4) / (t + 4):
+ * Phi(-t) = exp(-t^2/2) * P(u) / (1 + t/2), P of degree 8 fitted to the Mills ratio on [0, 13.25] (relative error 2e-8),
+ * so that the lower tail keeps its relative precision. Both quotients share one division. From 13.2 on, where
+ * exp(-t^2/2) is no normal number any more, both are 0 in the tail. NaN gives NaN in the distribution alone. */
+INLINE void vec_normal(vec x, vec *distribution, vec *density)
+{
+    vec t = vec_at_most(vec_set(13.25f), vec_abs(x)), half_square = t * t * -0.5f;
+    vec e = vec_if_less(half_square, vec_set(-87.33654f), vec_set(0), vec_exp_within(half_square));
+    vec below = t + 4.0f, mills = vec_fma(t, vec_set(0.5f), vec_set(1.0f));
+    vec inverse = 1.0f / (below * mills);
+    vec u = (t - 4.0f) * mills * inverse;
+    vec p = vec_fma(vec_set(2.553189967e-04f), u, vec_set(1.213000587e-04f));
+    p = vec_fma(p, u, vec_set(-2.260220077e-03f));
+    p = vec_fma(p, u, vec_set(4.738196104e-03f));
+    p = vec_fma(p, u, vec_set(-6.626161248e-04f));
+    p = vec_fma(p, u, vec_set(-2.155543059e-02f));
+    p = vec_fma(p, u, vec_set(6.918913308e-02f));
+    p = vec_fma(p, u, vec_set(-1.335505333e-01f));
+    p = vec_fma(p, u, vec_set(2.832319273e-01f));
+    vec tail = e * p * (below * inverse);
+    *distribution = vec_if_less(x, vec_set(0), tail, 1.0f - tail);
+    *density = e * 0.3989422804014327f;
+}
+
+/* Exact (erf) GELU, as in the reference, not the tanh approximation. */
+INLINE vec vec_gelu(vec x)
+{
+    vec distribution, density;
+    vec_normal(x, &distribution, &density);
+    return x * distribution;
+}
+
+#endif

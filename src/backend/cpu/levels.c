@@ -1,0 +1,82 @@
+/* Which level the process runs. Looked up once: results have one level's bits, whatever the environment becomes. */
+#include "backend/cpu/levels.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/status.h"
+
+#if defined(__x86_64__)
+void xkd_cpu_fill_v2(xkd_ops *ops);
+void xkd_cpu_fill_v3(xkd_ops *ops);
+void xkd_cpu_fill_v4(xkd_ops *ops);
+extern const xkd_double_loops xkd_cpu_loops_v2, xkd_cpu_loops_v3, xkd_cpu_loops_v4;
+static xkd_cpu_level levels[] = {
+    {"v2", "SSE4.2 and POPCNT", false, xkd_cpu_fill_v2, &xkd_cpu_loops_v2},
+    {"v3", "AVX2, FMA and BMI2", false, xkd_cpu_fill_v3, &xkd_cpu_loops_v3},
+    {"v4", "AVX-512 F, BW, CD, DQ and VL", false, xkd_cpu_fill_v4, &xkd_cpu_loops_v4},
+};
+#elif defined(__aarch64__)
+void xkd_cpu_fill_neon(xkd_ops *ops);
+extern const xkd_double_loops xkd_cpu_loops_neon;
+static xkd_cpu_level levels[] = {{"neon", "Advanced SIMD", true, xkd_cpu_fill_neon, &xkd_cpu_loops_neon}};
+#else
+#error "no kernels for this processor"
+#endif
+
+enum { COUNT = sizeof levels / sizeof *levels };
+
+static const xkd_cpu_level *chosen;
+static char wanted[32]; /* XKD_CPU as it was at the first look; empty: not set */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* The compiler's run-time asks cpuid for the instructions and xgetbv for the registers that the system saves. */
+static void look(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    levels[0].present = __builtin_cpu_supports("x86-64-v2");
+    levels[1].present = __builtin_cpu_supports("x86-64-v3");
+    levels[2].present = __builtin_cpu_supports("x86-64-v4");
+#endif
+    const char *name = getenv("XKD_CPU");
+    if (name) snprintf(wanted, sizeof wanted, "%s", name);
+    for (int i = 0; i < COUNT; i++)
+        if (levels[i].present && (!*wanted || strcmp(wanted, levels[i].name) == 0)) chosen = &levels[i];
+}
+
+const xkd_cpu_level *xkd_cpu_levels(int *count)
+{
+    pthread_once(&once, look);
+    *count = COUNT;
+    return levels;
+}
+
+/* "v2, v3" of those present. */
+static void list_present(char *out, size_t size)
+{
+    size_t used = 0;
+    *out = 0;
+    for (int i = 0; i < COUNT; i++)
+        if (levels[i].present && used < size)
+            used += (size_t)snprintf(out + used, size - used, "%s%s", used ? ", " : "", levels[i].name);
+}
+
+xkd_status xkd_cpu_level_choose(xkd_context *cx, const xkd_cpu_level **out)
+{
+    char present[64];
+    pthread_once(&once, look);
+    *out = chosen;
+    if (chosen) return XKD_OK;
+    list_present(present, sizeof present);
+    if (!*present)
+        return xkd_fail(cx, XKD_ERR_DEVICE, "this processor lacks %s (x86-64-v2), which xkd needs at least",
+                        levels[0].needs);
+    for (int i = 0; i < COUNT; i++)
+        if (strcmp(wanted, levels[i].name) == 0)
+            return xkd_fail(cx, XKD_ERR_CONFIG, "XKD_CPU=%s: this processor lacks %s; it has the levels %s", wanted,
+                            levels[i].needs, present);
+    return xkd_fail(cx, XKD_ERR_CONFIG, "XKD_CPU=%s: unknown level; this processor has %s", wanted, present);
+}

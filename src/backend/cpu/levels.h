@@ -1,0 +1,33 @@
+/* Processor levels: the kernels are compiled once for each from one source, and one level is chosen for the whole
+ * process at the first use. Nothing outside the kernels needs more than the architecture's baseline. */
+#ifndef XKD_BACKEND_CPU_LEVELS_H
+#define XKD_BACKEND_CPU_LEVELS_H
+
+#include <stdbool.h>
+
+#include "backend/backend.h"
+
+/* Loops in double that are no operation on tensors: those of the linear SVM. n is a multiple of 8. Sums run in 16
+ * interleaved lanes, in a fixed order on every level. */
+typedef struct {
+    double (*dot)(const double *a, const double *b, int64_t n);
+    void (*add_scaled)(double *w, double scale, const double *x, int64_t n); /* w += scale * x */
+} xkd_double_loops;
+
+typedef struct {
+    const char *name;  /* "v2", "v3", "v4"; "neon" */
+    const char *needs; /* instructions, for messages */
+    bool present;      /* this processor has them and the operating system enables them */
+    void (*fill)(xkd_ops *ops);
+    const xkd_double_loops *loops;
+} xkd_cpu_level;
+
+/* All levels of this build, the lowest first; *count of them. */
+const xkd_cpu_level *xkd_cpu_levels(int *count);
+
+/* The level of this process: the highest that is present, or the one that the environment variable XKD_CPU names.
+ * XKD_ERR_CONFIG where that is unknown or not present, XKD_ERR_DEVICE where the processor has none. The answer never
+ * changes afterwards, and the environment is only read. */
+xkd_status xkd_cpu_level_choose(xkd_context *cx, const xkd_cpu_level **out);
+
+#endif
