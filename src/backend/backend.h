@@ -111,7 +111,7 @@ typedef struct {
     /* y [M,N] = x [M,K] w^T + b */
     void (*linear_forward)(xkd_backend *be, void *y, const void *x, const void *w, const void *b, int64_t M, int64_t N,
                            int64_t K);
-    /* h [M,N] = x w^T + b, y [M,N] = gelu(h) */
+    /* h [M,N] = x w^T + b, y [M,N] = gelu(h); y may be h, which is then not kept */
     void (*linear_gelu_forward)(xkd_backend *be, void *y, void *h, const void *x, const void *w, const void *b,
                                 int64_t M, int64_t N, int64_t K);
     /* y [M,N] = residual [M,N] + x w^T + b; y may be residual */

@@ -49,7 +49,8 @@ void xkd_transformer_free(xkd_transformer *t)
 
 /* Per block and row: 4 statistics, H log-sum-exps, and 3D + D + 4D values. The inputs x and mid are planned
  * by the caller, because the output of one block is the input of the next. */
-static void plan_block(xkd_arena *arena, const xkd_transformer *t, int64_t R, int64_t element, xkd_block_saved *s)
+static void plan_block(xkd_arena *arena, const xkd_transformer *t, int64_t R, int64_t element, bool keep,
+                       xkd_block_saved *s)
 {
     int64_t D = t->width;
     s->mean1 = xkd_arena_take(arena, R * element);
@@ -59,7 +60,7 @@ static void plan_block(xkd_arena *arena, const xkd_transformer *t, int64_t R, in
     s->lse = xkd_arena_take(arena, R * t->heads * element);
     s->qkv = xkd_arena_take(arena, R * 3 * D * element);
     s->o = xkd_arena_take(arena, R * D * element);
-    s->h = xkd_arena_take(arena, R * XKD_MLP_RATIO * D * element);
+    s->h = keep ? xkd_arena_take(arena, R * XKD_MLP_RATIO * D * element) : NULL;
 }
 
 xkd_status xkd_transformer_plan(xkd_context *cx, xkd_arena *arena, const xkd_transformer *t, const xkd_segments *segs,
@@ -78,7 +79,7 @@ xkd_status xkd_transformer_plan(xkd_context *cx, xkd_arena *arena, const xkd_tra
          * forward that memory holds the last block's qkv and lse, which is what the attention probe of a
          * teacher reads. */
         if (keep || i == 0)
-            plan_block(arena, t, segs->rows, element, s);
+            plan_block(arena, t, segs->rows, element, keep, s);
         else
             *s = saved->blocks[0];
         s->x = x;
@@ -177,7 +178,8 @@ static void block_forward(xkd_backend *be, const xkd_block *b, const xkd_block_s
     ops->attention_forward(be, s->o, s->lse, s->qkv, segs, heads, D);
     add_branch(be, s->mid, s->x, s->o, &b->proj, pass->path[0], segs, scratch->n);
     ops->layernorm_forward(be, scratch->n, s->mean2, s->rstd2, s->mid, b->norm2.w->value, b->norm2.b->value, R, D);
-    ops->linear_gelu_forward(be, scratch->a, s->h, scratch->n, b->fc1.w->value, b->fc1.b->value, R, F, D);
+    void *h = s->h ? s->h : scratch->a;
+    ops->linear_gelu_forward(be, scratch->a, h, scratch->n, b->fc1.w->value, b->fc1.b->value, R, F, D);
     add_branch(be, out, s->mid, scratch->a, &b->fc2, pass->path[1], segs, scratch->n);
 }
 

@@ -25,7 +25,7 @@ typedef struct {
     void *lse;           /* [R,H] */
     void *mid;           /* [R,D] between the two halves */
     void *mean2, *rstd2; /* [R] */
-    void *h;             /* [R,4D] before GELU */
+    void *h;             /* [R,4D] before GELU; NULL where there is no backward */
 } xkd_block_saved;
 
 /* Working memory that blocks of one width and row count share. */

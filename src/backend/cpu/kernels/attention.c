@@ -123,7 +123,7 @@ static void exponentials(float *panel, int64_t N, float scale, float *shift, flo
         for (int64_t i = 0; i < N;) {
             vec part = vec_set(0);
             for (int64_t end = i + 32 < N ? i + 32 : N; i < end; i++) {
-                vec e = vec_exp(vec_fma(vec_load(p + i * NR), vec_set(scale), -by));
+                vec e = vec_exp_negative(vec_fma(vec_load(p + i * NR), vec_set(scale), -by));
                 vec_store(p + i * NR, e);
                 part += e;
             }
@@ -214,7 +214,7 @@ static void panel_gradients(const attention *a, const slice *s, int64_t first, i
         vec shift = vec_load(lse + v * W), less = vec_load(along + v * W), scale = vec_load(factor + v * W);
         for (int64_t i = 0; i < s->N; i++) {
             float *at = p + i * NR + v * W, *d = ds + i * NR + v * W;
-            vec e = vec_exp(vec_fma(vec_load(at), scale, -shift));
+            vec e = vec_exp_negative(vec_fma(vec_load(at), scale, -shift));
             vec_store(at, e);
             vec_store(d, scale * e * (vec_load(d) - less));
         }
@@ -232,9 +232,14 @@ static void key_gradients(const slice *s, float *out, const float *panels, const
             float *c = out + i * ld + j;
             int64_t rows = s->N - i < MR ? s->N - i : MR, columns = s->d - j < NR ? s->d - j : NR;
             tile_zero(acc);
-            for (int64_t q = 0; q < count; q += NR)
-                tile_add_product(acc, count - q < NR ? count - q : NR, panels + (q / NR * s->keys + i) * NR, NR, 1,
-                                 b + j * BLOCK + q * NR);
+            for (int64_t q = 0; q < count; q += NR) {
+                int64_t queries = count - q < NR ? count - q : NR;
+                const float *left = panels + (q / NR * s->keys + i) * NR, *right = b + j * BLOCK + q * NR;
+                if (columns > NR / 2)
+                    tile_add_part(acc, NV, queries, left, NR, 1, right);
+                else
+                    tile_add_part(acc, NV / 2, queries, left, NR, 1, right);
+            }
             if (rows == MR && columns == NR)
                 tile_store(acc, c, add ? c : NULL, ld);
             else
@@ -318,7 +323,6 @@ static void attention_backward(xkd_backend *be, void *dqkv, const void *d_o, con
         xkd_parallel_for(be->pool, tasks, backward_head, &a);
 }
 
-/* The probe is not overridden: with a class token it is one query row, too small to matter. */
 void LEVEL(xkd_cpu_attention_ops)(xkd_ops *ops)
 {
     ops->attention_forward = attention_forward;

@@ -67,13 +67,17 @@ static void add_sums(float *sums, const float *a, int64_t ld, int64_t columns, i
     }
 }
 
-/* One vector of a finished tile; `at` is its place in the [M,N] outputs, n how many of its lanes exist. */
-INLINE void finish_vector(const product *p, int64_t at, int64_t column, int64_t n)
+/* One vector of a finished tile; `at` is its place in the [M,N] outputs, n how many of its lanes exist. `then` and n are
+ * constants where it is inlined. */
+INLINE void finish_vector(const product *p, const epilogue then, int64_t at, int64_t column, const int64_t n)
 {
     vec y = vec_load_part(p->c + at, n);
     if (p->bias) y += vec_load_part(p->bias + column, n);
-    if (p->then == BIAS_GELU) vec_store_part(p->gelu + at, vec_gelu(y), n);
-    if (p->then == GELU_BACKWARD) {
+    if (then == BIAS_GELU) {
+        vec_store_part(p->gelu + at, vec_gelu(y), n);
+        if (p->gelu == p->c) return;
+    }
+    if (then == GELU_BACKWARD) {
         vec distribution, density, h = vec_load_part(p->h + at, n);
         vec_normal(h, &distribution, &density);
         vec_store_part(p->gelu + at, h * distribution, n);
@@ -82,14 +86,23 @@ INLINE void finish_vector(const product *p, int64_t at, int64_t column, int64_t 
     vec_store_part(p->c + at, y, n);
 }
 
-static void finish_tile(const product *p, int64_t row, int64_t column, int64_t rows, int64_t columns)
+INLINE void finish_rows(const product *p, const epilogue then, int64_t row, int64_t column, int64_t rows,
+                        int64_t columns)
 {
-    if (p->then == PLAIN || (p->then == BIAS && !p->bias)) return;
     for (int64_t i = row; i < row + rows; i++) {
         int64_t at = i * p->N + column, j = 0;
-        for (; j + W <= columns; j += W) finish_vector(p, at + j, column + j, W);
-        if (j < columns) finish_vector(p, at + j, column + j, columns - j);
+        if (columns == NR)
+#pragma GCC unroll 1 /* two at once want more registers than there are for the constants */
+            for (; j < NR; j += W) finish_vector(p, then, at + j, column + j, W);
+        for (; j < columns; j += W) finish_vector(p, then, at + j, column + j, columns - j);
     }
+}
+
+static void finish_tile(const product *p, int64_t row, int64_t column, int64_t rows, int64_t columns)
+{
+    if (p->then == BIAS && p->bias) finish_rows(p, BIAS, row, column, rows, columns);
+    if (p->then == BIAS_GELU) finish_rows(p, BIAS_GELU, row, column, rows, columns);
+    if (p->then == GELU_BACKWARD) finish_rows(p, GELU_BACKWARD, row, column, rows, columns);
 }
 
 /* What a tile will read or add to is asked for before its product, which then hides the wait. */
@@ -115,22 +128,27 @@ typedef struct {
     bool last;
 } block_of_k;
 
-/* One tile of MR x NR outputs at row i of the task. `row` and `step` as in tile_add_product. */
+/* One tile of MR x NR outputs at row i of the task. `row` and `step` as in tile_add_part. */
 INLINE void run_tile(const product *p, const block_of_k *t, int64_t i, int64_t column, const float *b,
                      const int64_t row, const int64_t step)
 {
     vec acc[MR][NV];
     int64_t at = (t->row + i) * p->N + column, rows = t->rows - i, columns = p->N - column;
-    prefetch_tile(p->c + at, p->N, rows < MR ? rows : MR);
-    if (t->last && p->then == GELU_BACKWARD) prefetch_tile(p->h + at, p->N, rows < MR ? rows : MR);
+    const float *a = t->a + (step == 1 ? i * row : i / MR * A_PANEL), *add = t->add ? t->add + at : NULL;
+    if (rows > MR) rows = MR;
+    if (columns > NR) columns = NR;
+    prefetch_tile(p->c + at, p->N, rows);
+    if (t->last && p->then == GELU_BACKWARD) prefetch_tile(p->h + at, p->N, rows);
     tile_zero(acc);
-    tile_add_product(acc, t->k, t->a + (step == 1 ? i * row : i / MR * A_PANEL), row, step, b);
-    if (rows >= MR && columns >= NR)
-        tile_store(acc, p->c + at, t->add ? t->add + at : NULL, p->N);
+    if (columns > NR / 2)
+        tile_add_part(acc, NV, t->k, a, row, step, b);
     else
-        tile_store_part(acc, p->c + at, t->add ? t->add + at : NULL, p->N, rows < MR ? rows : MR,
-                        columns < NR ? columns : NR);
-    if (t->last) finish_tile(p, t->row + i, column, rows < MR ? rows : MR, columns < NR ? columns : NR);
+        tile_add_part(acc, NV / 2, t->k, a, row, step, b);
+    if (rows == MR && columns == NR)
+        tile_store(acc, p->c + at, add, p->N);
+    else
+        tile_store_part(acc, p->c + at, add, p->N, rows, columns);
+    if (t->last) finish_tile(p, t->row + i, column, rows, columns);
 }
 
 /* Over b's panels first and rows of a inside: a panel of b stays in the first-level cache, the rows of a in the
@@ -221,7 +239,7 @@ static void linear_forward(xkd_backend *be, void *y, const void *x, const void *
     run_product(be, &p);
 }
 
-/* The epilogue leaves h in c and writes y. */
+/* The epilogue leaves h in c and writes y; where both are one, nobody wants h. */
 static void linear_gelu_forward(xkd_backend *be, void *y, void *h, const void *x, const void *w, const void *b,
                                 int64_t M, int64_t N, int64_t K)
 {

@@ -1,4 +1,4 @@
-/* The domain-alignment loss MMD (method.md section 6) in double, over tiles of pairs of rows. Differences are squared
+/* Distillation over rows, and the domain-alignment loss MMD (method.md section 6) in double, over tiles of pairs of rows. Differences are squared
  * directly: a self distance is exactly 0, and no Gram matrix loses the small distances. */
 #include "backend/constants.h"
 #include "backend/cpu/kernels/kernels.h"
@@ -189,8 +189,76 @@ static void mmd_backward(xkd_backend *be, void *dx, void *dy, const double *weig
     xkd_parallel_for(be->pool, tasks_of(sides->K, COLUMNS_A_TASK), backward_columns, &m);
 }
 
+/* Distillation: every row of the student is one task, by the reference's code with R = B = 1. */
+typedef struct {
+    xkd_backend *be;
+    const xkd_kd_args *args;
+    float *s_lse, *t_lse, *ds;
+    double *loss, *entropy; /* [R] */
+    double scale;
+} kd;
+
+static xkd_kd_args kd_row(const xkd_kd_args *a, int64_t r)
+{
+    xkd_kd_args one = *a;
+    one.s = (const float *)a->s + r * a->K;
+    one.t = (const float *)a->t + r % a->B * a->K;
+    one.R = one.B = 1;
+    return one;
+}
+
+static void kd_forward_row(void *arg, int64_t r, int thread)
+{
+    const kd *j = arg;
+    xkd_kd_args one = kd_row(j->args, r);
+    float spare; /* rows of the later views find the teacher's again */
+    (void)thread;
+    xkd_ref_ops(XKD_F32)->kd_forward(j->be, &j->loss[r], &j->entropy[r], j->s_lse + r,
+                                     r < j->args->B ? j->t_lse + r : &spare, &one);
+}
+
+/* Rows past the student's have no task of their own: the reference takes over where views do not cover all samples. */
+static void kd_forward(xkd_backend *be, double *loss, double *entropy, void *s_lse, void *t_lse, const xkd_kd_args *a)
+{
+    kd j = {.be = be, .args = a, .s_lse = s_lse, .t_lse = t_lse};
+    if (a->R < a->B) {
+        xkd_ref_ops(XKD_F32)->kd_forward(be, loss, entropy, s_lse, t_lse, a);
+        return;
+    }
+    j.loss = xkd_backend_shared_scratch(be, 2 * a->R * (int64_t)sizeof *j.loss);
+    if (!j.loss) return;
+    j.entropy = j.loss + a->R;
+    xkd_parallel_for(be->pool, a->R, kd_forward_row, &j);
+    *loss = *entropy = 0;
+    for (int64_t r = 0; r < a->R; r++) *loss += j.loss[r] / (double)a->R;
+    for (int64_t b = 0; b < a->B; b++) *entropy += j.entropy[b] / (double)a->B;
+}
+
+static void kd_backward_row(void *arg, int64_t r, int thread)
+{
+    const kd *j = arg;
+    xkd_kd_args one = kd_row(j->args, r);
+    (void)thread;
+    xkd_ref_ops(XKD_F32)->kd_backward(j->be, j->ds + r * one.K, &one, j->s_lse + r, j->t_lse + r % j->args->B,
+                                      j->scale / (double)j->args->R);
+}
+
+static void kd_backward(xkd_backend *be, void *ds, const xkd_kd_args *a, const void *s_lse, const void *t_lse,
+                        double scale)
+{
+    kd j = {.be = be,
+            .args = a,
+            .s_lse = (float *)(uintptr_t)s_lse,
+            .t_lse = (float *)(uintptr_t)t_lse,
+            .ds = ds,
+            .scale = scale};
+    xkd_parallel_for(be->pool, a->R, kd_backward_row, &j);
+}
+
 void LEVEL(xkd_cpu_loss_ops)(xkd_ops *ops)
 {
+    ops->kd_forward = kd_forward;
+    ops->kd_backward = kd_backward;
     ops->mmd_forward = mmd_forward;
     ops->mmd_backward = mmd_backward;
 }

@@ -41,22 +41,29 @@ INLINE void tile_zero(vec acc[MR][NV])
         for (int v = 0; v < NV; v++) acc[i][v] = vec_set(0);
 }
 
-/* acc [MR,NR] += sum over k of a(i, k) b [k,NR]; a(i, k) stands at a[i * row + k * step]. */
-INLINE void tile_add_product(vec acc[MR][NV], int64_t K, const float *a, const int64_t row, const int64_t step,
-                             const float *b)
+/* acc [MR, nv vectors] += sum over k of a(i, k) b [k,NR]; a(i, k) stands at a[i * row + k * step]. nv is NV, or half of
+ * it where the right half of a panel is empty. */
+INLINE void tile_add_part(vec acc[MR][NV], const int nv, int64_t K, const float *a, const int64_t row,
+                          const int64_t step, const float *b)
 {
 #pragma GCC unroll 4
     for (int64_t k = 0; k < K; k++) {
         vec bk[NV];
 #pragma GCC unroll 16
-        for (int v = 0; v < NV; v++) bk[v] = vec_load(b + k * NR + v * W);
+        for (int v = 0; v < nv; v++) bk[v] = vec_load(b + k * NR + v * W);
 #pragma GCC unroll 16
         for (int i = 0; i < MR; i++) {
             vec ai = vec_set(a[i * row + k * step]);
 #pragma GCC unroll 16
-            for (int v = 0; v < NV; v++) acc[i][v] = vec_fma(ai, bk[v], acc[i][v]);
+            for (int v = 0; v < nv; v++) acc[i][v] = vec_fma(ai, bk[v], acc[i][v]);
         }
     }
+}
+
+INLINE void tile_add_product(vec acc[MR][NV], int64_t K, const float *a, const int64_t row, const int64_t step,
+                             const float *b)
+{
+    tile_add_part(acc, NV, K, a, row, step, b);
 }
 
 /* c [MR,NR] = acc, or add + acc where add is given; both with rows ld apart. */

@@ -185,17 +185,31 @@ INLINE vec vec_max(vec a, vec b)
     return vec_nan_or(a, vec_at_least(a, b));
 }
 
-/* Lane by lane a < b ? yes : no; with a NaN it is no. */
-INLINE vec vec_if_less(vec a, vec b, vec yes, vec no)
+/* Lane by lane: yes where the sign bit is set, -0 included. */
+INLINE vec vec_if_negative(vec x, vec yes, vec no)
 {
 #if defined(__AVX512F__)
-    return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), yes);
+    return _mm512_mask_mov_ps(no, _mm512_movepi32_mask(_mm512_castps_si512(x)), yes);
 #elif defined(__AVX2__)
-    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+    return _mm256_blendv_ps(no, yes, x);
 #elif defined(__x86_64__)
-    return _mm_blendv_ps(no, yes, _mm_cmplt_ps(a, b));
+    return _mm_blendv_ps(no, yes, x);
 #else
-    return vbslq_f32(vcltq_f32(a, b), yes, no);
+    return vbslq_f32(vcltzq_s32(vreinterpretq_s32_f32(x)), yes, no);
+#endif
+}
+
+/* The bits of x, or 0 where as a number they are negative. */
+INLINE vec vec_bits_or_zero(veci x)
+{
+#if defined(__AVX512F__)
+    return _mm512_castsi512_ps(_mm512_max_epi32((__m512i)x, _mm512_setzero_si512()));
+#elif defined(__AVX2__)
+    return _mm256_castsi256_ps(_mm256_max_epi32((__m256i)x, _mm256_setzero_si256()));
+#elif defined(__x86_64__)
+    return _mm_castsi128_ps(_mm_max_epi32((__m128i)x, _mm_setzero_si128()));
+#else
+    return vreinterpretq_f32_s32(vmaxq_s32((int32x4_t)x, vdupq_n_s32(0)));
 #endif
 }
 
@@ -318,53 +332,51 @@ INLINE float vec_dot(const float *a, const float *b, int64_t n)
 }
 
 /* ---- functions ---- */
-/* exp(x) within 1 ulp for x in [-87.3, 88.4]; anything for other x, NaN included. x = n ln 2 + r, |r| <= ln 2 / 2, with
- * ln 2 in two parts, and the Taylor polynomial of degree 6 economised on that range. */
-INLINE vec vec_exp_within(vec x)
+/* exp(by * x) within 1 ulp for by * x in [-126, 88.4], and 0 from -88 down; anything for other x, NaN included. `by` is a
+ * constant, a power of two with either sign. by x = n ln 2 + r, |r| <= ln 2 / 2, with ln 2 in two parts; exp(r) is
+ * 1 + r + r^2 Q(r), Q of degree 4 fitted to a relative error of 3e-9. */
+INLINE vec vec_exp_by(vec x, const float by)
 {
     /* 1.5 * 2^23: adding it rounds to an integer, which then sits in the low bits; the shift below drops all others. */
     const vec magic = vec_set(12582912.0f);
-    vec shifted = vec_fma(x, vec_set(1.44269504f), magic);
+    vec shifted = vec_fma(x, vec_set(1.44269504f * by), magic);
     vec n = shifted - magic;
-    vec r = vec_fma(n, vec_set(-0.693145752f), x);
-    r = vec_fma(n, vec_set(-1.42860677e-6f), r);
-    vec p = vec_fma(vec_set(1.38261045e-3f), r, vec_set(8.37312452e-3f));
-    p = vec_fma(p, r, vec_set(4.16695364e-2f));
-    p = vec_fma(p, r, vec_set(1.66664720e-1f));
-    p = vec_fma(p, r, vec_set(4.99999851e-1f));
-    p = vec_fma(p, r * r, r) + 1.0f;
-    return (vec)((veci)p + ((veci)shifted << 23));
+    vec r = vec_fma(n, vec_set(-0.693145752f / by), x); /* of x, not of by x: the coefficients make up for it */
+    r = vec_fma(n, vec_set(-1.42860677e-6f / by), r);
+    vec p = vec_fma(vec_set(1.381453885e-03f * by * by * by * by * by * by), r, vec_set(8.368745228e-03f * by * by * by * by * by));
+    p = vec_fma(p, r, vec_set(4.166839081e-02f * by * by * by * by));
+    p = vec_fma(p, r, vec_set(1.666652040e-01f * by * by * by));
+    p = vec_fma(p, r, vec_set(4.999999343e-01f * by * by));
+    p = vec_fma(p, r, vec_set(by));
+    p = vec_fma(p, r, vec_set(1.0f));
+    /* The exponent of a power below 2^-126 becomes negative, and with it the number that the bits make. */
+    return vec_bits_or_zero((veci)p + ((veci)shifted << 23));
 }
 
-/* The same, with 0 or the largest finite power outside, and NaN for NaN. */
-INLINE vec vec_exp(vec x)
+/* exp(x) for x <= 0 within 1 ulp, 0 from -88 down and NaN for NaN: the exponential of a softmax. */
+INLINE vec vec_exp_negative(vec x)
 {
-    const vec lowest = vec_set(-87.33654f);
-    vec e = vec_exp_within(vec_at_most(vec_set(88.37626f), vec_at_least(lowest, x)));
-    return vec_nan_or(x, vec_if_less(x, lowest, vec_set(0), e));
+    return vec_nan_or(x, vec_exp_by(vec_at_least(vec_set(-100.0f), x), 1.0f));
 }
 
-/* Phi(x), the standard normal distribution, and phi(x), its density. With t = |x| and u = (t - 4) / (t + 4):
- * Phi(-t) = exp(-t^2/2) * P(u) / (1 + t/2), P of degree 8 fitted to the Mills ratio on [0, 13.25] (relative error 2e-8),
- * so that the lower tail keeps its relative precision. Both quotients share one division. From 13.2 on, where
- * exp(-t^2/2) is no normal number any more, both are 0 in the tail. NaN gives NaN in the distribution alone. */
+/* Phi(x), the standard normal distribution, and phi(x), its density. With t = |x| and w = 1 / (t + 3.75):
+ * Phi(-t) = exp(-t^2/2) * w * P(u), u = 1 - 7.5 w, P of degree 8 fitted to the Mills ratio on [0, 13.3] (relative error
+ * 1.5e-8), so that the lower tail keeps its relative precision. At 13.3, where the exponential has vanished, t ends. NaN
+ * gives NaN in the distribution, and anything in the density. */
 INLINE void vec_normal(vec x, vec *distribution, vec *density)
 {
-    vec t = vec_at_most(vec_set(13.25f), vec_abs(x)), half_square = t * t * -0.5f;
-    vec e = vec_if_less(half_square, vec_set(-87.33654f), vec_set(0), vec_exp_within(half_square));
-    vec below = t + 4.0f, mills = vec_fma(t, vec_set(0.5f), vec_set(1.0f));
-    vec inverse = 1.0f / (below * mills);
-    vec u = (t - 4.0f) * mills * inverse;
-    vec p = vec_fma(vec_set(2.553189967e-04f), u, vec_set(1.213000587e-04f));
-    p = vec_fma(p, u, vec_set(-2.260220077e-03f));
-    p = vec_fma(p, u, vec_set(4.738196104e-03f));
-    p = vec_fma(p, u, vec_set(-6.626161248e-04f));
-    p = vec_fma(p, u, vec_set(-2.155543059e-02f));
-    p = vec_fma(p, u, vec_set(6.918913308e-02f));
-    p = vec_fma(p, u, vec_set(-1.335505333e-01f));
-    p = vec_fma(p, u, vec_set(2.832319273e-01f));
-    vec tail = e * p * (below * inverse);
-    *distribution = vec_if_less(x, vec_set(0), tail, 1.0f - tail);
+    vec t = vec_at_most(vec_set(13.3f), vec_abs(x));
+    vec e = vec_exp_by(t * t, -0.5f), w = 1.0f / (t + 3.75f), u = vec_fma(w, vec_set(-7.5f), vec_set(1.0f));
+    vec p = vec_fma(vec_set(4.433697873e-04f), u, vec_set(5.094440515e-04f));
+    p = vec_fma(p, u, vec_set(-4.169120691e-03f));
+    p = vec_fma(p, u, vec_set(1.200113136e-03f));
+    p = vec_fma(p, u, vec_set(3.749254880e-02f));
+    p = vec_fma(p, u, vec_set(-1.515208337e-01f));
+    p = vec_fma(p, u, vec_set(3.529396006e-01f));
+    p = vec_fma(p, u, vec_set(-5.881882779e-01f));
+    p = vec_fma(p, u, vec_set(7.502940743e-01f));
+    vec tail = e * (p * w);
+    *distribution = vec_if_negative(x, tail, 1.0f - tail);
     *density = e * 0.3989422804014327f;
 }
 
