@@ -7,6 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/clones.h"
+
 /* ImageNet's, per channel red, green, blue, on values in [0, 1]. */
 static const float MEAN[3] = {0.485f, 0.456f, 0.406f}, STD[3] = {0.229f, 0.224f, 0.225f};
 
@@ -59,7 +61,7 @@ static inline int luma(int r, int g, int b)
 }
 
 /* Blends with black. */
-void xkd_image_brightness(const xkd_planes *p, double factor)
+XKD_CLONES void xkd_image_brightness(const xkd_planes *p, double factor)
 {
     int64_t n = pixels(p);
     float f = (float)factor;
@@ -71,7 +73,7 @@ void xkd_image_brightness(const xkd_planes *p, double factor)
 
 /* Blends with the mean grey of each frame, rounded to an integer; frames differ in it, so it is taken
  * frame by frame. */
-void xkd_image_contrast(const xkd_planes *p, double factor)
+XKD_CLONES void xkd_image_contrast(const xkd_planes *p, double factor)
 {
     int64_t n = p->height * p->width;
     float f = (float)factor;
@@ -91,7 +93,7 @@ void xkd_image_contrast(const xkd_planes *p, double factor)
 }
 
 /* Blends each pixel with its own grey. */
-void xkd_image_saturation(const xkd_planes *p, double factor)
+XKD_CLONES void xkd_image_saturation(const xkd_planes *p, double factor)
 {
     int64_t n = pixels(p);
     float f = (float)factor;
@@ -105,7 +107,7 @@ void xkd_image_saturation(const xkd_planes *p, double factor)
 }
 
 /* All channels get the grey value; the number of channels stays 3. */
-void xkd_image_grey(const xkd_planes *p)
+XKD_CLONES void xkd_image_grey(const xkd_planes *p)
 {
     int64_t n = pixels(p);
     uint8_t *restrict r = p->plane[0], *restrict g = p->plane[1], *restrict b = p->plane[2];
@@ -117,7 +119,7 @@ enum { HUE_BLOCK = 256 };
 
 /* Pillow's rgb2hsv_row. Where two channels are equal to the maximum, red goes before green before blue; all of it is
  * selection instead of branches so that it vectorises. Grey pixels get s = 0 and any h: hsv2rgb ignores it. */
-static void to_hsv(const uint8_t *restrict r, const uint8_t *restrict g, const uint8_t *restrict b, uint8_t *restrict h,
+XKD_CLONES static void to_hsv(const uint8_t *restrict r, const uint8_t *restrict g, const uint8_t *restrict b, uint8_t *restrict h,
                    uint8_t *restrict s, uint8_t *restrict v)
 {
     for (int i = 0; i < HUE_BLOCK; i++) {
@@ -143,7 +145,7 @@ static void to_hsv(const uint8_t *restrict r, const uint8_t *restrict g, const u
 }
 
 /* Pillow's hsv2rgb; `sector` and `fraction` are those of the hue byte. */
-static void to_rgb(const uint8_t *restrict h, const uint8_t *restrict s, const uint8_t *restrict v, uint8_t *restrict r,
+XKD_CLONES static void to_rgb(const uint8_t *restrict h, const uint8_t *restrict s, const uint8_t *restrict v, uint8_t *restrict r,
                    uint8_t *restrict g, uint8_t *restrict b)
 {
     /* position is in [0, 6]; byte 255 falls on 6, which is red again. */
@@ -203,7 +205,7 @@ static inline int64_t mirror(int64_t i, int64_t n)
 /* Rows of `in` are blurred along y into `middle`, then along x into `in` again.
  * Separable: height x width of floats and one row are the scratch. Borders are mirrored without
  * repeating the edge. */
-static void blur_plane(uint8_t *in, int64_t height, int64_t width, const float *wx, const float *wy, int64_t kernel,
+XKD_CLONES static void blur_plane(uint8_t *in, int64_t height, int64_t width, const float *wx, const float *wy, int64_t kernel,
                        float *restrict middle)
 {
     int64_t half = kernel / 2;
@@ -248,7 +250,7 @@ void xkd_image_blur(const xkd_planes *p, int64_t kernel, double sigma_x, double 
 }
 
 /* Out in [3,T,H,W], ready for the network. */
-void xkd_image_normalise(const xkd_planes *p, float *out)
+XKD_CLONES void xkd_image_normalise(const xkd_planes *p, float *out)
 {
     int64_t n = pixels(p);
     for (int c = 0; c < 3; c++, out += n) {

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/clones.h"
 #include "base/alloc.h"
 #include "media/fft.h"
 
@@ -134,7 +135,7 @@ static void cut_frame(const xkd_mel *mel, const float *wave, int64_t samples, in
 }
 
 /* Eight running sums, so that the loop vectorises with a fixed order of additions. */
-static float weighted_sum(const float *restrict a, const float *restrict b, int64_t n)
+XKD_CLONES static float weighted_sum(const float *restrict a, const float *restrict b, int64_t n)
 {
     float sum[8] = {0};
     int64_t i = 0;

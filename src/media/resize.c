@@ -7,11 +7,12 @@
 #include <stdbool.h>
 #include <string.h>
 
-#if defined(__SSE4_1__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 #include "base/alloc.h"
+#include "base/clones.h"
 
 /* Pillow: 32 bits of the accumulator less 8 of the pixel less 2 of head room. */
 enum { PRECISION_BITS = 32 - 8 - 2, ROUND = 1 << (PRECISION_BITS - 1) };
@@ -30,6 +31,7 @@ struct xkd_resizer {
     axis x, y;
     uint8_t *row;    /* one input row, padded for 4-byte loads */
     uint8_t *middle; /* [in_height,out_width,3] after the horizontal pass */
+    void (*filter_row)(const axis *a, const uint8_t *in, uint8_t *out);
 };
 
 /* Takes an axis that was only zeroed. */
@@ -86,6 +88,48 @@ fail:
     return status;
 }
 
+/* Weights are not negative and sum to at most 2^22 plus one rounding each, so only the upper end needs a clamp. */
+static inline uint8_t to_byte(int32_t sum)
+{
+    int32_t value = sum >> PRECISION_BITS;
+    return (uint8_t)(value > 255 ? 255 : value);
+}
+
+/* The sums in plain C. */
+static void filter_row(const axis *a, const uint8_t *in, uint8_t *out)
+{
+    for (int64_t i = 0; i < a->out; i++) {
+        const uint8_t *p = in + 3 * (int64_t)a->first[i];
+        const int32_t *w = a->weight + i * a->taps;
+        int32_t sum[3] = {ROUND, ROUND, ROUND};
+        for (int32_t t = 0; t < a->count[i]; t++)
+            for (int c = 0; c < 3; c++) sum[c] += p[3 * t + c] * w[t];
+        for (int c = 0; c < 3; c++) out[3 * i + c] = to_byte(sum[c]);
+    }
+}
+
+#if defined(__x86_64__)
+/* Three channels at once in the lanes of one vector; the fourth lane holds the neighbour's red and is dropped. The results
+ * are equal, as integers have no rounding. */
+__attribute__((target("sse4.1"))) static void filter_row_sse41(const axis *a, const uint8_t *in, uint8_t *out)
+{
+    for (int64_t i = 0; i < a->out; i++) {
+        const uint8_t *p = in + 3 * (int64_t)a->first[i];
+        const int32_t *w = a->weight + i * a->taps;
+        __m128i sum = _mm_set1_epi32(ROUND);
+        for (int32_t t = 0; t < a->count[i]; t++, p += 3) {
+            int32_t four;
+            memcpy(&four, p, 4);
+            sum = _mm_add_epi32(sum, _mm_mullo_epi32(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four)), _mm_set1_epi32(w[t])));
+        }
+        sum = _mm_srai_epi32(sum, PRECISION_BITS);
+        sum = _mm_packus_epi16(_mm_packs_epi32(sum, sum), sum);
+        int32_t bytes = _mm_cvtsi128_si32(sum);
+        memcpy(out + 3 * i, &bytes, 3);
+    }
+}
+#endif
+
 /* A plan is made once per size and used for all frames of a clip. */
 xkd_status xkd_resizer_new(xkd_context *cx, int64_t in_width, int64_t in_height, int64_t out_width, int64_t out_height,
                            xkd_resizer **out)
@@ -102,6 +146,10 @@ xkd_status xkd_resizer_new(xkd_context *cx, int64_t in_width, int64_t in_height,
     /* Room behind the row, because a load of three bytes takes four. */
     XKD_TRY(xkd_alloc(cx, &plan->row, 3 * in_width + 16, 1));
     XKD_TRY(xkd_alloc(cx, &plan->middle, in_height * out_width * 3 + BLOCK, 1));
+    plan->filter_row = filter_row;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("sse4.1")) plan->filter_row = filter_row_sse41;
+#endif
     *out = plan;
     plan = NULL;
 fail:
@@ -119,51 +167,9 @@ void xkd_resizer_free(xkd_resizer *plan)
     xkd_free(plan);
 }
 
-/* Weights are not negative and sum to at most 2^22 plus one rounding each, so only the upper end needs a clamp. */
-static inline uint8_t to_byte(int32_t sum)
-{
-    int32_t value = sum >> PRECISION_BITS;
-    return (uint8_t)(value > 255 ? 255 : value);
-}
-
-#if defined(__SSE4_1__)
-/* Three channels at once in the lanes of one vector; the fourth lane holds the neighbour's red and is dropped. */
-static void filter_row(const axis *a, const uint8_t *in, uint8_t *out)
-{
-    for (int64_t i = 0; i < a->out; i++) {
-        const uint8_t *p = in + 3 * (int64_t)a->first[i];
-        const int32_t *w = a->weight + i * a->taps;
-        __m128i sum = _mm_set1_epi32(ROUND);
-        for (int32_t t = 0; t < a->count[i]; t++, p += 3) {
-            int32_t four;
-            memcpy(&four, p, 4);
-            sum = _mm_add_epi32(sum, _mm_mullo_epi32(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four)), _mm_set1_epi32(w[t])));
-        }
-        sum = _mm_srai_epi32(sum, PRECISION_BITS);
-        sum = _mm_packus_epi16(_mm_packs_epi32(sum, sum), sum);
-        int32_t bytes = _mm_cvtsi128_si32(sum);
-        memcpy(out + 3 * i, &bytes, 3);
-    }
-}
-/* The same sums in plain C, for processors without SSE 4.1; the results are equal, as integers have
- * no rounding. */
-#else
-static void filter_row(const axis *a, const uint8_t *in, uint8_t *out)
-{
-    for (int64_t i = 0; i < a->out; i++) {
-        const uint8_t *p = in + 3 * (int64_t)a->first[i];
-        const int32_t *w = a->weight + i * a->taps;
-        int32_t sum[3] = {ROUND, ROUND, ROUND};
-        for (int32_t t = 0; t < a->count[i]; t++)
-            for (int c = 0; c < 3; c++) sum[c] += p[3 * t + c] * w[t];
-        for (int c = 0; c < 3; c++) out[3 * i + c] = to_byte(sum[c]);
-    }
-}
-#endif
-
 /* Output row i from the rows of `in` that it covers. Blocks of columns keep the sums in registers
  * while the rows go by. */
-static void filter_columns(const axis *a, int64_t i, const uint8_t *in, int64_t stride, uint8_t *out)
+XKD_CLONES static void filter_columns(const axis *a, int64_t i, const uint8_t *in, int64_t stride, uint8_t *out)
 {
     const int32_t *w = a->weight + i * a->taps;
     const uint8_t *top = in + a->first[i] * stride;
@@ -195,7 +201,7 @@ void xkd_resizer_run(xkd_resizer *plan, const uint8_t *in, int64_t in_stride, ui
     for (int64_t y = 0; y < plan->y.in; y++) {
         if (across) {
             memcpy(plan->row, in + y * in_stride, (size_t)(3 * plan->x.in));
-            filter_row(&plan->x, plan->row, middle + y * out_row);
+            plan->filter_row(&plan->x, plan->row, middle + y * out_row);
         } else {
             memcpy(middle + y * out_row, in + y * in_stride, (size_t)out_row);
         }
