@@ -8,12 +8,14 @@
 #include <png.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
 #include <yaml.h>
 #include <zlib.h>
 
+#include "backend/cpu/levels.h"
 #include "backend/cpu/rate.h"
 #include "base/pool.h"
 #include "base/status.h"
@@ -80,7 +82,31 @@ static void libraries(struct findings *f)
     note(f, "xxhash", "%u.%u.%u", xxh / 10000, xxh / 100 % 100, xxh % 100);
 }
 
-/* What this processor can do, and what the program was compiled to use. */
+/* Which kernels there are, which of them run, and why. */
+static void levels(struct findings *f)
+{
+    xkd_context *cx = xkd_context_new(); /* for the message alone: a wrong XKD_CPU does not end the report */
+    const xkd_cpu_level *all, *chosen = NULL;
+    const char *forced = getenv("XKD_CPU");
+    char present[64] = "", absent[160] = "";
+    int count;
+    all = xkd_cpu_levels(&count);
+    for (int i = 0; i < count; i++) {
+        char *list = all[i].present ? present : absent;
+        size_t size = all[i].present ? sizeof present : sizeof absent, used = strlen(list);
+        snprintf(list + used, size - used, all[i].present ? "%s%s" : "%s%s (no %s)", used ? ", " : "", all[i].name,
+                 all[i].needs);
+    }
+    note(f, "kernel levels", "%s%s%s", *present ? present : "none", *absent ? "; not here: " : "", absent);
+    if (!cx || xkd_cpu_level_choose(cx, &chosen) != XKD_OK)
+        note(f, "level in use", "none: %s", cx ? xkd_last_error(cx) : "out of memory");
+    else
+        note(f, "level in use", "%s, %s", chosen->name,
+             forced && *forced ? "as XKD_CPU says" : "the highest that is present");
+    xkd_context_free(cx);
+}
+
+/* What this processor can do, and what the program makes of it. */
 static void processor(struct findings *f)
 {
     char model[160] = "unknown", line[400];
@@ -108,15 +134,7 @@ static void processor(struct findings *f)
 #endif
 #undef FEATURE
     note(f, "instructions", "%s", used ? features : "none known"); /* other processors: the names above are x86's */
-    note(f, "compiled for",
-#if defined(__AVX512F__)
-         "avx512"
-#elif defined(__AVX2__)
-         "avx2"
-#else
-         "the baseline"
-#endif
-    );
+    levels(f);
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     note(f, "memory", "%.1f GB", (double)pages * (double)page / 1e9);
 }
@@ -179,7 +197,8 @@ static int run(struct cli *cli, int argc, char **argv)
     libraries(&f);
     processor(&f);
     /* The one part that takes time. */
-    if (!v.quick) {
+    const xkd_cpu_level *level;
+    if (!v.quick && xkd_cpu_level_choose(cli->cx, &level) == XKD_OK) {
         status = xkd_gemm_rate(cli->cx, xkd_processor_count(), &rates);
         if (status != XKD_OK) return status;
         note(&f, "GEMM rate", "%.1f GFLOP/s, oneDNN %.1f (4096x3072x3072, float32, all processors)", rates.own / 1e9,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/cpu/levels.h"
 #include "base/nearest.h"
 #include "media/worker.h"
 
@@ -94,6 +95,11 @@ static int dispatch(struct cli *cli, const struct cli_command *const *commands, 
         fprintf(stderr, "xkd: error: %s needs the name of a subcommand ('%s --help' lists them)\n", path, path);
         return XKD_ERR_CONFIG;
     }
+    /* Before the command reads or writes anything; what only informs runs everywhere. */
+    const xkd_cpu_level *level;
+    bool informs = command == &cmd_doctor || command == &cmd_version || command == &cmd_help;
+    xkd_status status = informs ? XKD_OK : xkd_cpu_level_choose(cli->cx, &level);
+    if (status != XKD_OK) return status;
     /* Everything after the name is the command's to parse. */
     return command->run(cli, argc, argv);
 }
