@@ -54,7 +54,8 @@ xkd_status bench_model_make(xkd_context *cx, struct bench_model *b, const struct
     b->config.train.accumulate = 1;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) XKD_TRY(make_views(cx, b, m));
     XKD_TRY(xkd_backend_new(cx, &b->be, args->backend, XKD_F32, (int)args->threads));
-    xkd_batch_shape shape = {.B = args->batch, .views = {b->views[0], b->views[1]}, .shape = {b->shape[0], b->shape[1]}};
+    xkd_batch_shape shape = {
+        .B = args->batch, .views = {b->views[0], b->views[1]}, .shape = {b->shape[0], b->shape[1]}};
     XKD_TRY(xkd_trainer_new(cx, &b->trainer, b->be, &b->config, &shape, false));
 fail:
     return status;

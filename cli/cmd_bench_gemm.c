@@ -25,8 +25,8 @@ static const struct {
     const char *name;
     int64_t in, out;
 } layers[] = {
-    {"encoder qkv", 768, 2304}, {"encoder proj", 768, 768},  {"encoder fc1", 768, 3072},     {"encoder fc2", 3072, 768},
-    {"decoder qkv", 384, 1152}, {"decoder fc1", 384, 1536},  {"decoder fc2", 1536, 384},     {"large fc1", 1024, 4096},
+    {"encoder qkv", 768, 2304}, {"encoder proj", 768, 768}, {"encoder fc1", 768, 3072}, {"encoder fc2", 3072, 768},
+    {"decoder qkv", 384, 1152}, {"decoder fc1", 384, 1536}, {"decoder fc2", 1536, 384}, {"large fc1", 1024, 4096},
     {"embedding", 3072, 768},   {"small fc1", 144, 576},
 };
 enum { LAYERS = sizeof layers / sizeof *layers, WIDEST = 4096 * 1024 };
@@ -85,8 +85,8 @@ static void print(const struct cli *cli, const struct bench *b, const xkd_gemm_r
 {
     double best = xkd_gemm_best(machine);
     if (cli->json)
-        printf("{\"level\": \"%s\", \"rows\": %lld, \"own_gflops\": %.2f, \"onednn_gflops\": %.2f, \"layers\": [", level,
-               (long long)b->rows, machine->own / 1e9, machine->onednn / 1e9);
+        printf("{\"level\": \"%s\", \"rows\": %lld, \"own_gflops\": %.2f, \"onednn_gflops\": %.2f, \"layers\": [",
+               level, (long long)b->rows, machine->own / 1e9, machine->onednn / 1e9);
     else
         printf("level %s, 4096x3072x3072: own %.1f, oneDNN %.1f GFLOP/s\n%-30s  %-13s  %-13s  %-13s  %s\n", level,
                machine->own / 1e9, machine->onednn / 1e9, "GFLOP/s and share", kinds[0], kinds[1], kinds[2], kinds[3]);

@@ -117,10 +117,10 @@ static const struct row {
     void (*run)(const struct bench *x);
     double bytes;
 } rows[] = {
-    {"LayerNorm 4488x768", norm_forward, 8.0 * R * D},
-    {"LayerNorm backward", norm_backward, 16.0 * R * D},
-    {"GELU 4488x3072", gelu_forward, 8.0 * R * F},
-    {"GELU backward", gelu_backward, 12.0 * R * F},
+    {"LayerNorm 4488x768", norm_forward, 8.0 * R *D},
+    {"LayerNorm backward", norm_backward, 16.0 * R *D},
+    {"GELU 4488x3072", gelu_forward, 8.0 * R *F},
+    {"GELU backward", gelu_backward, 12.0 * R *F},
     {"attention 8x561, 12 heads of 64", encoder_attention, 0},
     {"attention backward", encoder_attention_backward, 0},
     {"attention 8x561, 12 heads of 32", decoder_attention, 0},
@@ -148,8 +148,8 @@ static double time_of(const struct bench *x, const struct row *row, int64_t repe
 static void print_row(const struct cli *cli, const struct row *row, double seconds, double products, bool last)
 {
     if (cli->json) {
-        printf("{\"kernel\": \"%s\", \"seconds\": %.6f, \"gflops\": %.2f, \"gbytes_per_s\": %.2f}%s", row->name, seconds,
-               2e-9 * products / seconds, 1e-9 * row->bytes / seconds, last ? "" : ", ");
+        printf("{\"kernel\": \"%s\", \"seconds\": %.6f, \"gflops\": %.2f, \"gbytes_per_s\": %.2f}%s", row->name,
+               seconds, 2e-9 * products / seconds, 1e-9 * row->bytes / seconds, last ? "" : ", ");
         return;
     }
     printf("%-34s %9.3f ms", row->name, 1e3 * seconds);

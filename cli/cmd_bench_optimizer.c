@@ -96,8 +96,8 @@ static xkd_status bench(struct cli *cli, const struct values *v, char **override
     xkd_status status = XKD_OK;
     struct bench_model b = {0};
     double best = 1e30, copy;
-    XKD_TRY(bench_model_make(cli->cx, &b,
-                             &(struct bench_model_args){v->config, "cpu", 1, v->threads, overrides, count}));
+    XKD_TRY(
+        bench_model_make(cli->cx, &b, &(struct bench_model_args){v->config, "cpu", 1, v->threads, overrides, count}));
     one_update(&b); /* touches the memory */
     for (int64_t i = 0; i < v->repeats; i++) {
         double seconds = one_update(&b);

@@ -89,7 +89,8 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
                "\"activation_bytes\": %lld, \"peak_rss_bytes\": %lld, \"new_allocations\": %lld}\n",
                b->seconds / samples, rate / 1e9, gemm / 1e9, share, flop / samples / 1e9,
                (long long)b->model.config.train.batch, (long long)v->threads, state_bytes(b),
-               (long long)b->model.trainer.pass.arena.size, (long long)usage.ru_maxrss * 1024, (long long)b->new_allocations);
+               (long long)b->model.trainer.pass.arena.size, (long long)usage.ru_maxrss * 1024,
+               (long long)b->new_allocations);
         return;
     }
     printf("%-34s %10.4f s\n", "time per sample", b->seconds / samples);
@@ -106,8 +107,8 @@ static xkd_status bench(struct cli *cli, const struct values *v, char **override
 {
     xkd_status status = XKD_OK;
     struct bench b = {0};
-    XKD_TRY(bench_model_make(cli->cx, &b.model,
-                             &(struct bench_model_args){v->config, v->backend, v->batch, v->threads, overrides, count}));
+    XKD_TRY(bench_model_make(
+        cli->cx, &b.model, &(struct bench_model_args){v->config, v->backend, v->batch, v->threads, overrides, count}));
     XKD_TRY(measure(cli, &b, v));
     print(cli, &b, v);
 fail:

@@ -119,8 +119,8 @@ enum { HUE_BLOCK = 256 };
 
 /* Pillow's rgb2hsv_row. Where two channels are equal to the maximum, red goes before green before blue; all of it is
  * selection instead of branches so that it vectorises. Grey pixels get s = 0 and any h: hsv2rgb ignores it. */
-XKD_CLONES static void to_hsv(const uint8_t *restrict r, const uint8_t *restrict g, const uint8_t *restrict b, uint8_t *restrict h,
-                   uint8_t *restrict s, uint8_t *restrict v)
+XKD_CLONES static void to_hsv(const uint8_t *restrict r, const uint8_t *restrict g, const uint8_t *restrict b,
+                              uint8_t *restrict h, uint8_t *restrict s, uint8_t *restrict v)
 {
     for (int i = 0; i < HUE_BLOCK; i++) {
         int high = r[i] > g[i] ? r[i] : g[i], low = r[i] < g[i] ? r[i] : g[i];
@@ -145,8 +145,8 @@ XKD_CLONES static void to_hsv(const uint8_t *restrict r, const uint8_t *restrict
 }
 
 /* Pillow's hsv2rgb; `sector` and `fraction` are those of the hue byte. */
-XKD_CLONES static void to_rgb(const uint8_t *restrict h, const uint8_t *restrict s, const uint8_t *restrict v, uint8_t *restrict r,
-                   uint8_t *restrict g, uint8_t *restrict b)
+XKD_CLONES static void to_rgb(const uint8_t *restrict h, const uint8_t *restrict s, const uint8_t *restrict v,
+                              uint8_t *restrict r, uint8_t *restrict g, uint8_t *restrict b)
 {
     /* position is in [0, 6]; byte 255 falls on 6, which is red again. */
     for (int i = 0; i < HUE_BLOCK; i++) {
@@ -205,8 +205,8 @@ static inline int64_t mirror(int64_t i, int64_t n)
 /* Rows of `in` are blurred along y into `middle`, then along x into `in` again.
  * Separable: height x width of floats and one row are the scratch. Borders are mirrored without
  * repeating the edge. */
-XKD_CLONES static void blur_plane(uint8_t *in, int64_t height, int64_t width, const float *wx, const float *wy, int64_t kernel,
-                       float *restrict middle)
+XKD_CLONES static void blur_plane(uint8_t *in, int64_t height, int64_t width, const float *wx, const float *wy,
+                                  int64_t kernel, float *restrict middle)
 {
     int64_t half = kernel / 2;
     float *restrict line = middle + height * width; /* one row with its mirrored borders */

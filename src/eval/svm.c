@@ -32,7 +32,7 @@ typedef struct {
 typedef struct {
     const xkd_svm_data *data;
     const xkd_svm_options *options;
-    xkd_svm_model *model;   /* written at disjoint places by the blocks */
+    xkd_svm_model *model; /* written at disjoint places by the blocks */
     const xkd_double_loops *loops;
     int64_t stride;         /* of weights and of a sample as doubles: D + 1 rounded up */
     const double *diagonal; /* [n] x.x + 1 + 1/(2C) */

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "tensor/params.h"
+
 #define OPS be->ops
 #define D0 d[0]
 #define D1 d[1]
@@ -28,8 +30,8 @@ static int64_t by_d2(const int64_t *d) { return d[2]; }
 static int64_t by_total(const int64_t *d) { return d[0] * d[1]; }
 static int64_t one(const int64_t *d) { (void)d; return 1; }
 
-/* Linear layers: M N K; full, odd, one row, and larger than one tile. */
-#define LINEAR_SHAPES {{3, 5, 7}, {64, 48, 32}, {1, 1, 1}, {300, 400, 96}}
+/* Linear layers: M N K; full, odd, one row, larger than one tile, and each of the three longer than a block of the sums. */
+#define LINEAR_SHAPES {{3, 5, 7}, {64, 48, 32}, {1, 1, 1}, {300, 400, 96}, {40, 70, 900}, {900, 33, 40}, {17, 820, 15}}
 SIZES(s_linear, D0 * D1, D0 * D2, D1 * D2, D1)
 RUN(r_linear, OPS->linear_forward(be, t[0], t[1], t[2], t[3], D0, D1, D2))
 SIZES(s_linear_plain, D0 * D1, D0 * D2, D1 * D2)
@@ -83,7 +85,7 @@ RUN(r_patch_normalize, OPS->patch_normalize(be, t[0], D0, D1))
 SIZES(s_one, D0 * D1)
 
 /* Attention: B N H head-width, and a second segment of B+1 sequences of N/2+1 tokens. */
-#define ATTENTION_SHAPES {{2, 5, 2, 3}, {1, 1, 1, 4}, {1, 130, 3, 16}, {2, 300, 2, 64}}
+#define ATTENTION_SHAPES {{2, 5, 2, 3}, {1, 1, 1, 4}, {1, 130, 3, 16}, {2, 300, 2, 64}, {1, 70, 2, 72}, {1, 9, 1, 400}}
 #define AROWS (D0 * D1 + (D0 + 1) * (D1 / 2 + 1))
 #define AWIDTH (D2 * D3)
 #define SEGMENTS                                                                                                       \
@@ -130,6 +132,30 @@ SIZES(s_unmask, D0 * (D1 + 1) * D3, D0 * (D2 + 1) * D3, D3, (D1 + 1) * D3)
 RUN(r_unmask, KEEP; OPS->unmask_forward(be, t[0], t[1], t[2], t[3], UNMASK))
 SIZES(s_unmask_back, D0 * (D2 + 1) * D3, D3, (D1 + 1) * D3, D0 * (D1 + 1) * D3)
 RUN(r_unmask_back, KEEP; OPS->unmask_backward(be, t[0], t[1], t[2], t[3], UNMASK))
+/* Clips of D0 samples and D3 channels: D1 patches in time, 3 x 2 in space, of 2 x 3 x 4 pixels; M = D2 of them. */
+static xkd_patch_geometry clip_of(const int64_t *d)
+{
+    return (xkd_patch_geometry){.B = D0, .C = D3, .T = 2 * D1, .H = 9, .W = 8, .pt = 2, .ph = 3, .pw = 4};
+}
+static int64_t clip_floats(const int64_t *d) { xkd_patch_geometry g = clip_of(d); return g.B * g.C * g.T * g.H * g.W; }
+static int64_t clip_patch(const int64_t *d) { xkd_patch_geometry g = clip_of(d); return xkd_patch_length(&g); }
+#define PATCH_SHAPES {{1, 1, 1, 1}, {2, 1, 5, 3}, {3, 2, 7, 2}, {2, 3, 18, 3}}
+/* The clip is always float32: the backend's own input is turned into one. */
+static void patches(xkd_backend *be, void **t, const int64_t *d, bool all)
+{
+    xkd_patch_geometry g = clip_of(d);
+    int32_t keep[MOST_TOKENS];
+    int64_t count = clip_floats(d), N = xkd_patch_tokens(&g);
+    float *clip = xkd_backend_scratch(be, 0, count * (int64_t)sizeof *clip);
+    for (int64_t i = 0; i < count; i++) clip[i] = (float)xkd_get(be->dtype, t[1], i);
+    for (int64_t i = 0; i < D0 * D2; i++) keep[i] = (int32_t)((5 * i + i / D2) % N);
+    OPS->patchify(be, t[0], clip, all ? NULL : keep, all ? N : D2, &g);
+}
+SIZES(s_patches, D0 * D2 * clip_patch(d), clip_floats(d))
+RUN(r_patches, patches(be, t, d, false))
+SIZES(s_patches_all, D0 * D1 * 6 * clip_patch(d), clip_floats(d))
+RUN(r_patches_all, patches(be, t, d, true))
+
 SIZES(s_gather, D2 * D3, D1 * D3)
 RUN(r_gather, KEEP; OPS->gather_rows(be, t[0], t[1], keep, D2, D3))
 SIZES(s_scatter, D1 * D3, D2 * D3)
@@ -178,7 +204,7 @@ SIZES(s_kd_back, D0 * D2, 2, D0, D1, D0 * D2, D1 * D2, D2)
 RUN(r_kd_back, KD_ARGS; OPS->kd_forward(be, t[1], (double *)t[1] + 1, t[2], t[3], &a);
     OPS->kd_backward(be, t[0], &a, t[2], t[3], 0.7))
 /* Alignment: views_x views_y B K, all samples but the first. */
-#define ALIGN_SHAPES {{1, 1, 3, 6}, {2, 3, 4, 40}, {4, 1, 3, 64}}
+#define ALIGN_SHAPES {{1, 1, 3, 6}, {2, 3, 4, 40}, {4, 1, 3, 64}, {2, 1, 11, 1037}}
 #define AN ((D0 + D1) * (D2 - 1))
 #define ALIGN_ARGS(x, y) xkd_align_sides a = {x, y, D0, D1, D2, D3, 1, D2 - 1}
 SIZES(s_mmd, 1, AN * AN, D0 * D2 * D3, D1 * D2 * D3)
@@ -240,6 +266,8 @@ const operation operations[] = {
     {"attention_backward", "ossii", s_attention_back, r_attention_back, by_d1, ATTENTION_SHAPES, 20},
     {"attention_probe of the class token", "ossi", s_probe, r_probe_cls, by_d1, ATTENTION_SHAPES, 4},
     {"attention_probe mean", "ossi", s_probe, r_probe_mean, by_d1, ATTENTION_SHAPES, 4},
+    {"patchify of kept tokens", "oi", s_patches, r_patches, one, PATCH_SHAPES, 0},
+    {"patchify of all", "oi", s_patches_all, r_patches_all, one, PATCH_SHAPES, 0},
     {"add_positions", "oiii", s_positions, r_positions, one, TOKEN_SHAPES, 0},
     {"add_positions of all tokens", "oii", s_positions_all, r_positions_all, one, TOKEN_SHAPES, 0},
     {"add_positions_backward", "oaai", s_positions_back, r_positions_back, by_d0, TOKEN_SHAPES, 0},

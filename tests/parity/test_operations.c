@@ -11,6 +11,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "backend/cpu/levels.h"
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "operations.h"
@@ -130,12 +131,163 @@ static void thread_counts(void **state)
     xkd_context_free(cx);
 }
 
+/* What is put into an input, at one place: the outputs must be NaN, infinite or finite where the reference's are. */
+static const struct {
+    const char *name;
+    double value;
+} specials[] = {{"NaN", NAN}, {"infinity", INFINITY}, {"-infinity", -INFINITY}, {"a denormal", 1e-41}, {"3e4", 3e4}};
+
+static void same_kind(const operation *op, const int64_t *d, const tensors *truth, const tensors *got, int input, int s)
+{
+    for (int i = 0; op->roles[i]; i++) {
+        xkd_dtype type = type_of(op, i, XKD_F32);
+        double largest = 0, error = 0;
+        for (int64_t k = 0; k < truth->n[i]; k++) {
+            double want = xkd_get(type, truth->t[i], k), have = xkd_get(type, got->t[i], k);
+            if (isnan(want) != isnan(have) || isinf(want) != isinf(have) || (isinf(want) && want != have))
+                fail_msg("%s with %s in tensor %d, shape %lld %lld %lld %lld: tensor %d[%lld] is %g, the reference's %g",
+                         op->name, specials[s].name, input, (long long)d[0], (long long)d[1], (long long)d[2],
+                         (long long)d[3], i, (long long)k, have, want);
+            if (!isfinite(want)) continue;
+            largest = fmax(largest, fabs(want));
+            error = fmax(error, fabs(want - have));
+        }
+        /* Twice the usual bound: both sides round here. Huge scores are rounded to more than a softmax bears: finite is
+         * all that is asked. */
+        if (specials[s].value == 3e4) continue;
+        if (!(error <= 2 * tolerance(op, d) * fmax(largest, 1e-3)))
+            fail_msg("%s with %s in tensor %d, shape %lld %lld %lld %lld: tensor %d off by %g of %g", op->name,
+                     specials[s].name, input, (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3], i, error,
+                     largest);
+    }
+}
+
+static void special_values(void **state)
+{
+    xkd_context *cx = xkd_context_new();
+    xkd_backend *truth, *be;
+    int compared = 0;
+    (void)state;
+    assert_int_equal(xkd_backend_new(cx, &truth, "ref", XKD_F32, 1), XKD_OK);
+    assert_int_equal(xkd_backend_new(cx, &be, "cpu", XKD_F32, 2), XKD_OK);
+    for (int o = 0; o < operation_count; o++)
+        for (int shape = 1; shape < 3 && operations[o].shapes[shape][0]; shape++)
+            for (int input = 0; operations[o].roles[input]; input++)
+                for (int s = 0; s < (int)(sizeof specials / sizeof *specials); s++) {
+                    const operation *op = &operations[o];
+                    const int64_t *d = op->shapes[shape];
+                    tensors want, got;
+                    if (op->roles[input] != 'i') continue;
+                    make(cx, op, d, XKD_F32, &want);
+                    make(cx, op, d, XKD_F32, &got);
+                    int64_t at = want.n[input] / 2;
+                    xkd_set(XKD_F32, want.t[input], at, specials[s].value);
+                    xkd_set(XKD_F32, got.t[input], at, specials[s].value);
+                    op->run(truth, want.t, d);
+                    op->run(be, got.t, d);
+                    same_kind(op, d, &want, &got, input, s);
+                    release(op, &want);
+                    release(op, &got);
+                    compared++;
+                }
+    assert_true(compared > 500);
+    xkd_backend_free(be);
+    xkd_backend_free(truth);
+    xkd_context_free(cx);
+}
+
+/* Levels with a fused multiply-add agree to the bit, so a cluster may mix them. */
+static void levels_agree(void **state)
+{
+    int count, filled = 0;
+    const xkd_cpu_level *levels = xkd_cpu_levels(&count);
+    xkd_ops tables[4];
+    xkd_context *cx = xkd_context_new();
+    xkd_backend *be;
+    (void)state;
+    for (int i = 0; i < count; i++) {
+        if (!levels[i].present || strcmp(levels[i].name, "v2") == 0) continue;
+        tables[filled] = *xkd_ref_ops(XKD_F32);
+        levels[i].fill(&tables[filled++]);
+    }
+    if (filled < 2) skip();
+    assert_int_equal(xkd_backend_new(cx, &be, "cpu", XKD_F32, 2), XKD_OK);
+    for (int o = 0; o < operation_count; o++)
+        for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0]; d += MOST_DIMS) {
+            const operation *op = &operations[o];
+            tensors first, other;
+            make(cx, op, d, XKD_F32, &first);
+            be->ops = &tables[0];
+            op->run(be, first.t, d);
+            for (int l = 1; l < filled; l++) {
+                make(cx, op, d, XKD_F32, &other);
+                be->ops = &tables[l];
+                op->run(be, other.t, d);
+                for (int i = 0; op->roles[i]; i++)
+                    if (memcmp(first.t[i], other.t[i], (size_t)(first.n[i] * xkd_dtype_size(type_of(op, i, XKD_F32)))))
+                        fail_msg("%s, shape %lld %lld %lld %lld: tensor %d differs between levels", op->name,
+                                 (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3], i);
+                release(op, &other);
+            }
+            release(op, &first);
+        }
+    xkd_backend_free(be);
+    xkd_context_free(cx);
+}
+
+/* The bits of a row do not depend on the rows beside it: the first rows of a product, a norm or an attention are those of
+ * the same rows alone. */
+static void rows_stand_alone(void **state)
+{
+    enum { M = 333, N = 100, K = 500 };
+    static const int64_t few[] = {1, 2, 7, 20, 200};
+    xkd_context *cx = xkd_context_new();
+    xkd_backend *be;
+    float *x, *w, *b, *all, *some, *h;
+    (void)state;
+    assert_int_equal(xkd_backend_new(cx, &be, "cpu", XKD_F32, 3), XKD_OK);
+    assert_int_equal(xkd_alloc(cx, &x, M * K, sizeof *x), XKD_OK);
+    assert_int_equal(xkd_alloc(cx, &w, N * K, sizeof *w), XKD_OK);
+    assert_int_equal(xkd_alloc(cx, &b, N, sizeof *b), XKD_OK);
+    assert_int_equal(xkd_alloc(cx, &all, M * K, sizeof *all), XKD_OK);
+    assert_int_equal(xkd_alloc(cx, &some, M * K, sizeof *some), XKD_OK);
+    assert_int_equal(xkd_alloc(cx, &h, M * K, sizeof *h), XKD_OK);
+    xkd_rng rng = xkd_rng_make(SEED, 0, 0, 0, XKD_RNG_TEST);
+    for (int i = 0; i < M * K; i++) x[i] = (float)xkd_rng_normal(&rng);
+    for (int i = 0; i < N * K; i++) w[i] = (float)xkd_rng_normal(&rng);
+    for (size_t f = 0; f < sizeof few / sizeof *few; f++) {
+        be->ops->linear_gelu_forward(be, all, h, x, w, b, M, N, K);
+        be->ops->linear_gelu_forward(be, some, h, x, w, b, few[f], N, K);
+        assert_memory_equal(all, some, (size_t)(few[f] * N) * sizeof *all);
+        be->ops->linear_backward_data(be, all, x, w, M, N, K); /* x as [M,N] */
+        be->ops->linear_backward_data(be, some, x, w, few[f], N, K);
+        assert_memory_equal(all, some, (size_t)(few[f] * K) * sizeof *all);
+    }
+    /* 27 tokens of 2 heads of 18: the second of two sequences, and alone. */
+    xkd_segment two = {2, 27}, one = {1, 27};
+    xkd_segments both = {1, &two, 54}, alone = {1, &one, 27};
+    be->ops->attention_forward(be, all, h, x, &both, 2, 36);
+    be->ops->attention_forward(be, some, h, x + 27 * 108, &alone, 2, 36);
+    assert_memory_equal(all + 27 * 36, some, 27 * 36 * sizeof *all);
+    xkd_free(x);
+    xkd_free(w);
+    xkd_free(b);
+    xkd_free(all);
+    xkd_free(some);
+    xkd_free(h);
+    xkd_backend_free(be);
+    xkd_context_free(cx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         {"ref in float32", backend_parity, NULL, NULL, "ref"},
         {"cpu", backend_parity, NULL, NULL, "cpu"},
         cmocka_unit_test(thread_counts),
+        cmocka_unit_test(special_values),
+        cmocka_unit_test(levels_agree),
+        cmocka_unit_test(rows_stand_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -153,8 +153,8 @@ INLINE void run_tile(const product *p, const block_of_k *t, int64_t i, int64_t c
 
 /* Over b's panels first and rows of a inside: a panel of b stays in the first-level cache, the rows of a in the
  * second. */
-INLINE void run_block(const product *p, const block_of_k *t, int64_t block, int64_t from, int64_t to,
-                      const int64_t row, const int64_t step)
+INLINE void run_block(const product *p, const block_of_k *t, int64_t block, int64_t from, int64_t to, const int64_t row,
+                      const int64_t step)
 {
     for (int64_t j = from; j < to; j++)
         for (int64_t i = 0; i < t->rows; i += MR) {

@@ -128,8 +128,7 @@ INLINE void add_pair(lanes_d acc[ROWS], const lanes_d own[ROWS], const float *ot
     for (int r = 0; r < ROWS; r++) {
         double weight = w[r * n];
         if (__builtin_expect(weight == 0, 0)) continue;
-        for (int v = 0; v < VECS_D; v++)
-            acc[r].v[v] = vecd_fma(vecd_set(weight), own[r].v[v] - z.v[v], acc[r].v[v]);
+        for (int v = 0; v < VECS_D; v++) acc[r].v[v] = vecd_fma(vecd_set(weight), own[r].v[v] - z.v[v], acc[r].v[v]);
     }
 }
 
@@ -143,7 +142,8 @@ static void gradient_block(const mmd *m, int64_t i, int64_t k)
         acc[r] = lanes_d_zero();
         for (int v = 0; v < VECS_D; v++) own[r].v[v] = vecd_widen(z + v * WD);
     }
-    for (int64_t j = 0; j < m->n; j++) add_pair(acc, own, row_at(m, s->x, s->y, j) + k, m->weights + i * m->n + j, m->n);
+    for (int64_t j = 0; j < m->n; j++)
+        add_pair(acc, own, row_at(m, s->x, s->y, j) + k, m->weights + i * m->n + j, m->n);
     for (int r = 0; r < ROWS; r++) {
         float *grad = row_at(m, m->dx, m->dy, i + r) + k;
         const double *sum = (const double *)(const void *)&acc[r];

@@ -259,8 +259,7 @@ static void pool_forward_sample(void *arg, int64_t b, int thread)
 
 static void pool_forward(xkd_backend *be, void *y, const void *x, int64_t B, int64_t tokens, int64_t D, int64_t skip)
 {
-    sample_job j = {
-        .be = be, .ref = xkd_ref_ops(XKD_F32), .out = y, .in = x, .tokens = tokens, .D = D, .skip = skip};
+    sample_job j = {.be = be, .ref = xkd_ref_ops(XKD_F32), .out = y, .in = x, .tokens = tokens, .D = D, .skip = skip};
     xkd_parallel_for(be->pool, B, pool_forward_sample, &j);
 }
 
@@ -272,11 +271,9 @@ static void pool_backward_sample(void *arg, int64_t b, int thread)
                           j->skip);
 }
 
-static void pool_backward(xkd_backend *be, void *dx, const void *dy, int64_t B, int64_t tokens, int64_t D,
-                          int64_t skip)
+static void pool_backward(xkd_backend *be, void *dx, const void *dy, int64_t B, int64_t tokens, int64_t D, int64_t skip)
 {
-    sample_job j = {
-        .be = be, .ref = xkd_ref_ops(XKD_F32), .out = dx, .in = dy, .tokens = tokens, .D = D, .skip = skip};
+    sample_job j = {.be = be, .ref = xkd_ref_ops(XKD_F32), .out = dx, .in = dy, .tokens = tokens, .D = D, .skip = skip};
     xkd_parallel_for(be->pool, B, pool_backward_sample, &j);
 }
 

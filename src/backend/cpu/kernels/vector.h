@@ -326,8 +326,8 @@ INLINE float vec_dot(const float *a, const float *b, int64_t n)
     for (; i + LANES <= n; i += LANES)
         for (int j = 0; j < VECS; j++) s.v[j] = vec_fma(vec_load(a + i + j * W), vec_load(b + i + j * W), s.v[j]);
     for (int j = 0; i + j * W < n; j++)
-        s.v[j] = vec_fma(vec_load_part(a + i + j * W, n - i - j * W), vec_load_part(b + i + j * W, n - i - j * W),
-                         s.v[j]);
+        s.v[j] =
+            vec_fma(vec_load_part(a + i + j * W, n - i - j * W), vec_load_part(b + i + j * W, n - i - j * W), s.v[j]);
     return lanes_sum(s);
 }
 
@@ -343,7 +343,8 @@ INLINE vec vec_exp_by(vec x, const float by)
     vec n = shifted - magic;
     vec r = vec_fma(n, vec_set(-0.693145752f / by), x); /* of x, not of by x: the coefficients make up for it */
     r = vec_fma(n, vec_set(-1.42860677e-6f / by), r);
-    vec p = vec_fma(vec_set(1.381453885e-03f * by * by * by * by * by * by), r, vec_set(8.368745228e-03f * by * by * by * by * by));
+    vec p = vec_fma(vec_set(1.381453885e-03f * by * by * by * by * by * by), r,
+                    vec_set(8.368745228e-03f * by * by * by * by * by));
     p = vec_fma(p, r, vec_set(4.166839081e-02f * by * by * by * by));
     p = vec_fma(p, r, vec_set(1.666652040e-01f * by * by * by));
     p = vec_fma(p, r, vec_set(4.999999343e-01f * by * by));
