@@ -2,15 +2,27 @@
 """The same full-size training step in PyTorch eager, for comparison with `xkd bench step`: two masked autoencoders, two
 students with a local view, two teachers on the global view with refinement, MMD, distillation, per-tensor clipping, AdamW
 and moving averages, in float32 on all cores. Masked tokens are not embedded and only masked ones are decoded to pixels,
-as in xkd. Not part of the tests. Usage, in an environment with torch:   bench/pytorch_step.py [BATCH] [REPEATS]
-"""
-import json, sys, time
+as in xkd. Not part of the tests. Usage, in an environment with torch:
+
+    bench/pytorch_step.py [--batch N] [--repeats N] [--threads N] [--mode eager|compile|bfloat16]
+
+eager is float32; compile is the same through torch.compile; bfloat16 is eager under autocast. bench/compare runs it in turn
+with xkd."""
+import argparse, contextlib, json, time
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-B, REPEATS = int(sys.argv[1]) if len(sys.argv) > 1 else 8, int(sys.argv[2]) if len(sys.argv) > 2 else 3
+options = argparse.ArgumentParser()
+options.add_argument("--batch", type=int, default=8)
+options.add_argument("--repeats", type=int, default=3)
+options.add_argument("--threads", type=int, default=0)
+options.add_argument("--mode", choices=("eager", "compile", "bfloat16"), default="eager")
+options = options.parse_args()
+B, REPEATS = options.batch, options.repeats
+if options.threads:
+    torch.set_num_threads(options.threads)
 K, D, DEC = 8192, 768, 384
 SIDES = {"vid": dict(N=392, P=3072, keep=59, local=72), "aud": dict(N=560, P=64, keep=112, local=140)}
 
@@ -105,7 +117,7 @@ clips = {m: torch.randn(B, c["N"], c["P"]) for m, c in SIDES.items()}
 local = {m: torch.randn(B, c["local"], c["P"]) for m, c in SIDES.items()}
 
 
-def step():
+def loss_of():
     logits, recon, features, attention = {}, 0, {}, {}
     with torch.no_grad():
         for m, c in SIDES.items():
@@ -121,8 +133,18 @@ def step():
         logits[m] = student[m]["h"](torch.cat([z[:, 1:].mean(1), y[:, 1:].mean(1)]))
     align = (mmd(logits["vid"], logits["aud"]) + mmd(t["vid"], t["aud"])) / 2
     distil = (kd(t["vid"], logits["aud"], 0.1) + kd(t["aud"], logits["vid"], 0.07)) / 2
-    loss = (align + distil + 5 * recon) / 7
+    return (align + distil + 5 * recon) / 7
+
+
+if options.mode == "compile":
+    loss_of = torch.compile(loss_of)
+
+
+def step():
     optimizer.zero_grad()
+    mixed = torch.autocast("cpu", torch.bfloat16) if options.mode == "bfloat16" else contextlib.nullcontext()
+    with mixed:
+        loss = loss_of()
     loss.backward()
     norms = torch._foreach_norm([p.grad for p in clipped])
     torch._foreach_mul_([p.grad for p in clipped], [min(1.0, 0.3 / (float(n) + 1e-6)) for n in norms])
@@ -140,4 +162,4 @@ for _ in range(5):
 step()
 for _ in range(REPEATS):
     start = time.perf_counter(); step(); times.append(time.perf_counter() - start)
-print(json.dumps({"s_per_sample": sorted(times)[len(times) // 2] / B, "gemm_gflops": 2 * 4096 * 3072 * 3072 / gemm / 1e9, "torch": torch.__version__}))
+print(json.dumps({"s_per_sample": sorted(times)[len(times) // 2] / B, "gemm_gflops": 2 * 4096 * 3072 * 3072 / gemm / 1e9, "torch": torch.__version__, "mode": options.mode, "threads": torch.get_num_threads()}))

@@ -1,5 +1,4 @@
 /* xkd doctor: what this build and this machine can do, and what is missing. */
-#include <dnnl.h>
 #include <jansson.h>
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
@@ -16,6 +15,7 @@
 #include <zlib.h>
 
 #include "backend/cpu/levels.h"
+#include "backend/cpu/onednn.h"
 #include "backend/cpu/rate.h"
 #include "base/pool.h"
 #include "base/status.h"
@@ -68,9 +68,9 @@ static void note_version(struct findings *f, const char *name, unsigned version)
 /* Versions as the libraries that are loaded say, not the headers this was compiled with. */
 static void libraries(struct findings *f)
 {
-    const dnnl_version_t *dnnl = dnnl_version();
+    char onednn[80];
     unsigned xxh = XXH_versionNumber(); /* as x * 10000 + y * 100 + z */
-    note(f, "oneDNN", "%d.%d.%d", dnnl->major, dnnl->minor, dnnl->patch);
+    note(f, "oneDNN", "%s", xkd_onednn_version(onednn, sizeof onednn));
     note_version(f, "libavformat", avformat_version());
     note_version(f, "libavcodec", avcodec_version());
     note_version(f, "libswscale", swscale_version());
