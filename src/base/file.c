@@ -79,6 +79,23 @@ fail:
     return status;
 }
 
+xkd_status xkd_read_through(xkd_context *cx, const char *path)
+{
+    xkd_status status = XKD_OK;
+    int fd = -1;
+    int64_t size = 0;
+    char *piece = NULL;
+    const int64_t most = 4 << 20; /* from here on larger pieces are no faster */
+    XKD_TRY(xkd_open_read(cx, path, &fd, &size));
+    XKD_TRY(xkd_alloc(cx, &piece, most, 1));
+    for (int64_t done = 0; done < size; done += most)
+        XKD_TRY(read_all(cx, fd, path, piece, size - done < most ? size - done : most));
+fail:
+    if (fd >= 0) close(fd);
+    xkd_free(piece);
+    return status;
+}
+
 /* An empty file has no mapping, but is none the less a success.
  * A file that another process cuts short makes reads of it fail with a signal; files here are
  * replaced, not changed. */
@@ -286,6 +303,26 @@ xkd_status xkd_remove_file(xkd_context *cx, const char *path)
 {
     if (unlink(path) == 0 || errno == ENOENT) return XKD_OK;
     return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot remove: %s", path, strerror(errno));
+}
+
+xkd_status xkd_set_aside(xkd_context *cx, const char *folder, const char *name)
+{
+    xkd_status status = XKD_OK;
+    char *path = NULL, *aside = NULL;
+    XKD_TRY(xkd_join_path(cx, &path, folder, name));
+    XKD_TRY(xkd_format_string(cx, &aside, "%s.aside", path));
+    for (int i = 2; xkd_path_exists(aside); i++) {
+        xkd_free(aside);
+        aside = NULL;
+        XKD_TRY(xkd_format_string(cx, &aside, "%s.aside-%d", path, i));
+    }
+    if (rename(path, aside) != 0)
+        XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot rename to %s: %s", path, aside, strerror(errno));
+    xkd_log(cx, XKD_LOG_WARN, "%s: set aside as %s", path, aside);
+fail:
+    xkd_free(path);
+    xkd_free(aside);
+    return status;
 }
 
 static int compare_names(const void *a, const void *b)

@@ -11,6 +11,7 @@ typedef struct {
     int64_t step;              /* optimiser steps done, skipped ones included */
     int64_t epoch, epoch_step; /* position of the next step in the data */
     int64_t bad_steps;         /* skipped because something was not finite */
+    int64_t epoch_skipped;     /* of them, those of this epoch */
     uint64_t seed, data_hash;
     double seconds;                               /* of training so far */
     double epoch_loss, epoch_seconds, epoch_wait; /* sums over the epoch so far */
