@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "data/identity.h"
 #include "data_args.h"
 #include "eval_report.h"
 #include "eval_tasks.h"
@@ -152,7 +153,8 @@ static void leave_out(xkd_config *config, const xkd_config *plain)
 }
 
 /* All that decides the figures: models, what of the configuration is not the default (so that a key that is added later
- * leaves the folders of today valid), and the files with their labels. */
+ * leaves the folders of today valid), and the files with their labels and contents. Features may be gone on with while
+ * files are being repaired: their log knows which file has changed. A training has seen all files. */
 static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
 {
     xkd_status status = XKD_OK;
@@ -165,13 +167,17 @@ static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
     /* Models by their hash, so that a path may change and the weights may not. */
     xkd_text_printf(&t, "%s %s %s\n%s", e->benchmark->name, f->models.encoder[0].hash, f->models.encoder[1].hash, text);
     /* The files with their labels: a corrected list is another evaluation. */
+    uint64_t contents = 0, identity;
     for (int64_t i = 0; i < f->manifest.count; i++) {
         const xkd_sample *s = &f->manifest.samples[i];
         xkd_text_printf(&t, "\n%s %s %" PRId64, s->path, s->split, s->label);
         for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(&t, ",%d", (int)s->labels[k]);
+        XKD_TRY(xkd_sample_identity(e->cli->cx, &f->manifest, s, &identity));
+        contents = XXH3_64bits_withSeed(&identity, sizeof identity, contents);
     }
     XKD_TRY(t.status);
-    f->settings = XXH3_64bits(t.data, (size_t)t.size);
+    f->begun = f->settings = XXH3_64bits_withSeed(t.data, (size_t)t.size, contents);
+    if (e->benchmark->task == XKD_BENCHMARK_SVM) f->begun = XXH3_64bits(t.data, (size_t)t.size);
 fail:
     xkd_config_free(&plain);
     xkd_free(text);
@@ -233,7 +239,7 @@ static xkd_status check_folder(struct eval *e, const struct eval_fold *f, bool c
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
     char *path = NULL, *have = NULL, want[32];
-    int64_t size = snprintf(want, sizeof want, "%d %016" PRIx64 "\n", XKD_FOLD_FORMAT, f->settings);
+    int64_t size = snprintf(want, sizeof want, "%d %016" PRIx64 "\n", XKD_FOLD_FORMAT, f->begun);
     XKD_TRY(xkd_join_path(cx, &path, f->folder, "settings"));
     if (!xkd_path_exists(path)) {
         if (claim) XKD_TRY(xkd_make_folder(cx, f->folder));

@@ -1,6 +1,7 @@
 /* xkd predict: what a fine-tuned or linear model sees in files. Each file is decoded, scored and printed in turn, in
  * the order of the command line. What the model needs to know of its input stands in its own file. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -96,6 +97,13 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
         xkd_ensemble_scores(p->model.model.options.loss, p->model.config.eval.ensemble,
                             file->feature[p->model.modality], file->count[p->model.modality], p->model.classes.count,
                             p->scores);
+        for (int64_t i = 0; i < p->model.classes.count; i++)
+            if (!isfinite(p->scores[i]))
+                return xkd_fail(
+                    p->cli->cx, XKD_ERR_NUMERIC,
+                    "%s: the score of class %s is not finite: the model's weights may hold NaN ('xkd verify "
+                    "MODEL' looks)",
+                    path, p->model.classes.items[i]);
         choose(p);
     } else {
         /* Named at once; the exit code waits until all files are through. */

@@ -352,11 +352,13 @@ static xkd_status read_features(struct retrieval *r, const char *path)
     XKD_TRY(xkd_embeddings_check_whole(cx, &r->e, path));
     XKD_TRY(check_split(r));
     XKD_TRY(choose(r));
-    if (!r->v.from) goto fail;
-    XKD_TRY(xkd_embeddings_read(cx, r->v.from, &r->from));
-    /* Across modalities the two files hold what the two heads of one model gave. Labels play no part. */
     const bool used[XKD_MODALITIES] = {r->query == XKD_VIDEO || r->against == XKD_VIDEO,
                                        r->query == XKD_AUDIO || r->against == XKD_AUDIO};
+    XKD_TRY(xkd_embeddings_check_finite(cx, &r->e, path, used));
+    if (!r->v.from) goto fail;
+    XKD_TRY(xkd_embeddings_read(cx, r->v.from, &r->from));
+    XKD_TRY(xkd_embeddings_check_finite(cx, &r->from, r->v.from, used));
+    /* Across modalities the two files hold what the two heads of one model gave. Labels play no part. */
     XKD_TRY(xkd_embeddings_compare(cx, &r->e, path, &r->from, r->v.from, used));
 fail:
     return status;

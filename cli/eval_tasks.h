@@ -19,6 +19,7 @@ struct eval_fold {
     xkd_import_result imported;
     char *folder, *manifest_path, *result_path; /* owned; the first exists only once something is written there */
     uint64_t settings;                          /* hash of what decides the figures */
+    uint64_t begun; /* the same for work that is not done: without contents where the work itself looks at them */
 };
 
 /* The configuration that the fold's task works by. */

@@ -35,11 +35,11 @@ void xkd_embed_clip_defaults(xkd_eval_config *eval);
  * number. Leaves one global view and no local ones in config->data, which the result points into. */
 xkd_embed_options xkd_embed_options_of(xkd_config *config, xkd_clip_protocol protocol, int64_t clips);
 
-/* Hash of all that decides the features: models, options, files and their labels. */
+/* Hash of all that decides the features: models, options, files with their contents (data/identity.h) and labels. */
 xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_t *out);
 
 /* Does the work and writes the feature file. XKD_ERR_INTERRUPTED where `stop` asked for it; XKD_ERR_CONFIG: PATH.partial
- * is of other work; XKD_ERR_DATA: too many unreadable files, then nothing is written but PATH.partial stays. */
+ * is of other work; XKD_ERR_NUMERIC: a feature is not finite; XKD_ERR_DATA: too many unreadable files, then nothing is written but PATH.partial stays. */
 xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job *job, xkd_embed_counts *out);
 
 /* Seconds of one clip in each wanted encoder, by a clip of zeros; decoding goes on beside it. 0 where not wanted. */

@@ -3,6 +3,7 @@
 #include "eval/embeddings.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -381,6 +382,23 @@ xkd_status xkd_embeddings_check_whole(xkd_context *cx, const xkd_embeddings *e, 
     if (e->shard.of <= 1) return XKD_OK;
     return xkd_fail(cx, XKD_ERR_DATA, "%s: is shard %lld of %lld: put them together with 'xkd embed --join'", name,
                     (long long)e->shard.index, (long long)e->shard.of);
+}
+
+xkd_status xkd_embeddings_check_finite(xkd_context *cx, const xkd_embeddings *e, const char *name,
+                                       const bool used[XKD_MODALITIES])
+{
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_feature_table *t = &e->table[m];
+        int64_t size = t->rows * t->width;
+        for (int64_t i = 0; used[m] && i < t->count * size; i++)
+            if (!isfinite(t->x[i]))
+                return xkd_fail(cx, XKD_ERR_NUMERIC,
+                                "%s: the %s features of %s at %.2f s are not finite: embed again with a sound model "
+                                "('xkd verify MODEL' looks)",
+                                name, modality_names[m], e->files.samples[t->file[i / size]].path,
+                                t->seconds[i / size]);
+    }
+    return XKD_OK;
 }
 
 /* ---- joining ---- */

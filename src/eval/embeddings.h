@@ -61,6 +61,11 @@ xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings
 xkd_status xkd_embeddings_compare(xkd_context *cx, const xkd_embeddings *a, const char *a_name, const xkd_embeddings *b,
                                   const char *b_name, const bool used[XKD_MODALITIES]);
 
+/* XKD_ERR_NUMERIC with file and clip where a feature of a modality that is used is not finite: it would win or lose every
+ * comparison. */
+xkd_status xkd_embeddings_check_finite(xkd_context *cx, const xkd_embeddings *e, const char *name,
+                                       const bool used[XKD_MODALITIES]);
+
 /* XKD_ERR_DATA for a shard: what it lacks would lower or raise a figure unseen. */
 xkd_status xkd_embeddings_check_whole(xkd_context *cx, const xkd_embeddings *e, const char *name);
 

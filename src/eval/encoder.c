@@ -337,12 +337,16 @@ fail:
 }
 
 /* Over values, not the file: the same encoder in another form is the same encoder. Names are part of it, so that two
- * layers exchanged give another hash. */
+ * layers exchanged give another hash, and so is what no tensor shows but every feature depends on: heads, patch sides and
+ * the grid of the positions. */
 static xkd_status hash_rows(xkd_context *cx, xkd_encoder *e)
 {
+    const xkd_backbone *b = &e->backbone;
+    const int64_t geometry[] = {b->blocks.heads, b->C, b->pt, b->ph, b->pw, b->grid.t, b->grid.h, b->grid.w};
     XXH3_state_t *state = XXH3_createState();
     if (!state) return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory while hashing an encoder");
     XXH3_128bits_reset(state);
+    XXH3_128bits_update(state, geometry, sizeof geometry);
     for (int64_t i = 0; i < e->params.count; i++) {
         const xkd_param *row = e->params.rows[i];
         XXH3_128bits_update(state, row->name, strlen(row->name));

@@ -30,7 +30,7 @@ typedef struct {
     bool projector;
     bool classifier;      /* rows head.* come from the file */
     xkd_head head;        /* of a projector */
-    char hash[33];        /* XXH3-128 over names and values: tells features of different models apart */
+    char hash[33];        /* XXH3-128 over geometry, names and values: tells features of different models apart */
     xkd_tensor_file file; /* open between declare and allocate only */
     xkd_content content;
 } xkd_encoder;

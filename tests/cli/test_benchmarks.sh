@@ -110,6 +110,13 @@ evaluate --out e -n --fold 2 "${small[@]}"
 stdout_has "and knows what is done" 0 "fold 2: done already"
 cd e && "$xkd" eval ucf101-svm --data ../ucf --model ../run --partial -n --fold 2 "${small[@]}" >../plan 2>&1; cd ..
 check "of its folder alone" grep -q "^fold 2: 9 training files" plan
+cp -r ucf ucf-again && find ucf-again -name '*.avi' -exec touch {} +
+try eval ucf101-svm --data ucf-again --model run --partial --out e "${small[@]}"
+stderr_has "other files of the same names" 2 "e/fold-1/result.json: is of another model, other files or other settings"
+cp -a ucf/. ucf-again/
+try eval ucf101-svm --data ucf-again --model run --partial --out e "${small[@]}"
+check "the same files elsewhere" grep -q 'e/fold-1: done already' <<<"$err"
+rm -r ucf-again
 cp -r e other
 sed -i 's/"xkd_fold_result": [0-9]*/"xkd_fold_result": 1/' other/fold-1/result.json
 evaluate --out other "${small[@]}"
