@@ -13,6 +13,7 @@
 #include "class_table.h"
 #include "config_args.h"
 #include "report/progress.h"
+#include "train/folder.h"
 #include "train/supervised.h"
 
 struct values {
@@ -292,7 +293,9 @@ static xkd_status dry_run(struct cli *cli, const xkd_supervised_options *o)
 {
     xkd_supervised_plan p;
     char a[32], b[32];
-    xkd_status status = xkd_supervised_look(cli->cx, o, &p);
+    xkd_status status = XKD_OK;
+    if (*o->config->run.out) status = xkd_run_folder_check(cli->cx, o->config->run.out, o->run.mode);
+    if (status == XKD_OK) status = xkd_supervised_look(cli->cx, o, &p);
     if (status != XKD_OK) return status;
     const char *modality = p.modality == XKD_VIDEO ? "video" : "audio", *labels = p.multi_label ? "several" : "one";
     if (cli->json) {

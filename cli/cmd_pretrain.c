@@ -98,16 +98,25 @@ fail:
     return status;
 }
 
+/* All that the run will hold. */
+static double memory_of(const xkd_train_plan *p)
+{
+    return p->state_bytes + p->activation_bytes + p->scratch_bytes + p->ring_bytes + p->worker_bytes + p->cache_bytes;
+}
+
 /* For programs; the keys are the plan's fields. */
 static void print_plan_json(const xkd_config *c, const xkd_train_plan *p)
 {
     printf("{\"parameters\": %" PRId64 ", \"trained\": %" PRId64 ", \"batch\": %" PRId64 ", \"micro_batch\": %" PRId64
            ", \"video_tokens\": %" PRId64 ", \"video_kept\": %" PRId64 ", \"audio_tokens\": %" PRId64
            ", \"audio_kept\": %" PRId64 ", \"state_bytes\": %.0f, \"activation_bytes\": %.0f, \"samples\": %" PRId64
-           ", \"steps_per_epoch\": %" PRId64 ", \"total_steps\": %" PRId64 ", \"seconds_per_sample\": %.6f}\n",
+           ", \"steps_per_epoch\": %" PRId64 ", \"total_steps\": %" PRId64 ", \"seconds_per_sample\": %.6f"
+           ", \"seconds_per_step\": %.6f, \"scratch_bytes\": %.0f, \"ring_bytes\": %.0f, \"worker_bytes\": %.0f"
+           ", \"cache_bytes\": %.0f, \"memory_bytes\": %.0f}\n",
            p->parameters, p->trained, c->train.batch, p->micro_batch, p->video_tokens, p->video_kept, p->audio_tokens,
            p->audio_kept, p->state_bytes, p->activation_bytes, p->samples, p->steps_per_epoch, p->total_steps,
-           p->seconds_per_sample);
+           p->seconds_per_sample, p->seconds_per_step, p->scratch_bytes, p->ring_bytes, p->worker_bytes, p->cache_bytes,
+           memory_of(p));
 }
 
 /* Both numbers, for the mask decides what the encoder really computes. */
@@ -135,24 +144,47 @@ static void print_plan(const xkd_config *c, const xkd_train_plan *p)
     xkd_format_count(a, sizeof a, p->state_bytes, "B");
     xkd_format_count(b, sizeof b, p->activation_bytes, "B");
     printf("%-22s %s model and optimiser + %s activations\n", "memory", a, b);
+    xkd_format_count(a, sizeof a, p->scratch_bytes, "B");
+    xkd_format_count(b, sizeof b, p->ring_bytes + p->worker_bytes, "B");
+    printf("%-22s + %s scratch of threads + %s batches ahead and decoding", "", a, b);
+    xkd_format_count(a, sizeof a, p->cache_bytes, "B");
+    if (p->cache_bytes > 0) printf(" + %s data.cache=ram", a);
+    xkd_format_count(b, sizeof b, memory_of(p), "B");
+    printf(" = %s\n", b);
     printf("%-22s %" PRId64 " (%" PRId64 " at a time)\n", "batch", c->train.batch, p->micro_batch);
     if (p->total_steps)
         printf("%-22s %" PRId64 " (%" PRId64 " an epoch, %" PRId64 " samples)\n", "steps", p->total_steps,
                p->steps_per_epoch, p->samples);
-    if (p->seconds_per_sample > 0) printf("%-22s %.3f s\n", "time per sample", p->seconds_per_sample);
+    if (p->seconds_per_sample > 0)
+        printf("%-22s %.3f s, and %.3f s a step for the optimiser\n", "time per sample", p->seconds_per_sample,
+               p->seconds_per_step);
     if (p->total_steps && p->seconds_per_sample > 0) {
-        xkd_format_duration(time, sizeof time, p->seconds_per_sample * (double)(p->total_steps * c->train.batch));
+        double step = p->seconds_per_sample * (double)c->train.batch + p->seconds_per_step;
+        xkd_format_duration(time, sizeof time, step * (double)p->total_steps);
         /* Decoding is not in it: whether data keep up shows in the first epochs. */
         printf("%-22s %s if data keep up\n", "time in all", time);
     }
 }
 
-/* Works without data and without a run folder. */
-static xkd_status dry_run(struct cli *cli, const xkd_config *config)
+static xkd_run_mode mode_of(const struct values *v)
+{
+    return v->resume ? XKD_RUN_RESUME : v->force ? XKD_RUN_FORCE : XKD_RUN_NEW;
+}
+
+/* Works without data and without a run folder; what is named is looked at as the run would. */
+static xkd_status dry_run(struct cli *cli, const struct values *v, const xkd_config *config)
 {
     xkd_train_plan plan;
-    xkd_status status = xkd_plan_training(cli->cx, config, &plan);
+    xkd_status status = XKD_OK;
+    if (*config->run.out) status = xkd_run_folder_check(cli->cx, config->run.out, mode_of(v));
+    if (status == XKD_OK) status = xkd_plan_training(cli->cx, config, &plan);
     if (status != XKD_OK) return status;
+    /* Where a step was measured. */
+    if (memory_of(&plan) > plan.available_bytes)
+        xkd_log(cli->cx, XKD_LOG_WARN,
+                "the run would take %.1f GB and %.1f GB are free: lower dataset.batch_size, raise train.accumulate%s",
+                memory_of(&plan) / 1e9, plan.available_bytes / 1e9,
+                plan.cache_bytes > 0 ? ", or keep data.cache in a folder" : "");
     if (cli->json)
         print_plan_json(config, &plan);
     else
@@ -197,12 +229,7 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
 /* Signals are caught only from here on: before, Ctrl-C ends the program as usual. */
 static xkd_status train(struct cli *cli, const struct values *v, const xkd_config *config)
 {
-    const xkd_run_options loop = {.mode = v->resume  ? XKD_RUN_RESUME
-                                          : v->force ? XKD_RUN_FORCE
-                                                     : XKD_RUN_NEW,
-                                  .stop_signal = stop_signal,
-                                  .progress = progress,
-                                  .user = cli};
+    const xkd_run_options loop = {.mode = mode_of(v), .stop_signal = stop_signal, .progress = progress, .user = cli};
     xkd_run_result result;
     /* Before any thread exists, so that all of them inherit the blocked signals. */
     cli_catch_signals();
@@ -225,7 +252,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (status != XKD_OK) return status;
     status = xkd_config_init(cli->cx, &config);
     if (status == XKD_OK) status = configure(cli, &v, argv + 1, rest, &config);
-    if (status == XKD_OK) status = v.dry_run ? dry_run(cli, &config) : train(cli, &v, &config);
+    if (status == XKD_OK) status = v.dry_run ? dry_run(cli, &v, &config) : train(cli, &v, &config);
     xkd_config_free(&config);
     return status;
 }

@@ -298,6 +298,45 @@ fail:
     return status;
 }
 
+/* By the nearest part of the path that exists. A trial, not a promise: a disk may still be full. */
+xkd_status xkd_check_folder(xkd_context *cx, const char *path)
+{
+    xkd_status status = XKD_OK;
+    char *copy = NULL;
+    XKD_TRY(xkd_copy_string(cx, &copy, path));
+    while (!xkd_path_exists(copy)) {
+        char *slash = strrchr(copy, '/');
+        if (!slash)
+            strcpy(copy, ".");
+        else if (slash[1] == 0 && slash > copy)
+            *slash = 0; /* a slash at the end */
+        else
+            slash[slash == copy] = 0;
+        if (!*copy) break;
+    }
+    if (!xkd_is_folder(copy)) XKD_FAIL(XKD_ERR_STORAGE, "%s: exists and is not a folder", copy);
+    if (access(copy, W_OK | X_OK) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot write here: %s", copy, strerror(errno));
+fail:
+    xkd_free(copy);
+    return status;
+}
+
+xkd_status xkd_check_folder_of(xkd_context *cx, const char *file)
+{
+    xkd_status status = XKD_OK;
+    char *folder = NULL;
+    if (xkd_is_folder(file)) XKD_FAIL(XKD_ERR_STORAGE, "%s: is a folder", file);
+    XKD_TRY(xkd_copy_string(cx, &folder, file));
+    char *slash = strrchr(folder, '/');
+    if (slash) slash[slash == folder] = 0;
+    const char *name = slash ? folder : ".";
+    if (!xkd_is_folder(name)) XKD_FAIL(XKD_ERR_STORAGE, "%s: no such folder (for %s)", name, file);
+    XKD_TRY(xkd_check_folder(cx, name));
+fail:
+    xkd_free(folder);
+    return status;
+}
+
 /* A file that is not there is as good as removed. */
 xkd_status xkd_remove_file(xkd_context *cx, const char *path)
 {

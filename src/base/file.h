@@ -51,6 +51,11 @@ xkd_status xkd_append(xkd_context *cx, int fd, const char *path, const void *dat
 /* Makes a folder and its missing parents; an existing folder is fine. */
 xkd_status xkd_make_folder(xkd_context *cx, const char *path);
 
+/* Whether xkd_make_folder could make this folder and files be written in it, without making anything; likewise the folder
+ * of a file that is to be written. XKD_ERR_STORAGE. */
+xkd_status xkd_check_folder(xkd_context *cx, const char *path);
+xkd_status xkd_check_folder_of(xkd_context *cx, const char *file);
+
 /* Removes a file; one that is not there is fine. */
 xkd_status xkd_remove_file(xkd_context *cx, const char *path);
 /* The same for folder/name. */

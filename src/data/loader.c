@@ -543,6 +543,11 @@ const xkd_manifest *xkd_loader_manifest(const xkd_loader *l)
     return &l->manifest;
 }
 
+int64_t xkd_loader_ring_bytes(const xkd_loader *l)
+{
+    return l->depth * batch_bytes(l);
+}
+
 const xkd_view_shapes *xkd_loader_shapes(const xkd_loader *l)
 {
     return &l->shapes;

@@ -102,6 +102,8 @@ uint64_t xkd_loader_data_hash(const xkd_loader *loader);
 /* The samples that are drawn from, with their labels. Belongs to the loader. */
 const struct xkd_manifest *xkd_loader_manifest(const xkd_loader *loader);
 const xkd_view_shapes *xkd_loader_shapes(const xkd_loader *loader);
+/* Bytes of the batches that are held: the one in use and those ahead. */
+int64_t xkd_loader_ring_bytes(const xkd_loader *loader);
 
 /* Goes on at micro-batch 0 of (epoch, step); what was prefetched for elsewhere is dropped. */
 xkd_status xkd_loader_seek(xkd_loader *loader, uint32_t epoch, int64_t step);

@@ -83,6 +83,30 @@ static xkd_status refuse_if_used(xkd_context *cx, const char *path)
     return status;
 }
 
+static xkd_status refuse_if_missing(xkd_context *cx, const char *path)
+{
+    if (xkd_is_folder(path)) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_CONFIG, "%s: no run to resume: leave out --resume to start one", path);
+}
+
+/* The lock is taken and given back: a folder in use by a run is refused as that run would refuse it. */
+xkd_status xkd_run_folder_check(xkd_context *cx, const char *path, xkd_run_mode mode)
+{
+    xkd_status status = XKD_OK;
+    char *lock = NULL;
+    int fd = -1;
+    if (mode == XKD_RUN_RESUME) XKD_TRY(refuse_if_missing(cx, path));
+    XKD_TRY(xkd_check_folder(cx, path));
+    if (!xkd_path_exists(path)) goto fail;
+    if (mode == XKD_RUN_NEW) XKD_TRY(refuse_if_used(cx, path));
+    XKD_TRY(xkd_join_path(cx, &lock, path, ".lock"));
+    if (xkd_path_exists(lock)) XKD_TRY(xkd_lock_file(cx, lock, &fd));
+fail:
+    if (fd >= 0) close(fd);
+    xkd_free(lock);
+    return status;
+}
+
 /* Check, create, lock, clear, in this order: nothing is removed before the lock shows that no other process
  * is using the folder. */
 xkd_status xkd_run_folder_open(xkd_context *cx, const char *path, xkd_run_mode mode, xkd_run_folder *out)
@@ -90,8 +114,7 @@ xkd_status xkd_run_folder_open(xkd_context *cx, const char *path, xkd_run_mode m
     xkd_status status = XKD_OK;
     char *lock = NULL;
     *out = (xkd_run_folder){.lock = -1};
-    if (mode == XKD_RUN_RESUME && !xkd_is_folder(path))
-        XKD_FAIL(XKD_ERR_CONFIG, "%s: no run to resume: leave out --resume to start one", path);
+    if (mode == XKD_RUN_RESUME) XKD_TRY(refuse_if_missing(cx, path));
     XKD_TRY(xkd_copy_string(cx, &out->path, path));
     XKD_TRY(xkd_join_path(cx, &out->checkpoints, path, "checkpoints"));
     XKD_TRY(xkd_join_path(cx, &out->backbones, path, "backbones"));

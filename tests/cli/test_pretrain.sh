@@ -69,6 +69,26 @@ stdout_has "--force starts anew" 0 "step 1 of 20"
 train plan --dry-run --json
 stdout_has "dry run" 0 '"total_steps": 20'
 check "a dry run writes nothing" [ ! -e "$work/plan" ]
+train plan --dry-run --json data.cache=ram
+check "the cache is part of its memory" grep -qE '"cache_bytes": [1-9]' <<<"$out"
+train whole --dry-run
+stderr_has "a dry run refuses a folder that the run refuses" 2 "exists and is not empty"
+train whole --dry-run --force
+check "as the run, it takes it with --force" code 0
+train nowhere --dry-run --resume
+stderr_has "a dry run of a resume without a run" 2 "no run to resume"
+touch "$work/file"
+train file/run --dry-run
+stderr_has "a dry run below a file" 5 "is not a folder"
+train plan --dry-run --init tests/golden/torch/state.pth
+stderr_has "a dry run refuses weights that the run refuses" 4 "neither a whole XKD model nor a backbone"
+train plan --dry-run model.kwargs.projector_cfg=32-gelu-3-16-128-norm3 --init "$work/whole/checkpoints/$(ls "$work/whole/checkpoints" | tail -n 1)"
+stderr_has "of another architecture too" 4 "of another architecture"
+train plan --dry-run --init "$work/absent.safetensors"
+stderr_has "and weights that are not there" 5 "absent.safetensors: cannot open"
+train plan --dry-run run.probe_epochs=1 run.probe_data="$work/absent"
+stderr_has "and a probe without data" 3 "absent: no such folder or manifest"
+check "nothing is written by any of them" [ ! -e "$work/plan" -a ! -e "$work/nowhere" ]
 train overfit --overfit 1 --max-steps 3
 check "overfit" code 0
 

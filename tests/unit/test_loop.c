@@ -364,7 +364,19 @@ static void test_plan(void **state)
     assert_int_equal(plan.video_tokens, 8);
     assert_int_equal(plan.video_kept, 4);
     assert_true(plan.parameters > plan.trained && plan.trained > 0);
-    assert_true(plan.activation_bytes > 0 && plan.seconds_per_sample > 0);
+    assert_true(plan.activation_bytes > 0 && plan.seconds_per_sample > 0 && plan.seconds_per_step > 0);
+    assert_true(plan.ring_bytes == 1000 && plan.worker_bytes > 0 && plan.cache_bytes == 0 && plan.scratch_bytes >= 0);
+    assert_true(plan.available_bytes > 0);
+    xkd_train_plan grouped;
+    c.train.accumulate = 1;
+    c.train.batch = 64;
+    must(cx, xkd_plan_training(cx, &c, &plan), "plan of one group");
+    c.step.mmd_group = 2;
+    must(cx, xkd_plan_training(cx, &c, &grouped), "plan of groups of two");
+    /* Pair weights are doubles: of 2 modalities x 2 views x 64 students and 2 x 64 teachers in one group, and of 32 groups
+     * of 8 and 4. */
+    double weights = 8 * (256. * 256 + 128 * 128 - 32 * (8 * 8 + 4 * 4));
+    assert_true(fabs(plan.activation_bytes - grouped.activation_bytes - weights) < 0.01 * weights);
     xkd_config_free(&c);
 }
 
