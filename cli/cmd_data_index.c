@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "data/check.h"
 #include "data/index.h"
+#include "data/list.h"
 #include "data_args.h"
 
 /* no_hash: contents are then not read beyond their headers. */
@@ -36,7 +37,7 @@ static xkd_status gather(struct cli *cli, const struct values *v, const char *so
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    char *folder = NULL;
+    char *folder = NULL, *understood = NULL;
     int64_t skipped = 0;
     if (xkd_is_folder(source)) {
         XKD_TRY(xkd_index_folder(cx, source, v->follow_links, m, &skipped));
@@ -50,11 +51,13 @@ static xkd_status gather(struct cli *cli, const struct values *v, const char *so
         if (slash) slash[slash == folder] = 0; /* "/" for a list in the root folder */
         /* Paths of a list are relative to the list, unless --root says otherwise. */
         const char *root = v->root ? v->root : slash ? folder : ".";
-        XKD_TRY(xkd_index_list(cx, source, root, m));
+        XKD_TRY(xkd_index_list(cx, source, root, m, &understood));
+        cli_say(cli, "%s", understood);
         XKD_TRY(v->out ? xkd_copy_string(cx, out, v->out) : xkd_join_path(cx, out, root, "manifest.jsonl"));
     }
 fail:
     xkd_free(folder);
+    xkd_free(understood);
     return status;
 }
 
@@ -62,17 +65,19 @@ fail:
  * Sound files without picture stay in the manifest, and `data check` reports them. */
 static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *findings)
 {
-    int64_t count = m->count, dropped = 0;
+    int64_t count = m->count, kept = 0;
     for (int64_t i = 0; i < count; i++) {
-        if (!xkd_fault_is_broken(findings[i].fault) || findings[i].fault == XKD_FAULT_NO_VIDEO) continue;
+        if (!xkd_fault_is_broken(findings[i].fault) || findings[i].fault == XKD_FAULT_NO_VIDEO) {
+            m->samples[kept++] = m->samples[i];
+            continue;
+        }
         /* Each by name: a manifest that is a little too short is the kind of error nobody finds later. */
-        cli_say(cli, "left out: %s: %s: %s", m->samples[i - dropped].path, xkd_media_fault_name(findings[i].fault),
+        cli_say(cli, "left out: %s: %s: %s", m->samples[i].path, xkd_media_fault_name(findings[i].fault),
                 findings[i].message);
-        /* Findings keep their numbers while samples move up. */
-        xkd_manifest_remove(m, i - dropped);
-        dropped++;
+        xkd_sample_free(&m->samples[i]);
     }
-    return dropped;
+    m->count = kept;
+    return count - kept;
 }
 
 /* A list says what should be there, so much less than that is refused; in a folder whatever is found is all. */

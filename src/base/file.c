@@ -390,9 +390,15 @@ xkd_status xkd_list_folder(xkd_context *cx, const char *path, xkd_names *out)
     *out = (xkd_names){0};
     DIR *dir = opendir(path);
     if (!dir) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot open folder: %s", path, strerror(errno));
-    for (struct dirent *entry; (entry = readdir(dir));)
+    for (;;) {
+        /* The end of a folder and an error differ in errno alone: a list that is cut short would pass for the folder. */
+        errno = 0;
+        struct dirent *entry = readdir(dir);
+        if (!entry && errno) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot read all of the folder: %s", path, strerror(errno));
+        if (!entry) break;
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             XKD_TRY(add_name(cx, out, entry->d_name));
+    }
     if (out->count > 1) qsort(out->items, (size_t)out->count, sizeof *out->items, compare_names);
 fail:
     if (dir) closedir(dir);

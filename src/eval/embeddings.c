@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "data/json_name.h"
 
 static const char *const modality_names[XKD_MODALITIES] = {"video", "audio"};
 static const char *const kind_names[] = {"mean", "cls", "none", "head"}; /* by xkd_feature_kind */
@@ -89,14 +90,14 @@ static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **ou
     xkd_text_puts(&t, "},\"classes\":[");
     for (int64_t i = 0; i < e->files.class_count; i++) {
         if (i) xkd_text_puts(&t, ",");
-        xkd_text_json_string(&t, e->files.classes[i]);
+        xkd_text_json_name(&t, e->files.classes[i]);
     }
     xkd_text_puts(&t, "],\"files\":[");
     /* A list per file and not an object: at 240 000 files the keys would be half of the text. */
     for (int64_t i = 0; i < e->files.count; i++) {
         const xkd_sample *s = &e->files.samples[i];
         xkd_text_puts(&t, i ? ",\n[" : "\n[");
-        xkd_text_json_string(&t, s->path);
+        xkd_text_json_name(&t, s->path);
         xkd_text_printf(&t, ",%lld,", (long long)s->label);
         xkd_text_json_string(&t, s->split);
         add_labels(&t, "", s);
@@ -233,18 +234,22 @@ static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xk
 {
     xkd_status status = XKD_OK;
     json_t *classes = json_object_get(root, "classes"), *files = json_object_get(root, "files"), *entry;
+    char *name = NULL;
     size_t i;
     json_array_foreach(classes, i, entry)
     {
         int64_t label;
-        if (!json_is_string(entry)) XKD_FAIL(XKD_ERR_DATA, "%s: about: classes are names", path);
+        XKD_TRY(xkd_json_name_value(cx, entry, &name));
+        if (!name) XKD_FAIL(XKD_ERR_DATA, "%s: about: classes are names", path);
         /* class numbers follow the order of the names */
-        XKD_TRY(xkd_manifest_class(cx, out, json_string_value(entry), true, &label));
+        XKD_TRY(xkd_manifest_class(cx, out, name, true, &label));
+        xkd_free(name);
+        name = NULL;
     }
     json_array_foreach(files, i, entry)
     {
-        const char *name = json_string_value(json_array_get(entry, 0)),
-                   *split = json_string_value(json_array_get(entry, 2));
+        const char *split = json_string_value(json_array_get(entry, 2));
+        XKD_TRY(xkd_json_name_value(cx, json_array_get(entry, 0), &name));
         json_t *label = json_array_get(entry, 1);
         xkd_sample *s;
         /* -1 says that a file has no label; a feature file may hold unlabelled files for retrieval. */
@@ -255,8 +260,11 @@ static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xk
         s->label = json_integer_value(label);
         snprintf(s->split, sizeof s->split, "%.*s", (int)sizeof s->split - 1, split); /* cut to the field's size */
         XKD_TRY(read_labels(cx, path, json_array_get(entry, 3), out->class_count, s));
+        xkd_free(name);
+        name = NULL;
     }
 fail:
+    xkd_free(name);
     return status;
 }
 
