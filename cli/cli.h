@@ -47,6 +47,12 @@ struct cli_command {
     bool hidden;
 };
 
+/* The option of every command that reads data, for its table. */
+#define FOLLOW_LINKS_OPTION(VALUES, FIELD)                                                                          \
+    {                                                                                                               \
+        0, "follow-links", CLI_FLAG, offsetof(VALUES, FIELD), NULL, "follow links that lead out of the data folder" \
+    }
+
 /* Parses argv[1..argc-1] by the command's table and the common options into *values (the struct that the offsets
  * belong to, filled with defaults by the caller). What is no option stays in argv[1..*rest]; "--" ends the options.
  * Returns XKD_OK or XKD_ERR_CONFIG with a message in the context. */

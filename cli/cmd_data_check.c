@@ -24,8 +24,9 @@ static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "FILE",
      "clean manifest (default: clean.jsonl beside the data)"},
     {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "configuration (clip length, time limit)"},
-    {0, "workers", CLI_INT, offsetof(struct values, workers), "N", "files decoded side by side (default: processors)"},
-    {0, "follow-links", CLI_FLAG, offsetof(struct values, follow_links), NULL, "follow links that leave the folder"},
+    {0, "workers", CLI_INT, offsetof(struct values, workers), "N",
+     "files decoded side by side (default: data.workers)"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0},
 };
 
@@ -99,7 +100,7 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    struct values v = {.workers = xkd_processor_count()}; /* a worker process for each processor */
+    struct values v = {.workers = DATA_NOT_GIVEN};
     xkd_config config = {0};
     xkd_manifest manifest = {0};
     xkd_finding *findings = NULL;
@@ -111,9 +112,12 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(data_configure(cli, v.config, argv + 2, rest - 1, &config));
     /* Either way of saying it counts. */
     config.data.follow_links = config.data.follow_links || v.follow_links;
+    /* A worker process for each processor. */
+    if (v.workers == DATA_NOT_GIVEN) v.workers = config.data.workers ? config.data.workers : xkd_processor_count();
     XKD_TRY(xkd_manifest_load(cx, argv[1], config.data.follow_links, &manifest));
     /* Beside the data by default, where relative paths hold. */
     XKD_TRY(v.out ? xkd_copy_string(cx, &out, v.out) : xkd_join_path(cx, &out, manifest.root, "clean.jsonl"));
+    XKD_TRY(xkd_check_folder_of(cx, out)); /* before hours of decoding */
     XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
     struct data_progress progress = {cli, "check", xkd_now()};
     xkd_check_options check = {

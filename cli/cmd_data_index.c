@@ -11,6 +11,7 @@
 #include "data/check.h"
 #include "data/index.h"
 #include "data/list.h"
+#include "data/links.h"
 #include "data_args.h"
 
 /* no_hash: contents are then not read beyond their headers. */
@@ -26,8 +27,8 @@ static const struct cli_option options[] = {
     {0, "root", CLI_TEXT, offsetof(struct values, root), "DIR",
      "folder a list's paths are relative to (default: its own)"},
     {0, "workers", CLI_INT, offsetof(struct values, workers), "N",
-     "files looked at side by side (default: processors)"},
-    {0, "follow-links", CLI_FLAG, offsetof(struct values, follow_links), NULL, "follow links that leave the folder"},
+     "files looked at side by side (default: data.workers)"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0, "no-hash", CLI_FLAG, offsetof(struct values, no_hash), NULL, "leave out hashes of the contents"},
     {0},
 };
@@ -124,7 +125,7 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
     /* Hashes make a cache by content possible and cost one reading of all bytes. */
-    struct values v = {.workers = xkd_processor_count()};
+    struct values v = {.workers = DATA_NOT_GIVEN};
     xkd_config config = {0};
     xkd_manifest manifest = {0};
     xkd_finding *findings = NULL;
@@ -133,9 +134,11 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(cli_parse(cli, &cmd_data_index, argc, argv, &v, &rest));
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data index: which folder? (xkd data index DIR)");
     XKD_TRY(data_configure(cli, NULL, argv + 2, rest - 1, &config));
-    /* There is no configuration file here, so the option alone decides. */
-    config.data.follow_links = v.follow_links;
+    /* Either way of saying it counts. */
+    v.follow_links = config.data.follow_links = config.data.follow_links || v.follow_links;
+    if (v.workers == DATA_NOT_GIVEN) v.workers = config.data.workers ? config.data.workers : xkd_processor_count();
     XKD_TRY(gather(cli, &v, argv[1], &manifest, &out));
+    XKD_TRY(xkd_check_folder_of(cx, out)); /* before hours of reading */
     XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
     struct data_progress progress = {cli, "index", xkd_now()};
     xkd_check_options check = {
@@ -143,6 +146,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(xkd_check(cx, &manifest, &config.data, &check, findings));
     int64_t count = manifest.count, dropped = drop_broken(cli, &manifest, findings);
     if (manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file in it can be read as video or sound", argv[1]);
+    if (config.data.follow_links) XKD_TRY(xkd_manifest_check_links(cx, &manifest, true, &manifest.follow_links));
     XKD_TRY(check_list(cli, argv[1], count, dropped, config.data.max_bad_fraction));
     XKD_TRY(write(cli, &manifest, out, dropped));
 fail:

@@ -12,11 +12,13 @@
 struct values {
     const char *config;
     int64_t max_files;
+    bool follow_links;
 };
 
 static const struct cli_option options[] = {
     {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "configuration (clip length, mel settings)"},
     {0, "max-files", CLI_INT, offsetof(struct values, max_files), "N", "files to listen to (default: 500, 0: none)"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0},
 };
 
@@ -56,6 +58,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(cli_parse(cli, &cmd_data_stats, argc, argv, &v, &rest));
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data stats: which data? (xkd data stats DIR|MANIFEST)");
     XKD_TRY(data_configure(cli, v.config, argv + 2, rest - 1, &config));
+    config.data.follow_links |= v.follow_links;
     XKD_TRY(xkd_manifest_load(cx, argv[1], config.data.follow_links, &manifest));
     XKD_TRY(xkd_stats(cx, &manifest, &config.data, v.max_files, &s));
     if (cli->json)

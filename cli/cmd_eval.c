@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "data/identity.h"
+#include "data/links.h"
 #include "data_args.h"
 #include "eval_report.h"
 #include "eval_tasks.h"
@@ -40,6 +41,7 @@ static const struct cli_option options[] = {
     {0, "student", CLI_FLAG, offsetof(struct values, model.student), NULL,
      "the students' encoders instead of the teachers'"},
     {0, "heads", CLI_INT, offsetof(struct values, model.heads), "H", "attention heads, where the file cannot say"},
+    FOLLOW_LINKS_OPTION(struct values, model.follow_links),
     {0, "classes", CLI_INT, offsetof(struct values, classes), "N", "Kinetics-Sound: 32 or 31 classes (default: 32)"},
     {0, "partial", CLI_FLAG, offsetof(struct values, partial), NULL,
      "accept other counts than the official ones and any number of absent files; the result says so"},
@@ -99,6 +101,7 @@ static xkd_status configure_training(struct eval *e, struct eval_fold *f, const 
     for (int i = 0; i < e->override_count; i++) XKD_TRY(xkd_config_override(cx, &f->config, e->overrides[i]));
     f->config.eval.mode = mode;
     f->config.eval.student |= e->v.model.student; /* |=: the configuration may ask for the student too */
+    f->config.data.follow_links |= e->v.model.follow_links;
     XKD_TRY(xkd_config_finish(cx, &f->config));
 fail:
     return status;
@@ -134,6 +137,7 @@ static xkd_status check_classes(struct eval *e, const struct eval_fold *f)
         xkd_free(seen);
         seen = NULL;
     }
+    XKD_TRY(xkd_manifest_check_trained(cx, m, splits[0], splits[1]));
 fail:
     xkd_free(seen);
     return status;
@@ -149,6 +153,7 @@ static void leave_out(xkd_config *config, const xkd_config *plain)
     config->data.max_bad_fraction = plain->data.max_bad_fraction;
     config->data.max_absent_fraction = plain->data.max_absent_fraction;
     config->data.decode_seconds = plain->data.decode_seconds;
+    config->data.follow_links = plain->data.follow_links;
     config->data.file_memory = plain->data.file_memory;
 }
 
@@ -207,6 +212,8 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     snprintf(e->fold, sizeof e->fold, "dataset.fold=%" PRId64, import.fold);
     XKD_TRY(load_models(e, f, settings));
     if (e->benchmark->task != XKD_BENCHMARK_SVM) XKD_TRY(configure_training(e, f, settings));
+    XKD_TRY(
+        xkd_manifest_check_links(cx, &f->manifest, eval_fold_config(f)->data.follow_links, &f->manifest.follow_links));
     XKD_TRY(check_classes(e, f));
     XKD_TRY(hash_settings(e, f));
     /* Training loads its own copy. */

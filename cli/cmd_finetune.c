@@ -19,7 +19,7 @@
 struct values {
     const char *out, *config, *split, *test, *test_split, *modality, *confusion;
     int64_t max_steps, overfit, workers, heads;
-    bool resume, force, dry_run, strict, student, classes;
+    bool resume, force, dry_run, strict, student, classes, follow_links;
 };
 
 /* One table for both commands: what they differ in is the mode. */
@@ -45,6 +45,7 @@ static const struct cli_option options[] = {
     {0, "confusion", CLI_TEXT, offsetof(struct values, confusion), "FILE",
      "write the confusion matrix of the last test as a PNG"},
     {0, "classes", CLI_FLAG, offsetof(struct values, classes), NULL, "print a line for every class"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0, "strict", CLI_FLAG, offsetof(struct values, strict), NULL, "refuse a key that is given twice"},
     {0},
 };
@@ -135,6 +136,7 @@ static xkd_status configure(struct cli *cli, const struct values *v, const struc
     if (v->max_steps > 0) config->run.max_steps = v->max_steps;
     if (v->overfit == 1) config->run.overfit = true;
     if (v->workers > 0) config->data.workers = v->workers;
+    config->data.follow_links |= v->follow_links;
     if (v->student) config->eval.student = true; /* there is no option to turn a setting of the file off */
     if (v->modality) {
         config->eval.return_video = strcmp(v->modality, "video") == 0;

@@ -17,7 +17,7 @@
 struct values {
     const char *data, *out, *config, *init;
     int64_t max_steps, overfit, workers;
-    bool resume, force, dry_run, strict;
+    bool resume, force, dry_run, strict, follow_links;
 };
 
 static const struct cli_option options[] = {
@@ -32,6 +32,7 @@ static const struct cli_option options[] = {
     {0, "max-steps", CLI_INT, offsetof(struct values, max_steps), "N", "stop after step N"},
     {0, "overfit", CLI_INT, offsetof(struct values, overfit), "1", "train on the first batch only"},
     {0, "workers", CLI_INT, offsetof(struct values, workers), "N", "decoding processes"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0, "strict", CLI_FLAG, offsetof(struct values, strict), NULL, "refuse a key that is given twice"},
     {0},
 };
@@ -87,6 +88,7 @@ static xkd_status configure(struct cli *cli, const struct values *v, char **over
     /* Options with numbers write the field: their ranges were checked above. */
     if (v->max_steps > 0) config->run.max_steps = v->max_steps;
     if (v->overfit == 1) config->run.overfit = true;
+    config->data.follow_links |= v->follow_links;
     if (v->workers > 0) config->data.workers = v->workers;
     XKD_TRY(xkd_config_finish(cx, config));
     /* Geometry against data, which only a training needs: other commands take these configurations as they are. */

@@ -7,6 +7,9 @@
 #include "data/import.h"
 #include "data/manifest.h"
 
+/* Of a number on the command line: nobody types it. */
+#define DATA_NOT_GIVEN INT64_MIN
+
 /* Defaults, then `file` (may be NULL), then KEY=VALUE overrides. The caller frees *config in any case. */
 xkd_status data_configure(struct cli *cli, const char *file, char **overrides, int count, xkd_config *config);
 

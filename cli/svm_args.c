@@ -352,6 +352,7 @@ xkd_status svm_embed_videos(struct cli *cli, const struct svm_videos *v, const s
     /* --train, --test and --subsample have done their part when the lists were made. */
     struct feature_args choice = {.modality = args->modality, .normalise = args->normalise};
     xkd_embeddings *features[2] = {&out->train, &out->test};
+    XKD_TRY(xkd_manifest_check_trained(cli->cx, v->manifest, v->train, v->test));
     XKD_TRY(xkd_make_folder(cli->cx, v->folder));
     for (int h = 0; h < 2; h++) {
         XKD_TRY(half_new(cli, v, h == 0, &half[h]));

@@ -104,3 +104,44 @@ xkd_status xkd_manifest_compare_classes(xkd_context *cx, const xkd_manifest *a, 
                             a_name, b->classes[k], b_name, remedy);
     return XKD_OK;
 }
+
+/* Room for the largest label there is, named or not. */
+static int64_t label_limit(const xkd_manifest *m)
+{
+    int64_t most = m->class_count;
+    for (int64_t i = 0; i < m->count; i++) {
+        const int32_t *list;
+        int32_t one;
+        int64_t n = xkd_sample_labels(&m->samples[i], &list, &one);
+        for (int64_t k = 0; k < n; k++)
+            if (list[k] >= most) most = (int64_t)list[k] + 1;
+    }
+    return most;
+}
+
+xkd_status xkd_manifest_check_trained(xkd_context *cx, const xkd_manifest *m, const char *train, const char *test)
+{
+    enum { TRAINED = 1, TESTED = 2 };
+    xkd_status status = XKD_OK;
+    uint8_t *seen = NULL;
+    int64_t classes = label_limit(m);
+    XKD_TRY(xkd_alloc(cx, &seen, classes, 1));
+    for (int64_t i = 0; i < m->count; i++) {
+        const xkd_sample *s = &m->samples[i];
+        const int32_t *list;
+        int32_t one;
+        int64_t n = xkd_sample_labels(s, &list, &one);
+        int in = (!s->split[0] || strcmp(s->split, train) == 0 ? TRAINED : 0) |
+                 (!s->split[0] || strcmp(s->split, test) == 0 ? TESTED : 0);
+        for (int64_t k = 0; k < n; k++) seen[list[k]] |= (uint8_t)in;
+    }
+    for (int64_t k = 0; k < classes; k++)
+        if (seen[k] == TESTED)
+            XKD_FAIL(XKD_ERR_DATA,
+                     "class %" PRId64
+                     " (%s) has videos to test on but none to train on: is the training split complete?",
+                     k, k < m->class_count ? m->classes[k] : "without a name");
+fail:
+    xkd_free(seen);
+    return status;
+}

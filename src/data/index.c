@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "data/links.h"
 
 /* Links may form loops; real data sets are a few folders deep. */
 enum { MAX_DEPTH = 16 };
@@ -63,18 +64,20 @@ static const char *split_of(const char *folder)
 static xkd_status scan_folder(scan *s, const char *relative, int depth);
 
 /* An entry that vanishes while the folder is read is passed over. */
-static xkd_status scan_entry(scan *s, const char *relative, const char *name, int depth)
+static xkd_status scan_entry(scan *s, const char *relative, const struct dirent *entry, int depth)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = s->cx;
     char *path = NULL, *full = NULL;
-    struct stat info;
+    const char *name = entry->d_name;
+    struct stat info = {.st_mode = S_IFREG};
     if (relative[0])
         XKD_TRY(xkd_join_path(cx, &path, relative, name));
     else
         XKD_TRY(xkd_copy_string(cx, &path, name));
     XKD_TRY(xkd_join_path(cx, &full, s->root, path));
-    if (lstat(full, &info) != 0) goto fail;
+    /* Most entries are plain files and most file systems say so: no look at each of a million files. */
+    if (entry->d_type != DT_REG && lstat(full, &info) != 0) goto fail;
     /* lstat first: whether a link to a folder is followed is the user's decision. */
     bool link = S_ISLNK(info.st_mode);
     if (link && stat(full, &info) != 0) info.st_mode = S_IFREG; /* a dangling link: `data check` reports it */
@@ -128,7 +131,7 @@ static xkd_status scan_folder(scan *s, const char *relative, int depth)
         const struct dirent *entry = readdir(folder);
         if (!entry && errno) XKD_FAIL(XKD_ERR_DATA, "%s: cannot read all of the folder: %s", full, strerror(errno));
         if (!entry) break;
-        if (entry->d_name[0] != '.') XKD_TRY(scan_entry(s, relative, entry->d_name, depth));
+        if (entry->d_name[0] != '.') XKD_TRY(scan_entry(s, relative, entry, depth));
     }
 fail:
     if (folder) closedir(folder);
@@ -246,6 +249,50 @@ fail:
     return status;
 }
 
+/* Warns of files that came into a folder behind its manifest, which hides them. What an index left out was there before.
+ * The time of change is the file's arrival here, also where a copy keeps the time of writing. */
+static xkd_status warn_of_added(xkd_context *cx, const char *folder, const char *path, bool follow_links,
+                                const xkd_manifest *m)
+{
+    xkd_status status = XKD_OK;
+    xkd_manifest found = {0}, known = {0};
+    scan s = {.cx = cx, .root = folder, .follow_links = follow_links, .manifest = &found};
+    struct stat written, root, info;
+    int64_t added = 0, at = 0;
+    const char *example = NULL;
+    char *full = NULL;
+    /* A manifest of files elsewhere says nothing of this folder. */
+    if (stat(path, &written) != 0 || stat(folder, &info) != 0 || stat(m->root, &root) != 0) return XKD_OK;
+    if (info.st_dev != root.st_dev || info.st_ino != root.st_ino) return XKD_OK;
+    XKD_TRY(scan_folder(&s, "", 0));
+    XKD_TRY(xkd_alloc(cx, &known.samples, m->count, sizeof *known.samples)); /* borrowed names, to be sorted */
+    memcpy(known.samples, m->samples, (size_t)m->count * sizeof *known.samples);
+    qsort(known.samples, (size_t)m->count, sizeof *known.samples, compare_samples);
+    if (found.count) qsort(found.samples, (size_t)found.count, sizeof *found.samples, compare_samples);
+    for (int64_t i = 0; i < found.count; i++) {
+        const char *name = found.samples[i].path;
+        while (at < m->count && strcmp(known.samples[at].path, name) < 0) at++;
+        if (at < m->count && strcmp(known.samples[at].path, name) == 0) continue;
+        xkd_free(full);
+        XKD_TRY(xkd_join_path(cx, &full, folder, name));
+        if (lstat(full, &info) != 0 || info.st_ctim.tv_sec < written.st_mtim.tv_sec ||
+            (info.st_ctim.tv_sec == written.st_mtim.tv_sec && info.st_ctim.tv_nsec <= written.st_mtim.tv_nsec))
+            continue;
+        if (!added++) example = name;
+    }
+    if (added)
+        xkd_log(
+            cx, XKD_LOG_WARN,
+            "%s: does not have %lld files that were added to the folder since, such as %s ('xkd data index %s' takes "
+            "them in)",
+            path, (long long)added, example, folder);
+fail:
+    xkd_free(full);
+    xkd_free(known.samples);
+    xkd_manifest_free(&found);
+    return status;
+}
+
 /* A folder with a manifest is taken by it: it holds what an index over the folder cannot know, such
  * as lengths and hashes. */
 xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_links, xkd_manifest *out)
@@ -257,13 +304,28 @@ xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_link
     if (!path || !path[0]) XKD_FAIL(XKD_ERR_CONFIG, "no data given: --data DIR or MANIFEST");
     if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or manifest", path);
     /* A file is taken as a manifest whatever it is called. */
-    if (!xkd_is_folder(path)) return xkd_manifest_read(cx, path, out);
-    XKD_TRY(xkd_join_path(cx, &inside, path, "manifest.jsonl"));
-    if (xkd_path_exists(inside))
+    if (xkd_is_folder(path))
+        XKD_TRY(xkd_join_path(cx, &inside, path, "manifest.jsonl"));
+    else
+        XKD_TRY(xkd_copy_string(cx, &inside, path));
+    bool listed = xkd_path_exists(inside);
+    if (listed)
         XKD_TRY(xkd_manifest_read(cx, inside, out));
     else
         XKD_TRY(xkd_index_folder(cx, path, follow_links, out, &skipped));
+    XKD_TRY(xkd_manifest_check_fact(cx, out, inside, follow_links));
+    if (listed && xkd_is_folder(path)) {
+        status = warn_of_added(cx, path, inside, follow_links, out);
+        /* What the manifest names may be in order all the same. */
+        if (status == XKD_ERR_DATA) {
+            xkd_log(cx, XKD_LOG_WARN, "%s", xkd_last_error(cx));
+            xkd_clear_error(cx);
+            status = XKD_OK;
+        }
+        XKD_TRY(status);
+    }
 fail:
+    if (status != XKD_OK) xkd_manifest_free(out);
     xkd_free(inside);
     return status;
 }

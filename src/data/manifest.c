@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "data/json_name.h"
+#include "data/links.h"
 
 /* A manifest line holds two paths at most; ten million lines of 400 bytes are more than the largest data sets have. */
 static const int64_t MAX_BYTES = (int64_t)4 << 30;
@@ -72,6 +73,7 @@ xkd_status xkd_manifest_of_file(xkd_context *cx, const char *path, xkd_manifest 
     XKD_TRY(xkd_format_string(cx, &out->root, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1,
                               slash ? path : "."));
     XKD_TRY(xkd_manifest_add(cx, out, slash ? slash + 1 : path, &sample));
+    out->named = true;
 fail:
     return status;
 }
@@ -546,10 +548,8 @@ xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *m, const xkd_s
         XKD_FAIL(XKD_ERR_DATA, "%s: %s", path, strerror(errno));
     }
     root = realpath(m->root, NULL);
-    size_t length = root ? strlen(root) : 0;
-    bool inside = root && (!strcmp(root, "/") || (!strncmp(real, root, length) && real[length] == '/'));
-    /* The slash behind the root's name matters: /data2 does not lie in /data. */
-    if (!inside && !follow_links) {
+    bool inside = root && xkd_lies_below(real, root);
+    if (!inside && !follow_links && !m->named) {
         *fault = XKD_FAULT_REFUSED;
         XKD_FAIL(XKD_ERR_DATA, "%s: a link that leads out of the data folder (allow it with --follow-links)", path);
     }

@@ -34,6 +34,7 @@ typedef struct xkd_manifest {
     int32_t *class_slots; /* [class_slot_count] hash table of the names */
     int64_t class_slot_count;
     bool follow_links; /* a fact, not a permission: files were found through links that lead out of the root */
+    bool named;        /* its one file was named by the user, who may name a link */
     xkd_sample *samples;
     int64_t count, capacity;
 } xkd_manifest;
@@ -60,6 +61,11 @@ void xkd_manifest_sort_classes(xkd_manifest *manifest);
 /* Replaces the classes by copies of these names, which are all different. */
 xkd_status xkd_manifest_set_classes(xkd_context *cx, xkd_manifest *manifest, const char *const *names, int64_t count);
 void xkd_manifest_free_classes(xkd_manifest *manifest);
+
+/* XKD_ERR_DATA where a class has files in split `test` and none in split `train`: they could not be got right, and would lower
+ * a figure unseen. A file without a split is in both. */
+xkd_status xkd_manifest_check_trained(xkd_context *cx, const xkd_manifest *manifest, const char *train,
+                                      const char *test);
 
 /* Whether it names classes or has a label. */
 bool xkd_manifest_has_labels(const xkd_manifest *manifest);

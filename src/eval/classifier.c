@@ -207,6 +207,7 @@ xkd_status xkd_classifier_load(xkd_context *cx, const char *path, char *const *o
     XKD_TRY(xkd_config_init(cx, &out->config));
     XKD_TRY(xkd_safetensors_open(cx, name, &file));
     XKD_TRY(read_notes(cx, file, name, out, &multi_label));
+    out->config.data.follow_links = false; /* the file may come from anybody; only the user's own words allow it */
     /* Overrides follow the file's own settings and precede xkd_config_finish, so that they are checked together with
      * them. */
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &out->config, overrides[i]));

@@ -1,5 +1,5 @@
 /* The feature file: one table per modality, clips sorted by file, and a text that says what they are of. safetensors
- * and npz hold all of it and are read back; npy and JSON Lines are for other programs and are only written. */
+ * and npz hold all of it; JSON Lines (eval/embeddings_lines.c) most; npy is for other programs and only written. */
 #include "eval/embeddings.h"
 
 #include <jansson.h>
@@ -13,9 +13,9 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "data/json_name.h"
+#include "eval/embeddings_lines.h"
 
 static const char *const modality_names[XKD_MODALITIES] = {"video", "audio"};
-static const char *const kind_names[] = {"mean", "cls", "none", "head"}; /* by xkd_feature_kind */
 enum { FORMAT = 1 }; /* of the `about` text; another number is refused when read */
 
 void xkd_embeddings_free(xkd_embeddings *e)
@@ -66,11 +66,11 @@ xkd_status xkd_embeddings_form_of(xkd_context *cx, const char *path, xkd_embeddi
 
 /* ---- writing ---- */
 
-/* ",WORD[1,2]", nothing for a file with one label or none. */
-static void add_labels(xkd_text *t, const char *word, const xkd_sample *s)
+/* ",[1,2]", nothing for a file with one label or none. */
+static void add_labels(xkd_text *t, const xkd_sample *s)
 {
     if (!s->label_count) return;
-    xkd_text_printf(t, ",%s[", word);
+    xkd_text_puts(t, ",[");
     for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(t, "%s%d", k ? "," : "", (int)s->labels[k]);
     xkd_text_puts(t, "]");
 }
@@ -80,7 +80,7 @@ static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **ou
 {
     xkd_text t = xkd_text_make(cx);
     xkd_text_printf(&t, "{\"xkd_embeddings\":%d,\"pool\":\"%s\",\"layer\":%lld,\"recipe\":\"%016llx\",", FORMAT,
-                    kind_names[e->kind], (long long)e->layer, (unsigned long long)e->settings);
+                    xkd_feature_kind_names[e->kind], (long long)e->layer, (unsigned long long)e->settings);
     if (e->shard.of > 1)
         xkd_text_printf(&t, "\"shard\":[%lld,%lld],\"work\":\"%016llx\",", (long long)e->shard.index,
                         (long long)e->shard.of, (unsigned long long)e->shard.work);
@@ -100,50 +100,11 @@ static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **ou
         xkd_text_json_name(&t, s->path);
         xkd_text_printf(&t, ",%lld,", (long long)s->label);
         xkd_text_json_string(&t, s->split);
-        add_labels(&t, "", s);
+        add_labels(&t, s);
         xkd_text_puts(&t, "]");
     }
     xkd_text_puts(&t, "]}\n");
     return xkd_text_take(&t, out);
-}
-
-/* A line at a time through one buffer: the text is about three times as large as the numbers. */
-static xkd_status write_jsonl(xkd_context *cx, const xkd_embeddings *e, const char *path)
-{
-    xkd_status status = XKD_OK;
-    xkd_writer *writer = NULL;
-    xkd_text t = xkd_text_make(cx);
-    XKD_TRY(xkd_writer_open(cx, path, &writer));
-    for (int m = 0; m < XKD_MODALITIES; m++) {
-        const xkd_feature_table *f = &e->table[m];
-        int64_t clip = 0;
-        for (int64_t i = 0; i < f->count; i++) {
-            const xkd_sample *s = &e->files.samples[f->file[i]];
-            /* Clips have no number of their own in the table; they are counted within their file. */
-            clip = i && f->file[i] == f->file[i - 1] ? clip + 1 : 0;
-            xkd_text_clear(&t);
-            xkd_text_puts(&t, "{\"path\":");
-            xkd_text_json_string(&t, s->path);
-            xkd_text_printf(&t, ",\"modality\":\"%s\",\"clip\":%lld,\"seconds\":", modality_names[m], (long long)clip);
-            xkd_text_json_number(&t, f->seconds[i]);
-            if (s->label >= 0) xkd_text_printf(&t, ",\"label\":%lld", (long long)s->label);
-            add_labels(&t, "\"labels\":", s);
-            xkd_text_puts(&t, ",\"feature\":[");
-            for (int64_t k = 0; k < f->rows * f->width; k++) /* 9 digits bring every float32 back unchanged. */
-                xkd_text_printf(&t, "%s%.9g", k ? "," : "", f->x[i * f->rows * f->width + k]);
-            xkd_text_puts(&t, "]}\n");
-            XKD_TRY(t.status);
-            XKD_TRY(xkd_writer_write(writer, t.data, t.size));
-        }
-    }
-    /* Commit renames the temporary file into place. A writer that failed to commit is gone as well, so it is not
-     * aborted. */
-    status = xkd_writer_commit(writer);
-    writer = NULL;
-fail:
-    xkd_writer_abort(writer);
-    xkd_text_free(&t);
-    return status;
 }
 
 /* Pooled features are a matrix, as other programs want them. */
@@ -175,7 +136,7 @@ xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const 
     /* At most three tensors a modality and the text. A modality without clips is left out: empty arrays trip
      * readers. */
     int64_t n = 0;
-    if (form == XKD_EMBEDDINGS_JSONL) return write_jsonl(cx, e, path);
+    if (form == XKD_EMBEDDINGS_JSONL) return xkd_embeddings_write_lines(cx, e, path);
     if (form == XKD_EMBEDDINGS_NPY) return write_npy(cx, e, path);
     XKD_TRY(about_text(cx, e, &about));
     for (int m = 0; m < XKD_MODALITIES; m++) {
@@ -199,7 +160,8 @@ fail:
  * data, and its remedy is to embed again. */
 static xkd_status not_ours(xkd_context *cx, const char *path, const char *why)
 {
-    return xkd_fail(cx, XKD_ERR_DATA, "%s: %s: want a safetensors or npz file that 'xkd embed' wrote", path, why);
+    return xkd_fail(cx, XKD_ERR_DATA, "%s: %s: want a safetensors, npz or jsonl file that 'xkd embed' wrote", path,
+                    why);
 }
 
 /* Without class names any number may be a class, so only the type's limit is left; the number of classes, one more than
@@ -353,6 +315,7 @@ xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings
     xkd_tensor_file file = {0};
     *out = (xkd_embeddings){0};
     if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file: 'xkd embed' makes feature files", path);
+    if (xkd_embeddings_are_lines(path)) return xkd_embeddings_read_lines(cx, path, out);
     XKD_TRY(xkd_tensor_file_open(cx, path, &file));
     XKD_TRY(read_about(cx, path, xkd_tensor_file_find(&file, "about"), out));
     for (int m = 0; m < XKD_MODALITIES; m++) XKD_TRY(read_table(cx, path, &file, m, out));
@@ -370,7 +333,7 @@ xkd_status xkd_embeddings_compare(xkd_context *cx, const xkd_embeddings *a, cons
     xkd_status status = XKD_OK;
     if (a->kind != b->kind)
         XKD_FAIL(XKD_ERR_DATA, "%s has features of --pool %s, %s of --pool %s: embed both alike", a_name,
-                 kind_names[a->kind], b_name, kind_names[b->kind]);
+                 xkd_feature_kind_names[a->kind], b_name, xkd_feature_kind_names[b->kind]);
     if (a->layer != b->layer)
         XKD_FAIL(XKD_ERR_DATA, "%s has features of --layer %lld, %s of --layer %lld (-1: the last): embed both alike",
                  a_name, (long long)a->layer, b_name, (long long)b->layer);

@@ -51,7 +51,7 @@ xkd_status xkd_embeddings_form_of(xkd_context *cx, const char *path, xkd_embeddi
 /* Writes atomically. npy takes one modality only. */
 xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const char *path, xkd_embeddings_form form);
 
-/* Reads safetensors or npz as written above. XKD_ERR_DATA for anything else. Free with xkd_embeddings_free, also
+/* Reads safetensors, npz or JSON Lines as written above. XKD_ERR_DATA for anything else. Free with xkd_embeddings_free, also
  * after an error. */
 xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings *out);
 

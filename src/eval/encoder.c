@@ -395,6 +395,8 @@ void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xk
 
 /* ---- features ---- */
 
+const char *const xkd_feature_kind_names[] = {"mean", "cls", "none", "head"};
+
 /* "pool" is the release's word, "mean" what it does. */
 bool xkd_feature_kind_of(const char *word, xkd_feature_kind *out)
 {

@@ -64,6 +64,9 @@ void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xk
  * space in which pre-training compares the modalities. */
 typedef enum { XKD_FEATURE_MEAN, XKD_FEATURE_CLS, XKD_FEATURE_NONE, XKD_FEATURE_HEAD } xkd_feature_kind;
 
+/* Its words, by kind. */
+extern const char *const xkd_feature_kind_names[];
+
 /* "mean" (the release's feat_op: pool), "cls", "none" or "head". False for another word. */
 bool xkd_feature_kind_of(const char *word, xkd_feature_kind *out);
 

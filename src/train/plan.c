@@ -12,6 +12,7 @@
 #include "checkpoint/params_file.h"
 #include "data/footprint.h"
 #include "data/index.h"
+#include "data/links.h"
 #include "data/loader.h"
 #include "train/folder.h"
 #include "train/loop.h"
@@ -192,10 +193,12 @@ static xkd_status look_at_data(xkd_context *cx, const xkd_config *config, xkd_tr
 {
     xkd_status status = XKD_OK;
     xkd_loader *loader = NULL;
+    bool links;
     xkd_data_config data = config->data;
     data.workers = 1;
     if (!*data.path) return XKD_OK;
     XKD_TRY(xkd_loader_new(cx, &data, &config->train, 0, 1, &loader));
+    XKD_TRY(xkd_manifest_check_links(cx, xkd_loader_manifest(loader), data.follow_links, &links));
     out->samples = xkd_loader_sample_count(loader);
     out->steps_per_epoch = xkd_loader_steps_per_epoch(loader);
     out->total_steps = out->steps_per_epoch * config->train.epochs;

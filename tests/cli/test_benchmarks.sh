@@ -134,6 +134,16 @@ echo '{"xkd_fold_result": 1' >e/fold-2/result.json
 evaluate --out e "${small[@]}"
 stderr_has "a result that is none" 3 "e/fold-2/result.json: is no result of a fold"
 
+# Videos on another disk.
+mkdir linked && cp -r ucf/ucfTrainTestlist linked && ln -s "$PWD/ucf/UCF-101" linked/UCF-101
+linked() { try eval ucf101-svm --data linked --model run --partial --out l --fold 1 "${small[@]}" "$@"; }
+linked -n
+stderr_has "a plan knows that links are refused" 3 "15 of 15 files are reached through links that lead out of this folder"
+linked --follow-links
+check "and follows them where it is allowed" code 0
+linked data.follow_links=true
+check "either way of saying it is the same evaluation" grep -q 'l/fold-1: done already' <<<"$err"
+
 # What does not fit the data set.
 try eval ucf101-svm --data ucf --model run --out x
 stderr_has "counts are checked" 3 "15 samples, the official set has 13320"
@@ -170,6 +180,9 @@ mv ucf/Rowing ucf/UCF-101/Rowing
 sed -i 's/^Rowing.*//' ucf/ucfTrainTestlist/trainlist01.txt
 evaluate --out empty "${small[@]}" --fold 1
 stderr_has "a class without training files" 3 "Rowing) has videos to test on but none to train on"
+check "is found before anything is encoded" [ ! -e empty/fold-1/train-3.safetensors -a ! -e empty/fold-1/train-3.safetensors.partial ]
+evaluate --out empty "${small[@]}" --fold 1 -n
+stderr_has "in a plan too" 3 "Rowing) has videos to test on but none to train on"
 printf 'Swimming/a.avi 4\r\n' >>ucf/ucfTrainTestlist/trainlist01.txt
 evaluate --out empty "${small[@]}" --fold 1
 stderr_has "a list of other classes" 3 'trainlist01.txt:10: "Swimming" is not the class of that line'

@@ -62,6 +62,38 @@ try svm run toys1 --out svm-heads --subsample 2 --heads 4 --modality video
 try svm run toys1 --out svm-heads --subsample 2 --heads 8 --modality video
 stderr_has "are not taken from a table" 2 "another model"
 
+# JSON Lines are read as the other forms are, in whatever order.
+for split in train test; do
+  "$xkd" embed run toys1/manifest.jsonl --split $split --out lines-$split.safetensors -q >/dev/null
+  "$xkd" embed run toys1/manifest.jsonl --split $split --out ordered.jsonl --force -q >/dev/null
+  sort -R ordered.jsonl >lines-$split.jsonl
+done
+for command in "svm --classes" "knn -k 3" "knn --modality audio"; do
+  try $command lines-train.safetensors lines-test.safetensors
+  first=$out
+  try $command lines-train.jsonl lines-test.jsonl
+  check "$command of JSON Lines" [ "$rc" -eq 0 -a "$out" = "$first" ]
+done
+try retrieve lines-train.safetensors
+first=$out
+try retrieve lines-train.jsonl
+check "retrieve of JSON Lines" [ "$rc" -eq 0 -a "$out" = "$first" ]
+try embed --join lines-train.jsonl lines-test.jsonl --out joined.safetensors
+stdout_has "they can be joined" 0 "15 files"
+try svm joined.safetensors
+check "and hold their splits" code 0
+try svm lines-train.jsonl heads.safetensors
+stderr_has "and say which model they are of" 3 "of different models"
+sed '3s/"model":"./"model":"x/' ordered.jsonl >two.jsonl
+try knn two.jsonl
+stderr_has "lines of two models" 3 "two.jsonl:3: is of another model, pool or layer"
+cat lines-test.jsonl lines-test.jsonl >twice.jsonl
+try knn twice.jsonl
+stderr_has "a clip that comes twice" 3 "stands there twice"
+sed 's/"feature":\[/"feature":["x",/' lines-test.jsonl >text.jsonl
+try knn text.jsonl
+stderr_has "what is no number" 3 "text.jsonl:1: \"feature\" holds what is no number"
+
 # Not a number.
 cp -r run nan && poison nan/backbones/vid_teacher.safetensors
 try embed nan toys1 --out nan.safetensors
