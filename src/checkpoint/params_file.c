@@ -162,9 +162,7 @@ xkd_status xkd_params_start_from(xkd_context *cx, xkd_params *params, const char
     XKD_TRY(xkd_content_identify(cx, &file, &content));
     XKD_TRY(xkd_content_describe(cx, &content, &described));
     xkd_log(cx, XKD_LOG_INFO, "%s: %s; weights are taken over, optimiser state is not", path, described);
-    if (content.kind == XKD_CONTENT_OTHER)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: neither a whole XKD model nor a backbone ('xkd inspect' shows what it holds)",
-                 path);
+    if (content.kind == XKD_CONTENT_OTHER) XKD_TRY(xkd_content_refuse(cx, &content, path));
     /* One of the two, so the other loop does nothing. */
     if (content.kind == XKD_CONTENT_MODEL) XKD_TRY(xkd_params_load(cx, params, content.tensors, content.count, path));
     for (int i = 0; content.kind == XKD_CONTENT_BACKBONE && i < 2; i++)

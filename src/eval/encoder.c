@@ -31,14 +31,12 @@ static const char *modality_word(xkd_modality m)
  * Face style folder. *out is NULL in other folders. */
 static xkd_status find_model(xkd_context *cx, const char *folder, char **out)
 {
-    static const char *const names[] = {"classifier.safetensors", "model.safetensors"};
     xkd_status status = XKD_OK;
-    for (int i = 0; i < 2; i++) {
-        XKD_TRY(xkd_join_path(cx, out, folder, names[i]));
-        if (xkd_path_exists(*out)) break;
-        xkd_free(*out);
-        *out = NULL;
-    }
+    XKD_TRY(xkd_join_path(cx, out, folder, "classifier.safetensors"));
+    if (xkd_path_exists(*out)) return XKD_OK;
+    xkd_free(*out);
+    *out = NULL;
+    XKD_TRY(xkd_find_model_in(cx, folder, false, out));
 fail:
     return status;
 }
@@ -159,8 +157,7 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
     XKD_TRY(xkd_tensor_file_open(cx, path, &file));
     XKD_TRY(xkd_content_identify(cx, &file, &content));
     XKD_TRY(overlay(cx, &file, config, &from));
-    if (content.kind == XKD_CONTENT_OTHER)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: holds no encoder ('xkd inspect' lists what is in it)", path);
+    if (content.kind == XKD_CONTENT_OTHER) XKD_TRY(xkd_content_refuse(cx, &content, path));
     if (content.kind == XKD_CONTENT_BACKBONE) has[content.modality] = true;
     /* Teachers, as down-stream tasks use them; a whole model always has the students too. */
     for (int64_t i = 0; content.kind == XKD_CONTENT_MODEL && i < content.count; i++) {
@@ -249,8 +246,7 @@ static xkd_status select_network(xkd_context *cx, const xkd_encoder_source *s, c
 static xkd_status select_part(xkd_context *cx, const xkd_encoder_source *s, const char *path, xkd_content *content)
 {
     xkd_status status = XKD_OK;
-    if (content->kind == XKD_CONTENT_OTHER)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: holds no encoder ('xkd inspect' lists what is in it)", path);
+    if (content->kind == XKD_CONTENT_OTHER) XKD_TRY(xkd_content_refuse(cx, content, path));
     if (s->projector && content->kind != XKD_CONTENT_MODEL)
         XKD_FAIL(XKD_ERR_CHECKPOINT,
                  "%s: holds an encoder without its projection head: name a whole model, such as a "
