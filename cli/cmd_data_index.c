@@ -14,11 +14,11 @@
 #include "data/links.h"
 #include "data_args.h"
 
-/* no_hash: contents are then not read beyond their headers. */
+/* Without hash contents are not read beyond their headers; no_hash: what earlier versions needed for that. */
 struct values {
     const char *out, *root;
     int64_t workers;
-    bool follow_links, no_hash;
+    bool follow_links, hash, no_hash;
 };
 
 /* Nothing is decoded: a folder of a million files takes as long as reading their headers. */
@@ -29,7 +29,9 @@ static const struct cli_option options[] = {
     {0, "workers", CLI_INT, offsetof(struct values, workers), "N",
      "files looked at side by side (default: data.workers)"},
     FOLLOW_LINKS_OPTION(struct values, follow_links),
-    {0, "no-hash", CLI_FLAG, offsetof(struct values, no_hash), NULL, "leave out hashes of the contents"},
+    {0, "hash", CLI_FLAG, offsetof(struct values, hash), NULL,
+     "note a hash of the contents of each file, which reads all of it"},
+    {0, "no-hash", CLI_FLAG, offsetof(struct values, no_hash), NULL, "as without --hash"},
     {0},
 };
 
@@ -119,12 +121,12 @@ fail:
     return status;
 }
 
-/* Without decoding: only headers are read, and contents where hashes are wanted. */
+/* Without decoding: only headers are read, and contents where hashes are wanted. A file is known by name, size and time
+ * of change without them. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    /* Hashes make a cache by content possible and cost one reading of all bytes. */
     struct values v = {.workers = DATA_NOT_GIVEN};
     xkd_config config = {0};
     xkd_manifest manifest = {0};
@@ -141,14 +143,14 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(xkd_check_folder_of(cx, out)); /* before hours of reading */
     XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
     struct data_progress progress = {cli, "index", xkd_now()};
-    xkd_check_options check = {
-        .hash = !v.no_hash, .threads = (int)v.workers, .progress = data_show_progress, .user = &progress};
-    XKD_TRY(xkd_check(cx, &manifest, &config.data, &check, findings));
+    xkd_check_options check = {.hash = v.hash, .threads = (int)v.workers};
+    XKD_TRY(data_check(&progress, &manifest, &config, out, &check, findings));
     int64_t count = manifest.count, dropped = drop_broken(cli, &manifest, findings);
     if (manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file in it can be read as video or sound", argv[1]);
     if (config.data.follow_links) XKD_TRY(xkd_manifest_check_links(cx, &manifest, true, &manifest.follow_links));
     XKD_TRY(check_list(cli, argv[1], count, dropped, config.data.max_bad_fraction));
     XKD_TRY(write(cli, &manifest, out, dropped));
+    XKD_TRY(data_check_done(cli, out));
 fail:
     xkd_free(findings);
     xkd_free(out);
@@ -164,7 +166,8 @@ const struct cli_command cmd_data_index = {
     .description =
         "DIR holds a folder per class, or train/ and test/ with a folder per class each, or just files.\n"
         "LIST is a text file of lines \"path label\" or \"path,label[,split]\". The manifest (JSON, a line a\n"
-        "file) holds path, label, split, durations, sizes, rates and a hash of the contents. Files that\n"
+        "file) holds path, label, split, durations, sizes and rates, with --hash also a hash of the contents. Files "
+        "that\n"
         "cannot be opened as media are named and left out, of a LIST at most data.max_bad_fraction of them or 10;\n"
         "'xkd data check' decodes all of them.",
     .example = "xkd data index videos/",

@@ -78,8 +78,10 @@ static void put_json(struct predict *p, const xkd_embedded *file, const char *pa
 static void print_text(const struct predict *p, const char *path)
 {
     for (int64_t i = 0; i < p->top; i++) {
-        if (p->count > 1) printf("%s\t", path);
-        printf("%.4f\t%s\n", p->scores[p->order[i]], p->model.classes.items[p->order[i]]);
+        char name[4096], class[1024];
+        if (p->count > 1) printf("%s\t", cli_name(name, sizeof name, path));
+        printf("%.4f\t%s\n", p->scores[p->order[i]],
+               cli_name(class, sizeof class, p->model.classes.items[p->order[i]]));
     }
 }
 

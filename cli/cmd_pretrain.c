@@ -266,7 +266,8 @@ const struct cli_command cmd_pretrain = {
     .description =
         "Reads videos, trains the students, teachers and decoders of XKD, and writes checkpoints, logs, curves,\n"
         "reconstruction pictures and a report into RUN. KEY=VALUE changes one key of the configuration;\n"
-        "'xkd help options' lists all. Ctrl-C, SIGTERM and SIGUSR1 end the run after its step and save it\n"
+        "'xkd help options' lists all. Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP end the run after its step and "
+        "save it\n"
         "(exit codes 130 and 75); --resume goes on and ends with the same bits as if never stopped.\n"
         "With train.accumulate=N a step is N micro-batches: gradients and centres average over all of them, but\n"
         "MMD compares only the samples of one micro-batch, as with model.fwd_kwargs.mmd_group.",

@@ -312,7 +312,8 @@ static xkd_status print_clips(const struct retrieval *r, const float *query, con
         xkd_text_puts(&json, ", \"cosine\": ");
         xkd_text_json_number(&json, c);
         xkd_text_puts(&json, "}");
-        if (!r->cli->json) printf("%7.4f %8.2f s  %s\n", c, seconds, path);
+        char name[4096];
+        if (!r->cli->json) printf("%7.4f %8.2f s  %s\n", c, seconds, cli_name(name, sizeof name, path));
     }
     xkd_text_puts(&json, "]}");
     XKD_TRY(json.status);

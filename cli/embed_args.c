@@ -3,7 +3,6 @@
 #include "embed_args.h"
 
 #include <inttypes.h>
-#include <signal.h>
 
 #include "base/file.h"
 #include "data_args.h"
@@ -68,10 +67,7 @@ xkd_status embed_with_progress(struct embed_progress *progress, xkd_backend *be,
     xkd_status status = xkd_embed_files(cx, be, job, out);
     /* A stop is no error of the library's: its message is replaced by one that says how to go on. */
     if (status != XKD_ERR_INTERRUPTED) return status;
-    cli_say(progress->cli, "stopped; the same command goes on");
-    xkd_clear_error(cx);
-    /* As for trainings: 75 asks a scheduler to start the job again, Ctrl-C does not. */
-    return cli_signal() == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED;
+    return cli_stopped(progress->cli);
 }
 
 /* The hash is taken of the work at hand, not of what the file says of itself: only equal work may be skipped. */

@@ -593,7 +593,8 @@ static xkd_status new_object(machine *m)
     if (m->depth < 2) REFUSE("the opcode 0x81 (NEWOBJ) without a class");
     XKD_TRY(pop(m, &args_at));
     XKD_TRY(pop(m, &class_at));
-    if (node_at(m, class_at)->kind != XKD_PICKLE_OPAQUE) REFUSE("the opcode 0x81 (NEWOBJ) of something that is no inert class");
+    if (node_at(m, class_at)->kind != XKD_PICKLE_OPAQUE)
+        REFUSE("the opcode 0x81 (NEWOBJ) of something that is no inert class");
     return make_opaque(m, node_at(m, class_at), node_at(m, args_at));
 fail:
     return status;

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "data/json_name.h"
 #include "data/links.h"
+#include "data/manifest_rows.h"
 
 /* A manifest line holds two paths at most; ten million lines of 400 bytes are more than the largest data sets have. */
 static const int64_t MAX_BYTES = (int64_t)4 << 30;
@@ -478,6 +479,33 @@ static void set_facts(json_t *o, const xkd_sample *s)
     }
     if (s->bytes >= 0) json_object_set_new(o, "bytes", json_integer(s->bytes));
     if (s->hash[0]) json_object_set_new(o, "hash", json_string(s->hash));
+}
+
+xkd_status xkd_sample_to_json(xkd_context *cx, const xkd_sample *s, json_t **out)
+{
+    xkd_status status = XKD_OK;
+    *out = json_object();
+    if (!*out) return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory while writing a manifest");
+    set_path(*out, cx, s->path, &status);
+    set_facts(*out, s);
+    return status;
+}
+
+xkd_status xkd_manifest_add_json(xkd_context *cx, xkd_manifest *m, const char *file, int64_t line, const json_t *row)
+{
+    place p = {.cx = cx, .file = file, .line = line};
+    return read_sample(&p, m, row);
+}
+
+void xkd_sample_take_facts(xkd_sample *to, const xkd_sample *from)
+{
+    const xkd_sample own = *to;
+    *to = *from;
+    to->path = own.path;
+    to->label = own.label;
+    to->labels = own.labels;
+    to->label_count = own.label_count;
+    memcpy(to->split, own.split, sizeof to->split);
 }
 
 /* 12 digits keep the microsecond of a film of 10^6 s. Consumes the object. */

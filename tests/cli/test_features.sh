@@ -6,8 +6,8 @@ tiny=$PWD/tests/data/tiny.yaml
 cd "$work" || exit 1
 for seed in 1 2; do
   "$xkd" data synth --out toys$seed --classes 3 --clips 5 --seconds 2 --size 64 --seed $seed -q >/dev/null || exit 1
-  "$xkd" data index toys$seed -q >/dev/null || exit 1
-  "$xkd" data index toys$seed --out toys$seed/bare.jsonl --no-hash -q >/dev/null || exit 1
+  "$xkd" data index toys$seed --hash -q >/dev/null || exit 1
+  "$xkd" data index toys$seed --out toys$seed/bare.jsonl -q >/dev/null || exit 1
 done
 "$xkd" pretrain -c "$tiny" --data toys1/manifest.jsonl --out run --max-steps 2 -q >/dev/null 2>&1 || exit 1
 
