@@ -24,18 +24,22 @@ static const struct cli_option options[] = {
     {0},
 };
 
-/* Counts by split: the quickest way to see that lists and folders fit together. */
-static void print_splits(const xkd_manifest *m)
+/* Counts by split, where it first occurs: the quickest way to see that lists and folders fit together. */
+static xkd_status print_splits(xkd_context *cx, const xkd_manifest *m)
 {
-    /* Few names in turn: a split is printed where it first occurs. */
+    xkd_status status = XKD_OK;
+    xkd_manifest names = {0}; /* its table of classes finds them */
+    int64_t *count = NULL, capacity = 0, split;
     for (int64_t i = 0; i < m->count; i++) {
-        int64_t count = 0, before = 0;
-        /* An equal one mostly stands near the front, so the double loop is short. */
-        for (int64_t k = 0; k < i && !before; k++) before = strcmp(m->samples[k].split, m->samples[i].split) == 0;
-        if (before) continue;
-        for (int64_t k = i; k < m->count; k++) count += strcmp(m->samples[k].split, m->samples[i].split) == 0;
-        printf("  %-14s %" PRId64 "\n", m->samples[i].split, count);
+        XKD_TRY(xkd_manifest_class(cx, &names, m->samples[i].split, true, &split));
+        XKD_TRY(xkd_reserve(cx, &count, split, &capacity, sizeof *count));
+        count[split]++;
     }
+    for (int64_t k = 0; k < names.class_count; k++) printf("  %-14s %" PRId64 "\n", names.classes[k], count[k]);
+fail:
+    xkd_free(count);
+    xkd_manifest_free(&names);
+    return status;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -71,7 +75,7 @@ static int run(struct cli *cli, int argc, char **argv)
         printf("%s: %" PRId64 " files, %" PRId64 " classes, %" PRId64 " missing\n", v.out, m.count, m.class_count,
                result.counts.missing);
     }
-    if (!cli->json) print_splits(&m);
+    if (!cli->json) XKD_TRY(print_splits(cx, &m));
 fail:
     xkd_text_free(&text);
     xkd_free(root);

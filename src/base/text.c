@@ -104,6 +104,14 @@ bool xkd_is_printable(const char *string)
     return true;
 }
 
+bool xkd_is_utf8(const char *string)
+{
+    const unsigned char *p = (const unsigned char *)string;
+    for (int length; *p; p += length)
+        if (!(length = sequence_length(p))) return false;
+    return true;
+}
+
 char *xkd_escape(char *buffer, size_t size, const char *text, size_t length, const char *keep)
 {
     size_t used = 0;

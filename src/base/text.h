@@ -33,6 +33,8 @@ void xkd_text_free(xkd_text *text);
  * is. */
 bool xkd_is_printable(const char *string);
 
+bool xkd_is_utf8(const char *string);
+
 /* Writes text[0 .. length) into buffer as a terminal may see it: what is no part of printable UTF-8 becomes \xNN, but for
  * the characters of `keep` ("\n", or ""). Cut behind a whole character where `size` ends. Returns buffer. For texts out of
  * files of others: they could move the cursor, change the title, or look like lines of ours. */

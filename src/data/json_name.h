@@ -7,13 +7,6 @@
 
 #include "base/text.h"
 
-/* RFC 4648, section 4, with padding. The caller frees *out. */
-xkd_status xkd_base64_encode(xkd_context *cx, const char *text, char **out);
-
-/* Padding may be missing. *fault says why it is none ("not base64", "holds a zero byte"), NULL: it is. The caller frees *out
- * in any case. */
-xkd_status xkd_base64_decode(xkd_context *cx, const char *text, char **out, const char **fault);
-
 /* A string, or the object where it is no UTF-8. */
 void xkd_text_json_name(xkd_text *text, const char *name);
 xkd_status xkd_json_name(xkd_context *cx, const char *name, json_t **out);

@@ -35,6 +35,7 @@ xkd_status xkd_position_restore(xkd_run_position *p, xkd_loader *loader)
      * killed early. */
     if (count == 0) {
         xkd_log(cx, XKD_LOG_WARN, "%s: holds no checkpoint yet: starting at step 0", p->folder->path);
+        if (loader) XKD_TRY(xkd_loader_seek(loader, 0, 0));
         goto fail;
     }
     XKD_TRY(xkd_state_load_newest(cx, p->folder->checkpoints, p->params, &loaded));

@@ -92,6 +92,14 @@ check "nothing is written by any of them" [ ! -e "$work/plan" -a ! -e "$work/now
 train overfit --overfit 1 --max-steps 3
 check "overfit" code 0
 
+# A folder whose name is no UTF-8 is remembered as it is.
+odd=$work/$(printf 'donn\351es')
+cp -r "$work/videos" "$odd"
+try pretrain -c tests/data/tiny.yaml --data "$odd" --out "$work/odd" -q --max-steps 1
+check "a path that is no UTF-8" code 0
+try pretrain --out "$work/odd" --resume --max-steps 2
+stdout_has "is found again by a resume" 0 "step 2 of"
+
 try pretrain -c tests/data/tiny.yaml --data "$work/absent" --out "$work/x"
 check "data that are not there" code 3
 mkdir "$work/empty"
