@@ -221,9 +221,11 @@ static void put_test(xkd_text *out, const char *title, const xkd_supervised_resu
 static void put_text(xkd_text *out, const xkd_config *c, const xkd_supervised_result *r)
 {
     const char *run = c->run.out;
-    xkd_text_printf(
-        out, "step %" PRId64 " of %" PRId64 ", loss %.4f, %.2f samples/s, %.0f %% of the time waiting for data\n",
-        r->run.step, r->run.total_steps, r->run.loss, r->run.samples_per_second, 100 * r->run.data_share);
+    char loss[32];
+    xkd_format_loss(loss, sizeof loss, r->run.loss);
+    xkd_text_printf(out,
+                    "step %" PRId64 " of %" PRId64 ", loss %s, %.2f samples/s, %.0f %% of the time waiting for data\n",
+                    r->run.step, r->run.total_steps, loss, r->run.samples_per_second, 100 * r->run.data_share);
     if (r->last.epoch == 0)
         xkd_text_puts(out, "not tested yet\n");
     else

@@ -199,6 +199,7 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
 {
     xkd_text out = xkd_text_make(cli->cx);
     const char *run = c->run.out;
+    char loss[32];
     /* One document whatever happened, with the status in it. */
     if (cli->json) {
         xkd_text_puts(&out, "{\"run\": ");
@@ -212,9 +213,10 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
                         r->bad_steps, r->bad_clips, r->parameters, r->seconds, r->samples_per_second, r->data_share);
     } else {
         xkd_text_printf(&out,
-                        "step %" PRId64 " of %" PRId64 ", loss %.4f, %.2f samples/s, %.0f %% of the time waiting for "
+                        "step %" PRId64 " of %" PRId64 ", loss %s, %.2f samples/s, %.0f %% of the time waiting for "
                         "data\n",
-                        r->step, r->total_steps, r->loss, r->samples_per_second, 100 * r->data_share);
+                        r->step, r->total_steps, xkd_format_loss(loss, sizeof loss, r->loss), r->samples_per_second,
+                        100 * r->data_share);
         xkd_text_printf(&out,
                         "checkpoints  %s/checkpoints\ncurves       %s/curves\npictures     %s/pictures\n"
                         "report       %s/report.html\n",

@@ -128,6 +128,21 @@ xkd_status xkd_state_count(xkd_context *cx, const char *folder, int64_t *count)
     return status;
 }
 
+xkd_status xkd_state_newest(xkd_context *cx, const char *run, char **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_names names = {0};
+    char *folder = NULL;
+    *out = NULL;
+    XKD_TRY(xkd_join_path(cx, &folder, run, "checkpoints"));
+    XKD_TRY(list_checkpoints(cx, folder, &names));
+    if (names.count) XKD_TRY(xkd_join_path(cx, out, folder, names.items[names.count - 1]));
+fail:
+    xkd_free(folder);
+    xkd_free_names(&names);
+    return status;
+}
+
 /* Removes the oldest checkpoints only after the newest one is safely in place. */
 static xkd_status prune(xkd_context *cx, const char *folder, int64_t keep_last)
 {

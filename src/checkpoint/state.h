@@ -33,6 +33,9 @@ xkd_status xkd_state_load_newest(xkd_context *cx, const char *folder, xkd_params
 /* Loads one file. */
 xkd_status xkd_state_load(xkd_context *cx, const char *path, xkd_params *params, xkd_run_state *state);
 
+/* The newest checkpoint of a run folder, by its name; *out is NULL where there is none. The caller frees it. */
+xkd_status xkd_state_newest(xkd_context *cx, const char *run, char **out);
+
 /* Number of checkpoint files in the folder, whole or not; a folder that is not there has none. */
 xkd_status xkd_state_count(xkd_context *cx, const char *folder, int64_t *count);
 

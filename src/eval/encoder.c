@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/params_file.h"
+#include "checkpoint/state.h"
 #include "model/networks.h"
 
 static const char HEAD[] = "head.";
@@ -41,12 +42,15 @@ fail:
     return status;
 }
 
-/* A run folder stands for the backbone it exported, that of supervised training for the one it trained.
+/* A run folder stands for the backbone it exported, or, where the projection head is wanted, for its newest checkpoint, that of supervised training for the one it trained.
  * Owned by the caller. */
 static xkd_status find_file(xkd_context *cx, const xkd_encoder_source *s, char **out)
 {
     xkd_status status = XKD_OK;
     if (!xkd_is_folder(s->path)) return xkd_copy_string(cx, out, s->path);
+    *out = NULL;
+    if (s->projector) XKD_TRY(xkd_state_newest(cx, s->path, out));
+    if (*out) return XKD_OK;
     XKD_TRY(find_model(cx, s->path, out));
     if (*out) return XKD_OK;
     XKD_TRY(xkd_format_string(cx, out, "%s/backbones/%s_%s.safetensors", s->path, xkd_modality_prefix(s->modality),

@@ -347,7 +347,7 @@ static xkd_status write_report(run *r, const xkd_run_result *result)
     xkd_loader_statistics data;
     xkd_loader_stats(r->loader, &data);
     snprintf(text[0], sizeof text[0], "%" PRId64 " of %" PRId64, result->step, result->total_steps);
-    snprintf(text[1], sizeof text[1], "%.4f", result->loss);
+    xkd_format_loss(text[1], sizeof text[1], result->loss);
     xkd_format_count(text[2], sizeof text[2], (double)result->parameters, "");
     xkd_format_duration(text[3], sizeof text[3], r->at.state.seconds + result->seconds);
     snprintf(text[4], sizeof text[4], "%.2f, %.0f %% of the time waiting for data", result->samples_per_second,

@@ -398,7 +398,7 @@ static xkd_status write_report(run *r)
     const xkd_supervised_result *s = r->result;
     const xkd_test_scores *last = &s->last, *best = &s->best;
     snprintf(text[0], sizeof text[0], "%" PRId64 " of %" PRId64, s->run.step, s->run.total_steps);
-    snprintf(text[1], sizeof text[1], "%.4f", s->run.loss);
+    xkd_format_loss(text[1], sizeof text[1], s->run.loss);
     snprintf(text[2], sizeof text[2], "%.2f after epoch %" PRId64, s->multi_label ? last->map : last->top1,
              last->epoch);
     snprintf(text[3], sizeof text[3], "%.2f after epoch %" PRId64, s->multi_label ? best->map : best->top1,

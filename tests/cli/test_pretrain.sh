@@ -66,6 +66,12 @@ stderr_has "another seed" 2 "train.seed is 9, but the run was started with 0"
 train whole --force --max-steps 1
 stdout_has "--force starts anew" 0 "step 1 of 20"
 
+train short --max-steps 1
+check "a run without a probe has no chart of one" [ -e "$work/short/curves/loss.svg" -a -z "$(ls "$work"/short/curves | grep probe)" ]
+train short --resume --max-steps 1
+stdout_has "a call without a step has no loss" 0 "loss -,"
+check "nor has its report" [ -z "$(grep -i '>nan<' "$work/short/report.html")" ]
+
 train plan --dry-run --json
 stdout_has "dry run" 0 '"total_steps": 20'
 check "a dry run writes nothing" [ ! -e "$work/plan" ]
