@@ -203,6 +203,7 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     bool sound = !e->benchmark->uses[XKD_VIDEO] && e->v.model.audio_model;
     *f = (struct eval_fold){.benchmark = e->benchmark,
                             .fold = fold,
+                            .out = e->v.out,
                             .model = sound ? e->v.model.audio_model : e->v.path,
                             .heads = e->v.model.heads};
     if (fold) snprintf(name, sizeof name, "fold-%" PRId64, fold);

@@ -38,6 +38,12 @@ static void resumed(void *user, int64_t done, int64_t count)
     cli_say(p->cli, "going on: %" PRId64 " of %" PRId64 " files are done", done, count);
 }
 
+static void taken(void *user, int64_t count, const char *from)
+{
+    const struct embed_progress *p = user;
+    cli_say(p->cli, "%" PRId64 " files are taken over from %s", count, from);
+}
+
 /* A file's fault is told at once and by name; whether there are too many of them is decided at the end. */
 static void file_done(void *user, const char *path, const xkd_media_result *result, int64_t done, int64_t todo)
 {
@@ -62,6 +68,7 @@ xkd_status embed_with_progress(struct embed_progress *progress, xkd_backend *be,
     /* The callbacks are the same for every command; the caller sets the rest of the job. */
     job->user = progress;
     job->resumed = resumed;
+    job->taken = taken;
     job->file = file_done;
     job->stop = stop;
     xkd_status status = xkd_embed_files(cx, be, job, out);

@@ -22,9 +22,10 @@ typedef struct {
     double video_start, video_seconds, audio_start, audio_seconds; /* seconds are 0 where unknown or absent */
     double fps;
     int64_t width, height, sample_rate, channels;
-    int has_audio; /* 1, 0, or -1: unknown */
-    int64_t bytes; /* -1: unknown */
-    char hash[33]; /* XXH3-128 of the contents in hex; "": unknown */
+    int has_audio;     /* 1, 0, or -1: unknown */
+    int64_t bytes;     /* -1: unknown */
+    char hash[33];     /* XXH3-128 of the contents in hex; "": unknown */
+    uint64_t identity; /* of the contents that features were made of (data/identity.h); 0: unknown, as in manifests */
 } xkd_sample;
 
 typedef struct xkd_manifest {

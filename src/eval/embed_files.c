@@ -27,6 +27,7 @@ typedef struct {
     int64_t *place;        /* [job->count] where an input's last record stands in the log; 0: there is none */
     uint64_t *identity;    /* [job->count] of the inputs' contents as they are now */
     uint64_t settings;     /* those of the log's head, and the contents */
+    uint64_t recipe;       /* those without any file */
     xkd_embed_input *todo; /* [todo_count] what no earlier sitting could read */
     int64_t todo_count;
 } work;
@@ -250,6 +251,83 @@ fail:
     return status;
 }
 
+/* Clips of file f in a table, whose clips stand in the order of files: *first, and how many. */
+static int64_t clips_in(const xkd_feature_table *t, int64_t f, int64_t *first)
+{
+    int64_t low = 0, high = t->count;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (t->file[middle] < f)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *first = low;
+    while (high < t->count && t->file[high] == f) high++;
+    return high - low;
+}
+
+/* The record of input i out of a donor, where it has the same file under the same number, by which clips are drawn. What
+ * could not be read there has no clips, and is tried here. */
+static xkd_status take_from(work *w, const xkd_embeddings *donor, int64_t i, bool *taken)
+{
+    xkd_status status = XKD_OK;
+    const xkd_embed_input *in = &w->job->inputs[i];
+    const xkd_sample *s = in->number < donor->files.count ? &donor->files.samples[in->number] : NULL;
+    xkd_embedded file = {.input = i};
+    *taken = false;
+    if (!s || !s->identity || s->identity != w->identity[i] || strcmp(s->path, sample_of(in)->path) != 0) return XKD_OK;
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_feature_table *t = &donor->table[m];
+        int64_t first;
+        if (!w->head.size[m]) continue;
+        file.count[m] = clips_in(t, in->number, &first);
+        if (file.count[m] == 0) return XKD_OK; /* nor half of a pair */
+        file.feature[m] = t->x + first * t->rows * t->width;
+        file.seconds[m] = t->seconds + first;
+    }
+    XKD_TRY(xkd_embed_log_add(w->log, in->number, w->identity[i], &file, &w->place[i]));
+    *taken = true;
+fail:
+    return status;
+}
+
+/* Whether features of a donor are what this work would make. */
+static bool fits(const work *w, const xkd_embeddings *donor)
+{
+    if (donor->recipe != w->recipe || donor->shard.of > 1) return false;
+    for (int m = 0; m < XKD_MODALITIES; m++)
+        if (w->head.size[m] && donor->table[m].rows * donor->table[m].width != w->head.size[m]) return false;
+    return true;
+}
+
+/* Fills the log from what other work has made; what is left stays in the list. */
+static xkd_status take_over(work *w)
+{
+    xkd_status status = XKD_OK;
+    const xkd_embed_job *job = w->job;
+    for (int64_t d = 0; d < job->donor_count && w->todo_count; d++) {
+        xkd_embeddings donor = {0};
+        int64_t left = 0;
+        bool taken;
+        if (!xkd_path_exists(job->donors[d])) continue;
+        /* A file that cannot be read is no donor; its own work will tell of it. */
+        if (xkd_embeddings_read(w->cx, job->donors[d], &donor) != XKD_OK) xkd_clear_error(w->cx);
+        int64_t before = w->todo_count;
+        for (int64_t k = 0; k < w->todo_count && status == XKD_OK; k++) {
+            taken = false;
+            if (fits(w, &donor)) status = take_from(w, &donor, input_of(w, w->todo[k].number), &taken);
+            if (!taken) w->todo[left++] = w->todo[k];
+        }
+        w->todo_count = left;
+        xkd_embeddings_free(&donor);
+        XKD_TRY(status);
+        if (before > left && job->taken) job->taken(job->user, before - left, job->donors[d]);
+    }
+fail:
+    return status;
+}
+
 /* The inputs' manifests name the same classes; the first that names any speaks for all. */
 static xkd_status add_classes(work *w, xkd_manifest *to)
 {
@@ -272,6 +350,7 @@ static xkd_status describe(work *w, xkd_embeddings *out)
     out->kind = o->kind;
     out->layer = o->layer;
     out->settings = w->settings;
+    out->recipe = w->recipe;
     out->shard = w->job->shard;
     XKD_TRY(add_classes(w, &out->files));
     /* An encoder that is not wanted has no table, and its hash must not stand in the file as if it had. */
@@ -298,6 +377,7 @@ static xkd_status assemble(work *w, xkd_embeddings *out, xkd_embed_counts *count
         /* Files without clips are listed too: their index in the table is their place among the inputs. */
         XKD_TRY(xkd_manifest_add(cx, &out->files, from->path, &s));
         XKD_TRY(xkd_sample_copy_labels(cx, s, from));
+        s->identity = w->identity[at];
         bool bad = fault_of(w, r.fault, r.count) != XKD_FAULT_NONE;
         counts->bad += bad;
         /* The clips of half a pair would stand beside nothing. */
@@ -325,6 +405,9 @@ static xkd_status make_head(work *w)
     XKD_TRY(identify(w->cx, w->job, &w->identity));
     XKD_TRY(hash_settings(w->cx, w->job, NULL, &w->head.settings));
     XKD_TRY(hash_settings(w->cx, w->job, w->identity, &w->settings));
+    xkd_embed_job none = *w->job;
+    none.count = 0;
+    XKD_TRY(hash_settings(w->cx, &none, NULL, &w->recipe));
 fail:
     return status;
 }
@@ -346,6 +429,7 @@ xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job
     XKD_TRY(xkd_format_string(cx, &partial, "%s.partial", job->path));
     XKD_TRY(xkd_embed_log_open(cx, partial, &w.head, job->anew, &w.log));
     XKD_TRY(list_todo(&w));
+    XKD_TRY(take_over(&w));
     if (w.todo_count) XKD_TRY(xkd_embed(cx, be, job->options, w.todo, w.todo_count, &sink));
     XKD_TRY(assemble(&w, &result, out));
     if ((double)out->bad > job->max_bad * (double)job->count) /* compared as doubles: no rounding of the limit */

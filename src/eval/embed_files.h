@@ -15,9 +15,14 @@ typedef struct {
     bool pairs;       /* a file that lacks one of the wanted modalities counts as unreadable */
     bool anew;        /* forget what an unfinished run left */
     double max_bad;   /* share of unreadable files up to which there is a result */
-    void *user;       /* of the callbacks, each of which may be NULL */
+    /* Finished feature files of other work, such as other folds: what they hold of a file of the same contents, number and
+     * options is taken over, for it would be made again to the bit. Those that are not there or do not fit are passed over. */
+    char *const *donors; /* [donor_count] */
+    int64_t donor_count;
+    void *user; /* of the callbacks, each of which may be NULL */
     /* Once, where an earlier sitting has done some. */
     void (*resumed)(void *user, int64_t done, int64_t count);
+    void (*taken)(void *user, int64_t taken, const char *from); /* files taken over from a donor */
     /* A file is done: `done` of `todo` in this sitting. result->fault says why it has no features. */
     void (*file)(void *user, const char *path, const xkd_media_result *result, int64_t done, int64_t todo);
     int (*stop)(void *user); /* as xkd_embed_sink */

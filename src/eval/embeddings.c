@@ -81,6 +81,7 @@ static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **ou
     xkd_text t = xkd_text_make(cx);
     xkd_text_printf(&t, "{\"xkd_embeddings\":%d,\"pool\":\"%s\",\"layer\":%lld,\"recipe\":\"%016llx\",", FORMAT,
                     xkd_feature_kind_names[e->kind], (long long)e->layer, (unsigned long long)e->settings);
+    if (e->recipe) xkd_text_printf(&t, "\"options\":\"%016llx\",", (unsigned long long)e->recipe);
     if (e->shard.of > 1)
         xkd_text_printf(&t, "\"shard\":[%lld,%lld],\"work\":\"%016llx\",", (long long)e->shard.index,
                         (long long)e->shard.of, (unsigned long long)e->shard.work);
@@ -101,6 +102,7 @@ static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **ou
         xkd_text_printf(&t, ",%lld,", (long long)s->label);
         xkd_text_json_string(&t, s->split);
         add_labels(&t, s);
+        if (s->identity) xkd_text_printf(&t, ",\"%016llx\"", (unsigned long long)s->identity);
         xkd_text_puts(&t, "]");
     }
     xkd_text_puts(&t, "]}\n");
@@ -173,11 +175,18 @@ static xkd_status check_label(xkd_context *cx, const char *path, const char *nam
                     (long long)classes);
 }
 
-/* The fourth entry of a file, if it has one. */
+/* Behind the first three entries of a file stand its labels, if it has several, and its identity, if it is known. */
+static uint64_t identity_of(const json_t *entry)
+{
+    const char *text = json_string_value(json_array_get(entry, json_array_size(entry) - 1));
+    return json_array_size(entry) > 3 && text ? strtoull(text, NULL, 16) : 0;
+}
+
+/* The fourth entry of a file, if it is a list. */
 static xkd_status read_labels(xkd_context *cx, const char *path, const json_t *list, int64_t classes, xkd_sample *s)
 {
     xkd_status status = XKD_OK;
-    if (!list) return XKD_OK; /* a file with one label has none */
+    if (!json_is_array(list)) return XKD_OK; /* a file with one label has none */
     XKD_TRY(xkd_alloc(cx, &s->labels, (int64_t)json_array_size(list), sizeof *s->labels));
     for (size_t k = 0; k < json_array_size(list); k++) {
         const json_t *entry = json_array_get(list, k);
@@ -221,6 +230,7 @@ static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xk
         XKD_TRY(xkd_manifest_add(cx, out, name, &s));
         s->label = json_integer_value(label);
         snprintf(s->split, sizeof s->split, "%.*s", (int)sizeof s->split - 1, split); /* cut to the field's size */
+        s->identity = identity_of(entry);
         XKD_TRY(read_labels(cx, path, json_array_get(entry, 3), out->class_count, s));
         xkd_free(name);
         name = NULL;
@@ -264,6 +274,7 @@ static xkd_status read_about(xkd_context *cx, const char *path, const xkd_stored
     }
     out->layer = json_integer_value(json_object_get(root, "layer"));
     out->settings = hash_of(root, "recipe"); /* "settings" hashed a part of the views only: unknown */
+    out->recipe = hash_of(root, "options");
     XKD_TRY(read_shard(cx, path, root, &out->shard));
     for (int m = 0; m < XKD_MODALITIES; m++) {
         const char *hash = json_string_value(json_object_get(json_object_get(root, "model"), modality_names[m]));
@@ -412,6 +423,7 @@ static xkd_status append_file(xkd_context *cx, const xkd_embeddings *part, int64
     int64_t number = out->files.count;
     XKD_TRY(xkd_manifest_add(cx, &out->files, part->files.samples[f].path, &s));
     XKD_TRY(xkd_sample_copy_labels(cx, s, &part->files.samples[f]));
+    s->identity = part->files.samples[f].identity;
     for (int m = 0; m < XKD_MODALITIES; m++) {
         const xkd_feature_table *t = &part->table[m];
         for (; at[m] < t->count && t->file[at[m]] == f; at[m]++)
@@ -442,6 +454,7 @@ static xkd_status append_shards(xkd_context *cx, const xkd_embeddings *parts, ch
         }
     }
     out->settings = parts[0].shard.work; /* what one run over all files would have written */
+    out->recipe = parts[0].recipe;
 fail:
     xkd_free(place);
     xkd_free(at);

@@ -28,6 +28,7 @@ typedef struct {
     xkd_feature_kind kind;
     int64_t layer;
     uint64_t settings; /* xkd_embed_settings of the work that made it; 0: unknown */
+    uint64_t recipe;   /* of it what is no file: models, views and all other options; 0: unknown */
     xkd_shard shard;
     xkd_manifest files; /* path, label or labels, split; classes */
 } xkd_embeddings;

@@ -99,6 +99,17 @@ evaluate --out k "${small[@]}"
 check "a killed evaluation goes on to the same row" [ "$out" = "$first" ]
 check "without doing the first fold again" grep -q 'k/fold-1: done already' <<<"$err"
 
+# What a fold has of the draws of another is taken from there: two of three training files of each class stand at one place.
+evaluate --out shared "${small[@]}"
+check "a fold takes over what another has made" [ "$(sed -n 's/ files are taken over from .*train-3.*//p' <<<"$err" | tr '\n' ' ')" = "6 3 3 " ]
+evaluate --out alone --fold 2 "${small[@]}"
+check "which alone it makes itself" [ -z "$(grep 'taken over' <<<"$err")" ]
+check "to the same bytes" cmp -s shared/fold-2/train-3.safetensors alone/fold-2/train-3.safetensors
+rm -r shared/fold-3 && cp -r ucf touched && find touched -name '*.avi' -exec touch {} +
+try eval ucf101-svm --data touched --model run --partial --out shared --fold 3 "${small[@]}"
+check "but not of files that have changed" [ "$rc" -eq 0 -a -z "$(grep 'taken over' <<<"$err")" ]
+rm -r touched
+
 # Other figures are never mixed in.
 evaluate --out e dataset.train.clips_per_video=2
 stderr_has "other settings" 2 "e/fold-1/result.json: is of another model, other files or other settings"
