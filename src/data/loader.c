@@ -580,7 +580,15 @@ static xkd_status cut_log(xkd_loader *l, uint32_t epoch, int64_t step)
     char *text = NULL;
     int64_t size;
     if (l->log_fd < 0) return XKD_OK;
-    XKD_TRY(xkd_read_file(cx, l->log_path, MOST_LOG_BYTES, XKD_ERR_DATA, &text, &size));
+    status = xkd_read_file(cx, l->log_path, MOST_LOG_BYTES, XKD_ERR_DATA, &text, &size);
+    if (status == XKD_ERR_DATA || status == XKD_ERR_STORAGE) {
+        /* A log is no reason not to go on. */
+        xkd_log(cx, XKD_LOG_WARN, "bad_clips.jsonl is not cut back: %s", xkd_last_error(cx));
+        xkd_clear_error(cx);
+        status = XKD_OK;
+        goto fail;
+    }
+    XKD_TRY(status);
     for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
         json_t *o = json_loadb(line, (size_t)(end - line), 0, NULL);
         const json_t *e = json_object_get(o, "epoch"), *s = json_object_get(o, "step");

@@ -91,7 +91,6 @@ check "absolute paths outside the list's folder" 3 "$xkd" data index elsewhere/a
 says "say what to do" err "--root /"
 check "absolute paths with --root /" 0 "$xkd" data index elsewhere/absolute.txt --root / --out absolute.jsonl
 says "are below it" absolute.jsonl "\"path\":\"${PWD#/}/toys/train/orbit/00000.mp4\""
-printf '\357\273\277toys/train/orbit/00000.mp4\r\ntoys/train/orbit/00001.mp4\r\n' >names.txt
 
 check "no folder for --out is found before the files are read" 5 "$xkd" data index toys --out nowhere/m.jsonl
 says "and named" err "nowhere: no such folder (for nowhere/m.jsonl)"

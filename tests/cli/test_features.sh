@@ -62,6 +62,11 @@ try svm run toys1 --out svm-heads --subsample 2 --heads 4 --modality video
 try svm run toys1 --out svm-heads --subsample 2 --heads 8 --modality video
 stderr_has "are not taken from a table" 2 "another model"
 
+# Names on stdin, as Windows writes them.
+printf '\357\273\277toys1/test/bounce/00004.mp4\r\ntoys1/test/orbit/00004.mp4\r\n' | "$xkd" embed run - --out crlf.npz -q >/dev/null 2>&1
+printf 'toys1/test/bounce/00004.mp4\ntoys1/test/orbit/00004.mp4' | "$xkd" embed run - --out lf.npz -q >/dev/null 2>&1
+check "names on stdin with CR LF and a mark" cmp -s crlf.npz lf.npz
+
 # JSON Lines are read as the other forms are, in whatever order.
 for split in train test; do
   "$xkd" embed run toys1/manifest.jsonl --split $split --out lines-$split.safetensors -q >/dev/null
