@@ -7,12 +7,14 @@
 #include "base/alloc.h"
 #include "base/text.h"
 #include "data/import.h"
+#include "data/links.h"
 #include "data_args.h"
 
 struct values {
     const char *out;
     int64_t fold, classes;
     bool partial;
+    bool follow_links;
 };
 
 static const struct cli_option options[] = {
@@ -21,6 +23,7 @@ static const struct cli_option options[] = {
     {0, "classes", CLI_INT, offsetof(struct values, classes), "N", "Kinetics-Sound: 32 or 31 classes (default: 32)"},
     {0, "partial", CLI_FLAG, offsetof(struct values, partial), NULL,
      "accept other counts and any number of absent files"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0},
 };
 
@@ -60,6 +63,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(data_configure(cli, NULL, argv + 3, rest - 2, &config));
     xkd_import_options o = {v.fold, v.partial, v.classes, config.data.max_absent_fraction};
     XKD_TRY(xkd_import(cx, argv[1], argv[2], &o, &m, &result));
+    XKD_TRY(xkd_manifest_check_links(cx, &m, config.data.follow_links || v.follow_links, &m.follow_links));
     XKD_TRY(data_root_text(cli, v.out, m.root, &root));
     XKD_TRY(xkd_manifest_write(cx, &m, v.out, root));
     XKD_TRY(data_tell_missing(cli, &result, v.out));

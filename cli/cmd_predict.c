@@ -15,6 +15,7 @@
 /* 0: the model's own setting. */
 struct values {
     int64_t top, clips, threads;
+    bool follow_links;
 };
 
 /* Few options: how input is made and judged is the model's own. */
@@ -22,6 +23,7 @@ static const struct cli_option options[] = {
     {'k', "top", CLI_INT, offsetof(struct values, top), "N", "classes to name for each file (default: 5)"},
     {0, "clips", CLI_INT, offsetof(struct values, clips), "N", "clips of a file (default: the model's test clips)"},
     {'t', "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: processors)"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0},
 };
 

@@ -369,7 +369,7 @@ static xkd_status by_place(xkd_context *cx, const char *list, xkd_list_columns *
     int64_t line = t->csv.records[0].line;
     t->path = 0;
     for (int64_t c = 1; c < t->columns; c++)
-        if (!is_path_column(t, 0) && is_path_column(t, c))
+        if (is_path_column(t, c)) /* instead of the first one, or beside it: a file of sound for each of pictures */
             XKD_FAIL(XKD_ERR_DATA,
                      "%s:%" PRId64 ": column %" PRId64
                      " holds the names of files: put a line such as \"label,path\" in front, "

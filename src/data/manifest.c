@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 #include "base/base64.h"
 #include "base/file.h"
+#include "data/csv.h"
 #include "data/json_name.h"
 #include "data/links.h"
 #include "data/manifest_rows.h"
@@ -408,7 +409,7 @@ xkd_status xkd_manifest_read(xkd_context *cx, const char *path, xkd_manifest *m)
     XKD_TRY(xkd_read_file(cx, path, MAX_BYTES, XKD_ERR_DATA, &text, &size));
     XKD_TRY(folder_of(cx, path, &folder));
     XKD_TRY(xkd_copy_string(cx, &m->root, folder));
-    for (char *line = text, *end = text + size; line < end;) {
+    for (char *line = text + xkd_csv_mark(text, size), *end = text + size; line < end;) {
         char *stop = memchr(line, '\n', (size_t)(end - line));
         size_t length = (size_t)((stop ? stop : end) - line);
         p.line++;

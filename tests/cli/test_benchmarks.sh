@@ -152,6 +152,14 @@ linked -n
 stderr_has "a plan knows that links are refused" 3 "15 of 15 files are reached through links that lead out of this folder"
 linked --follow-links
 check "and follows them where it is allowed" code 0
+try data import UCF101 linked --fold 1 --partial --out linked.jsonl
+stderr_has "so are they by an import" 3 "allow it with --follow-links"
+try data import UCF101 linked --fold 1 --partial --out linked.jsonl --follow-links
+check "which notes that it followed them" [ "$rc" -eq 0 -a -n "$(head -n 1 linked.jsonl | grep '"follow_links":true')" ]
+try embed run linked.jsonl --split testlist01 --out linked.npz
+stderr_has "embed asks for the option again" 3 "linked.jsonl: names files that are reached through links"
+try embed run linked.jsonl --split testlist01 --out linked.npz --follow-links
+stdout_has "and takes it" 0 "6 files, 0 unreadable"
 linked data.follow_links=true
 check "either way of saying it is the same evaluation" grep -q 'l/fold-1: done already' <<<"$err"
 

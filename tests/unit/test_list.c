@@ -132,6 +132,8 @@ static const struct {
     {"\"v1.mp4,cat\nv2.mp4,dog\n", "a quote is opened and not closed"},
     {"\"v1.mp4\"x,cat\n", "list:1: something stands behind a closing quote"},
     {"cat,v1.mp4\ndog,v2.mp4\n", "list:1: column 2 holds the names of files"},
+    {"v1.mp4,v1.wav\nv2.mp4,v2.wav\n", "list:1: column 2 holds the names of files"},
+    {"v1.mp4;v1.wav;dog\nv2.mp4;v2.wav;cat\n", "list:1: column 2 holds the names of files"},
     {"v1.mp4,a,b,c\n", "list:1: 4 columns"},
     {"v1.mp4,3\nv2.mp4,dog\n", "list:1: label 3 is a number where others are names"},
     {"v1.mp4,-2\n", "list:1: label -2 is out of range -1 .. 999999"},
@@ -198,6 +200,13 @@ static void names_in_a_manifest(void **state)
     assert_int_equal(m.samples[0].label, 1);
     assert_int_equal(m.samples[1].label, 0);
     assert_int_equal(m.samples[2].label, -1);
+    xkd_manifest_free(&m);
+    /* With a byte order mark and the line ends of Windows, as an editor may have left it. */
+    static const char marked[] =
+        "\xEF\xBB\xBF{\"xkd_manifest\":1,\"classes\":[\"x\"]}\r\n{\"path\":\"a.mp4\",\"label\":0}\r\n";
+    assert_int_equal(xkd_manifest_read(cx, put(marked, sizeof marked - 1), &m), XKD_OK);
+    assert_int_equal(m.count, 1);
+    assert_string_equal(m.classes[0], "x");
     xkd_manifest_free(&m);
     static const char mixed[] = "{\"path\":\"a.mp4\",\"label\":\"dog\"}\n{\"path\":\"b.mp4\",\"label\":0}\n";
     assert_int_equal(xkd_manifest_read(cx, put(mixed, sizeof mixed - 1), &m), XKD_ERR_DATA);
