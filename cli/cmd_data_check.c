@@ -158,7 +158,8 @@ const struct cli_command cmd_data_check = {
     .usage = "DIR|MANIFEST [--out FILE]",
     .description =
         "Decodes all of every file, names what is wrong with each, and writes a manifest of those that are in\n"
-        "order. Exit 3 where a file is broken (not where it is only short, silent or out of sync).",
+        "order. Exit 3 where a file is broken (not where it is only short, silent or out of sync). Ctrl-C keeps what\n"
+        "was found in FILE.partial, and the same command goes on.",
     .example = "xkd data check videos/",
     .options = options,
     .run = run,

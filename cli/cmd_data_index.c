@@ -165,11 +165,11 @@ const struct cli_command cmd_data_index = {
     .usage = "DIR|LIST [--out FILE] [data.max_bad_fraction=X]",
     .description =
         "DIR holds a folder per class, or train/ and test/ with a folder per class each, or just files.\n"
-        "LIST is a text file of lines \"path label\" or \"path,label[,split]\". The manifest (JSON, a line a\n"
-        "file) holds path, label, split, durations, sizes and rates, with --hash also a hash of the contents. Files "
-        "that\n"
-        "cannot be opened as media are named and left out, of a LIST at most data.max_bad_fraction of them or 10;\n"
-        "'xkd data check' decodes all of them.",
+        "LIST is a CSV file of any dialect, or lines \"path label\" (docs/lists.md); what was understood of it is\n"
+        "said. The manifest (JSON, a line a file) holds path, label, split, durations, sizes and rates, with --hash\n"
+        "also a hash of the contents. Files that cannot be opened as media are named and left out, of a LIST at\n"
+        "most data.max_bad_fraction of them or 10; 'xkd data check' decodes all of them. Ctrl-C keeps what was\n"
+        "found in FILE.partial, and the same command goes on.",
     .example = "xkd data index videos/",
     .options = options,
     .run = run,
