@@ -18,7 +18,8 @@ enum {
     MOST_NODES = XKD_PICKLE_MOST_VALUES,
     MOST_MEMO = MOST_NODES,
     MOST_ITEMS = 2 * MOST_NODES, /* references from containers to values, which may be shared */
-    MOST_TEXT = 1 << 16          /* bytes of one string */
+    MOST_TEXT = 1 << 24,         /* bytes of one string; numpy's arrays are written as strings */
+    MOST_LONG = 64               /* bytes of an integer; states of random generators have 16 */
 };
 
 /* What calling or naming a global does here. */
@@ -163,7 +164,7 @@ static const struct {
     {"omegaconf.nodes", "FloatNode"},
     {"omegaconf.nodes", "BooleanNode"},
 };
-enum { INERT = sizeof inert / sizeof *inert };
+enum { INERT = sizeof inert / sizeof *inert, WIDE = INERT }; /* WIDE: no name, but an integer of more than 64 bits */
 
 /* The state of the machine: input, stack and memo hold numbers of nodes, nodes are in `out`. */
 typedef struct {
@@ -412,15 +413,19 @@ fail:
     return status;
 }
 
-/* LONG1: a little-endian two's complement integer; those of more than 8 bytes only as the magic number of old files,
- * which torch_file.c compares as bytes, so they are refused here.
- * Sign extension for shorter ones. */
+/* LONG1: a little-endian two's complement integer, sign-extended. Those of more than 8 bytes are opaque: they stand beside
+ * the weights, in the states of random generators (torch_file.c compares the magic number of old files as bytes). */
 static xkd_status push_long(machine *m)
 {
     xkd_status status = XKD_OK;
     uint64_t size = 0, value = 0;
     XKD_TRY(take_number(m, 1, &size));
-    if (size > 8) REFUSE("an integer of more than 64 bits");
+    if (size > MOST_LONG) REFUSE("an integer of more than %d bits", 8 * MOST_LONG);
+    if (size > 8) {
+        const unsigned char *bytes;
+        XKD_TRY(take(m, (int64_t)size, &bytes));
+        return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_OPAQUE, .object = true, .as.global = WIDE});
+    }
     XKD_TRY(take_number(m, (int)size, &value));
     if (size && size < 8 && value >> (8 * size - 1)) value |= UINT64_MAX << (8 * size);
     XKD_TRY(push(m, (xkd_pickle_node){.kind = XKD_PICKLE_INT, .as.integer = (int64_t)value}));
@@ -810,6 +815,12 @@ static xkd_status finish(machine *m, int64_t *used)
 {
     if (m->depth != 1 || m->stack[0] == MARK) REFUSE("STOP does not leave exactly one value");
     m->out->root = m->stack[0];
+    const xkd_pickle_node *root = node_at(m, m->out->root);
+    char name[160]; /* of a file that holds nothing else nothing is left */
+    if (root->kind == XKD_PICKLE_OPAQUE) {
+        xkd_pickle_opaque_name(root, name, sizeof name);
+        REFUSE("nothing but %s", name);
+    }
     for (int64_t i = 0; i < m->out->count; i++) {
         xkd_status status = XKD_OK;
         if (m->out->nodes[i].kind == XKD_PICKLE_DICT) status = check_keys(m, &m->out->nodes[i]);
@@ -864,7 +875,9 @@ void xkd_pickle_free(xkd_pickle *p)
 
 void xkd_pickle_opaque_name(const xkd_pickle_node *node, char *out, size_t size)
 {
-    snprintf(out, size, "%s.%s", inert[node->as.global].module, inert[node->as.global].name);
+    bool wide = node->as.global == WIDE;
+    if (wide) snprintf(out, size, "an integer of more than 64 bits");
+    if (!wide) snprintf(out, size, "%s.%s", inert[node->as.global].module, inert[node->as.global].name);
 }
 
 /* Exact; texts in the file have no terminating 0. */

@@ -55,7 +55,7 @@ typedef struct {
         struct {
             int64_t *items, count, capacity; /* node numbers */
         } list;
-        int global; /* row of the table of globals; of an opaque value: of the table of inert ones */
+        int global; /* row of the table of globals; of an opaque value: of the table of inert ones, or behind its end */
         xkd_pickle_storage storage;
         int64_t tensor; /* index into the pickle's tensors */
     } as;
