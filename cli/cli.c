@@ -170,12 +170,21 @@ xkd_status cli_no_arguments(struct cli *cli, const struct cli_command *command, 
 void cli_say(struct cli *cli, const char *format, ...)
 {
     if (cli->level < XKD_LOG_INFO) return;
-    if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr);
+    char line[9000], safe[4 * sizeof line];
     va_list args;
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    int length = vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    fputc('\n', stderr);
+    if (length < 0) return;
+    if (length >= (int)sizeof line) length = (int)sizeof line - 1;
+    /* Lines name files of others, whose names may hold anything. */
+    fprintf(stderr, "%s%s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "",
+            xkd_escape(safe, sizeof safe, line, (size_t)length, "\t"));
+}
+
+const char *cli_name(char *buffer, size_t size, const char *name)
+{
+    return isatty(STDOUT_FILENO) ? xkd_escape(buffer, size, name, strlen(name), "") : name;
 }
 
 /* Only where somebody is looking. Cut to the width, as a wrapped line could not be drawn over; NULL
@@ -241,17 +250,30 @@ void cli_print_overview(void)
          "Example:\n  xkd pretrain --data videos/ --out runs/first");
 }
 
-/* The first signal received, 0: none. */
+/* The first signal received, 0: none; whether a command asks for it instead of being ended. */
 static _Atomic int caught;
+static _Atomic bool heeded;
+
+/* What they do without this program's doing: a shell, or a program that waits for this one, sees the signal. */
+static void end_by(int number)
+{
+    sigset_t one;
+    signal(number, SIG_DFL);
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+    raise(number);
+}
 
 /* Waits for signals in a thread of its own, so that no handler ever runs on a thread that computes: with one, oneDNN
  * 2.6.3's generated code broke the heap in about 1 of 20 stopped runs, without any, in none of 100. It also means that
- * a second Ctrl-C is heard however long a step takes. sigwait needs the signals blocked in every thread, and does not
- * care which one takes them. */
+ * a signal is heard however long a loop takes: threads that compute hold signals back (base/pool.c). sigwait needs the signals
+ * blocked in every thread, and does not care which one takes them. */
 static void *wait_for_signals(void *argument)
 {
     sigset_t *set = argument;
     for (int number; sigwait(set, &number) == 0;) {
+        if (!heeded) end_by(number);
         /* The first Ctrl-C asks the run to stop after its step; the second one means now.
          * Without clean-up: files are published in one step, so none is left half written. */
         if (number == SIGINT && caught) _exit(128 + SIGINT);
@@ -260,19 +282,23 @@ static void *wait_for_signals(void *argument)
     return NULL;
 }
 
-/* Called before any thread is started. If the thread cannot be made, signals keep their usual effect. The set
- * is static, for the thread reads it until the program ends. */
-void cli_catch_signals(void)
+/* The set is static, for the thread reads it until the program ends. If the thread cannot be made, signals keep their usual
+ * effect. */
+void cli_start_signals(void)
 {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGHUP};
     static sigset_t set;
     pthread_t thread;
+    struct sigaction action = {.sa_handler = SIG_DFL}, before;
     sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGUSR1);
-    /* Shells start background jobs with SIGINT ignored, and ignored signals never become pending. */
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    sigaction(SIGINT, &action, NULL);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        /* nohup has SIGHUP ignored, and means it. */
+        bool ignored = sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler == SIG_IGN;
+        if (numbers[i] == SIGHUP && ignored) continue;
+        sigaddset(&set, numbers[i]);
+        /* Shells start background jobs with SIGINT ignored, and ignored signals never become pending. */
+        sigaction(numbers[i], &action, NULL);
+    }
     /* Threads made from here on inherit the mask. */
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     if (pthread_create(&thread, NULL, wait_for_signals, &set) == 0)
@@ -281,7 +307,20 @@ void cli_catch_signals(void)
         pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
-/* Asked by the training loop after every step. */
+void cli_catch_signals(void)
+{
+    heeded = true;
+}
+
+/* As for trainings: 75 asks a scheduler to start the job again, Ctrl-C does not. */
+xkd_status cli_stopped(struct cli *cli)
+{
+    cli_progress(cli, NULL);
+    cli_say(cli, "stopped; the same command goes on");
+    xkd_clear_error(cli->cx);
+    return cli_signal() == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED;
+}
+
 int cli_signal(void)
 {
     return caught;

@@ -47,6 +47,12 @@ struct cli_command {
     bool hidden;
 };
 
+/* The option of every command that reads data, for its table. */
+#define FOLLOW_LINKS_OPTION(VALUES, FIELD)                                                                          \
+    {                                                                                                               \
+        0, "follow-links", CLI_FLAG, offsetof(VALUES, FIELD), NULL, "follow links that lead out of the data folder" \
+    }
+
 /* Parses argv[1..argc-1] by the command's table and the common options into *values (the struct that the offsets
  * belong to, filled with defaults by the caller). What is no option stays in argv[1..*rest]; "--" ends the options.
  * Returns XKD_OK or XKD_ERR_CONFIG with a message in the context. */
@@ -68,15 +74,23 @@ void cli_print_overview(void);
 /* The log sink of the program: one line on stderr, in which control characters are escaped. */
 void cli_log(void *user, xkd_log_level level, const char *line);
 
-/* One line for people on stderr, over a progress bar if there is one; honours -q. */
+/* A name out of files of others for a line on stdout: escaped where that is a terminal, as it is for other programs. */
+const char *cli_name(char *buffer, size_t size, const char *name);
+
+/* One line for people on stderr, over a progress bar if there is one; honours -q. Control characters are escaped. */
 void cli_say(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Shows `line` as the progress bar of a terminal (NULL removes it). Does nothing when stderr is no terminal. */
 void cli_progress(struct cli *cli, const char *line);
 
-/* From now on SIGINT, SIGTERM and SIGUSR1 are noted instead of killing; a second SIGINT kills at once. Call it before
- * other threads are made. */
+/* Called once, before any thread is made: a thread of its own takes SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP (unless that
+ * was ignored), which end the program as they always do. */
+void cli_start_signals(void);
+/* From now on they are noted instead; a second SIGINT kills at once. */
 void cli_catch_signals(void);
+/* For work that a signal has stopped and that goes on when the command is given again: says so, in place of the library's
+ * error, and gives the status to end with. */
+xkd_status cli_stopped(struct cli *cli);
 /* Number of the first signal noted, 0: none. */
 int cli_signal(void);
 

@@ -129,6 +129,10 @@ static xkd_status convert(struct cli *cli, const struct values *v, const char *i
     int kind = 0;
     /* Before the input is opened, since a wrong ending is the more common mistake. */
     XKD_TRY(choose_form(cx, v, out, &kind));
+    if (v->all && v->part)
+        XKD_FAIL(XKD_ERR_CONFIG, "convert: --all is the whole file and --part one network of it: give one of the two");
+    if (v->all && kind == TO_FOLDER)
+        XKD_FAIL(XKD_ERR_CONFIG, "convert: a Hugging Face folder holds the model alone: leave out --all");
     /* A dangling link counts as existing too. */
     if (!v->force && xkd_path_exists(out)) XKD_FAIL(XKD_ERR_STORAGE, "%s: exists already: --force replaces it", out);
     XKD_TRY(tensor_args_open(cx, v->header_limit, in, &file));

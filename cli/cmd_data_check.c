@@ -17,15 +17,18 @@
 struct values {
     const char *out, *config;
     int64_t workers;
-    bool follow_links;
+    bool follow_links, hash;
 };
 
 static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "FILE",
      "clean manifest (default: clean.jsonl beside the data)"},
     {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "configuration (clip length, time limit)"},
-    {0, "workers", CLI_INT, offsetof(struct values, workers), "N", "files decoded side by side (default: processors)"},
-    {0, "follow-links", CLI_FLAG, offsetof(struct values, follow_links), NULL, "follow links that leave the folder"},
+    {0, "workers", CLI_INT, offsetof(struct values, workers), "N",
+     "files decoded side by side (default: data.workers)"},
+    {0, "hash", CLI_FLAG, offsetof(struct values, hash), NULL,
+     "note a hash of the contents of each file, which reads all of it once more"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0},
 };
 
@@ -49,7 +52,10 @@ static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *fi
             xkd_text_json_string(&text, f->message);
             xkd_text_puts(&text, "}");
         } else {
-            xkd_text_printf(&text, "%-12s %s: %s\n", xkd_media_fault_name(f->fault), m->samples[i].path, f->message);
+            char name[4096], message[sizeof f->message * 4];
+            xkd_text_printf(&text, "%-12s %s: %s\n", xkd_media_fault_name(f->fault),
+                            cli_name(name, sizeof name, m->samples[i].path),
+                            cli_name(message, sizeof message, f->message));
         }
         first = false;
     }
@@ -94,12 +100,20 @@ static bool clean(xkd_manifest *m, const xkd_finding *findings)
     return broken;
 }
 
+/* A manifest that has hashes gets those of the files as they are. */
+static bool has_hashes(const xkd_manifest *m)
+{
+    for (int64_t i = 0; i < m->count; i++)
+        if (m->samples[i].hash[0]) return true;
+    return false;
+}
+
 /* The report is printed even if the clean manifest cannot be written afterwards. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    struct values v = {.workers = xkd_processor_count()}; /* a worker process for each processor */
+    struct values v = {.workers = DATA_NOT_GIVEN};
     xkd_config config = {0};
     xkd_manifest manifest = {0};
     xkd_finding *findings = NULL;
@@ -111,20 +125,23 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(data_configure(cli, v.config, argv + 2, rest - 1, &config));
     /* Either way of saying it counts. */
     config.data.follow_links = config.data.follow_links || v.follow_links;
+    /* A worker process for each processor. */
+    if (v.workers == DATA_NOT_GIVEN) v.workers = config.data.workers ? config.data.workers : xkd_processor_count();
     XKD_TRY(xkd_manifest_load(cx, argv[1], config.data.follow_links, &manifest));
     /* Beside the data by default, where relative paths hold. */
     XKD_TRY(v.out ? xkd_copy_string(cx, &out, v.out) : xkd_join_path(cx, &out, manifest.root, "clean.jsonl"));
+    XKD_TRY(xkd_check_folder_of(cx, out)); /* before hours of decoding */
     XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
     struct data_progress progress = {cli, "check", xkd_now()};
-    xkd_check_options check = {
-        .decode = true, .hash = true, .threads = (int)v.workers, .progress = data_show_progress, .user = &progress};
-    XKD_TRY(xkd_check(cx, &manifest, &config.data, &check, findings));
+    xkd_check_options check = {.decode = true, .hash = v.hash || has_hashes(&manifest), .threads = (int)v.workers};
+    XKD_TRY(data_check(&progress, &manifest, &config, out, &check, findings));
     /* Before the manifest is cut down: findings and samples have the same numbers only until then. */
     report(cli, &manifest, findings, out);
     bool broken = clean(&manifest, findings);
     /* "." where the file lies in the root: the set can then be moved. */
     XKD_TRY(data_root_text(cli, out, manifest.root, &root));
     XKD_TRY(xkd_manifest_write(cx, &manifest, out, root));
+    XKD_TRY(data_check_done(cli, out));
     if (broken) status = XKD_ERR_DATA; /* documented: 3 where broken files were found; the report says which */
 fail:
     xkd_free(findings);
@@ -141,7 +158,8 @@ const struct cli_command cmd_data_check = {
     .usage = "DIR|MANIFEST [--out FILE]",
     .description =
         "Decodes all of every file, names what is wrong with each, and writes a manifest of those that are in\n"
-        "order. Exit 3 where a file is broken (not where it is only short, silent or out of sync).",
+        "order. Exit 3 where a file is broken (not where it is only short, silent or out of sync). Ctrl-C keeps what\n"
+        "was found in FILE.partial, and the same command goes on.",
     .example = "xkd data check videos/",
     .options = options,
     .run = run,

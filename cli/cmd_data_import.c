@@ -7,12 +7,14 @@
 #include "base/alloc.h"
 #include "base/text.h"
 #include "data/import.h"
+#include "data/links.h"
 #include "data_args.h"
 
 struct values {
     const char *out;
     int64_t fold, classes;
     bool partial;
+    bool follow_links;
 };
 
 static const struct cli_option options[] = {
@@ -21,21 +23,26 @@ static const struct cli_option options[] = {
     {0, "classes", CLI_INT, offsetof(struct values, classes), "N", "Kinetics-Sound: 32 or 31 classes (default: 32)"},
     {0, "partial", CLI_FLAG, offsetof(struct values, partial), NULL,
      "accept other counts and any number of absent files"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0},
 };
 
-/* Counts by split: the quickest way to see that lists and folders fit together. */
-static void print_splits(const xkd_manifest *m)
+/* Counts by split, where it first occurs: the quickest way to see that lists and folders fit together. */
+static xkd_status print_splits(xkd_context *cx, const xkd_manifest *m)
 {
-    /* Few names in turn: a split is printed where it first occurs. */
+    xkd_status status = XKD_OK;
+    xkd_manifest names = {0}; /* its table of classes finds them */
+    int64_t *count = NULL, capacity = 0, split;
     for (int64_t i = 0; i < m->count; i++) {
-        int64_t count = 0, before = 0;
-        /* An equal one mostly stands near the front, so the double loop is short. */
-        for (int64_t k = 0; k < i && !before; k++) before = strcmp(m->samples[k].split, m->samples[i].split) == 0;
-        if (before) continue;
-        for (int64_t k = i; k < m->count; k++) count += strcmp(m->samples[k].split, m->samples[i].split) == 0;
-        printf("  %-14s %" PRId64 "\n", m->samples[i].split, count);
+        XKD_TRY(xkd_manifest_class(cx, &names, m->samples[i].split, true, &split));
+        XKD_TRY(xkd_reserve(cx, &count, split, &capacity, sizeof *count));
+        count[split]++;
     }
+    for (int64_t k = 0; k < names.class_count; k++) printf("  %-14s %" PRId64 "\n", names.classes[k], count[k]);
+fail:
+    xkd_free(count);
+    xkd_manifest_free(&names);
+    return status;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -56,6 +63,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(data_configure(cli, NULL, argv + 3, rest - 2, &config));
     xkd_import_options o = {v.fold, v.partial, v.classes, config.data.max_absent_fraction};
     XKD_TRY(xkd_import(cx, argv[1], argv[2], &o, &m, &result));
+    XKD_TRY(xkd_manifest_check_links(cx, &m, config.data.follow_links || v.follow_links, &m.follow_links));
     XKD_TRY(data_root_text(cli, v.out, m.root, &root));
     XKD_TRY(xkd_manifest_write(cx, &m, v.out, root));
     XKD_TRY(data_tell_missing(cli, &result, v.out));
@@ -71,7 +79,7 @@ static int run(struct cli *cli, int argc, char **argv)
         printf("%s: %" PRId64 " files, %" PRId64 " classes, %" PRId64 " missing\n", v.out, m.count, m.class_count,
                result.counts.missing);
     }
-    if (!cli->json) print_splits(&m);
+    if (!cli->json) XKD_TRY(print_splits(cx, &m));
 fail:
     xkd_text_free(&text);
     xkd_free(root);

@@ -10,13 +10,15 @@
 #include "base/status.h"
 #include "data/check.h"
 #include "data/index.h"
+#include "data/list.h"
+#include "data/links.h"
 #include "data_args.h"
 
-/* no_hash: contents are then not read beyond their headers. */
+/* Without hash contents are not read beyond their headers; no_hash: what earlier versions needed for that. */
 struct values {
     const char *out, *root;
     int64_t workers;
-    bool follow_links, no_hash;
+    bool follow_links, hash, no_hash;
 };
 
 /* Nothing is decoded: a folder of a million files takes as long as reading their headers. */
@@ -25,9 +27,11 @@ static const struct cli_option options[] = {
     {0, "root", CLI_TEXT, offsetof(struct values, root), "DIR",
      "folder a list's paths are relative to (default: its own)"},
     {0, "workers", CLI_INT, offsetof(struct values, workers), "N",
-     "files looked at side by side (default: processors)"},
-    {0, "follow-links", CLI_FLAG, offsetof(struct values, follow_links), NULL, "follow links that leave the folder"},
-    {0, "no-hash", CLI_FLAG, offsetof(struct values, no_hash), NULL, "leave out hashes of the contents"},
+     "files looked at side by side (default: data.workers)"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
+    {0, "hash", CLI_FLAG, offsetof(struct values, hash), NULL,
+     "note a hash of the contents of each file, which reads all of it"},
+    {0, "no-hash", CLI_FLAG, offsetof(struct values, no_hash), NULL, "as without --hash"},
     {0},
 };
 
@@ -36,7 +40,7 @@ static xkd_status gather(struct cli *cli, const struct values *v, const char *so
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    char *folder = NULL;
+    char *folder = NULL, *understood = NULL;
     int64_t skipped = 0;
     if (xkd_is_folder(source)) {
         XKD_TRY(xkd_index_folder(cx, source, v->follow_links, m, &skipped));
@@ -50,11 +54,13 @@ static xkd_status gather(struct cli *cli, const struct values *v, const char *so
         if (slash) slash[slash == folder] = 0; /* "/" for a list in the root folder */
         /* Paths of a list are relative to the list, unless --root says otherwise. */
         const char *root = v->root ? v->root : slash ? folder : ".";
-        XKD_TRY(xkd_index_list(cx, source, root, m));
+        XKD_TRY(xkd_index_list(cx, source, root, m, &understood));
+        cli_say(cli, "%s", understood);
         XKD_TRY(v->out ? xkd_copy_string(cx, out, v->out) : xkd_join_path(cx, out, root, "manifest.jsonl"));
     }
 fail:
     xkd_free(folder);
+    xkd_free(understood);
     return status;
 }
 
@@ -62,17 +68,19 @@ fail:
  * Sound files without picture stay in the manifest, and `data check` reports them. */
 static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *findings)
 {
-    int64_t count = m->count, dropped = 0;
+    int64_t count = m->count, kept = 0;
     for (int64_t i = 0; i < count; i++) {
-        if (!xkd_fault_is_broken(findings[i].fault) || findings[i].fault == XKD_FAULT_NO_VIDEO) continue;
+        if (!xkd_fault_is_broken(findings[i].fault) || findings[i].fault == XKD_FAULT_NO_VIDEO) {
+            m->samples[kept++] = m->samples[i];
+            continue;
+        }
         /* Each by name: a manifest that is a little too short is the kind of error nobody finds later. */
-        cli_say(cli, "left out: %s: %s: %s", m->samples[i - dropped].path, xkd_media_fault_name(findings[i].fault),
+        cli_say(cli, "left out: %s: %s: %s", m->samples[i].path, xkd_media_fault_name(findings[i].fault),
                 findings[i].message);
-        /* Findings keep their numbers while samples move up. */
-        xkd_manifest_remove(m, i - dropped);
-        dropped++;
+        xkd_sample_free(&m->samples[i]);
     }
-    return dropped;
+    m->count = kept;
+    return count - kept;
 }
 
 /* A list says what should be there, so much less than that is refused; in a folder whatever is found is all. */
@@ -113,13 +121,13 @@ fail:
     return status;
 }
 
-/* Without decoding: only headers are read, and contents where hashes are wanted. */
+/* Without decoding: only headers are read, and contents where hashes are wanted. A file is known by name, size and time
+ * of change without them. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    /* Hashes make a cache by content possible and cost one reading of all bytes. */
-    struct values v = {.workers = xkd_processor_count()};
+    struct values v = {.workers = DATA_NOT_GIVEN};
     xkd_config config = {0};
     xkd_manifest manifest = {0};
     xkd_finding *findings = NULL;
@@ -128,18 +136,21 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(cli_parse(cli, &cmd_data_index, argc, argv, &v, &rest));
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data index: which folder? (xkd data index DIR)");
     XKD_TRY(data_configure(cli, NULL, argv + 2, rest - 1, &config));
-    /* There is no configuration file here, so the option alone decides. */
-    config.data.follow_links = v.follow_links;
+    /* Either way of saying it counts. */
+    v.follow_links = config.data.follow_links = config.data.follow_links || v.follow_links;
+    if (v.workers == DATA_NOT_GIVEN) v.workers = config.data.workers ? config.data.workers : xkd_processor_count();
     XKD_TRY(gather(cli, &v, argv[1], &manifest, &out));
+    XKD_TRY(xkd_check_folder_of(cx, out)); /* before hours of reading */
     XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
     struct data_progress progress = {cli, "index", xkd_now()};
-    xkd_check_options check = {
-        .hash = !v.no_hash, .threads = (int)v.workers, .progress = data_show_progress, .user = &progress};
-    XKD_TRY(xkd_check(cx, &manifest, &config.data, &check, findings));
+    xkd_check_options check = {.hash = v.hash, .threads = (int)v.workers};
+    XKD_TRY(data_check(&progress, &manifest, &config, out, &check, findings));
     int64_t count = manifest.count, dropped = drop_broken(cli, &manifest, findings);
     if (manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file in it can be read as video or sound", argv[1]);
+    if (config.data.follow_links) XKD_TRY(xkd_manifest_check_links(cx, &manifest, true, &manifest.follow_links));
     XKD_TRY(check_list(cli, argv[1], count, dropped, config.data.max_bad_fraction));
     XKD_TRY(write(cli, &manifest, out, dropped));
+    XKD_TRY(data_check_done(cli, out));
 fail:
     xkd_free(findings);
     xkd_free(out);
@@ -154,10 +165,11 @@ const struct cli_command cmd_data_index = {
     .usage = "DIR|LIST [--out FILE] [data.max_bad_fraction=X]",
     .description =
         "DIR holds a folder per class, or train/ and test/ with a folder per class each, or just files.\n"
-        "LIST is a text file of lines \"path label\" or \"path,label[,split]\". The manifest (JSON, a line a\n"
-        "file) holds path, label, split, durations, sizes, rates and a hash of the contents. Files that\n"
-        "cannot be opened as media are named and left out, of a LIST at most data.max_bad_fraction of them or 10;\n"
-        "'xkd data check' decodes all of them.",
+        "LIST is a CSV file of any dialect, or lines \"path label\" (docs/lists.md); what was understood of it is\n"
+        "said. The manifest (JSON, a line a file) holds path, label, split, durations, sizes and rates, with --hash\n"
+        "also a hash of the contents. Files that cannot be opened as media are named and left out, of a LIST at\n"
+        "most data.max_bad_fraction of them or 10; 'xkd data check' decodes all of them. Ctrl-C keeps what was\n"
+        "found in FILE.partial, and the same command goes on.",
     .example = "xkd data index videos/",
     .options = options,
     .run = run,

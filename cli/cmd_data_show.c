@@ -21,6 +21,7 @@ enum { TILES = 8 }; /* frames in a row of the sheet */
 struct values {
     const char *out, *config;
     int64_t epoch, sample;
+    bool follow_links;
 };
 
 /* Numbers are those of training, where sample and epoch key all draws. */
@@ -29,6 +30,7 @@ static const struct cli_option options[] = {
     {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "configuration of the views"},
     {0, "epoch", CLI_INT, offsetof(struct values, epoch), "N", "draws of this epoch (default: 0)"},
     {0, "sample", CLI_INT, offsetof(struct values, sample), "N", "draws of this sample number (default: 0)"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0},
 };
 
@@ -148,26 +150,6 @@ fail:
     return status;
 }
 
-/* A manifest of just this file.
- * The fetcher takes manifests only; the root is the file's own folder. */
-static xkd_status name_clip(struct cli *cli, const char *path, xkd_manifest *m)
-{
-    xkd_status status = XKD_OK;
-    xkd_sample *sample;
-    XKD_TRY(xkd_copy_string(cli->cx, &m->root, path));
-    char *slash = strrchr(m->root, '/');
-    XKD_TRY(xkd_manifest_add(cli->cx, m, slash ? strrchr(path, '/') + 1 : path, &sample));
-    if (slash) {
-        slash[slash == m->root] = 0;
-    } else {
-        xkd_free(m->root);
-        m->root = NULL;
-        XKD_TRY(xkd_copy_string(cli->cx, &m->root, "."));
-    }
-fail:
-    return status;
-}
-
 /* The same draws as in training: key of the view, stream of the clip's place. */
 static xkd_status show_clip(struct cli *cli, const struct values *v, const char *path, const xkd_config *config)
 {
@@ -180,7 +162,7 @@ static xkd_status show_clip(struct cli *cli, const struct values *v, const char 
     /* Sample and epoch are 32 bits wide in the keys of draws. */
     struct show s = {
         .cli = cli, .v = v, .config = config, .key = {config->train.seed, (uint32_t)v->epoch, (uint32_t)v->sample}};
-    XKD_TRY(name_clip(cli, path, &manifest));
+    XKD_TRY(xkd_manifest_of_file(cx, path, &manifest));
     XKD_TRY(xkd_view_shapes_of(cx, &config->data, &s.shapes));
     /* No cache: the clip is decoded for this one look. */
     XKD_TRY(xkd_fetcher_new(cx, &config->data, &manifest, NULL, &fetcher));
@@ -209,6 +191,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(cli_parse(cli, &cmd_data_show, argc, argv, &v, &rest));
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data show: which clip? (xkd data show FILE)");
     XKD_TRY(data_configure(cli, v.config, argv + 2, rest - 1, &config));
+    config.data.follow_links |= v.follow_links;
     XKD_TRY(show_clip(cli, &v, argv[1], &config));
 fail:
     xkd_config_free(&config);

@@ -12,16 +12,31 @@
 struct values {
     const char *config;
     int64_t max_files;
+    bool follow_links;
 };
 
 static const struct cli_option options[] = {
     {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "configuration (clip length, mel settings)"},
     {0, "max-files", CLI_INT, offsetof(struct values, max_files), "N", "files to listen to (default: 500, 0: none)"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0},
 };
 
-/* Classes are counted one by one, O(classes x files); a manifest is small enough for that. A class without files is a
- * line too: a split may lack it. */
+/* A class without files is a line too: a split may lack it. */
+static xkd_status print_classes(xkd_context *cx, const xkd_manifest *m)
+{
+    int64_t *count = NULL;
+    char name[1024];
+    xkd_status status = xkd_alloc(cx, &count, m->class_count, sizeof *count);
+    if (status != XKD_OK) return status;
+    for (int64_t i = 0; i < m->count; i++)
+        if (m->samples[i].label >= 0 && m->samples[i].label < m->class_count) count[m->samples[i].label]++;
+    for (int64_t k = 0; k < m->class_count; k++)
+        printf("class %-8" PRId64 " %6" PRId64 "  %s\n", k, count[k], cli_name(name, sizeof name, m->classes[k]));
+    xkd_free(count);
+    return XKD_OK;
+}
+
 static void print_text(const xkd_manifest *m, const xkd_data_stats *s)
 {
     printf("files          %" PRId64 " (%" PRId64 " labelled, %" PRId64 " classes)\n", s->files, s->labelled,
@@ -34,11 +49,6 @@ static void print_text(const xkd_manifest *m, const xkd_data_stats *s)
         printf("log-mel        mean %.6f, deviation %.6f over %" PRId64 " files\n", s->mel_mean, s->mel_std,
                s->mel_files);
     if (s->unreadable) printf("unreadable     %" PRId64 " of the files listened to\n", s->unreadable);
-    for (int64_t k = 0; k < m->class_count; k++) {
-        int64_t count = 0;
-        for (int64_t i = 0; i < m->count; i++) count += m->samples[i].label == k;
-        printf("class %-8" PRId64 " %6" PRId64 "  %s\n", k, count, m->classes[k]);
-    }
 }
 
 /* The same numbers in both forms. Which configuration matters: clip length, rate, hop and bands decide the log-mel
@@ -56,6 +66,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(cli_parse(cli, &cmd_data_stats, argc, argv, &v, &rest));
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data stats: which data? (xkd data stats DIR|MANIFEST)");
     XKD_TRY(data_configure(cli, v.config, argv + 2, rest - 1, &config));
+    config.data.follow_links |= v.follow_links;
     XKD_TRY(xkd_manifest_load(cx, argv[1], config.data.follow_links, &manifest));
     XKD_TRY(xkd_stats(cx, &manifest, &config.data, v.max_files, &s));
     if (cli->json)
@@ -66,6 +77,7 @@ static int run(struct cli *cli, int argc, char **argv)
                s.mel_mean, s.mel_std);
     else
         print_text(&manifest, &s);
+    if (!cli->json) XKD_TRY(print_classes(cx, &manifest));
 fail:
     xkd_manifest_free(&manifest);
     xkd_config_free(&config);

@@ -31,6 +31,12 @@ static const struct cli_option options[] = {
     {0},
 };
 
+static int stop(void *user)
+{
+    (void)user;
+    return cli_signal();
+}
+
 /* Sides are made even for the encoder. */
 static int run(struct cli *cli, int argc, char **argv)
 {
@@ -64,7 +70,11 @@ static int run(struct cli *cli, int argc, char **argv)
     o.width = v.size * 4 / 3 / 2 * 2;
     o.threads = (int)v.workers;
     struct data_progress progress = {cli, "synth", xkd_now()};
-    XKD_TRY(xkd_synth(cx, &o, data_show_progress, &progress));
+    o.stop = stop;
+    cli_catch_signals();
+    status = xkd_synth(cx, &o, data_show_progress, &progress);
+    if (status == XKD_ERR_INTERRUPTED) status = cli_stopped(cli);
+    XKD_TRY(status);
     /* Which encoder FFmpeg has decides the codec; what is seen and heard is the same. */
     const char *codec = xkd_encoder_has_h264() ? "H.264" : "MPEG-4";
     if (cli->json)

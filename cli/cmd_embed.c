@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "data/csv.h"
 #include "data/index.h"
 #include "embed_args.h"
 
@@ -99,9 +100,13 @@ static xkd_status add_stdin(struct embed *e)
     xkd_status status = XKD_OK;
     char *line = NULL;
     size_t size = 0;
-    for (ssize_t n; (n = getline(&line, &size, stdin)) > 0;) {
-        if (line[n - 1] == '\n') line[n - 1] = 0; /* the last line may end without one */
-        if (line[0]) XKD_TRY(add_source(e, line));
+    bool first = true;
+    for (ssize_t n; (n = getline(&line, &size, stdin)) > 0; first = false) {
+        /* The last line may end without one; lines of Windows end in two characters. A name may end in a blank. */
+        if (n && line[n - 1] == '\n') line[--n] = 0;
+        if (n && line[n - 1] == '\r') line[--n] = 0;
+        const char *name = line + (first ? xkd_csv_mark(line, n) : 0);
+        if (*name) XKD_TRY(add_source(e, name));
     }
 fail:
     free(line);

@@ -10,6 +10,8 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "data/identity.h"
+#include "data/links.h"
 #include "data_args.h"
 #include "eval_report.h"
 #include "eval_tasks.h"
@@ -39,6 +41,7 @@ static const struct cli_option options[] = {
     {0, "student", CLI_FLAG, offsetof(struct values, model.student), NULL,
      "the students' encoders instead of the teachers'"},
     {0, "heads", CLI_INT, offsetof(struct values, model.heads), "H", "attention heads, where the file cannot say"},
+    FOLLOW_LINKS_OPTION(struct values, model.follow_links),
     {0, "classes", CLI_INT, offsetof(struct values, classes), "N", "Kinetics-Sound: 32 or 31 classes (default: 32)"},
     {0, "partial", CLI_FLAG, offsetof(struct values, partial), NULL,
      "accept other counts than the official ones and any number of absent files; the result says so"},
@@ -98,6 +101,7 @@ static xkd_status configure_training(struct eval *e, struct eval_fold *f, const 
     for (int i = 0; i < e->override_count; i++) XKD_TRY(xkd_config_override(cx, &f->config, e->overrides[i]));
     f->config.eval.mode = mode;
     f->config.eval.student |= e->v.model.student; /* |=: the configuration may ask for the student too */
+    f->config.data.follow_links |= e->v.model.follow_links;
     XKD_TRY(xkd_config_finish(cx, &f->config));
 fail:
     return status;
@@ -133,6 +137,7 @@ static xkd_status check_classes(struct eval *e, const struct eval_fold *f)
         xkd_free(seen);
         seen = NULL;
     }
+    XKD_TRY(xkd_manifest_check_trained(cx, m, splits[0], splits[1]));
 fail:
     xkd_free(seen);
     return status;
@@ -148,11 +153,13 @@ static void leave_out(xkd_config *config, const xkd_config *plain)
     config->data.max_bad_fraction = plain->data.max_bad_fraction;
     config->data.max_absent_fraction = plain->data.max_absent_fraction;
     config->data.decode_seconds = plain->data.decode_seconds;
+    config->data.follow_links = plain->data.follow_links;
     config->data.file_memory = plain->data.file_memory;
 }
 
 /* All that decides the figures: models, what of the configuration is not the default (so that a key that is added later
- * leaves the folders of today valid), and the files with their labels. */
+ * leaves the folders of today valid), and the files with their labels and contents. Features may be gone on with while
+ * files are being repaired: their log knows which file has changed. A training has seen all files. */
 static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
 {
     xkd_status status = XKD_OK;
@@ -165,13 +172,17 @@ static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
     /* Models by their hash, so that a path may change and the weights may not. */
     xkd_text_printf(&t, "%s %s %s\n%s", e->benchmark->name, f->models.encoder[0].hash, f->models.encoder[1].hash, text);
     /* The files with their labels: a corrected list is another evaluation. */
+    uint64_t contents = 0, identity;
     for (int64_t i = 0; i < f->manifest.count; i++) {
         const xkd_sample *s = &f->manifest.samples[i];
         xkd_text_printf(&t, "\n%s %s %" PRId64, s->path, s->split, s->label);
         for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(&t, ",%d", (int)s->labels[k]);
+        XKD_TRY(xkd_sample_identity(e->cli->cx, &f->manifest, s, &identity));
+        contents = XXH3_64bits_withSeed(&identity, sizeof identity, contents);
     }
     XKD_TRY(t.status);
-    f->settings = XXH3_64bits(t.data, (size_t)t.size);
+    f->begun = f->settings = XXH3_64bits_withSeed(t.data, (size_t)t.size, contents);
+    if (e->benchmark->task == XKD_BENCHMARK_SVM) f->begun = XXH3_64bits(t.data, (size_t)t.size);
 fail:
     xkd_config_free(&plain);
     xkd_free(text);
@@ -192,6 +203,7 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     bool sound = !e->benchmark->uses[XKD_VIDEO] && e->v.model.audio_model;
     *f = (struct eval_fold){.benchmark = e->benchmark,
                             .fold = fold,
+                            .out = e->v.out,
                             .model = sound ? e->v.model.audio_model : e->v.path,
                             .heads = e->v.model.heads};
     if (fold) snprintf(name, sizeof name, "fold-%" PRId64, fold);
@@ -201,6 +213,8 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     snprintf(e->fold, sizeof e->fold, "dataset.fold=%" PRId64, import.fold);
     XKD_TRY(load_models(e, f, settings));
     if (e->benchmark->task != XKD_BENCHMARK_SVM) XKD_TRY(configure_training(e, f, settings));
+    XKD_TRY(
+        xkd_manifest_check_links(cx, &f->manifest, eval_fold_config(f)->data.follow_links, &f->manifest.follow_links));
     XKD_TRY(check_classes(e, f));
     XKD_TRY(hash_settings(e, f));
     /* Training loads its own copy. */
@@ -233,7 +247,7 @@ static xkd_status check_folder(struct eval *e, const struct eval_fold *f, bool c
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
     char *path = NULL, *have = NULL, want[32];
-    int64_t size = snprintf(want, sizeof want, "%d %016" PRIx64 "\n", XKD_FOLD_FORMAT, f->settings);
+    int64_t size = snprintf(want, sizeof want, "%d %016" PRIx64 "\n", XKD_FOLD_FORMAT, f->begun);
     XKD_TRY(xkd_join_path(cx, &path, f->folder, "settings"));
     if (!xkd_path_exists(path)) {
         if (claim) XKD_TRY(xkd_make_folder(cx, f->folder));

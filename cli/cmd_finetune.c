@@ -13,12 +13,13 @@
 #include "class_table.h"
 #include "config_args.h"
 #include "report/progress.h"
+#include "train/folder.h"
 #include "train/supervised.h"
 
 struct values {
     const char *out, *config, *split, *test, *test_split, *modality, *confusion;
     int64_t max_steps, overfit, workers, heads;
-    bool resume, force, dry_run, strict, student, classes;
+    bool resume, force, dry_run, strict, student, classes, follow_links;
 };
 
 /* One table for both commands: what they differ in is the mode. */
@@ -44,6 +45,7 @@ static const struct cli_option options[] = {
     {0, "confusion", CLI_TEXT, offsetof(struct values, confusion), "FILE",
      "write the confusion matrix of the last test as a PNG"},
     {0, "classes", CLI_FLAG, offsetof(struct values, classes), NULL, "print a line for every class"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0, "strict", CLI_FLAG, offsetof(struct values, strict), NULL, "refuse a key that is given twice"},
     {0},
 };
@@ -134,6 +136,7 @@ static xkd_status configure(struct cli *cli, const struct values *v, const struc
     if (v->max_steps > 0) config->run.max_steps = v->max_steps;
     if (v->overfit == 1) config->run.overfit = true;
     if (v->workers > 0) config->data.workers = v->workers;
+    config->data.follow_links |= v->follow_links;
     if (v->student) config->eval.student = true; /* there is no option to turn a setting of the file off */
     if (v->modality) {
         config->eval.return_video = strcmp(v->modality, "video") == 0;
@@ -218,9 +221,11 @@ static void put_test(xkd_text *out, const char *title, const xkd_supervised_resu
 static void put_text(xkd_text *out, const xkd_config *c, const xkd_supervised_result *r)
 {
     const char *run = c->run.out;
-    xkd_text_printf(
-        out, "step %" PRId64 " of %" PRId64 ", loss %.4f, %.2f samples/s, %.0f %% of the time waiting for data\n",
-        r->run.step, r->run.total_steps, r->run.loss, r->run.samples_per_second, 100 * r->run.data_share);
+    char loss[32];
+    xkd_format_loss(loss, sizeof loss, r->run.loss);
+    xkd_text_printf(out,
+                    "step %" PRId64 " of %" PRId64 ", loss %s, %.2f samples/s, %.0f %% of the time waiting for data\n",
+                    r->run.step, r->run.total_steps, loss, r->run.samples_per_second, 100 * r->run.data_share);
     if (r->last.epoch == 0)
         xkd_text_puts(out, "not tested yet\n");
     else
@@ -292,7 +297,9 @@ static xkd_status dry_run(struct cli *cli, const xkd_supervised_options *o)
 {
     xkd_supervised_plan p;
     char a[32], b[32];
-    xkd_status status = xkd_supervised_look(cli->cx, o, &p);
+    xkd_status status = XKD_OK;
+    if (*o->config->run.out) status = xkd_run_folder_check(cli->cx, o->config->run.out, o->run.mode);
+    if (status == XKD_OK) status = xkd_supervised_look(cli->cx, o, &p);
     if (status != XKD_OK) return status;
     const char *modality = p.modality == XKD_VIDEO ? "video" : "audio", *labels = p.multi_label ? "several" : "one";
     if (cli->json) {

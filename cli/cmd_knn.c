@@ -70,6 +70,9 @@ static int run(struct cli *cli, int argc, char **argv)
     if (v.k < 1 || !(v.temperature > 0) || v.threads < 1)
         XKD_FAIL(XKD_ERR_CONFIG, "knn: -k, --temperature and --threads must be positive");
     XKD_TRY(features_load(cli, &v.features, argv + 1, rest, &sets));
+    const bool used[XKD_MODALITIES] = {sets.video, sets.audio};
+    for (int i = 0; i < rest; i++)
+        XKD_TRY(xkd_embeddings_check_finite(cx, i ? &sets.test : &sets.train, argv[1 + i], used));
     XKD_TRY(evaluate(cli, &v, &sets));
 fail:
     features_free(&sets);

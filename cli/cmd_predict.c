@@ -1,6 +1,7 @@
 /* xkd predict: what a fine-tuned or linear model sees in files. Each file is decoded, scored and printed in turn, in
  * the order of the command line. What the model needs to know of its input stands in its own file. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,6 +15,7 @@
 /* 0: the model's own setting. */
 struct values {
     int64_t top, clips, threads;
+    bool follow_links;
 };
 
 /* Few options: how input is made and judged is the model's own. */
@@ -21,6 +23,7 @@ static const struct cli_option options[] = {
     {'k', "top", CLI_INT, offsetof(struct values, top), "N", "classes to name for each file (default: 5)"},
     {0, "clips", CLI_INT, offsetof(struct values, clips), "N", "clips of a file (default: the model's test clips)"},
     {'t', "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: processors)"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0},
 };
 
@@ -77,8 +80,10 @@ static void put_json(struct predict *p, const xkd_embedded *file, const char *pa
 static void print_text(const struct predict *p, const char *path)
 {
     for (int64_t i = 0; i < p->top; i++) {
-        if (p->count > 1) printf("%s\t", path);
-        printf("%.4f\t%s\n", p->scores[p->order[i]], p->model.classes.items[p->order[i]]);
+        char name[4096], class[1024];
+        if (p->count > 1) printf("%s\t", cli_name(name, sizeof name, path));
+        printf("%.4f\t%s\n", p->scores[p->order[i]],
+               cli_name(class, sizeof class, p->model.classes.items[p->order[i]]));
     }
 }
 
@@ -96,6 +101,13 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
         xkd_ensemble_scores(p->model.model.options.loss, p->model.config.eval.ensemble,
                             file->feature[p->model.modality], file->count[p->model.modality], p->model.classes.count,
                             p->scores);
+        for (int64_t i = 0; i < p->model.classes.count; i++)
+            if (!isfinite(p->scores[i]))
+                return xkd_fail(
+                    p->cli->cx, XKD_ERR_NUMERIC,
+                    "%s: the score of class %s is not finite: the model's weights may hold NaN ('xkd verify "
+                    "MODEL' looks)",
+                    path, p->model.classes.items[i]);
         choose(p);
     } else {
         /* Named at once; the exit code waits until all files are through. */

@@ -17,7 +17,7 @@
 struct values {
     const char *data, *out, *config, *init;
     int64_t max_steps, overfit, workers;
-    bool resume, force, dry_run, strict;
+    bool resume, force, dry_run, strict, follow_links;
 };
 
 static const struct cli_option options[] = {
@@ -32,6 +32,7 @@ static const struct cli_option options[] = {
     {0, "max-steps", CLI_INT, offsetof(struct values, max_steps), "N", "stop after step N"},
     {0, "overfit", CLI_INT, offsetof(struct values, overfit), "1", "train on the first batch only"},
     {0, "workers", CLI_INT, offsetof(struct values, workers), "N", "decoding processes"},
+    FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0, "strict", CLI_FLAG, offsetof(struct values, strict), NULL, "refuse a key that is given twice"},
     {0},
 };
@@ -87,6 +88,7 @@ static xkd_status configure(struct cli *cli, const struct values *v, char **over
     /* Options with numbers write the field: their ranges were checked above. */
     if (v->max_steps > 0) config->run.max_steps = v->max_steps;
     if (v->overfit == 1) config->run.overfit = true;
+    config->data.follow_links |= v->follow_links;
     if (v->workers > 0) config->data.workers = v->workers;
     XKD_TRY(xkd_config_finish(cx, config));
     /* Geometry against data, which only a training needs: other commands take these configurations as they are. */
@@ -98,16 +100,25 @@ fail:
     return status;
 }
 
+/* All that the run will hold. */
+static double memory_of(const xkd_train_plan *p)
+{
+    return p->state_bytes + p->activation_bytes + p->scratch_bytes + p->ring_bytes + p->worker_bytes + p->cache_bytes;
+}
+
 /* For programs; the keys are the plan's fields. */
 static void print_plan_json(const xkd_config *c, const xkd_train_plan *p)
 {
     printf("{\"parameters\": %" PRId64 ", \"trained\": %" PRId64 ", \"batch\": %" PRId64 ", \"micro_batch\": %" PRId64
            ", \"video_tokens\": %" PRId64 ", \"video_kept\": %" PRId64 ", \"audio_tokens\": %" PRId64
            ", \"audio_kept\": %" PRId64 ", \"state_bytes\": %.0f, \"activation_bytes\": %.0f, \"samples\": %" PRId64
-           ", \"steps_per_epoch\": %" PRId64 ", \"total_steps\": %" PRId64 ", \"seconds_per_sample\": %.6f}\n",
+           ", \"steps_per_epoch\": %" PRId64 ", \"total_steps\": %" PRId64 ", \"seconds_per_sample\": %.6f"
+           ", \"seconds_per_step\": %.6f, \"scratch_bytes\": %.0f, \"ring_bytes\": %.0f, \"worker_bytes\": %.0f"
+           ", \"cache_bytes\": %.0f, \"memory_bytes\": %.0f}\n",
            p->parameters, p->trained, c->train.batch, p->micro_batch, p->video_tokens, p->video_kept, p->audio_tokens,
            p->audio_kept, p->state_bytes, p->activation_bytes, p->samples, p->steps_per_epoch, p->total_steps,
-           p->seconds_per_sample);
+           p->seconds_per_sample, p->seconds_per_step, p->scratch_bytes, p->ring_bytes, p->worker_bytes, p->cache_bytes,
+           memory_of(p));
 }
 
 /* Both numbers, for the mask decides what the encoder really computes. */
@@ -135,24 +146,47 @@ static void print_plan(const xkd_config *c, const xkd_train_plan *p)
     xkd_format_count(a, sizeof a, p->state_bytes, "B");
     xkd_format_count(b, sizeof b, p->activation_bytes, "B");
     printf("%-22s %s model and optimiser + %s activations\n", "memory", a, b);
+    xkd_format_count(a, sizeof a, p->scratch_bytes, "B");
+    xkd_format_count(b, sizeof b, p->ring_bytes + p->worker_bytes, "B");
+    printf("%-22s + %s scratch of threads + %s batches ahead and decoding", "", a, b);
+    xkd_format_count(a, sizeof a, p->cache_bytes, "B");
+    if (p->cache_bytes > 0) printf(" + %s data.cache=ram", a);
+    xkd_format_count(b, sizeof b, memory_of(p), "B");
+    printf(" = %s\n", b);
     printf("%-22s %" PRId64 " (%" PRId64 " at a time)\n", "batch", c->train.batch, p->micro_batch);
     if (p->total_steps)
         printf("%-22s %" PRId64 " (%" PRId64 " an epoch, %" PRId64 " samples)\n", "steps", p->total_steps,
                p->steps_per_epoch, p->samples);
-    if (p->seconds_per_sample > 0) printf("%-22s %.3f s\n", "time per sample", p->seconds_per_sample);
+    if (p->seconds_per_sample > 0)
+        printf("%-22s %.3f s, and %.3f s a step for the optimiser\n", "time per sample", p->seconds_per_sample,
+               p->seconds_per_step);
     if (p->total_steps && p->seconds_per_sample > 0) {
-        xkd_format_duration(time, sizeof time, p->seconds_per_sample * (double)(p->total_steps * c->train.batch));
+        double step = p->seconds_per_sample * (double)c->train.batch + p->seconds_per_step;
+        xkd_format_duration(time, sizeof time, step * (double)p->total_steps);
         /* Decoding is not in it: whether data keep up shows in the first epochs. */
         printf("%-22s %s if data keep up\n", "time in all", time);
     }
 }
 
-/* Works without data and without a run folder. */
-static xkd_status dry_run(struct cli *cli, const xkd_config *config)
+static xkd_run_mode mode_of(const struct values *v)
+{
+    return v->resume ? XKD_RUN_RESUME : v->force ? XKD_RUN_FORCE : XKD_RUN_NEW;
+}
+
+/* Works without data and without a run folder; what is named is looked at as the run would. */
+static xkd_status dry_run(struct cli *cli, const struct values *v, const xkd_config *config)
 {
     xkd_train_plan plan;
-    xkd_status status = xkd_plan_training(cli->cx, config, &plan);
+    xkd_status status = XKD_OK;
+    if (*config->run.out) status = xkd_run_folder_check(cli->cx, config->run.out, mode_of(v));
+    if (status == XKD_OK) status = xkd_plan_training(cli->cx, config, &plan);
     if (status != XKD_OK) return status;
+    /* Where a step was measured. */
+    if (memory_of(&plan) > plan.available_bytes)
+        xkd_log(cli->cx, XKD_LOG_WARN,
+                "the run would take %.1f GB and %.1f GB are free: lower dataset.batch_size, raise train.accumulate%s",
+                memory_of(&plan) / 1e9, plan.available_bytes / 1e9,
+                plan.cache_bytes > 0 ? ", or keep data.cache in a folder" : "");
     if (cli->json)
         print_plan_json(config, &plan);
     else
@@ -165,6 +199,7 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
 {
     xkd_text out = xkd_text_make(cli->cx);
     const char *run = c->run.out;
+    char loss[32];
     /* One document whatever happened, with the status in it. */
     if (cli->json) {
         xkd_text_puts(&out, "{\"run\": ");
@@ -178,9 +213,10 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
                         r->bad_steps, r->bad_clips, r->parameters, r->seconds, r->samples_per_second, r->data_share);
     } else {
         xkd_text_printf(&out,
-                        "step %" PRId64 " of %" PRId64 ", loss %.4f, %.2f samples/s, %.0f %% of the time waiting for "
+                        "step %" PRId64 " of %" PRId64 ", loss %s, %.2f samples/s, %.0f %% of the time waiting for "
                         "data\n",
-                        r->step, r->total_steps, r->loss, r->samples_per_second, 100 * r->data_share);
+                        r->step, r->total_steps, xkd_format_loss(loss, sizeof loss, r->loss), r->samples_per_second,
+                        100 * r->data_share);
         xkd_text_printf(&out,
                         "checkpoints  %s/checkpoints\ncurves       %s/curves\npictures     %s/pictures\n"
                         "report       %s/report.html\n",
@@ -197,12 +233,7 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
 /* Signals are caught only from here on: before, Ctrl-C ends the program as usual. */
 static xkd_status train(struct cli *cli, const struct values *v, const xkd_config *config)
 {
-    const xkd_run_options loop = {.mode = v->resume  ? XKD_RUN_RESUME
-                                          : v->force ? XKD_RUN_FORCE
-                                                     : XKD_RUN_NEW,
-                                  .stop_signal = stop_signal,
-                                  .progress = progress,
-                                  .user = cli};
+    const xkd_run_options loop = {.mode = mode_of(v), .stop_signal = stop_signal, .progress = progress, .user = cli};
     xkd_run_result result;
     /* Before any thread exists, so that all of them inherit the blocked signals. */
     cli_catch_signals();
@@ -225,7 +256,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (status != XKD_OK) return status;
     status = xkd_config_init(cli->cx, &config);
     if (status == XKD_OK) status = configure(cli, &v, argv + 1, rest, &config);
-    if (status == XKD_OK) status = v.dry_run ? dry_run(cli, &config) : train(cli, &v, &config);
+    if (status == XKD_OK) status = v.dry_run ? dry_run(cli, &v, &config) : train(cli, &v, &config);
     xkd_config_free(&config);
     return status;
 }
@@ -237,7 +268,8 @@ const struct cli_command cmd_pretrain = {
     .description =
         "Reads videos, trains the students, teachers and decoders of XKD, and writes checkpoints, logs, curves,\n"
         "reconstruction pictures and a report into RUN. KEY=VALUE changes one key of the configuration;\n"
-        "'xkd help options' lists all. Ctrl-C, SIGTERM and SIGUSR1 end the run after its step and save it\n"
+        "'xkd help options' lists all. Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP end the run after its step and "
+        "save it\n"
         "(exit codes 130 and 75); --resume goes on and ends with the same bits as if never stopped.\n"
         "With train.accumulate=N a step is N micro-batches: gradients and centres average over all of them, but\n"
         "MMD compares only the samples of one micro-batch, as with model.fwd_kwargs.mmd_group.",

@@ -312,7 +312,8 @@ static xkd_status print_clips(const struct retrieval *r, const float *query, con
         xkd_text_puts(&json, ", \"cosine\": ");
         xkd_text_json_number(&json, c);
         xkd_text_puts(&json, "}");
-        if (!r->cli->json) printf("%7.4f %8.2f s  %s\n", c, seconds, path);
+        char name[4096];
+        if (!r->cli->json) printf("%7.4f %8.2f s  %s\n", c, seconds, cli_name(name, sizeof name, path));
     }
     xkd_text_puts(&json, "]}");
     XKD_TRY(json.status);
@@ -352,11 +353,13 @@ static xkd_status read_features(struct retrieval *r, const char *path)
     XKD_TRY(xkd_embeddings_check_whole(cx, &r->e, path));
     XKD_TRY(check_split(r));
     XKD_TRY(choose(r));
-    if (!r->v.from) goto fail;
-    XKD_TRY(xkd_embeddings_read(cx, r->v.from, &r->from));
-    /* Across modalities the two files hold what the two heads of one model gave. Labels play no part. */
     const bool used[XKD_MODALITIES] = {r->query == XKD_VIDEO || r->against == XKD_VIDEO,
                                        r->query == XKD_AUDIO || r->against == XKD_AUDIO};
+    XKD_TRY(xkd_embeddings_check_finite(cx, &r->e, path, used));
+    if (!r->v.from) goto fail;
+    XKD_TRY(xkd_embeddings_read(cx, r->v.from, &r->from));
+    XKD_TRY(xkd_embeddings_check_finite(cx, &r->from, r->v.from, used));
+    /* Across modalities the two files hold what the two heads of one model gave. Labels play no part. */
     XKD_TRY(xkd_embeddings_compare(cx, &r->e, path, &r->from, r->v.from, used));
 fail:
     return status;

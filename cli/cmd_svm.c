@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "class_table.h"
 #include "data/index.h"
+#include "eval/embeddings_lines.h"
 #include "svm_args.h"
 
 /* Numbers that are negative were not given. */
@@ -32,6 +33,7 @@ static const struct cli_option options[] = {
      "with videos: the students' encoders instead of the teachers'"},
     {0, "heads", CLI_INT, offsetof(struct values, model.heads), "H",
      "with videos: attention heads, where the file cannot say"},
+    FOLLOW_LINKS_OPTION(struct values, model.follow_links),
     {0, "cost", CLI_TEXT, offsetof(struct values, cost), "LIST", "values of C (default: 0.001,0.01,0.1,1)"},
     {0, "folds", CLI_INT, offsetof(struct values, folds), "N",
      "folds of the cross-validation that chooses C on the training set (default: 3; 0: none)"},
@@ -145,11 +147,12 @@ fail:
     return status;
 }
 
-/* Feature files are never folders or JSON lines, and data never anything else. */
+/* Feature files are never folders, and JSON lines of features are no manifest. */
 static bool is_data(const char *path)
 {
     size_t length = strlen(path);
-    return xkd_is_folder(path) || (length > 6 && strcmp(path + length - 6, ".jsonl") == 0);
+    if (xkd_is_folder(path)) return true;
+    return length > 6 && strcmp(path + length - 6, ".jsonl") == 0 && !xkd_embeddings_are_lines(path);
 }
 
 static int run(struct cli *cli, int argc, char **argv)

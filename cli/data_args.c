@@ -1,8 +1,10 @@
 /* What the data commands share: configuration, progress, and how a manifest names its root. */
 #include "data_args.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -28,6 +30,68 @@ void data_show_progress(void *user, int64_t done, int64_t total)
     char line[256];
     xkd_progress_line(line, sizeof line, p->title, 0, done, total, xkd_now() - p->start, "");
     cli_progress(p->cli, done == total ? NULL : line);
+}
+
+static int stop(void *user)
+{
+    (void)user;
+    return cli_signal();
+}
+
+static void resumed(void *user, int64_t done, int64_t total)
+{
+    const struct data_progress *p = user;
+    cli_say(p->cli, "going on: %" PRId64 " of %" PRId64 " files are done", done, total);
+}
+
+/* All settings but those of the machine: findings of a shorter clip or another limit are other findings. */
+static xkd_status hash_settings(xkd_context *cx, const xkd_config *config, const xkd_check_options *o, uint64_t *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_config plain = {0}, c = *config;
+    char *text = NULL, *whole = NULL;
+    XKD_TRY(xkd_config_init(cx, &plain));
+    c.run = plain.run;
+    c.threads = plain.threads;
+    c.data.workers = plain.data.workers;
+    XKD_TRY(xkd_config_write_changed(cx, &c, &plain, &text));
+    XKD_TRY(xkd_format_string(cx, &whole, "1 %d %d\n%s", o->decode, o->hash, text));
+    *out = XXH3_64bits(whole, strlen(whole));
+fail:
+    xkd_config_free(&plain);
+    xkd_free(text);
+    xkd_free(whole);
+    return status;
+}
+
+xkd_status data_check(struct data_progress *progress, xkd_manifest *manifest, const xkd_config *config, const char *out,
+                      xkd_check_options *options, xkd_finding *findings)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = progress->cli->cx;
+    char *log = NULL;
+    XKD_TRY(xkd_format_string(cx, &log, "%s.partial", out));
+    XKD_TRY(hash_settings(cx, config, options, &options->settings));
+    options->log = log;
+    options->user = progress;
+    options->progress = data_show_progress;
+    options->stop = stop;
+    options->resumed = resumed;
+    cli_catch_signals();
+    status = xkd_check(cx, manifest, &config->data, options, findings);
+    if (status == XKD_ERR_INTERRUPTED) status = cli_stopped(progress->cli);
+fail:
+    xkd_free(log);
+    return status;
+}
+
+xkd_status data_check_done(struct cli *cli, const char *out)
+{
+    char *log = NULL;
+    xkd_status status = xkd_format_string(cli->cx, &log, "%s.partial", out);
+    if (status == XKD_OK) status = xkd_remove_file(cli->cx, log);
+    xkd_free(log);
+    return status;
 }
 
 /* "." where the manifest lies in its own root, so that the folder can be moved; else the real, absolute path. The
@@ -69,7 +133,9 @@ xkd_status data_tell_missing(struct cli *cli, const xkd_import_result *result, c
     XKD_TRY(all.status);
     XKD_TRY(said.status);
     XKD_TRY(xkd_write_file(cx, path, all.data, all.size));
-    cli_say(cli, "%s\nall names are in %s", said.data, path);
+    for (char *line = said.data, *save = NULL; (line = strtok_r(line, "\n", &save)); line = NULL)
+        cli_say(cli, "%s", line);
+    cli_say(cli, "all names are in %s", path);
 fail:
     xkd_text_free(&said);
     xkd_text_free(&all);

@@ -4,8 +4,12 @@
 
 #include "cli.h"
 #include "config/config.h"
+#include "data/check.h"
 #include "data/import.h"
 #include "data/manifest.h"
+
+/* Of a number on the command line: nobody types it. */
+#define DATA_NOT_GIVEN INT64_MIN
 
 /* Defaults, then `file` (may be NULL), then KEY=VALUE overrides. The caller frees *config in any case. */
 xkd_status data_configure(struct cli *cli, const char *file, char **overrides, int count, xkd_config *config);
@@ -18,6 +22,13 @@ struct data_progress {
 
 /* Progress callback: user is a struct data_progress. */
 void data_show_progress(void *user, int64_t done, int64_t total);
+
+/* xkd_check with a progress bar and signals. What is found stands in OUT.partial until data_check_done; a stop says how to go
+ * on and gives the status to end with. *options: what the command wants, the callbacks are filled in. */
+xkd_status data_check(struct data_progress *progress, xkd_manifest *manifest, const xkd_config *config, const char *out,
+                      xkd_check_options *options, xkd_finding *findings);
+/* The result is written: the log goes. */
+xkd_status data_check_done(struct cli *cli, const char *out);
 
 /* What a manifest at `path` must say for samples below `root`: "." or the absolute path. The caller frees *out. */
 xkd_status data_root_text(struct cli *cli, const char *path, const char *root, char **out);

@@ -3,7 +3,6 @@
 #include "embed_args.h"
 
 #include <inttypes.h>
-#include <signal.h>
 
 #include "base/file.h"
 #include "data_args.h"
@@ -39,6 +38,12 @@ static void resumed(void *user, int64_t done, int64_t count)
     cli_say(p->cli, "going on: %" PRId64 " of %" PRId64 " files are done", done, count);
 }
 
+static void taken(void *user, int64_t count, const char *from)
+{
+    const struct embed_progress *p = user;
+    cli_say(p->cli, "%" PRId64 " files are taken over from %s", count, from);
+}
+
 /* A file's fault is told at once and by name; whether there are too many of them is decided at the end. */
 static void file_done(void *user, const char *path, const xkd_media_result *result, int64_t done, int64_t todo)
 {
@@ -63,15 +68,13 @@ xkd_status embed_with_progress(struct embed_progress *progress, xkd_backend *be,
     /* The callbacks are the same for every command; the caller sets the rest of the job. */
     job->user = progress;
     job->resumed = resumed;
+    job->taken = taken;
     job->file = file_done;
     job->stop = stop;
     xkd_status status = xkd_embed_files(cx, be, job, out);
     /* A stop is no error of the library's: its message is replaced by one that says how to go on. */
     if (status != XKD_ERR_INTERRUPTED) return status;
-    cli_say(progress->cli, "stopped; the same command goes on");
-    xkd_clear_error(cx);
-    /* As for trainings: 75 asks a scheduler to start the job again, Ctrl-C does not. */
-    return cli_signal() == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED;
+    return cli_stopped(progress->cli);
 }
 
 /* The hash is taken of the work at hand, not of what the file says of itself: only equal work may be skipped. */

@@ -15,6 +15,8 @@
 #include "svm_args.h"
 #include "train/supervised.h"
 
+enum { MOST_FOLDS = 16 }; /* ESC50 has five, the most of all */
+
 /* Files of one split in the manifest: what the figures should be made of. */
 static int64_t count_split(const xkd_manifest *m, const char *split)
 {
@@ -41,18 +43,37 @@ static xkd_figures figures_of(const xkd_svm_row *r) /* C and epoch share the fie
         .top1 = r->test.top1, .top5 = r->test.top5, .clip_top1 = r->test.clip_top1, .map = r->test.map, .at = r->C};
 }
 
+/* Folders of the other folds. Clips of a training file are drawn by its place in the split, so those of another fold are the
+ * same to the bit where the place is, as it is for most files of ESC-50. */
+static xkd_status list_donors(xkd_context *cx, const struct eval_fold *f, char *donors[MOST_FOLDS], int64_t *count)
+{
+    xkd_status status = XKD_OK;
+    char name[40];
+    for (int64_t k = 1; f->out && f->fold && k <= f->benchmark->folds && *count < MOST_FOLDS; k++) {
+        if (k == f->fold) continue;
+        snprintf(name, sizeof name, "fold-%" PRId64, k);
+        XKD_TRY(xkd_join_path(cx, &donors[*count], f->out, name));
+        ++*count;
+    }
+fail:
+    return status;
+}
+
 /* Features stay in the fold's folder; the SVM itself is quick beside them and is not kept. What the split lists and the
  * sets lack could not be read. */
 static xkd_status run_svm(struct cli *cli, struct eval_fold *f, xkd_fold_result *out)
 {
     xkd_status status = XKD_OK;
     struct svm_videos videos = videos_of(f);
+    char *donors[MOST_FOLDS];
     struct feature_args choice = {.normalise = f->models.config.eval.l2_norm};
     struct svm_settings settings = svm_settings_of(&f->models.config);
     struct feature_sets sets = {0};
     struct svm_verdict verdict = {0};
     /* The run's seed also orders the SVM's samples, so one key repeats everything. */
     settings.seed = (int64_t)f->models.config.train.seed;
+    videos.donors = donors;
+    XKD_TRY(list_donors(cli->cx, f, donors, &videos.donor_count));
     XKD_TRY(svm_embed_videos(cli, &videos, &choice, &sets));
     XKD_TRY(svm_run(cli, &sets.train_set, &sets.test_set, &settings, &verdict));
     /* svm_chosen: the honest row where there was a cross-validation, else the best. */
@@ -65,6 +86,7 @@ static xkd_status run_svm(struct cli *cli, struct eval_fold *f, xkd_fold_result 
     out->unreadable[0] = out->files[0] - verdict.train_videos;
     out->unreadable[1] = out->files[1] - verdict.test_videos;
 fail:
+    for (int64_t i = 0; i < videos.donor_count; i++) xkd_free(donors[i]);
     svm_verdict_free(&verdict);
     features_free(&sets);
     return status;

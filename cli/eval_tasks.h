@@ -17,8 +17,10 @@ struct eval_fold {
     xkd_config config;    /* for training */
     xkd_manifest manifest;
     xkd_import_result imported;
+    const char *out;                            /* of all folds; NULL in a plan without one */
     char *folder, *manifest_path, *result_path; /* owned; the first exists only once something is written there */
     uint64_t settings;                          /* hash of what decides the figures */
+    uint64_t begun; /* the same for work that is not done: without contents where the work itself looks at them */
 };
 
 /* The configuration that the fold's task works by. */

@@ -132,6 +132,7 @@ int main(int argc, char **argv)
         return XKD_ERR_MEMORY;
     }
     xkd_context_set_log(cli.cx, cli_log, NULL, cli.level);
+    cli_start_signals();
     int status = run(&cli, argc, argv);
     /* A bar that an error left behind goes before the message. */
     cli_progress(&cli, NULL);

@@ -99,10 +99,12 @@ static xkd_status configure(struct cli *cli, const struct model_args *args, cons
     bool has[XKD_MODALITIES], named[XKD_MODALITIES];
     XKD_TRY(xkd_config_init(cx, &out->config));
     XKD_TRY(describe(cli, args, path, &out->config, has));
+    out->config.data.follow_links = false; /* a model may come from anybody; only the user's own words allow it */
     take_recipe(&out->config);
     for (const char *const *s = args->settings; s && *s; s++) XKD_TRY(xkd_config_override(cx, &out->config, *s));
     XKD_TRY(load_file(cli, args, &out->config, named));
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &out->config, overrides[i]));
+    out->config.data.follow_links |= args->follow_links;
     XKD_TRY(xkd_config_finish(cx, &out->config));
     XKD_TRY(choose(cli, args, path, named, has, out));
     XKD_TRY(xkd_config_choose_duration(cx, out->wanted, &out->config));

@@ -9,6 +9,7 @@
 /* Options of the command line; put MODEL_OPTIONS(struct values, model) into the command's table. */
 struct model_args {
     const char *config, *audio_model, *modality;
+    bool follow_links;
     bool student, projector; /* projector: with the projection heads, set by the command */
     bool config_again;       /* the command has loaded `config` before; set by it */
     int64_t heads;
@@ -26,6 +27,7 @@ struct model_args {
         {0,        "student",                                                                                      \
          CLI_FLAG, offsetof(VALUES, FIELD.student),                                                                \
          NULL,     "the students' encoders instead of the teachers'"},                                             \
+        FOLLOW_LINKS_OPTION(VALUES, FIELD.follow_links),                                                           \
     {                                                                                                              \
         0, "heads", CLI_INT, offsetof(VALUES, FIELD.heads), "H", "attention heads, where the file cannot say"      \
     }

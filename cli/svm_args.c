@@ -263,16 +263,27 @@ struct half {
     xkd_embed_options options;
     xkd_embed_input *inputs; /* [count], owned */
     int64_t count;
-    char *path; /* of the feature file, owned */
+    char *path;    /* of the feature file, owned */
+    char **donors; /* [donor_count] likewise of other folds, owned */
+    int64_t donor_count;
 };
 
 static void half_free(struct half *h)
 {
+    for (int64_t i = 0; i < h->donor_count; i++) xkd_free(h->donors[i]);
+    xkd_free(h->donors);
     xkd_free(h->inputs);
     xkd_free(h->path);
 }
 
-/* The number of clips is part of the name: another --subsample keeps both. Both modalities of a clip stand in one
+/* The number of clips is part of the name: another --subsample keeps both. */
+static xkd_status feature_path(xkd_context *cx, const char *folder, bool train, const struct half *h, char **out)
+{
+    return xkd_format_string(cx, out, "%s/%s-%" PRId64 ".safetensors", folder, train ? "train" : "test",
+                             h->options.clips.clips);
+}
+
+/* Both modalities of a clip stand in one
  * file, as pairs. */
 static xkd_status half_new(struct cli *cli, const struct svm_videos *v, bool train, struct half *out)
 {
@@ -285,8 +296,10 @@ static xkd_status half_new(struct cli *cli, const struct svm_videos *v, bool tra
     if (train && v->subsample && v->subsample < out->options.clips.clips) out->options.clips.clips = v->subsample;
     models_choose(v->models, &out->options);
     XKD_TRY(list_split(cli, v->manifest, train ? v->train : v->test, &out->inputs, &out->count));
-    XKD_TRY(xkd_format_string(cli->cx, &out->path, "%s/%s-%" PRId64 ".safetensors", v->folder, train ? "train" : "test",
-                              out->options.clips.clips));
+    XKD_TRY(feature_path(cli->cx, v->folder, train, out, &out->path));
+    XKD_TRY(xkd_alloc(cli->cx, &out->donors, v->donor_count, sizeof *out->donors));
+    for (; out->donor_count < v->donor_count; out->donor_count++)
+        XKD_TRY(feature_path(cli->cx, v->donors[out->donor_count], train, out, &out->donors[out->donor_count]));
 fail:
     return status;
 }
@@ -352,6 +365,7 @@ xkd_status svm_embed_videos(struct cli *cli, const struct svm_videos *v, const s
     /* --train, --test and --subsample have done their part when the lists were made. */
     struct feature_args choice = {.modality = args->modality, .normalise = args->normalise};
     xkd_embeddings *features[2] = {&out->train, &out->test};
+    XKD_TRY(xkd_manifest_check_trained(cli->cx, v->manifest, v->train, v->test));
     XKD_TRY(xkd_make_folder(cli->cx, v->folder));
     for (int h = 0; h < 2; h++) {
         XKD_TRY(half_new(cli, v, h == 0, &half[h]));
@@ -364,6 +378,8 @@ xkd_status svm_embed_videos(struct cli *cli, const struct svm_videos *v, const s
                              .inputs = half[h].inputs,
                              .count = half[h].count,
                              .path = half[h].path,
+                             .donors = half[h].donors,
+                             .donor_count = half[h].donor_count,
                              .pairs = v->models->wanted[XKD_VIDEO] && v->models->wanted[XKD_AUDIO],
                              .max_bad = v->models->config.data.max_bad_fraction};
         XKD_TRY(embed_or_read(&bar, v->models->be, &job, features[h]));

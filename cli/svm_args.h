@@ -51,8 +51,10 @@ struct svm_videos {
     struct models *models;
     const xkd_manifest *manifest;
     const char *train, *test; /* splits */
-    const char *folder;       /* train-N.safetensors and test-N.safetensors, N clips a file, stay there */
-    int64_t subsample;        /* clips of a training video; 0: as configured */
+    char **donors; /* [donor_count] folders of other folds, whose features of the same draws are taken; NULL: none */
+    int64_t donor_count;
+    const char *folder; /* train-N.safetensors and test-N.safetensors, N clips a file, stay there */
+    int64_t subsample;  /* clips of a training video; 0: as configured */
 };
 
 /* Clips of both splits and what they will take, said on stderr and, if `plan` is not NULL, kept there. */

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "data/loader.h"
+#include "data/manifest.h"
 
 enum { FAKE_SAMPLES = 12 };
 
@@ -24,6 +25,7 @@ struct xkd_loader {
 static struct {
     int64_t fail_after; /* micro-batches after which reading fails; 0: never */
     int64_t poison;     /* micro-batch whose first number is not finite, counted from 1; 0: none */
+    int64_t poison_too; /* another one */
 } fake;
 
 xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train, int rank,
@@ -69,6 +71,19 @@ xkd_status xkd_loader_set_folder(xkd_loader *l, const char *folder)
     (void)l;
     (void)folder;
     return XKD_OK;
+}
+
+int64_t xkd_loader_ring_bytes(const xkd_loader *l)
+{
+    (void)l;
+    return 1000;
+}
+
+const xkd_manifest *xkd_loader_manifest(const xkd_loader *l)
+{
+    (void)l;
+    static const xkd_manifest none = {0};
+    return &none;
 }
 
 int64_t xkd_loader_steps_per_epoch(const xkd_loader *l)
@@ -131,7 +146,8 @@ xkd_status xkd_loader_next(xkd_loader *l, const xkd_batch **out)
             fake_view(b->specs[v] + i * audio, audio, l->epoch, l->samples[i], v + 2);
         }
     }
-    if (++l->delivered == fake.poison) b->frames[0][0] = 1.0f / 0.0f;
+    l->delivered++;
+    if (l->delivered == fake.poison || l->delivered == fake.poison_too) b->frames[0][0] = 1.0f / 0.0f;
     if (++l->micro == l->train->accumulate) {
         l->micro = 0;
         if (++l->step == xkd_loader_steps_per_epoch(l)) {

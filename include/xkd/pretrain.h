@@ -69,6 +69,11 @@ typedef struct {
     int64_t video_tokens, audio_tokens, video_kept, audio_kept; /* of a global view */
     double state_bytes, activation_bytes;
     double seconds_per_sample; /* measured by a step on noise; 0: not measured */
+    double seconds_per_step;   /* likewise of the optimiser and the teachers' average, whatever the batch */
+    double ring_bytes, worker_bytes,
+        cache_bytes;        /* data: batches ahead, decoding threads, data.cache=ram; 0 without data */
+    double scratch_bytes;   /* of the computing threads; 0: not measured */
+    double available_bytes; /* what this process may take now */
 } xkd_train_plan;
 
 /* Opens the data (if data.path is not empty), lays out the model, and times one small step where the machine has the

@@ -17,7 +17,7 @@ typedef enum {
     XKD_ERR_PEER = 7,         /* another rank was lost */
     XKD_ERR_MEMORY = 8,       /* out of memory */
     XKD_ERR_DEVICE = 9,       /* the device failed or is absent */
-    XKD_ERR_PREEMPTED = 75,   /* stopped by SIGTERM or SIGUSR1; the run is saved */
+    XKD_ERR_PREEMPTED = 75,   /* stopped by SIGTERM, SIGUSR1, SIGUSR2 or SIGHUP; the run is saved */
     XKD_ERR_INTERRUPTED = 130 /* stopped by Ctrl-C; the run is saved */
 } xkd_status;
 

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "base/context.h"
+#include "base/machine.h"
 
 /* From this size on memory is aligned to and advised as huge pages: fewer TLB misses in GEMMs. */
 static const size_t HUGE_PAGE = (size_t)2 << 20;
@@ -18,20 +19,6 @@ static const size_t ALIGNMENT = 64;
 
 /* From this size on the machine is asked first: memory is promised freely and taken away by killing the process. */
 static const size_t ASK_FROM = (size_t)1 << 30;
-
-/* MemAvailable counts caches that can be dropped, unlike MemFree. Where the system does not say, nothing is
- * refused. */
-size_t xkd_available_memory(void)
-{
-    char line[128];
-    unsigned long long kilobytes;
-    size_t result = SIZE_MAX;
-    FILE *file = fopen("/proc/meminfo", "re");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1) result = (size_t)kilobytes << 10;
-    if (file) fclose(file);
-    return result;
-}
 
 /* Atomic, because worker threads allocate too. Zero bytes give memory of one byte, so that NULL
  * always means failure. */

@@ -27,9 +27,6 @@ xkd_status xkd_format_string(xkd_context *cx, char **out, const char *format, ..
 
 void xkd_free(void *memory);
 
-/* Bytes that the kernel could hand out without swapping; SIZE_MAX where it does not say. */
-size_t xkd_available_memory(void);
-
 /* Allocations that this context has made so far. */
 int64_t xkd_alloc_count(xkd_context *cx);
 

@@ -79,6 +79,23 @@ fail:
     return status;
 }
 
+xkd_status xkd_read_through(xkd_context *cx, const char *path)
+{
+    xkd_status status = XKD_OK;
+    int fd = -1;
+    int64_t size = 0;
+    char *piece = NULL;
+    const int64_t most = 4 << 20; /* from here on larger pieces are no faster */
+    XKD_TRY(xkd_open_read(cx, path, &fd, &size));
+    XKD_TRY(xkd_alloc(cx, &piece, most, 1));
+    for (int64_t done = 0; done < size; done += most)
+        XKD_TRY(read_all(cx, fd, path, piece, size - done < most ? size - done : most));
+fail:
+    if (fd >= 0) close(fd);
+    xkd_free(piece);
+    return status;
+}
+
 /* An empty file has no mapping, but is none the less a success.
  * A file that another process cuts short makes reads of it fail with a signal; files here are
  * replaced, not changed. */
@@ -281,11 +298,70 @@ fail:
     return status;
 }
 
+/* By the nearest part of the path that exists. A trial, not a promise: a disk may still be full. */
+xkd_status xkd_check_folder(xkd_context *cx, const char *path)
+{
+    xkd_status status = XKD_OK;
+    char *copy = NULL;
+    XKD_TRY(xkd_copy_string(cx, &copy, path));
+    while (!xkd_path_exists(copy)) {
+        char *slash = strrchr(copy, '/');
+        if (!slash)
+            strcpy(copy, ".");
+        else if (slash[1] == 0 && slash > copy)
+            *slash = 0; /* a slash at the end */
+        else
+            slash[slash == copy] = 0;
+        if (!*copy) break;
+    }
+    if (!xkd_is_folder(copy)) XKD_FAIL(XKD_ERR_STORAGE, "%s: exists and is not a folder", copy);
+    if (access(copy, W_OK | X_OK) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot write here: %s", copy, strerror(errno));
+fail:
+    xkd_free(copy);
+    return status;
+}
+
+xkd_status xkd_check_folder_of(xkd_context *cx, const char *file)
+{
+    xkd_status status = XKD_OK;
+    char *folder = NULL;
+    if (xkd_is_folder(file)) XKD_FAIL(XKD_ERR_STORAGE, "%s: is a folder", file);
+    XKD_TRY(xkd_copy_string(cx, &folder, file));
+    char *slash = strrchr(folder, '/');
+    if (slash) slash[slash == folder] = 0;
+    const char *name = slash ? folder : ".";
+    if (!xkd_is_folder(name)) XKD_FAIL(XKD_ERR_STORAGE, "%s: no such folder (for %s)", name, file);
+    XKD_TRY(xkd_check_folder(cx, name));
+fail:
+    xkd_free(folder);
+    return status;
+}
+
 /* A file that is not there is as good as removed. */
 xkd_status xkd_remove_file(xkd_context *cx, const char *path)
 {
     if (unlink(path) == 0 || errno == ENOENT) return XKD_OK;
     return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot remove: %s", path, strerror(errno));
+}
+
+xkd_status xkd_set_aside(xkd_context *cx, const char *folder, const char *name)
+{
+    xkd_status status = XKD_OK;
+    char *path = NULL, *aside = NULL;
+    XKD_TRY(xkd_join_path(cx, &path, folder, name));
+    XKD_TRY(xkd_format_string(cx, &aside, "%s.aside", path));
+    for (int i = 2; xkd_path_exists(aside); i++) {
+        xkd_free(aside);
+        aside = NULL;
+        XKD_TRY(xkd_format_string(cx, &aside, "%s.aside-%d", path, i));
+    }
+    if (rename(path, aside) != 0)
+        XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot rename to %s: %s", path, aside, strerror(errno));
+    xkd_log(cx, XKD_LOG_WARN, "%s: set aside as %s", path, aside);
+fail:
+    xkd_free(path);
+    xkd_free(aside);
+    return status;
 }
 
 static int compare_names(const void *a, const void *b)
@@ -314,9 +390,15 @@ xkd_status xkd_list_folder(xkd_context *cx, const char *path, xkd_names *out)
     *out = (xkd_names){0};
     DIR *dir = opendir(path);
     if (!dir) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot open folder: %s", path, strerror(errno));
-    for (struct dirent *entry; (entry = readdir(dir));)
+    for (;;) {
+        /* The end of a folder and an error differ in errno alone: a list that is cut short would pass for the folder. */
+        errno = 0;
+        struct dirent *entry = readdir(dir);
+        if (!entry && errno) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot read all of the folder: %s", path, strerror(errno));
+        if (!entry) break;
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             XKD_TRY(add_name(cx, out, entry->d_name));
+    }
     if (out->count > 1) qsort(out->items, (size_t)out->count, sizeof *out->items, compare_names);
 fail:
     if (dir) closedir(dir);

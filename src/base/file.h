@@ -16,6 +16,10 @@ xkd_status xkd_read_file(xkd_context *cx, const char *path, int64_t limit, xkd_s
  * closes it with close(). */
 xkd_status xkd_open_read(xkd_context *cx, const char *path, int *fd, int64_t *size);
 
+/* Reads all of a file and drops it: a disk or server that fails shows as XKD_ERR_STORAGE, while a map of the file would
+ * end the process with a signal. */
+xkd_status xkd_read_through(xkd_context *cx, const char *path);
+
 /* A read-only memory map of a whole regular file; an empty file gives a NULL base. */
 typedef struct {
     const unsigned char *base;
@@ -47,10 +51,19 @@ xkd_status xkd_append(xkd_context *cx, int fd, const char *path, const void *dat
 /* Makes a folder and its missing parents; an existing folder is fine. */
 xkd_status xkd_make_folder(xkd_context *cx, const char *path);
 
+/* Whether xkd_make_folder could make this folder and files be written in it, without making anything; likewise the folder
+ * of a file that is to be written. XKD_ERR_STORAGE. */
+xkd_status xkd_check_folder(xkd_context *cx, const char *path);
+xkd_status xkd_check_folder_of(xkd_context *cx, const char *file);
+
 /* Removes a file; one that is not there is fine. */
 xkd_status xkd_remove_file(xkd_context *cx, const char *path);
 /* The same for folder/name. */
 xkd_status xkd_remove_in(xkd_context *cx, const char *folder, const char *name);
+
+/* Renames folder/name to "name.aside", or the first of "name.aside-2", ... that is free: for what must neither stay in its
+ * place nor be lost. A warning says so. */
+xkd_status xkd_set_aside(xkd_context *cx, const char *folder, const char *name);
 
 /* Names in a folder without "." and "..", sorted by bytes. Free with xkd_free_names. */
 typedef struct {

@@ -4,7 +4,6 @@
 #include "base/pool.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 
@@ -192,13 +191,4 @@ void xkd_parallel_for(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
     else
         run_team(pool, n, fn, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
-
-/* The processors this process may use, which in a container or job are fewer than the machine's. */
-int xkd_processor_count(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    int n = CPU_COUNT(&set);
-    return n > 0 ? n : 1;
 }

@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "base/machine.h"
 #include "base/status.h"
 
 typedef struct xkd_pool xkd_pool;
@@ -20,8 +21,5 @@ typedef void (*xkd_pool_fn)(void *arg, int64_t index, int thread);
 /* Runs fn for every index in [0, n), handed out in order to whoever is free, and returns when all are done.
  * Not re-entrant: fn must not call it on the same pool. */
 void xkd_parallel_for(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg);
-
-/* Number of processors this process may run on. */
-int xkd_processor_count(void);
 
 #endif

@@ -73,12 +73,27 @@ static int sequence_length(const unsigned char *p)
     return length;
 }
 
-/* Bytes of the printable character at p; 0 where there is none. C1 controls, which some terminals obey, are U+0080 to
- * U+009F. */
+/* The code point of a valid sequence. */
+static unsigned code_at(const unsigned char *p, int length)
+{
+    unsigned code = length == 1 ? *p : *p & (0x7fu >> length);
+    for (int i = 1; i < length; i++) code = code << 6 | (p[i] & 0x3f);
+    return code;
+}
+
+/* Characters that a terminal obeys instead of showing: C0, DEL, C1, the ends of lines of Unicode, and the marks that turn the
+ * direction of writing, by which a name can be made to look like another. */
+static bool is_control(unsigned code)
+{
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x61c || code == 0x200e || code == 0x200f ||
+           (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069) || code == 0xfeff;
+}
+
+/* Bytes of the printable character at p; 0 where there is none. */
 static int printable_length(const unsigned char *p)
 {
-    if (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] < 0xa0)) return 0;
-    return sequence_length(p);
+    int length = sequence_length(p);
+    return length && is_control(code_at(p, length)) ? 0 : length;
 }
 
 bool xkd_is_printable(const char *string)
@@ -86,6 +101,14 @@ bool xkd_is_printable(const char *string)
     const unsigned char *p = (const unsigned char *)string;
     for (int length; *p; p += length)
         if (!(length = printable_length(p))) return false;
+    return true;
+}
+
+bool xkd_is_utf8(const char *string)
+{
+    const unsigned char *p = (const unsigned char *)string;
+    for (int length; *p; p += length)
+        if (!(length = sequence_length(p))) return false;
     return true;
 }
 
@@ -123,7 +146,7 @@ void xkd_text_json_string(xkd_text *text, const char *string)
         } else if (*p == '"' || *p == '\\')
             xkd_text_printf(text, "\\%c", *p++);
         else if (!printable_length(p)) {
-            xkd_text_printf(text, "\\u%04x", length == 1 ? *p : p[1]);
+            xkd_text_printf(text, "\\u%04x", code_at(p, length)); /* all of them lie below U+10000 */
             p += length;
         } else {
             xkd_text_add(text, p, length);

@@ -29,8 +29,11 @@ void xkd_text_xml(xkd_text *text, const char *string);
 void xkd_text_clear(xkd_text *text);
 void xkd_text_free(xkd_text *text);
 
-/* Whether it is UTF-8 without control characters (C0, DEL, C1): a terminal shows it as it is. */
+/* Whether it is UTF-8 without control characters (C0, DEL, C1, ends of lines, direction marks): a terminal shows it as it
+ * is. */
 bool xkd_is_printable(const char *string);
+
+bool xkd_is_utf8(const char *string);
 
 /* Writes text[0 .. length) into buffer as a terminal may see it: what is no part of printable UTF-8 becomes \xNN, but for
  * the characters of `keep` ("\n", or ""). Cut behind a whole character where `size` ends. Returns buffer. For texts out of

@@ -3,6 +3,7 @@
  * names are all there is to go by. */
 #include "checkpoint/content.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,12 +41,10 @@ static bool has(const xkd_tensor_file *file, const char *prefix)
     return false;
 }
 
-/* Where the model's own names begin: behind "model." of a checkpoint and "module." of DDP. Valid for names in the
- * checkpoint's scope only. The names were found to begin like this by `classify`. */
+/* Where the model's own names begin. Valid for names that begin with the prefix only. */
 static const char *own_name(const xkd_content *c, const char *name)
 {
-    if (c->checkpoint) name += strlen("model.");
-    return c->ddp ? name + strlen("module.") : name;
+    return name + strlen(c->prefix);
 }
 
 /* What training programs save beside the model, the release's and others. */
@@ -117,6 +116,82 @@ const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char
     return NULL;
 }
 
+/* What the names behind a prefix say. */
+typedef struct {
+    xkd_content_kind kind;
+    const xkd_stored_tensor *embed;
+    bool short_names;
+} judgement;
+
+static judgement judge(const xkd_tensor_file *file, const char *prefix)
+{
+    judgement j = {.kind = XKD_CONTENT_OTHER};
+    bool blocks = false, model = false;
+    size_t length = strlen(prefix);
+    for (int64_t i = 0; i < file->count; i++) {
+        if (!begins(file->tensors[i].name, prefix)) continue;
+        const char *name = file->tensors[i].name + length;
+        model |= is_model_name(name);
+        if (begins(name, "blocks.")) j.short_names = blocks = true;
+        blocks |= begins(name, "encoder.blocks.");
+        if (strcmp(name, "cuboid_embed.proj.weight") == 0 || strcmp(name, "patch_embed.proj.weight") == 0)
+            j.embed = &file->tensors[i];
+    }
+    if (model) j.kind = XKD_CONTENT_MODEL;
+    /* Blocks without an embedding could be a decoder's or a head's neighbour: too little to call it a
+     * backbone. */
+    if (!model && blocks && j.embed) j.kind = XKD_CONTENT_BACKBONE;
+    return j;
+}
+
+/* What training programs put in front of all names: the place in a checkpoint (Lightning's state_dict among them), DDP,
+ * torch.compile, and the member that holds the encoder. */
+static const char *const wrappers[] = {"module.",           "_orig_mod.", "model.",    "state_dict.",
+                                       "model_state_dict.", "encoder.",   "backbone.", "net."};
+enum { WRAPPERS = sizeof wrappers / sizeof *wrappers, MOST_WRAPPERS = 4 };
+
+/* The shortest chain of wrappers behind which the names are known ones, in c->prefix. Chains that no name begins with are
+ * not gone on with, so that there are few. */
+static bool find_wrapped(const xkd_tensor_file *file, xkd_content *c, judgement *found)
+{
+    char chains[WRAPPERS * WRAPPERS * WRAPPERS][sizeof c->prefix] = {""};
+    int first = 0, count = 1;
+    for (int depth = 0; depth < MOST_WRAPPERS; depth++) {
+        int end = count;
+        for (; first < end; first++)
+            for (int w = 0; w < WRAPPERS; w++) {
+                char *next = chains[count];
+                int length = snprintf(next, sizeof c->prefix, "%s%s", chains[first], wrappers[w]);
+                if (length >= (int)sizeof c->prefix || !has(file, next)) continue;
+                *found = judge(file, next);
+                if (found->kind != XKD_CONTENT_OTHER) {
+                    strcpy(c->prefix, next);
+                    return true;
+                }
+                if (count + 1 < (int)(sizeof chains / sizeof *chains)) count++;
+            }
+    }
+    return false;
+}
+
+/* Other architectures that people have at hand, by what only they have. NULL: none of them. */
+static const char *foreign_text(const xkd_tensor_file *file, const xkd_stored_tensor *embed)
+{
+    if (embed && embed->shape.ndim == 5)
+        return "a ViT with patches by 3-D convolution, as VideoMAE's: another architecture than XKD's, whose weights "
+               "do not "
+               "fit";
+    if (embed && embed->shape.ndim == 4)
+        return "a ViT with patches by 2-D convolution, as timm's, MAE's and AST's: another architecture than XKD's, "
+               "whose "
+               "weights do not fit";
+    for (int64_t i = 0; i < file->count; i++)
+        if (strstr(file->tensors[i].name, "encoder.layer.0.attention.attention."))
+            return "a ViT of Hugging Face's transformers (VideoMAE, ViT, AST): another architecture than XKD's, whose "
+                   "weights do not fit";
+    return NULL;
+}
+
 /* Kind and names from what is there; tensors still have the file's names. */
 static void classify(const xkd_tensor_file *file, xkd_content *c)
 {
@@ -126,25 +201,29 @@ static void classify(const xkd_tensor_file *file, xkd_content *c)
     c->checkpoint = has(file, "model.") && !has(file, "encoder.") && !has(file, "blocks.");
     if (c->checkpoint) strcpy(scope, "model.");
     c->ddp = all_begin(file, scope, "module.");
-    c->kind = XKD_CONTENT_OTHER;
-    const xkd_stored_tensor *embed = NULL;
-    bool blocks = false, model = false;
-    for (int64_t i = 0; i < file->count; i++) {
-        if (!begins(file->tensors[i].name, scope)) continue;
-        const char *name = own_name(c, file->tensors[i].name);
-        model |= is_model_name(name);
-        if (begins(name, "blocks.")) c->short_names = blocks = true;
-        blocks |= begins(name, "encoder.blocks.");
-        if (strcmp(name, "cuboid_embed.proj.weight") == 0 || strcmp(name, "patch_embed.proj.weight") == 0)
-            embed = &file->tensors[i];
-    }
-    if (model) c->kind = XKD_CONTENT_MODEL;
-    /* Blocks without an embedding could be a decoder's or a head's neighbour: too little to call it a
-     * backbone. */
-    if (!model && blocks && embed) c->kind = XKD_CONTENT_BACKBONE;
-    if (embed) c->modality = modality_of(embed);
+    snprintf(c->prefix, sizeof c->prefix, "%s%s", scope, c->ddp ? "module." : "");
+    judgement j = judge(file, c->prefix);
     /* Before names of no known model both prefixes may be the model's own; then nothing may be lost or renamed. */
-    if (c->kind == XKD_CONTENT_OTHER && !(c->checkpoint && known_beside_model(file))) c->checkpoint = c->ddp = false;
+    if (j.kind == XKD_CONTENT_OTHER) {
+        bool beside = c->checkpoint && known_beside_model(file);
+        char kept[sizeof c->prefix];
+        strcpy(kept, c->prefix);
+        c->wrapped = find_wrapped(file, c, &j);
+        if (c->wrapped) {
+            c->checkpoint = begins(c->prefix, "model") || begins(c->prefix, "state_dict.");
+            c->ddp = strstr(c->prefix, "module.") != NULL;
+        } else if (beside) {
+            strcpy(c->prefix, kept);
+        } else {
+            c->checkpoint = c->ddp = false;
+            c->prefix[0] = 0;
+        }
+    }
+    c->kind = j.kind;
+    c->short_names = j.short_names;
+    if (j.embed) c->modality = modality_of(j.embed);
+    if (c->kind != XKD_CONTENT_MODEL) c->foreign = foreign_text(file, j.embed);
+    if (c->foreign) c->kind = XKD_CONTENT_OTHER;
 }
 
 /* The number of heads leaves no trace in any shape: qkv is [3D,D] whatever it is. The released sizes
@@ -226,7 +305,7 @@ xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xk
         /* Our own checkpoints keep the optimiser's tensors beside the model's. */
         bool own = out->kind == XKD_CONTENT_MODEL && !out->checkpoint && begins(t->name, "optimizer.");
         out->own_checkpoint |= own;
-        if (own || (out->checkpoint && !begins(t->name, "model."))) {
+        if (own || !begins(t->name, out->prefix)) {
             out->rest[out->rest_count++] = *t;
             continue;
         }
@@ -256,6 +335,14 @@ void xkd_content_free(xkd_content *content)
     *content = (xkd_content){0};
 }
 
+xkd_status xkd_content_refuse(xkd_context *cx, const xkd_content *c, const char *path)
+{
+    if (c->foreign) return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: holds %s", path, c->foreign);
+    return xkd_fail(
+        cx, XKD_ERR_CHECKPOINT,
+        "%s: holds no encoder: neither a whole XKD model nor a backbone ('xkd inspect' lists what is in it)", path);
+}
+
 /* One line for people. The caller frees *out. */
 xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *c, char **out)
 {
@@ -267,8 +354,9 @@ xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *c, char **ou
     else if (c->kind == XKD_CONTENT_BACKBONE)
         xkd_text_printf(&text, "%s backbone", c->modality == XKD_VIDEO ? "video" : "audio");
     else
-        xkd_text_puts(&text, "state dict of no known kind");
+        xkd_text_puts(&text, c->foreign ? c->foreign : "state dict of no known kind");
     if (c->ddp) xkd_text_puts(&text, ", saved by DDP");
+    if (c->wrapped) xkd_text_printf(&text, ", whose names stand behind '%s'", c->prefix);
     if (c->short_names) xkd_text_puts(&text, ", under the evaluation code's names");
     if (c->kind != XKD_CONTENT_OTHER) {
         xkd_text_printf(&text, ", width %lld, %lld blocks", (long long)g->width, (long long)g->depth);

@@ -21,9 +21,12 @@ typedef struct {
 typedef struct {
     xkd_content_kind kind;
     xkd_modality modality;      /* of a backbone */
+    char prefix[64];            /* what was cut off in front of all names, "" or with its dot: "state_dict.model." */
+    const char *foreign;        /* what it is where it is another known architecture; NULL: not so */
     bool checkpoint;            /* it was the "model" of a training checkpoint; optimiser and the rest are in `rest` */
     bool own_checkpoint;        /* one of ours: its optimiser is in `rest` */
     bool ddp;                   /* names began with "module." */
+    bool wrapped;               /* or with something else that training programs put there (prefix) */
     bool short_names;           /* it had the evaluation code's names */
     xkd_geometry geometry;      /* of the backbone, or of vid_student (else aud_student) */
     xkd_stored_tensor *tensors; /* [count] renamed; data belongs to the file */
@@ -45,6 +48,9 @@ xkd_geometry xkd_content_geometry(const xkd_content *content, const char *prefix
 void xkd_geometry_of(const xkd_model_config *config, xkd_modality modality, int64_t *tokens, int64_t *patch);
 
 const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char *name);
+
+/* XKD_ERR_CHECKPOINT for content of no known kind: says what it is instead, as far as that is known. */
+xkd_status xkd_content_refuse(xkd_context *cx, const xkd_content *content, const char *path);
 
 /* One line for people: "video backbone, width 768, 12 blocks, 12 heads (by preset), ..." */
 xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *content, char **out);

@@ -18,7 +18,11 @@ struct xkd_tensor_file_parts {
     int64_t text_count, text_capacity;
     void **copies; /* data that was not contiguous or not aligned in the file */
     int64_t copy_count, copy_capacity;
-    int64_t tensor_bytes; /* of all tensors added so far */
+    int64_t tensor_bytes;           /* of all tensors added so far */
+    struct xkd_tensor_file *shards; /* [shard_count] open files of a model in parts */
+    int64_t shard_count;
+    bool shard;    /* is one itself, and may have none: an index that names itself would be read for ever */
+    int64_t bytes; /* of the file, or of all its parts: what bounds the tensors */
 };
 
 /* Adds a tensor; the name is copied. All tensors together may hold at most 4 times the file's size and 64 KiB: many
@@ -29,6 +33,10 @@ xkd_status xkd_file_add_note(xkd_context *cx, xkd_tensor_file *file, const char 
 
 /* Memory for the data of the tensor that is added next, within the same bound. It lives as long as the file. */
 xkd_status xkd_file_copy(xkd_context *cx, xkd_tensor_file *file, int64_t bytes, void **out);
+
+/* A model in parts, by its index ("weight_map": {tensor: file beside the index}). */
+xkd_status xkd_shards_read(xkd_context *cx, xkd_tensor_file *file);
+xkd_status xkd_shard_open(xkd_context *cx, const char *path, int64_t header_limit, xkd_tensor_file *out);
 
 xkd_status xkd_torch_zip_read(xkd_context *cx, xkd_tensor_file *file);
 xkd_status xkd_torch_legacy_read(xkd_context *cx, xkd_tensor_file *file);

@@ -58,6 +58,7 @@ xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xk
     if (xkd_dtype_is_integer(from->dtype))
         return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s is %s: a floating-point type is needed here", path, from->name,
                         xkd_dtype_name(from->dtype));
+    if (!data) return XKD_OK;
     /* The common case: one copy of a mapped file. */
     if (from->dtype == to)
         memcpy(data, from->data, (size_t)from->bytes);
@@ -69,6 +70,7 @@ xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xk
 xkd_status xkd_load_row(xkd_context *cx, const xkd_params *params, xkd_param *row, const xkd_stored_tensor *tensor,
                         const char *path, xkd_differences *d)
 {
+    /* Rows that are only declared are compared: a plan finds out whether a file would do. */
     if (tensor && xkd_shape_equal(&tensor->shape, &row->shape))
         return xkd_copy_elements(cx, params->dtype, row->value, tensor, path);
     if (tensor)
@@ -160,9 +162,7 @@ xkd_status xkd_params_start_from(xkd_context *cx, xkd_params *params, const char
     XKD_TRY(xkd_content_identify(cx, &file, &content));
     XKD_TRY(xkd_content_describe(cx, &content, &described));
     xkd_log(cx, XKD_LOG_INFO, "%s: %s; weights are taken over, optimiser state is not", path, described);
-    if (content.kind == XKD_CONTENT_OTHER)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: neither a whole XKD model nor a backbone ('xkd inspect' shows what it holds)",
-                 path);
+    if (content.kind == XKD_CONTENT_OTHER) XKD_TRY(xkd_content_refuse(cx, &content, path));
     /* One of the two, so the other loop does nothing. */
     if (content.kind == XKD_CONTENT_MODEL) XKD_TRY(xkd_params_load(cx, params, content.tensors, content.count, path));
     for (int i = 0; content.kind == XKD_CONTENT_BACKBONE && i < 2; i++)

@@ -18,7 +18,8 @@ enum {
     MOST_NODES = XKD_PICKLE_MOST_VALUES,
     MOST_MEMO = MOST_NODES,
     MOST_ITEMS = 2 * MOST_NODES, /* references from containers to values, which may be shared */
-    MOST_TEXT = 1 << 16          /* bytes of one string */
+    MOST_TEXT = 1 << 24,         /* bytes of one string; numpy's arrays are written as strings */
+    MOST_LONG = 64               /* bytes of an integer; states of random generators have 16 */
 };
 
 /* What calling or naming a global does here. */
@@ -59,6 +60,111 @@ static const struct {
     {"torch", "device", DEVICE, 0},
 };
 enum { GLOBALS = sizeof globals / sizeof *globals, MARK = -1 };
+
+/* Classes and functions whose objects stand beside the weights in people's checkpoints. They become opaque nodes: nothing is
+ * looked up, called or built, their arguments, state and items are dropped, and no tensor, storage or key may come of them.
+ * A name is on this list only if that is all the use that a reader of weights has for it. */
+static const struct {
+    const char *module, *name;
+} inert[] = {
+    {"argparse", "Namespace"},
+    {"types", "SimpleNamespace"},
+    {"collections", "defaultdict"},
+    {"collections", "deque"},
+    {"collections", "Counter"},
+    /* Protocol 2 says __builtin__ for builtins. */
+    {"__builtin__", "dict"},
+    {"__builtin__", "list"},
+    {"__builtin__", "tuple"},
+    {"__builtin__", "set"},
+    {"__builtin__", "frozenset"},
+    {"__builtin__", "int"},
+    {"__builtin__", "long"},
+    {"__builtin__", "float"},
+    {"__builtin__", "complex"},
+    {"__builtin__", "bool"},
+    {"__builtin__", "str"},
+    {"__builtin__", "unicode"},
+    {"__builtin__", "bytes"},
+    {"__builtin__", "bytearray"},
+    {"__builtin__", "object"},
+    {"__builtin__", "slice"},
+    {"builtins", "dict"},
+    {"builtins", "list"},
+    {"builtins", "tuple"},
+    {"builtins", "set"},
+    {"builtins", "frozenset"},
+    {"builtins", "int"},
+    {"builtins", "float"},
+    {"builtins", "complex"},
+    {"builtins", "bool"},
+    {"builtins", "str"},
+    {"builtins", "bytes"},
+    {"builtins", "bytearray"},
+    {"builtins", "object"},
+    {"builtins", "slice"},
+    {"copy_reg", "_reconstructor"},
+    {"copyreg", "_reconstructor"},
+    /* How protocol 2 writes bytes. */
+    {"_codecs", "encode"},
+    {"pathlib", "Path"},
+    {"pathlib", "PosixPath"},
+    {"pathlib", "WindowsPath"},
+    {"pathlib", "PurePath"},
+    {"pathlib", "PurePosixPath"},
+    {"pathlib", "PureWindowsPath"},
+    {"pathlib._local", "Path"},
+    {"pathlib._local", "PosixPath"},
+    {"pathlib._local", "WindowsPath"},
+    {"pathlib._local", "PurePosixPath"},
+    {"datetime", "datetime"},
+    {"datetime", "date"},
+    {"datetime", "time"},
+    {"datetime", "timedelta"},
+    {"datetime", "timezone"},
+    {"decimal", "Decimal"},
+    {"fractions", "Fraction"},
+    {"uuid", "UUID"},
+    {"typing", "Any"},
+    {"numpy", "dtype"},
+    {"numpy", "ndarray"},
+    {"numpy", "float64"},
+    {"numpy", "float32"},
+    {"numpy", "int64"},
+    {"numpy", "int32"},
+    {"numpy", "bool_"},
+    {"numpy.dtypes", "Float64DType"},
+    {"numpy.dtypes", "Float32DType"},
+    {"numpy.dtypes", "Int64DType"},
+    {"numpy.core.multiarray", "scalar"},
+    {"numpy.core.multiarray", "_reconstruct"},
+    {"numpy._core.multiarray", "scalar"},
+    {"numpy._core.multiarray", "_reconstruct"},
+    {"numpy.core.numeric", "_frombuffer"},
+    {"numpy._core.numeric", "_frombuffer"},
+    {"torch.torch_version", "TorchVersion"},
+    /* Containers of settings. */
+    {"easydict", "EasyDict"},
+    {"addict.addict", "Dict"},
+    {"yacs.config", "CfgNode"},
+    {"fvcore.common.config", "CfgNode"},
+    {"mmcv.utils.config", "ConfigDict"},
+    {"mmengine.config.config", "ConfigDict"},
+    {"pytorch_lightning.utilities.parsing", "AttributeDict"},
+    {"lightning.fabric.utilities.data", "AttributeDict"},
+    {"lightning_fabric.utilities.data", "AttributeDict"},
+    {"lightning.pytorch.utilities.parsing", "AttributeDict"},
+    {"omegaconf.dictconfig", "DictConfig"},
+    {"omegaconf.listconfig", "ListConfig"},
+    {"omegaconf.base", "ContainerMetadata"},
+    {"omegaconf.base", "Metadata"},
+    {"omegaconf.nodes", "AnyNode"},
+    {"omegaconf.nodes", "StringNode"},
+    {"omegaconf.nodes", "IntegerNode"},
+    {"omegaconf.nodes", "FloatNode"},
+    {"omegaconf.nodes", "BooleanNode"},
+};
+enum { INERT = sizeof inert / sizeof *inert, WIDE = INERT }; /* WIDE: no name, but an integer of more than 64 bits */
 
 /* The state of the machine: input, stack and memo hold numbers of nodes, nodes are in `out`. */
 typedef struct {
@@ -194,11 +300,18 @@ fail:
     return status;
 }
 
+/* An opaque value that takes items and state, and drops them; its class takes arguments alone. */
+static bool is_object(const xkd_pickle_node *n)
+{
+    return n->kind == XKD_PICKLE_OPAQUE && n->object;
+}
+
 /* Keys are text or integers; others occur in no state dict. */
 static xkd_status set_item(machine *m, int64_t dict, int64_t key, int64_t value)
 {
     xkd_status status = XKD_OK;
     const xkd_pickle_node *d = node_at(m, dict), *k = node_at(m, key);
+    if (is_object(d)) return XKD_OK; /* its items are dropped */
     if (d->kind != XKD_PICKLE_DICT) REFUSE("SETITEM on a value that is no dict");
     if (d->sealed) REFUSE("a dict is changed after it became part of another value");
     if (k->kind != XKD_PICKLE_TEXT && k->kind != XKD_PICKLE_INT) REFUSE("a dict key that is no text or integer");
@@ -225,12 +338,22 @@ fail:
     return status;
 }
 
+/* Items of an opaque value. */
+static xkd_status drop_items(machine *m, int64_t first, int64_t list_at)
+{
+    for (int64_t i = first; i < m->depth; i++)
+        if (m->stack[i] == MARK) REFUSE("a mark within a list");
+    m->depth = list_at + 1;
+    return XKD_OK;
+}
+
 /* For APPEND and APPENDS alike: values from `first` on go into the list at `list_at`. */
 static xkd_status append_items(machine *m, int64_t first, int64_t list_at)
 {
     xkd_status status = XKD_OK;
     if (list_at < 0 || m->stack[list_at] == MARK) REFUSE("APPEND without a list");
     int64_t list = m->stack[list_at];
+    if (is_object(node_at(m, list))) return drop_items(m, first, list_at);
     if (node_at(m, list)->kind != XKD_PICKLE_LIST) REFUSE("APPEND on a value that is no list");
     if (node_at(m, list)->sealed) REFUSE("a list is changed after it became part of another value");
     for (int64_t i = first; i < m->depth; i++) {
@@ -266,7 +389,12 @@ static xkd_status push_global(machine *m)
     for (int i = 0; i < GLOBALS; i++)
         if (strcmp(module, globals[i].module) == 0 && strcmp(name, globals[i].name) == 0)
             return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_GLOBAL, .as.global = i});
-    REFUSE("the global '%s.%s' is refused: only what state dicts need is read, and nothing is ever run", module, name);
+    for (int i = 0; i < INERT; i++)
+        if (strcmp(module, inert[i].module) == 0 && strcmp(name, inert[i].name) == 0)
+            return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_OPAQUE, .as.global = i});
+    REFUSE("the global '%s.%s' is refused: only what state dicts need is read, and nothing is ever run (save "
+           "model.state_dict() alone)",
+           module, name);
 fail:
     return status;
 }
@@ -285,15 +413,19 @@ fail:
     return status;
 }
 
-/* LONG1: a little-endian two's complement integer; those of more than 8 bytes only as the magic number of old files,
- * which torch_file.c compares as bytes, so they are refused here.
- * Sign extension for shorter ones. */
+/* LONG1: a little-endian two's complement integer, sign-extended. Those of more than 8 bytes are opaque: they stand beside
+ * the weights, in the states of random generators (torch_file.c compares the magic number of old files as bytes). */
 static xkd_status push_long(machine *m)
 {
     xkd_status status = XKD_OK;
     uint64_t size = 0, value = 0;
     XKD_TRY(take_number(m, 1, &size));
-    if (size > 8) REFUSE("an integer of more than 64 bits");
+    if (size > MOST_LONG) REFUSE("an integer of more than %d bits", 8 * MOST_LONG);
+    if (size > 8) {
+        const unsigned char *bytes;
+        XKD_TRY(take(m, (int64_t)size, &bytes));
+        return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_OPAQUE, .object = true, .as.global = WIDE});
+    }
     XKD_TRY(take_number(m, (int)size, &value));
     if (size && size < 8 && value >> (8 * size - 1)) value |= UINT64_MAX << (8 * size);
     XKD_TRY(push(m, (xkd_pickle_node){.kind = XKD_PICKLE_INT, .as.integer = (int64_t)value}));
@@ -416,6 +548,14 @@ static xkd_status check_tensor_metadata(machine *m, const xkd_pickle_node *metad
            shown);
 }
 
+/* Nothing of a tensor may come from what was not read. */
+static bool has_opaque(const machine *m, const xkd_pickle_node *args)
+{
+    for (int64_t i = 0; i < args->as.list.count; i++)
+        if (is_kind(item(m, args, i), XKD_PICKLE_OPAQUE)) return true;
+    return false;
+}
+
 /* _rebuild_tensor[_v2](storage, offset, size, stride[, requires_grad, hooks[, metadata]])
  * requires_grad and hooks are ignored. */
 static xkd_status push_tensor(machine *m, const xkd_pickle_node *args)
@@ -424,7 +564,7 @@ static xkd_status push_tensor(machine *m, const xkd_pickle_node *args)
     xkd_pickle_tensor t;
     int strides;
     if (args->as.list.count < 4 || args->as.list.count > 7 || !is_kind(storage, XKD_PICKLE_STORAGE) ||
-        !is_kind(offset, XKD_PICKLE_INT) || offset->as.integer < 0)
+        !is_kind(offset, XKD_PICKLE_INT) || offset->as.integer < 0 || has_opaque(m, args))
         REFUSE("a tensor with wrong arguments");
     t.storage = args->as.list.items[0];
     t.offset = offset->as.integer;
@@ -442,6 +582,29 @@ static xkd_status push_tensor(machine *m, const xkd_pickle_node *args)
     return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_TENSOR, .as.tensor = p->tensor_count++});
 }
 
+/* What an inert name would have made: an object of which nothing is known. */
+static xkd_status make_opaque(machine *m, const xkd_pickle_node *callable, const xkd_pickle_node *args)
+{
+    if (callable->object) REFUSE("a call of an object");
+    if (args->kind != XKD_PICKLE_TUPLE) REFUSE("arguments that are no tuple");
+    return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_OPAQUE, .object = true, .as.global = callable->as.global});
+}
+
+/* NEWOBJ: an object of a class, of which only inert ones are known. */
+static xkd_status new_object(machine *m)
+{
+    xkd_status status = XKD_OK;
+    int64_t args_at = 0, class_at = 0;
+    if (m->depth < 2) REFUSE("the opcode 0x81 (NEWOBJ) without a class");
+    XKD_TRY(pop(m, &args_at));
+    XKD_TRY(pop(m, &class_at));
+    if (node_at(m, class_at)->kind != XKD_PICKLE_OPAQUE)
+        REFUSE("the opcode 0x81 (NEWOBJ) of something that is no inert class");
+    return make_opaque(m, node_at(m, class_at), node_at(m, args_at));
+fail:
+    return status;
+}
+
 /* A call makes at most one node; nothing is executed. */
 static xkd_status reduce(machine *m)
 {
@@ -450,6 +613,7 @@ static xkd_status reduce(machine *m)
     XKD_TRY(pop(m, &args_at));
     XKD_TRY(pop(m, &callable_at));
     const xkd_pickle_node *args = node_at(m, args_at), *callable = node_at(m, callable_at);
+    if (callable->kind == XKD_PICKLE_OPAQUE) return make_opaque(m, callable, args);
     if (callable->kind != XKD_PICKLE_GLOBAL || args->kind != XKD_PICKLE_TUPLE)
         REFUSE("REDUCE of something that is no global");
     int64_t n = args->as.list.count, first = n ? args->as.list.items[0] : -1;
@@ -461,7 +625,8 @@ static xkd_status reduce(machine *m)
     case REBUILD_V2:
     case REBUILD: return push_tensor(m, args);
     case PARAMETER:
-        if (n < 1 || n > 3 || node_at(m, first)->kind != XKD_PICKLE_TENSOR) REFUSE("a parameter without tensor");
+        if (n < 1 || n > 3 || node_at(m, first)->kind != XKD_PICKLE_TENSOR || has_opaque(m, args))
+            REFUSE("a parameter without tensor");
         return push_number(m, first);
     case SIZE:
         if (n != 1 || node_at(m, first)->kind != XKD_PICKLE_TUPLE) REFUSE("torch.Size of something that is no tuple");
@@ -487,6 +652,7 @@ static xkd_status build(machine *m)
     XKD_TRY(pop(m, &state));
     if (m->depth == 0 || m->stack[m->depth - 1] == MARK) REFUSE("BUILD without a value");
     const xkd_pickle_node *target = node_at(m, m->stack[m->depth - 1]), *attributes = node_at(m, state);
+    if (is_object(target)) return XKD_OK; /* its state is dropped */
     if (target->kind != XKD_PICKLE_DICT || !target->ordered || attributes->kind != XKD_PICKLE_DICT)
         REFUSE("BUILD on a value that is no OrderedDict");
     if (state == m->stack[m->depth - 1]) REFUSE("a value would contain itself");
@@ -586,6 +752,7 @@ static xkd_status step(machine *m, unsigned char op)
     case 'c': return push_global(m);
     case 'Q': return push_storage(m);
     case 'R': return reduce(m);
+    case 0x81: return new_object(m);
     case 'b': return build(m);
     case 't': return tuple_from_mark(m);
     case 0x85: return small_tuple(m, 1);
@@ -648,6 +815,12 @@ static xkd_status finish(machine *m, int64_t *used)
 {
     if (m->depth != 1 || m->stack[0] == MARK) REFUSE("STOP does not leave exactly one value");
     m->out->root = m->stack[0];
+    const xkd_pickle_node *root = node_at(m, m->out->root);
+    char name[160]; /* of a file that holds nothing else nothing is left */
+    if (root->kind == XKD_PICKLE_OPAQUE) {
+        xkd_pickle_opaque_name(root, name, sizeof name);
+        REFUSE("nothing but %s", name);
+    }
     for (int64_t i = 0; i < m->out->count; i++) {
         xkd_status status = XKD_OK;
         if (m->out->nodes[i].kind == XKD_PICKLE_DICT) status = check_keys(m, &m->out->nodes[i]);
@@ -698,6 +871,13 @@ void xkd_pickle_free(xkd_pickle *p)
     xkd_free(p->nodes);
     xkd_free(p->tensors);
     *p = (xkd_pickle){0};
+}
+
+void xkd_pickle_opaque_name(const xkd_pickle_node *node, char *out, size_t size)
+{
+    bool wide = node->as.global == WIDE;
+    if (wide) snprintf(out, size, "an integer of more than 64 bits");
+    if (!wide) snprintf(out, size, "%s.%s", inert[node->as.global].module, inert[node->as.global].name);
 }
 
 /* Exact; texts in the file have no terminating 0. */

@@ -5,6 +5,7 @@
 #define XKD_CHECKPOINT_PICKLE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/status.h"
 #include "tensor/dtype.h"
@@ -20,7 +21,8 @@ typedef enum {
     XKD_PICKLE_DICT, /* items are key, value, key, value; an OrderedDict is `ordered` */
     XKD_PICKLE_GLOBAL,
     XKD_PICKLE_STORAGE,
-    XKD_PICKLE_TENSOR
+    XKD_PICKLE_TENSOR,
+    XKD_PICKLE_OPAQUE /* an object of a listed class (`object`), or the class: nothing of it is kept but its name */
 } xkd_pickle_kind;
 
 /* A storage as the pickle names it: `count` elements under `key`. */
@@ -41,7 +43,7 @@ typedef struct {
     xkd_pickle_kind kind;
     int depth;   /* 1 + that of the deepest item */
     bool sealed; /* already part of another value: no longer changed, so that nothing can contain itself */
-    bool ordered;
+    bool ordered, object;
     union {
         bool truth;
         int64_t integer;
@@ -53,7 +55,7 @@ typedef struct {
         struct {
             int64_t *items, count, capacity; /* node numbers */
         } list;
-        int global; /* row of the table of globals */
+        int global; /* row of the table of globals; of an opaque value: of the table of inert ones, or behind its end */
         xkd_pickle_storage storage;
         int64_t tensor; /* index into the pickle's tensors */
     } as;
@@ -76,6 +78,9 @@ enum { XKD_PICKLE_MOST_VALUES = 1 << 19 };
 xkd_status xkd_pickle_read(xkd_context *cx, const char *path, const unsigned char *data, int64_t size, int64_t *used,
                            xkd_pickle *out);
 void xkd_pickle_free(xkd_pickle *p);
+
+/* "argparse.Namespace": what an opaque node is of. */
+void xkd_pickle_opaque_name(const xkd_pickle_node *node, char *out, size_t size);
 
 /* Whether a text node holds exactly this string. */
 bool xkd_pickle_is(const xkd_pickle *p, int64_t node, const char *text);

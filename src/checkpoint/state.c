@@ -20,9 +20,9 @@ static const char OPTIMIZER[] = "optimizer.";
 static const char FORMAT_KEY[] = "xkd.format", FORMAT[] = "1";
 
 /* The numbers of a state by the key of their metadata entry. */
-enum { STEP, EPOCH, EPOCH_STEP, BAD_STEPS, SEED, DATA_HASH, WHOLE };
-static const char *const whole_keys[WHOLE] = {"xkd.step",      "xkd.epoch", "xkd.epoch_step",
-                                              "xkd.bad_steps", "xkd.seed",  "xkd.data_hash"};
+enum { STEP, EPOCH, EPOCH_STEP, BAD_STEPS, EPOCH_SKIPPED, SEED, DATA_HASH, WHOLE };
+static const char *const whole_keys[WHOLE] = {"xkd.step",          "xkd.epoch", "xkd.epoch_step", "xkd.bad_steps",
+                                              "xkd.epoch_skipped", "xkd.seed",  "xkd.data_hash"};
 /* As %.17g, which gives back the same double. */
 enum { SECONDS, EPOCH_LOSS, EPOCH_SECONDS, EPOCH_WAIT, REAL };
 static const char *const real_keys[REAL] = {"xkd.seconds", "xkd.epoch_loss", "xkd.epoch_seconds", "xkd.epoch_wait"};
@@ -128,6 +128,21 @@ xkd_status xkd_state_count(xkd_context *cx, const char *folder, int64_t *count)
     return status;
 }
 
+xkd_status xkd_state_newest(xkd_context *cx, const char *run, char **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_names names = {0};
+    char *folder = NULL;
+    *out = NULL;
+    XKD_TRY(xkd_join_path(cx, &folder, run, "checkpoints"));
+    XKD_TRY(list_checkpoints(cx, folder, &names));
+    if (names.count) XKD_TRY(xkd_join_path(cx, out, folder, names.items[names.count - 1]));
+fail:
+    xkd_free(folder);
+    xkd_free_names(&names);
+    return status;
+}
+
 /* Removes the oldest checkpoints only after the newest one is safely in place. */
 static xkd_status prune(xkd_context *cx, const char *folder, int64_t keep_last)
 {
@@ -144,8 +159,9 @@ fail:
 }
 
 /* A checkpoint that the run has gone back behind (its file was damaged, so an older one was loaded) would be newer than
- * the one being written and be taken for the newest at the next start. */
-static xkd_status remove_later(xkd_context *cx, const char *folder, int64_t step)
+ * the one being written and be taken for the newest at the next start. It is renamed and not removed: it may be days of
+ * training, and a tool that mends it may be found. */
+static xkd_status set_later_aside(xkd_context *cx, const char *folder, int64_t step)
 {
     xkd_status status = XKD_OK;
     xkd_names names;
@@ -153,7 +169,7 @@ static xkd_status remove_later(xkd_context *cx, const char *folder, int64_t step
     for (int64_t i = 0; i < names.count; i++) {
         /* 5: behind "step-". */
         if (strtoll(names.items[i] + 5, NULL, 10) <= step) continue;
-        XKD_TRY(xkd_remove_in(cx, folder, names.items[i]));
+        XKD_TRY(xkd_set_aside(cx, folder, names.items[i]));
     }
 fail:
     xkd_free_names(&names);
@@ -164,8 +180,13 @@ fail:
  * complement survives the way through uint64_t; none of them is negative. */
 static xkd_status write_state(xkd_context *cx, const char *path, const tensor_list *list, const xkd_run_state *s)
 {
-    const uint64_t whole[WHOLE] = {
-        (uint64_t)s->step, (uint64_t)s->epoch, (uint64_t)s->epoch_step, (uint64_t)s->bad_steps, s->seed, s->data_hash};
+    const uint64_t whole[WHOLE] = {(uint64_t)s->step,
+                                   (uint64_t)s->epoch,
+                                   (uint64_t)s->epoch_step,
+                                   (uint64_t)s->bad_steps,
+                                   (uint64_t)s->epoch_skipped,
+                                   s->seed,
+                                   s->data_hash};
     const double real[REAL] = {s->seconds, s->epoch_loss, s->epoch_seconds, s->epoch_wait};
     char numbers[WHOLE + REAL][32];
     xkd_metadata_item metadata[WHOLE + REAL + 2];
@@ -199,7 +220,7 @@ xkd_status xkd_state_save(xkd_context *cx, const char *folder, const xkd_params 
     XKD_TRY(xkd_format_string(cx, &path, "%s/step-%08" PRId64 ".safetensors", folder, state->step));
     XKD_TRY(write_state(cx, path, &list, state));
     /* Before pruning, which would otherwise count them as the newest. */
-    XKD_TRY(remove_later(cx, folder, state->step));
+    XKD_TRY(set_later_aside(cx, folder, state->step));
     XKD_TRY(prune(cx, folder, keep_last));
 fail:
     xkd_free(path);
@@ -286,6 +307,7 @@ static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safete
     for (int i = 0; i < WHOLE + REAL; i++) {
         const char *key = i < WHOLE ? whole_keys[i] : real_keys[i - WHOLE];
         const char *text = xkd_safetensors_metadata(file, key);
+        if (!text && i == EPOCH_SKIPPED) text = "0"; /* earlier versions did not count them */
         char *end = (char *)"x";
         /* A number without digits leaves `end` at the text's start, which is not 0. */
         if (text && *text && i < WHOLE) whole[i] = strtoull(text, &end, 10);
@@ -293,13 +315,14 @@ static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safete
         if (*end) return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: its '%s' is missing or no number", path, key);
     }
     /* Half of the range leaves room for additions. */
-    for (int i = 0; i <= BAD_STEPS; i++)
+    for (int i = 0; i <= EPOCH_SKIPPED; i++)
         if (whole[i] > INT64_MAX / 2)
             return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: '%s' is too large", path, whole_keys[i]);
     *s = (xkd_run_state){.step = (int64_t)whole[STEP],
                          .epoch = (int64_t)whole[EPOCH],
                          .epoch_step = (int64_t)whole[EPOCH_STEP],
                          .bad_steps = (int64_t)whole[BAD_STEPS],
+                         .epoch_skipped = (int64_t)whole[EPOCH_SKIPPED],
                          .seed = whole[SEED],
                          .data_hash = whole[DATA_HASH],
                          .seconds = real[SECONDS],
@@ -309,19 +332,22 @@ static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safete
     return xkd_copy_string(cx, &s->config, config);
 }
 
-/* The rows are copied only after everything, the metadata included, has been found good. *whole: the file is
- * undamaged, so an error is about what it says. Reading stops at the first fault that makes the file useless;
+/* The rows are copied only after everything, the metadata included, has been found good. *damaged: the file could be read
+ * and its content is malformed or its sum wrong; any other error is about what it says, or about a disk, a right or a
+ * limit that may be mended. Reading stops at the first fault that makes the file useless;
  * differences of a sound one are listed together. */
-static xkd_status load(xkd_context *cx, const char *path, xkd_params *params, xkd_run_state *state, bool *whole)
+static xkd_status load(xkd_context *cx, const char *path, xkd_params *params, xkd_run_state *state, bool *damaged)
 {
     xkd_status status = XKD_OK;
     xkd_safetensors *file = NULL;
-    *whole = false;
+    *damaged = false;
     *state = (xkd_run_state){0};
-    XKD_TRY(xkd_safetensors_open(cx, path, &file));
+    XKD_TRY(xkd_read_through(cx, path));
+    status = xkd_safetensors_open(cx, path, &file);
     /* Every byte is read for the checksum: a damaged tensor must not become weights. */
-    XKD_TRY(xkd_safetensors_verify(cx, file, NULL));
-    *whole = true;
+    if (status == XKD_OK) status = xkd_safetensors_verify(cx, file, NULL);
+    *damaged = status == XKD_ERR_CHECKPOINT;
+    XKD_TRY(status);
     XKD_TRY(check_architecture(cx, path, file, params));
     /* A rehearsal without copying. */
     XKD_TRY(copy_rows(cx, path, file, params, false));
@@ -335,8 +361,8 @@ fail:
 /* Of one given file, without falling back to others. */
 xkd_status xkd_state_load(xkd_context *cx, const char *path, xkd_params *params, xkd_run_state *state)
 {
-    bool whole;
-    return load(cx, path, params, state, &whole);
+    bool damaged;
+    return load(cx, path, params, state, &damaged);
 }
 
 /* What a killed run was just writing. The folder is locked by its run, so nobody is writing now. */
@@ -355,13 +381,26 @@ fail:
     return status;
 }
 
+/* Puts the remedy behind the message: going back to an older one is the user's decision. */
+static xkd_status unreadable(xkd_context *cx, const char *older)
+{
+    char message[2048];
+    snprintf(message, sizeof message, "%s", xkd_last_error(cx));
+    xkd_clear_error(cx);
+    return xkd_fail(
+        cx, XKD_ERR_STORAGE,
+        "%s: the newest checkpoint cannot be read now and may be whole: --resume again when it can be read, or "
+        "move it away to go on from %s",
+        message, older ? older : "the start");
+}
+
 /* The newest whole one. Warnings name the damaged files that were passed over. */
 xkd_status xkd_state_load_newest(xkd_context *cx, const char *folder, xkd_params *params, xkd_run_state *state)
 {
     xkd_status status = XKD_OK;
     xkd_names names = {0};
     char *path = NULL;
-    bool whole = false;
+    bool damaged = false;
     *state = (xkd_run_state){0};
     if (!xkd_is_folder(folder)) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: no checkpoint to resume from", folder);
     XKD_TRY(remove_temporaries(cx, folder));
@@ -371,9 +410,10 @@ xkd_status xkd_state_load_newest(xkd_context *cx, const char *folder, xkd_params
     for (int64_t i = names.count - 1; i >= 0; i--) {
         xkd_free(path);
         XKD_TRY(xkd_join_path(cx, &path, folder, names.items[i]));
-        status = load(cx, path, params, state, &whole);
-        /* Only damage is a reason to look further back; lack of memory or another model is not. */
-        if (status == XKD_OK || whole || status == XKD_ERR_MEMORY || i == 0) break;
+        status = load(cx, path, params, state, &damaged);
+        if (status == XKD_ERR_STORAGE) status = unreadable(cx, i > 0 ? names.items[i - 1] : NULL);
+        /* Only proven damage is a reason to look further back; lack of memory or another model is not. */
+        if (!damaged || i == 0) break;
         xkd_log(cx, XKD_LOG_WARN, "%s; falling back to %s", xkd_last_error(cx), names.items[i - 1]);
         xkd_clear_error(cx);
     }

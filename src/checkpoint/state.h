@@ -11,6 +11,7 @@ typedef struct {
     int64_t step;              /* optimiser steps done, skipped ones included */
     int64_t epoch, epoch_step; /* position of the next step in the data */
     int64_t bad_steps;         /* skipped because something was not finite */
+    int64_t epoch_skipped;     /* of them, those of this epoch */
     uint64_t seed, data_hash;
     double seconds;                               /* of training so far */
     double epoch_loss, epoch_seconds, epoch_wait; /* sums over the epoch so far */
@@ -31,6 +32,9 @@ xkd_status xkd_state_load_newest(xkd_context *cx, const char *folder, xkd_params
 
 /* Loads one file. */
 xkd_status xkd_state_load(xkd_context *cx, const char *path, xkd_params *params, xkd_run_state *state);
+
+/* The newest checkpoint of a run folder, by its name; *out is NULL where there is none. The caller frees it. */
+xkd_status xkd_state_newest(xkd_context *cx, const char *run, char **out);
 
 /* Number of checkpoint files in the folder, whole or not; a folder that is not there has none. */
 xkd_status xkd_state_count(xkd_context *cx, const char *folder, int64_t *count);

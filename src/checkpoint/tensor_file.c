@@ -10,8 +10,8 @@
 #include "checkpoint/file_parts.h"
 
 /* By xkd_file_kind. */
-static const char *const kind_names[XKD_FILE_KINDS] = {"safetensors", "PyTorch zip", "PyTorch (before 1.6)", "npy",
-                                                       "npz"};
+static const char *const kind_names[XKD_FILE_KINDS] = {"safetensors", "PyTorch zip", "PyTorch (before 1.6)",
+                                                       "npy",         "npz",         "index of parts"};
 /* Tensors may share a storage, so together they may exceed the file, but not without bound: what follows, such as
  * writing another file, takes as much as they say. Some more is granted to small files. */
 enum { SHARE_FACTOR = 4, SHARE_MORE = 64 << 10 };
@@ -38,7 +38,7 @@ fail:
 static xkd_status check_total(xkd_context *cx, const xkd_tensor_file *file, int64_t more)
 {
     const struct xkd_tensor_file_parts *p = file->parts;
-    if (more <= SHARE_FACTOR * p->map.size + SHARE_MORE - p->tensor_bytes) return XKD_OK;
+    if (more <= SHARE_FACTOR * p->bytes + SHARE_MORE - p->tensor_bytes) return XKD_OK;
     return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: its tensors hold more than %d times the file's size", file->path,
                     SHARE_FACTOR);
 }
@@ -181,6 +181,7 @@ static xkd_status read_by_content(xkd_context *cx, xkd_tensor_file *file)
         return xkd_npy_read(cx, file, "array", map->base, map->size);
     }
     if (map->size > 8 && map->base[8] == '{') return read_safetensors(cx, file);
+    if (map->size > 1 && map->base[0] == '{') return xkd_shards_read(cx, file);
     return xkd_fail(cx, XKD_ERR_CHECKPOINT,
                     "%s: not a tensor file: it begins like none of safetensors, PyTorch, npy and npz", file->path);
 }
@@ -190,22 +191,51 @@ xkd_status xkd_tensor_file_open(xkd_context *cx, const char *path, xkd_tensor_fi
     return xkd_tensor_file_open_limited(cx, path, XKD_SAFETENSORS_HEADER, out);
 }
 
-/* On failure the caller closes `out`, which is safe at any stage. */
-xkd_status xkd_tensor_file_open_limited(xkd_context *cx, const char *path, int64_t header_limit, xkd_tensor_file *out)
+/* Names that the libraries of model hubs give a model's file, the newer ones first. */
+xkd_status xkd_find_model_in(xkd_context *cx, const char *folder, bool must, char **out)
+{
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+                                        "pytorch_model.bin.index.json"};
+    xkd_status status = XKD_OK;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        XKD_TRY(xkd_join_path(cx, out, folder, names[i]));
+        if (xkd_path_exists(*out)) return XKD_OK;
+        xkd_free(*out);
+        *out = NULL;
+    }
+    if (must) XKD_TRY(xkd_join_path(cx, out, folder, names[0])); /* for the message of who opens it */
+fail:
+    return status;
+}
+
+static xkd_status open_file(xkd_context *cx, const char *path, int64_t header_limit, bool shard, xkd_tensor_file *out)
 {
     xkd_status status = XKD_OK;
     *out = (xkd_tensor_file){0};
     XKD_TRY(xkd_alloc(cx, &out->parts, 1, sizeof *out->parts));
     out->parts->header_limit = header_limit;
-    if (xkd_is_folder(path)) /* Hugging Face style: the tensors of a folder are in this file */
-        XKD_TRY(xkd_join_path(cx, &out->path, path, "model.safetensors"));
+    out->parts->shard = shard;
+    if (!shard && xkd_is_folder(path))
+        XKD_TRY(xkd_find_model_in(cx, path, true, &out->path));
     else
         XKD_TRY(xkd_copy_string(cx, &out->path, path));
     XKD_TRY(xkd_map_file(cx, out->path, &out->parts->map));
+    out->parts->bytes = out->parts->map.size;
     XKD_TRY(read_by_content(cx, out));
     XKD_TRY(check_names(cx, out));
 fail:
     return status;
+}
+
+/* On failure the caller closes `out`, which is safe at any stage. */
+xkd_status xkd_tensor_file_open_limited(xkd_context *cx, const char *path, int64_t header_limit, xkd_tensor_file *out)
+{
+    return open_file(cx, path, header_limit, false, out);
+}
+
+xkd_status xkd_shard_open(xkd_context *cx, const char *path, int64_t header_limit, xkd_tensor_file *out)
+{
+    return open_file(cx, path, header_limit, true, out);
 }
 
 /* The tensors are invalid afterwards. */
@@ -217,6 +247,8 @@ void xkd_tensor_file_close(xkd_tensor_file *file)
         for (int64_t i = 0; i < p->copy_count; i++) xkd_free(p->copies[i]);
         xkd_free(p->texts);
         xkd_free(p->copies);
+        for (int64_t i = 0; i < p->shard_count; i++) xkd_tensor_file_close(&p->shards[i]);
+        xkd_free(p->shards);
         xkd_safetensors_close(p->safetensors);
         xkd_pickle_free(&p->pickle);
         xkd_zip_free(&p->zip);

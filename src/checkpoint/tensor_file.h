@@ -1,5 +1,5 @@
 /* Any tensor file behind one door: safetensors, PyTorch (zip and the older form), npy, npz, and a folder in Hugging Face
- * style. The kind is told by content, never by name. Every rule of the format is checked while opening; what is not
+ * style, whose model may be in parts. The kind is told by content, never by name. Every rule of the format is checked while opening; what is not
  * exactly right is refused with XKD_ERR_CHECKPOINT. */
 #ifndef XKD_CHECKPOINT_TENSOR_FILE_H
 #define XKD_CHECKPOINT_TENSOR_FILE_H
@@ -14,6 +14,7 @@ typedef enum {
     XKD_FILE_TORCH_LEGACY,
     XKD_FILE_NPY,
     XKD_FILE_NPZ,
+    XKD_FILE_SHARDS, /* an index and the files that it names, of any of the above */
     XKD_FILE_KINDS
 } xkd_file_kind;
 
@@ -25,7 +26,7 @@ typedef struct {
     char *name, *value;
 } xkd_file_note;
 
-typedef struct {
+typedef struct xkd_tensor_file {
     xkd_file_kind kind;
     char *path;
     xkd_stored_tensor *tensors; /* [count], contiguous data, names with '.' between the levels of a tree */
@@ -42,6 +43,10 @@ xkd_status xkd_tensor_file_open(xkd_context *cx, const char *path, xkd_tensor_fi
 /* With another bound on the header of safetensors than XKD_SAFETENSORS_HEADER, in bytes. */
 xkd_status xkd_tensor_file_open_limited(xkd_context *cx, const char *path, int64_t header_limit, xkd_tensor_file *out);
 void xkd_tensor_file_close(xkd_tensor_file *file);
+
+/* The file of a Hugging Face style folder that holds its model, or the index of one in parts; *out is NULL where there is none,
+ * or, with `must`, a name that is not there. The caller frees *out. */
+xkd_status xkd_find_model_in(xkd_context *cx, const char *folder, bool must, char **out);
 
 const xkd_stored_tensor *xkd_tensor_file_find(const xkd_tensor_file *file, const char *name);
 

@@ -36,6 +36,7 @@ typedef struct {
     stored *storages; /* [count], sorted by key */
     int64_t count;
     int64_t visits, name_bytes; /* of the walk so far */
+    bool passed_over[256];      /* kinds of opaque values that were told, by their number */
 } reader;
 
 /* Keys are bytes with a length, not terminated strings. An order among keys, so that equal ones stand together and can
@@ -152,6 +153,19 @@ fail:
     return status;
 }
 
+/* Named, so that nobody looks for it; each kind once in the log. */
+static xkd_status pass_over(reader *r, const char *name, const xkd_pickle_node *n)
+{
+    char what[160], text[200];
+    xkd_pickle_opaque_name(n, what, sizeof what);
+    snprintf(text, sizeof text, "passed over (%s)", what);
+    int at = n->as.global;
+    if (at < (int)sizeof r->passed_over && !r->passed_over[at])
+        xkd_log(r->cx, XKD_LOG_INFO, "%s: '%s' is passed over: %s", r->file->path, name, what);
+    if (at < (int)sizeof r->passed_over) r->passed_over[at] = true;
+    return xkd_file_add_note(r->cx, r->file, name, text);
+}
+
 /* A number or text of the tree as a note.
  * Long texts are cut: notes are for looking at. */
 static xkd_status add_value(reader *r, const char *name, const xkd_pickle_node *n)
@@ -163,6 +177,7 @@ static xkd_status add_value(reader *r, const char *name, const xkd_pickle_node *
     case XKD_PICKLE_FLOAT: xkd_format_double(text, sizeof text, n->as.real); break;
     case XKD_PICKLE_TEXT: xkd_escape(text, sizeof text, n->as.text.data, (size_t)n->as.text.size, ""); break;
     case XKD_PICKLE_NONE: snprintf(text, sizeof text, "none"); break;
+    case XKD_PICKLE_OPAQUE: return pass_over(r, name, n);
     default: return XKD_OK; /* a dtype or storage on its own says nothing */
     }
     return xkd_file_add_note(r->cx, r->file, name, text);

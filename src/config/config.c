@@ -10,6 +10,7 @@
 #include <strings.h>
 
 #include "base/alloc.h"
+#include "base/base64.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "config/options.h"
@@ -491,6 +492,20 @@ static void write_list(xkd_text *out, const xkd_number_list *list)
     xkd_text_puts(out, "]");
 }
 
+/* A path may be of any bytes; YAML has a tag for what is no text. */
+static void write_text(xkd_text *out, const char *text)
+{
+    char *coded = NULL;
+    if (xkd_is_utf8(text)) {
+        xkd_text_json_string(out, text);
+    } else if (xkd_base64_encode(out->cx, text, &coded) == XKD_OK) {
+        xkd_text_printf(out, "!!binary \"%s\"", coded);
+    } else {
+        out->status = XKD_ERR_MEMORY;
+    }
+    xkd_free(coded);
+}
+
 /* Arrays as flow lists: one line a key. */
 static void write_value(xkd_text *out, const xkd_option *o, const xkd_config *config)
 {
@@ -509,7 +524,7 @@ static void write_value(xkd_text *out, const xkd_option *o, const xkd_config *co
     case XKD_OPTION_BOOL: write_choice(out, o->choices ? o->choices : "false|true", *(bool *)field); break;
     case XKD_OPTION_CHOICE: write_choice(out, o->choices, *(int *)field); break;
     /* A JSON string is a double-quoted YAML string. */
-    case XKD_OPTION_TEXT: xkd_text_json_string(out, *(char **)field); break;
+    case XKD_OPTION_TEXT: write_text(out, *(char **)field); break;
     /* What is left is the cache, whose two fields are one word. */
     default:
         xkd_text_json_string(out, config->data.cache == XKD_CACHE_FOLDER ? config->data.cache_folder

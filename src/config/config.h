@@ -178,10 +178,11 @@ typedef struct {
     double save_minutes;
     int64_t picture_steps, print_steps;
     bool tensorboard;
-    int64_t max_steps;     /* 0: to the end */
-    int64_t max_bad_steps; /* skipped non-finite steps before exit 6 */
-    bool overfit;          /* the first batch over and over */
-    int64_t probe_epochs;  /* between two probes of the teachers; 0: none */
+    int64_t max_steps;       /* 0: to the end */
+    int64_t max_bad_steps;   /* skipped non-finite steps of the last bad_step_window before exit 6 */
+    int64_t bad_step_window; /* steps */
+    bool overfit;            /* the first batch over and over */
+    int64_t probe_epochs;    /* between two probes of the teachers; 0: none */
     char *probe_data, *probe_split;
     double probe_memory; /* GB of decoded clips that are kept from probe to probe */
 } xkd_run_config;

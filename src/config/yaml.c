@@ -13,6 +13,7 @@
 #include <yaml.h>
 
 #include "base/alloc.h"
+#include "base/base64.h"
 
 /* The released files have some 130 nodes, 6 deep, in 6 kB: these limits leave room and stop bombs. */
 enum { SIZE_LIMIT = 1 << 20, DEPTH_LIMIT = 64, NODE_LIMIT = 20000 };
@@ -124,7 +125,9 @@ static xkd_status on_scalar(builder *b, const yaml_event_t *event, int line)
     xkd_context *cx = b->cx;
     xkd_yaml_node *node = NULL;
     const char *text = (const char *)event->data.scalar.value;
-    if (event->data.scalar.tag) XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: tags are not supported", b->name, line);
+    const char *tag = (const char *)event->data.scalar.tag, *fault = NULL;
+    bool binary = tag && strcmp(tag, "tag:yaml.org,2002:binary") == 0;
+    if (tag && (!binary || wants_key(b))) XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: tags are not supported", b->name, line);
     if (strlen(text) != event->data.scalar.length)
         XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: a value holds a 0 byte", b->name, line);
     if (wants_key(b)) {
@@ -136,7 +139,13 @@ static xkd_status on_scalar(builder *b, const yaml_event_t *event, int line)
     *node = (xkd_yaml_node){.kind = XKD_YAML_SCALAR, .line = line};
     /* Quoted scalars are text, whatever they look like. */
     node->plain = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
-    XKD_TRY(xkd_copy_string(cx, &node->text, text));
+    if (binary) {
+        node->plain = false;
+        XKD_TRY(xkd_base64_decode(cx, text, &node->text, &fault));
+        if (fault) XKD_FAIL(XKD_ERR_CONFIG, "%s:%d: !!binary: %s", b->name, line, fault);
+    } else {
+        XKD_TRY(xkd_copy_string(cx, &node->text, text));
+    }
     xkd_yaml_node *attached = node;
     node = NULL;
     XKD_TRY(attach(b, attached));

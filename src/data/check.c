@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/pool.h"
+#include "data/check_log.h"
 #include "data/fetch.h"
 
 static const double SYNC_SECONDS = 0.25; /* later starts than this are noticed by people and models */
@@ -35,6 +36,8 @@ typedef struct {
     const xkd_check_options *options;
     xkd_finding *findings; /* [samples], by sample number */
     checker *checkers;     /* one a thread */
+    xkd_check_log *log;    /* NULL: none */
+    bool *known;           /* [samples] found by an earlier sitting */
     pthread_mutex_t lock;
     xkd_status status; /* of the first failure of our own; files at fault are findings */
     int64_t done;
@@ -185,11 +188,14 @@ static void run_one(void *arg, int64_t index, int thread)
     job *j = arg;
     checker *c = &j->checkers[thread];
     pthread_mutex_lock(&j->lock);
+    if (j->status == XKD_OK && j->options->stop && j->options->stop(j->options->user))
+        j->status = xkd_fail(j->cx, XKD_ERR_INTERRUPTED, "stopped");
     xkd_status before = j->status;
     pthread_mutex_unlock(&j->lock);
-    if (before != XKD_OK) return;
+    if (before != XKD_OK || j->known[index]) return;
     xkd_status status = check_one(j, c, index);
     pthread_mutex_lock(&j->lock);
+    if (status == XKD_OK && j->log) status = xkd_check_log_add(j->log, c->cx, j->manifest, index, &j->findings[index]);
     if (status != XKD_OK && j->status == XKD_OK) {
         /* The caller's context has the message; the thread's own is freed at the end. */
         j->status = xkd_fail(j->cx, status, "%s", xkd_last_error(c->cx));
@@ -218,10 +224,17 @@ xkd_status xkd_check(xkd_context *cx, xkd_manifest *manifest, const xkd_data_con
         if (!j.checkers[t].cx) XKD_FAIL(XKD_ERR_MEMORY, "out of memory");
         XKD_TRY(xkd_worker_new(j.checkers[t].cx, NULL, data->decode_seconds, &j.checkers[t].worker));
     }
+    XKD_TRY(xkd_alloc(cx, &j.known, manifest->count, sizeof *j.known));
+    if (options->log)
+        XKD_TRY(xkd_check_log_open(cx, options->log, options->settings, manifest, findings, j.known, &j.done, &j.log));
+    if (j.done && options->resumed) options->resumed(options->user, j.done, manifest->count);
     XKD_TRY(xkd_pool_new(cx, &pool, threads));
     xkd_parallel_for(pool, manifest->count, run_one, &j);
     status = j.status;
 fail:
+    /* Kept until the caller has written what it makes of the findings. */
+    xkd_check_log_close(j.log, false);
+    xkd_free(j.known);
     for (int t = 0; j.checkers && t < threads; t++) {
         xkd_worker_free(j.checkers[t].worker);
         xkd_context_free(j.checkers[t].cx);

@@ -18,7 +18,12 @@ typedef struct {
     int threads; /* each with a worker process of its own */
     /* Called now and then from one thread at a time. May be NULL. */
     void (*progress)(void *user, int64_t done, int64_t total);
+    int (*stop)(void *user); /* non-zero: no further file is begun, XKD_ERR_INTERRUPTED. May be NULL. */
     void *user;
+    const char *log;   /* file that keeps what is found until the work is done (data/check_log.h); NULL: none */
+    uint64_t settings; /* hash of the settings that findings depend on, for the log */
+    /* Once, where an earlier sitting has done some. May be NULL. */
+    void (*resumed)(void *user, int64_t done, int64_t total);
 } xkd_check_options;
 
 /* Fills in what the files say about themselves (durations, sizes, ...) and findings[i] for each sample: broken in any way,

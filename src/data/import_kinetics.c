@@ -72,12 +72,6 @@ static bool wanted_class(const xkd_import_job *job, const char *name, bool sound
     return false;
 }
 
-/* strcmp's order, whatever the locale. */
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 /* Labels are alphabetical over all splits, so the classes are collected before the first sample. */
 static xkd_status collect_class(xkd_import_job *job, const char *written, bool sound)
 {
@@ -499,9 +493,8 @@ static xkd_status read_kinetics(xkd_import_job *job, bool sound)
     xkd_manifest *m = job->manifest;
     for (int s = 0; s < KINETICS_SPLITS; s++) XKD_TRY(read_split(job, s, true, sound));
     if (m->class_count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no folder of a class in train, val or test", job->root);
-    /* Sorted before labels are given out in the second pass; xkd_manifest_class finds names by a linear search, so
-     * order is free. */
-    qsort(m->classes, (size_t)m->class_count, sizeof *m->classes, by_name);
+    /* Sorted before labels are given out in the second pass. */
+    xkd_manifest_sort_classes(m);
     for (int s = 0; s < KINETICS_SPLITS; s++) XKD_TRY(read_split(job, s, false, sound));
     if (sound) job->result->counts.official_classes = job->options->classes == 31 ? 31 : SOUND_CLASSES;
     /* The number of classes alone would let any set of 400 pass. */

@@ -1,10 +1,10 @@
-/* Lists of samples from a folder tree or a text file. Whatever the order on disk, samples are sorted
+/* Lists of samples from a folder tree. Whatever the order on disk, samples are sorted
  * by path: their numbers seed the random draws, so they must be the same everywhere. */
 #include "data/index.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,25 +13,35 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "data/links.h"
 
 /* Links may form loops; real data sets are a few folders deep. */
 enum { MAX_DEPTH = 16 };
-static const int64_t MAX_LIST_BYTES = (int64_t)1 << 30;
 
-/* By name only: whether a file really is one is found out when it is opened. */
-static const char *const EXTENSIONS[] = {"mp4", "m4v", "mov",  "mkv",  "webm", "avi", "mpg", "mpeg",
-                                         "ts",  "mts", "m2ts", "flv",  "wmv",  "asf", "ogv", "ogg",
-                                         "3gp", "3g2", "wav",  "flac", "mp3",  "m4a"};
+/* By name only: whether a file really is one is found out when it is opened. The usual endings of the containers that
+ * media/open.c reads, as docs/media-formats.md lists them. */
+static const char *const EXTENSIONS[] = {"mp4",  "m4v", "m4a",  "m4b",  "mov", "qt",   "3gp",  "3g2", "mj2", "f4v",
+                                         "mkv",  "mka", "mk3d", "webm", "avi", "divx", "mpg",  "mpe", "vob", "m2p",
+                                         "mpeg", "ts",  "mts",  "m2ts", "m2t", "flv",  "wmv",  "wma", "asf", "ogv",
+                                         "oga",  "ogg", "ogm",  "opus", "wav", "wave", "flac", "mp3", "mp2", "mpga"};
 /* Folder names that mean a split, and how it is called here. */
 static const char *const SPLITS[][2] = {{"train", "train"}, {"test", "test"},      {"val", "val"},
                                         {"valid", "val"},   {"validation", "val"}, {"eval", "test"}};
+
+/* What a folder is, by whatever name. */
+typedef struct {
+    dev_t device;
+    ino_t number;
+} folder_id;
 
 typedef struct {
     xkd_context *cx;
     const char *root; /* folder that paths are relative to */
     bool follow_links;
     xkd_manifest *manifest;
-    int64_t skipped; /* files that are no media by name */
+    int64_t skipped;               /* files that are no media by name */
+    int64_t links;                 /* folders that links lead to and that were passed over */
+    folder_id open[MAX_DEPTH + 2]; /* the folders on the way down, to notice a loop */
 } scan;
 
 bool xkd_is_media_name(const char *name)
@@ -54,23 +64,26 @@ static const char *split_of(const char *folder)
 static xkd_status scan_folder(scan *s, const char *relative, int depth);
 
 /* An entry that vanishes while the folder is read is passed over. */
-static xkd_status scan_entry(scan *s, const char *relative, const char *name, int depth)
+static xkd_status scan_entry(scan *s, const char *relative, const struct dirent *entry, int depth)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = s->cx;
     char *path = NULL, *full = NULL;
-    struct stat info;
+    const char *name = entry->d_name;
+    struct stat info = {.st_mode = S_IFREG};
     if (relative[0])
         XKD_TRY(xkd_join_path(cx, &path, relative, name));
     else
         XKD_TRY(xkd_copy_string(cx, &path, name));
     XKD_TRY(xkd_join_path(cx, &full, s->root, path));
-    if (lstat(full, &info) != 0) goto fail;
+    /* Most entries are plain files and most file systems say so: no look at each of a million files. */
+    if (entry->d_type != DT_REG && lstat(full, &info) != 0) goto fail;
     /* lstat first: whether a link to a folder is followed is the user's decision. */
     bool link = S_ISLNK(info.st_mode);
     if (link && stat(full, &info) != 0) info.st_mode = S_IFREG; /* a dangling link: `data check` reports it */
     if (S_ISDIR(info.st_mode)) {
         /* A link is followed on request only: it may lead out of the data, or into a loop. */
+        s->links += link && !s->follow_links;
         if (!link || s->follow_links) XKD_TRY(scan_folder(s, path, depth + 1));
     } else if (S_ISREG(info.st_mode) && xkd_is_media_name(name)) {
         xkd_sample *sample = NULL;
@@ -84,6 +97,19 @@ fail:
     return status;
 }
 
+/* A link to a folder above would be followed for ever. */
+static xkd_status enter(scan *s, DIR *folder, const char *name, int depth)
+{
+    struct stat info;
+    if (fstat(dirfd(folder), &info) != 0)
+        return xkd_fail(s->cx, XKD_ERR_DATA, "%s: cannot read folder: %s", name, strerror(errno));
+    s->open[depth] = (folder_id){info.st_dev, info.st_ino};
+    for (int i = 0; i < depth; i++)
+        if (s->open[i].device == info.st_dev && s->open[i].number == info.st_ino)
+            return xkd_fail(s->cx, XKD_ERR_DATA, "%s: is a link to a folder that it lies in: remove it", name);
+    return XKD_OK;
+}
+
 /* Hidden files and folders are left out. readdir's order does not matter, samples are sorted later. */
 static xkd_status scan_folder(scan *s, const char *relative, int depth)
 {
@@ -95,13 +121,18 @@ static xkd_status scan_folder(scan *s, const char *relative, int depth)
         XKD_TRY(xkd_join_path(cx, &full, s->root, relative));
     else
         XKD_TRY(xkd_copy_string(cx, &full, s->root));
-    /* The depth is what ends a loop of links. */
-    if (depth > MAX_DEPTH) XKD_FAIL(XKD_ERR_DATA, "%s: more than %d folders deep (a loop of links?)", full, MAX_DEPTH);
+    if (depth > MAX_DEPTH) XKD_FAIL(XKD_ERR_DATA, "%s: more than %d folders deep", full, MAX_DEPTH);
     folder = opendir(full);
     if (!folder) XKD_FAIL(XKD_ERR_DATA, "%s: cannot read folder: %s", full, strerror(errno));
-    /* An error while reading ends the loop like the folder's end. */
-    for (const struct dirent *entry; (entry = readdir(folder));)
-        if (entry->d_name[0] != '.') XKD_TRY(scan_entry(s, relative, entry->d_name, depth));
+    XKD_TRY(enter(s, folder, full, depth));
+    for (;;) {
+        /* The end of a folder and an error differ in errno alone. */
+        errno = 0;
+        const struct dirent *entry = readdir(folder);
+        if (!entry && errno) XKD_FAIL(XKD_ERR_DATA, "%s: cannot read all of the folder: %s", full, strerror(errno));
+        if (!entry) break;
+        if (entry->d_name[0] != '.') XKD_TRY(scan_entry(s, relative, entry, depth));
+    }
 fail:
     if (folder) closedir(folder);
     xkd_free(full);
@@ -114,33 +145,71 @@ static int compare_samples(const void *a, const void *b)
     return strcmp(((const xkd_sample *)a)->path, ((const xkd_sample *)b)->path);
 }
 
-/* split/class/..., class/..., or neither, from the path's first folders.
- * Deeper folders do not matter. */
-static xkd_status label_by_folder(xkd_context *cx, xkd_manifest *m, xkd_sample *sample)
+/* The first folder of a path, copied into `out`; false for a file that lies in none. */
+static bool first_folder(const char *path, char *out, size_t size)
 {
-    xkd_status status = XKD_OK;
-    char *copy = NULL, *save = NULL;
-    XKD_TRY(xkd_copy_string(cx, &copy, sample->path));
-    /* The file's own name is not a folder. */
-    char *name = strrchr(copy, '/');
-    if (!name) goto fail;
-    *name = 0;
-    char *folder = strtok_r(copy, "/", &save);
-    const char *split = folder ? split_of(folder) : NULL;
-    if (split) {
-        snprintf(sample->split, sizeof sample->split, "%s", split);
-        folder = strtok_r(NULL, "/", &save);
-    }
-    if (folder) XKD_TRY(xkd_manifest_class(cx, m, folder, true, &sample->label));
-fail:
-    xkd_free(copy);
-    return status;
+    size_t length = strcspn(path, "/");
+    if (!path[length] || length >= size) return false;
+    memcpy(out, path, length);
+    out[length] = 0;
+    return true;
 }
 
-/* Pointers to names, in byte order like the samples. */
-static int compare_names(const void *a, const void *b)
+/* What the first folders are called. */
+typedef struct {
+    bool split[sizeof SPLITS / sizeof *SPLITS]; /* by the word they mean, its first row in the table */
+    int splits, others;                         /* different splits; whether there are other folders */
+    char a_split[NAME_MAX + 1], other[NAME_MAX + 1];
+} first_folders;
+
+static first_folders look_at_folders(const xkd_manifest *m)
 {
-    return strcmp(*(char *const *)a, *(char *const *)b);
+    first_folders f = {0};
+    char folder[NAME_MAX + 1];
+    for (int64_t i = 0; i < m->count; i++) {
+        if (!first_folder(m->samples[i].path, folder, sizeof folder)) continue;
+        const char *split = split_of(folder);
+        size_t row = 0;
+        while (split && strcmp(SPLITS[row][1], split) != 0) row++;
+        if (split && !f.split[row]) f.splits++;
+        if (split) f.split[row] = true;
+        if (!split) f.others = 1;
+        memcpy(split ? f.a_split : f.other, folder, sizeof folder);
+    }
+    return f;
+}
+
+/* Whether the first folders are splits. ESC-50 and FSD50K have a class called train: beside other classes it is one. Two
+ * splits beside something else are left to the user: files of another folder would be in both. */
+static xkd_status are_splits(xkd_context *cx, const xkd_manifest *m, bool *out)
+{
+    first_folders f = look_at_folders(m);
+    *out = f.splits > 0 && !f.others;
+    if (!f.splits || !f.others) return XKD_OK;
+    if (f.splits > 1)
+        return xkd_fail(
+            cx, XKD_ERR_DATA,
+            "%s: %s/ and another folder are called like splits, and beside them lies %s/: move it away, or write "
+            "a list of path,label,split ('xkd data index LIST')",
+            m->root, f.a_split, f.other);
+    xkd_log(cx, XKD_LOG_WARN,
+            "%s: %s/ is taken for a class, because folders that are no splits, such as %s/, lie beside it", m->root,
+            f.a_split, f.other);
+    return XKD_OK;
+}
+
+/* split/class/..., class/..., or neither, from the path's first folders.
+ * Deeper folders do not matter. */
+static xkd_status label_by_folder(xkd_context *cx, xkd_manifest *m, bool splits, xkd_sample *sample)
+{
+    char folder[NAME_MAX + 1];
+    const char *path = sample->path;
+    if (!first_folder(path, folder, sizeof folder)) return XKD_OK;
+    if (splits) {
+        snprintf(sample->split, sizeof sample->split, "%s", split_of(folder));
+        if (!first_folder(path + strlen(folder) + 1, folder, sizeof folder)) return XKD_OK;
+    }
+    return xkd_manifest_class(cx, m, folder, true, &sample->label);
 }
 
 /* Classes get their numbers in alphabetical order, whatever split shows them first.
@@ -149,9 +218,11 @@ static int compare_names(const void *a, const void *b)
 static xkd_status label_all(xkd_context *cx, xkd_manifest *m)
 {
     xkd_status status = XKD_OK;
-    for (int64_t i = 0; i < m->count; i++) XKD_TRY(label_by_folder(cx, m, &m->samples[i]));
-    if (m->class_count) qsort(m->classes, (size_t)m->class_count, sizeof *m->classes, compare_names);
-    for (int64_t i = 0; i < m->count; i++) XKD_TRY(label_by_folder(cx, m, &m->samples[i]));
+    bool splits;
+    XKD_TRY(are_splits(cx, m, &splits));
+    for (int64_t i = 0; i < m->count; i++) XKD_TRY(label_by_folder(cx, m, splits, &m->samples[i]));
+    xkd_manifest_sort_classes(m);
+    for (int64_t i = 0; i < m->count; i++) XKD_TRY(label_by_folder(cx, m, splits, &m->samples[i]));
 fail:
     return status;
 }
@@ -169,122 +240,56 @@ xkd_status xkd_index_folder(xkd_context *cx, const char *folder, bool follow_lin
         XKD_FAIL(XKD_ERR_DATA, "%s: no video files in it (%lld other files)", folder, (long long)s.skipped);
     qsort(out->samples, (size_t)out->count, sizeof *out->samples, compare_samples);
     XKD_TRY(label_all(cx, out));
+    if (s.links)
+        xkd_log(cx, XKD_LOG_WARN, "%s: %lld links to folders passed over (--follow-links takes what is in them)",
+                folder, (long long)s.links);
     if (skipped) *skipped = s.skipped;
 fail:
     if (status != XKD_OK) xkd_manifest_free(out);
     return status;
 }
 
-/* In place; also takes the carriage return of files from Windows. */
-static char *trim(char *text)
-{
-    while (isspace((unsigned char)*text)) text++;
-    char *end = text + strlen(text);
-    while (end > text && isspace((unsigned char)end[-1])) *--end = 0;
-    return text;
-}
-
-/* Cuts a line into path, label, split; missing ones are "".
- * With commas a path may hold blanks; without, the last blank separates the label, so it may as well. */
-static void cut_line(char *line, char *fields[3])
-{
-    static char NOTHING[1];
-    fields[0] = line;
-    fields[1] = fields[2] = NOTHING;
-    char *comma = strchr(line, ',');
-    if (comma) {
-        *comma = 0;
-        fields[1] = comma + 1;
-        char *second = strchr(fields[1], ',');
-        if (second) {
-            *second = 0;
-            /* Unsplit words beyond two commas end up in the split, which is then too long or unknown. */
-            fields[2] = trim(second + 1);
-        }
-    } else {
-        char *blank = strrchr(line, ' '), *tab = strrchr(line, '\t');
-        /* Whichever stands last: a list may use either. */
-        if (tab > blank) blank = tab;
-        if (blank) {
-            *blank = 0;
-            fields[1] = blank + 1;
-        }
-    }
-    fields[0] = trim(fields[0]);
-    fields[1] = trim(fields[1]);
-}
-
-/* A label is a number or a name; which of them the list uses is checked once it has been read. */
-static xkd_status add_line(xkd_context *cx, xkd_manifest *m, const char *list, int64_t number, char *line)
+/* Warns of files that came into a folder behind its manifest, which hides them. What an index left out was there before.
+ * The time of change is the file's arrival here, also where a copy keeps the time of writing. */
+static xkd_status warn_of_added(xkd_context *cx, const char *folder, const char *path, bool follow_links,
+                                const xkd_manifest *m)
 {
     xkd_status status = XKD_OK;
-    char *fields[3], *end = NULL;
-    xkd_sample *sample = NULL;
-    cut_line(line, fields);
-    const char *path = fields[0];
-    /* As `find . -name '*.mp4'` writes it. */
-    while (!strncmp(path, "./", 2)) path += 2;
-    /* A list is input: it must not lead out of the data folder, nor name what the manifest's reader refuses. */
-    if (!xkd_manifest_path_is_plain(path))
-        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path \"%s\" must be relative and inside the root (--root DIR)", list,
-                 (long long)number, path);
-    XKD_TRY(xkd_manifest_add(cx, m, path, &sample));
-    if (strlen(fields[2]) >= sizeof sample->split)
-        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: split \"%s\" is too long", list, (long long)number, fields[2]);
-    snprintf(sample->split, sizeof sample->split, "%.*s", (int)sizeof sample->split - 1, fields[2]);
-    if (!fields[1][0]) return XKD_OK;
-    errno = 0;
-    /* strtoll needs all of the field; "12abc" is a name. */
-    long long value = strtoll(fields[1], &end, 10);
-    if (*end == 0) {
-        if (errno || value < 0 || value > 999999)
-            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: label %s is out of range 0 .. 999999", list, (long long)number, fields[1]);
-        sample->label = value;
-    } else {
-        int64_t label;
-        XKD_TRY(xkd_manifest_class(cx, m, fields[1], true, &label));
-        sample->label = label;
+    xkd_manifest found = {0}, known = {0};
+    scan s = {.cx = cx, .root = folder, .follow_links = follow_links, .manifest = &found};
+    struct stat written, root, info;
+    int64_t added = 0, at = 0;
+    const char *example = NULL;
+    char *full = NULL;
+    /* A manifest of files elsewhere says nothing of this folder. */
+    if (stat(path, &written) != 0 || stat(folder, &info) != 0 || stat(m->root, &root) != 0) return XKD_OK;
+    if (info.st_dev != root.st_dev || info.st_ino != root.st_ino) return XKD_OK;
+    XKD_TRY(scan_folder(&s, "", 0));
+    XKD_TRY(xkd_alloc(cx, &known.samples, m->count, sizeof *known.samples)); /* borrowed names, to be sorted */
+    memcpy(known.samples, m->samples, (size_t)m->count * sizeof *known.samples);
+    qsort(known.samples, (size_t)m->count, sizeof *known.samples, compare_samples);
+    if (found.count) qsort(found.samples, (size_t)found.count, sizeof *found.samples, compare_samples);
+    for (int64_t i = 0; i < found.count; i++) {
+        const char *name = found.samples[i].path;
+        while (at < m->count && strcmp(known.samples[at].path, name) < 0) at++;
+        if (at < m->count && strcmp(known.samples[at].path, name) == 0) continue;
+        xkd_free(full);
+        XKD_TRY(xkd_join_path(cx, &full, folder, name));
+        if (lstat(full, &info) != 0 || info.st_ctim.tv_sec < written.st_mtim.tv_sec ||
+            (info.st_ctim.tv_sec == written.st_mtim.tv_sec && info.st_ctim.tv_nsec <= written.st_mtim.tv_nsec))
+            continue;
+        if (!added++) example = name;
     }
+    if (added)
+        xkd_log(
+            cx, XKD_LOG_WARN,
+            "%s: does not have %lld files that were added to the folder since, such as %s ('xkd data index %s' takes "
+            "them in)",
+            path, (long long)added, example, folder);
 fail:
-    return status;
-}
-
-/* Blank lines and lines that begin with # are skipped. The list need not be sorted. */
-xkd_status xkd_index_list(xkd_context *cx, const char *list, const char *root, xkd_manifest *out)
-{
-    xkd_status status = XKD_OK;
-    char *text = NULL, *save = NULL;
-    int64_t size = 0, number = 0;
-    *out = (xkd_manifest){0};
-    XKD_TRY(xkd_read_file(cx, list, MAX_LIST_BYTES, XKD_ERR_DATA, &text, &size));
-    if (memchr(text, 0, (size_t)size)) XKD_FAIL(XKD_ERR_DATA, "%s: is no text file", list);
-    XKD_TRY(xkd_copy_string(cx, &out->root, root));
-    for (char *line = text; line; line = save) {
-        save = strchr(line, '\n');
-        if (save) *save++ = 0;
-        number++;
-        line = trim(line);
-        if (!line[0] || line[0] == '#') continue;
-        if (number == 1 && !strncmp(line, "path,", 5)) continue; /* a CSV header */
-        XKD_TRY(add_line(cx, out, list, number, line));
-    }
-    if (out->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no lines \"path label\" or \"path,label[,split]\" in it", list);
-    /* Whether numbers or names were used shows in whether any class was made. */
-    bool numbers = out->class_count == 0;
-    qsort(out->samples, (size_t)out->count, sizeof *out->samples, compare_samples);
-    /* Neighbours after sorting. A sample listed twice would count twice in every epoch and once in
-     * the user's mind. */
-    for (int64_t i = 1; i < out->count; i++)
-        if (!strcmp(out->samples[i - 1].path, out->samples[i].path))
-            XKD_FAIL(XKD_ERR_DATA, "%s: path \"%s\" stands there twice (remove one)", list, out->samples[i].path);
-    if (!numbers)
-        for (int64_t i = 0; i < out->count; i++)
-            if (out->samples[i].label >= out->class_count)
-                XKD_FAIL(XKD_ERR_DATA, "%s: label %lld of \"%s\" is a number where others are names", list,
-                         (long long)out->samples[i].label, out->samples[i].path);
-fail:
-    xkd_free(text);
-    if (status != XKD_OK) xkd_manifest_free(out);
+    xkd_free(full);
+    xkd_free(known.samples);
+    xkd_manifest_free(&found);
     return status;
 }
 
@@ -299,13 +304,28 @@ xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_link
     if (!path || !path[0]) XKD_FAIL(XKD_ERR_CONFIG, "no data given: --data DIR or MANIFEST");
     if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or manifest", path);
     /* A file is taken as a manifest whatever it is called. */
-    if (!xkd_is_folder(path)) return xkd_manifest_read(cx, path, out);
-    XKD_TRY(xkd_join_path(cx, &inside, path, "manifest.jsonl"));
-    if (xkd_path_exists(inside))
+    if (xkd_is_folder(path))
+        XKD_TRY(xkd_join_path(cx, &inside, path, "manifest.jsonl"));
+    else
+        XKD_TRY(xkd_copy_string(cx, &inside, path));
+    bool listed = xkd_path_exists(inside);
+    if (listed)
         XKD_TRY(xkd_manifest_read(cx, inside, out));
     else
         XKD_TRY(xkd_index_folder(cx, path, follow_links, out, &skipped));
+    XKD_TRY(xkd_manifest_check_fact(cx, out, inside, follow_links));
+    if (listed && xkd_is_folder(path)) {
+        status = warn_of_added(cx, path, inside, follow_links, out);
+        /* What the manifest names may be in order all the same. */
+        if (status == XKD_ERR_DATA) {
+            xkd_log(cx, XKD_LOG_WARN, "%s", xkd_last_error(cx));
+            xkd_clear_error(cx);
+            status = XKD_OK;
+        }
+        XKD_TRY(status);
+    }
 fail:
+    if (status != XKD_OK) xkd_manifest_free(out);
     xkd_free(inside);
     return status;
 }

@@ -1,4 +1,4 @@
-/* A folder or a list of videos -> manifest. */
+/* A folder of videos -> manifest. */
 #ifndef XKD_DATA_INDEX_H
 #define XKD_DATA_INDEX_H
 
@@ -13,10 +13,6 @@ bool xkd_is_media_name(const char *name);
  * there is no video. *skipped counts other files. */
 xkd_status xkd_index_folder(xkd_context *cx, const char *folder, bool follow_links, xkd_manifest *out,
                             int64_t *skipped);
-
-/* Reads lines "path label" or "path,label[,split]" (# starts a comment); paths relative to `root`. Labels are numbers or
- * names. Errors with file:line. */
-xkd_status xkd_index_list(xkd_context *cx, const char *list, const char *root, xkd_manifest *out);
 
 /* A manifest (*.jsonl), or a folder: its manifest.jsonl if it has one, else its files. */
 xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_links, xkd_manifest *out);

@@ -18,9 +18,11 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/rng.h"
+#include "base/text.h"
 #include "data/check.h"
 #include "data/fetch.h"
 #include "data/index.h"
+#include "data/json_name.h"
 #include "data/sampler.h"
 
 enum {
@@ -543,6 +545,11 @@ const xkd_manifest *xkd_loader_manifest(const xkd_loader *l)
     return &l->manifest;
 }
 
+int64_t xkd_loader_ring_bytes(const xkd_loader *l)
+{
+    return l->depth * batch_bytes(l);
+}
+
 const xkd_view_shapes *xkd_loader_shapes(const xkd_loader *l)
 {
     return &l->shapes;
@@ -563,6 +570,46 @@ uint64_t xkd_loader_data_hash(const xkd_loader *l)
     return hash;
 }
 
+/* Keeps the lines of bad_clips.jsonl in front of a place: what lies behind it will be met again. A torn last line goes as
+ * well. The file is replaced in one step. */
+static xkd_status cut_log(xkd_loader *l, uint32_t epoch, int64_t step)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->cx;
+    xkd_text kept = xkd_text_make(cx);
+    char *text = NULL;
+    int64_t size;
+    if (l->log_fd < 0) return XKD_OK;
+    status = xkd_read_file(cx, l->log_path, MOST_LOG_BYTES, XKD_ERR_DATA, &text, &size);
+    if (status == XKD_ERR_DATA || status == XKD_ERR_STORAGE) {
+        /* A log is no reason not to go on. */
+        xkd_log(cx, XKD_LOG_WARN, "bad_clips.jsonl is not cut back: %s", xkd_last_error(cx));
+        xkd_clear_error(cx);
+        status = XKD_OK;
+        goto fail;
+    }
+    XKD_TRY(status);
+    for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        json_t *o = json_loadb(line, (size_t)(end - line), 0, NULL);
+        const json_t *e = json_object_get(o, "epoch"), *s = json_object_get(o, "step");
+        bool before =
+            json_is_integer(e) && json_is_integer(s) &&
+            (json_integer_value(e) < epoch || (json_integer_value(e) == epoch && json_integer_value(s) < step));
+        json_decref(o);
+        if (before) xkd_text_add(&kept, line, end + 1 - line);
+    }
+    XKD_TRY(kept.status);
+    if (kept.size == size) goto fail;
+    close(l->log_fd);
+    l->log_fd = -1;
+    XKD_TRY(xkd_write_file(cx, l->log_path, kept.data, kept.size));
+    XKD_TRY(xkd_append_open(cx, l->log_path, &l->log_fd));
+fail:
+    xkd_text_free(&kept);
+    xkd_free(text);
+    return status;
+}
+
 /* Waits for places in work, then drops all slots: what they held is made again from its keys when it
  * is needed. */
 xkd_status xkd_loader_seek(xkd_loader *l, uint32_t epoch, int64_t step)
@@ -581,7 +628,7 @@ xkd_status xkd_loader_seek(xkd_loader *l, uint32_t epoch, int64_t step)
     l->paused = false;
     pthread_cond_broadcast(&l->work);
     pthread_mutex_unlock(&l->lock);
-    return XKD_OK;
+    return cut_log(l, epoch, step);
 }
 
 /* One line of bad_clips.jsonl.
@@ -594,12 +641,13 @@ static xkd_status write_failure(xkd_loader *l, const xkd_batch *b, int64_t place
     json_t *line = json_pack("{s:I,s:I,s:I,s:I,s:s}", "epoch", (json_int_t)b->epoch, "step", (json_int_t)b->step,
                              "sample", (json_int_t)b->sample[place], "file", (json_int_t)f->sample, "reason",
                              xkd_media_fault_name(f->fault));
-    json_t *path = json_string(l->manifest.samples[f->sample].path), *message = json_string(f->message);
-    /* A path that is no UTF-8 cannot be written as JSON; the sample number stands for it. */
-    json_object_set_new(line, "path", path ? path : json_sprintf("sample %lld", (long long)f->sample));
+    json_t *path = NULL, *message = json_string(f->message);
+    status = xkd_json_name(cx, l->manifest.samples[f->sample].path, &path);
+    if (path) json_object_set_new(line, "path", path);
     if (message) json_object_set_new(line, "message", message);
     char *text = json_dumps(line, JSON_COMPACT);
     json_decref(line);
+    XKD_TRY(status);
     if (!text) XKD_FAIL(XKD_ERR_MEMORY, "out of memory while writing bad_clips.jsonl");
     size_t length = strlen(text);
     text[length] = '\n'; /* in place of the final 0: one write per line */

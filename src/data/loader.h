@@ -102,8 +102,11 @@ uint64_t xkd_loader_data_hash(const xkd_loader *loader);
 /* The samples that are drawn from, with their labels. Belongs to the loader. */
 const struct xkd_manifest *xkd_loader_manifest(const xkd_loader *loader);
 const xkd_view_shapes *xkd_loader_shapes(const xkd_loader *loader);
+/* Bytes of the batches that are held: the one in use and those ahead. */
+int64_t xkd_loader_ring_bytes(const xkd_loader *loader);
 
-/* Goes on at micro-batch 0 of (epoch, step); what was prefetched for elsewhere is dropped. */
+/* Goes on at micro-batch 0 of (epoch, step); what was prefetched for elsewhere is dropped, and what bad_clips.jsonl says of
+ * steps from there on, which come again. */
 xkd_status xkd_loader_seek(xkd_loader *loader, uint32_t epoch, int64_t step);
 
 /* Waits for the next micro-batch. After the last step of an epoch comes step 0 of the next one; there is no end.

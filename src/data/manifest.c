@@ -12,13 +12,16 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/base64.h"
 #include "base/file.h"
+#include "data/csv.h"
+#include "data/json_name.h"
+#include "data/links.h"
+#include "data/manifest_rows.h"
 
 /* A manifest line holds two paths at most; ten million lines of 400 bytes are more than the largest data sets have. */
 static const int64_t MAX_BYTES = (int64_t)4 << 30;
 enum { MAX_LABEL = 1000000 };
-
-static const char BASE64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /* Where an error message points. */
 typedef struct {
@@ -26,6 +29,7 @@ typedef struct {
     const char *file;
     int64_t line;
     bool fixed_classes; /* the first line lists them all */
+    int64_t number;     /* the first line whose label is a number; 0: none */
 } place;
 
 /* Strings of fixed size are part of the sample; only the path is allocated. */
@@ -38,8 +42,7 @@ void xkd_sample_free(xkd_sample *sample)
 void xkd_manifest_free(xkd_manifest *m)
 {
     for (int64_t i = 0; i < m->count; i++) xkd_sample_free(&m->samples[i]);
-    for (int64_t i = 0; i < m->class_count; i++) xkd_free(m->classes[i]);
-    xkd_free(m->classes);
+    xkd_manifest_free_classes(m);
     xkd_free(m->samples);
     xkd_free(m->root);
     *m = (xkd_manifest){0};
@@ -73,53 +76,9 @@ xkd_status xkd_manifest_of_file(xkd_context *cx, const char *path, xkd_manifest 
     XKD_TRY(xkd_format_string(cx, &out->root, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1,
                               slash ? path : "."));
     XKD_TRY(xkd_manifest_add(cx, out, slash ? slash + 1 : path, &sample));
+    out->named = true;
 fail:
     return status;
-}
-
-/* A linear search, as there are hundreds of classes at most and labels are mostly numbers. */
-xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *m, const char *name, bool add, int64_t *label)
-{
-    xkd_status status = XKD_OK;
-    *label = -1;
-    for (int64_t i = 0; i < m->class_count; i++)
-        if (!strcmp(m->classes[i], name)) *label = i;
-    if (*label >= 0 || !add) return XKD_OK;
-    XKD_TRY(xkd_resize(cx, &m->classes, m->class_count, m->class_count + 1, sizeof *m->classes));
-    XKD_TRY(xkd_copy_string(cx, &m->classes[m->class_count], name));
-    *label = m->class_count++;
-fail:
-    return status;
-}
-
-bool xkd_manifest_has_labels(const xkd_manifest *m)
-{
-    bool labels = m->class_count > 0;
-    for (int64_t i = 0; i < m->count && !labels; i++) labels = m->samples[i].label >= 0 || m->samples[i].label_count;
-    return labels;
-}
-
-xkd_status xkd_manifest_compare_classes(xkd_context *cx, const xkd_manifest *a, const char *a_name,
-                                        const xkd_manifest *b, const char *b_name, const char *remedy)
-{
-    if (!xkd_manifest_has_labels(a) || !xkd_manifest_has_labels(b)) return XKD_OK;
-    if (!remedy) remedy = "make both from one class list";
-    if (a->class_count != b->class_count)
-        return xkd_fail(cx, XKD_ERR_DATA, "%s names %" PRId64 " classes, %s %" PRId64 ": %s", a_name, a->class_count,
-                        b_name, b->class_count, remedy);
-    for (int64_t k = 0; k < a->class_count; k++)
-        if (strcmp(a->classes[k], b->classes[k]) != 0)
-            return xkd_fail(cx, XKD_ERR_DATA, "class %" PRId64 " is %s in %s and %s in %s: %s", k, a->classes[k],
-                            a_name, b->classes[k], b_name, remedy);
-    return XKD_OK;
-}
-
-/* Keeps the order; O(count). */
-void xkd_manifest_remove(xkd_manifest *m, int64_t i)
-{
-    xkd_sample_free(&m->samples[i]);
-    memmove(&m->samples[i], &m->samples[i + 1], (size_t)(m->count - i - 1) * sizeof *m->samples);
-    m->count--;
 }
 
 /* A sample without a split belongs to every split. In place: kept samples move to the front. */
@@ -134,51 +93,6 @@ void xkd_manifest_keep_split(xkd_manifest *m, const char *split)
             xkd_sample_free(s);
     }
     m->count = kept;
-}
-
-/* For paths that are no UTF-8, which JSON cannot hold. */
-static xkd_status encode_base64(xkd_context *cx, const char *text, char **out)
-{
-    const unsigned char *in = (const unsigned char *)text;
-    size_t n = strlen(text), at = 0;
-    /* Four characters for three bytes, and the final 0. */
-    xkd_status status = xkd_alloc(cx, out, (int64_t)(n + 2) / 3 * 4 + 1, 1);
-    if (status != XKD_OK) return status;
-    for (size_t i = 0; i < n; i += 3) {
-        unsigned a = in[i], b = i + 1 < n ? in[i + 1] : 0, c = i + 2 < n ? in[i + 2] : 0;
-        (*out)[at++] = BASE64[a >> 2];
-        (*out)[at++] = BASE64[(a & 3) << 4 | b >> 4];
-        (*out)[at++] = i + 1 < n ? BASE64[(b & 15) << 2 | c >> 6] : '=';
-        (*out)[at++] = i + 2 < n ? BASE64[c & 63] : '=';
-    }
-    return XKD_OK;
-}
-
-/* Padding may be missing. A zero byte would end the path early and name another file. */
-static xkd_status decode_base64(const place *p, const char *text, char **out)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = p->cx;
-    size_t n = strlen(text), at = 0;
-    unsigned bits = 0, value = 0;
-    XKD_TRY(xkd_alloc(cx, out, (int64_t)n + 1, 1));
-    /* RFC 4648, section 4; '=' carries no bits. */
-    while (n && text[n - 1] == '=') n--;
-    for (size_t i = 0; i < n; i++) {
-        const char *digit = strchr(BASE64, text[i]);
-        if (!digit) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path_base64: not base64", p->file, (long long)p->line);
-        value = value << 6 | (unsigned)(digit - BASE64);
-        bits += 6;
-        if (bits >= 8) {
-            bits -= 8;
-            (*out)[at++] = (char)(value >> bits & 255);
-        }
-    }
-    /* strlen stops at the first 0. */
-    if (strlen(*out) != at)
-        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path_base64: holds a zero byte", p->file, (long long)p->line);
-fail:
-    return status;
 }
 
 bool xkd_manifest_path_is_plain(const char *path)
@@ -246,7 +160,7 @@ static xkd_status read_text(const place *p, const json_t *object, const char *ke
 }
 
 /* With classes in the first line names must be among them; without, a new name becomes a class. */
-static xkd_status read_label(const place *p, xkd_manifest *m, const json_t *object, int64_t *label)
+static xkd_status read_label(place *p, xkd_manifest *m, const json_t *object, int64_t *label)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cx;
@@ -266,6 +180,7 @@ static xkd_status read_label(const place *p, xkd_manifest *m, const json_t *obje
     int64_t limit = p->fixed_classes ? m->class_count : MAX_LABEL;
     /* Written by some tools for `no label`. */
     if (*label == -1) return XKD_OK;
+    if (!p->number) p->number = p->line;
     if (*label < 0 || *label >= limit)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: label %lld is out of range 0 .. %lld (correct it or the classes in line 1)",
                  p->file, (long long)p->line, (long long)*label, (long long)limit - 1);
@@ -299,7 +214,7 @@ fail:
 
 /* Exactly one of `path` and `path_base64`. Unknown keys are ignored, so that users may keep notes of
  * their own. */
-static xkd_status read_sample(const place *p, xkd_manifest *m, const json_t *object)
+static xkd_status read_sample(place *p, xkd_manifest *m, const json_t *object)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cx;
@@ -307,10 +222,12 @@ static xkd_status read_sample(const place *p, xkd_manifest *m, const json_t *obj
     const json_t *path = json_object_get(object, "path"), *coded = json_object_get(object, "path_base64");
     if ((path != NULL) + (coded != NULL) != 1 || !json_is_string(path ? path : coded))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: needs one string \"path\" or \"path_base64\"", p->file, (long long)p->line);
+    const char *fault = NULL;
     if (coded)
-        XKD_TRY(decode_base64(p, json_string_value(coded), &decoded));
+        XKD_TRY(xkd_base64_decode(cx, json_string_value(coded), &decoded, &fault));
     else
         XKD_TRY(xkd_copy_string(cx, &decoded, json_string_value(path)));
+    if (fault) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path_base64: %s", p->file, (long long)p->line, fault);
     /* Decoded first, then checked: base64 must not smuggle a path past the rules. */
     XKD_TRY(check_path(p, decoded));
     xkd_sample *s = NULL;
@@ -343,7 +260,9 @@ static xkd_status read_header(place *p, xkd_manifest *m, const json_t *object, c
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cx;
-    const json_t *root = json_object_get(object, "root"), *classes = json_object_get(object, "classes"), *name;
+    const json_t *root = json_object_get(object, "root"), *classes = json_object_get(object, "classes"),
+                 *links = json_object_get(object, "follow_links"), *name;
+    char *class = NULL;
     size_t i;
     if (json_integer_value(json_object_get(object, "xkd_manifest")) != 1)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: manifest version is not 1 (written by a newer xkd?)", p->file,
@@ -360,21 +279,25 @@ static xkd_status read_header(place *p, xkd_manifest *m, const json_t *object, c
         XKD_TRY(xkd_copy_string(cx, &m->root, folder));
     else
         XKD_TRY(xkd_join_path(cx, &m->root, folder, text));
+    if (links && !json_is_boolean(links))
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"follow_links\" must be true or false", p->file, (long long)p->line);
+    m->follow_links = json_is_true(links);
     if (classes && !json_is_array(classes))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"classes\" must be a list of names", p->file, (long long)p->line);
     p->fixed_classes = classes != NULL;
     json_array_foreach((json_t *)(uintptr_t)classes, i, name)
     {
         int64_t label;
-        if (!json_is_string(name))
-            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"classes\" must be a list of names", p->file, (long long)p->line);
-        XKD_TRY(xkd_manifest_class(cx, m, json_string_value(name), true, &label));
+        xkd_free(class);
+        XKD_TRY(xkd_json_name_value(cx, name, &class));
+        if (!class) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"classes\" must be a list of names", p->file, (long long)p->line);
+        XKD_TRY(xkd_manifest_class(cx, m, class, true, &label));
         /* The place in the list is the label, so a name twice would leave a gap. */
         if (label != (int64_t)i)
-            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: class \"%s\" is listed twice", p->file, (long long)p->line,
-                     json_string_value(name));
+            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: class \"%s\" is listed twice", p->file, (long long)p->line, class);
     }
 fail:
+    xkd_free(class);
     return status;
 }
 
@@ -434,6 +357,31 @@ fail:
     return status;
 }
 
+/* Without a list of classes the names that occur are the classes, in byte order as those of folders: which line comes first
+ * does not matter. Numbers beside them would be the numbers of some of these. */
+static xkd_status number_by_name(const place *p, xkd_manifest *m)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    char **names = NULL;
+    int64_t label;
+    if (p->number)
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: label is a number where others are names (list the classes in the first line)",
+                 p->file, (long long)p->number);
+    XKD_TRY(xkd_alloc(cx, &names, m->class_count, sizeof *names));
+    memcpy(names, m->classes, (size_t)m->class_count * sizeof *names); /* sorting moves the pointers alone */
+    xkd_manifest_sort_classes(m);
+    for (int64_t i = 0; i < m->count; i++) {
+        xkd_sample *s = &m->samples[i];
+        if (s->label < 0) continue;
+        XKD_TRY(xkd_manifest_class(cx, m, names[s->label], false, &label));
+        s->label = label;
+    }
+fail:
+    xkd_free(names);
+    return status;
+}
+
 /* The folder part of a path, "." if it has none.
  * "/file" has the folder "/". */
 static xkd_status folder_of(xkd_context *cx, const char *path, char **out)
@@ -461,7 +409,7 @@ xkd_status xkd_manifest_read(xkd_context *cx, const char *path, xkd_manifest *m)
     XKD_TRY(xkd_read_file(cx, path, MAX_BYTES, XKD_ERR_DATA, &text, &size));
     XKD_TRY(folder_of(cx, path, &folder));
     XKD_TRY(xkd_copy_string(cx, &m->root, folder));
-    for (char *line = text, *end = text + size; line < end;) {
+    for (char *line = text + xkd_csv_mark(text, size), *end = text + size; line < end;) {
         char *stop = memchr(line, '\n', (size_t)(end - line));
         size_t length = (size_t)((stop ? stop : end) - line);
         p.line++;
@@ -475,6 +423,7 @@ xkd_status xkd_manifest_read(xkd_context *cx, const char *path, xkd_manifest *m)
         line += length + 1;
     }
     if (m->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no samples in it (make one with `xkd data index DIR`)", path);
+    if (!p.fixed_classes && m->class_count) XKD_TRY(number_by_name(&p, m));
     XKD_TRY(check_duplicates(&p, m, lines));
 fail:
     xkd_free(text);
@@ -494,7 +443,7 @@ static void set_path(json_t *object, xkd_context *cx, const char *path, xkd_stat
         return;
     }
     char *coded = NULL;
-    *status = encode_base64(cx, path, &coded);
+    *status = xkd_base64_encode(cx, path, &coded);
     if (*status == XKD_OK) json_object_set_new(object, "path_base64", json_string(coded));
     xkd_free(coded);
 }
@@ -510,7 +459,7 @@ static json_t *rounded(double x)
 static void set_facts(json_t *o, const xkd_sample *s)
 {
     if (s->label >= 0) json_object_set_new(o, "label", json_integer(s->label));
-    if (s->label_count) {
+    if (s->labels) { /* an empty list too: a sample of several labels, none of which it has */
         json_t *list = json_array();
         for (int64_t i = 0; i < s->label_count; i++) json_array_append_new(list, json_integer(s->labels[i]));
         json_object_set_new(o, "labels", list);
@@ -532,6 +481,33 @@ static void set_facts(json_t *o, const xkd_sample *s)
     }
     if (s->bytes >= 0) json_object_set_new(o, "bytes", json_integer(s->bytes));
     if (s->hash[0]) json_object_set_new(o, "hash", json_string(s->hash));
+}
+
+xkd_status xkd_sample_to_json(xkd_context *cx, const xkd_sample *s, json_t **out)
+{
+    xkd_status status = XKD_OK;
+    *out = json_object();
+    if (!*out) return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory while writing a manifest");
+    set_path(*out, cx, s->path, &status);
+    set_facts(*out, s);
+    return status;
+}
+
+xkd_status xkd_manifest_add_json(xkd_context *cx, xkd_manifest *m, const char *file, int64_t line, const json_t *row)
+{
+    place p = {.cx = cx, .file = file, .line = line};
+    return read_sample(&p, m, row);
+}
+
+void xkd_sample_take_facts(xkd_sample *to, const xkd_sample *from)
+{
+    const xkd_sample own = *to;
+    *to = *from;
+    to->path = own.path;
+    to->label = own.label;
+    to->labels = own.labels;
+    to->label_count = own.label_count;
+    memcpy(to->split, own.split, sizeof to->split);
 }
 
 /* 12 digits keep the microsecond of a film of 10^6 s. Consumes the object. */
@@ -557,15 +533,17 @@ xkd_status xkd_manifest_write(xkd_context *cx, const xkd_manifest *m, const char
     json_t *header = json_pack("{s:i,s:s}", "xkd_manifest", 1, "root", root_text ? root_text : ".");
     if (!header) XKD_FAIL(XKD_ERR_DATA, "%s: the root \"%s\" is no UTF-8 (move the folder)", path, root_text);
     if (m->class_count) {
-        /* Names that are no UTF-8 cannot be stored; `?` keeps the others' numbers. */
-        json_t *classes = json_array();
-        for (int64_t i = 0; i < m->class_count; i++) {
-            json_t *name = json_string(m->classes[i]);
-            json_array_append_new(classes, name ? name : json_string("?"));
+        json_t *classes = json_array(), *name = NULL;
+        for (int64_t i = 0; i < m->class_count && status == XKD_OK; i++) {
+            status = xkd_json_name(cx, m->classes[i], &name);
+            if (name) json_array_append_new(classes, name);
         }
         json_object_set_new(header, "classes", classes);
     }
-    XKD_TRY(write_line(writer, cx, header));
+    if (m->follow_links) json_object_set_new(header, "follow_links", json_true());
+    xkd_status headed = write_line(writer, cx, header); /* frees it, whatever went before */
+    XKD_TRY(status);
+    XKD_TRY(headed);
     for (int64_t i = 0; i < m->count; i++) {
         json_t *object = json_object();
         set_path(object, cx, m->samples[i].path, &status);
@@ -600,10 +578,8 @@ xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *m, const xkd_s
         XKD_FAIL(XKD_ERR_DATA, "%s: %s", path, strerror(errno));
     }
     root = realpath(m->root, NULL);
-    size_t length = root ? strlen(root) : 0;
-    bool inside = root && (!strcmp(root, "/") || (!strncmp(real, root, length) && real[length] == '/'));
-    /* The slash behind the root's name matters: /data2 does not lie in /data. */
-    if (!inside && !follow_links) {
+    bool inside = root && xkd_lies_below(real, root);
+    if (!inside && !follow_links && !m->named) {
         *fault = XKD_FAULT_REFUSED;
         XKD_FAIL(XKD_ERR_DATA, "%s: a link that leads out of the data folder (allow it with --follow-links)", path);
     }
@@ -642,9 +618,9 @@ xkd_status xkd_sample_copy_labels(xkd_context *cx, xkd_sample *to, const xkd_sam
     xkd_status status = XKD_OK;
     to->label = from->label;
     memcpy(to->split, from->split, sizeof to->split);
-    if (!from->label_count) return XKD_OK;
+    if (!from->labels) return XKD_OK;
     XKD_TRY(xkd_alloc(cx, &to->labels, from->label_count, sizeof *to->labels));
-    memcpy(to->labels, from->labels, (size_t)from->label_count * sizeof *to->labels);
+    if (from->label_count) memcpy(to->labels, from->labels, (size_t)from->label_count * sizeof *to->labels);
     to->label_count = from->label_count;
 fail:
     return status;
@@ -655,6 +631,7 @@ xkd_status xkd_manifest_copy(xkd_context *cx, const xkd_manifest *from, xkd_mani
     xkd_status status = XKD_OK;
     int64_t label;
     *out = (xkd_manifest){0};
+    out->follow_links = from->follow_links;
     XKD_TRY(xkd_copy_string(cx, &out->root, from->root));
     for (int64_t k = 0; k < from->class_count; k++)
         XKD_TRY(xkd_manifest_class(cx, out, from->classes[k], true, &label));

@@ -2,7 +2,7 @@
  *   {"xkd_manifest":1,"root":".","classes":["bounce","orbit"]}
  *   {"path":"train/bounce/0001.mp4","label":0,"split":"train","video_seconds":5.0,...,"hash":"..."}
  * Paths are relative to root, which is relative to the manifest's folder; never absolute, never with "..". They are data:
- * whatever they look like, they only ever name a file. A name that is no UTF-8 stands as "path_base64". Only "path" is
+ * whatever they look like, they only ever name a file. A name that is no UTF-8 stands as "path_base64", a class as {"base64":"..."}. Only "path" is
  * required. A sample without "split" belongs to every split. */
 #ifndef XKD_DATA_MANIFEST_H
 #define XKD_DATA_MANIFEST_H
@@ -22,15 +22,20 @@ typedef struct {
     double video_start, video_seconds, audio_start, audio_seconds; /* seconds are 0 where unknown or absent */
     double fps;
     int64_t width, height, sample_rate, channels;
-    int has_audio; /* 1, 0, or -1: unknown */
-    int64_t bytes; /* -1: unknown */
-    char hash[33]; /* XXH3-128 of the contents in hex; "": unknown */
+    int has_audio;     /* 1, 0, or -1: unknown */
+    int64_t bytes;     /* -1: unknown */
+    char hash[33];     /* XXH3-128 of the contents in hex; "": unknown */
+    uint64_t identity; /* of the contents that features were made of (data/identity.h); 0: unknown, as in manifests */
 } xkd_sample;
 
 typedef struct xkd_manifest {
     char *root; /* folder that paths are relative to, as it can be opened from here */
     char **classes;
-    int64_t class_count;
+    int64_t class_count, class_capacity;
+    int32_t *class_slots; /* [class_slot_count] hash table of the names */
+    int64_t class_slot_count;
+    bool follow_links; /* a fact, not a permission: files were found through links that lead out of the root */
+    bool named;        /* its one file was named by the user, who may name a link */
     xkd_sample *samples;
     int64_t count, capacity;
 } xkd_manifest;
@@ -51,6 +56,17 @@ xkd_status xkd_manifest_of_file(xkd_context *cx, const char *path, xkd_manifest 
 
 /* Index of a class, added when new and `add`; -1 otherwise. */
 xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *manifest, const char *name, bool add, int64_t *label);
+
+/* Puts the classes into byte order; labels are not changed with them. */
+void xkd_manifest_sort_classes(xkd_manifest *manifest);
+/* Replaces the classes by copies of these names, which are all different. */
+xkd_status xkd_manifest_set_classes(xkd_context *cx, xkd_manifest *manifest, const char *const *names, int64_t count);
+void xkd_manifest_free_classes(xkd_manifest *manifest);
+
+/* XKD_ERR_DATA where a class has files in split `test` and none in split `train`: they could not be got right, and would lower
+ * a figure unseen. A file without a split is in both. */
+xkd_status xkd_manifest_check_trained(xkd_context *cx, const xkd_manifest *manifest, const char *train,
+                                      const char *test);
 
 /* Whether it names classes or has a label. */
 bool xkd_manifest_has_labels(const xkd_manifest *manifest);
@@ -75,9 +91,6 @@ xkd_status xkd_manifest_copy(xkd_context *cx, const xkd_manifest *from, xkd_mani
 
 /* How many labels a sample has, and which: *list points into the sample, or at *single where it has one. */
 int64_t xkd_sample_labels(const xkd_sample *sample, const int32_t **list, int32_t *single);
-
-/* Removes sample i. */
-void xkd_manifest_remove(xkd_manifest *manifest, int64_t i);
 
 /* Whether a path names something below the root directly: not absolute, no "..", "." or empty part, which would leave the
  * root or name one file in two ways. */

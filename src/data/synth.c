@@ -54,6 +54,7 @@ typedef struct {
     int64_t done;
     xkd_synth_progress progress;
     void *user;
+    bool begun; /* by an earlier call that was stopped */
 } job;
 
 /* Small enough to be made in a minute, large enough to learn from. */
@@ -314,9 +315,16 @@ static void run_one(void *arg, int64_t index, int thread)
     xkd_status status = j->status;
     pthread_mutex_unlock(&j->lock);
     if (status != XKD_OK) return;
+    if (j->options->stop && j->options->stop(j->user)) {
+        pthread_mutex_lock(&j->lock);
+        if (j->status == XKD_OK) j->status = xkd_fail(j->cx, XKD_ERR_INTERRUPTED, "stopped");
+        pthread_mutex_unlock(&j->lock);
+        return;
+    }
     status = xkd_format_string(j->cx, &path, "%s/%s/%s/%05lld.mp4", o->out, test ? "test" : "train",
                                MOTIONS[label].name, (long long)number);
-    if (status == XKD_OK) status = make_clip(j->cx, o, label, number, path);
+    /* A clip is published whole: one that is there was finished by an earlier call. */
+    if (status == XKD_OK && !(j->begun && xkd_path_exists(path))) status = make_clip(j->cx, o, label, number, path);
     xkd_free(path);
     pthread_mutex_lock(&j->lock);
     if (j->status == XKD_OK) j->status = status;
@@ -325,17 +333,51 @@ static void run_one(void *arg, int64_t index, int thread)
     pthread_mutex_unlock(&j->lock);
 }
 
+/* What the clips depend on: a folder that was begun with it is gone on with. */
+static void describe(const xkd_synth_options *o, char *out, size_t size)
+{
+    snprintf(out, size,
+             "xkd synth 1: %lld classes of %lld clips, %.17g s, %lldx%lld at %lld, %.17g for testing, variety %.17g, "
+             "seed %llu\n",
+             (long long)o->classes, (long long)o->clips, o->seconds, (long long)o->width, (long long)o->height,
+             (long long)o->fps, o->test_share, o->variety, (unsigned long long)o->seed);
+}
+
+/* Whether an earlier call with the same options was stopped here; *marker is the file that says so. The caller frees it. */
+static xkd_status was_begun(xkd_context *cx, const xkd_synth_options *o, char **marker, bool *begun)
+{
+    xkd_status status = XKD_OK;
+    char want[400], *have = NULL;
+    int64_t size;
+    *begun = false;
+    describe(o, want, sizeof want);
+    XKD_TRY(xkd_join_path(cx, marker, o->out, ".unfinished"));
+    if (xkd_path_exists(*marker)) {
+        XKD_TRY(xkd_read_file(cx, *marker, 4096, XKD_ERR_CONFIG, &have, &size));
+        *begun = strcmp(have, want) == 0;
+    }
+fail:
+    xkd_free(have);
+    return status;
+}
+
 /* Existing folders are refused: clips of two settings in one set would not be noticed. */
-static xkd_status make_folders(xkd_context *cx, const xkd_synth_options *o)
+static xkd_status make_folders(xkd_context *cx, const xkd_synth_options *o, const char *marker, bool begun)
 {
     static const char *const SPLITS[] = {"train", "test"};
     xkd_status status = XKD_OK;
-    char *path = NULL;
-    for (int s = 0; s < 2; s++) {
-        xkd_free(path);
+    char *path = NULL, text[400];
+    for (int s = 0; s < 2 && !begun; s++) {
         XKD_TRY(xkd_join_path(cx, &path, o->out, SPLITS[s]));
         if (xkd_path_exists(path))
             XKD_FAIL(XKD_ERR_CONFIG, "%s: exists already (choose another --out or remove it)", path);
+        xkd_free(path);
+        path = NULL;
+    }
+    describe(o, text, sizeof text);
+    XKD_TRY(xkd_make_folder(cx, o->out));
+    XKD_TRY(xkd_write_file(cx, marker, text, (int64_t)strlen(text)));
+    for (int s = 0; s < 2; s++) {
         for (int64_t k = 0; k < o->classes; k++) {
             xkd_free(path);
             XKD_TRY(xkd_format_string(cx, &path, "%s/%s/%s", o->out, SPLITS[s], MOTIONS[k].name));
@@ -353,6 +395,7 @@ xkd_status xkd_synth(xkd_context *cx, const xkd_synth_options *o, xkd_synth_prog
 {
     xkd_status status = XKD_OK;
     xkd_pool *pool = NULL;
+    char *marker = NULL;
     job j = {.cx = cx, .options = o, .progress = progress, .user = user};
     pthread_mutex_init(&j.lock, NULL);
     if (o->classes < 2 || o->classes > MOTION_COUNT)
@@ -363,11 +406,14 @@ xkd_status xkd_synth(xkd_context *cx, const xkd_synth_options *o, xkd_synth_prog
     if (!(o->variety >= 0 && o->variety <= 1)) XKD_FAIL(XKD_ERR_CONFIG, "--variety %g: from 0 to 1", o->variety);
     j.test_clips = llround((double)o->clips * o->test_share);
     if (j.test_clips == 0 && o->test_share > 0 && o->clips > 1) j.test_clips = 1;
-    XKD_TRY(make_folders(cx, o));
+    XKD_TRY(was_begun(cx, o, &marker, &j.begun));
+    XKD_TRY(make_folders(cx, o, marker, j.begun));
     XKD_TRY(xkd_pool_new(cx, &pool, o->threads));
     xkd_parallel_for(pool, o->classes * o->clips, run_one, &j);
-    status = j.status;
+    XKD_TRY(j.status);
+    XKD_TRY(xkd_remove_file(cx, marker));
 fail:
+    xkd_free(marker);
     xkd_pool_free(pool);
     pthread_mutex_destroy(&j.lock);
     return status;

@@ -18,6 +18,8 @@ typedef struct {
     int64_t width, height, fps;
     uint64_t seed;
     int threads;
+    /* Asked before each clip; non-zero ends the work with XKD_ERR_INTERRUPTED. May be NULL; gets the user of progress. */
+    int (*stop)(void *user);
 } xkd_synth_options;
 
 /* 160x120 at 16 fps, 12 classes of 20 clips of 5 s, a fifth of them for testing, full variety. */

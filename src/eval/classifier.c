@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "data/json_name.h"
 #include "base/text.h"
 #include "checkpoint/params_file.h"
 #include "eval/training_views.h"
@@ -49,8 +50,8 @@ xkd_status xkd_class_names_read(xkd_context *cx, const char *path, const char *t
     XKD_TRY(xkd_alloc(cx, &out->items, (int64_t)json_array_size(list), sizeof *out->items));
     json_array_foreach(list, i, name)
     {
-        if (!json_is_string(name)) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its class name %zu is no text", path, i);
-        XKD_TRY(xkd_copy_string(cx, &out->items[out->count], json_string_value(name)));
+        XKD_TRY(xkd_json_name_value(cx, name, &out->items[out->count]));
+        if (!out->items[out->count]) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: its class name %zu is no text", path, i);
         out->count++; /* counted after the copy: a failure frees no string that was never made */
     }
 fail:
@@ -63,7 +64,7 @@ xkd_status xkd_class_names_write(xkd_context *cx, const xkd_class_names *names, 
     xkd_text t = xkd_text_make(cx);
     for (int64_t i = 0; i < names->count; i++) {
         xkd_text_puts(&t, i ? ", " : "[");
-        xkd_text_json_string(&t, names->items[i]);
+        xkd_text_json_name(&t, names->items[i]);
     }
     xkd_text_puts(&t, "]");
     return xkd_text_take(&t, text);
@@ -206,6 +207,7 @@ xkd_status xkd_classifier_load(xkd_context *cx, const char *path, char *const *o
     XKD_TRY(xkd_config_init(cx, &out->config));
     XKD_TRY(xkd_safetensors_open(cx, name, &file));
     XKD_TRY(read_notes(cx, file, name, out, &multi_label));
+    out->config.data.follow_links = false; /* the file may come from anybody; only the user's own words allow it */
     /* Overrides follow the file's own settings and precede xkd_config_finish, so that they are checked together with
      * them. */
     for (int i = 0; i < count; i++) XKD_TRY(xkd_config_override(cx, &out->config, overrides[i]));

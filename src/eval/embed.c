@@ -4,6 +4,8 @@
  * slot's content belongs to the producer until `publish` and to the consumer until `release_slot`. */
 #include "eval/embed.h"
 
+#include <inttypes.h>
+#include <math.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -195,6 +197,23 @@ fail:
     return status;
 }
 
+/* A number that is none spreads into every figure made from it, mostly unseen. A scorer's rows are its caller's to judge:
+ * a training that diverges is ended by its steps, not by a test. */
+static xkd_status check_finite(work *w, xkd_modality m, int64_t i)
+{
+    const batch *b = &w->batch[m];
+    int64_t size = b->rows * b->width;
+    for (int64_t k = 0; k < size; k++) {
+        if (isfinite(b->features[i * size + k])) continue;
+        const xkd_embed_input *in = &w->inputs[b->input[i]];
+        return xkd_fail(w->cx, XKD_ERR_NUMERIC,
+                        "%s: number %" PRId64 " of the %s features of its clip at %.2f s is not finite: the model's "
+                        "weights may hold NaN ('xkd verify MODEL' looks)",
+                        in->manifest->samples[in->sample].path, k, m == XKD_VIDEO ? "video" : "audio", b->seconds[i]);
+    }
+    return XKD_OK;
+}
+
 /* A last batch that is not full is computed with what its other rows held before; those results are dropped. */
 static xkd_status compute(work *w, xkd_modality m)
 {
@@ -205,6 +224,7 @@ static xkd_status compute(work *w, xkd_modality m)
     const xkd_embed_scorer *scorer = w->options->scorer;
     XKD_TRY(scorer ? scorer->run(scorer->user, b->clips, b->features)
                    : xkd_encoder_features(w->be, &b->run, b->clips, b->features));
+    for (int64_t i = 0; !scorer && i < b->filled; i++) XKD_TRY(check_finite(w, m, i));
     for (int64_t i = 0; i < b->filled; i++)
         XKD_TRY(add_feature(w, m, b->input[i], b->seconds[i], b->features + i * size));
     b->filled = 0;

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "data/identity.h"
 #include "eval/embed_log.h"
 #include "eval/training_views.h"
 
@@ -24,6 +25,9 @@ typedef struct {
     xkd_embed_log *log;
     xkd_embed_log_head head;
     int64_t *place;        /* [job->count] where an input's last record stands in the log; 0: there is none */
+    uint64_t *identity;    /* [job->count] of the inputs' contents as they are now */
+    uint64_t settings;     /* those of the log's head, and the contents */
+    uint64_t recipe;       /* those without any file */
     xkd_embed_input *todo; /* [todo_count] what no earlier sitting could read */
     int64_t todo_count;
 } work;
@@ -83,9 +87,22 @@ static void describe_views(xkd_text *t, const xkd_clip_options *o)
                     (long long)m->column_width[1]);
 }
 
+/* Contents of all inputs; the caller frees *out. */
+static xkd_status identify(xkd_context *cx, const xkd_embed_job *job, uint64_t **out)
+{
+    xkd_status status = XKD_OK;
+    XKD_TRY(xkd_alloc(cx, out, job->count, sizeof **out));
+    for (int64_t i = 0; i < job->count; i++) {
+        const xkd_manifest *m = job->inputs[i].manifest;
+        XKD_TRY(xkd_sample_identity(cx, m, &m->samples[job->inputs[i].sample], &(*out)[i]));
+    }
+fail:
+    return status;
+}
+
 /* Labels are among it, though features do not depend on them: they are stored beside the features, and a corrected manifest
- * must not leave the old ones in force. Batch and threads are not: they change no bit. */
-xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_t *out)
+ * must not leave the old ones in force. Batch and threads are not: they change no bit. `identity` NULL: without contents. */
+static xkd_status hash_settings(xkd_context *cx, const xkd_embed_job *job, const uint64_t *identity, uint64_t *out)
 {
     xkd_text t = xkd_text_make(cx);
     const xkd_embed_options *o = job->options;
@@ -103,10 +120,22 @@ xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_
         const xkd_sample *s = &job->inputs[i].manifest->samples[job->inputs[i].sample];
         xkd_text_printf(&t, "\n%lld %s %lld", (long long)job->inputs[i].number, s->path, (long long)s->label);
         for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(&t, ",%d", (int)s->labels[k]);
+        if (identity) xkd_text_printf(&t, " %llx", (unsigned long long)identity[i]);
     }
     *out = t.status == XKD_OK ? XXH3_64bits(t.data, (size_t)t.size) : 0; /* out of memory: the status says so */
     xkd_status status = t.status;
     xkd_text_free(&t);
+    return status;
+}
+
+xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_t *out)
+{
+    xkd_status status = XKD_OK;
+    uint64_t *identity = NULL;
+    XKD_TRY(identify(cx, job, &identity));
+    XKD_TRY(hash_settings(cx, job, identity, out));
+fail:
+    xkd_free(identity);
     return status;
 }
 
@@ -162,7 +191,8 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
         w->job->file(w->job->user, path, &result, file->input + 1, w->todo_count);
         xkd_free(path);
     }
-    XKD_TRY(xkd_embed_log_add(w->log, in->number, file, &w->place[input_of(w, in->number)]));
+    int64_t at = input_of(w, in->number);
+    XKD_TRY(xkd_embed_log_add(w->log, in->number, w->identity[at], file, &w->place[at]));
 fail:
     return status;
 }
@@ -173,33 +203,128 @@ static int stop(void *user)
     return w->job->stop ? w->job->stop(w->job->user) : 0;
 }
 
-/* What has no record, and what could not be read when it got one: the file may have been repaired since. A silent file that
- * should be half of a pair was read and is not tried again. */
+/* What has no record, what could not be read when it got one (the file may have been repaired since), and what has changed.
+ * A silent file that should be half of a pair was read and is not tried again. Where nothing that was read is still the
+ * same, it is another data set whose files have the same names. */
 static xkd_status list_todo(work *w)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = w->cx;
     const xkd_embed_job *job = w->job;
     xkd_embed_record r;
-    bool *bad = NULL, found;
+    bool *again = NULL, found;
+    int64_t same = 0, changed = 0;
+    const char *example = NULL;
     XKD_TRY(xkd_alloc(cx, &w->place, job->count, sizeof *w->place));
     XKD_TRY(xkd_alloc(cx, &w->todo, job->count, sizeof *w->todo));
-    XKD_TRY(xkd_alloc(cx, &bad, job->count, sizeof *bad));
+    XKD_TRY(xkd_alloc(cx, &again, job->count, sizeof *again));
     XKD_TRY(xkd_embed_log_next(w->log, true, &r, &found));
     while (found) {
         int64_t i = input_of(w, r.number);
         /* The hash of the settings covers the inputs, so this is a damaged log and not another job's. */
         if (i < 0) XKD_FAIL(XKD_ERR_DATA, "%s.partial: holds a file that is none of the inputs", job->path);
         w->place[i] = r.at;
-        bad[i] = r.fault != XKD_FAULT_NONE;
+        again[i] = r.fault != XKD_FAULT_NONE || r.identity != w->identity[i];
+        same += !again[i];
+        if (r.fault == XKD_FAULT_NONE && again[i]) {
+            changed++;
+            example = sample_of(&job->inputs[i])->path;
+        }
         XKD_TRY(xkd_embed_log_next(w->log, false, &r, &found));
     }
+    if (changed && !same)
+        XKD_FAIL(
+            XKD_ERR_CONFIG,
+            "%s.partial: was begun with other files of the same names, or all have changed since (such as %s): take "
+            "another name, or remove it to start anew",
+            job->path, example);
+    if (changed)
+        xkd_log(cx, XKD_LOG_WARN,
+                "%" PRId64 " files have changed since they were embedded and are done again, such as %s", changed,
+                example);
     for (int64_t i = 0; i < job->count; i++)
-        if (!w->place[i] || bad[i]) w->todo[w->todo_count++] = job->inputs[i];
+        if (!w->place[i] || again[i]) w->todo[w->todo_count++] = job->inputs[i];
     int64_t done = job->count - w->todo_count;
     if (done && job->resumed) job->resumed(job->user, done, job->count);
 fail:
-    xkd_free(bad);
+    xkd_free(again);
+    return status;
+}
+
+/* Clips of file f in a table, whose clips stand in the order of files: *first, and how many. */
+static int64_t clips_in(const xkd_feature_table *t, int64_t f, int64_t *first)
+{
+    int64_t low = 0, high = t->count;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (t->file[middle] < f)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *first = low;
+    while (high < t->count && t->file[high] == f) high++;
+    return high - low;
+}
+
+/* The record of input i out of a donor, where it has the same file under the same number, by which clips are drawn. What
+ * could not be read there has no clips, and is tried here. */
+static xkd_status take_from(work *w, const xkd_embeddings *donor, int64_t i, bool *taken)
+{
+    xkd_status status = XKD_OK;
+    const xkd_embed_input *in = &w->job->inputs[i];
+    const xkd_sample *s = in->number < donor->files.count ? &donor->files.samples[in->number] : NULL;
+    xkd_embedded file = {.input = i};
+    *taken = false;
+    if (!s || !s->identity || s->identity != w->identity[i] || strcmp(s->path, sample_of(in)->path) != 0) return XKD_OK;
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_feature_table *t = &donor->table[m];
+        int64_t first;
+        if (!w->head.size[m]) continue;
+        file.count[m] = clips_in(t, in->number, &first);
+        if (file.count[m] == 0) return XKD_OK; /* nor half of a pair */
+        file.feature[m] = t->x + first * t->rows * t->width;
+        file.seconds[m] = t->seconds + first;
+    }
+    XKD_TRY(xkd_embed_log_add(w->log, in->number, w->identity[i], &file, &w->place[i]));
+    *taken = true;
+fail:
+    return status;
+}
+
+/* Whether features of a donor are what this work would make. */
+static bool fits(const work *w, const xkd_embeddings *donor)
+{
+    if (donor->recipe != w->recipe || donor->shard.of > 1) return false;
+    for (int m = 0; m < XKD_MODALITIES; m++)
+        if (w->head.size[m] && donor->table[m].rows * donor->table[m].width != w->head.size[m]) return false;
+    return true;
+}
+
+/* Fills the log from what other work has made; what is left stays in the list. */
+static xkd_status take_over(work *w)
+{
+    xkd_status status = XKD_OK;
+    const xkd_embed_job *job = w->job;
+    for (int64_t d = 0; d < job->donor_count && w->todo_count; d++) {
+        xkd_embeddings donor = {0};
+        int64_t left = 0;
+        bool taken;
+        if (!xkd_path_exists(job->donors[d])) continue;
+        /* A file that cannot be read is no donor; its own work will tell of it. */
+        if (xkd_embeddings_read(w->cx, job->donors[d], &donor) != XKD_OK) xkd_clear_error(w->cx);
+        int64_t before = w->todo_count;
+        for (int64_t k = 0; k < w->todo_count && status == XKD_OK; k++) {
+            taken = false;
+            if (fits(w, &donor)) status = take_from(w, &donor, input_of(w, w->todo[k].number), &taken);
+            if (!taken) w->todo[left++] = w->todo[k];
+        }
+        w->todo_count = left;
+        xkd_embeddings_free(&donor);
+        XKD_TRY(status);
+        if (before > left && job->taken) job->taken(job->user, before - left, job->donors[d]);
+    }
+fail:
     return status;
 }
 
@@ -224,7 +349,8 @@ static xkd_status describe(work *w, xkd_embeddings *out)
     const xkd_embed_options *o = w->job->options;
     out->kind = o->kind;
     out->layer = o->layer;
-    out->settings = w->head.settings;
+    out->settings = w->settings;
+    out->recipe = w->recipe;
     out->shard = w->job->shard;
     XKD_TRY(add_classes(w, &out->files));
     /* An encoder that is not wanted has no table, and its hash must not stand in the file as if it had. */
@@ -251,6 +377,7 @@ static xkd_status assemble(work *w, xkd_embeddings *out, xkd_embed_counts *count
         /* Files without clips are listed too: their index in the table is their place among the inputs. */
         XKD_TRY(xkd_manifest_add(cx, &out->files, from->path, &s));
         XKD_TRY(xkd_sample_copy_labels(cx, s, from));
+        s->identity = w->identity[at];
         bool bad = fault_of(w, r.fault, r.count) != XKD_FAULT_NONE;
         counts->bad += bad;
         /* The clips of half a pair would stand beside nothing. */
@@ -275,7 +402,12 @@ static xkd_status make_head(work *w)
         XKD_TRY(xkd_embed_shape(w->cx, w->job->options, m, &rows, &width));
         w->head.size[m] = rows * width;
     }
-    XKD_TRY(xkd_embed_settings(w->cx, w->job, &w->head.settings));
+    XKD_TRY(identify(w->cx, w->job, &w->identity));
+    XKD_TRY(hash_settings(w->cx, w->job, NULL, &w->head.settings));
+    XKD_TRY(hash_settings(w->cx, w->job, w->identity, &w->settings));
+    xkd_embed_job none = *w->job;
+    none.count = 0;
+    XKD_TRY(hash_settings(w->cx, &none, NULL, &w->recipe));
 fail:
     return status;
 }
@@ -297,6 +429,7 @@ xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job
     XKD_TRY(xkd_format_string(cx, &partial, "%s.partial", job->path));
     XKD_TRY(xkd_embed_log_open(cx, partial, &w.head, job->anew, &w.log));
     XKD_TRY(list_todo(&w));
+    XKD_TRY(take_over(&w));
     if (w.todo_count) XKD_TRY(xkd_embed(cx, be, job->options, w.todo, w.todo_count, &sink));
     XKD_TRY(assemble(&w, &result, out));
     if ((double)out->bad > job->max_bad * (double)job->count) /* compared as doubles: no rounding of the limit */
@@ -311,6 +444,7 @@ fail:
     xkd_embed_log_close(w.log);
     xkd_embeddings_free(&result);
     xkd_free(w.place);
+    xkd_free(w.identity);
     xkd_free(w.todo);
     xkd_free(partial);
     return status;

@@ -15,9 +15,14 @@ typedef struct {
     bool pairs;       /* a file that lacks one of the wanted modalities counts as unreadable */
     bool anew;        /* forget what an unfinished run left */
     double max_bad;   /* share of unreadable files up to which there is a result */
-    void *user;       /* of the callbacks, each of which may be NULL */
+    /* Finished feature files of other work, such as other folds: what they hold of a file of the same contents, number and
+     * options is taken over, for it would be made again to the bit. Those that are not there or do not fit are passed over. */
+    char *const *donors; /* [donor_count] */
+    int64_t donor_count;
+    void *user; /* of the callbacks, each of which may be NULL */
     /* Once, where an earlier sitting has done some. */
     void (*resumed)(void *user, int64_t done, int64_t count);
+    void (*taken)(void *user, int64_t taken, const char *from); /* files taken over from a donor */
     /* A file is done: `done` of `todo` in this sitting. result->fault says why it has no features. */
     void (*file)(void *user, const char *path, const xkd_media_result *result, int64_t done, int64_t todo);
     int (*stop)(void *user); /* as xkd_embed_sink */
@@ -35,11 +40,11 @@ void xkd_embed_clip_defaults(xkd_eval_config *eval);
  * number. Leaves one global view and no local ones in config->data, which the result points into. */
 xkd_embed_options xkd_embed_options_of(xkd_config *config, xkd_clip_protocol protocol, int64_t clips);
 
-/* Hash of all that decides the features: models, options, files and their labels. */
+/* Hash of all that decides the features: models, options, files with their contents (data/identity.h) and labels. */
 xkd_status xkd_embed_settings(xkd_context *cx, const xkd_embed_job *job, uint64_t *out);
 
 /* Does the work and writes the feature file. XKD_ERR_INTERRUPTED where `stop` asked for it; XKD_ERR_CONFIG: PATH.partial
- * is of other work; XKD_ERR_DATA: too many unreadable files, then nothing is written but PATH.partial stays. */
+ * is of other work; XKD_ERR_NUMERIC: a feature is not finite; XKD_ERR_DATA: too many unreadable files, then nothing is written but PATH.partial stays. */
 xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job *job, xkd_embed_counts *out);
 
 /* Seconds of one clip in each wanted encoder, by a clip of zeros; decoding goes on beside it. 0 where not wanted. */

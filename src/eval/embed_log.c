@@ -14,13 +14,15 @@
 #include "base/file.h"
 
 /* Read as a little-endian number, so that the file begins with these letters. "xkdlog1" was of settings that left out a
- * part of the views. */
-static const uint64_t MAGIC = 0x32676f6c646b78, OLD_MAGIC = 0x31676f6c646b78; /* "xkdlog2" */
+ * part of the views, "xkdlog2" of files without their contents. */
+static const uint64_t MAGIC = 0x33676f6c646b78; /* "xkdlog3" */
+static const uint64_t OLD_MAGICS[] = {0x31676f6c646b78, 0x32676f6c646b78};
 
 /* Every record begins with this; `hash` is over the payload. */
 typedef struct {
     uint64_t hash;
     int64_t bytes, number, fault; /* of the payload; the input's number; xkd_media_fault */
+    uint64_t identity;            /* of the input's contents */
     int64_t count[XKD_MODALITIES];
 } record_head;
 
@@ -87,7 +89,8 @@ static xkd_status read_record(xkd_embed_log *log, xkd_embed_record *r, bool *who
     /* The pages of a file can reach the disk out of order, so the length alone does not show that a payload is
      * there. */
     if (XXH3_64bits(log->buffer, (size_t)h.bytes) != h.hash) return XKD_OK;
-    *r = (xkd_embed_record){.at = log->at, .number = h.number, .fault = (xkd_media_fault)h.fault};
+    *r = (xkd_embed_record){
+        .at = log->at, .number = h.number, .identity = h.identity, .fault = (xkd_media_fault)h.fault};
     /* Pointers into the buffer, valid until the next record is read: all seconds first, which keeps the doubles
      * aligned. */
     const char *at = log->buffer;
@@ -142,11 +145,13 @@ xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed
     /* A shorter file is one whose head was torn, or a new one. */
     if (read_at(log->fd, &have, sizeof have, 0)) {
         /* It may hold days of work, which the version that began it can finish. */
-        if (have.magic == OLD_MAGIC)
-            XKD_FAIL(XKD_ERR_CONFIG,
-                     "%s: was begun by an earlier version, which did not note all options: finish it with that one, or "
-                     "remove it to start anew",
-                     path);
+        for (size_t i = 0; i < sizeof OLD_MAGICS / sizeof *OLD_MAGICS; i++)
+            if (have.magic == OLD_MAGICS[i])
+                XKD_FAIL(
+                    XKD_ERR_CONFIG,
+                    "%s: was begun by an earlier version, which did not note all options: finish it with that one, or "
+                    "remove it to start anew",
+                    path);
         if (memcmp(&have, &want, sizeof want) != 0)
             XKD_FAIL(XKD_ERR_CONFIG,
                      "%s: was begun with another model, other inputs or other options: remove it to start anew", path);
@@ -172,11 +177,13 @@ void xkd_embed_log_close(xkd_embed_log *log)
 
 /* One buffer and one write: a crash leaves at most one torn record, at the end. No fsync: a lost record costs one
  * file. */
-xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, const xkd_embedded *f, int64_t *place)
+xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, uint64_t identity, const xkd_embedded *f,
+                             int64_t *place)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = log->cx;
-    record_head h = {.number = number, .fault = f->result.fault, .count = {f->count[0], f->count[1]}};
+    record_head h = {
+        .number = number, .identity = identity, .fault = f->result.fault, .count = {f->count[0], f->count[1]}};
     h.bytes = payload_bytes(log, &h);
     int64_t whole = h.bytes + (int64_t)sizeof h;
     XKD_TRY(grow(log, whole));

@@ -10,13 +10,14 @@ typedef struct xkd_embed_log xkd_embed_log;
 /* Sizes of features and what else must not change between sittings. */
 typedef struct {
     int64_t size[XKD_MODALITIES]; /* floats of a clip's features; 0: modality not wanted */
-    uint64_t settings;            /* hash of models, inputs and options */
+    uint64_t settings;            /* hash of models, options and names; contents stand with the records */
 } xkd_embed_log_head;
 
 /* One record. Memory belongs to the log until the next call. */
 typedef struct {
     int64_t at; /* where it stands, for xkd_embed_log_read */
     int64_t number;
+    uint64_t identity; /* of the file's contents when it was read (data/identity.h) */
     xkd_media_fault fault;
     int64_t count[XKD_MODALITIES];
     const float *feature[XKD_MODALITIES];
@@ -30,7 +31,8 @@ xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed
 void xkd_embed_log_close(xkd_embed_log *log); /* NULL is allowed */
 
 /* Appends one file, called `number`; *at, if not NULL: where. A file may be appended again: its last record counts. */
-xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, const xkd_embedded *file, int64_t *at);
+xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, uint64_t identity, const xkd_embedded *file,
+                             int64_t *at);
 
 /* Reads from the first record on (`rewind`) or the next one; *found is false behind the last. */
 xkd_status xkd_embed_log_next(xkd_embed_log *log, bool rewind, xkd_embed_record *record, bool *found);

@@ -1,8 +1,9 @@
 /* The feature file: one table per modality, clips sorted by file, and a text that says what they are of. safetensors
- * and npz hold all of it and are read back; npy and JSON Lines are for other programs and are only written. */
+ * and npz hold all of it; JSON Lines (eval/embeddings_lines.c) most; npy is for other programs and only written. */
 #include "eval/embeddings.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +12,10 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "data/json_name.h"
+#include "eval/embeddings_lines.h"
 
 static const char *const modality_names[XKD_MODALITIES] = {"video", "audio"};
-static const char *const kind_names[] = {"mean", "cls", "none", "head"}; /* by xkd_feature_kind */
 enum { FORMAT = 1 }; /* of the `about` text; another number is refused when read */
 
 void xkd_embeddings_free(xkd_embeddings *e)
@@ -64,11 +66,11 @@ xkd_status xkd_embeddings_form_of(xkd_context *cx, const char *path, xkd_embeddi
 
 /* ---- writing ---- */
 
-/* ",WORD[1,2]", nothing for a file with one label or none. */
-static void add_labels(xkd_text *t, const char *word, const xkd_sample *s)
+/* ",[1,2]", nothing for a file with one label or none. */
+static void add_labels(xkd_text *t, const xkd_sample *s)
 {
     if (!s->label_count) return;
-    xkd_text_printf(t, ",%s[", word);
+    xkd_text_puts(t, ",[");
     for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(t, "%s%d", k ? "," : "", (int)s->labels[k]);
     xkd_text_puts(t, "]");
 }
@@ -78,7 +80,8 @@ static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **ou
 {
     xkd_text t = xkd_text_make(cx);
     xkd_text_printf(&t, "{\"xkd_embeddings\":%d,\"pool\":\"%s\",\"layer\":%lld,\"recipe\":\"%016llx\",", FORMAT,
-                    kind_names[e->kind], (long long)e->layer, (unsigned long long)e->settings);
+                    xkd_feature_kind_names[e->kind], (long long)e->layer, (unsigned long long)e->settings);
+    if (e->recipe) xkd_text_printf(&t, "\"options\":\"%016llx\",", (unsigned long long)e->recipe);
     if (e->shard.of > 1)
         xkd_text_printf(&t, "\"shard\":[%lld,%lld],\"work\":\"%016llx\",", (long long)e->shard.index,
                         (long long)e->shard.of, (unsigned long long)e->shard.work);
@@ -88,60 +91,22 @@ static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **ou
     xkd_text_puts(&t, "},\"classes\":[");
     for (int64_t i = 0; i < e->files.class_count; i++) {
         if (i) xkd_text_puts(&t, ",");
-        xkd_text_json_string(&t, e->files.classes[i]);
+        xkd_text_json_name(&t, e->files.classes[i]);
     }
     xkd_text_puts(&t, "],\"files\":[");
     /* A list per file and not an object: at 240 000 files the keys would be half of the text. */
     for (int64_t i = 0; i < e->files.count; i++) {
         const xkd_sample *s = &e->files.samples[i];
         xkd_text_puts(&t, i ? ",\n[" : "\n[");
-        xkd_text_json_string(&t, s->path);
+        xkd_text_json_name(&t, s->path);
         xkd_text_printf(&t, ",%lld,", (long long)s->label);
         xkd_text_json_string(&t, s->split);
-        add_labels(&t, "", s);
+        add_labels(&t, s);
+        if (s->identity) xkd_text_printf(&t, ",\"%016llx\"", (unsigned long long)s->identity);
         xkd_text_puts(&t, "]");
     }
     xkd_text_puts(&t, "]}\n");
     return xkd_text_take(&t, out);
-}
-
-/* A line at a time through one buffer: the text is about three times as large as the numbers. */
-static xkd_status write_jsonl(xkd_context *cx, const xkd_embeddings *e, const char *path)
-{
-    xkd_status status = XKD_OK;
-    xkd_writer *writer = NULL;
-    xkd_text t = xkd_text_make(cx);
-    XKD_TRY(xkd_writer_open(cx, path, &writer));
-    for (int m = 0; m < XKD_MODALITIES; m++) {
-        const xkd_feature_table *f = &e->table[m];
-        int64_t clip = 0;
-        for (int64_t i = 0; i < f->count; i++) {
-            const xkd_sample *s = &e->files.samples[f->file[i]];
-            /* Clips have no number of their own in the table; they are counted within their file. */
-            clip = i && f->file[i] == f->file[i - 1] ? clip + 1 : 0;
-            xkd_text_clear(&t);
-            xkd_text_puts(&t, "{\"path\":");
-            xkd_text_json_string(&t, s->path);
-            xkd_text_printf(&t, ",\"modality\":\"%s\",\"clip\":%lld,\"seconds\":", modality_names[m], (long long)clip);
-            xkd_text_json_number(&t, f->seconds[i]);
-            if (s->label >= 0) xkd_text_printf(&t, ",\"label\":%lld", (long long)s->label);
-            add_labels(&t, "\"labels\":", s);
-            xkd_text_puts(&t, ",\"feature\":[");
-            for (int64_t k = 0; k < f->rows * f->width; k++) /* 9 digits bring every float32 back unchanged. */
-                xkd_text_printf(&t, "%s%.9g", k ? "," : "", f->x[i * f->rows * f->width + k]);
-            xkd_text_puts(&t, "]}\n");
-            XKD_TRY(t.status);
-            XKD_TRY(xkd_writer_write(writer, t.data, t.size));
-        }
-    }
-    /* Commit renames the temporary file into place. A writer that failed to commit is gone as well, so it is not
-     * aborted. */
-    status = xkd_writer_commit(writer);
-    writer = NULL;
-fail:
-    xkd_writer_abort(writer);
-    xkd_text_free(&t);
-    return status;
 }
 
 /* Pooled features are a matrix, as other programs want them. */
@@ -173,7 +138,7 @@ xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const 
     /* At most three tensors a modality and the text. A modality without clips is left out: empty arrays trip
      * readers. */
     int64_t n = 0;
-    if (form == XKD_EMBEDDINGS_JSONL) return write_jsonl(cx, e, path);
+    if (form == XKD_EMBEDDINGS_JSONL) return xkd_embeddings_write_lines(cx, e, path);
     if (form == XKD_EMBEDDINGS_NPY) return write_npy(cx, e, path);
     XKD_TRY(about_text(cx, e, &about));
     for (int m = 0; m < XKD_MODALITIES; m++) {
@@ -197,7 +162,8 @@ fail:
  * data, and its remedy is to embed again. */
 static xkd_status not_ours(xkd_context *cx, const char *path, const char *why)
 {
-    return xkd_fail(cx, XKD_ERR_DATA, "%s: %s: want a safetensors or npz file that 'xkd embed' wrote", path, why);
+    return xkd_fail(cx, XKD_ERR_DATA, "%s: %s: want a safetensors, npz or jsonl file that 'xkd embed' wrote", path,
+                    why);
 }
 
 /* Without class names any number may be a class, so only the type's limit is left; the number of classes, one more than
@@ -209,11 +175,18 @@ static xkd_status check_label(xkd_context *cx, const char *path, const char *nam
                     (long long)classes);
 }
 
-/* The fourth entry of a file, if it has one. */
+/* Behind the first three entries of a file stand its labels, if it has several, and its identity, if it is known. */
+static uint64_t identity_of(const json_t *entry)
+{
+    const char *text = json_string_value(json_array_get(entry, json_array_size(entry) - 1));
+    return json_array_size(entry) > 3 && text ? strtoull(text, NULL, 16) : 0;
+}
+
+/* The fourth entry of a file, if it is a list. */
 static xkd_status read_labels(xkd_context *cx, const char *path, const json_t *list, int64_t classes, xkd_sample *s)
 {
     xkd_status status = XKD_OK;
-    if (!list) return XKD_OK; /* a file with one label has none */
+    if (!json_is_array(list)) return XKD_OK; /* a file with one label has none */
     XKD_TRY(xkd_alloc(cx, &s->labels, (int64_t)json_array_size(list), sizeof *s->labels));
     for (size_t k = 0; k < json_array_size(list); k++) {
         const json_t *entry = json_array_get(list, k);
@@ -232,18 +205,22 @@ static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xk
 {
     xkd_status status = XKD_OK;
     json_t *classes = json_object_get(root, "classes"), *files = json_object_get(root, "files"), *entry;
+    char *name = NULL;
     size_t i;
     json_array_foreach(classes, i, entry)
     {
         int64_t label;
-        if (!json_is_string(entry)) XKD_FAIL(XKD_ERR_DATA, "%s: about: classes are names", path);
+        XKD_TRY(xkd_json_name_value(cx, entry, &name));
+        if (!name) XKD_FAIL(XKD_ERR_DATA, "%s: about: classes are names", path);
         /* class numbers follow the order of the names */
-        XKD_TRY(xkd_manifest_class(cx, out, json_string_value(entry), true, &label));
+        XKD_TRY(xkd_manifest_class(cx, out, name, true, &label));
+        xkd_free(name);
+        name = NULL;
     }
     json_array_foreach(files, i, entry)
     {
-        const char *name = json_string_value(json_array_get(entry, 0)),
-                   *split = json_string_value(json_array_get(entry, 2));
+        const char *split = json_string_value(json_array_get(entry, 2));
+        XKD_TRY(xkd_json_name_value(cx, json_array_get(entry, 0), &name));
         json_t *label = json_array_get(entry, 1);
         xkd_sample *s;
         /* -1 says that a file has no label; a feature file may hold unlabelled files for retrieval. */
@@ -253,9 +230,13 @@ static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xk
         XKD_TRY(xkd_manifest_add(cx, out, name, &s));
         s->label = json_integer_value(label);
         snprintf(s->split, sizeof s->split, "%.*s", (int)sizeof s->split - 1, split); /* cut to the field's size */
+        s->identity = identity_of(entry);
         XKD_TRY(read_labels(cx, path, json_array_get(entry, 3), out->class_count, s));
+        xkd_free(name);
+        name = NULL;
     }
 fail:
+    xkd_free(name);
     return status;
 }
 
@@ -293,6 +274,7 @@ static xkd_status read_about(xkd_context *cx, const char *path, const xkd_stored
     }
     out->layer = json_integer_value(json_object_get(root, "layer"));
     out->settings = hash_of(root, "recipe"); /* "settings" hashed a part of the views only: unknown */
+    out->recipe = hash_of(root, "options");
     XKD_TRY(read_shard(cx, path, root, &out->shard));
     for (int m = 0; m < XKD_MODALITIES; m++) {
         const char *hash = json_string_value(json_object_get(json_object_get(root, "model"), modality_names[m]));
@@ -344,6 +326,7 @@ xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings
     xkd_tensor_file file = {0};
     *out = (xkd_embeddings){0};
     if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file: 'xkd embed' makes feature files", path);
+    if (xkd_embeddings_are_lines(path)) return xkd_embeddings_read_lines(cx, path, out);
     XKD_TRY(xkd_tensor_file_open(cx, path, &file));
     XKD_TRY(read_about(cx, path, xkd_tensor_file_find(&file, "about"), out));
     for (int m = 0; m < XKD_MODALITIES; m++) XKD_TRY(read_table(cx, path, &file, m, out));
@@ -361,7 +344,7 @@ xkd_status xkd_embeddings_compare(xkd_context *cx, const xkd_embeddings *a, cons
     xkd_status status = XKD_OK;
     if (a->kind != b->kind)
         XKD_FAIL(XKD_ERR_DATA, "%s has features of --pool %s, %s of --pool %s: embed both alike", a_name,
-                 kind_names[a->kind], b_name, kind_names[b->kind]);
+                 xkd_feature_kind_names[a->kind], b_name, xkd_feature_kind_names[b->kind]);
     if (a->layer != b->layer)
         XKD_FAIL(XKD_ERR_DATA, "%s has features of --layer %lld, %s of --layer %lld (-1: the last): embed both alike",
                  a_name, (long long)a->layer, b_name, (long long)b->layer);
@@ -381,6 +364,23 @@ xkd_status xkd_embeddings_check_whole(xkd_context *cx, const xkd_embeddings *e, 
     if (e->shard.of <= 1) return XKD_OK;
     return xkd_fail(cx, XKD_ERR_DATA, "%s: is shard %lld of %lld: put them together with 'xkd embed --join'", name,
                     (long long)e->shard.index, (long long)e->shard.of);
+}
+
+xkd_status xkd_embeddings_check_finite(xkd_context *cx, const xkd_embeddings *e, const char *name,
+                                       const bool used[XKD_MODALITIES])
+{
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_feature_table *t = &e->table[m];
+        int64_t size = t->rows * t->width;
+        for (int64_t i = 0; used[m] && i < t->count * size; i++)
+            if (!isfinite(t->x[i]))
+                return xkd_fail(cx, XKD_ERR_NUMERIC,
+                                "%s: the %s features of %s at %.2f s are not finite: embed again with a sound model "
+                                "('xkd verify MODEL' looks)",
+                                name, modality_names[m], e->files.samples[t->file[i / size]].path,
+                                t->seconds[i / size]);
+    }
+    return XKD_OK;
 }
 
 /* ---- joining ---- */
@@ -423,6 +423,7 @@ static xkd_status append_file(xkd_context *cx, const xkd_embeddings *part, int64
     int64_t number = out->files.count;
     XKD_TRY(xkd_manifest_add(cx, &out->files, part->files.samples[f].path, &s));
     XKD_TRY(xkd_sample_copy_labels(cx, s, &part->files.samples[f]));
+    s->identity = part->files.samples[f].identity;
     for (int m = 0; m < XKD_MODALITIES; m++) {
         const xkd_feature_table *t = &part->table[m];
         for (; at[m] < t->count && t->file[at[m]] == f; at[m]++)
@@ -453,6 +454,7 @@ static xkd_status append_shards(xkd_context *cx, const xkd_embeddings *parts, ch
         }
     }
     out->settings = parts[0].shard.work; /* what one run over all files would have written */
+    out->recipe = parts[0].recipe;
 fail:
     xkd_free(place);
     xkd_free(at);

@@ -28,6 +28,7 @@ typedef struct {
     xkd_feature_kind kind;
     int64_t layer;
     uint64_t settings; /* xkd_embed_settings of the work that made it; 0: unknown */
+    uint64_t recipe;   /* of it what is no file: models, views and all other options; 0: unknown */
     xkd_shard shard;
     xkd_manifest files; /* path, label or labels, split; classes */
 } xkd_embeddings;
@@ -51,7 +52,7 @@ xkd_status xkd_embeddings_form_of(xkd_context *cx, const char *path, xkd_embeddi
 /* Writes atomically. npy takes one modality only. */
 xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const char *path, xkd_embeddings_form form);
 
-/* Reads safetensors or npz as written above. XKD_ERR_DATA for anything else. Free with xkd_embeddings_free, also
+/* Reads safetensors, npz or JSON Lines as written above. XKD_ERR_DATA for anything else. Free with xkd_embeddings_free, also
  * after an error. */
 xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings *out);
 
@@ -60,6 +61,11 @@ xkd_status xkd_embeddings_read(xkd_context *cx, const char *path, xkd_embeddings
  * their files has to follow. */
 xkd_status xkd_embeddings_compare(xkd_context *cx, const xkd_embeddings *a, const char *a_name, const xkd_embeddings *b,
                                   const char *b_name, const bool used[XKD_MODALITIES]);
+
+/* XKD_ERR_NUMERIC with file and clip where a feature of a modality that is used is not finite: it would win or lose every
+ * comparison. */
+xkd_status xkd_embeddings_check_finite(xkd_context *cx, const xkd_embeddings *e, const char *name,
+                                       const bool used[XKD_MODALITIES]);
 
 /* XKD_ERR_DATA for a shard: what it lacks would lower or raise a figure unseen. */
 xkd_status xkd_embeddings_check_whole(xkd_context *cx, const xkd_embeddings *e, const char *name);

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/params_file.h"
+#include "checkpoint/state.h"
 #include "model/networks.h"
 
 static const char HEAD[] = "head.";
@@ -31,24 +32,25 @@ static const char *modality_word(xkd_modality m)
  * Face style folder. *out is NULL in other folders. */
 static xkd_status find_model(xkd_context *cx, const char *folder, char **out)
 {
-    static const char *const names[] = {"classifier.safetensors", "model.safetensors"};
     xkd_status status = XKD_OK;
-    for (int i = 0; i < 2; i++) {
-        XKD_TRY(xkd_join_path(cx, out, folder, names[i]));
-        if (xkd_path_exists(*out)) break;
-        xkd_free(*out);
-        *out = NULL;
-    }
+    XKD_TRY(xkd_join_path(cx, out, folder, "classifier.safetensors"));
+    if (xkd_path_exists(*out)) return XKD_OK;
+    xkd_free(*out);
+    *out = NULL;
+    XKD_TRY(xkd_find_model_in(cx, folder, false, out));
 fail:
     return status;
 }
 
-/* A run folder stands for the backbone it exported, that of supervised training for the one it trained.
+/* A run folder stands for the backbone it exported, or, where the projection head is wanted, for its newest checkpoint, that of supervised training for the one it trained.
  * Owned by the caller. */
 static xkd_status find_file(xkd_context *cx, const xkd_encoder_source *s, char **out)
 {
     xkd_status status = XKD_OK;
     if (!xkd_is_folder(s->path)) return xkd_copy_string(cx, out, s->path);
+    *out = NULL;
+    if (s->projector) XKD_TRY(xkd_state_newest(cx, s->path, out));
+    if (*out) return XKD_OK;
     XKD_TRY(find_model(cx, s->path, out));
     if (*out) return XKD_OK;
     XKD_TRY(xkd_format_string(cx, out, "%s/backbones/%s_%s.safetensors", s->path, xkd_modality_prefix(s->modality),
@@ -159,8 +161,7 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
     XKD_TRY(xkd_tensor_file_open(cx, path, &file));
     XKD_TRY(xkd_content_identify(cx, &file, &content));
     XKD_TRY(overlay(cx, &file, config, &from));
-    if (content.kind == XKD_CONTENT_OTHER)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: holds no encoder ('xkd inspect' lists what is in it)", path);
+    if (content.kind == XKD_CONTENT_OTHER) XKD_TRY(xkd_content_refuse(cx, &content, path));
     if (content.kind == XKD_CONTENT_BACKBONE) has[content.modality] = true;
     /* Teachers, as down-stream tasks use them; a whole model always has the students too. */
     for (int64_t i = 0; content.kind == XKD_CONTENT_MODEL && i < content.count; i++) {
@@ -249,8 +250,7 @@ static xkd_status select_network(xkd_context *cx, const xkd_encoder_source *s, c
 static xkd_status select_part(xkd_context *cx, const xkd_encoder_source *s, const char *path, xkd_content *content)
 {
     xkd_status status = XKD_OK;
-    if (content->kind == XKD_CONTENT_OTHER)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: holds no encoder ('xkd inspect' lists what is in it)", path);
+    if (content->kind == XKD_CONTENT_OTHER) XKD_TRY(xkd_content_refuse(cx, content, path));
     if (s->projector && content->kind != XKD_CONTENT_MODEL)
         XKD_FAIL(XKD_ERR_CHECKPOINT,
                  "%s: holds an encoder without its projection head: name a whole model, such as a "
@@ -337,12 +337,16 @@ fail:
 }
 
 /* Over values, not the file: the same encoder in another form is the same encoder. Names are part of it, so that two
- * layers exchanged give another hash. */
+ * layers exchanged give another hash, and so is what no tensor shows but every feature depends on: heads, patch sides and
+ * the grid of the positions. */
 static xkd_status hash_rows(xkd_context *cx, xkd_encoder *e)
 {
+    const xkd_backbone *b = &e->backbone;
+    const int64_t geometry[] = {b->blocks.heads, b->C, b->pt, b->ph, b->pw, b->grid.t, b->grid.h, b->grid.w};
     XXH3_state_t *state = XXH3_createState();
     if (!state) return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory while hashing an encoder");
     XXH3_128bits_reset(state);
+    XXH3_128bits_update(state, geometry, sizeof geometry);
     for (int64_t i = 0; i < e->params.count; i++) {
         const xkd_param *row = e->params.rows[i];
         XXH3_128bits_update(state, row->name, strlen(row->name));
@@ -390,6 +394,8 @@ void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xk
 }
 
 /* ---- features ---- */
+
+const char *const xkd_feature_kind_names[] = {"mean", "cls", "none", "head"};
 
 /* "pool" is the release's word, "mean" what it does. */
 bool xkd_feature_kind_of(const char *word, xkd_feature_kind *out)

@@ -30,7 +30,7 @@ typedef struct {
     bool projector;
     bool classifier;      /* rows head.* come from the file */
     xkd_head head;        /* of a projector */
-    char hash[33];        /* XXH3-128 over names and values: tells features of different models apart */
+    char hash[33];        /* XXH3-128 over geometry, names and values: tells features of different models apart */
     xkd_tensor_file file; /* open between declare and allocate only */
     xkd_content content;
 } xkd_encoder;
@@ -63,6 +63,9 @@ void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xk
 /* Mean of the patch tokens, class token, all tokens, or the projection head's outputs for the mean (K of them): the
  * space in which pre-training compares the modalities. */
 typedef enum { XKD_FEATURE_MEAN, XKD_FEATURE_CLS, XKD_FEATURE_NONE, XKD_FEATURE_HEAD } xkd_feature_kind;
+
+/* Its words, by kind. */
+extern const char *const xkd_feature_kind_names[];
 
 /* "mean" (the release's feat_op: pool), "cls", "none" or "head". False for another word. */
 bool xkd_feature_kind_of(const char *word, xkd_feature_kind *out);

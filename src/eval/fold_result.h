@@ -8,7 +8,7 @@
 
 /* Of the result and of what the folder says about its settings. To be raised where either changes, or where a default of the
  * configuration does: folds of two versions are not mixed. */
-enum { XKD_FOLD_FORMAT = 3 };
+enum { XKD_FOLD_FORMAT = 4 };
 
 /* Percent; NAN where a figure does not exist: mAP of single labels, accuracies of several. */
 typedef struct {

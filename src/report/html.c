@@ -2,6 +2,7 @@
  * metrics.csv, the newest pictures and the configuration. */
 #include "report/html.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,14 @@ static const double *table_column(const table *t, const char *name)
     return NULL;
 }
 
+/* Figures of what a run did not do, such as a probe, stand in its table as no numbers. */
+static bool has_value(const double *values, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (isfinite(values[i])) return true;
+    return false;
+}
+
 /* A chart goes into the report and into a file of its own. */
 static xkd_status add_plot(xkd_context *cx, xkd_text *out, const char *folder, const xkd_report_plot *plot)
 {
@@ -113,7 +122,8 @@ static xkd_status add_charts(xkd_context *cx, xkd_text *out, const char *folder,
         /* Eight columns a chart at most; the list ends with NULL. */
         for (int c = 0; c < 8 && chart->columns[c]; c++) {
             const double *values = table_column(t, chart->columns[c]);
-            if (values) curves[count++] = (xkd_curve){chart->columns[c], steps, values, t->rows};
+            if (values && has_value(values, t->rows))
+                curves[count++] = (xkd_curve){chart->columns[c], steps, values, t->rows};
         }
         const xkd_report_plot plot = {chart->title, curves, count};
         XKD_TRY(add_plot(cx, out, curves_folder, &plot));

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 /* Pixels of the picture and its margins; a curve has at most 500 points. */
+enum { MOST_TICKS = 100 }; /* many more than nice_step gives */
 enum { WIDTH = 640, HEIGHT = 300, LEFT = 64, RIGHT = 12, TOP = 34, BOTTOM = 30, BUCKETS = 500, COLOURS = 10 };
 
 /* Okabe-Ito first: distinguishable with any colour vision. */
@@ -17,6 +18,9 @@ static const char *const colours[COLOURS] = {"#0072b2", "#d55e00", "#009e73", "#
 typedef struct {
     double x0, x1, y0, y1;
 } range;
+
+/* Of the values, and of all charts: below these a span is none. */
+static const double LEAST_SPAN = 1e-9, LEAST_HEIGHT = 1e-300;
 
 /* Values that are not finite are passed over. An empty chart spans 0 to 1; a constant one gets some
  * height. */
@@ -33,7 +37,10 @@ static range range_of(const xkd_curve *curves, int64_t count)
         }
     if (r.x0 > r.x1) return (range){0, 1, 0, 1};
     if (r.x0 == r.x1) r.x1 = r.x0 + 1;
-    double margin = r.y1 > r.y0 ? 0.04 * (r.y1 - r.y0) : fmax(fabs(r.y0) * 0.1, 1e-6);
+    /* Values that differ in their last digits alone are constant to the eye, and no tick fits between them. */
+    double size = fmax(fabs(r.y0), fabs(r.y1)), span = r.y1 - r.y0;
+    if (!isfinite(span)) return (range){r.x0, r.x1, r.y0, r.y1};
+    double margin = span > LEAST_SPAN * size && span > LEAST_HEIGHT ? 0.04 * span : fmax(size * 0.1, 1e-6);
     return (range){r.x0, r.x1, r.y0 - margin, r.y1 + margin};
 }
 
@@ -57,20 +64,34 @@ static double nice_step(double span, int ticks)
     return power * (rest < 1.5 ? 1 : rest < 3.5 ? 2 : rest < 7.5 ? 5 : 10);
 }
 
+/* Ticks are counted and not stepped to, since a step may vanish in the rounding of what it is added to. */
+static int64_t tick_count(double from, double to, double step, double *first)
+{
+    *first = ceil(from / step);
+    double count = floor(to / step) - *first + 1;
+    return count > 0 && count <= MOST_TICKS ? (int64_t)count : 0; /* not where it is NaN */
+}
+
 /* A tick within rounding of 0 is written as 0. */
 static void axes(xkd_text *out, const range *r)
 {
-    double step = nice_step(r->y1 - r->y0, 5);
-    for (double y = ceil(r->y0 / step) * step; y <= r->y1; y += step)
+    double step = nice_step(r->y1 - r->y0, 5), first;
+    int64_t ticks = tick_count(r->y0, r->y1, step, &first);
+    for (int64_t i = 0; i < ticks; i++) {
+        double y = (first + (double)i) * step;
         xkd_text_printf(out,
                         "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>"
                         "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.4g</text>\n",
                         LEFT, WIDTH - RIGHT, place_y(r, y), place_y(r, y), LEFT - 6, place_y(r, y) + 4,
                         fabs(y) < step / 1e6 ? 0 : y);
+    }
     step = nice_step(r->x1 - r->x0, 6);
-    for (double x = ceil(r->x0 / step) * step; x <= r->x1; x += step)
+    ticks = tick_count(r->x0, r->x1, step, &first);
+    for (int64_t i = 0; i < ticks; i++) {
+        double x = (first + (double)i) * step;
         xkd_text_printf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.6g</text>\n", place_x(r, x),
                         HEIGHT - BOTTOM + 18, x);
+    }
     xkd_text_printf(out, "<path d=\"M%d %dV%dH%d\" fill=\"none\" stroke=\"#888\"/>\n", LEFT, TOP, HEIGHT - BOTTOM,
                     WIDTH - RIGHT);
 }

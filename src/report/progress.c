@@ -31,6 +31,15 @@ void xkd_format_count(char *out, size_t size, double count, const char *unit)
     snprintf(out, size, p ? "%.1f%s%s%s" : "%.0f%s%s%s", count, space, prefixes[p], unit);
 }
 
+const char *xkd_format_loss(char *out, size_t size, double loss)
+{
+    if (isnan(loss))
+        snprintf(out, size, "-");
+    else
+        snprintf(out, size, "%.4f", loss);
+    return out;
+}
+
 /* start is where this call began; the rest is estimated from its speed alone. */
 void xkd_progress_line(char *out, size_t size, const char *title, int64_t start, int64_t done, int64_t total,
                        double seconds, const char *tail)

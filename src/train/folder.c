@@ -2,6 +2,7 @@
 #include "train/folder.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -82,6 +83,30 @@ static xkd_status refuse_if_used(xkd_context *cx, const char *path)
     return status;
 }
 
+static xkd_status refuse_if_missing(xkd_context *cx, const char *path)
+{
+    if (xkd_is_folder(path)) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_CONFIG, "%s: no run to resume: leave out --resume to start one", path);
+}
+
+/* The lock is taken and given back: a folder in use by a run is refused as that run would refuse it. */
+xkd_status xkd_run_folder_check(xkd_context *cx, const char *path, xkd_run_mode mode)
+{
+    xkd_status status = XKD_OK;
+    char *lock = NULL;
+    int fd = -1;
+    if (mode == XKD_RUN_RESUME) XKD_TRY(refuse_if_missing(cx, path));
+    XKD_TRY(xkd_check_folder(cx, path));
+    if (!xkd_path_exists(path)) goto fail;
+    if (mode == XKD_RUN_NEW) XKD_TRY(refuse_if_used(cx, path));
+    XKD_TRY(xkd_join_path(cx, &lock, path, ".lock"));
+    if (xkd_path_exists(lock)) XKD_TRY(xkd_lock_file(cx, lock, &fd));
+fail:
+    if (fd >= 0) close(fd);
+    xkd_free(lock);
+    return status;
+}
+
 /* Check, create, lock, clear, in this order: nothing is removed before the lock shows that no other process
  * is using the folder. */
 xkd_status xkd_run_folder_open(xkd_context *cx, const char *path, xkd_run_mode mode, xkd_run_folder *out)
@@ -89,8 +114,7 @@ xkd_status xkd_run_folder_open(xkd_context *cx, const char *path, xkd_run_mode m
     xkd_status status = XKD_OK;
     char *lock = NULL;
     *out = (xkd_run_folder){.lock = -1};
-    if (mode == XKD_RUN_RESUME && !xkd_is_folder(path))
-        XKD_FAIL(XKD_ERR_CONFIG, "%s: no run to resume: leave out --resume to start one", path);
+    if (mode == XKD_RUN_RESUME) XKD_TRY(refuse_if_missing(cx, path));
     XKD_TRY(xkd_copy_string(cx, &out->path, path));
     XKD_TRY(xkd_join_path(cx, &out->checkpoints, path, "checkpoints"));
     XKD_TRY(xkd_join_path(cx, &out->backbones, path, "backbones"));
@@ -135,21 +159,51 @@ void xkd_run_fill_in_machine(xkd_config *config)
     if (config->data.workers == 0) config->data.workers = processors;
 }
 
-/* A difference is a warning and not an error: more epochs or another folder are good reasons to resume. The section
- * `run:` is left out, since it says nothing about what is learnt. */
+/* A line of the writer's text, "key: value" below the maps that its blanks say. */
+typedef struct {
+    char key[128]; /* whole, with its maps: "run.backend" */
+    const char *text;
+    int length; /* of text, without the blanks in front; 0 at the end */
+} config_line;
+
+/* Reads the line at *at and moves *at behind it. `line` holds the one before it, whose maps are kept as far as the new
+ * line is indented. False at the end. */
+static bool next_line(const char **at, config_line *line)
+{
+    if (!**at) return false;
+    int blanks = (int)strspn(*at, " "), depth = blanks / 2;
+    line->text = *at + blanks;
+    line->length = (int)strcspn(line->text, "\n");
+    *at = line->text + line->length + (line->text[line->length] != 0);
+    char *end = line->key;
+    for (; depth > 0 && (end = strchr(end, '.')) != NULL; depth--) end++;
+    if (!end) end = line->key;
+    snprintf(end, sizeof line->key - (size_t)(end - line->key), "%.*s.", (int)strcspn(line->text, ":\n"), line->text);
+    return true;
+}
+
+/* Of the section `run:` only these say something about what is learnt. */
+static bool is_compared(const char *key)
+{
+    static const char *const learnt[] = {"run.backend.", "run.overfit."};
+    if (strncmp(key, "run.", 4) != 0) return true;
+    for (size_t i = 0; i < sizeof learnt / sizeof *learnt; i++)
+        if (strcmp(key, learnt[i]) == 0) return true;
+    return false;
+}
+
+/* A difference is a warning and not an error: more epochs or another folder are good reasons to resume. Keys are looked up
+ * by name, since another version of the program may have more of them. */
 void xkd_run_compare_configs(xkd_context *cx, const char *before, const char *now)
 {
-    /* Both texts come from the same writer, so lines correspond; keys are compared line by line and named by
-     * their line. */
-    bool run = false;
-    while (*before && *now) {
-        int a = (int)strcspn(before, "\n"), b = (int)strcspn(now, "\n");
-        if (*now != ' ') run = strncmp(now, "run:", 4) == 0;
-        if (!run && (a != b || strncmp(before, now, (size_t)a) != 0))
-            xkd_log(cx, XKD_LOG_WARN, "resume: the configuration changed from '%.*s' to '%.*s'",
-                    a - (int)strspn(before, " "), before + strspn(before, " "), b - (int)strspn(now, " "),
-                    now + strspn(now, " "));
-        before += a + (before[a] != 0);
-        now += b + (now[b] != 0);
+    config_line a = {0};
+    for (const char *at = before; next_line(&at, &a);) {
+        config_line b = {0};
+        bool found = false;
+        if (!is_compared(a.key)) continue;
+        for (const char *from = now; !found && next_line(&from, &b);) found = strcmp(a.key, b.key) == 0;
+        if (found && (a.length != b.length || strncmp(a.text, b.text, (size_t)a.length) != 0))
+            xkd_log(cx, XKD_LOG_WARN, "resume: the configuration changed from '%.*s' to '%.*s'", a.length, a.text,
+                    b.length, b.text);
     }
 }

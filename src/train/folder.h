@@ -18,6 +18,9 @@ typedef struct {
 xkd_status xkd_run_folder_open(xkd_context *cx, const char *path, xkd_run_mode mode, xkd_run_folder *out);
 void xkd_run_folder_close(xkd_run_folder *folder);
 
+/* Whether xkd_run_folder_open would take the path, without making anything: for plans. */
+xkd_status xkd_run_folder_check(xkd_context *cx, const char *path, xkd_run_mode mode);
+
 /* config.yaml, written anew at each start: what stands in the folder is what the last call used. */
 xkd_status xkd_run_folder_write_config(xkd_context *cx, const xkd_run_folder *folder, const char *yaml);
 

@@ -146,7 +146,7 @@ static xkd_status start(run *r)
                              r->options->mode == XKD_RUN_RESUME ? r->at.state.step : -1, r->at.state.epoch,
                              c->run.tensorboard, &r->metrics));
     for (int m = 0; m < XKD_MODALITIES; m++) r->watch[m] = (xkd_watch){.outputs = c->model.head.outputs};
-    xkd_position_start(&r->at);
+    XKD_TRY(xkd_position_start(&r->at));
 fail:
     return status;
 }
@@ -315,7 +315,6 @@ static xkd_status steps(run *r)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cx;
-    const xkd_run_config *c = &r->config.run;
     int64_t end = xkd_position_end(&r->at);
     while (r->at.state.step < end) {
         xkd_pass_input in;
@@ -324,18 +323,11 @@ static xkd_status steps(run *r)
         XKD_TRY(advance(r));
         XKD_TRY(print_line(r));
         show_progress(r);
-        if (result.skipped)
-            xkd_log(cx, XKD_LOG_WARN,
-                    "step %" PRId64 ": a loss or gradient is not finite: step skipped (%" PRId64 " of "
-                    "%" PRId64 " allowed)",
-                    r->at.state.step, r->at.state.bad_steps, c->max_bad_steps);
         /* Isolated bad steps are survived; a run that keeps producing them is not training. The bad values
          * never reached the weights. */
-        if (r->at.state.bad_steps > c->max_bad_steps)
-            XKD_FAIL(XKD_ERR_NUMERIC,
-                     "%" PRId64 " steps were not finite, more than run.max_bad_steps: lower "
-                     "hyperparams.lr.base_lr or raise the temperatures; the weights of the last good step are saved",
-                     r->at.state.bad_steps);
+        if (result.skipped)
+            XKD_TRY(xkd_position_skipped(&r->at, r->at.state.step,
+                                         "lower hyperparams.lr.base_lr or raise the temperatures"));
         int stop = r->options->stop_signal ? r->options->stop_signal(r->options->user) : 0;
         /* With the data of the step just done, after its update. */
         if (picture_is_due(r, r->at.state.step == end || stop))
@@ -355,7 +347,7 @@ static xkd_status write_report(run *r, const xkd_run_result *result)
     xkd_loader_statistics data;
     xkd_loader_stats(r->loader, &data);
     snprintf(text[0], sizeof text[0], "%" PRId64 " of %" PRId64, result->step, result->total_steps);
-    snprintf(text[1], sizeof text[1], "%.4f", result->loss);
+    xkd_format_loss(text[1], sizeof text[1], result->loss);
     xkd_format_count(text[2], sizeof text[2], (double)result->parameters, "");
     xkd_format_duration(text[3], sizeof text[3], r->at.state.seconds + result->seconds);
     snprintf(text[4], sizeof text[4], "%.2f, %.0f %% of the time waiting for data", result->samples_per_second,
@@ -421,7 +413,7 @@ static void release(run *r)
     if (r->feed.config) xkd_feed_free(&r->feed);
     xkd_loader_free(r->loader);
     xkd_run_folder_close(&r->folder);
-    xkd_run_state_free(&r->at.state);
+    xkd_position_free(&r->at);
 }
 
 /* The configuration is copied by value, so the caller's is never changed. */

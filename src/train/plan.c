@@ -7,8 +7,14 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/machine.h"
 #include "base/rng.h"
+#include "checkpoint/params_file.h"
+#include "data/footprint.h"
+#include "data/index.h"
+#include "data/links.h"
 #include "data/loader.h"
+#include "train/folder.h"
 #include "train/loop.h"
 #include "train/step.h"
 
@@ -77,20 +83,48 @@ static void dummy_free(dummy *d)
 
 /* Plans a pass and reads off its arena. Parameters are only declared, not allocated, so this works for models
  * that do not fit into memory. */
-static xkd_status activation_bytes(xkd_context *cx, const xkd_networks *n, const xkd_step_config *step, const dummy *d,
-                                   int64_t B, double *bytes)
+static xkd_status pass_bytes(xkd_context *cx, const xkd_networks *n, const xkd_step_config *config, const dummy *d,
+                             int64_t B, int64_t group, double *bytes)
 {
     xkd_pass pass = {0};
     xkd_batch_shape shape = dummy_batch(d, B);
-    xkd_status status = xkd_pass_new(cx, &pass, n, step, &shape, (int64_t)sizeof(float), false);
+    xkd_step_config step = *config;
+    step.mmd_group = group;
+    xkd_status status = xkd_pass_new(cx, &pass, n, &step, &shape, (int64_t)sizeof(float), false);
     *bytes = (double)pass.arena.size;
     if (status == XKD_OK) xkd_pass_free(&pass);
     return status;
 }
 
+/* Memory that the threads of the backend have come to hold. */
+static double scratch_of(const xkd_backend *be)
+{
+    double bytes = 0;
+    for (int i = 0; i < xkd_pool_threads(be->pool); i++) bytes += (double)be->scratch_bytes[i];
+    return bytes;
+}
+
+/* All is linear in the batch but the pair weights of MMD, which are linear in batch times group: two plans of one group
+ * size and a third of another tell both. *larger: what the plan of LARGER takes. */
+static xkd_status activation_bytes(xkd_context *cx, const xkd_networks *n, const xkd_config *c, const dummy *d,
+                                   double *larger, xkd_train_plan *out)
+{
+    xkd_status status = XKD_OK;
+    double small, grouped, batch = (double)out->micro_batch;
+    double group = c->step.mmd_group ? (double)c->step.mmd_group : batch;
+    XKD_TRY(pass_bytes(cx, n, &c->step, d, SMALL, SMALL, &small));
+    XKD_TRY(pass_bytes(cx, n, &c->step, d, LARGER, SMALL, &grouped));
+    XKD_TRY(pass_bytes(cx, n, &c->step, d, LARGER, LARGER, larger));
+    double weights = (*larger - grouped) / (LARGER * (LARGER - SMALL)); /* of a sample and a sample of its group */
+    out->activation_bytes =
+        small + (grouped - small) / (LARGER - SMALL) * (batch - SMALL) + weights * batch * (group - SMALL);
+fail:
+    return status;
+}
+
 /* The second of two steps is taken. With learning rate 0 and EMA momentum 1 the weights stay as they are, so
  * both rounds do the same work. */
-static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, double *seconds_per_sample)
+static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, xkd_train_plan *out)
 {
     xkd_status status = XKD_OK;
     xkd_backend *be = NULL;
@@ -109,9 +143,12 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, doub
         double begin = xkd_now();
         xkd_step_begin(&trainer, &result);
         xkd_step_micro_batch(&trainer, &in, &values, &result);
-        *seconds_per_sample = (xkd_now() - begin) / LARGER;
+        double middle = xkd_now();
+        out->seconds_per_sample = (middle - begin) / LARGER;
         XKD_TRY(xkd_step_finish(&trainer, &values, &result));
+        out->seconds_per_step = xkd_now() - middle;
     }
+    out->scratch_bytes = scratch_of(be);
 fail:
     xkd_trainer_free(&trainer);
     xkd_backend_free(be);
@@ -131,20 +168,47 @@ static void count_parameters(const xkd_params *params, xkd_train_plan *out)
     }
 }
 
+/* What the probe refuses, before a training has been begun for it. */
+static xkd_status look_at_probe(xkd_context *cx, const xkd_config *config)
+{
+    xkd_status status = XKD_OK;
+    const xkd_run_config *run = &config->run;
+    xkd_manifest files = {0};
+    if (!run->probe_epochs) return XKD_OK;
+    if (!*run->probe_data)
+        XKD_FAIL(XKD_ERR_CONFIG, "run.probe_epochs needs run.probe_data: a manifest or folder of held-out files");
+    XKD_TRY(xkd_manifest_load(cx, run->probe_data, config->data.follow_links, &files));
+    xkd_manifest_keep_split(&files, run->probe_split);
+    if (files.count < 2)
+        XKD_FAIL(XKD_ERR_DATA, "%s: has %lld files of split '%s': a probe needs two (run.probe_split)", run->probe_data,
+                 (long long)files.count, run->probe_split);
+fail:
+    xkd_manifest_free(&files);
+    return status;
+}
+
 /* One worker, since nothing is decoded: only the list of samples is read. Without a data path the plan covers
  * the model alone. */
 static xkd_status look_at_data(xkd_context *cx, const xkd_config *config, xkd_train_plan *out)
 {
     xkd_status status = XKD_OK;
     xkd_loader *loader = NULL;
+    bool links;
     xkd_data_config data = config->data;
     data.workers = 1;
     if (!*data.path) return XKD_OK;
     XKD_TRY(xkd_loader_new(cx, &data, &config->train, 0, 1, &loader));
+    XKD_TRY(xkd_manifest_check_links(cx, xkd_loader_manifest(loader), data.follow_links, &links));
     out->samples = xkd_loader_sample_count(loader);
     out->steps_per_epoch = xkd_loader_steps_per_epoch(loader);
     out->total_steps = out->steps_per_epoch * config->train.epochs;
     if (config->run.max_steps > 0 && config->run.max_steps < out->total_steps) out->total_steps = config->run.max_steps;
+    xkd_config filled = *config;
+    xkd_run_fill_in_machine(&filled);
+    xkd_data_footprint footprint = xkd_data_footprint_of(&config->data, loader, filled.data.workers);
+    out->ring_bytes = footprint.ring;
+    out->worker_bytes = footprint.workers;
+    out->cache_bytes = footprint.cache;
 fail:
     xkd_loader_free(loader);
     return status;
@@ -156,21 +220,19 @@ xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_trai
     xkd_status status = XKD_OK;
     xkd_networks networks = {0};
     dummy d = {0};
-    double small, larger;
+    double larger = 0;
     xkd_config c = *config;
     const xkd_model_config *m = &c.model;
     *out = (xkd_train_plan){.micro_batch = c.train.batch / c.train.accumulate};
-    /* mmd_group changes no size that matters here. */
-    c.step.mmd_group = 0; /* it need not divide the small batches used here */
+    c.step.mmd_group = 0; /* it need not divide the small batch that is timed */
     c.train.accumulate = 1;
     XKD_TRY(look_at_data(cx, config, out));
+    XKD_TRY(look_at_probe(cx, config));
     dummy_shapes(&c, &d);
     XKD_TRY(xkd_networks_declare(cx, &networks, m));
     count_parameters(&networks.params, out);
-    XKD_TRY(activation_bytes(cx, &networks, &c.step, &d, SMALL, &small));
-    XKD_TRY(activation_bytes(cx, &networks, &c.step, &d, LARGER, &larger));
-    /* Linear through both points; constant parts, such as normalised last layers, cancel in the difference. */
-    out->activation_bytes = small + (larger - small) / (LARGER - SMALL) * (double)(out->micro_batch - SMALL);
+    if (*c.run.init) XKD_TRY(xkd_params_start_from(cx, &networks.params, c.run.init));
+    XKD_TRY(activation_bytes(cx, &networks, config, &d, &larger, out));
     out->video_tokens =
         (m->num_frames / m->vid_patch_t) * (m->frame_height / m->vid_patch_h) * (m->frame_width / m->vid_patch_w);
     out->audio_tokens = (m->spec_freq / m->spec_patch_f) * (m->spec_time / m->spec_patch_t);
@@ -178,8 +240,8 @@ xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_trai
     out->audio_kept = xkd_masking_kept(out->audio_tokens, c.step.mask_ratio[XKD_AUDIO]);
     /* Half of the memory: the rest of the machine has to live too, and a plan must never cause an
      * out-of-memory kill. */
-    if (out->state_bytes + larger < (double)xkd_available_memory() / 2)
-        XKD_TRY(time_step(cx, &c, &d, &out->seconds_per_sample));
+    out->available_bytes = (double)xkd_available_memory();
+    if (out->state_bytes + larger < out->available_bytes / 2) XKD_TRY(time_step(cx, &c, &d, out));
 fail:
     xkd_networks_free(&networks);
     dummy_free(&d);

@@ -3,6 +3,7 @@
 #include "train/position.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <signal.h>
 
 #include "base/alloc.h"
@@ -34,6 +35,7 @@ xkd_status xkd_position_restore(xkd_run_position *p, xkd_loader *loader)
      * killed early. */
     if (count == 0) {
         xkd_log(cx, XKD_LOG_WARN, "%s: holds no checkpoint yet: starting at step 0", p->folder->path);
+        if (loader) XKD_TRY(xkd_loader_seek(loader, 0, 0));
         goto fail;
     }
     XKD_TRY(xkd_state_load_newest(cx, p->folder->checkpoints, p->params, &loaded));
@@ -53,10 +55,18 @@ fail:
     return status;
 }
 
-void xkd_position_start(xkd_run_position *p)
+xkd_status xkd_position_start(xkd_run_position *p)
 {
     p->first_step = p->state.step;
     p->started = p->saved_time = xkd_now();
+    return xkd_alloc(p->cx, &p->skipped, p->config->run.bad_step_window, sizeof *p->skipped);
+}
+
+void xkd_position_free(xkd_run_position *p)
+{
+    xkd_free(p->skipped);
+    p->skipped = NULL;
+    xkd_run_state_free(&p->state);
 }
 
 /* A stop right after an interval save writes nothing again. */
@@ -82,12 +92,32 @@ bool xkd_position_save_is_due(const xkd_run_position *p)
 
 void xkd_position_count(xkd_run_position *p, double seconds, double wait, double loss, bool skipped)
 {
+    bool *oldest = &p->skipped[p->state.step % p->config->run.bad_step_window];
+    p->recent += skipped - *oldest;
+    *oldest = skipped;
     p->waited += wait;
     p->state.bad_steps += skipped;
+    p->state.epoch_skipped += skipped;
     p->state.epoch_seconds += seconds;
     p->state.epoch_wait += wait;
     /* A skipped step's loss is not finite and would spoil the epoch's mean. */
     if (!skipped) p->state.epoch_loss += loss;
+}
+
+/* A count over the whole run would end a long one for what it survived long ago, and every resume of it at its first
+ * step. */
+xkd_status xkd_position_skipped(const xkd_run_position *p, int64_t step, const char *remedy)
+{
+    const xkd_run_config *c = &p->config->run;
+    xkd_log(p->cx, XKD_LOG_WARN,
+            "step %" PRId64 ": a loss or gradient is not finite: step skipped (%" PRId64 " of the last %" PRId64
+            ", %" PRId64 " allowed)",
+            step, p->recent, c->bad_step_window, c->max_bad_steps);
+    if (p->recent <= c->max_bad_steps) return XKD_OK;
+    return xkd_fail(p->cx, XKD_ERR_NUMERIC,
+                    "%" PRId64 " steps were not finite, more than run.max_bad_steps allows among %" PRId64
+                    ": %s; the weights of the last good step are saved",
+                    p->recent, c->bad_step_window, remedy);
 }
 
 bool xkd_position_advance(xkd_run_position *p)
@@ -102,9 +132,12 @@ bool xkd_position_advance(xkd_run_position *p)
 xkd_status xkd_position_log_epoch(xkd_run_position *p, xkd_metrics *metrics)
 {
     xkd_run_state *s = &p->state;
+    /* An epoch of which no step was done has no mean. */
+    int64_t done = p->steps_per_epoch - s->epoch_skipped;
     xkd_status status = xkd_metrics_epoch(metrics, s->step, s->epoch, s->epoch_seconds, s->epoch_wait,
-                                          s->epoch_loss / (double)p->steps_per_epoch);
+                                          done > 0 ? s->epoch_loss / (double)done : NAN);
     s->epoch_loss = s->epoch_seconds = s->epoch_wait = 0;
+    s->epoch_skipped = 0;
     return status;
 }
 

@@ -9,7 +9,8 @@
 #include "report/metrics.h"
 #include "train/folder.h"
 
-/* Fields are the caller's to fill in and to read; `state` is its own, free it with xkd_run_state_free. */
+/* Fields are the caller's to fill in and to read; `state` is its own; free all with
+ * xkd_position_free. */
 typedef struct {
     xkd_context *cx;
     const xkd_config *config;
@@ -19,6 +20,8 @@ typedef struct {
     int64_t steps_per_epoch, total, first_step; /* steps; first_step: where this call began */
     int64_t saved_step;                         /* -1: never */
     double started, saved_time, waited;         /* by xkd_now, s; waited: sum of waits for data, s */
+    bool *skipped;  /* [run.bad_step_window] the last steps of this call, as a ring; owned */
+    int64_t recent; /* how many of them were skipped */
 } xkd_run_position;
 
 /* Goes back to the newest whole checkpoint of the folder and moves the loader there (NULL: it stays). Without any the run
@@ -26,8 +29,11 @@ typedef struct {
  * seed; else as xkd_state_load_newest. */
 xkd_status xkd_position_restore(xkd_run_position *p, xkd_loader *loader);
 
-/* The call begins here: its clock starts. */
-void xkd_position_start(xkd_run_position *p);
+/* The call begins here: its clock starts, and no step of it has been skipped: what an earlier call could not do may go
+ * well at another rate. */
+xkd_status xkd_position_start(xkd_run_position *p);
+/* Frees what is owned, the state too. */
+void xkd_position_free(xkd_run_position *p);
 
 /* Writes a checkpoint, once for a position. */
 xkd_status xkd_position_save(xkd_run_position *p);
@@ -36,6 +42,10 @@ bool xkd_position_save_is_due(const xkd_run_position *p);
 
 /* Adds a step's seconds, its wait for data, and its loss unless it was skipped, to the sums of the epoch. */
 void xkd_position_count(xkd_run_position *p, double seconds, double wait, double loss, bool skipped);
+
+/* Behind a skipped step: warns of it, and XKD_ERR_NUMERIC with `remedy` where more than run.max_bad_steps of the last
+ * run.bad_step_window were skipped. */
+xkd_status xkd_position_skipped(const xkd_run_position *p, int64_t step, const char *remedy);
 
 /* Moves on by one step. True where an epoch ended with it; xkd_position_log_epoch then writes its sums and clears them. */
 bool xkd_position_advance(xkd_run_position *p);

@@ -213,7 +213,7 @@ static xkd_status start(run *r)
     XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->at.state.config));
     XKD_TRY(xkd_metrics_open(cx, r->folder.path, columns, COLUMNS, resume ? r->at.state.step : -1, r->at.state.epoch,
                              c->run.tensorboard, &r->metrics));
-    xkd_position_start(&r->at);
+    XKD_TRY(xkd_position_start(&r->at));
 fail:
     return status;
 }
@@ -306,41 +306,32 @@ fail:
     return status;
 }
 
-/* One optimiser step, or none where a loss or gradient is not finite: that is counted, up to run.max_bad_steps. */
-static xkd_status one_step(run *r)
+/* One optimiser step, or none (*skipped) where a loss or gradient is not finite. */
+static xkd_status one_step(run *r, bool *skipped)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cx;
     const xkd_train_config *t = &r->config.train;
     double begin = xkd_now(), loss = 0, wait = 0, before = r->samples;
-    bool skipped = false;
+    *skipped = false;
     /* Rates by the step alone: a resumed run has the values it would have had. */
     double lr = xkd_supervised_rate(t, &r->config.eval, r->at.state.step, r->at.steps_per_epoch);
     double wd = xkd_schedule_value(&t->weight_decay, r->at.state.step, r->at.steps_per_epoch, t->epochs);
     r->net.step = r->at.state.step; /* names the draws: also after a skipped step */
-    XKD_TRY(micro_batches(r, &loss, &wait, &skipped));
-    if (!skipped) {
+    XKD_TRY(micro_batches(r, &loss, &wait, skipped));
+    if (!*skipped) {
         status = xkd_finetune_finish(cx, &r->net, lr, wd);
-        skipped = status == XKD_ERR_NUMERIC;
-        if (!skipped) XKD_TRY(status);
+        *skipped = status == XKD_ERR_NUMERIC;
+        if (!*skipped) XKD_TRY(status);
         status = XKD_OK;
     }
     /* The message of the skipped step would otherwise stand as the last error of a run that goes on. */
-    if (skipped) xkd_clear_error(cx);
+    if (*skipped) xkd_clear_error(cx);
     double seconds = xkd_now() - begin;
-    xkd_position_count(&r->at, seconds, wait, loss, skipped);
+    xkd_position_count(&r->at, seconds, wait, loss, *skipped);
     const double values[COLUMNS] = {
         loss, lr, wd, seconds, wait, (r->samples - before) / seconds, (double)r->at.state.bad_steps};
     memcpy(r->values, values, sizeof values);
-    if (skipped)
-        xkd_log(cx, XKD_LOG_WARN,
-                "step %" PRId64 ": a loss or gradient is not finite: step skipped (%" PRId64 " of %" PRId64 " allowed)",
-                r->at.state.step + 1, r->at.state.bad_steps, r->config.run.max_bad_steps);
-    if (r->at.state.bad_steps > r->config.run.max_bad_steps)
-        XKD_FAIL(XKD_ERR_NUMERIC,
-                 "%" PRId64 " steps were not finite, more than run.max_bad_steps: lower "
-                 "hyperparams.lr.base_lr; the weights of the last good step are saved",
-                 r->at.state.bad_steps);
 fail:
     return status;
 }
@@ -386,9 +377,11 @@ static xkd_status steps(run *r)
     for (;;) {
         if (test_is_due(r)) XKD_TRY(test(r));
         if (r->at.state.step >= end) break;
-        XKD_TRY(one_step(r));
+        bool skipped;
+        XKD_TRY(one_step(r, &skipped));
         XKD_TRY(advance(r));
         XKD_TRY(report_step(r));
+        if (skipped) XKD_TRY(xkd_position_skipped(&r->at, r->at.state.step, "lower hyperparams.lr.base_lr"));
         if (xkd_position_save_is_due(&r->at)) XKD_TRY(xkd_position_save(&r->at));
         XKD_TRY(xkd_position_heed(&r->at, o->stop_signal ? o->stop_signal(o->user) : 0));
     }
@@ -405,7 +398,7 @@ static xkd_status write_report(run *r)
     const xkd_supervised_result *s = r->result;
     const xkd_test_scores *last = &s->last, *best = &s->best;
     snprintf(text[0], sizeof text[0], "%" PRId64 " of %" PRId64, s->run.step, s->run.total_steps);
-    snprintf(text[1], sizeof text[1], "%.4f", s->run.loss);
+    xkd_format_loss(text[1], sizeof text[1], s->run.loss);
     snprintf(text[2], sizeof text[2], "%.2f after epoch %" PRId64, s->multi_label ? last->map : last->top1,
              last->epoch);
     snprintf(text[3], sizeof text[3], "%.2f after epoch %" PRId64, s->multi_label ? best->map : best->top1,
@@ -509,7 +502,7 @@ static void release(run *r)
     xkd_backend_free(r->be);
     xkd_supervised_data_free(&r->data);
     xkd_run_folder_close(&r->folder);
-    xkd_run_state_free(&r->at.state);
+    xkd_position_free(&r->at);
 }
 
 /* Descriptors start at -1: 0 would be closed by `release` of a run that opened nothing. */

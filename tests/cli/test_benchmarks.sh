@@ -99,6 +99,17 @@ evaluate --out k "${small[@]}"
 check "a killed evaluation goes on to the same row" [ "$out" = "$first" ]
 check "without doing the first fold again" grep -q 'k/fold-1: done already' <<<"$err"
 
+# What a fold has of the draws of another is taken from there: two of three training files of each class stand at one place.
+evaluate --out shared "${small[@]}"
+check "a fold takes over what another has made" [ "$(sed -n 's/ files are taken over from .*train-3.*//p' <<<"$err" | tr '\n' ' ')" = "6 3 3 " ]
+evaluate --out alone --fold 2 "${small[@]}"
+check "which alone it makes itself" [ -z "$(grep 'taken over' <<<"$err")" ]
+check "to the same bytes" cmp -s shared/fold-2/train-3.safetensors alone/fold-2/train-3.safetensors
+rm -r shared/fold-3 && cp -r ucf touched && find touched -name '*.avi' -exec touch {} +
+try eval ucf101-svm --data touched --model run --partial --out shared --fold 3 "${small[@]}"
+check "but not of files that have changed" [ "$rc" -eq 0 -a -z "$(grep 'taken over' <<<"$err")" ]
+rm -r touched
+
 # Other figures are never mixed in.
 evaluate --out e dataset.train.clips_per_video=2
 stderr_has "other settings" 2 "e/fold-1/result.json: is of another model, other files or other settings"
@@ -110,6 +121,13 @@ evaluate --out e -n --fold 2 "${small[@]}"
 stdout_has "and knows what is done" 0 "fold 2: done already"
 cd e && "$xkd" eval ucf101-svm --data ../ucf --model ../run --partial -n --fold 2 "${small[@]}" >../plan 2>&1; cd ..
 check "of its folder alone" grep -q "^fold 2: 9 training files" plan
+cp -r ucf ucf-again && find ucf-again -name '*.avi' -exec touch {} +
+try eval ucf101-svm --data ucf-again --model run --partial --out e "${small[@]}"
+stderr_has "other files of the same names" 2 "e/fold-1/result.json: is of another model, other files or other settings"
+cp -a ucf/. ucf-again/
+try eval ucf101-svm --data ucf-again --model run --partial --out e "${small[@]}"
+check "the same files elsewhere" grep -q 'e/fold-1: done already' <<<"$err"
+rm -r ucf-again
 cp -r e other
 sed -i 's/"xkd_fold_result": [0-9]*/"xkd_fold_result": 1/' other/fold-1/result.json
 evaluate --out other "${small[@]}"
@@ -126,6 +144,24 @@ check "features of other settings" [ "$rc" -eq 2 ]
 echo '{"xkd_fold_result": 1' >e/fold-2/result.json
 evaluate --out e "${small[@]}"
 stderr_has "a result that is none" 3 "e/fold-2/result.json: is no result of a fold"
+
+# Videos on another disk.
+mkdir linked && cp -r ucf/ucfTrainTestlist linked && ln -s "$PWD/ucf/UCF-101" linked/UCF-101
+linked() { try eval ucf101-svm --data linked --model run --partial --out l --fold 1 "${small[@]}" "$@"; }
+linked -n
+stderr_has "a plan knows that links are refused" 3 "15 of 15 files are reached through links that lead out of this folder"
+linked --follow-links
+check "and follows them where it is allowed" code 0
+try data import UCF101 linked --fold 1 --partial --out linked.jsonl
+stderr_has "so are they by an import" 3 "allow it with --follow-links"
+try data import UCF101 linked --fold 1 --partial --out linked.jsonl --follow-links
+check "which notes that it followed them" [ "$rc" -eq 0 -a -n "$(head -n 1 linked.jsonl | grep '"follow_links":true')" ]
+try embed run linked.jsonl --split testlist01 --out linked.npz
+stderr_has "embed asks for the option again" 3 "linked.jsonl: names files that are reached through links"
+try embed run linked.jsonl --split testlist01 --out linked.npz --follow-links
+stdout_has "and takes it" 0 "6 files, 0 unreadable"
+linked data.follow_links=true
+check "either way of saying it is the same evaluation" grep -q 'l/fold-1: done already' <<<"$err"
 
 # What does not fit the data set.
 try eval ucf101-svm --data ucf --model run --out x
@@ -163,6 +199,9 @@ mv ucf/Rowing ucf/UCF-101/Rowing
 sed -i 's/^Rowing.*//' ucf/ucfTrainTestlist/trainlist01.txt
 evaluate --out empty "${small[@]}" --fold 1
 stderr_has "a class without training files" 3 "Rowing) has videos to test on but none to train on"
+check "is found before anything is encoded" [ ! -e empty/fold-1/train-3.safetensors -a ! -e empty/fold-1/train-3.safetensors.partial ]
+evaluate --out empty "${small[@]}" --fold 1 -n
+stderr_has "in a plan too" 3 "Rowing) has videos to test on but none to train on"
 printf 'Swimming/a.avi 4\r\n' >>ucf/ucfTrainTestlist/trainlist01.txt
 evaluate --out empty "${small[@]}" --fold 1
 stderr_has "a list of other classes" 3 'trainlist01.txt:10: "Swimming" is not the class of that line'

@@ -75,3 +75,70 @@ says "and named" err "left out: gone/99.mp4: missing:"
 check "and no manifest" 1 test -e listed.jsonl
 check "unless they are allowed" 0 "$xkd" data index list.txt --out listed.jsonl data.max_bad_fraction=1
 says "the others are there" out "2 files, 0 classes"
+
+# Lists: what was understood is said, whoever wrote them.
+printf '\357\273\277video;label\r\n"toys/train/orbit/00000.mp4";"female speech, woman speaking"\r\ntoys/train/orbit/00001.mp4;dog\r\n' >excel.csv
+check "a list out of Excel" 0 "$xkd" data index excel.csv --out listed.jsonl
+says "its columns are said" err "columns: path=1 label=2; 2 rows"
+says "no row is lost" out "2 files, 2 classes"
+says "labels may hold commas" listed.jsonl '"classes":["dog","female speech, woman speaking"]'
+printf 'clip_uri,kind\ntoys/train/orbit/00000.mp4,cat\n' >unknown.csv
+check "columns that are not known" 3 "$xkd" data index unknown.csv --out unknown.jsonl
+says "are refused" err "unknown.csv:1: neither a file nor names of columns that are known"
+printf '%s/toys/train/orbit/00000.mp4 0\n' "$PWD" >absolute.txt
+mkdir elsewhere && cp absolute.txt elsewhere
+check "absolute paths outside the list's folder" 3 "$xkd" data index elsewhere/absolute.txt --out absolute.jsonl
+says "say what to do" err "--root /"
+check "absolute paths with --root /" 0 "$xkd" data index elsewhere/absolute.txt --root / --out absolute.jsonl
+says "are below it" absolute.jsonl "\"path\":\"${PWD#/}/toys/train/orbit/00000.mp4\""
+
+check "no folder for --out is found before the files are read" 5 "$xkd" data index toys --out nowhere/m.jsonl
+says "and named" err "nowhere: no such folder (for nowhere/m.jsonl)"
+check "in check as well" 5 "$xkd" data check toys --out nowhere/m.jsonl
+
+# Folders: a class called train, endings of sound, names that are no UTF-8, links.
+for class in airplane dog train; do mkdir -p "esc/$class" && cp toys/train/orbit/00000.mp4 "esc/$class/1.mp4"; done
+check "a class called train" 0 "$xkd" data index esc
+says "is told" err "esc: train/ is taken for a class"
+says "and is one" esc/manifest.jsonl '"classes":["airplane","dog","train"]'
+mkdir -p mixed/train/a mixed/test/a mixed/more
+for folder in train/a test/a more; do cp toys/train/orbit/00000.mp4 "mixed/$folder/1.mp4"; done
+check "two splits beside something else" 3 "$xkd" data index mixed
+says "are left to the user" err "called like splits, and beside them lies more/"
+mkdir sounds && for ending in opus oga wma mka; do cp toys/train/orbit/00000.mp4 "sounds/1.$ending"; done
+check "endings of sound" 0 "$xkd" data index sounds
+says "are known" out "4 files"
+for ending in $(sed -n '/^static const char \*const EXTENSIONS/,/};/p' "$OLDPWD/src/data/index.c" 2>/dev/null | grep -oE '"[a-z0-9]+"' | tr -d '"'); do
+  grep -qF "\`.$ending\`" "$OLDPWD/docs/media-formats.md" || { n=$((n + 1)); echo "not ok $n - docs/media-formats.md lists .$ending"; }
+done
+mkdir -p "$(printf 'utf/\351a')" "$(printf 'utf/\350b')" utf/ok
+for folder in utf/*; do cp toys/train/orbit/00000.mp4 "$folder/c.mp4"; done
+check "class names that are no UTF-8" 0 "$xkd" data index utf
+check "the program reads its own manifest" 0 "$xkd" data stats utf --max-files 0
+says "with all classes" out "3 classes"
+mkdir linked && cp -r toys/train/bounce linked && ln -s "$PWD/toys/train/orbit" linked/orbit && ln -s "$PWD/toys/train/orbit/00000.mp4" linked/bounce/link.mp4
+check "links out of the folder" 0 "$xkd" data index linked
+says "to folders are told" err "1 links to folders passed over (--follow-links"
+says "to files are left out by name" err "bounce/link.mp4: refused: "
+check "and followed on request" 0 "$xkd" data index linked --follow-links
+says "the manifest notes it" linked/manifest.jsonl '"follow_links":true'
+check "which allows nothing" 3 "$xkd" data stats linked --max-files 0
+says "but says what to do" err "allow it with --follow-links"
+check "as the option does" 0 "$xkd" data stats linked --max-files 0 --follow-links
+check "or the key, in index too" 0 "$xkd" data index linked data.follow_links=true
+check "check takes the option" 0 "$xkd" data check linked --follow-links dataset.clip_duration=2 model.kwargs.num_frames=16
+check "a clip that is named may be a link" 0 "$xkd" data show linked/bounce/link.mp4 --out shown-link
+cp -r esc grown && cp -p grown/dog/1.mp4 grown/dog/2.mp4
+check "a folder with a manifest" 0 "$xkd" data stats grown --max-files 0
+says "says what was added since" err "grown/manifest.jsonl: does not have 1 files that were added to the folder since, such as dog/2.mp4"
+check "until it is indexed again" 0 "$xkd" data index grown
+check "then" 0 "$xkd" data stats grown --max-files 0
+n=$((n + 1))
+if [ -s err ]; then echo "not ok $n - it says something still: $(cat err)"; else echo "ok $n - it says nothing"; fi
+ln -s .. linked/bounce/loop
+check "a loop is refused with it" 3 "$xkd" data index linked --follow-links
+says "and named" err "linked/bounce/loop: is a link to a folder that it lies in"
+rm linked/bounce/loop && mkfifo linked/bounce/fifo.mp4 && ln -s /dev/zero linked/bounce/zero.mp4
+check "a device or a FIFO is no video with it either" 0 "$xkd" data index linked --follow-links
+n=$((n + 1))
+if grep -qE 'fifo|zero' linked/manifest.jsonl; then echo "not ok $n - a device is in the manifest"; else echo "ok $n - neither is in the manifest"; fi

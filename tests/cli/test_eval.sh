@@ -103,7 +103,7 @@ stderr_has "features of other classes" 3 "make both from one class list"
 try embed --join s1.safetensors s2.safetensors --pool cls --out x.npz
 stderr_has "joining changes no features" 2 "embedded already"
 try embed --join one.jsonl s1.safetensors --out x.npz
-check "JSON Lines cannot be read back" [ "$rc" -ne 0 -a ! -e x.npz ]
+check "JSON Lines are no shard" [ "$rc" -ne 0 -a ! -e x.npz ]
 try svm s1.safetensors
 stderr_has "a shard gives no figures" 3 "s1.safetensors: is shard 1 of 3"
 

@@ -140,6 +140,8 @@ stderr_has "a box by its size" 2 "hyperparams.cutmix_minmax"
 # Without a file the released recipe is taken.
 try finetune "$video" toys.jsonl --out x --dry-run --json model.kwargs.frame_size='[3,32,32]'
 stderr_has "a geometry that does not fit" 2 "model.kwargs.frame_size"
+finetune term --dry-run
+stderr_has "a plan refuses a folder that the training refuses" 2 "exists and is not empty"
 finetune plan --dry-run --json
 stdout_has "dry run" 0 '"modality": "video", "multi_label": false, "classes": 3, "train_files": 30, "test_files": 6'
 check "with its time" grep -Eq '"seconds": [0-9.]*[1-9]' <<<"$out"

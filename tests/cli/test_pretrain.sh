@@ -66,11 +66,45 @@ stderr_has "another seed" 2 "train.seed is 9, but the run was started with 0"
 train whole --force --max-steps 1
 stdout_has "--force starts anew" 0 "step 1 of 20"
 
+train short --max-steps 1
+check "a run without a probe has no chart of one" [ -e "$work/short/curves/loss.svg" -a -z "$(ls "$work"/short/curves | grep probe)" ]
+train short --resume --max-steps 1
+stdout_has "a call without a step has no loss" 0 "loss -,"
+check "nor has its report" [ -z "$(grep -i '>nan<' "$work/short/report.html")" ]
+
 train plan --dry-run --json
 stdout_has "dry run" 0 '"total_steps": 20'
 check "a dry run writes nothing" [ ! -e "$work/plan" ]
+train plan --dry-run --json data.cache=ram
+check "the cache is part of its memory" grep -qE '"cache_bytes": [1-9]' <<<"$out"
+train whole --dry-run
+stderr_has "a dry run refuses a folder that the run refuses" 2 "exists and is not empty"
+train whole --dry-run --force
+check "as the run, it takes it with --force" code 0
+train nowhere --dry-run --resume
+stderr_has "a dry run of a resume without a run" 2 "no run to resume"
+touch "$work/file"
+train file/run --dry-run
+stderr_has "a dry run below a file" 5 "is not a folder"
+train plan --dry-run --init tests/golden/torch/state.pth
+stderr_has "a dry run refuses weights that the run refuses" 4 "neither a whole XKD model nor a backbone"
+train plan --dry-run model.kwargs.projector_cfg=32-gelu-3-16-128-norm3 --init "$work/whole/checkpoints/$(ls "$work/whole/checkpoints" | tail -n 1)"
+stderr_has "of another architecture too" 4 "of another architecture"
+train plan --dry-run --init "$work/absent.safetensors"
+stderr_has "and weights that are not there" 5 "absent.safetensors: cannot open"
+train plan --dry-run run.probe_epochs=1 run.probe_data="$work/absent"
+stderr_has "and a probe without data" 3 "absent: no such folder or manifest"
+check "nothing is written by any of them" [ ! -e "$work/plan" -a ! -e "$work/nowhere" ]
 train overfit --overfit 1 --max-steps 3
 check "overfit" code 0
+
+# A folder whose name is no UTF-8 is remembered as it is.
+odd=$work/$(printf 'donn\351es')
+cp -r "$work/videos" "$odd"
+try pretrain -c tests/data/tiny.yaml --data "$odd" --out "$work/odd" -q --max-steps 1
+check "a path that is no UTF-8" code 0
+try pretrain --out "$work/odd" --resume --max-steps 2
+stdout_has "is found again by a resume" 0 "step 2 of"
 
 try pretrain -c tests/data/tiny.yaml --data "$work/absent" --out "$work/x"
 check "data that are not there" code 3

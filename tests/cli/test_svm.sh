@@ -165,6 +165,8 @@ check "from videos" grep -q '"map"' <<<"$out"
 
 # The heads' outputs are what the modalities are compared by.
 try embed run/checkpoints/step-00000002.safetensors toys --pool head --out heads.safetensors
+try embed run toys --pool head --out of-run.safetensors
+check "a run folder has the heads in its newest checkpoint" cmp -s heads.safetensors of-run.safetensors
 try retrieve heads.safetensors --json
 check "retrieve across modalities" grep -qE '"query": "video", "against": "audio", "files": 15, "recall": \[[0-9.]+, ' <<<"$out"
 try embed run/checkpoints/step-00000002.safetensors toys --split test --pool head --out few.safetensors

@@ -35,6 +35,11 @@ try convert -q $golden/torch/checkpoint.pth.tar "$work/model.safetensors"
 stderr_has "convert keeps what exists" 5 "--force replaces it"
 try convert -q -f --all $golden/torch/checkpoint.pth.tar "$work/model.safetensors"
 check "convert --all" code 0
+try convert -q -f --all $golden/torch/checkpoint.pth.tar "$work/part.safetensors" --part vid_teacher.backbone
+stderr_has "convert --all of a part" 2 "give one of the two"
+try convert -q --all $golden/torch/checkpoint.pth.tar "$work/hf-all" --to hf
+stderr_has "convert --all to a folder of the model alone" 2 "leave out --all"
+check "neither writes anything" [ ! -e "$work/part.safetensors" -a ! -e "$work/hf-all" ]
 try inspect "$work/model.safetensors"
 stdout_has "keeps the optimiser" 0 "optimizer.state.0.exp_avg"
 try convert -q $golden/xkd/init.safetensors "$work/vid.pth.tar" --part vid_teacher.backbone

@@ -109,9 +109,10 @@ static void wholeness(void **state)
 static void results_read_back(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "[]", "{}", "{\"xkd_fold_result\": 3}",
-                                      "{\"xkd_fold_result\": 3, \"fold\": 1}"};
-    static const char earlier[] = "{\"xkd_fold_result\": 2}";
+    _Static_assert(XKD_FOLD_FORMAT == 4, "the texts below are of this format");
+    static const char *const bad[] = {"", "[]", "{}", "{\"xkd_fold_result\": 4}",
+                                      "{\"xkd_fold_result\": 4, \"fold\": 1}"};
+    static const char earlier[] = "{\"xkd_fold_result\": 3}";
     xkd_context *cx = xkd_context_new();
     char path[] = "/tmp/xkd-fold-XXXXXX";
     close(mkstemp(path));

@@ -88,7 +88,7 @@ static void torn_ends(void **state)
     struct stat whole, cut;
     bool found;
     must(cx, xkd_embed_log_open(cx, path, &head, true, &log), "open");
-    must(cx, xkd_embed_log_add(log, 7, &file, NULL), "add");
+    must(cx, xkd_embed_log_add(log, 7, 11, &file, NULL), "add");
     xkd_embed_log_close(log);
     assert_int_equal(stat(path, &whole), 0);
     static const int fills[] = {0xFF, 0x7F, 0x80, 0};
@@ -100,7 +100,8 @@ static void torn_ends(void **state)
         fclose(f);
         must(cx, xkd_embed_log_open(cx, path, &head, false, &log), "open the torn log");
         must(cx, xkd_embed_log_next(log, true, &r, &found), "next");
-        assert_true(found && r.number == 7 && r.count[0] == 2 && r.feature[0][5] == 6 && r.seconds[0][1] == 1);
+        assert_true(found && r.number == 7 && r.identity == 11 && r.count[0] == 2 && r.feature[0][5] == 6 &&
+                    r.seconds[0][1] == 1);
         must(cx, xkd_embed_log_next(log, false, &r, &found), "next");
         assert_false(found);
         xkd_embed_log_close(log);

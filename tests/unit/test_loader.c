@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <xxhash.h>
 
+#include "base/alloc.h"
 #include "base/file.h"
 #include "data/loader.h"
 #include "data_config.h"
@@ -176,6 +177,20 @@ static void bad_clips_are_replaced_and_counted(void **state)
     assert_int_equal(stats.bad_clips, again.bad_clips);
     snprintf(path, sizeof path, "%s/bad_clips.jsonl", folder);
     assert_true(xkd_path_exists(path));
+    /* A run that goes back meets them again: the log holds each once, whatever a crash left at its end. */
+    char *whole, *cut;
+    int64_t size;
+    unlink(path);
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 6, many, NULL), XKD_OK);
+    assert_int_equal(xkd_read_file(cx, path, 1 << 20, XKD_ERR_DATA, &whole, &size), XKD_OK);
+    FILE *torn = fopen(path, "ab");
+    fputs("{\"epoch\":0,\"st", torn);
+    fclose(torn);
+    assert_int_equal(run(&data, &train, 0, 1, 0, 2, 4, many, NULL), XKD_OK);
+    assert_int_equal(xkd_read_file(cx, path, 1 << 20, XKD_ERR_DATA, &cut, &size), XKD_OK);
+    assert_string_equal(whole, cut);
+    xkd_free(whole);
+    xkd_free(cut);
     /* Too many distinct ones end the run. */
     for (int i = 3; i < 40; i++) {
         snprintf(path, sizeof path, "%s/a/broken%d.mp4", folder, i);

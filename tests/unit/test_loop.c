@@ -102,7 +102,8 @@ static xkd_status train(xkd_context *cx, const char *name, xkd_run_mode mode, co
     return status;
 }
 
-static char *read_text(xkd_context *cx, const char *run, const char *name)
+/* Not inlined: the compiler would take what is found in the text for a pointer to the local variable that held it. */
+static __attribute__((noinline)) char *read_text(xkd_context *cx, const char *run, const char *name)
 {
     char path[300], *text;
     int64_t size;
@@ -238,6 +239,87 @@ static void test_bad_numbers(void **state)
     assert_int_equal(train(cx, "stop", XKD_RUN_NEW, "run.max_bad_steps=0", &result), XKD_ERR_NUMERIC);
     assert_int_equal(result.step, 2);
     xkd_free(read_text(cx, "stop", "checkpoints/step-00000002.safetensors"));
+    xkd_clear_error(cx);
+    /* The advice works: what was skipped before does not end a run that goes well now. */
+    fake.poison = 0;
+    must(cx, train(cx, "stop", XKD_RUN_RESUME, "run.max_bad_steps=0", &result), "resume after bad steps");
+    assert_int_equal(result.step, 9);
+    assert_int_equal(result.bad_steps, 1);
+}
+
+/* Steps 2 and 5 are skipped: one of any two, both of any four. */
+static void test_bad_steps_count_in_a_window(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_run_result result;
+    xkd_config c;
+    const xkd_run_options options = {.mode = XKD_RUN_NEW};
+    for (int window = 2; window <= 4; window += 2) {
+        fake.poison = 3;
+        fake.poison_too = 10;
+        configure(cx, &c, window == 2 ? "two" : "four");
+        c.run.max_bad_steps = 1;
+        c.run.bad_step_window = window;
+        xkd_status status = xkd_train(cx, &c, &options, &result);
+        xkd_config_free(&c);
+        assert_int_equal(status, window == 2 ? XKD_OK : XKD_ERR_NUMERIC);
+        assert_int_equal(result.step, window == 2 ? 9 : 5);
+    }
+    assert_non_null(strstr(xkd_last_error(cx), "2 steps were not finite, more than run.max_bad_steps allows among 4"));
+}
+
+/* Number behind "key": in line `line` of a file of JSON lines. */
+static double number_in(xkd_context *cx, const char *run, const char *name, int line, const char *key)
+{
+    char *text = read_text(cx, run, name), word[40];
+    const char *at = text;
+    snprintf(word, sizeof word, "\"%s\": ", key);
+    for (; line > 0; line--) at = strchr(at, '\n') + 1;
+    at = strstr(at, word);
+    double value = at ? strtod(at + strlen(word), NULL) : NAN;
+    xkd_free(text);
+    return value;
+}
+
+/* Also where the epoch was resumed in its middle. */
+static void test_mean_of_an_epoch_with_a_bad_step(void **state)
+{
+    xkd_context *cx = *state;
+    xkd_run_result result;
+    fake.poison = 3; /* step 2 */
+    must(cx, train(cx, "one", XKD_RUN_NEW, "run.max_steps=2", &result), "begin");
+    fake.poison = 0;
+    must(cx, train(cx, "one", XKD_RUN_RESUME, "run.max_steps=3", &result), "end of the epoch");
+    double mean =
+        (number_in(cx, "one", "metrics.jsonl", 0, "loss") + number_in(cx, "one", "metrics.jsonl", 2, "loss")) / 2;
+    assert_true(fabs(number_in(cx, "one", "epochs.jsonl", 0, "Loss") - mean) < 1e-12 * mean);
+}
+
+static char said[8192];
+
+static void listen(void *user, xkd_log_level level, const char *line)
+{
+    (void)user;
+    if (level == XKD_LOG_WARN) snprintf(said + strlen(said), sizeof said - strlen(said), "%s\n", line);
+}
+
+/* Numbers of threads say nothing about what is learnt, the backend does; a key that an earlier version did not have is no
+ * change, and does not make the lines behind it look changed. */
+static void test_what_a_resume_warns_of(void **state)
+{
+    xkd_context *cx = *state;
+    static const char before[] =
+        "name: \"a\"\nhyperparams:\n  lr:\n    base_lr: 0.1\n    warmup: 3\nrun:\n  out: \"x\"\n"
+        "  overfit: false\n  backend: \"cpu\"\n  threads: auto\n";
+    static const char now[] = "name: \"a\"\nfresh: 5\nhyperparams:\n  lr:\n    base_lr: 0.2\n    warmup: 3\nrun:\n"
+                              "  out: \"y\"\n  more: 1\n  overfit: true\n  backend: \"ref\"\n  threads: 3\n";
+    xkd_context_set_log(cx, listen, NULL, XKD_LOG_WARN);
+    said[0] = 0;
+    xkd_run_compare_configs(cx, before, now);
+    xkd_context_set_log(cx, NULL, NULL, XKD_LOG_WARN);
+    assert_string_equal(said, "resume: the configuration changed from 'base_lr: 0.1' to 'base_lr: 0.2'\n"
+                              "resume: the configuration changed from 'overfit: false' to 'overfit: true'\n"
+                              "resume: the configuration changed from 'backend: \"cpu\"' to 'backend: \"ref\"'\n");
 }
 
 static void test_data_that_run_out(void **state)
@@ -282,7 +364,19 @@ static void test_plan(void **state)
     assert_int_equal(plan.video_tokens, 8);
     assert_int_equal(plan.video_kept, 4);
     assert_true(plan.parameters > plan.trained && plan.trained > 0);
-    assert_true(plan.activation_bytes > 0 && plan.seconds_per_sample > 0);
+    assert_true(plan.activation_bytes > 0 && plan.seconds_per_sample > 0 && plan.seconds_per_step > 0);
+    assert_true(plan.ring_bytes == 1000 && plan.worker_bytes > 0 && plan.cache_bytes == 0 && plan.scratch_bytes >= 0);
+    assert_true(plan.available_bytes > 0);
+    xkd_train_plan grouped;
+    c.train.accumulate = 1;
+    c.train.batch = 64;
+    must(cx, xkd_plan_training(cx, &c, &plan), "plan of one group");
+    c.step.mmd_group = 2;
+    must(cx, xkd_plan_training(cx, &c, &grouped), "plan of groups of two");
+    /* Pair weights are doubles: of 2 modalities x 2 views x 64 students and 2 x 64 teachers in one group, and of 32 groups
+     * of 8 and 4. */
+    double weights = 8 * (256. * 256 + 128 * 128 - 32 * (8 * 8 + 4 * 4));
+    assert_true(fabs(plan.activation_bytes - grouped.activation_bytes - weights) < 0.01 * weights);
     xkd_config_free(&c);
 }
 
@@ -294,9 +388,9 @@ static void test_watch(void **state)
     const xkd_watch_sample uniform = {.kd = 9, .entropy = 9, .centre_norm = 0.3, .spread = NAN};
     xkd_watch w = {.outputs = 8192};
     for (int i = 0; i < 1000; i++) assert_null(xkd_watch_step(&w, &good));
-    int said = 0;
-    for (int i = 0; i < 1000; i++) said += xkd_watch_step(&w, &same) != NULL;
-    assert_in_range(said, 1, 2);
+    int times = 0;
+    for (int i = 0; i < 1000; i++) times += xkd_watch_step(&w, &same) != NULL;
+    assert_in_range(times, 1, 2);
     w = (xkd_watch){.outputs = 8192};
     for (int i = 0; i < 199; i++) assert_null(xkd_watch_step(&w, &uniform));
     const char *advice = xkd_watch_step(&w, &uniform);
@@ -311,6 +405,9 @@ int main(void)
         cmocka_unit_test_setup(test_what_a_run_leaves, clear),
         cmocka_unit_test_setup(test_resume_refusals, clear),
         cmocka_unit_test_setup(test_bad_numbers, clear),
+        cmocka_unit_test_setup(test_bad_steps_count_in_a_window, clear),
+        cmocka_unit_test_setup(test_mean_of_an_epoch_with_a_bad_step, clear),
+        cmocka_unit_test_setup(test_what_a_resume_warns_of, clear),
         cmocka_unit_test_setup(test_data_that_run_out, clear),
         cmocka_unit_test_setup(test_overfit, clear),
         cmocka_unit_test_setup(test_plan, clear),

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "data/index.h"
+#include "data/list.h"
 #include "media_files.h"
 
 static xkd_context *cx;
@@ -174,28 +175,29 @@ static void lists_become_manifests(void **state)
 {
     xkd_manifest m;
     (void)state;
-    assert_int_equal(xkd_index_list(cx, put("a.txt", "# Kinetics style\nb b/1.mp4 3\r\n\na/2.mp4 0\n"), folder, &m),
-                     XKD_OK);
+    assert_int_equal(
+        xkd_index_list(cx, put("a.txt", "# Kinetics style\nb b/1.mp4 3\r\n\na/2.mp4 0\n"), folder, &m, NULL), XKD_OK);
     assert_int_equal(m.count, 2);
     assert_string_equal(m.samples[1].path, "b b/1.mp4");
     assert_int_equal(m.samples[1].label, 3);
     xkd_manifest_free(&m);
     assert_int_equal(
-        xkd_index_list(cx, put("a.csv", "path,label,split\nx.mp4,dog,train\ny.mp4,cat, test\n"), folder, &m), XKD_OK);
+        xkd_index_list(cx, put("a.csv", "path,label,split\nx.mp4,dog,train\ny.mp4,cat, test\n"), folder, &m, NULL),
+        XKD_OK);
     assert_int_equal(m.class_count, 2);
     assert_string_equal(m.classes[m.samples[0].label], "dog");
     assert_string_equal(m.samples[1].split, "test");
     xkd_manifest_free(&m);
-    assert_int_equal(xkd_index_list(cx, put("b.csv", "../x.mp4,1\n"), folder, &m), XKD_ERR_DATA);
+    assert_int_equal(xkd_index_list(cx, put("b.csv", "../x.mp4,1\n"), folder, &m, NULL), XKD_ERR_DATA);
     assert_non_null(strstr(xkd_last_error(cx), "b.csv:1"));
     xkd_clear_error(cx);
     /* What a manifest may not hold is refused where it would be written. */
-    assert_int_equal(xkd_index_list(cx, put("c.csv", "a/..,1\n"), folder, &m), XKD_ERR_DATA);
+    assert_int_equal(xkd_index_list(cx, put("c.csv", "a/..,1\n"), folder, &m, NULL), XKD_ERR_DATA);
     xkd_clear_error(cx);
-    assert_int_equal(xkd_index_list(cx, put("d.csv", "a//x.mp4,1\n"), folder, &m), XKD_ERR_DATA);
+    assert_int_equal(xkd_index_list(cx, put("d.csv", "a//x.mp4,1\n"), folder, &m, NULL), XKD_ERR_DATA);
     xkd_clear_error(cx);
-    assert_int_equal(xkd_index_list(cx, put("c.csv", "x.mp4,1\nx.mp4,2\n"), folder, &m), XKD_ERR_DATA);
-    assert_int_equal(xkd_index_list(cx, put("d.csv", "\n"), folder, &m), XKD_ERR_DATA);
+    assert_int_equal(xkd_index_list(cx, put("c.csv", "x.mp4,1\nx.mp4,2\n"), folder, &m, NULL), XKD_ERR_DATA);
+    assert_int_equal(xkd_index_list(cx, put("d.csv", "\n"), folder, &m, NULL), XKD_ERR_DATA);
     xkd_clear_error(cx);
 }
 

@@ -340,6 +340,29 @@ static int pieces(const char *path)
     return count;
 }
 
+/* Values between which no tick fits, or that are as large or small as numbers are, are drawn, and in no time. */
+static void test_spans(void **state)
+{
+    const double x[2] = {0, 1}, one = 1,
+                 values[][2] = {{one, nextafter(one, 2)},
+                                {one, nextafter(nextafter(one, 2), 2)},
+                                {-1e15, nextafter(-1e15, 0)},
+                                {1e300, nextafter(1e300, INFINITY)},
+                                {-1.7e308, 1.7e308},
+                                {0, 5e-324},
+                                {1e-310, 3e-310},
+                                {0, 0},
+                                {NAN, NAN},
+                                {INFINITY, 3}};
+    xkd_text out = xkd_text_make(*state);
+    alarm(20); /* a loop without an end would never come back */
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) drawn(&out, x, values[i], 2);
+    const double far[2] = {1e16, nextafter(1e16, 1e17)};
+    drawn(&out, far, values[0], 2);
+    alarm(0);
+    xkd_text_free(&out);
+}
+
 /* A loss that is not finite leaves a gap; what comes now and then is joined; one value alone is still to be seen. */
 static void test_gaps(void **state)
 {
@@ -374,6 +397,7 @@ int main(void)
         cmocka_unit_test(test_report),
         cmocka_unit_test(test_report_of_an_empty_run),
         cmocka_unit_test(test_gaps),
+        cmocka_unit_test(test_spans),
     };
     return cmocka_run_group_tests_name("report", tests, setup, teardown);
 }

@@ -144,6 +144,15 @@ static void test_round_trip(void **context)
     xkd_params_free(&b);
 }
 
+static bool exists(xkd_context *cx, const char *name)
+{
+    char *path;
+    must(cx, xkd_join_path(cx, &path, folder, name));
+    bool there = xkd_path_exists(path);
+    xkd_free(path);
+    return there;
+}
+
 static void damage(xkd_context *cx, const char *name, int64_t at, bool cut)
 {
     char *path, *bytes;
@@ -178,12 +187,54 @@ static void test_damaged_newest_falls_back(void **context)
     assert_int_equal(warnings, 2);
     fill(&a, 200);
     assert_true(same(&a, &b));
-    /* Going on from step 2, the damaged later ones disappear. */
+    /* Going on from step 2, the damaged later one makes way, but is not lost. */
     loaded.step = 3;
     must(cx, xkd_state_save(cx, folder, &b, &loaded, 3));
     must(cx, xkd_state_count(cx, folder, &count));
     assert_int_equal(count, 2);
+    assert_true(exists(cx, "step-00000004.safetensors.aside"));
     xkd_run_state_free(&loaded);
+    xkd_params_free(&a);
+    xkd_params_free(&b);
+}
+
+/* A link into a disk that is not mounted stands for all that may be mended: rights, a server, a limit of files. */
+static void test_newest_that_cannot_be_read_now(void **context)
+{
+    xkd_context *cx = *context;
+    xkd_params a, b;
+    xkd_run_state loaded;
+    char *path, *away;
+    make_params(cx, &a, 5, NULL);
+    make_params(cx, &b, 5, NULL);
+    for (int64_t step = 1; step <= 2; step++) {
+        xkd_run_state s = state_at(step);
+        fill(&a, (float)(100 * step));
+        must(cx, xkd_state_save(cx, folder, &a, &s, 3));
+    }
+    must(cx, xkd_join_path(cx, &path, folder, "step-00000002.safetensors"));
+    must(cx, xkd_join_path(cx, &away, folder, "away"));
+    assert_int_equal(rename(path, away) | symlink("/nonexistent/disk", path), 0);
+    assert_int_equal(xkd_state_load_newest(cx, folder, &b, &loaded), XKD_ERR_STORAGE);
+    assert_non_null(strstr(xkd_last_error(cx), "step-00000002.safetensors: cannot open"));
+    assert_non_null(strstr(xkd_last_error(cx), "move it away to go on from step-00000001.safetensors"));
+    xkd_clear_error(cx);
+    assert_int_equal(warnings, 0);
+    /* A save of an earlier step, by whatever way it comes about, puts it aside as well. */
+    xkd_run_state s = state_at(1);
+    must(cx, xkd_state_save(cx, folder, &a, &s, 3));
+    assert_true(exists(cx, "step-00000002.safetensors.aside"));
+    assert_int_equal(rename(away, path), 0);
+    must(cx, xkd_state_load_newest(cx, folder, &b, &loaded));
+    assert_int_equal(loaded.step, 2);
+    assert_true(same(&a, &b));
+    xkd_run_state_free(&loaded);
+    /* Nothing is written over what is aside already. */
+    s.step = 1;
+    must(cx, xkd_state_save(cx, folder, &a, &s, 3));
+    assert_true(exists(cx, "step-00000002.safetensors.aside") && exists(cx, "step-00000002.safetensors.aside-2"));
+    xkd_free(path);
+    xkd_free(away);
     xkd_params_free(&a);
     xkd_params_free(&b);
 }
@@ -292,6 +343,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_round_trip, empty_folder),
         cmocka_unit_test_setup(test_damaged_newest_falls_back, empty_folder),
+        cmocka_unit_test_setup(test_newest_that_cannot_be_read_now, empty_folder),
         cmocka_unit_test_setup(test_all_damaged_or_none, empty_folder),
         cmocka_unit_test_setup(test_other_architecture, empty_folder),
         cmocka_unit_test_setup(test_export, empty_folder),

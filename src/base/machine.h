@@ -1,0 +1,19 @@
+/* What this process may use of the machine: processors and memory, as affinity and control groups (containers, jobs of a
+ * scheduler, systemd) leave them. */
+#ifndef XKD_BASE_MACHINE_H
+#define XKD_BASE_MACHINE_H
+
+#include <stddef.h>
+
+/* At least 1: those of the affinity mask, and no more than a quota of processor time pays for, rounded up. */
+int xkd_processor_count(void);
+
+/* Bytes that could be handed out without swapping and below the limits of all control groups; SIZE_MAX where nothing says
+ * so. */
+size_t xkd_available_memory(void);
+
+/* The same by the files below `root` instead of "/": <root>/proc and <root>/sys. The affinity mask is this process's. */
+int xkd_processor_count_at(const char *root);
+size_t xkd_available_memory_at(const char *root);
+
+#endif

@@ -1,0 +1,18 @@
+/* Whether the files of a set lie inside its root once links are resolved. */
+#ifndef XKD_DATA_LINKS_H
+#define XKD_DATA_LINKS_H
+
+#include "data/manifest.h"
+
+/* *found: whether any of its files is reached through a link that leads out of the root. XKD_ERR_DATA where
+ * there are some and the user has not allowed it (`follow_links`): all of them would be refused when they are opened. Files
+ * that are not there are passed over. */
+xkd_status xkd_manifest_check_links(xkd_context *cx, const xkd_manifest *manifest, bool follow_links, bool *found);
+
+/* The same by what an index noted, without looking at the files. `path` names the manifest. */
+xkd_status xkd_manifest_check_fact(xkd_context *cx, const xkd_manifest *manifest, const char *path, bool follow_links);
+
+/* Whether the real path of a file lies below the real path of a root: /data2 does not lie in /data. */
+bool xkd_lies_below(const char *path, const char *root);
+
+#endif

@@ -1,0 +1,19 @@
+/* Rows of a manifest one by one, for logs of what is being found about a set. */
+#ifndef XKD_DATA_MANIFEST_ROWS_H
+#define XKD_DATA_MANIFEST_ROWS_H
+
+#include <jansson.h>
+
+#include "data/manifest.h"
+
+/* The row of a sample, as it stands in a manifest; the caller may add keys. */
+xkd_status xkd_sample_to_json(xkd_context *cx, const xkd_sample *sample, json_t **out);
+
+/* Appends the sample of a row, with the checks of a manifest. Keys that are not known are passed over. */
+xkd_status xkd_manifest_add_json(xkd_context *cx, xkd_manifest *manifest, const char *file, int64_t line,
+                                 const json_t *row);
+
+/* Gives *to all that *from says of its file, but neither name, labels nor split. */
+void xkd_sample_take_facts(xkd_sample *to, const xkd_sample *from);
+
+#endif

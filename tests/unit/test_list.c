@@ -1,0 +1,259 @@
+/* Lists of files as spreadsheets, pandas and other people's programs write them: what is understood, what is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "data/list.h"
+
+static char root[] = "/tmp/xkd-test-list-XXXXXX";
+static xkd_context *cx;
+
+static const char *put(const char *text, int64_t size)
+{
+    static char path[100];
+    snprintf(path, sizeof path, "%s/list", root);
+    assert_int_equal(xkd_write_file(cx, path, text, size), XKD_OK);
+    return path;
+}
+
+/* "a.mp4=dog b.mp4=- @train": samples by path with their labels, as names or numbers, and splits. */
+static char *show(const xkd_manifest *m)
+{
+    xkd_text t = xkd_text_make(cx);
+    char *text;
+    for (int64_t i = 0; i < m->count; i++) {
+        const xkd_sample *s = &m->samples[i];
+        const int32_t *list;
+        int32_t one;
+        int64_t n = xkd_sample_labels(s, &list, &one);
+        xkd_text_printf(&t, "%s%s=", i ? " " : "", s->path);
+        if (n == 0) xkd_text_puts(&t, "-");
+        for (int64_t k = 0; k < n; k++) {
+            if (k) xkd_text_puts(&t, "+");
+            if (m->class_count)
+                xkd_text_puts(&t, m->classes[list[k]]);
+            else
+                xkd_text_printf(&t, "%d", (int)list[k]);
+        }
+        if (s->split[0]) xkd_text_printf(&t, "@%s", s->split);
+    }
+    assert_int_equal(xkd_text_take(&t, &text), XKD_OK);
+    return text;
+}
+
+static const struct {
+    const char *text, *columns, *samples;
+} good[] = {
+    /* marks, line ends, separators */
+    {"\xEF\xBB\xBFv1.mp4,cat\nv2.mp4,dog\n", "columns: path=1 label=2; 2 rows", "v1.mp4=cat v2.mp4=dog"},
+    {"\xEF\xBB\xBF\"v1.mp4\";\"cat\"\r\n\"v2.mp4\";\"dog\"\r\n", "columns: path=1 label=2; 2 rows",
+     "v1.mp4=cat v2.mp4=dog"},
+    {"path,label,split\r\nv1.mp4,cat,train\r\nv2.mp4,dog,test\r\n", "columns: path=1 label=2 split=3; 2 rows",
+     "v1.mp4=cat@train v2.mp4=dog@test"},
+    {"v1.mp4,cat\rv2.mp4,dog\r", "columns: path=1 label=2; 2 rows", "v1.mp4=cat v2.mp4=dog"},
+    {"v1.mp4,cat", "columns: path=1 label=2; 1 rows", "v1.mp4=cat"},
+    {"v1.mp4;cat\nv2.mp4;dog\n", "columns: path=1 label=2; 2 rows", "v1.mp4=cat v2.mp4=dog"},
+    {"v1.mp4\tcat\na b/v 5.mp4\tdog\n", "columns: path=1 label=2; 2 rows", "a b/v 5.mp4=dog v1.mp4=cat"},
+    {"v1.mp4 0\na b/v 5.mp4 1\n", "columns: path=1 label=2; 2 rows", "a b/v 5.mp4=1 v1.mp4=0"},
+    {"v1.mp4  \t 0\nv2.mp4\t1\n", "columns: path=1 label=2; 2 rows", "v1.mp4=0 v2.mp4=1"},
+    {"v,1.mp4 0\nv,2.mp4 1\n", "columns: path=1 label=2; 2 rows", "v,1.mp4=0 v,2.mp4=1"},
+    {"sep=;\nv1.mp4;3\n", "columns: path=1 label=2; 1 rows", "v1.mp4=3"},
+    {"v1.mp4,cat,,\nv2.mp4,dog,,\n,,,\n", "columns: path=1 label=2; 2 rows", "v1.mp4=cat v2.mp4=dog"},
+    {"# of mine\nv1.mp4 0\n\n\nv2.mp4 1\n", "columns: path=1 label=2; 2 rows, 1 comments", "v1.mp4=0 v2.mp4=1"},
+    /* quotes */
+    {"\"v/x,y.mp4\",dog\nv1.mp4,\"female speech, woman speaking\"\n", "columns: path=1 label=2; 2 rows",
+     "v/x,y.mp4=dog v1.mp4=female speech, woman speaking"},
+    {"\"a \"\"b\"\".mp4\",dog\n", "columns: path=1 label=2; 1 rows", "a \"b\".mp4=dog"},
+    {"\"v1.mp4\",\"0\"\n\"v2.mp4\",\"1\"\n", "columns: path=1 label=2; 2 rows", "v1.mp4=0 v2.mp4=1"},
+    {"v1.mp4,\"7\"\nv2.mp4,dog\n", "columns: path=1 label=2; 2 rows", "v1.mp4=7 v2.mp4=dog"},
+    {"\"a b.mp4\" dog\n\"c.mp4\" cat\n", "columns: path=1 label=2; 2 rows", "a b.mp4=dog c.mp4=cat"},
+    {"path\n\"x,y.mp4\"\nv1.mp4\n", "columns: path=1; 2 rows", "v1.mp4=- x,y.mp4=-"},
+    /* headers */
+    {"video,label\nv1.mp4,cat\nv2.mp4,dog\n", "columns: path=1 label=2; 2 rows", "v1.mp4=cat v2.mp4=dog"},
+    {"Video Path;Class Name\nv1.mp4;cat\n", "columns: path=1 label=2; 1 rows", "v1.mp4=cat"},
+    {",path,label\n0,v1.mp4,cat\n1,v2.mp4,dog\n", "columns: path=2 label=3; 2 rows; passed over: 1",
+     "v1.mp4=cat v2.mp4=dog"},
+    {"label,path\ncat,v1.mp4\n", "columns: path=2 label=1; 1 rows", "v1.mp4=cat"},
+    {"filename,fold,target,category,esc10\nb.wav,1,0,dog,True\na.wav,1,1,cow,False\n",
+     "columns: path=1 label=3 name=4; 2 rows; passed over: fold=2 esc10=5", "a.wav=cow b.wav=dog"},
+    {"path start end label\nv1.mp4 0.5 2 3\n", "columns: path=1 label=4; 1 rows; passed over: start=2 end=3",
+     "v1.mp4=3"},
+    {"path,label\nv1.mp4,3.0\nv2.mp4,\n", "columns: path=1 label=2; 2 rows", "v1.mp4=3 v2.mp4=-"},
+    {"fname,labels,split\na.wav,\"Guitar,Music\",train\nb.wav,Music,val\n", "columns: path=1 label=2 split=3; 2 rows",
+     "a.wav=Guitar+Music@train b.wav=Music@val"},
+    {"path,labels\na.wav,3;0\nb.wav,\n", "columns: path=1 label=2; 2 rows", "a.wav=3+0 b.wav=-"},
+    /* other programs */
+    {"v1.mp4 0 -1\nv2.mp4 0 -1\n", "columns: path=1 label=3; 2 rows; passed over: 2", "v1.mp4=- v2.mp4=-"},
+    {"v1.mp4 120 0\nv2.mp4 99 1\n", "columns: path=1 label=3; 2 rows; passed over: 2", "v1.mp4=0 v2.mp4=1"},
+    {"frames/a 120 4\nframes/b c 99 -1\n", "columns: path=1 label=3; 2 rows; passed over: 2",
+     "frames/a=4 frames/b c=-"},
+    {"v1.mp4,0,cat\nv2.mp4,1,ant\n", "columns: path=1 label=2 name=3; 2 rows", "v1.mp4=cat v2.mp4=ant"},
+    {"v\\v1.mp4,cat\r\nv\\v2.mp4,dog\r\n", "columns: path=1 label=2; 2 rows, \\ read as /",
+     "v/v1.mp4=cat v/v2.mp4=dog"},
+    {"./v1.mp4\n././v2.mp4\n", "columns: path=1; 2 rows", "v1.mp4=- v2.mp4=-"},
+    {"a,b.mp4\nc.mp4\n", "columns: path=1; 2 rows", "a,b.mp4=- c.mp4=-"},
+    {"my video.mp4\nother.mp4\n", "columns: path=1; 2 rows", "my video.mp4=- other.mp4=-"},
+    {"clips/a\nclips/b\n", "columns: path=1; 2 rows", "clips/a=- clips/b=-"},
+};
+
+static void what_is_understood(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        xkd_manifest m;
+        char *columns = NULL;
+        if (xkd_index_list(cx, put(good[i].text, (int64_t)strlen(good[i].text)), root, &m, &columns) != XKD_OK)
+            fail_msg("%s: %s", good[i].text, xkd_last_error(cx));
+        char *samples = show(&m);
+        if (strcmp(columns, good[i].columns) != 0 || strcmp(samples, good[i].samples) != 0)
+            fail_msg("%s: %s | %s", good[i].text, columns, samples);
+        xkd_free(samples);
+        xkd_free(columns);
+        xkd_manifest_free(&m);
+    }
+}
+
+static const struct {
+    const char *text, *message;
+} bad[] = {
+    {"clip_uri,kind\nv1.mp4,cat\n", "list:1: neither a file nor names of columns that are known"},
+    {"id,label\nv1.mp4,cat\n", "list:1: none of these columns is named as one of files"},
+    {"path,label\n", "names of columns and no rows"},
+    {"v1.mp4,cat\nv2.mp4,dog,red,blue\n", "list:2: 4 fields with commas between them, where line 1 has 2"},
+    {"v1.mp4,cat\nv2.mp4\n", "list:2: 1 fields with commas"},
+    {"v1.mp4,female speech, woman\nv2.mp4,dog,train\n", "list:1: three columns, of which the third is neither"},
+    {"\"v1.mp4,cat\nv2.mp4,dog\n", "a quote is opened and not closed"},
+    {"\"v1.mp4\"x,cat\n", "list:1: something stands behind a closing quote"},
+    {"cat,v1.mp4\ndog,v2.mp4\n", "list:1: column 2 holds the names of files"},
+    {"v1.mp4,v1.wav\nv2.mp4,v2.wav\n", "list:1: column 2 holds the names of files"},
+    {"v1.mp4;v1.wav;dog\nv2.mp4;v2.wav;cat\n", "list:1: column 2 holds the names of files"},
+    {"v1.mp4,a,b,c\n", "list:1: 4 columns"},
+    {"v1.mp4,3\nv2.mp4,dog\n", "list:1: label 3 is a number where others are names"},
+    {"v1.mp4,-2\n", "list:1: label -2 is out of range -1 .. 999999"},
+    {"v1.mp4,1000000\n", "list:1: label 1000000 is out of range"},
+    {"v1.mp4,1\nv2.mp4,2\nv1.mp4,1\n", "list:3: path \"v1.mp4\" stands already in line 1"},
+    {"/elsewhere/v1.mp4,1\n", "list:1: path \"/elsewhere/v1.mp4\" is absolute and not below"},
+    {"a/../../v1.mp4,1\n", "list:1: path \"a/../../v1.mp4\" must name a file inside the root"},
+    {"[{\"path\":\"v1.mp4\",\"label\":\"cat\"}]", "is JSON"},
+    {"{\"path\":\"v1.mp4\"}\n{\"path\":\"v2.mp4\"}\n", "is JSON"},
+    {"\n\n", "what its columns are cannot be told"},
+    {"v1.mp4,0,cat\nv2.mp4,0,dog\n", "list:2: label 0 beside the name \"dog\""},
+    {"v1.mp4,0,cat\nv2.mp4,5,dog\n", "list:2: label 5 beside the name \"dog\""},
+    {"v1.mp4 cat\nv2.mp4\n", "list:2: 1 fields with blanks"},
+};
+
+static void what_is_refused(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        xkd_manifest m;
+        char *columns = NULL;
+        xkd_status status = xkd_index_list(cx, put(bad[i].text, (int64_t)strlen(bad[i].text)), root, &m, &columns);
+        if (status != XKD_ERR_DATA || !strstr(xkd_last_error(cx), bad[i].message))
+            fail_msg("%s: %d %s (%s)", bad[i].text, status, xkd_last_error(cx), columns ? columns : "");
+        assert_non_null(strstr(xkd_last_error(cx), root));
+        xkd_clear_error(cx);
+    }
+    xkd_manifest m;
+    assert_int_equal(xkd_index_list(cx, put("\xFF\xFEv\0", 4), root, &m, NULL), XKD_ERR_DATA);
+    assert_non_null(strstr(xkd_last_error(cx), "is UTF-16"));
+    xkd_clear_error(cx);
+    assert_int_equal(xkd_index_list(cx, put("v1.mp4\0,1\n", 10), root, &m, NULL), XKD_ERR_DATA);
+    assert_non_null(strstr(xkd_last_error(cx), "is no text file"));
+    xkd_clear_error(cx);
+}
+
+static void absolute_paths(void **state)
+{
+    (void)state;
+    xkd_manifest m;
+    char text[300];
+    snprintf(text, sizeof text, "%s/a/v1.mp4 4\n%s//v2.mp4 5\n", root, root);
+    assert_int_equal(xkd_index_list(cx, put(text, (int64_t)strlen(text)), root, &m, NULL), XKD_OK);
+    assert_string_equal(m.samples[0].path, "a/v1.mp4");
+    assert_string_equal(m.samples[1].path, "v2.mp4");
+    assert_int_equal(m.samples[1].label, 5);
+    xkd_manifest_free(&m);
+    /* The root of the file system is above everything. */
+    assert_int_equal(xkd_index_list(cx, put(text, (int64_t)strlen(text)), "/", &m, NULL), XKD_OK);
+    assert_int_equal(strncmp(m.samples[0].path, root + 1, strlen(root) - 1), 0);
+    xkd_manifest_free(&m);
+}
+
+/* Names in a manifest without a list of classes are numbered alike, and not mixed with numbers. */
+static void names_in_a_manifest(void **state)
+{
+    (void)state;
+    xkd_manifest m;
+    static const char text[] = "{\"path\":\"a.mp4\",\"label\":\"dog\"}\n{\"path\":\"b.mp4\",\"label\":\"cat\"}\n"
+                               "{\"path\":\"c.mp4\",\"label\":-1}\n";
+    assert_int_equal(xkd_manifest_read(cx, put(text, sizeof text - 1), &m), XKD_OK);
+    assert_int_equal(m.class_count, 2);
+    assert_string_equal(m.classes[0], "cat");
+    assert_int_equal(m.samples[0].label, 1);
+    assert_int_equal(m.samples[1].label, 0);
+    assert_int_equal(m.samples[2].label, -1);
+    xkd_manifest_free(&m);
+    /* With a byte order mark and the line ends of Windows, as an editor may have left it. */
+    static const char marked[] =
+        "\xEF\xBB\xBF{\"xkd_manifest\":1,\"classes\":[\"x\"]}\r\n{\"path\":\"a.mp4\",\"label\":0}\r\n";
+    assert_int_equal(xkd_manifest_read(cx, put(marked, sizeof marked - 1), &m), XKD_OK);
+    assert_int_equal(m.count, 1);
+    assert_string_equal(m.classes[0], "x");
+    xkd_manifest_free(&m);
+    static const char mixed[] = "{\"path\":\"a.mp4\",\"label\":\"dog\"}\n{\"path\":\"b.mp4\",\"label\":0}\n";
+    assert_int_equal(xkd_manifest_read(cx, put(mixed, sizeof mixed - 1), &m), XKD_ERR_DATA);
+    assert_non_null(strstr(xkd_last_error(cx), "list:2: label is a number where others are names"));
+    xkd_clear_error(cx);
+}
+
+/* Two names that are no UTF-8, and a sample of several labels that has none, come back. */
+static void what_a_manifest_keeps(void **state)
+{
+    (void)state;
+    xkd_manifest m, back;
+    char path[100];
+    snprintf(path, sizeof path, "%s/odd.jsonl", root);
+    static const char text[] =
+        "{\"path\":\"a.mp4\",\"labels\":[]}\n{\"path\":\"b.mp4\",\"label\":0}\n{\"path\":\"c.mp4\",\"label\":1}\n";
+    assert_int_equal(xkd_manifest_read(cx, put(text, sizeof text - 1), &m), XKD_OK);
+    static const char *const names[] = {"\xe9"
+                                        "a",
+                                        "\xe8"
+                                        "b"};
+    assert_int_equal(xkd_manifest_set_classes(cx, &m, names, 2), XKD_OK);
+    m.follow_links = true;
+    assert_int_equal(xkd_manifest_write(cx, &m, path, NULL), XKD_OK);
+    xkd_manifest_free(&m);
+    assert_int_equal(xkd_manifest_read(cx, path, &back), XKD_OK);
+    assert_int_equal(back.class_count, 2);
+    assert_string_equal(back.classes[0], names[0]);
+    assert_string_equal(back.classes[1], names[1]);
+    assert_true(back.follow_links);
+    assert_non_null(back.samples[0].labels);
+    assert_int_equal(back.samples[0].label_count, 0);
+    xkd_manifest_free(&back);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_understood),    cmocka_unit_test(what_is_refused),
+        cmocka_unit_test(absolute_paths),        cmocka_unit_test(names_in_a_manifest),
+        cmocka_unit_test(what_a_manifest_keeps),
+    };
+    cx = xkd_context_new();
+    if (!cx || !mkdtemp(root)) return 1;
+    int failed = cmocka_run_group_tests_name("list", tests, NULL, NULL);
+    char command[100];
+    snprintf(command, sizeof command, "rm -rf '%s'", root);
+    xkd_context_free(cx);
+    return system(command) || failed;
+}
