@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/levels.h"
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/text.h"
@@ -27,6 +28,7 @@ static const char *const whole_keys[WHOLE] = {"xkd.step",          "xkd.epoch", 
 enum { SECONDS, EPOCH_LOSS, EPOCH_SECONDS, EPOCH_WAIT, REAL };
 static const char *const real_keys[REAL] = {"xkd.seconds", "xkd.epoch_loss", "xkd.epoch_seconds", "xkd.epoch_wait"};
 static const char CONFIG_KEY[] = "xkd.config";
+static const char LEVEL_KEY[] = "xkd.processor_level";
 
 /* The configuration's text is the state's own. */
 void xkd_run_state_free(xkd_run_state *state)
@@ -189,10 +191,11 @@ static xkd_status write_state(xkd_context *cx, const char *path, const tensor_li
                                    s->data_hash};
     const double real[REAL] = {s->seconds, s->epoch_loss, s->epoch_seconds, s->epoch_wait};
     char numbers[WHOLE + REAL][32];
-    xkd_metadata_item metadata[WHOLE + REAL + 2];
+    xkd_metadata_item metadata[WHOLE + REAL + 3];
     int64_t n = 0;
     metadata[n++] = (xkd_metadata_item){FORMAT_KEY, FORMAT};
     metadata[n++] = (xkd_metadata_item){CONFIG_KEY, s->config ? s->config : ""};
+    metadata[n++] = (xkd_metadata_item){LEVEL_KEY, xkd_cpu_level_name()};
     for (int i = 0; i < WHOLE; i++) {
         snprintf(numbers[i], sizeof numbers[i], "%" PRIu64, whole[i]);
         metadata[n++] = (xkd_metadata_item){whole_keys[i], numbers[i]};
@@ -329,6 +332,8 @@ static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safete
                          .epoch_loss = real[EPOCH_LOSS],
                          .epoch_seconds = real[EPOCH_SECONDS],
                          .epoch_wait = real[EPOCH_WAIT]};
+    const char *level = xkd_safetensors_metadata(file, LEVEL_KEY); /* earlier versions did not record it */
+    xkd_cpu_level_note(cx, path, level ? level : "", xkd_cpu_level_name());
     return xkd_copy_string(cx, &s->config, config);
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "backend/cpu/levels.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -349,6 +350,7 @@ static xkd_status describe(work *w, xkd_embeddings *out)
     const xkd_embed_options *o = w->job->options;
     out->kind = o->kind;
     out->layer = o->layer;
+    snprintf(out->level, sizeof out->level, "%s", xkd_cpu_level_name());
     out->settings = w->settings;
     out->recipe = w->recipe;
     out->shard = w->job->shard;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "backend/cpu/levels.h"
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/text.h"
@@ -82,6 +83,7 @@ static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **ou
     xkd_text_printf(&t, "{\"xkd_embeddings\":%d,\"pool\":\"%s\",\"layer\":%lld,\"recipe\":\"%016llx\",", FORMAT,
                     xkd_feature_kind_names[e->kind], (long long)e->layer, (unsigned long long)e->settings);
     if (e->recipe) xkd_text_printf(&t, "\"options\":\"%016llx\",", (unsigned long long)e->recipe);
+    if (e->level[0]) xkd_text_printf(&t, "\"level\":\"%s\",", e->level);
     if (e->shard.of > 1)
         xkd_text_printf(&t, "\"shard\":[%lld,%lld],\"work\":\"%016llx\",", (long long)e->shard.index,
                         (long long)e->shard.of, (unsigned long long)e->shard.work);
@@ -275,6 +277,9 @@ static xkd_status read_about(xkd_context *cx, const char *path, const xkd_stored
     out->layer = json_integer_value(json_object_get(root, "layer"));
     out->settings = hash_of(root, "recipe"); /* "settings" hashed a part of the views only: unknown */
     out->recipe = hash_of(root, "options");
+    const char *level = json_string_value(json_object_get(root, "level"));
+    for (size_t i = 0; level && i + 1 < sizeof out->level && level[i] >= '0' && level[i] <= 'z'; i++)
+        out->level[i] = level[i]; /* letters and digits: it stands in messages */
     XKD_TRY(read_shard(cx, path, root, &out->shard));
     for (int m = 0; m < XKD_MODALITIES; m++) {
         const char *hash = json_string_value(json_object_get(json_object_get(root, "model"), modality_names[m]));
@@ -355,6 +360,7 @@ xkd_status xkd_embeddings_compare(xkd_context *cx, const xkd_embeddings *a, cons
             XKD_FAIL(XKD_ERR_DATA, "%s and %s: their %s features are of different models", a_name, b_name,
                      modality_names[m]);
     }
+    xkd_cpu_level_note(cx, a_name, a->level, b->level);
 fail:
     return status;
 }
@@ -494,6 +500,7 @@ static xkd_status take_description(xkd_context *cx, const xkd_embeddings *part, 
     int64_t label;
     out->kind = part->kind;
     out->layer = part->layer;
+    if (!out->level[0]) memcpy(out->level, part->level, sizeof out->level);
     for (int m = 0; m < XKD_MODALITIES; m++) {
         if (!out->model[m][0]) memcpy(out->model[m], part->model[m], sizeof out->model[m]);
         if (out->table[m].width || !part->table[m].count) continue;

@@ -27,6 +27,7 @@ typedef struct {
     char model[XKD_MODALITIES][33];          /* hash of the encoder, "" where there is none */
     xkd_feature_kind kind;
     int64_t layer;
+    char level[8];     /* processor level of the kernels, "" unknown: bits may depend on it */
     uint64_t settings; /* xkd_embed_settings of the work that made it; 0: unknown */
     uint64_t recipe;   /* of it what is no file: models, views and all other options; 0: unknown */
     xkd_shard shard;

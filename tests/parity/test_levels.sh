@@ -30,6 +30,19 @@ for level in $levels; do
   check "$level gives the bits of every level with fused products" [ "$first" = "${fused:=$first}" ]
 done
 
+# Checkpoints and features record the level, and a change of it is said.
+if [ "${levels%% *}" = v2 ] && [ "$highest" != v2 ]; then
+  "$xkd" data synth --out "$work/toys" --classes 2 --clips 4 --seconds 2 --size 64 --seed 1 -q
+  run=(pretrain -c tests/data/tiny.yaml --data "$work/toys" --out "$work/run" dataset.train.split=)
+  XKD_CPU=v2 "$xkd" "${run[@]}" --max-steps 1 -q >/dev/null
+  XKD_CPU=$highest try "${run[@]}" --resume --max-steps 2
+  stderr_has "a run goes on at another level" 0 "made at processor level v2, goes on at level $highest: last bits"
+  golden=(tests/golden/backbone/vid_teacher.safetensors -c tests/data/backbone.yaml --modality video)
+  XKD_CPU=v2 "$xkd" embed "${golden[0]}" "$work/toys" "${golden[@]:1}" --shard 1/2 --out "$work/1.safetensors" -q >/dev/null
+  XKD_CPU=$highest "$xkd" embed "${golden[0]}" "$work/toys" "${golden[@]:1}" --shard 2/2 --out "$work/2.safetensors" -q >/dev/null
+  try embed --join "$work/1.safetensors" "$work/2.safetensors" --out "$work/joined.safetensors"
+  stderr_has "shards of two levels are joined with a word" 0 "last bits of results may differ"
+fi
 export XKD_CPU=v9
 try data index . --out "$work/m"
 stderr_has "an unknown level, with the list" 2 "XKD_CPU=v9: unknown level; this processor has ${levels// /, }"

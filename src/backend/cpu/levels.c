@@ -80,3 +80,18 @@ xkd_status xkd_cpu_level_choose(xkd_context *cx, const xkd_cpu_level **out)
                             levels[i].needs, present);
     return xkd_fail(cx, XKD_ERR_CONFIG, "XKD_CPU=%s: unknown level; this processor has %s", wanted, present);
 }
+
+const char *xkd_cpu_level_name(void)
+{
+    pthread_once(&once, look);
+    return chosen ? chosen->name : "";
+}
+
+/* All levels but v2 have the fused multiply-add, and agree to the bit (parity/test_operations). */
+void xkd_cpu_level_note(xkd_context *cx, const char *what, const char *before, const char *now)
+{
+    if (!*before || !*now || strcmp(before, now) == 0) return;
+    bool same = strcmp(before, "v2") != 0 && strcmp(now, "v2") != 0;
+    xkd_log(cx, same ? XKD_LOG_INFO : XKD_LOG_WARN, "%s: made at processor level %s, goes on at level %s: %s", what,
+            before, now, same ? "the same bits" : "last bits of results may differ");
+}

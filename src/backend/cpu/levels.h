@@ -30,4 +30,11 @@ const xkd_cpu_level *xkd_cpu_levels(int *count);
  * changes afterwards, and the environment is only read. */
 xkd_status xkd_cpu_level_choose(xkd_context *cx, const xkd_cpu_level **out);
 
+/* Name of the level in use, "" where there is none: what checkpoints and features record. Static. */
+const char *xkd_cpu_level_name(void);
+
+/* Says in the log that `what` was made at level `before` and meets level `now`, and whether bits may differ. Nothing
+ * where they are one, or where one is "" (made before levels were recorded). */
+void xkd_cpu_level_note(xkd_context *cx, const char *what, const char *before, const char *now);
+
 #endif
