@@ -394,8 +394,11 @@ static void finish(const worker_reply *r, xkd_media_result *result)
     result->tally = r->tally;
     result->info = r->info;
     result->span = r->span;
-    memcpy(result->message, r->message, sizeof result->message);
-    result->message[sizeof result->message - 1] = 0;
+    /* The fault's name stands before the message wherever both are told. */
+    const char *text = r->message, refused[] = "refused: ";
+    if (result->fault == XKD_FAULT_REFUSED && !strncmp(text, refused, sizeof refused - 1)) text += sizeof refused - 1;
+    snprintf(result->message, sizeof result->message, "%.*s",
+             (int)(sizeof r->message - 1 - (size_t)(text - r->message)), text);
     for (char *c = result->message; *c; c++)
         if ((unsigned char)*c < ' ') *c = '?'; /* a stream's name may hold anything */
 }

@@ -75,3 +75,23 @@ says "and named" err "left out: gone/99.mp4: missing:"
 check "and no manifest" 1 test -e listed.jsonl
 check "unless they are allowed" 0 "$xkd" data index list.txt --out listed.jsonl data.max_bad_fraction=1
 says "the others are there" out "2 files, 0 classes"
+
+# Sound alone, through every command of this file.
+mkdir -p sounds/a sounds/b
+for i in 0 1; do
+  "$xkd" data show toys/train/bounce/0000$i.mp4 --out shown$i dataset.clip_duration=2 >/dev/null 2>&1
+  cp shown$i/audio-0-global.wav sounds/a/$i.wav
+  cp shown$i/audio-0-global.wav sounds/b/$i.wav
+done
+only=model.fwd_kwargs.modality=audio
+check "index of sounds" 0 "$xkd" data index sounds --json $only
+says "their hours count" out '"hours": 0.0022'
+check "check of sounds" 0 "$xkd" data check sounds $only dataset.clip_duration=2
+says "they are in order" out "4 files: 4 ok"
+check "with both they are not" 3 "$xkd" data check sounds dataset.clip_duration=2
+check "stats of sounds" 0 "$xkd" data stats sounds $only dataset.clip_duration=2
+says "with their length" out "2.00 to 2.00 s a file"
+check "show of a sound" 0 "$xkd" data show sounds/a/0.wav --out heard $only dataset.clip_duration=2
+check "without pictures" 1 test -e heard/video-0-global.png
+check "frames do not matter to sound" 0 "$xkd" pretrain --dry-run --data sounds --out never --max-steps 1 $only \
+  num_node=1 dataset.batch_size=4 dataset.clip_duration=2 model.kwargs.spec_size='[80,224]' dataset.train.aud_aug_kwargs.num_local_views=0
