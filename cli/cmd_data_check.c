@@ -40,11 +40,16 @@ static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *fi
     xkd_text text = xkd_text_make(cli->cx);
     if (cli->json) xkd_text_puts(&text, "{\"findings\": [");
     bool first = true;
+    int64_t slow = 0;
     for (int64_t i = 0; i < m->count; i++) {
         const xkd_finding *f = &findings[i];
         /* The worst finding of a file is its only one, so each file counts once. */
         count[f->fault]++;
-        if (f->fault == XKD_FAULT_NONE) continue;
+        if (f->fault == XKD_FAULT_NONE) {
+            if (f->note[0] && !cli->json) xkd_text_printf(&text, "%-12s %s: %s\n", "slow", m->samples[i].path, f->note);
+            if (f->note[0]) slow++;
+            continue;
+        }
         if (cli->json) {
             xkd_text_puts(&text, first ? "{\"path\": " : ", {\"path\": ");
             xkd_text_json_string(&text, m->samples[i].path);
@@ -70,6 +75,10 @@ static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *fi
         else if (count[k])
             xkd_text_printf(&text, " %" PRId64 " %s", count[k], xkd_media_fault_name(k));
     }
+    if (cli->json)
+        xkd_text_printf(&text, ", \"slow\": %" PRId64, slow);
+    else if (slow)
+        xkd_text_printf(&text, " (%" PRId64 " of them slow)", slow);
     if (cli->json) {
         xkd_text_puts(&text, ", \"clean\": ");
         xkd_text_json_string(&text, out);

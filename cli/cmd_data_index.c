@@ -95,7 +95,8 @@ static xkd_status check_list(struct cli *cli, const char *list, int64_t listed, 
 }
 
 /* A summary on stdout, the manifest in its file. */
-static xkd_status write(struct cli *cli, const xkd_manifest *m, const char *out, int64_t dropped)
+static xkd_status write(struct cli *cli, const xkd_manifest *m, const xkd_data_config *data, const char *out,
+                        int64_t dropped)
 {
     xkd_status status = XKD_OK;
     char *root = NULL;
@@ -105,8 +106,7 @@ static xkd_status write(struct cli *cli, const xkd_manifest *m, const char *out,
     XKD_TRY(xkd_manifest_write(cli->cx, m, out, root));
     for (int64_t i = 0; i < m->count; i++) {
         silent += m->samples[i].has_audio == 0;
-        /* Lengths are of the picture: sound files count as nothing. */
-        hours += m->samples[i].video_seconds / 3600;
+        hours += xkd_sample_seconds(&m->samples[i], data->left_out) / 3600;
     }
     if (cli->json)
         printf("{\"files\": %" PRId64 ", \"classes\": %" PRId64 ", \"hours\": %.4f, \"without_sound\": %" PRId64
@@ -149,7 +149,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file in it can be read as video or sound", argv[1]);
     if (config.data.follow_links) XKD_TRY(xkd_manifest_check_links(cx, &manifest, true, &manifest.follow_links));
     XKD_TRY(check_list(cli, argv[1], count, dropped, config.data.max_bad_fraction));
-    XKD_TRY(write(cli, &manifest, out, dropped));
+    XKD_TRY(write(cli, &manifest, &config.data, out, dropped));
     XKD_TRY(data_check_done(cli, out));
 fail:
     xkd_free(findings);

@@ -144,8 +144,9 @@ static xkd_status show_views(struct show *s)
 {
     xkd_status status = XKD_OK;
     XKD_TRY(xkd_make_folder(s->cli->cx, s->v->out));
-    for (int64_t v = 0; v < s->shapes.video_views; v++) XKD_TRY(show_video(s, v));
-    for (int64_t v = 0; v < s->shapes.audio_views; v++) XKD_TRY(show_audio(s, v));
+    const bool *left_out = s->config->data.left_out;
+    for (int64_t v = 0; !left_out[XKD_VIDEO] && v < s->shapes.video_views; v++) XKD_TRY(show_video(s, v));
+    for (int64_t v = 0; !left_out[XKD_AUDIO] && v < s->shapes.audio_views; v++) XKD_TRY(show_audio(s, v));
 fail:
     return status;
 }
@@ -171,7 +172,7 @@ static xkd_status show_clip(struct cli *cli, const struct values *v, const char 
     XKD_TRY(xkd_fetch_clip(fetcher, 0, xkd_rng_uniform(&rng), &s.clip, &silent, &result));
     if (result.fault != XKD_FAULT_NONE)
         XKD_FAIL(XKD_ERR_DATA, "%s: %s: %s", path, xkd_media_fault_name(result.fault), result.message);
-    if (silent) cli_say(cli, "%s has no sound: the audio views are silence", path);
+    if (silent && !config->data.left_out[XKD_AUDIO]) cli_say(cli, "%s has no sound: the audio views are silence", path);
     XKD_TRY(show_views(&s));
 fail:
     xkd_fetcher_free(fetcher);

@@ -17,7 +17,8 @@ typedef struct {
     xkd_encode_options encode;
     double seconds;
     double tone_from;
-    int slow_after; /* frames after this one come at a quarter of the rate; 0: never */
+    double picture_seconds, sound_seconds; /* where one of them is shorter; 0: `seconds` */
+    int slow_after;                        /* frames after this one come at a quarter of the rate; 0: never */
 } test_file;
 
 static inline test_file test_file_default(void)
@@ -66,10 +67,11 @@ static inline xkd_status make_test_file(xkd_context *cx, const char *path, const
     int64_t sample = 0;
     for (int i = 0; frame_time(f, i) < f->seconds && status == XKD_OK; i++) {
         draw_number(rgb, o->width, o->height, i);
-        status = xkd_encoder_frame(e, rgb, frame_time(f, i));
+        if (!f->picture_seconds || frame_time(f, i) < f->picture_seconds)
+            status = xkd_encoder_frame(e, rgb, frame_time(f, i));
         while (o->sample_rate && status == XKD_OK &&
                sample < (int64_t)(frame_time(f, i + 1) * (double)o->sample_rate) &&
-               (double)sample < f->seconds * (double)o->sample_rate) {
+               (double)sample < (f->sound_seconds ? f->sound_seconds : f->seconds) * (double)o->sample_rate) {
             double t = (double)sample / (double)o->sample_rate;
             int16_t value = t >= f->tone_from ? (int16_t)(12000 * sin(2 * M_PI * 1000 * t)) : 0,
                     both[2] = {value, value};

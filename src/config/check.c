@@ -163,6 +163,11 @@ xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config)
     /* The released files give the batch per node. */
     config->train.batch = config->train.num_node * config->train.batch_size;
     config->data.global_views = config->step.global_views;
+    config->data.left_out[XKD_VIDEO] = config->step.modality == XKD_TRAIN_AUDIO;
+    config->data.left_out[XKD_AUDIO] = config->step.modality == XKD_TRAIN_VIDEO;
+    /* One modality alone has its own duration; whether two agree is asked where both are used. */
+    if (config->step.modality == XKD_TRAIN_AUDIO && config->data.audio_clip_duration)
+        config->data.clip_duration = config->data.audio_clip_duration;
     XKD_TRY(format_split(cx, config, &config->data.split));
     XKD_TRY(format_split(cx, config, &config->eval.test_split));
     XKD_TRY(check_patches(cx, &config->model));
@@ -210,30 +215,33 @@ xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config)
     if (config->step.mmd_group)
         XKD_TRY(check_divides(cx, "model.fwd_kwargs.mmd_group", config->step.mmd_group, "the micro-batch",
                               config->train.batch / config->train.accumulate));
-    if (!config->eval.return_video || !config->eval.return_audio)
-        XKD_FAIL(XKD_ERR_CONFIG, "dataset.return_video, return_audio: pre-training needs both modalities");
-    XKD_TRY(check_durations(cx, d));
+    if ((!d->left_out[XKD_VIDEO] && !config->eval.return_video) ||
+        (!d->left_out[XKD_AUDIO] && !config->eval.return_audio))
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "dataset.return_video, return_audio: pre-training needs both modalities, or the one that "
+                 "model.fwd_kwargs.modality names");
+    if (!d->left_out[XKD_VIDEO] && !d->left_out[XKD_AUDIO]) XKD_TRY(check_durations(cx, d));
     if (config->eval.vid_transform != XKD_TRANSFORM_PRETRAIN || config->eval.aud_transform != XKD_TRANSFORM_PRETRAIN)
         XKD_FAIL(XKD_ERR_CONFIG, "dataset.vid_transform, aud_transform: pre-training uses global_local");
     if (config->eval.lr_form != XKD_LR_COSINE)
         XKD_FAIL(XKD_ERR_CONFIG, "hyperparams.lr.name: pre-training knows cosine only");
-    if (frames != m->num_frames)
+    if (!d->left_out[XKD_VIDEO] && frames != m->num_frames)
         XKD_FAIL(XKD_ERR_CONFIG,
                  "dataset.clip_duration * video_fps is %" PRId64 " frames, model.kwargs.num_frames %" PRId64, frames,
                  m->num_frames);
-    if (d->crop_size != m->frame_height || d->crop_size != m->frame_width)
+    if (!d->left_out[XKD_VIDEO] && (d->crop_size != m->frame_height || d->crop_size != m->frame_width))
         XKD_FAIL(XKD_ERR_CONFIG, "dataset.crop_size (%" PRId64 ") differs from model.kwargs.frame_size", d->crop_size);
-    if (d->n_mels != m->spec_freq || columns != m->spec_time)
+    if (!d->left_out[XKD_AUDIO] && (d->n_mels != m->spec_freq || columns != m->spec_time))
         XKD_FAIL(XKD_ERR_CONFIG,
                  "spectrograms are %" PRId64 "x%" PRId64 " (n_mels, 1 + clip_duration * audio_fps / hop_length), but "
                  "model.kwargs.spec_size says %" PRId64 "x%" PRId64,
                  d->n_mels, columns, m->spec_freq, m->spec_time);
-    if (d->hop_length > d->n_fft)
+    if (!d->left_out[XKD_AUDIO] && d->hop_length > d->n_fft)
         XKD_FAIL(XKD_ERR_CONFIG, "dataset.hop_length is above n_fft: sound would be left out");
     if (config->step.teacher_view == XKD_TEACHER_LOCAL && (d->video_local_views < 1 || d->audio_local_views < 1))
         XKD_FAIL(XKD_ERR_CONFIG, "model.fwd_kwargs.teacher_view: local needs a local view of each modality");
     /* Local views must fit the patches just as global ones do. */
-    if (d->video_local_views > 0) {
+    if (!d->left_out[XKD_VIDEO] && d->video_local_views > 0) {
         XKD_TRY(check_divides(cx, "dataset.train.vid_aug_kwargs.temporal_ratio", d->video_temporal_ratio, "num_frames",
                               frames));
         XKD_TRY(check_divides(cx, "model.kwargs.vid_patch_temporal", m->vid_patch_t, "the frames of a local view",
@@ -243,7 +251,7 @@ xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config)
         XKD_TRY(check_divides(cx, "model.kwargs.vid_patch_spatial", m->vid_patch_w, "the side of a local view",
                               local_side));
     }
-    if (d->audio_local_views > 0)
+    if (!d->left_out[XKD_AUDIO] && d->audio_local_views > 0)
         XKD_TRY(check_divides(cx, "model.kwargs.spec_patch_spatial", m->spec_patch_t, "the columns of a local view",
                               local_columns));
 fail:

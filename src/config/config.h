@@ -99,10 +99,14 @@ typedef struct {
     char *cache_folder;
     xkd_audio_policy audio_policy;
     double max_bad_fraction;
-    double max_absent_fraction; /* 0: as the data set has it (data/import.h) */
-    int64_t workers;            /* 0: as many as there are processors */
-    double decode_seconds;      /* time limit of one clip */
-    double file_memory;         /* GB of one file that are held where clips are cut from whole files */
+    double max_absent_fraction;    /* 0: as the data set has it (data/import.h) */
+    int64_t workers;               /* 0: as many as there are processors */
+    double decode_seconds;         /* time limit of one clip */
+    double max_clip_damage;        /* share of a clip's pictures or sound */
+    double cache_memory;           /* GB of decoded files in memory; 0: half of what is there */
+    bool hold_last_frame;          /* the last picture stays to the end of the sound */
+    bool left_out[XKD_MODALITIES]; /* by model.fwd_kwargs.modality; set by xkd_config_finish */
+    double file_memory;            /* GB of one file that are held where clips are cut from whole files */
     bool follow_links;
 } xkd_data_config;
 

@@ -17,6 +17,7 @@ typedef struct {
     int64_t frames, height, width; /* grid frames */
     int64_t samples;
     int64_t has_audio;
+    double seconds; /* of the common part of the streams */
     uint8_t *rgb;   /* [frames,height,width,3] */
     int16_t *sound; /* [samples] */
     xkd_map map;    /* what the two point into, if they come from a cache file */
@@ -32,10 +33,22 @@ void xkd_cache_free(xkd_cache *cache); /* NULL is allowed */
  * there). Give it back with xkd_cache_release. */
 xkd_status xkd_cache_get(xkd_cache *cache, xkd_context *cx, int64_t i, const char *hash, const xkd_cached **entry);
 
-/* Stores *fresh, whose memory passes to the cache in any case, and returns the entry to use, as from get. */
+/* Stores *fresh, whose memory passes to the cache in any case, and returns the entry to use, as from get; NULL where
+ * data.cache_memory is used up. A folder that cannot be written is told once and costs nothing else. */
 xkd_status xkd_cache_put(xkd_cache *cache, xkd_context *cx, int64_t i, const char *hash, xkd_cached *fresh,
                          const xkd_cached **entry);
 void xkd_cache_release(xkd_cache *cache, const xkd_cached *entry);
+
+/* Bytes that may still be stored, and in one entry of a folder. */
+int64_t xkd_cache_room(xkd_cache *cache);
+
+/* Samples that are decoded clip by clip, as without a cache: too long for it, or damaged. */
+bool xkd_cache_passes(xkd_cache *cache, int64_t i);
+void xkd_cache_pass(xkd_cache *cache, int64_t i);
+
+/* The hash of a file's contents that was set before, for a file that still has this size. Folder only. */
+bool xkd_cache_hash(xkd_cache *cache, int64_t i, int64_t size, char hash[33]);
+void xkd_cache_set_hash(xkd_cache *cache, int64_t i, int64_t size, const char hash[33]);
 
 void xkd_cached_free(xkd_cached *entry);
 

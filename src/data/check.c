@@ -16,8 +16,10 @@
 #include "data/fetch.h"
 
 static const double SYNC_SECONDS = 0.25; /* later starts than this are noticed by people and models */
-/* Containers round durations and estimate them where they are not written: less than this missing is no damage. */
+/* The last packets may give a little less than they claim: less than this missing is no damage. */
 static const double MISSING_SECONDS = 0.5, MISSING_SHARE = 0.02;
+/* Decoding 30 s on the way to a clip takes about a second of a processor for small pictures, ten for large ones. */
+static const double SLOW_KEY_SECONDS = 30;
 enum { SILENCE_PEAK = 32 }; /* of 32767; below it a 16-bit file holds dither only */
 
 /* Frames are only counted: the smallest size saves time. */
@@ -98,6 +100,24 @@ static bool ends_early(double seen, double end, double start)
     return end - seen > fmax(MISSING_SECONDS, MISSING_SHARE * (end - start));
 }
 
+static void find_step(xkd_finding *f, const xkd_media_info *info)
+{
+    find(f, XKD_FAULT_CLOCK,
+         "the clock steps after %.2f s, as where recordings were joined (ffmpeg -i FILE -c copy NEW.mkv makes it even)",
+         info->clock_step);
+}
+
+/* Told of files in order: a clip is decoded from the key frame before it, so each takes as long as the way from there. */
+static void note_keys(const xkd_media_info *info, xkd_finding *f)
+{
+    if (f->fault == XKD_FAULT_NONE && info->has_video && info->key_gap > SLOW_KEY_SECONDS)
+        snprintf(
+            f->note, sizeof f->note,
+            "key frames up to %.0f s apart: each clip is decoded from the one before it (ffmpeg -i FILE -c:a copy -g "
+            "100 NEW.mp4 makes it fast)",
+            info->key_gap);
+}
+
 /* What is wrong with a file that could be opened.
  * Order of the questions: no picture, damage, truncation, length, sound, start of streams. The first
  * one that applies is the finding. */
@@ -105,31 +125,37 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd
 {
     const xkd_media_info *info = &r->info;
     const xkd_media_tally *t = &r->tally;
-    double clip = j->data->clip_duration, length = info->end - info->start;
+    const bool wanted[] = {!j->data->left_out[XKD_VIDEO], !j->data->left_out[XKD_AUDIO]};
+    bool video = wanted[XKD_VIDEO] && info->has_video, audio = wanted[XKD_AUDIO] && info->has_audio;
+    double clip = j->data->clip_duration, length = fmax(info->end - info->start, 0);
     /* A sound file in a set of videos; judged first, as all else would follow from it. */
-    if (!info->has_video) find(f, XKD_FAULT_NO_VIDEO, "no video stream");
+    if (wanted[XKD_VIDEO] && !info->has_video) find(f, XKD_FAULT_NO_VIDEO, "no video stream");
+    /* Known without decoding, and as wrong for `index` as for `check`. */
+    if (info->clock_step > 0) find_step(f, info);
+    if (info->cut_at > 0) find(f, XKD_FAULT_BROKEN, "cut off: it ends at %.2f s of %.2f s", info->cut_at, info->cut_of);
     if (j->options->decode) {
         if (t->errors) find(f, XKD_FAULT_BROKEN, "%lld damaged packets", (long long)t->errors);
-        if (info->has_video && ends_early(t->video_seen, info->video_end, info->video_start))
+        if (video && ends_early(t->video_seen, info->video_end, info->video_start))
             find(f, XKD_FAULT_BROKEN, "cut off: pictures end at %.2f s of %.2f s", t->video_seen - info->video_start,
                  info->video_end - info->video_start);
-        if (info->has_audio && ends_early(t->audio_seen, info->audio_end, info->audio_start))
+        if (audio && ends_early(t->audio_seen, info->audio_end, info->audio_start))
             find(f, XKD_FAULT_BROKEN, "cut off: sound ends at %.2f s of %.2f s", t->audio_seen - info->audio_start,
                  info->audio_end - info->audio_start);
-        /* Both streams are needed for a clip: what ends first counts. */
-        f->seconds =
-            fmax(info->has_audio ? fmin(t->video_seen, t->audio_seen) - info->start : t->video_seen - info->start, 0);
-        /* Headers may understate as well. */
-        length = fmax(length, f->seconds);
+        /* All wanted streams are needed for a clip: what ends first counts. */
+        double seen = video && audio ? fmin(t->video_seen, t->audio_seen) : video ? t->video_seen : t->audio_seen;
+        f->seconds = fmax(seen - info->start, 0);
     }
     /* One frame less than a clip is allowed: rounding of the stream's end. */
-    if (length < clip - 1 / j->data->video_fps)
-        find(f, XKD_FAULT_SHORT, "%.2f s, shorter than a clip of %g s", length, clip);
-    if (!info->has_audio)
+    if (length < clip - 1 / j->data->video_fps) {
+        bool still = video && audio && info->audio_end - info->start >= clip && info->video_end < info->audio_end;
+        find(f, XKD_FAULT_SHORT, "%.2f s, shorter than a clip of %g s%s", length, clip,
+             still ? " (pictures end before the sound: data.hold_last_frame=true keeps the last one)" : "");
+    }
+    if (wanted[XKD_AUDIO] && !info->has_audio)
         find(f, XKD_FAULT_NO_AUDIO, "no sound stream");
-    else if (j->options->decode && c->peak < SILENCE_PEAK)
+    else if (audio && j->options->decode && c->peak < SILENCE_PEAK)
         find(f, XKD_FAULT_NO_AUDIO, "nothing to hear in its sound");
-    if (info->has_video && info->has_audio && fabs(info->video_start - info->audio_start) > SYNC_SECONDS)
+    if (video && audio && fabs(info->video_start - info->audio_start) > SYNC_SECONDS)
         find(f, XKD_FAULT_OUT_OF_SYNC, "sound starts %.2f s %s the picture",
              fabs(info->audio_start - info->video_start), info->audio_start > info->video_start ? "after" : "before");
 }
@@ -155,22 +181,24 @@ static xkd_status check_one(job *j, checker *c, int64_t i)
     XKD_TRY(status);
     /* Sizes and lengths go into the manifest even where the file turns out bad. */
     s->bytes = size;
-    xkd_media_request request = {.mode = XKD_CLIP_WHOLE,
+    xkd_media_request request = {.mode = j->options->decode ? XKD_CLIP_WHOLE : XKD_CLIP_NONE,
                                  .fps = j->data->video_fps,
                                  .short_side = CHECK_SIDE,
                                  .audio_rate = j->data->audio_rate,
-                                 .video = true,
-                                 .audio = true};
+                                 .video = !j->data->left_out[XKD_VIDEO],
+                                 .audio = !j->data->left_out[XKD_AUDIO],
+                                 .hold_last_frame = j->data->hold_last_frame};
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     c->peak = 0; /* the worker may fail before on_begin */
-    XKD_TRY(xkd_worker_decode(c->worker, fd, size, j->options->decode ? &request : NULL, &sink, &result));
+    XKD_TRY(xkd_worker_decode(c->worker, fd, size, &request, &sink, &result));
     /* A sound file is broken to the decoder, which misses frames; here it is one without video, which
      * `judge` says better. */
     if (result.fault != XKD_FAULT_NONE &&
         !(result.fault == XKD_FAULT_BROKEN && result.info.has_audio && !result.info.has_video))
         find(f, result.fault, "%.190s", result.message);
-    if (result.info.has_video || result.info.has_audio) xkd_sample_describe(s, &result.info);
+    if (result.info.has_video || result.info.has_audio) xkd_sample_describe(s, &result.info, &result.span);
     if (f->fault == XKD_FAULT_NONE) judge(j, c, &result, f);
+    if (!j->data->left_out[XKD_VIDEO]) note_keys(&result.info, f);
     /* A file that decodes but cannot be read to its end is told as unreadable, unless something worse was found. */
     if (j->options->hash && xkd_hash_file(c->cx, fd, size, s->hash) != XKD_OK) {
         find(f, XKD_FAULT_UNREADABLE, "%.190s", xkd_last_error(c->cx));

@@ -13,6 +13,10 @@
 #include "base/alloc.h"
 #include "base/file.h"
 
+/* Files without an index in front are read through to find where their streams end. A fetcher remembers so many, which
+ * is all of a set that nobody has run `data index` on. */
+enum { SPANS = 4096 };
+
 struct xkd_fetcher {
     xkd_context *cx;             /* of the owning thread */
     const xkd_data_config *data; /* the caller's, as is the manifest; both outlive the fetcher */
@@ -28,6 +32,13 @@ struct xkd_fetcher {
     int16_t *sound;
     int64_t sound_capacity, samples;
     bool has_audio;
+    double seconds; /* of the file's common part */
+    int64_t limit;  /* bytes that a whole file may take; a clip is bounded by its request */
+    bool whole, too_long;
+    struct {
+        int64_t sample, size; /* sample + 1; 0: empty */
+        xkd_media_span span;
+    } found[SPANS]; /* spans that no manifest told, by sample modulo SPANS */
 };
 
 xkd_status xkd_fetcher_new(xkd_context *cx, const xkd_data_config *data, const xkd_manifest *manifest, xkd_cache *cache,
@@ -41,7 +52,7 @@ xkd_status xkd_fetcher_new(xkd_context *cx, const xkd_data_config *data, const x
                        .data = data,
                        .manifest = manifest,
                        .cache = cache,
-                       .wanted = {true, true},
+                       .wanted = {!data->left_out[XKD_VIDEO], !data->left_out[XKD_AUDIO]},
                        /* The views cut crops of crop_size at most, so a larger frame would only cost time. */
                        .short_side = data->crop_size};
     XKD_TRY(xkd_worker_new(cx, NULL, data->decode_seconds, &f->worker));
@@ -82,6 +93,13 @@ int64_t xkd_fetcher_restarts(const xkd_fetcher *f)
     return xkd_worker_restarts(f->worker);
 }
 
+/* Ends the decoding of a file that has no room in the cache. Not an error: it is decoded clip by clip then. */
+static xkd_status give_up(xkd_fetcher *f)
+{
+    f->too_long = true;
+    return xkd_fail(f->cx, XKD_ERR_DATA, "longer than the cache has room for");
+}
+
 /* Buffers keep their capacity from clip to clip. */
 static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
 {
@@ -89,7 +107,13 @@ static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
     (void)start;
     f->frames = f->samples = f->height = f->width = 0;
     f->has_audio = info->has_audio;
-    return XKD_OK;
+    f->seconds = fmax(info->end - info->start, 0);
+    if (!f->whole) return XKD_OK;
+    /* The side of a frame is known, the other only by the file's word; on_frame has the true one. */
+    double small = (double)f->short_side, w = (double)info->width, h = (double)info->height;
+    double pixels = info->has_video && w > 0 && h > 0 ? small * small * fmax(w / h, h / w) : 0;
+    double bytes = f->seconds * (3 * pixels * f->data->video_fps + 2 * (double)f->data->audio_rate);
+    return bytes > (double)f->limit ? give_up(f) : XKD_OK;
 }
 
 /* A worker's frames must come in order and of one size; anything else is a fault of ours and no
@@ -102,6 +126,7 @@ static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_
     int64_t bytes = 3 * width * height, used = f->frames * bytes;
     if (index != f->frames || (f->frames && (width != f->width || height != f->height)))
         XKD_FAIL(XKD_ERR_INTERNAL, "a media worker delivered frames out of order");
+    if (f->whole && used + bytes > f->limit) return give_up(f);
     if (used + bytes > f->rgb_bytes) {
         /* Room for a clip at once; a whole file doubles. */
         int64_t expected = llround(f->data->clip_duration * f->data->video_fps) * bytes;
@@ -123,6 +148,7 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     xkd_status status = XKD_OK;
     xkd_fetcher *f = user;
     xkd_context *cx = f->cx;
+    if (f->whole && 2 * (f->samples + count) > f->limit) return give_up(f);
     if (f->samples + count > f->sound_capacity) {
         int64_t capacity = 2 * (f->samples + count);
         XKD_TRY(xkd_resize(cx, &f->sound, f->sound_capacity, capacity, sizeof *f->sound));
@@ -163,10 +189,39 @@ fail:
     return status;
 }
 
+/* By the manifest, or as it was found before. */
+static xkd_media_span span_of(const xkd_fetcher *f, int64_t i, int64_t size)
+{
+    xkd_media_span span = xkd_sample_span(&f->manifest->samples[i], size);
+    if (!span.known && f->found[i % SPANS].sample == i + 1 && f->found[i % SPANS].size == size)
+        span = f->found[i % SPANS].span;
+    return span;
+}
+
+static void keep_span(xkd_fetcher *f, int64_t i, int64_t size, const xkd_media_span *span)
+{
+    f->found[i % SPANS].sample = i + 1;
+    f->found[i % SPANS].size = size;
+    f->found[i % SPANS].span = *span;
+}
+
+/* A few damaged frames are no harm to a model; a clip that is mostly damage is one that says nothing. */
+static void judge_clip(const xkd_fetcher *f, xkd_media_result *r)
+{
+    const xkd_media_tally *t = &r->tally;
+    bool video = f->wanted[XKD_VIDEO] && t->video_damage > f->data->max_clip_damage;
+    bool audio = f->wanted[XKD_AUDIO] && t->audio_damage > f->data->max_clip_damage;
+    if (!video && !audio) return;
+    r->fault = XKD_FAULT_BROKEN;
+    snprintf(r->message, sizeof r->message, "%.0f %% of the clip's %s damaged or missing (data.max_clip_damage=%g)",
+             100 * (video ? t->video_damage : t->audio_damage), video ? "pictures are" : "sound is",
+             f->data->max_clip_damage);
+}
+
 /* Decodes into the fetcher's buffers; a file's fault is not a status.
  * A file without any picture is a fault here where frames are wanted; one without sound is for
  * the policy to decide. */
-static xkd_status decode(xkd_fetcher *f, int fd, int64_t size, xkd_clip_mode mode, double place,
+static xkd_status decode(xkd_fetcher *f, int64_t i, int fd, int64_t size, xkd_clip_mode mode, double place,
                          xkd_media_result *result)
 {
     const xkd_data_config *d = f->data;
@@ -178,13 +233,23 @@ static xkd_status decode(xkd_fetcher *f, int fd, int64_t size, xkd_clip_mode mod
                                  .audio_rate = d->audio_rate,
                                  .video = f->wanted[XKD_VIDEO],
                                  .audio = f->wanted[XKD_AUDIO],
-                                 .stream_colour = d->stream_colour};
+                                 .stream_colour = d->stream_colour,
+                                 /* With a cache all clips start on its grid, also those of files that are not in it. */
+                                 .on_grid = f->cache != NULL,
+                                 .hold_last_frame = d->hold_last_frame,
+                                 .span = span_of(f, i, size)};
     xkd_media_sink sink = {.user = f, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     /* Nothing of the clip before may be left if the worker fails at once. */
     f->frames = f->samples = 0;
+    f->has_audio = f->too_long = false;
+    f->whole = mode == XKD_CLIP_WHOLE;
+    f->limit = f->whole ? xkd_cache_room(f->cache) : INT64_MAX;
     xkd_status status = xkd_worker_decode(f->worker, fd, size, &request, &sink, result);
+    if (status != XKD_OK || result->fault != XKD_FAULT_NONE) return status;
+    keep_span(f, i, size, &result->span);
+    if (!f->whole) judge_clip(f, result);
     /* Where sound alone is wanted, a file without pictures is no fault. */
-    if (status != XKD_OK || result->fault != XKD_FAULT_NONE || !f->wanted[XKD_VIDEO]) return status;
+    if (result->fault != XKD_FAULT_NONE || !f->wanted[XKD_VIDEO]) return status;
     if (!result->info.has_video) {
         result->fault = XKD_FAULT_NO_VIDEO;
         snprintf(result->message, sizeof result->message, "no video stream");
@@ -203,8 +268,12 @@ static xkd_status store(xkd_fetcher *f, int64_t i, const char *hash)
     xkd_cached *fresh = NULL;
     xkd_context *cx = f->cx;
     XKD_TRY(xkd_alloc(cx, &fresh, 1, sizeof *fresh));
-    *fresh = (xkd_cached){
-        .frames = f->frames, .height = f->height, .width = f->width, .samples = f->samples, .has_audio = f->has_audio};
+    *fresh = (xkd_cached){.frames = f->frames,
+                          .height = f->height,
+                          .width = f->width,
+                          .samples = f->samples,
+                          .has_audio = f->has_audio,
+                          .seconds = f->seconds};
     int64_t bytes = 3 * f->frames * f->height * f->width;
     XKD_TRY(xkd_alloc(cx, &fresh->rgb, bytes, 1));
     XKD_TRY(xkd_alloc(cx, &fresh->sound, f->samples, sizeof *fresh->sound));
@@ -219,45 +288,95 @@ fail:
     return status;
 }
 
-/* The clip at the fraction `place` of the starts on the grid that leave room for a whole clip.
- * The same draw as for files, but on the frame grid: `place` in [0, 1) picks one of room + 1 starts,
- * and sound is cut at the nearest sample. */
+/* The clip at the fraction `place` of the starts on the grid that leave room for a whole clip: the start that decoding
+ * the clip alone with `on_grid` takes. Sound is cut at the nearest sample. */
 static void cut_clip(const xkd_data_config *d, const xkd_cached *e, double place, xkd_clip *clip)
 {
     int64_t frames = llround(d->clip_duration * d->video_fps),
             samples = llround(d->clip_duration * (double)d->audio_rate);
-    int64_t room = e->frames - frames;
-    if (e->has_audio) {
-        /* Where sound ends earlier than the picture it bounds the starts too. */
-        int64_t other = (int64_t)floor((double)(e->samples - samples) * d->video_fps / (double)d->audio_rate);
-        if (other < room) room = other;
-    }
-    int64_t start = room > 0 ? (int64_t)(place * (double)(room + 1)) : 0;
+    int64_t start = xkd_media_grid_start(e->seconds, d->clip_duration, d->video_fps, place);
     int64_t first = llround((double)start * (double)d->audio_rate / d->video_fps);
     clip->height = e->height;
     clip->width = e->width;
-    clip->frames = e->rgb + 3 * start * e->height * e->width;
-    clip->count = e->frames - start < frames ? e->frames - start : frames;
+    int64_t left = e->frames > start ? e->frames - start : 0;
+    clip->frames = e->rgb + (left ? 3 * start * e->height * e->width : 0);
+    clip->count = left < frames ? left : frames;
     clip->sound = e->sound + (first < e->samples ? first : e->samples);
     clip->samples = e->samples - first < samples ? e->samples - first : samples;
     if (clip->samples < 0) clip->samples = 0;
 }
 
-/* Without a hash in the manifest the file is read for it, which is still far cheaper than decoding. */
+/* Straight from the file. */
+static xkd_status fetch_clip(xkd_fetcher *f, int64_t i, int fd, int64_t size, double place, xkd_clip *clip,
+                             xkd_media_result *result)
+{
+    xkd_status status = XKD_OK;
+    XKD_TRY(decode(f, i, fd, size, XKD_CLIP_PLACE, place, result));
+    *clip = (xkd_clip){.frames = f->rgb,
+                       .count = f->frames,
+                       .height = f->height,
+                       .width = f->width,
+                       .sound = f->sound,
+                       .samples = f->samples};
+fail:
+    return status;
+}
+
+/* Without a hash in the manifest the file is read for it once, which is far cheaper than decoding. A file that cannot be
+ * read is at fault itself. */
+static xkd_status find_hash(xkd_fetcher *f, int64_t i, int fd, int64_t size, char hash[33], xkd_media_result *result)
+{
+    memcpy(hash, f->manifest->samples[i].hash, sizeof f->manifest->samples[i].hash);
+    /* In memory entries go by the sample's number; in a folder by content. */
+    if (hash[0] || f->data->cache != XKD_CACHE_FOLDER || xkd_cache_hash(f->cache, i, size, hash)) return XKD_OK;
+    xkd_status status = xkd_hash_file(f->cx, fd, size, hash);
+    if (status == XKD_OK) {
+        xkd_cache_set_hash(f->cache, i, size, hash);
+    } else if (status == XKD_ERR_STORAGE) {
+        result->fault = XKD_FAULT_UNREADABLE;
+        snprintf(result->message, sizeof result->message, "%.500s", xkd_last_error(f->cx));
+        xkd_clear_error(f->cx);
+        status = XKD_OK;
+    }
+    return status;
+}
+
+/* Decodes the whole file into an entry. f->held stays NULL where it has no place in the cache: too long, or damaged, so
+ * that each clip must be judged by itself. */
+static xkd_status fill_cache(xkd_fetcher *f, int64_t i, int fd, int64_t size, const char *hash,
+                             xkd_media_result *result)
+{
+    xkd_status status = decode(f, i, fd, size, XKD_CLIP_WHOLE, 0, result);
+    const xkd_media_tally *t = &result->tally;
+    if (f->too_long) {
+        xkd_clear_error(f->cx);
+        status = XKD_OK;
+    }
+    XKD_TRY(status);
+    bool damaged = t->errors || t->video_damage > 0 || t->audio_damage > 0;
+    if (f->too_long || damaged || result->fault == XKD_FAULT_BROKEN) {
+        xkd_cache_pass(f->cache, i);
+        *result = (xkd_media_result){0};
+    } else if (result->fault == XKD_FAULT_NONE) {
+        XKD_TRY(store(f, i, hash));
+        if (!f->held) xkd_cache_pass(f->cache, i); /* another thread took the room */
+    }
+fail:
+    return status;
+}
+
 static xkd_status fetch_cached(xkd_fetcher *f, int64_t i, int fd, int64_t size, double place, xkd_clip *clip,
                                xkd_media_result *result)
 {
     xkd_status status = XKD_OK;
     char hash[33];
-    memcpy(hash, f->manifest->samples[i].hash, sizeof hash);
-    /* In memory entries go by the sample's number; in a folder by content. */
-    if (!hash[0] && f->data->cache == XKD_CACHE_FOLDER) XKD_TRY(xkd_hash_file(f->cx, fd, size, hash));
+    if (xkd_cache_passes(f->cache, i)) return fetch_clip(f, i, fd, size, place, clip, result);
+    XKD_TRY(find_hash(f, i, fd, size, hash, result));
+    if (result->fault != XKD_FAULT_NONE) goto fail;
     XKD_TRY(xkd_cache_get(f->cache, f->cx, i, hash, &f->held));
-    if (!f->held) {
-        XKD_TRY(decode(f, fd, size, XKD_CLIP_WHOLE, 0, result));
-        if (result->fault != XKD_FAULT_NONE) goto fail;
-        XKD_TRY(store(f, i, hash));
-    }
+    if (!f->held) XKD_TRY(fill_cache(f, i, fd, size, hash, result));
+    if (result->fault != XKD_FAULT_NONE) goto fail;
+    if (!f->held) return fetch_clip(f, i, fd, size, place, clip, result);
     f->has_audio = f->held->has_audio != 0;
     cut_clip(f->data, f->held, place, clip);
 fail:
@@ -289,15 +408,10 @@ xkd_status xkd_fetch_clip(xkd_fetcher *f, int64_t i, double place, xkd_clip *cli
     if (f->cache) {
         XKD_TRY(fetch_cached(f, i, fd, size, place, clip, result));
     } else {
-        XKD_TRY(decode(f, fd, size, XKD_CLIP_PLACE, place, result));
-        *clip = (xkd_clip){.frames = f->rgb,
-                           .count = f->frames,
-                           .height = f->height,
-                           .width = f->width,
-                           .sound = f->sound,
-                           .samples = f->samples};
+        XKD_TRY(fetch_clip(f, i, fd, size, place, clip, result));
     }
-    *silent = !f->has_audio;
+    /* A stream that has nothing here is silence as much as none at all. */
+    *silent = !f->has_audio || clip->samples == 0;
     /* No half clip may reach the views. */
     if (result->fault != XKD_FAULT_NONE) *clip = (xkd_clip){0};
 fail:

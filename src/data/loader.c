@@ -174,6 +174,8 @@ static bool try_clip(worker *w, slot *s, int64_t place, int64_t sample, xkd_clip
     /* A plan for video alone does not care about sound. */
     silent = silent && l->plan.wanted[XKD_AUDIO];
     bool dropped = result.fault == XKD_FAULT_NONE && silent && l->data->audio_policy == XKD_AUDIO_DROP;
+    /* A file of sound alone among videos is no damage: it is left out like one without sound, and counted so. */
+    dropped = dropped || (result.fault == XKD_FAULT_NO_VIDEO && l->plan.wanted[XKD_AUDIO]);
     if (result.fault == XKD_FAULT_NONE && silent && l->data->audio_policy == XKD_AUDIO_REQUIRE) {
         result.fault = XKD_FAULT_NO_AUDIO;
         snprintf(result.message, sizeof result.message, "no sound (data.audio_policy=silence or drop accept that)");
@@ -215,10 +217,10 @@ static xkd_status make_views(worker *w, slot *s, int64_t place, const xkd_clip *
         return l->plan.make(w->maker, clip, &key, out);
     }
     /* Global views first, then local ones. */
-    for (int64_t v = 0; v < l->shapes.video_views; v++) {
+    for (int64_t v = 0; l->plan.wanted[XKD_VIDEO] && v < l->shapes.video_views; v++) {
         XKD_TRY(xkd_view_video(w->viewer, clip, key, v, s->batch.frames[v] + place * video_floats(l, v)));
     }
-    for (int64_t v = 0; v < l->shapes.audio_views; v++) {
+    for (int64_t v = 0; l->plan.wanted[XKD_AUDIO] && v < l->shapes.audio_views; v++) {
         XKD_TRY(xkd_view_audio(w->viewer, clip, key, v, s->batch.specs[v] + place * audio_floats(l, v)));
     }
 fail:
@@ -332,6 +334,31 @@ static int64_t batch_bytes(const xkd_loader *l)
     return l->batch * floats * (int64_t)sizeof(float);
 }
 
+/* Files that the manifest knows to be sound alone. */
+static xkd_status drop_without_pictures(xkd_loader *l)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->cx;
+    int64_t kept = 0, all = l->manifest.count;
+    if (!l->plan.wanted[XKD_VIDEO]) return XKD_OK;
+    for (int64_t i = 0; i < all; i++) {
+        if (l->manifest.samples[i].has_video == 0)
+            xkd_sample_free(&l->manifest.samples[i]);
+        else
+            l->manifest.samples[kept++] = l->manifest.samples[i];
+    }
+    l->manifest.count = kept;
+    l->stats.dropped_files += all - kept;
+    if (kept == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s: no file has pictures (sound alone: model.fwd_kwargs.modality=audio)",
+                 l->data->path);
+    if (kept < all)
+        xkd_log(cx, XKD_LOG_WARN, "%lld of %lld files have no pictures and are left out", (long long)(all - kept),
+                (long long)all);
+fail:
+    return status;
+}
+
 /* Reads the list of samples and applies split and audio policy.
  * Under `drop`, files known to be silent go before the first epoch; those whose sound is unknown are
  * found out when they are read. */
@@ -347,6 +374,7 @@ static xkd_status load_samples(xkd_loader *l)
     if (l->manifest.count == 0)
         XKD_FAIL(XKD_ERR_DATA, "%s: none of its %lld samples is of split \"%s\" (data.split=...)", d->path,
                  (long long)all, d->split);
+    XKD_TRY(drop_without_pictures(l));
     /* Silence that is known from the manifest; -1, unknown, is found out on reading. */
     int64_t without = 0, kept = 0;
     for (int64_t i = 0; l->plan.wanted[XKD_AUDIO] && i < l->manifest.count; i++)
@@ -359,7 +387,7 @@ static xkd_status load_samples(xkd_loader *l)
                 l->manifest.samples[kept++] = l->manifest.samples[i];
         }
         l->manifest.count = kept;
-        l->stats.dropped_files = without;
+        l->stats.dropped_files += without;
     }
     static const char *const DONE[] = {"will be refused", "get silence", "are left out"};
     if (without)
@@ -441,7 +469,8 @@ static xkd_status loader_new(xkd_context *cx, const xkd_data_config *data, const
     l->log_fd = -1;
     l->worker_count = data->workers;
     l->planned = plan != NULL;
-    l->plan = plan ? *plan : (xkd_loader_plan){.wanted = {true, true}, .passes = 1};
+    l->plan = plan ? *plan
+                   : (xkd_loader_plan){.wanted = {!data->left_out[XKD_VIDEO], !data->left_out[XKD_AUDIO]}, .passes = 1};
     l->sampler = (xkd_sampler){.batch = train->batch,
                                .accumulate = train->accumulate > 0 ? train->accumulate : 1,
                                .rank = rank,

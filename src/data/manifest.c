@@ -57,7 +57,7 @@ xkd_status xkd_manifest_add(xkd_context *cx, xkd_manifest *m, const char *path, 
         XKD_TRY(xkd_resize(cx, &m->samples, m->capacity, capacity, sizeof *m->samples));
         m->capacity = capacity;
     }
-    xkd_sample fresh = {.label = -1, .has_audio = -1, .bytes = -1};
+    xkd_sample fresh = {.label = -1, .has_audio = -1, .has_video = -1, .bytes = -1};
     XKD_TRY(xkd_copy_string(cx, &fresh.path, path));
     m->samples[m->count] = fresh;
     *sample = &m->samples[m->count++];
@@ -198,8 +198,8 @@ static xkd_status read_labels(const place *p, const xkd_manifest *m, const json_
     size_t i;
     if (!list) return XKD_OK;
     if (!json_is_array(list)) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"labels\" must be a list", p->file, (long long)p->line);
-    /* A list of no labels stays a sample of several labels, all of them absent. */
-    XKD_TRY(xkd_alloc(cx, &s->labels, (int64_t)json_array_size(list), sizeof *s->labels));
+    /* A list of no labels stays a sample of several labels, all of them absent: an empty list is not NULL. */
+    XKD_TRY(xkd_alloc(cx, &s->labels, (int64_t)json_array_size(list) + 1, sizeof *s->labels));
     json_array_foreach(list, i, entry)
     {
         int64_t label = json_integer_value(entry);
@@ -208,6 +208,26 @@ static xkd_status read_labels(const place *p, const xkd_manifest *m, const json_
                      (long long)limit - 1);
         s->labels[s->label_count++] = (int32_t)label;
     }
+fail:
+    return status;
+}
+
+/* Values that no probe writes would become draws outside of the file. */
+static xkd_status read_probe(const place *p, const json_t *object, xkd_sample *s)
+{
+    xkd_status status = XKD_OK;
+    const json_t *picture = json_object_get(object, "has_video");
+    if (json_is_boolean(picture)) s->has_video = json_is_true(picture);
+    s->probed = json_is_true(json_object_get(object, "probed")) && s->has_video >= 0 && s->has_audio >= 0;
+    XKD_TRY(read_real(p, object, "video_last", &s->video_last));
+    XKD_TRY(read_real(p, object, "clock_step", &s->clock_step));
+    XKD_TRY(read_real(p, object, "key_gap", &s->key_gap));
+    const double times[] = {s->video_start, s->audio_start, s->video_last};
+    const double lengths[] = {s->video_seconds, s->audio_seconds, s->clock_step, s->key_gap};
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++)
+        s->probed = s->probed && times[i] > -1e9 && times[i] < 1e9;
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+        s->probed = s->probed && lengths[i] >= 0 && lengths[i] <= XKD_MEDIA_MAX_SECONDS;
 fail:
     return status;
 }
@@ -250,6 +270,7 @@ static xkd_status read_sample(place *p, xkd_manifest *m, const json_t *object)
     if (sound && !json_is_null(sound) && !json_is_boolean(sound))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"has_audio\" must be true or false", p->file, (long long)p->line);
     if (json_is_boolean(sound)) s->has_audio = json_is_true(sound);
+    XKD_TRY(read_probe(p, object, s));
 fail:
     xkd_free(decoded);
     return status;
@@ -465,14 +486,23 @@ static void set_facts(json_t *o, const xkd_sample *s)
         json_object_set_new(o, "labels", list);
     }
     if (s->split[0]) json_object_set_new(o, "split", json_string(s->split));
-    if (s->video_seconds > 0) {
+    if (s->video_seconds > 0 || (s->probed && s->has_video == 1)) {
         json_object_set_new(o, "video_start", rounded(s->video_start));
         json_object_set_new(o, "video_seconds", rounded(s->video_seconds));
         json_object_set_new(o, "fps", rounded(s->fps));
         json_object_set_new(o, "width", json_integer(s->width));
         json_object_set_new(o, "height", json_integer(s->height));
     }
+    if (s->has_video >= 0) json_object_set_new(o, "has_video", json_boolean(s->has_video));
     if (s->has_audio >= 0) json_object_set_new(o, "has_audio", json_boolean(s->has_audio));
+    if (s->probed) {
+        json_object_set_new(o, "probed", json_true());
+        if (s->has_video == 1) {
+            json_object_set_new(o, "video_last", rounded(s->video_last));
+            json_object_set_new(o, "key_gap", rounded(s->key_gap));
+        }
+        if (s->clock_step > 0) json_object_set_new(o, "clock_step", rounded(s->clock_step));
+    }
     if (s->has_audio == 1) {
         json_object_set_new(o, "audio_start", rounded(s->audio_start));
         json_object_set_new(o, "audio_seconds", rounded(s->audio_seconds));
@@ -594,22 +624,49 @@ fail:
 }
 
 /* Sizes are those after rotation, as they are shown. */
-void xkd_sample_describe(xkd_sample *s, const xkd_media_info *info)
+void xkd_sample_describe(xkd_sample *s, const xkd_media_info *info, const xkd_media_span *span)
 {
     s->has_audio = info->has_audio;
+    s->has_video = info->has_video;
+    s->probed = span->known;
+    s->clock_step = span->clock_step;
     if (info->has_video) {
-        s->video_start = info->video_start;
-        s->video_seconds = info->video_end - info->video_start;
+        s->video_start = span->video_start;
+        s->video_seconds = span->video_end - span->video_start;
+        s->video_last = span->video_last;
+        s->key_gap = span->key_gap;
         s->fps = info->fps;
         s->width = info->width;
         s->height = info->height;
     }
     if (info->has_audio) {
-        s->audio_start = info->audio_start;
-        s->audio_seconds = info->audio_end - info->audio_start;
+        s->audio_start = span->audio_start;
+        s->audio_seconds = span->audio_end - span->audio_start;
         s->sample_rate = info->sample_rate;
         s->channels = info->channels;
     }
+}
+
+double xkd_sample_seconds(const xkd_sample *s, const bool left_out[2])
+{
+    if (!left_out[0] && s->has_video != 0) return s->video_seconds;
+    return !left_out[1] && s->has_audio == 1 ? s->audio_seconds : 0;
+}
+
+/* Starts and lengths are kept to the microsecond, to which a probe rounds as well: the span is the same to the bit. */
+xkd_media_span xkd_sample_span(const xkd_sample *s, int64_t size)
+{
+    if (!s->probed || s->bytes != size) return (xkd_media_span){0};
+    return (xkd_media_span){.known = true,
+                            .no_video = !s->has_video,
+                            .no_audio = !s->has_audio,
+                            .video_start = s->video_start,
+                            .video_end = s->video_start + s->video_seconds,
+                            .audio_start = s->audio_start,
+                            .audio_end = s->audio_start + s->audio_seconds,
+                            .video_last = s->video_last,
+                            .clock_step = s->clock_step,
+                            .key_gap = s->key_gap};
 }
 
 /* Facts of the file stay behind: only what the user said of it is copied. */

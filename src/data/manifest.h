@@ -22,9 +22,12 @@ typedef struct {
     double video_start, video_seconds, audio_start, audio_seconds; /* seconds are 0 where unknown or absent */
     double fps;
     int64_t width, height, sample_rate, channels;
-    int has_audio;     /* 1, 0, or -1: unknown */
-    int64_t bytes;     /* -1: unknown */
-    char hash[33];     /* XXH3-128 of the contents in hex; "": unknown */
+    int has_audio; /* 1, 0, or -1: unknown */
+    int has_video;
+    bool probed; /* starts, seconds and the next three are what the packets say, of a file of `bytes` */
+    double video_last, clock_step, key_gap; /* as in xkd_media_info */
+    int64_t bytes;                          /* -1: unknown */
+    char hash[33];                          /* XXH3-128 of the contents in hex; "": unknown */
     uint64_t identity; /* of the contents that features were made of (data/identity.h); 0: unknown, as in manifests */
 } xkd_sample;
 
@@ -102,6 +105,12 @@ xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *manifest, cons
                              int *fd, int64_t *size, xkd_media_fault *fault);
 
 /* Copies what a probe found into the sample. */
-void xkd_sample_describe(xkd_sample *sample, const xkd_media_info *info);
+void xkd_sample_describe(xkd_sample *sample, const xkd_media_info *info, const xkd_media_span *span);
+
+/* Length of the file for who leaves out [pictures, sound]: of the pictures where they count and are there. 0: unknown. */
+double xkd_sample_seconds(const xkd_sample *sample, const bool left_out[2]);
+
+/* What the sample says of its streams, for a file that has `size` bytes now: unknown where that is another file. */
+xkd_media_span xkd_sample_span(const xkd_sample *sample, int64_t size);
 
 #endif

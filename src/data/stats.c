@@ -39,7 +39,7 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
 }
 
 /* From the manifest alone; nothing is opened. */
-static void count(const xkd_manifest *m, xkd_data_stats *out)
+static void count(const xkd_manifest *m, const xkd_data_config *d, xkd_data_stats *out)
 {
     for (int64_t i = 0; i < m->count; i++) {
         const xkd_sample *s = &m->samples[i];
@@ -48,10 +48,11 @@ static void count(const xkd_manifest *m, xkd_data_stats *out)
         out->without_audio += s->has_audio == 0;
         out->unknown_audio += s->has_audio < 0;
         out->labelled += s->label >= 0;
-        if (!(s->video_seconds > 0)) continue;
-        if (out->shortest == 0 || s->video_seconds < out->shortest) out->shortest = s->video_seconds;
-        if (s->video_seconds > out->longest) out->longest = s->video_seconds;
-        out->video_hours += s->video_seconds / 3600;
+        double seconds = xkd_sample_seconds(s, d->left_out);
+        if (!(seconds > 0)) continue;
+        if (out->shortest == 0 || seconds < out->shortest) out->shortest = seconds;
+        if (seconds > out->longest) out->longest = seconds;
+        out->video_hours += seconds / 3600;
     }
 }
 
@@ -71,7 +72,8 @@ static xkd_status hear(listener *l, xkd_worker *worker, xkd_mel *mel, const xkd_
                                  .duration = d->clip_duration,
                                  .fps = d->video_fps,
                                  .audio_rate = d->audio_rate,
-                                 .audio = true};
+                                 .audio = true,
+                                 .hold_last_frame = d->hold_last_frame};
     xkd_media_sink sink = {.user = l, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     sums[0] = sums[1] = NAN;
     status = xkd_manifest_open(l->cx, m, s, d->follow_links, &fd, &size, &fault);
@@ -109,7 +111,7 @@ xkd_status xkd_stats(xkd_context *cx, const xkd_manifest *m, const xkd_data_conf
     int64_t files = max_files < m->count ? max_files : m->count,
             cells = d->n_mels * xkd_mel_columns(l.room, d->hop_length);
     *out = (xkd_data_stats){0};
-    count(m, out);
+    count(m, d, out);
     if (files < 1) return XKD_OK;
     XKD_TRY(xkd_worker_new(cx, NULL, d->decode_seconds, &worker));
     XKD_TRY(xkd_mel_new(cx, d->audio_rate, d->n_fft, d->hop_length, d->n_mels, &mel));

@@ -451,7 +451,7 @@ fail:
 }
 
 /* Frames are made small in the worker already: a 4K frame never crosses the process border. */
-static xkd_status decode(xkd_clipper *c, int fd, int64_t size, xkd_media_result *result)
+static xkd_status decode(xkd_clipper *c, const xkd_sample *sample, int fd, int64_t size, xkd_media_result *result)
 {
     xkd_status status = XKD_OK;
     const xkd_data_config *d = c->options.data;
@@ -463,7 +463,9 @@ static xkd_status decode(xkd_clipper *c, int fd, int64_t size, xkd_media_result 
                                      c->options.three_crops ? c->options.short_side : xkd_clip_short_side(d->crop_size),
                                  .video = wanted[XKD_VIDEO],
                                  .audio = wanted[XKD_AUDIO],
-                                 .stream_colour = d->stream_colour};
+                                 .stream_colour = d->stream_colour,
+                                 .hold_last_frame = d->hold_last_frame,
+                                 .span = xkd_sample_span(sample, size)};
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     XKD_TRY(xkd_worker_decode(c->worker, fd, size, &request, &sink, result));
     if (result->fault != XKD_FAULT_NONE) goto fail;
@@ -499,7 +501,7 @@ xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t
     status = xkd_manifest_open(c->cx, manifest, &manifest->samples[i], c->options.data->follow_links, &fd, &size,
                                &result->fault);
     if (status == XKD_OK) {
-        status = decode(c, fd, size, result);
+        status = decode(c, &manifest->samples[i], fd, size, result);
         if (c->too_long) result->fault = XKD_FAULT_REFUSED;
     }
     if (status != XKD_OK && result->fault != XKD_FAULT_NONE) {

@@ -17,14 +17,15 @@ struct xkd_converter {
     int64_t short_side; /* 0: keep the size */
     bool stream_colour; /* follow the stream's tags instead of swscale's default matrix */
     struct SwsContext *sws;
-    int sws_colour[2];                      /* colour space and range that sws has been told; -1: none */
-    int64_t in_width, in_height, in_format; /* of the buffers below */
-    int64_t stride;                         /* bytes of a row of `raw` */
-    uint8_t *raw;                           /* [in_height, stride] */
-    uint8_t *turned;                        /* after rotation, tight */
-    xkd_resizer *resizer;                   /* NULL: sizes agree */
-    int64_t width, height;                  /* of the output; 0: no frame yet */
-    uint8_t *out;                           /* [height,width,3], what the caller sees */
+    int sws_colour[2];                        /* colour space and range that sws has been told; -1: none */
+    int64_t in_width, in_height;              /* of the buffers below */
+    int64_t sws_width, sws_height, in_format; /* what sws was made for */
+    int64_t stride;                           /* bytes of a row of `raw` */
+    uint8_t *raw;                             /* [in_height, stride] */
+    uint8_t *turned;                          /* after rotation, tight */
+    xkd_resizer *resizer;                     /* NULL: sizes agree */
+    int64_t width, height;                    /* of the output; 0: no frame yet */
+    uint8_t *out;                             /* [height,width,3], what the caller sees */
 };
 
 /* Buffers are made for the first frame, whose size is known only then. */
@@ -113,6 +114,28 @@ static void turn(xkd_converter *p)
     }
 }
 
+/* The context is kept as long as size and format are the same. Not with sws_getCachedContext: that compares the range
+ * with its default too, so it takes a full-range context for another one and makes it anew, without the matrix. */
+static xkd_status make_sws(xkd_converter *p, const AVFrame *frame, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->media->cx;
+    int w = frame->width, h = frame->height;
+    if (p->sws && w == p->sws_width && h == p->sws_height && frame->format == p->in_format) return XKD_OK;
+    sws_freeContext(p->sws);
+    p->sws = sws_getContext(w, h, frame->format, w, h, AV_PIX_FMT_RGB24, SWS_BILINEAR, NULL, NULL, NULL);
+    p->sws_width = w;
+    p->sws_height = h;
+    p->in_format = frame->format;
+    p->sws_colour[0] = p->sws_colour[1] = -1;
+    if (!p->sws) {
+        *fault = XKD_FAULT_REFUSED;
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: pixel format %d cannot be converted", p->media->name, frame->format);
+    }
+fail:
+    return status;
+}
+
 /* The result stays the converter's and is valid until the next call. Limits are checked again here,
  * because a stream may change its size after the header was accepted. */
 xkd_status xkd_convert(xkd_converter *p, const AVFrame *frame, const uint8_t **rgb, int64_t *width, int64_t *height,
@@ -125,18 +148,8 @@ xkd_status xkd_convert(xkd_converter *p, const AVFrame *frame, const uint8_t **r
         *fault = XKD_FAULT_REFUSED;
         XKD_FAIL(XKD_ERR_DATA, "%s: refused: a frame of %lldx%lld", p->media->name, (long long)w, (long long)h);
     }
-    if (w != p->in_width || h != p->in_height || frame->format != p->in_format) {
-        p->in_format = frame->format;
-        p->sws_colour[0] = p->sws_colour[1] = -1;
-        if (w != p->in_width || h != p->in_height) XKD_TRY(fit(p, frame));
-    }
-    /* The context is kept as long as size and format are the same. */
-    p->sws = sws_getCachedContext(p->sws, (int)w, (int)h, frame->format, (int)w, (int)h, AV_PIX_FMT_RGB24, SWS_BILINEAR,
-                                  NULL, NULL, NULL);
-    if (!p->sws) {
-        *fault = XKD_FAULT_REFUSED;
-        XKD_FAIL(XKD_ERR_DATA, "%s: refused: pixel format %d cannot be converted", p->media->name, frame->format);
-    }
+    if (w != p->in_width || h != p->in_height) XKD_TRY(fit(p, frame));
+    XKD_TRY(make_sws(p, frame, fault));
     if (p->stream_colour) set_colour(p, frame);
     uint8_t *planes[4] = {p->raw};
     int strides[4] = {(int)p->stride};

@@ -12,9 +12,17 @@
 /* Grid times and time stamps are both rounded to doubles; a frame this close behind a grid time counts as on it. */
 static const double TIME_EPSILON = 1e-6;
 
-/* Sound decoders need a little before the first sample: Opus 80 ms, AAC and MP3 two frames; the resampler's filter
- * less than a millisecond. */
-static const double SOUND_PREROLL = 0.1;
+/* Sound decoders need a little before the first sample: Opus 80 ms, AAC and Vorbis two frames, and the resampler's filter
+ * less than a millisecond. A frame of MP3 may take bits from as many as ten frames before it (511 bytes; at 8 kbit/s
+ * these are half a second). */
+static const double SOUND_PREROLL = 0.1, MP3_PREROLL = 0.6;
+
+/* Steps back, each four times the one before, until picture and sound are there in front of the clip. Sound that is
+ * still missing 16 s before was never there: a pause. */
+static const double FIRST_STEP_BACK = 1, LAST_STEP_BACK = 16;
+
+/* Decoders deliver the last sound a little late: so much less than its packets hold is no damage. */
+static const double SOUND_SLACK = 0.15;
 
 /* One decoding run. Frames of a stream come in order of presentation; each is held back until the
  * next one shows up, since only then is it known which grid times it serves. */
@@ -34,9 +42,16 @@ typedef struct {
     int64_t next;                                       /* next grid frame to deliver */
     double shown_time, shown_end, frame_seconds;        /* s, on the file's clock */
     bool have_shown, converted, video_done, audio_done; /* converted: rgb holds `shown` */
-    bool sought;        /* not at the file's beginning: the first frame must prove that the seek was right */
-    bool again;         /* it was not: decode from the beginning */
-    const uint8_t *rgb; /* [height,width,3], the converter's */
+    bool sought; /* not at the file's beginning: the first frame and sound must prove that the seek was right */
+    bool again;  /* they did not: decode from further back */
+    bool heard;  /* a packet of sound has been seen since the seek */
+    bool placed; /* sound has been decoded since the seek */
+    double back; /* s before the clip's start that are sought in addition */
+    /* Damage within the clip. */
+    bool shown_bad, lost;            /* `shown` is damaged; a packet behind it gave no frame */
+    int64_t bad_frames;              /* grid frames that show something else than they should */
+    double bad_sound, sent, sounded; /* s of damaged sound; of sound sent to the decoder and come out of it */
+    const uint8_t *rgb;              /* [height,width,3], the converter's */
     int64_t width, height;
     int64_t packets; /* read so far, against the limit */
 } run;
@@ -56,6 +71,7 @@ static xkd_status deliver_shown(run *r)
         r->converted = true;
     }
     XKD_TRY(r->sink->frame(r->sink->user, r->rgb, r->width, r->height, r->next));
+    if (r->shown_bad || r->lost) r->bad_frames++;
     r->next++;
     r->tally->frames++;
 fail:
@@ -73,7 +89,8 @@ static xkd_status take_frame(run *r)
                       ? (r->have_shown ? r->shown_time + r->frame_seconds : r->media->info.video_start)
                       : (double)frame->best_effort_timestamp * base;
     double length = frame->pkt_duration > 0 ? (double)frame->pkt_duration * base : r->frame_seconds;
-    if (frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT) r->tally->errors++;
+    bool bad = frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT;
+    if (bad) r->tally->errors++;
     /* After a seek the first frame must lie at or before the clip's start; else the index was wrong
      * and frames are missing in front. */
     if (!r->have_shown && r->sought && time > grid_time(r, 0) + TIME_EPSILON) {
@@ -87,26 +104,61 @@ static xkd_status take_frame(run *r)
     av_frame_move_ref(r->shown, frame);
     r->shown_time = time;
     r->shown_end = time + fmax(length, 0);
+    /* The first frame also stands for the grid's first time; one that comes later than it should says so. */
+    r->shown_bad = bad;
+    r->lost = !r->have_shown && time > fmax(grid_time(r, 0), r->media->info.video_start) + r->frame_seconds;
     r->have_shown = true;
     r->converted = false;
     if (r->shown_end > r->tally->video_seen) r->tally->video_seen = r->shown_end;
-    /* The first frame also stands for grid times before it. */
     while (r->next < r->wanted && r->next == 0 && grid_time(r, 0) + TIME_EPSILON < time) XKD_TRY(deliver_shown(r));
+    r->lost = false;
     if (r->next >= r->wanted) r->video_done = true;
 fail:
     return status;
 }
 
 /* At the end of the stream the last frame serves grid times up to its own end and no further: a clip
- * past the end has fewer frames. */
+ * past the end has fewer frames. Its end is what its track says, or that of the sound where it is held; but only if it is
+ * the last one, and not the last that a damaged file gave. */
 static xkd_status finish_video(run *r)
 {
     xkd_status status = XKD_OK;
+    const xkd_media_info *info = &r->media->info;
+    const xkd_media_span *span = &r->media->options.span;
+    if (r->have_shown &&
+        (r->shown_time >= span->video_last - 2 * TIME_EPSILON || r->shown_end + r->frame_seconds >= span->video_end)) {
+        r->shown_end = fmax(r->shown_end, info->video_end);
+        r->tally->video_seen = fmax(r->tally->video_seen, r->shown_end);
+    }
     while (r->have_shown && r->next < r->wanted && grid_time(r, r->next) + TIME_EPSILON < r->shown_end)
         XKD_TRY(deliver_shown(r));
     r->video_done = true;
 fail:
     return status;
+}
+
+/* How much of a stretch of time lies in the clip. */
+static double overlap(const run *r, double time, double length)
+{
+    return fmax(fmin(time + length, r->end) - fmax(time, r->origin), 0);
+}
+
+/* Matroska and FLV round time stamps to a millisecond, sixteen samples. Where all frames of a codec have one length, the
+ * true time of one is a whole number of them after the first: a clip then has the same samples wherever decoding began. */
+static double exact_time(const run *r, const AVFrame *frame, double time)
+{
+    const AVStream *stream = r->media->audio;
+    double tick = av_q2d(stream->time_base), start = r->media->info.audio_start;
+    enum AVCodecID codec = stream->codecpar->codec_id;
+    bool fixed = codec == AV_CODEC_ID_AAC || codec == AV_CODEC_ID_MP3 || codec == AV_CODEC_ID_MP2 ||
+                 codec == AV_CODEC_ID_AC3 || codec == AV_CODEC_ID_EAC3 || codec == AV_CODEC_ID_OPUS;
+    if (!fixed || frame->nb_samples < 1 || frame->sample_rate < 1 || tick * frame->sample_rate <= 1) return time;
+    /* Opus begins with samples to be skipped, whose number is exact. */
+    double skipped = (double)stream->codecpar->initial_padding / frame->sample_rate;
+    if (codec == AV_CODEC_ID_OPUS && skipped > 0 && fabs(start) < skipped + tick) start = -skipped;
+    double length = (double)frame->nb_samples / frame->sample_rate;
+    double snapped = start + (double)llround((time - start) / length) * length;
+    return fabs(snapped - time) <= 0.75 * tick ? snapped : time;
 }
 
 /* audio_seen is where sound has been decoded to, which `data check` compares with what the header
@@ -118,13 +170,28 @@ static xkd_status take_sound(run *r)
     double base = av_q2d(r->media->audio->time_base);
     double time = frame->best_effort_timestamp == AV_NOPTS_VALUE ? r->tally->audio_seen
                                                                  : (double)frame->best_effort_timestamp * base;
-    if (frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT) r->tally->errors++;
-    r->tally->audio_seen = time + (double)frame->nb_samples / (frame->sample_rate > 0 ? frame->sample_rate : 1);
+    double length = (double)frame->nb_samples / (frame->sample_rate > 0 ? frame->sample_rate : 1);
+    if (r->sought && !r->placed) time = exact_time(r, frame, time);
+    r->placed = true;
+    double inside = overlap(r, time, length);
+    r->sounded += inside;
+    if (frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT) {
+        r->tally->errors++;
+        r->bad_sound += inside;
+    }
+    r->tally->audio_seen = time + length;
     XKD_TRY(xkd_sound_add(r->sound, frame, time, r->fault));
     /* Pictures may still be wanted, so only this stream is finished. */
     if (time > r->end) r->audio_done = true;
 fail:
     return status;
+}
+
+/* A packet that gives nothing: the picture before it stays too long, or its sound is missing. */
+static void count_error(run *r, bool video)
+{
+    r->tally->errors++;
+    if (video) r->lost = r->have_shown;
 }
 
 /* Sends one packet (NULL: the end) and takes all frames that it completes. Damage is counted, not fatal. */
@@ -133,12 +200,12 @@ static xkd_status feed(run *r, AVCodecContext *codec, const AVPacket *packet)
     xkd_status status = XKD_OK;
     bool video = codec == r->media->video_codec;
     int code = avcodec_send_packet(codec, packet);
-    if (code < 0 && code != AVERROR_EOF) r->tally->errors++;
+    if (code < 0 && code != AVERROR_EOF) count_error(r, video);
     for (;;) {
         code = avcodec_receive_frame(codec, r->frame);
         if (code == AVERROR(EAGAIN) || code == AVERROR_EOF) break;
         if (code < 0) {
-            r->tally->errors++;
+            count_error(r, video);
             break;
         }
         status =
@@ -149,13 +216,39 @@ static xkd_status feed(run *r, AVCodecContext *codec, const AVPacket *packet)
     return status;
 }
 
+static double preroll(const run *r)
+{
+    return r->media->audio->codecpar->codec_id == AV_CODEC_ID_MP3 ? MP3_PREROLL : SOUND_PREROLL;
+}
+
 /* Sound far before the clip need not be decoded.
  * A packet that ends before the clip less the pre-roll cannot reach it. */
 static bool too_early(const run *r, const AVPacket *packet)
 {
-    if (packet->stream_index != r->media->audio->index || packet->pts == AV_NOPTS_VALUE) return false;
+    if (packet->pts == AV_NOPTS_VALUE) return false;
     double base = av_q2d(r->media->audio->time_base);
-    return (double)(packet->pts + packet->duration) * base < grid_time(r, 0) - SOUND_PREROLL;
+    return (double)(packet->pts + packet->duration) * base < r->origin - preroll(r);
+}
+
+/* The first sound after a seek must lie early enough for its decoder; pictures may have led to a place behind it. */
+static void check_sound(run *r, const AVPacket *packet)
+{
+    if (r->heard || packet->pts == AV_NOPTS_VALUE) return;
+    double time = (double)packet->pts * av_q2d(r->media->audio->time_base);
+    double needed = fmax(r->origin - preroll(r), r->media->info.audio_start);
+    r->heard = true;
+    if (r->sought && r->back < LAST_STEP_BACK && time > needed + TIME_EPSILON + 1e-3) r->again = true;
+}
+
+static xkd_status feed_sound(run *r)
+{
+    const AVPacket *packet = r->packet;
+    double base = av_q2d(r->media->audio->time_base);
+    check_sound(r, packet);
+    if (r->again || too_early(r, packet)) return XKD_OK;
+    if (packet->pts != AV_NOPTS_VALUE)
+        r->sent += overlap(r, (double)packet->pts * base, (double)packet->duration * base);
+    return feed(r, r->media->audio_codec, packet);
 }
 
 /* Both decoders hold frames back; a NULL packet makes them give these out. */
@@ -194,14 +287,16 @@ fail:
 /* To the key frame at or before the start. Without an index that can fail: then decoding goes on from the beginning.
  * Sound alone seeks by its own stream; otherwise the picture leads, as its key frames are the sparse
  * ones. */
-static void seek(run *r, double time)
+static void seek(run *r)
 {
     xkd_media *m = r->media;
-    bool by_sound = r->video_done || !m->video;
+    bool by_sound = !r->converter;
     AVStream *stream = by_sound ? m->audio : m->video;
+    if (!stream || (by_sound && !r->sound)) return;
     double first = by_sound ? m->info.audio_start : m->info.video_start;
-    if (by_sound) time -= SOUND_PREROLL;
-    bool from_start = time <= first;
+    double time = r->origin - r->back - (r->sound ? preroll(r) : 0);
+    /* A whole file goes out piece by piece and cannot begin anew. */
+    bool from_start = time <= first || r->request->mode == XKD_CLIP_WHOLE;
     if (from_start && !m->dirty) return;
     int64_t stamp = (int64_t)floor((from_start ? first : time) / av_q2d(stream->time_base) + TIME_EPSILON);
     r->sought = !from_start;
@@ -214,6 +309,32 @@ static void seek(run *r, double time)
     }
     if (m->video_codec) avcodec_flush_buffers(m->video_codec);
     if (m->audio_codec) avcodec_flush_buffers(m->audio_codec);
+}
+
+/* The seek was wrong. From further back again, in the end from the beginning, with nothing kept of what was decoded:
+ * silence that was put where sound was only not yet seen must not stay. */
+static xkd_status restart(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_media *m = r->media;
+    r->again = r->heard = r->placed = r->have_shown = r->converted = r->lost = r->shown_bad = false;
+    r->back = r->back > 0 ? 4 * r->back : FIRST_STEP_BACK;
+    r->next = r->bad_frames = 0;
+    r->bad_sound = r->sent = r->sounded = 0;
+    r->video_done = !r->converter;
+    r->audio_done = !r->sound;
+    *r->tally = (xkd_media_tally){.audio_seen = m->info.audio_start};
+    av_frame_unref(r->shown);
+    if (r->sound) {
+        xkd_sound_free(r->sound);
+        r->sound = NULL;
+        XKD_TRY(xkd_sound_new(m, r->request->audio_rate, r->origin,
+                              llround(r->request->duration * (double)r->request->audio_rate), r->sink, &r->sound));
+    }
+    XKD_TRY(r->sink->begin(r->sink->user, &m->info, r->origin - m->info.start));
+    seek(r);
+fail:
+    return status;
 }
 
 /* Reads until both streams have what they need, the file ends, or the limit of packets is reached. A
@@ -234,14 +355,11 @@ static xkd_status read_packets(run *r)
         if (r->packet->flags & AV_PKT_FLAG_CORRUPT) r->tally->errors++;
         if (m->video && index == m->video->index && !r->video_done)
             status = feed(r, m->video_codec, r->packet);
-        else if (m->audio && index == m->audio->index && !r->audio_done && !too_early(r, r->packet))
-            status = feed(r, m->audio_codec, r->packet);
+        else if (m->audio && index == m->audio->index && !r->audio_done)
+            status = feed_sound(r);
         av_packet_unref(r->packet);
         if (status == XKD_OK) status = check_packet_count(r);
-        /* The seek was wrong: from the beginning again, with the decoders flushed. `sought` is then
-         * off, so this happens once. */
-        if (r->again) seek(r, m->info.video_start);
-        r->again = false;
+        if (status == XKD_OK && r->again) status = restart(r);
         if (status != XKD_OK) goto fail;
         if (r->sound && r->request->mode != XKD_CLIP_WHOLE &&
             xkd_sound_delivered(r->sound) >= llround(r->request->duration * (double)r->request->audio_rate))
@@ -252,6 +370,13 @@ fail:
     return status;
 }
 
+/* One start more than there is room for frames: 0, 1, ... room. */
+int64_t xkd_media_grid_start(double seconds, double duration, double fps, double place)
+{
+    int64_t room = (int64_t)floor((seconds - duration) * fps + TIME_EPSILON);
+    return room > 0 ? (int64_t)(place * (double)(room + 1)) : 0;
+}
+
 /* Where the clip starts, on the common clock.
  * XKD_CLIP_PLACE takes a fraction of the possible starts, so that the draw does not depend on the
  * file's length. */
@@ -260,7 +385,11 @@ static double place_start(run *r)
     const xkd_media_request *q = r->request;
     double room = fmax(r->media->info.end - r->media->info.start - q->duration, 0), start = 0;
     if (q->mode == XKD_CLIP_AT) start = fmax(q->start, 0);
-    if (q->mode == XKD_CLIP_PLACE) start = q->start * room;
+    if (q->mode == XKD_CLIP_PLACE && q->on_grid)
+        start = (double)xkd_media_grid_start(r->media->info.end - r->media->info.start, q->duration, q->fps, q->start) /
+                q->fps;
+    else if (q->mode == XKD_CLIP_PLACE)
+        start = q->start * room;
     r->origin = r->media->info.start + start;
     return start;
 }
@@ -273,7 +402,7 @@ static xkd_status prepare(run *r)
     xkd_context *cx = m->cx;
     const xkd_media_request *q = r->request;
     bool whole = q->mode == XKD_CLIP_WHOLE;
-    bool video = q->video && m->video, audio = q->audio && m->audio;
+    bool video = q->video && m->video && m->video_codec, audio = q->audio && m->audio && m->audio_codec;
     double start = place_start(r);
     r->end = whole ? INFINITY : r->origin + q->duration;
     r->wanted = whole ? INT64_MAX : llround(q->duration * q->fps);
@@ -294,7 +423,7 @@ static xkd_status prepare(run *r)
     }
     XKD_TRY(r->sink->begin(r->sink->user, &m->info, start));
     r->tally->audio_seen = m->info.audio_start;
-    seek(r, r->origin);
+    seek(r);
 fail:
     return status;
 }
@@ -307,6 +436,50 @@ static void release(run *r)
     av_frame_free(&r->shown);
     xkd_converter_free(r->converter);
     xkd_sound_free(r->sound);
+}
+
+/* Shares of the clip; see xkd_media_tally. */
+static void judge_damage(const run *r)
+{
+    const xkd_media_info *info = &r->media->info;
+    if (r->converter) {
+        double length = fmin(r->end, fmax(info->video_end, r->origin)) - r->origin;
+        double expected = fmin(ceil(length * r->request->fps - TIME_EPSILON), (double)r->wanted);
+        double missing = fmax(expected - (double)r->next, 0);
+        if (expected >= 1) r->tally->video_damage = fmin(((double)r->bad_frames + missing) / expected, 1);
+    }
+    if (r->sound) {
+        double expected = fmin(r->end, fmax(info->audio_end, r->origin)) - r->origin;
+        double missing =
+            expected - (double)xkd_sound_delivered(r->sound) / (double)r->request->audio_rate - SOUND_SLACK;
+        double bad = fmax(r->bad_sound, r->sent - r->sounded - SOUND_SLACK);
+        if (expected > 0) r->tally->audio_damage = fmin(fmax(fmax(bad, missing), 0) / expected, 1);
+        /* However short it is, of sound that should be there nothing is too little. */
+        if (expected > SOUND_SLACK && xkd_sound_delivered(r->sound) == 0) r->tally->audio_damage = 1;
+    }
+}
+
+/* Joined recordings have two pictures for one time; streams that never meet have no clip at all. */
+static xkd_status check_clock(const xkd_media *m, const xkd_media_request *q, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = m->cx;
+    const xkd_media_info *i = &m->info;
+    if (i->clock_step > 0) {
+        *fault = XKD_FAULT_CLOCK;
+        XKD_FAIL(
+            XKD_ERR_DATA,
+            "%s: the clock steps after %.2f s, as where recordings were joined (ffmpeg -i FILE -c copy NEW.mkv makes "
+            "it even)",
+            m->name, i->clock_step);
+    }
+    if (q->video && q->audio && m->video && m->audio && i->end <= i->start) {
+        *fault = XKD_FAULT_SHORT;
+        XKD_FAIL(XKD_ERR_DATA, "%s: pictures (%.2f to %.2f s) and sound (%.2f to %.2f s) have no time in common",
+                 m->name, i->video_start, i->video_end, i->audio_start, i->audio_end);
+    }
+fail:
+    return status;
 }
 
 /* The media is marked dirty: another decode of the same open file must seek back, even to the
@@ -323,11 +496,13 @@ xkd_status xkd_media_decode(xkd_media *media, const xkd_media_request *request, 
         (request->mode != XKD_CLIP_WHOLE && !(request->duration > 0 && request->duration <= XKD_MEDIA_MAX_SECONDS)))
         XKD_FAIL(XKD_ERR_CONFIG, "%s: impossible request: %g s at %g fps, %lld Hz", media->name, request->duration,
                  request->fps, (long long)request->audio_rate);
+    XKD_TRY(check_clock(media, request, fault));
     XKD_TRY(prepare(&r));
     media->dirty = true;
     XKD_TRY(read_packets(&r));
     tally->samples = r.sound ? xkd_sound_delivered(r.sound) : 0;
-    if (request->video && media->video && tally->frames == 0) {
+    judge_damage(&r);
+    if (r.converter && tally->frames == 0) {
         *fault = XKD_FAULT_BROKEN;
         XKD_FAIL(XKD_ERR_DATA, "%s: no frame could be decoded at %.2f s", media->name, r.origin - media->info.start);
     }

@@ -14,8 +14,9 @@ struct xkd_media {
     int64_t size, position; /* bytes */
     AVIOContext *io;
     AVFormatContext *format;
-    AVStream *video, *audio; /* NULL: the file has none */
-    AVCodecContext *video_codec, *audio_codec;
+    AVStream *video, *audio;                   /* NULL: the file has none */
+    AVCodecContext *video_codec, *audio_codec; /* NULL: none, or not wanted */
+    xkd_media_options options;
     xkd_media_info info;
     int flip_x, flip_y, transpose; /* from the display matrix */
     bool dirty;                    /* something has been read since opening: seek before decoding again */
@@ -23,5 +24,12 @@ struct xkd_media {
 
 /* "name: text" of a libav error code into `out`. */
 const char *xkd_av_text(char out[128], int code);
+
+/* span.c: whether the header lists every packet; else spans are found by reading the file, which must then be opened anew. */
+bool xkd_media_is_indexed(const xkd_media *media);
+void xkd_media_round_span(xkd_media_span *span); /* to what a manifest keeps */
+/* Largest distance of two key frames by the index; `length` s of the stream. */
+double xkd_media_key_gap(AVStream *stream, double length);
+xkd_status xkd_media_scan(xkd_media *media, xkd_media_span *out, xkd_media_fault *fault);
 
 #endif

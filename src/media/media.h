@@ -27,6 +27,7 @@ typedef enum {
     XKD_FAULT_OUT_OF_SYNC, /* streams start too far apart */
     XKD_FAULT_TIMEOUT,     /* decoding took longer than allowed */
     XKD_FAULT_CRASH,       /* the decoder brought its process down */
+    XKD_FAULT_CLOCK,       /* the clock steps in mid-file, as where recordings were joined; last: numbers are stored */
     XKD_FAULT_COUNT
 } xkd_media_fault;
 
@@ -43,24 +44,50 @@ typedef struct {
     int64_t quarter_turns; /* clockwise turns for display, 0 .. 3 */
     int64_t sample_rate, channels;
     char format[32], video_codec[32], audio_codec[32];
+    double video_last; /* time stamp of the last frame; 0 unknown */
+    double clock_step; /* s after the start at which the clock steps; 0: it does not */
+    double key_gap;    /* largest distance of two key frames in seconds; 0 unknown */
+    double cut_at;     /* s of `cut_of` that are there, where the header promises more; 0: nothing is missing */
+    double cut_of;
 } xkd_media_info;
+
+/* Where the streams begin and end, as the packets say; seconds on the file's clock. Plain data: it crosses process
+ * borders as bytes. Manifests keep it, so that a file is not read through at every clip. */
+typedef struct {
+    bool known;              /* else nothing of it counts */
+    bool no_video, no_audio; /* the stream is announced, but has not one packet */
+    double video_start, video_end, audio_start, audio_end;
+    double video_last, clock_step, key_gap; /* as in xkd_media_info */
+    double read_end;                        /* of the last packet of any stream */
+} xkd_media_span;
 
 typedef struct xkd_media xkd_media;
 
-/* Opens a file by path, or a descriptor that the media object then owns (closed in any case); `name` is for messages.
- * On failure *fault says why. Errors: XKD_ERR_DATA, XKD_ERR_STORAGE, XKD_ERR_MEMORY. Free with xkd_media_free.
- * Sets libav's process-wide log level to quiet. */
+/* Streams that are not wanted are neither opened nor judged, whatever codec they have. A span that is known spares
+ * reading the file through. */
+typedef struct {
+    bool video, audio;
+    bool hold_last_frame; /* the last picture stays to the end of the sound */
+    xkd_media_span span;
+} xkd_media_options;
+
+/* Opens a file by path, with both streams wanted, or a descriptor that the media object then owns (closed in any case);
+ * `name` is for messages; options NULL: both streams. On failure *fault says why. Errors: XKD_ERR_DATA,
+ * XKD_ERR_STORAGE, XKD_ERR_MEMORY. Free with xkd_media_free. Sets libav's process-wide log level to quiet. */
 xkd_status xkd_media_open(xkd_context *cx, const char *path, xkd_media **out, xkd_media_fault *fault);
-xkd_status xkd_media_open_fd(xkd_context *cx, int fd, int64_t size, const char *name, xkd_media **out,
-                             xkd_media_fault *fault);
+xkd_status xkd_media_open_fd(xkd_context *cx, int fd, int64_t size, const char *name, const xkd_media_options *options,
+                             xkd_media **out, xkd_media_fault *fault);
 void xkd_media_free(xkd_media *media); /* NULL is allowed */
 
 const xkd_media_info *xkd_media_about(const xkd_media *media);
+/* What was found or given: always known after opening. */
+const xkd_media_span *xkd_media_spans(const xkd_media *media);
 
 typedef enum {
     XKD_CLIP_AT,    /* a clip at `start` seconds of the common clock */
     XKD_CLIP_PLACE, /* a clip at the fraction `start` in [0,1) of all admissible starts [0, end - duration] */
-    XKD_CLIP_WHOLE  /* everything from 0 on; `duration` is ignored */
+    XKD_CLIP_WHOLE, /* everything from 0 on; `duration` is ignored */
+    XKD_CLIP_NONE   /* nothing: the file is only opened and described */
 } xkd_clip_mode;
 
 /* What to decode. Plain data: it crosses process borders as bytes. */
@@ -72,10 +99,14 @@ typedef struct {
     int64_t audio_rate; /* mono, 16 bit */
     bool video, audio;  /* wanted streams; a file without one of them simply delivers none of it */
     bool stream_colour; /* colour matrix and range from the file's tags instead of swscale's default */
+    bool on_grid;       /* PLACE: only starts that are multiples of 1 / fps, which is what a cache can give */
+    bool hold_last_frame;
+    xkd_media_span span; /* what is known of the file; .known false: it is found out */
 } xkd_media_request;
 
-/* Where the result goes, piece by piece and in constant memory. `begin` comes first, once. A non-zero status of a
- * callback ends decoding with that status. */
+/* Where the result goes, piece by piece and in constant memory. `begin` comes first; where an index turns out to be
+ * wrong it comes again, and what was delivered of the clip before is void (never for whole files). A non-zero status of
+ * a callback ends decoding with that status. */
 typedef struct {
     void *user;
     /* `start`: where decoding starts on the common clock, in seconds */
@@ -91,6 +122,9 @@ typedef struct {
     int64_t frames, samples;       /* delivered */
     int64_t errors;                /* packets or frames that the decoders reported as damaged */
     double video_seen, audio_seen; /* end of the last decoded frame / sample on the file's clock */
+    /* Shares in [0,1] of the clip itself, without what is decoded before it: pictures and sound that were damaged or
+     * should be there and are not. */
+    double video_damage, audio_damage;
 } xkd_media_tally;
 
 /* Decodes. A clip delivers at most round(duration * fps) frames and round(duration * audio_rate) samples, less where
@@ -98,9 +132,17 @@ typedef struct {
 xkd_status xkd_media_decode(xkd_media *media, const xkd_media_request *request, const xkd_media_sink *sink,
                             xkd_media_tally *tally, xkd_media_fault *fault);
 
+/* Where a clip starts in a file of `seconds`, in frames of the grid: `place` in [0,1) of the starts that leave room for
+ * `duration`. What XKD_CLIP_PLACE does with `on_grid`. */
+int64_t xkd_media_grid_start(double seconds, double duration, double fps, double place);
+
+/* Names the decoders: what is kept of their work is void when it changes. */
+void xkd_media_decoders(char out[64]);
+
 /* Limits, each with its reason. */
 enum {
-    XKD_MEDIA_MAX_STREAMS = 32,         /* real files have up to a dozen sound tracks and subtitles */
+    XKD_MEDIA_MAX_STREAMS = 256,        /* films on disc have up to 32 subtitles and as many sound tracks */
+    XKD_MEDIA_MAX_PACKETS = 50000000,   /* of a file that is read through: a day of sound in packets of 2 ms */
     XKD_MEDIA_MAX_PIXELS = 8192 * 4320, /* 8K: larger frames exist only to exhaust memory */
     XKD_MEDIA_MAX_SIDE = 16384,
     XKD_MEDIA_MAX_ASPECT = 16, /* long / short side; keeps a resized frame small */

@@ -9,6 +9,8 @@
 #include <libavutil/channel_layout.h>
 #include <libavutil/display.h>
 #include <libavutil/opt.h>
+#include <libswresample/swresample.h>
+#include <libswscale/swscale.h>
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -31,6 +33,9 @@ static const char CODECS[] =
     "wmapro,amrnb,amrwb,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_u8,pcm_s8,pcm_f32le,pcm_f64le,"
     "pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav";
 
+/* Headers round lengths and estimate them where they are not known: less than this missing is no damage. */
+static const double MISSING_SECONDS = 0.5, MISSING_SHARE = 0.02;
+
 /* FFmpeg reads in pieces of this size; smaller ones cost calls, larger ones read past what a probe
  * needs. */
 enum { IO_BUFFER = 64 << 10 };
@@ -38,7 +43,7 @@ enum { IO_BUFFER = 64 << 10 };
 /* In the order of xkd_media_fault; the names appear in bad_clips.jsonl and in reports. */
 static const char *const FAULT_NAMES[XKD_FAULT_COUNT] = {"ok",          "missing", "unreadable", "empty",  "not-media",
                                                          "refused",     "broken",  "no-video",   "silent", "short",
-                                                         "out-of-sync", "timeout", "crash"};
+                                                         "out-of-sync", "timeout", "crash",      "clock"};
 
 const char *xkd_media_fault_name(xkd_media_fault fault)
 {
@@ -155,6 +160,12 @@ static xkd_status open_format(xkd_media *media, xkd_media_fault *fault)
     av_dict_set(&options, "codec_whitelist", CODECS, 0);
     av_dict_set(&options, "protocol_whitelist", "none", 0);
     int code = avformat_open_input(&media->format, "", kind, &options);
+    /* libavformat's word for more streams than it may make. */
+    if (code == AVERROR(ENOMEM)) {
+        *fault = XKD_FAULT_REFUSED;
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: more than %d streams, or no memory for them", media->name,
+                 XKD_MEDIA_MAX_STREAMS);
+    }
     if (code < 0) {
         *fault = fault_of(code);
         XKD_FAIL(XKD_ERR_DATA, "%s: %s header: %s", media->name, kind->name, xkd_av_text(text, code));
@@ -164,10 +175,17 @@ fail:
     return status;
 }
 
-/* One thread and the pixel limit also for the decoders that libavformat opens while it looks for parameters. */
+/* One thread and the pixel limit also for the decoders that libavformat opens while it looks for parameters. It takes
+ * one dictionary for each stream that it knows by now. Subtitles and attachments are of no interest; what is
+ * data so far may turn out to be sound. */
 static int find_streams(AVFormatContext *format)
 {
     AVDictionary *options[XKD_MEDIA_MAX_STREAMS] = {0};
+    for (unsigned i = 0; i < format->nb_streams; i++) {
+        enum AVMediaType type = format->streams[i]->codecpar->codec_type;
+        if (type == AVMEDIA_TYPE_SUBTITLE || type == AVMEDIA_TYPE_ATTACHMENT)
+            format->streams[i]->discard = AVDISCARD_ALL;
+    }
     unsigned count = format->nb_streams < XKD_MEDIA_MAX_STREAMS ? format->nb_streams : XKD_MEDIA_MAX_STREAMS;
     for (unsigned i = 0; i < count; i++) {
         av_dict_set(&options[i], "threads", "1", 0);
@@ -294,9 +312,46 @@ static void copy_name(char out[32], const char *name)
     snprintf(out, 32, "%s", name ? name : "");
 }
 
+/* Of the streams that are wanted and there. A still picture with a song: held, it ends where the sound does. */
+static void common_part(xkd_media *media)
+{
+    xkd_media_info *i = &media->info;
+    bool video = media->video && media->options.video, audio = media->audio && media->options.audio;
+    /* A file that has nothing of what is wanted is described by what it has. */
+    if (!video && !audio) {
+        video = media->video != NULL;
+        audio = media->audio != NULL;
+    }
+    if (video && audio && media->options.hold_last_frame) i->video_end = fmax(i->video_end, i->audio_end);
+    i->start = video && audio ? fmax(i->video_start, i->audio_start) : video ? i->video_start : i->audio_start;
+    i->end = video && audio ? fmin(i->video_end, i->audio_end) : video ? i->video_end : i->audio_end;
+}
+
+/* What the header promises and the packets do not keep: such a file was cut off. Compared without the start, as some
+ * formats count the length from zero and others from the first packet; so a cut is never seen where there is none. */
+static void find_cut(xkd_media *media, const xkd_media_span *span, double claimed)
+{
+    double all = span->read_end;
+    if (claimed > 0 && span->clock_step == 0 && claimed - all > fmax(MISSING_SECONDS, MISSING_SHARE * claimed)) {
+        media->info.cut_at = fmax(all, 1e-6);
+        media->info.cut_of = claimed;
+    }
+}
+
+static void copy_span(xkd_media_info *info, const xkd_media_span *span)
+{
+    info->video_start = span->video_start;
+    info->video_end = span->video_end;
+    info->audio_start = span->audio_start;
+    info->audio_end = span->audio_end;
+    info->video_last = span->video_last;
+    info->clock_step = span->clock_step;
+    info->key_gap = span->key_gap;
+}
+
 /* start and end are those of the part that both streams cover: a clip must have picture and sound
  * (method.md section 2). */
-static xkd_status describe(xkd_media *media, xkd_media_fault *fault)
+static xkd_status describe(xkd_media *media, const xkd_media_span *span, double claimed, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = media->cx;
@@ -307,7 +362,6 @@ static xkd_status describe(xkd_media *media, xkd_media_fault *fault)
     if (media->video) {
         const AVCodecParameters *p = media->video->codecpar;
         read_rotation(media);
-        stream_span(media, media->video, &info->video_start, &info->video_end);
         AVRational rate =
             media->video->avg_frame_rate.num > 0 ? media->video->avg_frame_rate : media->video->r_frame_rate;
         info->fps = rate.num > 0 && rate.den > 0 ? av_q2d(rate) : 0;
@@ -317,15 +371,13 @@ static xkd_status describe(xkd_media *media, xkd_media_fault *fault)
     }
     if (media->audio) {
         const AVCodecParameters *p = media->audio->codecpar;
-        stream_span(media, media->audio, &info->audio_start, &info->audio_end);
         info->sample_rate = p->sample_rate;
         info->channels = p->ch_layout.nb_channels;
         copy_name(info->audio_codec, avcodec_get_name(p->codec_id));
     }
-    bool both = media->video && media->audio;
-    info->start =
-        both ? fmax(info->video_start, info->audio_start) : (media->video ? info->video_start : info->audio_start);
-    info->end = both ? fmin(info->video_end, info->audio_end) : (media->video ? info->video_end : info->audio_end);
+    copy_span(info, span);
+    find_cut(media, span, claimed);
+    common_part(media);
     /* A header may claim anything; lengths bound the work of a whole file, and starts far out would
      * strain arithmetic in time bases. */
     if (info->end - info->start > XKD_MEDIA_MAX_SECONDS || fabs(info->start) > 1e9) {
@@ -336,9 +388,8 @@ fail:
     return status;
 }
 
-/* Both codecs are opened even if one stream is not asked for later: `info` then says that both can be
- * decoded. */
-static xkd_status open_streams(xkd_media *media, xkd_media_fault *fault)
+/* The streams of an open format. Only these are read when the file is read through for its spans. */
+static xkd_status pick_streams(xkd_media *media, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = media->cx;
@@ -354,17 +405,88 @@ static xkd_status open_streams(xkd_media *media, xkd_media_fault *fault)
         *fault = XKD_FAULT_BROKEN;
         XKD_FAIL(XKD_ERR_DATA, "%s: neither picture nor sound in it", media->name);
     }
-    if (media->video) XKD_TRY(open_codec(media, media->video, &media->video_codec, fault));
-    if (media->audio) XKD_TRY(open_codec(media, media->audio, &media->audio_codec, fault));
-    XKD_TRY(describe(media, fault));
+fail:
+    return status;
+}
+
+/* From an index that lists every packet. */
+static void indexed_span(const xkd_media *media, xkd_media_span *span)
+{
+    *span = (xkd_media_span){.known = true};
+    if (media->video) {
+        stream_span(media, media->video, &span->video_start, &span->video_end);
+        span->key_gap = xkd_media_key_gap(media->video, span->video_end - span->video_start);
+    }
+    if (media->audio) stream_span(media, media->audio, &span->audio_start, &span->audio_end);
+    /* The index knows the last picture's own length: nothing is to be added to it. */
+    span->video_last = span->video_end;
+    span->read_end = fmax(span->video_end, span->audio_end);
+    xkd_media_round_span(span);
+}
+
+/* The length that the header itself tells; estimates from a bit rate or from the last packets are no promise. 0: none. */
+static double header_length(const AVFormatContext *format)
+{
+    if (format->duration == AV_NOPTS_VALUE || format->duration_estimation_method != AVFMT_DURATION_FROM_STREAM)
+        return 0;
+    return (double)format->duration / AV_TIME_BASE;
+}
+
+/* Reading a file through leaves demuxer and parsers at its end: it is opened anew, so that a clip does not depend on
+ * whether its span was known. */
+static xkd_status open_again(xkd_media *media, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    avformat_close_input(&media->format);
+    if (media->io) av_freep(&media->io->buffer);
+    avio_context_free(&media->io);
+    media->position = 0;
+    XKD_TRY(open_format(media, fault));
+    XKD_TRY(pick_streams(media, fault));
+fail:
+    return status;
+}
+
+/* Known from before, from the index, or by reading the file through. */
+static xkd_status find_span(xkd_media *media, xkd_media_span *span, double *claimed, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    *claimed = 0;
+    if (media->options.span.known) {
+        *span = media->options.span;
+    } else if (xkd_media_is_indexed(media)) {
+        indexed_span(media, span);
+    } else {
+        *claimed = header_length(media->format);
+        XKD_TRY(xkd_media_scan(media, span, fault));
+        XKD_TRY(open_again(media, fault));
+    }
+    if (span->no_video && media->audio) media->video = NULL;
+    if (span->no_audio && media->video) media->audio = NULL;
+fail:
+    return status;
+}
+
+/* Only codecs of wanted streams are opened: what is not asked for need not be decodable. */
+static xkd_status open_streams(xkd_media *media, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_media_span span;
+    double claimed;
+    XKD_TRY(pick_streams(media, fault));
+    XKD_TRY(find_span(media, &span, &claimed, fault));
+    if (media->video && media->options.video) XKD_TRY(open_codec(media, media->video, &media->video_codec, fault));
+    if (media->audio && media->options.audio) XKD_TRY(open_codec(media, media->audio, &media->audio_codec, fault));
+    XKD_TRY(describe(media, &span, claimed, fault));
+    media->options.span = span;
 fail:
     return status;
 }
 
 /* Takes over the descriptor, also on failure. The fault says what to count, the message what to
  * print. */
-xkd_status xkd_media_open_fd(xkd_context *cx, int fd, int64_t size, const char *name, xkd_media **out,
-                             xkd_media_fault *fault)
+xkd_status xkd_media_open_fd(xkd_context *cx, int fd, int64_t size, const char *name, const xkd_media_options *options,
+                             xkd_media **out, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
     xkd_media *media = NULL;
@@ -372,7 +494,8 @@ xkd_status xkd_media_open_fd(xkd_context *cx, int fd, int64_t size, const char *
     *fault = XKD_FAULT_NONE;
     av_log_set_level(AV_LOG_QUIET); /* libav would print on stderr by itself */
     XKD_TRY(xkd_alloc(cx, &media, 1, sizeof *media));
-    *media = (xkd_media){.cx = cx, .fd = fd, .size = size};
+    *media = (xkd_media){.cx = cx, .fd = fd, .size = size, .options = {.video = true, .audio = true}};
+    if (options) media->options = *options;
     fd = -1;
     XKD_TRY(xkd_copy_string(cx, &media->name, name));
     if (size == 0) {
@@ -402,7 +525,7 @@ xkd_status xkd_media_open(xkd_context *cx, const char *path, xkd_media **out, xk
         *fault = xkd_path_exists(path) ? XKD_FAULT_UNREADABLE : XKD_FAULT_MISSING;
         return status;
     }
-    return xkd_media_open_fd(cx, fd, size, path, out, fault);
+    return xkd_media_open_fd(cx, fd, size, path, NULL, out, fault);
 }
 
 /* The order matters: codecs refer to streams, streams to the format, the format to our reader. */
@@ -422,4 +545,15 @@ void xkd_media_free(xkd_media *media)
 const xkd_media_info *xkd_media_about(const xkd_media *media)
 {
     return &media->info;
+}
+
+/* As they run, not as they were compiled against. */
+void xkd_media_decoders(char out[64])
+{
+    snprintf(out, 64, "%x %x %x %x", avformat_version(), avcodec_version(), swscale_version(), swresample_version());
+}
+
+const xkd_media_span *xkd_media_spans(const xkd_media *media)
+{
+    return &media->options.span;
 }

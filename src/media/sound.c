@@ -25,12 +25,13 @@ struct xkd_sound {
     int64_t rate, limit; /* Hz out; samples wanted, -1: all */
     double start;        /* s, time of sample 0 */
     SwrContext *swr;
-    AVChannelLayout layout; /* of the input that swr was made for */
-    int in_rate, in_format; /* Hz; AVSampleFormat */
-    double next;            /* time at which the next frame is expected */
-    int64_t position;       /* index of the next sample out of swr; negative before `start` */
-    int64_t delivered;      /* samples given to the sink */
-    int16_t *buffer;        /* [capacity], output of one conversion */
+    AVChannelLayout layout;  /* of the input that swr was made for */
+    AVChannelLayout as_told; /* what the frames say: the same, or no positions at all */
+    int in_rate, in_format;  /* Hz; AVSampleFormat */
+    double next;             /* time at which the next frame is expected */
+    int64_t position;        /* index of the next sample out of swr; negative before `start` */
+    int64_t delivered;       /* samples given to the sink */
+    int16_t *buffer;         /* [capacity], output of one conversion */
     int64_t capacity;
 };
 
@@ -49,6 +50,7 @@ void xkd_sound_free(xkd_sound *sound)
     if (!sound) return;
     swr_free(&sound->swr);
     av_channel_layout_uninit(&sound->layout);
+    av_channel_layout_uninit(&sound->as_told);
     xkd_free(sound->buffer);
     xkd_free(sound);
 }
@@ -127,7 +129,8 @@ static xkd_status make_resampler(xkd_sound *s, const AVFrame *frame, xkd_media_f
     AVChannelLayout mono = AV_CHANNEL_LAYOUT_MONO;
     swr_free(&s->swr);
     av_channel_layout_uninit(&s->layout);
-    if (av_channel_layout_copy(&s->layout, &frame->ch_layout) < 0)
+    if (av_channel_layout_copy(&s->layout, &frame->ch_layout) < 0 ||
+        av_channel_layout_copy(&s->as_told, &frame->ch_layout) < 0)
         XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", s->media->name);
     if (s->layout.order == AV_CHANNEL_ORDER_UNSPEC) av_channel_layout_default(&s->layout, frame->ch_layout.nb_channels);
     s->in_rate = frame->sample_rate;
@@ -143,11 +146,12 @@ fail:
     return status;
 }
 
-/* Anything else would be fed to a resampler that was made for other data. */
+/* Anything else would be fed to a resampler that was made for other data. Five channels are mixed by where they stand,
+ * so their number is not enough. */
 static bool same_input(const xkd_sound *s, const AVFrame *frame)
 {
     return s->in_rate == frame->sample_rate && s->in_format == frame->format &&
-           s->layout.nb_channels == frame->ch_layout.nb_channels;
+           av_channel_layout_compare(&s->as_told, &frame->ch_layout) == 0;
 }
 
 /* Within one run of frames position counts samples; only a gap or another format places it anew by

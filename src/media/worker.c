@@ -28,6 +28,20 @@ static const double START_SECONDS = 60;
 /* Seconds of media that may take the time limit of one clip when a whole file is decoded. */
 static const double SECONDS_PER_LIMIT = 4;
 
+/* A file whose spans are not known is read through before its first clip: so many bytes a second are expected of the
+ * slowest disk, beside the limit of the clip itself. */
+static const double SLOWEST_READ = 10e6;
+
+/* The parent looks at its clock this often. A look that comes more than the grace later means that the parent itself stood
+ * still (Ctrl-Z, a suspended job, a frozen container): that time is not the worker's. */
+static const double LOOK_SECONDS = 0.1, LOOK_GRACE = 0.4;
+
+/* How far the decoders may deliver past what they told of a whole file, for rounding and gaps. */
+static const double PAST_END_SECONDS = 10, PAST_END_SHARE = 0.05;
+
+/* A clip begins anew where an index was wrong, a few times at most (decode.c). */
+enum { MOST_BEGINS = 16 };
+
 /* Descriptors are moved up here first, so that giving the child its fixed numbers cannot overwrite one of them. */
 enum { SAFE_DESCRIPTOR = 32 };
 
@@ -176,21 +190,25 @@ static int spawn(xkd_worker *w, int child_socket, char **environment)
 }
 
 /* The next reply: 1 received, 0 the process is gone, -1 too late.
- * A reply of the wrong size counts as a dead process. The wait is by a monotonic clock and unmoved by
- * signals. */
-static int next_reply(xkd_worker *w, worker_reply *reply, double deadline)
+ * A reply of the wrong size counts as a dead process. A reply that waits is read whatever the time is. *waited sums up the
+ * seconds spent here, of each look no more than it should have taken: what the caller does between two replies and time
+ * in which the whole process stood still do not count. */
+static int next_reply(xkd_worker *w, worker_reply *reply, double *waited, double limit)
 {
     for (;;) {
-        double left = deadline - xkd_now();
+        double begun = xkd_now();
         struct pollfd wait = {.fd = w->socket, .events = POLLIN};
-        if (left <= 0) return -1;
-        int ready = poll(&wait, 1, (int)fmin(left * 1000 + 1, 1e8));
+        int ready = poll(&wait, 1, *waited < limit ? (int)(LOOK_SECONDS * 1000) : 0);
         if (ready < 0 && errno != EINTR) return 0;
-        if (ready <= 0) continue;
-        ssize_t got = recv(w->socket, reply, sizeof *reply, MSG_DONTWAIT);
-        if (got == sizeof *reply) return 1;
-        if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-        return 0;
+        if (ready > 0) {
+            ssize_t got = recv(w->socket, reply, sizeof *reply, MSG_DONTWAIT);
+            if (got != sizeof *reply && !(got < 0 && (errno == EINTR || errno == EAGAIN))) return 0;
+            *waited += fmin(xkd_now() - begun, LOOK_SECONDS + LOOK_GRACE);
+            if (got == sizeof *reply) return 1;
+            continue;
+        }
+        if (*waited >= limit) return -1;
+        *waited += fmin(xkd_now() - begun, LOOK_SECONDS + LOOK_GRACE);
     }
 }
 
@@ -203,6 +221,7 @@ static xkd_status start(xkd_worker *w)
     int pair[2] = {-1, -1}, child = -1;
     char **environment = NULL;
     worker_reply reply;
+    double waited = 0;
     if (w->pid > 0) return XKD_OK;
     /* A program without the hidden entry would run itself again and again.
      * Set by mark_environment in every worker. */
@@ -218,7 +237,7 @@ static xkd_status start(xkd_worker *w)
     int code = child < 0 ? errno : spawn(w, child, environment);
     if (child >= 0) close(child);
     if (code != 0) XKD_FAIL(XKD_ERR_INTERNAL, "%s: cannot start a media worker: %s", w->command, strerror(code));
-    if (next_reply(w, &reply, xkd_now() + START_SECONDS) != 1 || reply.kind != REPLY_HELLO ||
+    if (next_reply(w, &reply, &waited, START_SECONDS) != 1 || reply.kind != REPLY_HELLO ||
         reply.count != WORKER_VERSION)
         XKD_FAIL(XKD_ERR_INTERNAL, "%s: is no media worker of this version (set XKD_WORKER to the xkd program)",
                  w->command);
@@ -244,7 +263,8 @@ static bool send_request(xkd_worker *w, const worker_request *q, int fd)
     control.header.cmsg_len = CMSG_LEN(sizeof(int));
     memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
     ssize_t sent;
-    do sent = sendmsg(w->socket, &message, MSG_NOSIGNAL);
+    /* Without waiting: a worker that does not read what it is sent is no worker any more. */
+    do sent = sendmsg(w->socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
     return sent == sizeof *q;
 }
@@ -260,8 +280,81 @@ static bool plausible(const worker_reply *r)
     return frame <= WORKER_SLOT_BYTES && r->count <= WORKER_SLOT_BYTES / frame && r->index >= 0;
 }
 
+static bool is_length(double x)
+{
+    return x >= 0 && x <= 1e12; /* false for NAN too */
+}
+
+static bool is_time(double x)
+{
+    return fabs(x) <= 1e12;
+}
+
+/* The same for what it says of the file: these values end up in manifests, sizes of buffers and output. */
+static bool plausible_info(worker_reply *r)
+{
+    xkd_media_info *i = &r->info;
+    i->format[sizeof i->format - 1] = i->video_codec[sizeof i->video_codec - 1] = 0;
+    i->audio_codec[sizeof i->audio_codec - 1] = 0;
+    char *const names[] = {i->format, i->video_codec, i->audio_codec};
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++)
+        for (char *c = names[k]; *c; c++)
+            if (*c <= ' ' || *c == 127) *c = '?';
+    const double times[] = {i->video_start,
+                            i->video_end,
+                            i->audio_start,
+                            i->audio_end,
+                            i->start,
+                            i->end,
+                            i->video_last,
+                            r->start,
+                            r->span.video_start,
+                            r->span.video_end,
+                            r->span.audio_start,
+                            r->span.audio_end,
+                            r->span.video_last,
+                            r->span.read_end,
+                            r->tally.video_seen,
+                            r->tally.audio_seen};
+    const double lengths[] = {
+        i->fps,          i->clock_step,         i->key_gap,           i->cut_at, i->cut_of, r->span.clock_step,
+        r->span.key_gap, r->tally.video_damage, r->tally.audio_damage};
+    const int64_t counts[] = {i->width,    i->height,       i->quarter_turns, i->sample_rate,
+                              i->channels, r->tally.frames, r->tally.samples, r->tally.errors};
+    for (size_t k = 0; k < sizeof times / sizeof *times; k++)
+        if (!is_time(times[k])) return false;
+    for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++)
+        if (!is_length(lengths[k])) return false;
+    for (size_t k = 0; k < sizeof counts / sizeof *counts; k++)
+        if (counts[k] < 0) return false;
+    return i->width <= XKD_MEDIA_MAX_PIXELS && i->height <= XKD_MEDIA_MAX_PIXELS && i->quarter_turns < 4 &&
+           i->sample_rate <= XKD_MEDIA_MAX_RATE && i->channels <= INT32_MAX &&
+           i->end - i->start <= XKD_MEDIA_MAX_SECONDS;
+}
+
+/* How much may still come. The sinks keep what they get, so a worker must not be able to send without end. */
+typedef struct {
+    int64_t frames, samples;
+    int begins;
+} allowance;
+
+static void allow(allowance *a, const xkd_media_request *q, const xkd_media_info *info)
+{
+    double length = q->duration;
+    if (q->mode == XKD_CLIP_WHOLE) length = (info->end - info->start) * (1 + PAST_END_SHARE) + PAST_END_SECONDS;
+    /* The longer stream is decoded to its end where whole files are wanted. */
+    if (q->mode == XKD_CLIP_WHOLE)
+        length = fmin(fmax(length, (fmax(info->video_end, info->audio_end) - info->start) * (1 + PAST_END_SHARE) +
+                                       PAST_END_SECONDS),
+                      2.0 * XKD_MEDIA_MAX_SECONDS);
+    a->frames = llround(length * q->fps);
+    a->samples = llround(length * (double)q->audio_rate);
+    a->begins++;
+}
+
 /* The slot is given back by the acknowledgement, after the sink has copied from it; until then the
- * worker may not write there. */
+ * worker may not write there. A worker that does not read its acknowledgements finds out at the next reply that it waits
+ * for one. */
 static xkd_status take_slot(xkd_worker *w, const worker_reply *r, const xkd_media_sink *sink)
 {
     xkd_status status = XKD_OK;
@@ -273,7 +366,7 @@ static xkd_status take_slot(xkd_worker *w, const worker_reply *r, const xkd_medi
             status = sink->frame(sink->user, slot + i * r->width * r->height * 3, r->width, r->height, r->index + i);
     }
     worker_ack ack = {.slot = r->slot};
-    while (send(w->socket, &ack, sizeof ack, MSG_NOSIGNAL) < 0 && errno == EINTR) continue;
+    while (send(w->socket, &ack, sizeof ack, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EINTR) continue;
     return status;
 }
 
@@ -300,10 +393,44 @@ static void finish(const worker_reply *r, xkd_media_result *result)
     result->fault = r->fault >= 0 && r->fault < XKD_FAULT_COUNT ? (xkd_media_fault)r->fault : XKD_FAULT_BROKEN;
     result->tally = r->tally;
     result->info = r->info;
-    memcpy(result->message, r->message, sizeof result->message);
-    result->message[sizeof result->message - 1] = 0;
+    result->span = r->span;
+    /* The fault's name stands before the message wherever both are told. */
+    const char *text = r->message, refused[] = "refused: ";
+    if (result->fault == XKD_FAULT_REFUSED && !strncmp(text, refused, sizeof refused - 1)) text += sizeof refused - 1;
+    snprintf(result->message, sizeof result->message, "%.*s",
+             (int)(sizeof r->message - 1 - (size_t)(text - r->message)), text);
     for (char *c = result->message; *c; c++)
         if ((unsigned char)*c < ' ') *c = '?'; /* a stream's name may hold anything */
+}
+
+/* What one reply does. Returns 1 to go on, 0 where the worker cannot be trusted, 2 at the end. */
+static int take_reply(xkd_worker *w, worker_reply *r, const xkd_media_request *q, const xkd_media_sink *sink,
+                      allowance *left, double *limit, xkd_media_result *result, xkd_status *status)
+{
+    bool decoding = q->mode != XKD_CLIP_NONE, whole = q->mode == XKD_CLIP_WHOLE;
+    switch (r->kind) {
+    case REPLY_END:
+        if (!plausible_info(r)) return 0;
+        finish(r, result);
+        return 2;
+    case REPLY_BEGIN:
+        if (!decoding || !plausible_info(r) || left->begins == (whole ? 1 : MOST_BEGINS)) return 0;
+        allow(left, q, &r->info);
+        /* A whole file may take the limit once for every 4 s of it. */
+        if (whole) *limit += w->seconds * fmax(r->info.end - r->info.start, 0) / SECONDS_PER_LIMIT;
+        result->info = r->info;
+        *status = sink->begin(sink->user, &r->info, r->start);
+        return 1;
+    case REPLY_FRAMES:
+    case REPLY_SOUND:
+        if (!decoding || !left->begins || !plausible(r)) return 0;
+        int64_t *room = r->kind == REPLY_SOUND ? &left->samples : &left->frames;
+        if (r->count > *room) return 0;
+        *room -= r->count;
+        *status = take_slot(w, r, sink);
+        return 1;
+    default: return 0;
+    }
 }
 
 /* A fault of the file is a result, not a status: status is for our own failures and for those of the
@@ -311,38 +438,24 @@ static void finish(const worker_reply *r, xkd_media_result *result)
 xkd_status xkd_worker_decode(xkd_worker *w, int fd, int64_t size, const xkd_media_request *request,
                              const xkd_media_sink *sink, xkd_media_result *result)
 {
+    static const xkd_media_request DESCRIBE = {.mode = XKD_CLIP_NONE, .video = true, .audio = true};
     xkd_status status = XKD_OK;
-    /* Processor time is limited a little above the wall clock, against a parent that is stopped. */
-    worker_request q = {.probe = !request, .size = size, .cpu_seconds = w->seconds + 1};
+    worker_request q = {.size = size, .request = request ? *request : DESCRIBE};
     worker_reply r;
-    double limit = w->seconds;
+    allowance left = {0};
+    double limit = w->seconds, waited = 0;
     *result = (xkd_media_result){0};
-    if (request) q.request = *request;
-    bool whole = request && request->mode == XKD_CLIP_WHOLE;
-    /* At most twelve days of processor time, which is no limit. */
-    if (whole) q.cpu_seconds = 1e6; /* the parent's clock decides, once it knows how long the file is */
+    if (!q.request.span.known) limit += (double)size / SLOWEST_READ;
+    /* Processor time is limited a little above the wall clock, against a parent that is stopped. Of a whole file the
+     * parent's clock decides, once it knows how long it is: twelve days are no limit. */
+    q.cpu_seconds = q.request.mode == XKD_CLIP_WHOLE ? 1e6 : limit + 1;
     XKD_TRY(start(w));
-    double begun = xkd_now();
     int how = send_request(w, &q, fd) ? 1 : 0;
     while (how == 1) {
         /* The limit may have grown with the file's length meanwhile. */
-        how = next_reply(w, &r, begun + limit);
-        if (how != 1) break;
-        if (r.kind == REPLY_END) {
-            finish(&r, result);
-            return XKD_OK;
-        }
-        if (r.kind == REPLY_BEGIN && request) {
-            double length = r.info.end - r.info.start;
-            /* A whole file may take the limit once for every 4 s of it. */
-            if (whole && length > 0) limit += w->seconds * fmin(length, XKD_MEDIA_MAX_SECONDS) / SECONDS_PER_LIMIT;
-            result->info = r.info;
-            status = sink->begin(sink->user, &r.info, r.start);
-        } else if ((r.kind == REPLY_FRAMES || r.kind == REPLY_SOUND) && request && plausible(&r)) {
-            status = take_slot(w, &r, sink);
-        } else {
-            how = 0;
-        }
+        how = next_reply(w, &r, &waited, limit);
+        if (how == 1) how = take_reply(w, &r, &q.request, sink, &left, &limit, result, &status);
+        if (how == 2) return XKD_OK;
         if (status != XKD_OK) {
             stop(w); /* it would go on decoding for nobody */
             goto fail;

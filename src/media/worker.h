@@ -18,6 +18,7 @@ typedef struct {
     xkd_media_fault fault; /* XKD_FAULT_NONE: all well */
     char message[512];     /* what was wrong, without the file's name */
     xkd_media_info info;   /* when the file could be opened */
+    xkd_media_span span;   /* the same: .known, whether it was given or found */
     xkd_media_tally tally;
 } xkd_media_result;
 
@@ -29,7 +30,7 @@ void xkd_worker_free(xkd_worker *worker); /* NULL is allowed */
 
 /* Decodes from the descriptor, which the caller keeps. What is wrong with the file stands in *result, with XKD_OK; the status
  * is only for our own troubles: the worker cannot be started (XKD_ERR_INTERNAL), or a callback's status. A request of NULL
- * only opens the file and fills result->info. After a crash or time-out the next request starts a fresh process. */
+ * only opens the file, both streams, and fills result->info and span; so does XKD_CLIP_NONE for the streams it wants. After a crash or time-out the next request starts a fresh process. */
 xkd_status xkd_worker_decode(xkd_worker *worker, int fd, int64_t size, const xkd_media_request *request,
                              const xkd_media_sink *sink, xkd_media_result *result);
 

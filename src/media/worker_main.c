@@ -92,6 +92,8 @@ static void flush_sound(worker_state *w)
 static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
 {
     worker_state *w = user;
+    /* Where it comes again, what waits for its slot is void. */
+    w->frames = w->samples = 0;
     w->reply.info = *info;
     w->reply.start = start;
     send_reply(w, REPLY_BEGIN);
@@ -152,10 +154,15 @@ static void serve(worker_state *w, const worker_request *q, int fd)
     limit_processor_time(q->cpu_seconds);
     memset(&w->reply, 0, sizeof w->reply);
     xkd_clear_error(w->cx);
-    xkd_status status = xkd_media_open_fd(w->cx, fd, q->size, "", &media, &fault);
+    xkd_media_options options = {.video = q->request.video,
+                                 .audio = q->request.audio,
+                                 .hold_last_frame = q->request.hold_last_frame,
+                                 .span = q->request.span};
+    xkd_status status = xkd_media_open_fd(w->cx, fd, q->size, "", &options, &media, &fault);
     if (status == XKD_OK) {
         w->reply.info = *xkd_media_about(media);
-        if (!q->probe) status = xkd_media_decode(media, &q->request, &sink, &tally, &fault);
+        w->reply.span = *xkd_media_spans(media);
+        if (q->request.mode != XKD_CLIP_NONE) status = xkd_media_decode(media, &q->request, &sink, &tally, &fault);
     }
     xkd_media_free(media);
     flush_frames(w);

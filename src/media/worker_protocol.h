@@ -5,7 +5,7 @@
 #include "media/media.h"
 
 enum {
-    WORKER_VERSION = 1,
+    WORKER_VERSION = 2,
     WORKER_SOCKET = 3, /* descriptors in the worker */
     WORKER_MEMORY = 4,
     WORKER_SLOTS = 2,
@@ -18,8 +18,7 @@ enum {
 };
 
 typedef struct {
-    int32_t probe; /* only open the file */
-    int64_t size;  /* of the file */
+    int64_t size; /* of the file */
     double cpu_seconds;
     xkd_media_request request;
 } worker_request;
@@ -32,6 +31,7 @@ typedef struct {
     int64_t count, width, height, index;
     double start;
     xkd_media_info info;   /* BEGIN, END */
+    xkd_media_span span;   /* END */
     xkd_media_tally tally; /* END */
     int32_t fault, status; /* END */
     char message[WORKER_MESSAGE];

@@ -105,8 +105,8 @@ mkdir -p mixed/train/a mixed/test/a mixed/more
 for folder in train/a test/a more; do cp toys/train/orbit/00000.mp4 "mixed/$folder/1.mp4"; done
 check "two splits beside something else" 3 "$xkd" data index mixed
 says "are left to the user" err "called like splits, and beside them lies more/"
-mkdir sounds && for ending in opus oga wma mka; do cp toys/train/orbit/00000.mp4 "sounds/1.$ending"; done
-check "endings of sound" 0 "$xkd" data index sounds
+mkdir endings && for ending in opus oga wma mka; do cp toys/train/orbit/00000.mp4 "endings/1.$ending"; done
+check "endings of sound" 0 "$xkd" data index endings
 says "are known" out "4 files"
 for ending in $(sed -n '/^static const char \*const EXTENSIONS/,/};/p' "$OLDPWD/src/data/index.c" 2>/dev/null | grep -oE '"[a-z0-9]+"' | tr -d '"'); do
   grep -qF "\`.$ending\`" "$OLDPWD/docs/media-formats.md" || { n=$((n + 1)); echo "not ok $n - docs/media-formats.md lists .$ending"; }
@@ -142,3 +142,22 @@ rm linked/bounce/loop && mkfifo linked/bounce/fifo.mp4 && ln -s /dev/zero linked
 check "a device or a FIFO is no video with it either" 0 "$xkd" data index linked --follow-links
 n=$((n + 1))
 if grep -qE 'fifo|zero' linked/manifest.jsonl; then echo "not ok $n - a device is in the manifest"; else echo "ok $n - neither is in the manifest"; fi
+# Sound alone, through every command of this file.
+mkdir -p sounds/a sounds/b
+for i in 0 1; do
+  "$xkd" data show toys/train/bounce/0000$i.mp4 --out shown$i dataset.clip_duration=2 >/dev/null 2>&1
+  cp shown$i/audio-0-global.wav sounds/a/$i.wav
+  cp shown$i/audio-0-global.wav sounds/b/$i.wav
+done
+only=model.fwd_kwargs.modality=audio
+check "index of sounds" 0 "$xkd" data index sounds --json $only
+says "their hours count" out '"hours": 0.0022'
+check "check of sounds" 0 "$xkd" data check sounds $only dataset.clip_duration=2
+says "they are in order" out "4 files: 4 ok"
+check "with both they are not" 3 "$xkd" data check sounds dataset.clip_duration=2
+check "stats of sounds" 0 "$xkd" data stats sounds $only dataset.clip_duration=2
+says "with their length" out "2.00 to 2.00 s a file"
+check "show of a sound" 0 "$xkd" data show sounds/a/0.wav --out heard $only dataset.clip_duration=2
+check "without pictures" 1 test -e heard/video-0-global.png
+check "frames do not matter to sound" 0 "$xkd" pretrain --dry-run --data sounds --out never --max-steps 1 $only \
+  num_node=1 dataset.batch_size=4 dataset.clip_duration=2 model.kwargs.spec_size='[80,224]' dataset.train.aud_aug_kwargs.num_local_views=0

@@ -118,6 +118,37 @@ static void caches_agree(void **state)
     assert_memory_equal(ram, warm, sizeof ram);
 }
 
+/* A folder that takes no files, as on a full disk (here their paths are too long), and no room in memory: clips are decoded,
+ * and no run ends. */
+static void a_full_cache_ends_no_run(void **state)
+{
+    uint64_t cold[7], full[7];
+    char where[5000], fresh[5000];
+    xkd_data_config data = small_data_config(folder);
+    xkd_train_config train = training();
+    xkd_loader_statistics stats;
+    (void)state;
+    snprintf(where, sizeof where, "%s/.cache2", folder);
+    snprintf(fresh, sizeof fresh, "%s/.cache3", folder);
+    data.max_clip_damage = 0.1;
+    data.cache = XKD_CACHE_FOLDER;
+    data.cache_folder = where;
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 7, cold, NULL), XKD_OK);
+    data.cache_folder = fresh;
+    while (strlen(fresh) < 4060) {
+        size_t length = strlen(fresh), room = 4085 - length;
+        snprintf(fresh + length, sizeof fresh - length, "/%0*d", (int)(room < 200 ? room - 1 : 150), 0);
+        assert_int_equal(xkd_make_folder(cx, fresh), XKD_OK);
+    }
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 7, full, &stats), XKD_OK);
+    assert_int_equal(stats.bad_clips, 0);
+    assert_memory_equal(cold, full, sizeof cold);
+    data.cache = XKD_CACHE_RAM;
+    data.cache_memory = 1e-6;
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 7, full, &stats), XKD_OK);
+    assert_int_equal(stats.bad_clips, 0);
+}
+
 /* Frames of the global view of one global batch, however it is split. */
 static void ranks_and_accumulation_split_a_batch(void **state)
 {
@@ -247,6 +278,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(workers_and_resume_change_nothing),
         cmocka_unit_test(shapes_are_the_methods),
         cmocka_unit_test(caches_agree),
+        cmocka_unit_test(a_full_cache_ends_no_run),
         cmocka_unit_test(ranks_and_accumulation_split_a_batch),
         cmocka_unit_test(bad_clips_are_replaced_and_counted),
         cmocka_unit_test(sound_policies),

@@ -5,10 +5,12 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <signal.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "media/worker.h"
+#include "media/worker_protocol.h"
 #include "media_files.h"
 
 typedef struct {
@@ -141,6 +143,77 @@ static void a_wrong_program_is_told_from_a_bad_file(void **state)
     close(fd);
 }
 
+/* Plays a worker that was taken over by a file. Its socket is descriptor 3 (worker_protocol.h). */
+static int rogue(const char *how)
+{
+    worker_reply r = {.kind = REPLY_HELLO, .count = WORKER_VERSION};
+    worker_request q;
+    send(WORKER_SOCKET, &r, sizeof r, MSG_NOSIGNAL);
+    while (recv(WORKER_SOCKET, &q, sizeof q, 0) > 0) {
+        r = (worker_reply){.kind = REPLY_BEGIN, .info = {.has_video = true, .has_audio = true, .end = 5}};
+        r.info.video_end = r.info.audio_end = 5;
+        if (!strcmp(how, "rate")) r.info.sample_rate = -1;
+        if (!strcmp(how, "nan")) r.info.end = NAN;
+        if (!strcmp(how, "size")) r.kind = REPLY_END, r.info.width = -5;
+        if (!strcmp(how, "names")) r.kind = REPLY_END;
+        if (!strcmp(how, "names")) memset(r.info.format, '\n', sizeof r.info.format);
+        send(WORKER_SOCKET, &r, sizeof r, MSG_NOSIGNAL);
+        r.kind = REPLY_SOUND;
+        r.count = WORKER_SOUND;
+        /* Never reads an acknowledgement. */
+        for (int64_t i = 0; i < 1000000; i++)
+            if (send(WORKER_SOCKET, &r, sizeof r, MSG_NOSIGNAL) < 0) return 1;
+    }
+    return 0;
+}
+
+static void a_worker_gone_wrong_is_ended(void **state)
+{
+    static const char *const HOW[] = {"rate", "nan", "size", "sound", "names"};
+    (void)state;
+    for (size_t i = 0; i < sizeof HOW / sizeof *HOW; i++) {
+        xkd_worker *worker = NULL;
+        sums s = {0};
+        bool names = !strcmp(HOW[i], "names");
+        assert_int_equal(setenv("XKD_ROGUE", HOW[i], 1), 0);
+        assert_int_equal(xkd_worker_new(cx, NULL, 20, &worker), XKD_OK);
+        double begun = xkd_now();
+        xkd_media_result result = decode(worker, &WHOLE, &s);
+        assert_string_equal(xkd_media_fault_name(result.fault), names ? "ok" : "crash");
+        if (names) assert_int_equal(strlen(result.info.format), sizeof result.info.format - 1);
+        if (names) assert_int_equal(result.info.format[0], '?');
+        /* Neither without bound nor for ever: 5 s of sound, and what rounding may add. */
+        assert_true(s.samples <= 16000 * 20);
+        assert_true(xkd_now() - begun < 10);
+        xkd_worker_free(worker);
+    }
+    unsetenv("XKD_ROGUE");
+}
+
+/* Ctrl-Z and a suspended job: the whole process stands still for longer than the limit. */
+static void time_that_stands_still_does_not_count(void **state)
+{
+    xkd_worker *worker = NULL;
+    char command[200];
+    (void)state;
+    assert_int_equal(xkd_worker_new(cx, NULL, 1, &worker), XKD_OK);
+    snprintf(command, sizeof command, "(sleep 0.4; kill -STOP %d; sleep 2.5; kill -CONT %d) >/dev/null 2>&1 &",
+             (int)getpid(), (int)getpid());
+    assert_int_equal(system(command), 0);
+    double begun = xkd_now();
+    int clips = 0;
+    xkd_media_request clip = WHOLE;
+    clip.mode = XKD_CLIP_AT;
+    clip.duration = 3;
+    for (; xkd_now() - begun < 3.5; clips++) {
+        sums s = {0};
+        assert_int_equal(decode(worker, &clip, &s).fault, XKD_FAULT_NONE);
+    }
+    assert_true(clips > 1);
+    assert_int_equal(xkd_worker_restarts(worker), 0);
+    xkd_worker_free(worker);
+}
+
 static void faults_come_back_with_words(void **state)
 {
     xkd_worker *worker = NULL;
@@ -160,10 +233,12 @@ static void faults_come_back_with_words(void **state)
 
 int main(int argc, char **argv)
 {
+    if (xkd_media_worker_requested(argc, argv) && getenv("XKD_ROGUE")) return rogue(getenv("XKD_ROGUE"));
     if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_as_in_this_process),     cmocka_unit_test(a_crash_costs_one_clip),
-        cmocka_unit_test(a_stall_is_cut_off),          cmocka_unit_test(a_wrong_program_is_told_from_a_bad_file),
+        cmocka_unit_test(same_as_in_this_process),      cmocka_unit_test(a_crash_costs_one_clip),
+        cmocka_unit_test(a_worker_gone_wrong_is_ended), cmocka_unit_test(time_that_stands_still_does_not_count),
+        cmocka_unit_test(a_stall_is_cut_off),           cmocka_unit_test(a_wrong_program_is_told_from_a_bad_file),
         cmocka_unit_test(faults_come_back_with_words),
     };
     cx = xkd_context_new();

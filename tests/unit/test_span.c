@@ -1,0 +1,341 @@
+/* Where streams begin and end: by their packets, whatever header and container say; the same for clips that are drawn from
+ * a cache, by a manifest and straight from the file. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "data/check.h"
+#include "data/fetch.h"
+#include "data/index.h"
+#include "data_config.h"
+#include "media/worker.h"
+#include "media_files.h"
+
+static xkd_context *cx;
+static char folder[4096];
+
+/* Each file has a folder of its own, so that it can be checked as a data set. */
+static const char *place_for(const char *name)
+{
+    static char path[5000];
+    char where[4500];
+    snprintf(where, sizeof where, "%s/%s", folder, name);
+    assert_int_equal(xkd_make_folder(cx, where), XKD_OK);
+    snprintf(path, sizeof path, "%s/%s", where, name);
+    return path;
+}
+
+static test_file small(const char *format)
+{
+    test_file f = test_file_default();
+    f.encode.height = 48;
+    f.encode.format = format;
+    return f;
+}
+
+static const char *make(const char *name, const test_file *f)
+{
+    const char *path = place_for(name);
+    if (make_test_file(cx, path, f) != XKD_OK) fail_msg("%s: %s", name, xkd_last_error(cx));
+    return path;
+}
+
+static xkd_media_info describe(const char *path)
+{
+    xkd_media *media = NULL;
+    xkd_media_fault fault;
+    if (xkd_media_open(cx, path, &media, &fault) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    xkd_media_info info = *xkd_media_about(media);
+    xkd_media_free(media);
+    return info;
+}
+
+static void near(const char *what, double got, double wanted, double tolerance)
+{
+    if (!(fabs(got - wanted) <= tolerance)) fail_msg("%s: %g for %g", what, got, wanted);
+}
+
+/* What `data check` (or `data index`) says of a file. */
+static xkd_finding judge(const char *name, bool decode, bool hold)
+{
+    char where[4500];
+    xkd_manifest m;
+    xkd_finding f;
+    xkd_data_config data = small_data_config(folder);
+    xkd_check_options options = {.decode = decode, .threads = 1};
+    snprintf(where, sizeof where, "%s/%s", folder, name);
+    data.clip_duration = 4;
+    data.hold_last_frame = hold;
+    assert_int_equal(xkd_manifest_load(cx, where, false, &m), XKD_OK);
+    assert_int_equal(m.count, 1);
+    assert_int_equal(xkd_check(cx, &m, &data, &options, &f), XKD_OK);
+    xkd_manifest_free(&m);
+    return f;
+}
+
+static void is(const char *name, bool decode, const char *fault)
+{
+    xkd_finding f = judge(name, decode, false);
+    if (strcmp(xkd_media_fault_name(f.fault), fault) != 0)
+        fail_msg("%s: %s (%s) for %s", name, xkd_media_fault_name(f.fault), f.message, fault);
+}
+
+static void each_stream_has_its_own_length(void **state)
+{
+    static const char *const FORMATS[] = {"matroska", "mpegts", "flv", "mp4", "avi"};
+    static const char *const NAMES[][2] = {
+        {"p3.mkv", "s3.mkv"}, {"p3.ts", "s3.ts"}, {"p3.flv", "s3.flv"}, {"p3.mp4", "s3.mp4"}, {"p3.avi", "s3.avi"}};
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        test_file f = small(FORMATS[i]);
+        f.picture_seconds = 3;
+        xkd_media_info info = describe(make(NAMES[i][0], &f));
+        near(NAMES[i][0], info.video_end - info.video_start, 3, 0.06);
+        near(NAMES[i][0], info.audio_end - info.audio_start, 6, 0.12);
+        near(NAMES[i][0], info.end - info.start, 3, 0.12);
+        is(NAMES[i][0], true, "short");
+        is(NAMES[i][0], false, "short");
+        f = small(FORMATS[i]);
+        f.sound_seconds = 3;
+        info = describe(make(NAMES[i][1], &f));
+        near(NAMES[i][1], info.video_end - info.video_start, 6, 0.06);
+        near(NAMES[i][1], info.end - info.start, 3, 0.12);
+        is(NAMES[i][1], true, "short");
+    }
+}
+
+/* MediaRecorder and other live streams: the header's length is made unknown. */
+static void a_length_need_not_be_told(void **state)
+{
+    static const unsigned char DURATION[] = {0x44, 0x89, 0x88};
+    test_file f = small("matroska");
+    char *bytes;
+    int64_t size;
+    const char *path = make("live.mkv", &f);
+    (void)state;
+    assert_int_equal(xkd_read_file(cx, path, 1 << 30, XKD_ERR_DATA, &bytes, &size), XKD_OK);
+    unsigned char *at = memmem(bytes, 4096, DURATION, sizeof DURATION);
+    assert_non_null(at);
+    at[0] = 0xEC; /* a void element of the same size */
+    at[1] = 0x89;
+    assert_int_equal(xkd_write_file(cx, path, bytes, size), XKD_OK);
+    xkd_free(bytes);
+    xkd_media_info info = describe(path);
+    near("live", info.end - info.start, 6, 0.1);
+    is("live.mkv", true, "ok");
+}
+
+static void the_start_is_no_part_of_the_length(void **state)
+{
+    test_file f = small("matroska");
+    (void)state;
+    f.encode.video_start = f.encode.audio_start = 1000;
+    xkd_media_info info = describe(make("late.mkv", &f));
+    near("start", info.start, 1000, 0.1);
+    near("length", info.end - info.start, 6, 0.1);
+    is("late.mkv", true, "ok");
+}
+
+/* path + part */
+static void append(const char *path, const char *part)
+{
+    char *a, *b, *both;
+    int64_t n, k;
+    assert_int_equal(xkd_read_file(cx, path, 1 << 30, XKD_ERR_DATA, &a, &n), XKD_OK);
+    assert_int_equal(xkd_read_file(cx, part, 1 << 30, XKD_ERR_DATA, &b, &k), XKD_OK);
+    assert_int_equal(xkd_alloc(cx, &both, n + k, 1), XKD_OK);
+    memcpy(both, a, (size_t)n);
+    memcpy(both + n, b, (size_t)k);
+    assert_int_equal(xkd_write_file(cx, path, both, n + k), XKD_OK);
+    xkd_free(a);
+    xkd_free(b);
+    xkd_free(both);
+}
+
+static void joined_recordings_are_told(void **state)
+{
+    char part[5000];
+    test_file f = small("mpegts");
+    (void)state;
+    snprintf(part, sizeof part, "%s", make("part.ts", &f));
+    append(make("twice.ts", &f), part);
+    near("step back", describe(place_for("twice.ts")).clock_step, 6, 0.2);
+    is("twice.ts", true, "clock");
+    is("twice.ts", false, "clock");
+    assert_non_null(strstr(judge("twice.ts", true, false).message, "the clock steps after 6.0"));
+    /* The second begins an hour later: a step forward. */
+    f.encode.video_start = f.encode.audio_start = 3600;
+    append(part, make("later.ts", &f));
+    near("step forward", describe(part).clock_step, 6, 0.2);
+    is("later.ts", true, "ok");
+}
+
+static void the_last_picture_can_be_held(void **state)
+{
+    test_file f = small("matroska");
+    (void)state;
+    f.picture_seconds = 0.04;
+    make("still.mkv", &f);
+    xkd_finding found = judge("still.mkv", true, false);
+    assert_int_equal(found.fault, XKD_FAULT_SHORT);
+    assert_non_null(strstr(found.message, "data.hold_last_frame=true"));
+    found = judge("still.mkv", true, true);
+    assert_string_equal(xkd_media_fault_name(found.fault), "ok");
+    near("held", found.seconds, 6, 0.1);
+    f.encode.format = "mp4";
+    make("still.mp4", &f);
+    assert_string_equal(xkd_media_fault_name(judge("still.mp4", true, true).fault), "ok");
+}
+
+/* 45 s of one grey picture: an encoder would make key frames of its own where pictures change. */
+static void make_grey(const char *name, const char *format, int64_t key_frames)
+{
+    static uint8_t rgb[3 * TEST_WIDTH * 48];
+    static int16_t sound[2 * 44100 / 5];
+    test_file f = small(format);
+    xkd_encoder *e = NULL;
+    f.encode.fps = 5;
+    f.encode.key_frames = key_frames;
+    memset(rgb, 100, sizeof rgb);
+    for (int k = 0; k < 2 * 44100 / 5; k++) sound[k] = (int16_t)(1000 * (k % 50));
+    assert_int_equal(xkd_encoder_new(cx, place_for(name), &f.encode, &e), XKD_OK);
+    for (int i = 0; i < 225; i++) {
+        assert_int_equal(xkd_encoder_frame(e, rgb, i / 5.0), XKD_OK);
+        assert_int_equal(xkd_encoder_sound(e, sound, 44100 / 5), XKD_OK);
+    }
+    assert_int_equal(xkd_encoder_commit(e), XKD_OK);
+}
+
+static void rare_key_frames_are_told(void **state)
+{
+    static const char *const NAMES[][2] = {{"onekey.mp4", "mp4"}, {"onekey.mkv", "matroska"}};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        make_grey(NAMES[i][0], NAMES[i][1], 100000);
+        xkd_finding found = judge(NAMES[i][0], true, false);
+        assert_string_equal(xkd_media_fault_name(found.fault), "ok");
+        if (!strstr(found.note, "key frames up to 45 s apart")) fail_msg("\"%s\"", found.note);
+    }
+    make_grey("keys.mkv", "matroska", 25);
+    assert_string_equal(judge("keys.mkv", true, false).note, "");
+}
+
+/* To the bit: what a manifest keeps is what the file itself says. */
+static void a_manifest_keeps_the_span(void **state)
+{
+    char where[4500], out[5000];
+    xkd_manifest m, again;
+    xkd_finding f;
+    xkd_data_config data = small_data_config(folder);
+    xkd_check_options options = {.threads = 1};
+    test_file t = small("matroska");
+    (void)state;
+    t.picture_seconds = 4.36;
+    t.encode.audio_start = 0.1;
+    xkd_media_info info = describe(make("kept.mkv", &t));
+    snprintf(where, sizeof where, "%s/kept.mkv", folder);
+    snprintf(out, sizeof out, "%s/kept.jsonl", folder);
+    assert_int_equal(xkd_manifest_load(cx, where, false, &m), XKD_OK);
+    assert_false(xkd_sample_span(&m.samples[0], 1).known);
+    assert_int_equal(xkd_check(cx, &m, &data, &options, &f), XKD_OK);
+    assert_int_equal(xkd_manifest_write(cx, &m, out, where), XKD_OK);
+    assert_int_equal(xkd_manifest_read(cx, out, &again), XKD_OK);
+    xkd_media_span span = xkd_sample_span(&again.samples[0], again.samples[0].bytes);
+    assert_true(span.known);
+    assert_true(span.video_start == info.video_start && span.video_end == info.video_end);
+    assert_true(span.audio_start == info.audio_start && span.audio_end == info.audio_end);
+    assert_true(span.video_last == info.video_last);
+    /* Another file has come in its place: nothing of it counts. */
+    assert_false(xkd_sample_span(&again.samples[0], again.samples[0].bytes + 1).known);
+    xkd_manifest_free(&m);
+    xkd_manifest_free(&again);
+}
+
+/* 44.1 kHz sound may differ by where the two resamplers began, each within half a sample: at 1 kHz and 12 000 steps
+ * 2 pi 1000 / 16000 of the amplitude. */
+static const int RESAMPLER_STEPS = 4720;
+
+static void compare_sound(const char *name, const xkd_clip *x, const xkd_clip *y, int tolerance)
+{
+    int64_t n = x->samples < y->samples ? x->samples : y->samples;
+    int worst = 0;
+    if (llabs(x->samples - y->samples) > 2) fail_msg("%s: %d and %d samples", name, (int)x->samples, (int)y->samples);
+    for (int64_t k = 0; k < n - 32; k++) {
+        int d = abs(x->sound[k] - y->sound[k]);
+        if (d > worst) worst = d;
+    }
+    if (worst > tolerance) fail_msg("%s: sound differs by %d (of %d samples)", name, worst, (int)n);
+}
+
+/* Clips of one file with the cache, and without it on the cache's grid. */
+static void compare(const char *name, int tolerance)
+{
+    static const double PLACES[] = {0, 0.3, 0.55, 0.99};
+    char where[4500];
+    xkd_manifest m;
+    xkd_cache *kept = NULL, *passed = NULL;
+    xkd_fetcher *a = NULL, *b = NULL;
+    xkd_data_config data = small_data_config(folder);
+    data.cache = XKD_CACHE_RAM;
+    data.max_clip_damage = 0.1;
+    snprintf(where, sizeof where, "%s/%s", folder, name);
+    assert_int_equal(xkd_manifest_load(cx, where, false, &m), XKD_OK);
+    assert_int_equal(xkd_cache_new(cx, &data, 1, &kept), XKD_OK);
+    assert_int_equal(xkd_cache_new(cx, &data, 1, &passed), XKD_OK);
+    xkd_cache_pass(passed, 0);
+    assert_int_equal(xkd_fetcher_new(cx, &data, &m, kept, &a), XKD_OK);
+    assert_int_equal(xkd_fetcher_new(cx, &data, &m, passed, &b), XKD_OK);
+    for (size_t i = 0; i < sizeof PLACES / sizeof *PLACES; i++) {
+        xkd_clip x, y;
+        bool silent[2];
+        xkd_media_result r[2];
+        assert_int_equal(xkd_fetch_clip(a, 0, PLACES[i], &x, &silent[0], &r[0]), XKD_OK);
+        assert_int_equal(xkd_fetch_clip(b, 0, PLACES[i], &y, &silent[1], &r[1]), XKD_OK);
+        if (r[0].fault != r[1].fault)
+            fail_msg("%s: %s %s and %s %s", name, xkd_media_fault_name(r[0].fault), r[0].message,
+                     xkd_media_fault_name(r[1].fault), r[1].message);
+        assert_int_equal(silent[0], silent[1]);
+        if (x.count != y.count) fail_msg("%s at %g: %d and %d frames", name, PLACES[i], (int)x.count, (int)y.count);
+        if (x.count) assert_memory_equal(x.frames, y.frames, (size_t)(3 * x.count * x.height * x.width));
+        compare_sound(name, &x, &y, tolerance);
+    }
+    xkd_fetcher_free(a);
+    xkd_fetcher_free(b);
+    xkd_cache_free(kept);
+    xkd_cache_free(passed);
+    xkd_manifest_free(&m);
+}
+
+static void cached_and_uncached_agree(void **state)
+{
+    static const char *const NAMES[] = {"p3.mkv",   "s3.mkv",   "p3.ts",    "s3.ts",    "p3.flv",
+                                        "s3.flv",   "p3.mp4",   "s3.mp4",   "p3.avi",   "s3.avi",
+                                        "live.mkv", "late.mkv", "twice.ts", "kept.mkv", "still.mkv"};
+    (void)state;
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) compare(NAMES[i], RESAMPLER_STEPS);
+    test_file f = small("matroska");
+    f.encode.sample_rate = 16000;
+    make("same_rate.mkv", &f);
+    compare("same_rate.mkv", 2);
+}
+
+int main(int argc, char **argv)
+{
+    if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_stream_has_its_own_length),     cmocka_unit_test(a_length_need_not_be_told),
+        cmocka_unit_test(the_start_is_no_part_of_the_length), cmocka_unit_test(joined_recordings_are_told),
+        cmocka_unit_test(the_last_picture_can_be_held),       cmocka_unit_test(rare_key_frames_are_told),
+        cmocka_unit_test(a_manifest_keeps_the_span),          cmocka_unit_test(cached_and_uncached_agree),
+    };
+    cx = xkd_context_new();
+    snprintf(folder, sizeof folder, "%s", test_folder("span"));
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_test_folder(folder);
+    xkd_context_free(cx);
+    return failed;
+}
