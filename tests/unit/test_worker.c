@@ -205,7 +205,7 @@ static void time_that_stands_still_does_not_count(void **state)
     xkd_media_request clip = WHOLE;
     clip.mode = XKD_CLIP_AT;
     clip.duration = 3;
-    for (; xkd_now() - begun < 3.5; clips++) {
+    for (; xkd_now() - begun < 3.5 || clips < 2; clips++) { /* a slow machine decodes one in that time */
         sums s = {0};
         assert_int_equal(decode(worker, &clip, &s).fault, XKD_FAULT_NONE);
     }

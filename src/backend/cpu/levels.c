@@ -37,9 +37,13 @@ static void look(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    levels[0].present = __builtin_cpu_supports("x86-64-v2");
-    levels[1].present = __builtin_cpu_supports("x86-64-v3");
-    levels[2].present = __builtin_cpu_supports("x86-64-v4");
+    /* One by one: clang 14 does not know the levels' own names. */
+    levels[0].present = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
+    levels[1].present = levels[0].present && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                        __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+    levels[2].present = levels[1].present && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512vl");
 #endif
     const char *name = getenv("XKD_CPU");
     if (name) snprintf(wanted, sizeof wanted, "%s", name);
