@@ -11,7 +11,7 @@ extern "C" {
 typedef struct {
     const char *folder;  /* the case: config.yaml, init.safetensors, batch.safetensors, steps.json; docs/replay.md */
     const char *out;     /* results: losses.json, grads.safetensors, state.safetensors; made if it is missing */
-    const char *backend; /* "ref" or "cpu" */
+    const char *device; /* "ref" or "cpu" */
     int float64;         /* compute in double precision, "ref" only */
     int threads;         /* at least 1 */
 } xkd_replay_options;
