@@ -31,7 +31,12 @@ static const char CODECS[] =
     "wmv1,wmv2,wmv3,vc1,theora,mjpeg,prores,dnxhd,ffv1,"
     "aac,aac_fixed,mp3,mp3float,mp2,mp2float,mp1,mp1float,ac3,eac3,opus,libopus,vorbis,libvorbis,flac,alac,wmav1,wmav2,"
     "wmapro,amrnb,amrwb,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_u8,pcm_s8,pcm_f32le,pcm_f64le,"
-    "pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav";
+    "pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav,"
+    /* One line each: what a fuzzing run finds to be unsafe is taken out alone. */
+    "dca,"
+    "truehd,mlp,"
+    "adpcm_ima_qt,"
+    "nellymoser";
 
 /* Headers round lengths and estimate them where they are not known: less than this missing is no damage. */
 static const double MISSING_SECONDS = 0.5, MISSING_SHARE = 0.02;
