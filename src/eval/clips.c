@@ -39,7 +39,7 @@ struct xkd_clipper {
     int64_t rgb_capacity, sound_capacity;
     /* The file at hand. */
     const xkd_clip_sink *sink;
-    int64_t number, frames, width, height, heard, windows[XKD_MODALITIES]; /* counts so far in this file */
+    int64_t number, draw, frames, width, height, heard, windows[XKD_MODALITIES]; /* counts so far in this file */
     bool too_long; /* a fault of the file, as which `xkd_clipper_run` reports it */
 };
 
@@ -398,8 +398,8 @@ static xkd_status training_clip(xkd_clipper *c, int64_t k)
 {
     xkd_status status = XKD_OK;
     const xkd_data_config *d = c->options.data;
-    /* The draw's key is (seed, clip, number): a file gives the same clips whatever stands before it in the list. */
-    xkd_view_key key = {c->options.seed, (uint32_t)k, (uint32_t)c->number};
+    /* The draw's key is (seed, clip, draw): a file gives the same clips whatever stands before it in the list. */
+    xkd_view_key key = {c->options.seed, (uint32_t)k, (uint32_t)c->draw};
     xkd_rng rng = xkd_rng_make(key.seed, key.epoch, key.sample, 0, XKD_RNG_CLIP);
     double place = xkd_rng_uniform(&rng), fps = d->video_fps, rate = (double)d->audio_rate;
     /* Without frames the sound alone says how long the file is, on the same grid. */
@@ -485,7 +485,7 @@ fail:
 }
 
 /* A file that is missing or refused is a finding about the file, not an error of ours: the message moves to *result. */
-xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t i, int64_t number,
+xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t i, int64_t number, int64_t draw,
                            const xkd_clip_sink *sink, xkd_media_result *result)
 {
     xkd_status status = XKD_OK;
@@ -494,6 +494,7 @@ xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t
     *result = (xkd_media_result){0};
     c->sink = sink;
     c->number = number;
+    c->draw = draw;
     c->frames = c->width = c->height = c->heard = 0;
     c->too_long = false;
     memset(c->windows, 0, sizeof c->windows);
