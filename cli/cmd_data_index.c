@@ -18,7 +18,7 @@
 struct values {
     const char *out, *root;
     int64_t workers;
-    bool follow_links, hash, no_hash;
+    bool follow_links, hash, no_hash, no_probe;
 };
 
 /* Nothing is decoded: a folder of a million files takes as long as reading their headers. */
@@ -31,6 +31,8 @@ static const struct cli_option options[] = {
     FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0, "hash", CLI_FLAG, offsetof(struct values, hash), NULL,
      "note a hash of the contents of each file, which reads all of it"},
+    {0, "no-probe", CLI_FLAG, offsetof(struct values, no_probe), NULL,
+     "do not read files through whose container does not tell where they end; the first clip finds it"},
     {0, "no-hash", CLI_FLAG, offsetof(struct values, no_hash), NULL, "as without --hash"},
     {0},
 };
@@ -100,22 +102,26 @@ static xkd_status write(struct cli *cli, const xkd_manifest *m, const xkd_data_c
 {
     xkd_status status = XKD_OK;
     char *root = NULL;
-    int64_t silent = 0;
+    int64_t silent = 0, unknown = 0;
     double hours = 0;
     XKD_TRY(data_root_text(cli, out, m->root, &root));
     XKD_TRY(xkd_manifest_write(cli->cx, m, out, root));
     for (int64_t i = 0; i < m->count; i++) {
         silent += m->samples[i].has_audio == 0;
+        unknown += !m->samples[i].probed;
         hours += xkd_sample_seconds(&m->samples[i], data->left_out) / 3600;
     }
     if (cli->json)
         printf("{\"files\": %" PRId64 ", \"classes\": %" PRId64 ", \"hours\": %.4f, \"without_sound\": %" PRId64
-               ", \"left_out\": %" PRId64 "}\n",
-               m->count, m->class_count, hours, silent, dropped);
+               ", \"left_out\": %" PRId64 ", \"length_unknown\": %" PRId64 "}\n",
+               m->count, m->class_count, hours, silent, dropped, unknown);
     else
         printf("%s: %" PRId64 " files, %" PRId64 " classes, %.2f hours, %" PRId64 " without sound, %" PRId64
                " left out\n",
                out, m->count, m->class_count, hours, silent, dropped);
+    if (unknown)
+        cli_say(cli, "the length of %" PRId64 " files is unknown and not among the hours; their first clip finds it",
+                unknown);
 fail:
     xkd_free(root);
     return status;
@@ -143,7 +149,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(xkd_check_folder_of(cx, out)); /* before hours of reading */
     XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
     struct data_progress progress = {cli, "index", xkd_now()};
-    xkd_check_options check = {.hash = v.hash, .threads = (int)v.workers};
+    xkd_check_options check = {.hash = v.hash, .header_only = v.no_probe, .threads = (int)v.workers};
     XKD_TRY(data_check(&progress, &manifest, &config, out, &check, findings));
     int64_t count = manifest.count, dropped = drop_broken(cli, &manifest, findings);
     if (manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file in it can be read as video or sound", argv[1]);

@@ -304,6 +304,8 @@ static const xkd_option options[] = {
             "share of a data set's listed files that may be absent; auto: 0.01, of sets from YouTube 0.15"),
     REAL("data.max_clip_damage", data.max_clip_damage, 0, 1, "0.1",
          "share of a clip's pictures or of its sound that may be damaged or missing; past it another clip is drawn"),
+    INT("data.audio_track", data.audio_track, 0, 256, "0",
+        "which of a file's sound tracks counts, from 1; 0: the one marked as default, else the first"),
     BOOL("data.hold_last_frame", data.hold_last_frame, "false",
          "show the last picture to the end of the sound: for still pictures with a song"),
     REAL_OR("auto", "data.cache_memory", data.cache_memory, 1e-6, 1e6, "auto",

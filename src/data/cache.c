@@ -106,12 +106,13 @@ void xkd_cache_free(xkd_cache *cache)
 /* Everything that decides what a decoded file looks like. */
 static XXH128_hash_t key_of(const xkd_data_config *d, const char *hash)
 {
-    char text[384], decoders[64];
+    char text[416], decoders[64];
     xkd_media_decoders(decoders);
     int n = snprintf(text, sizeof text,
-                     "%s fps=%.17g side=%" PRId64 " rate=%" PRId64 " stream_colour=%d hold=%d streams=%d%d decoders=%s",
+                     "%s fps=%.17g side=%" PRId64 " rate=%" PRId64 " stream_colour=%d hold=%d track=%" PRId64
+                     " streams=%d%d decoders=%s",
                      hash, d->video_fps, d->crop_size, d->audio_rate, d->stream_colour, d->hold_last_frame,
-                     !d->left_out[XKD_VIDEO], !d->left_out[XKD_AUDIO], decoders);
+                     d->audio_track, !d->left_out[XKD_VIDEO], !d->left_out[XKD_AUDIO], decoders);
     return XXH3_128bits(text, (size_t)n);
 }
 

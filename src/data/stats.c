@@ -73,7 +73,8 @@ static xkd_status hear(listener *l, xkd_worker *worker, xkd_mel *mel, const xkd_
                                  .fps = d->video_fps,
                                  .audio_rate = d->audio_rate,
                                  .audio = true,
-                                 .hold_last_frame = d->hold_last_frame};
+                                 .hold_last_frame = d->hold_last_frame,
+                                 .audio_track = d->audio_track};
     xkd_media_sink sink = {.user = l, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     sums[0] = sums[1] = NAN;
     status = xkd_manifest_open(l->cx, m, s, d->follow_links, &fd, &size, &fault);

@@ -465,7 +465,8 @@ static xkd_status decode(xkd_clipper *c, const xkd_sample *sample, int fd, int64
                                  .audio = wanted[XKD_AUDIO],
                                  .stream_colour = d->stream_colour,
                                  .hold_last_frame = d->hold_last_frame,
-                                 .span = xkd_sample_span(sample, size)};
+                                 .audio_track = d->audio_track,
+                                 .span = xkd_sample_span(sample, fd, d->audio_track)};
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     XKD_TRY(xkd_worker_decode(c->worker, fd, size, &request, &sink, result));
     if (result->fault != XKD_FAULT_NONE) goto fail;

@@ -122,6 +122,9 @@ static xkd_status hash_settings(xkd_context *cx, const xkd_embed_job *job, const
                     (long long)d->crop_size, d->mel_mean, d->mel_std, (unsigned long long)o->clips.seed);
     xkd_text_printf(&t, " %lld %lld %lld %lld %d", (long long)d->audio_rate, (long long)d->n_fft,
                     (long long)d->hop_length, (long long)d->n_mels, d->stream_colour);
+    /* Only where they are not the default: features of before these keys stay what they are. */
+    if (d->hold_last_frame) xkd_text_puts(&t, " hold");
+    if (d->audio_track) xkd_text_printf(&t, " track %lld", (long long)d->audio_track);
     if (o->clips.protocol == XKD_CLIPS_TRAIN) describe_views(&t, &o->clips);
     xkd_text_puts(&t, job->pairs ? " pairs" : "");
     /* The encoder by the hash of its values: the same weights under another path are the same features. */

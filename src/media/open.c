@@ -202,15 +202,19 @@ static int find_streams(AVFormatContext *format)
     return code;
 }
 
-/* The default stream of its kind, else the first. A cover picture in a sound file is a video stream
+/* The `number`th stream of its kind; 0: the default one, else the first. *tracks: how many there are. A cover picture in a sound file is a video stream
  * to FFmpeg, but not to us. */
-static AVStream *choose_stream(AVFormatContext *format, enum AVMediaType type)
+static AVStream *choose_stream(AVFormatContext *format, enum AVMediaType type, int64_t number, int64_t *tracks)
 {
     AVStream *best = NULL;
+    *tracks = 0;
     for (unsigned i = 0; i < format->nb_streams; i++) {
         AVStream *stream = format->streams[i];
         if (stream->codecpar->codec_type != type || stream->disposition & AV_DISPOSITION_ATTACHED_PIC) continue;
-        if (!best || (stream->disposition & AV_DISPOSITION_DEFAULT && !(best->disposition & AV_DISPOSITION_DEFAULT)))
+        ++*tracks;
+        if (number ? *tracks == number
+                   : !best || (stream->disposition & AV_DISPOSITION_DEFAULT &&
+                               !(best->disposition & AV_DISPOSITION_DEFAULT)))
             best = stream;
     }
     return best;
@@ -393,6 +397,19 @@ fail:
     return status;
 }
 
+/* Which of the sound tracks was taken, from 1. */
+static int64_t track_of(const xkd_media *media)
+{
+    int64_t track = 0;
+    for (unsigned i = 0; i < media->format->nb_streams; i++) {
+        const AVStream *stream = media->format->streams[i];
+        if (stream->codecpar->codec_type == AVMEDIA_TYPE_AUDIO && !(stream->disposition & AV_DISPOSITION_ATTACHED_PIC))
+            track++;
+        if (stream == media->audio) break;
+    }
+    return track;
+}
+
 /* The streams of an open format. Only these are read when the file is read through for its spans. */
 static xkd_status pick_streams(xkd_media *media, xkd_media_fault *fault)
 {
@@ -404,8 +421,15 @@ static xkd_status pick_streams(xkd_media *media, xkd_media_fault *fault)
         *fault = fault_of(code);
         XKD_FAIL(XKD_ERR_DATA, "%s: cannot read stream parameters: %s", media->name, xkd_av_text(text, code));
     }
-    media->video = choose_stream(media->format, AVMEDIA_TYPE_VIDEO);
-    media->audio = choose_stream(media->format, AVMEDIA_TYPE_AUDIO);
+    int64_t pictures, track = media->options.audio_track;
+    media->video = choose_stream(media->format, AVMEDIA_TYPE_VIDEO, 0, &pictures);
+    media->audio = choose_stream(media->format, AVMEDIA_TYPE_AUDIO, track, &media->info.audio_tracks);
+    media->info.audio_track = media->audio ? track_of(media) : 0;
+    if (!media->video && !media->audio && media->info.audio_tracks) {
+        *fault = XKD_FAULT_NO_AUDIO;
+        XKD_FAIL(XKD_ERR_DATA, "%s: has no sound track %lld (data.audio_track), only %lld", media->name,
+                 (long long)track, (long long)media->info.audio_tracks);
+    }
     if (!media->video && !media->audio) {
         *fault = XKD_FAULT_BROKEN;
         XKD_FAIL(XKD_ERR_DATA, "%s: neither picture nor sound in it", media->name);
@@ -461,11 +485,14 @@ static xkd_status find_span(xkd_media *media, xkd_media_span *span, double *clai
         *span = media->options.span;
     } else if (xkd_media_is_indexed(media)) {
         indexed_span(media, span);
+    } else if (media->options.header_only) {
+        *span = (xkd_media_span){0};
     } else {
         *claimed = header_length(media->format);
         XKD_TRY(xkd_media_scan(media, span, fault));
         XKD_TRY(open_again(media, fault));
     }
+    span->audio_track = media->options.audio_track;
     if (span->no_video && media->audio) media->video = NULL;
     if (span->no_audio && media->video) media->audio = NULL;
 fail:
