@@ -111,6 +111,7 @@ static xkd_status write(struct cli *cli, const xkd_manifest *m, const xkd_data_c
         unknown += !m->samples[i].probed;
         hours += xkd_sample_seconds(&m->samples[i], data->left_out) / 3600;
     }
+    silent = data->left_out[XKD_AUDIO] ? 0 : silent; /* where pictures alone count, that is nobody's concern */
     if (cli->json)
         printf("{\"files\": %" PRId64 ", \"classes\": %" PRId64 ", \"hours\": %.4f, \"without_sound\": %" PRId64
                ", \"left_out\": %" PRId64 ", \"length_unknown\": %" PRId64 "}\n",
