@@ -308,8 +308,9 @@ static const xkd_option options[] = {
         "which of a file's sound tracks counts, from 1; 0: the one marked as default, else the first"),
     BOOL("data.hold_last_frame", data.hold_last_frame, "false",
          "show the last picture to the end of the sound: for still pictures with a song"),
-    REAL_OR("auto", "data.cache_memory", data.cache_memory, 1e-6, 1e6, "auto",
-            "GB of decoded files that data.cache=ram may hold, and of one file of a folder; auto: half of the memory"),
+    REAL_OR(
+        "auto", "data.cache_memory", data.cache_memory, 1e-6, 1e6, "auto",
+        "GB of decoded files that data.cache=ram may hold, and of one file of a folder; auto: half of the free memory"),
     REAL("data.decode_seconds", data.decode_seconds, 0.1, 3600, "20", "time limit of one clip"),
     REAL("data.file_memory", data.file_memory, 1e-6, 1e6, "4",
          "GB of frames and of sound held of one file for training and test clips; longer files are refused"),

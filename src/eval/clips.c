@@ -450,6 +450,19 @@ fail:
     return status;
 }
 
+/* Features of a file that is mostly damage would stand among the others as if they said something. */
+static void judge_damage(const xkd_clipper *c, xkd_media_result *r)
+{
+    const xkd_media_tally *t = &r->tally;
+    const bool *wanted = c->options.wanted;
+    double most = c->options.data->max_clip_damage;
+    bool video = wanted[XKD_VIDEO] && t->video_damage > most, audio = wanted[XKD_AUDIO] && t->audio_damage > most;
+    if (!video && !audio) return;
+    r->fault = XKD_FAULT_BROKEN;
+    snprintf(r->message, sizeof r->message, "%.0f %% of its %s damaged or missing (data.max_clip_damage=%g)",
+             100 * (video ? t->video_damage : t->audio_damage), video ? "pictures are" : "sound is", most);
+}
+
 /* Frames are made small in the worker already: a 4K frame never crosses the process border. */
 static xkd_status decode(xkd_clipper *c, const xkd_sample *sample, int fd, int64_t size, xkd_media_result *result)
 {
@@ -480,6 +493,8 @@ static xkd_status decode(xkd_clipper *c, const xkd_sample *sample, int fd, int64
         snprintf(result->message, sizeof result->message, "nothing of the wanted kind could be decoded");
         goto fail;
     }
+    judge_damage(c, result);
+    if (result->fault != XKD_FAULT_NONE) goto fail;
     XKD_TRY(finish(c));
 fail:
     return status;
