@@ -86,14 +86,16 @@ static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *
 }
 
 /* A list says what should be there, so much less than that is refused; in a folder whatever is found is all. */
-static xkd_status check_list(struct cli *cli, const char *list, int64_t listed, int64_t dropped, double most)
+static xkd_status check_list(struct cli *cli, const char *list, const char *out, int64_t listed, int64_t dropped,
+                             double most)
 {
     if (xkd_is_folder(list) || dropped <= xkd_most_broken(most, listed)) return XKD_OK;
-    return xkd_fail(cli->cx, XKD_ERR_DATA,
-                    "%s: %" PRId64 " of %" PRId64
-                    " listed files are absent or cannot be read, more than data.max_bad_fraction=%g allows "
-                    "(data.max_bad_fraction=1 takes what is left)",
-                    list, dropped, listed, most);
+    return xkd_fail(
+        cli->cx, XKD_ERR_DATA,
+        "%s: %" PRId64 " of %" PRId64
+        " listed files are absent or cannot be read, more than data.max_bad_fraction=%g allows "
+        "(data.max_bad_fraction=1 takes what is left; %s.partial keeps what was found, so that no file is read again)",
+        list, dropped, listed, most, out);
 }
 
 /* A summary on stdout, the manifest in its file. */
@@ -155,7 +157,7 @@ static int run(struct cli *cli, int argc, char **argv)
     int64_t count = manifest.count, dropped = drop_broken(cli, &manifest, findings);
     if (manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file in it can be read as video or sound", argv[1]);
     if (config.data.follow_links) XKD_TRY(xkd_manifest_check_links(cx, &manifest, true, &manifest.follow_links));
-    XKD_TRY(check_list(cli, argv[1], count, dropped, config.data.max_bad_fraction));
+    XKD_TRY(check_list(cli, argv[1], out, count, dropped, config.data.max_bad_fraction));
     XKD_TRY(write(cli, &manifest, &config.data, out, dropped));
     XKD_TRY(data_check_done(cli, out));
 fail:

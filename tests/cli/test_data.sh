@@ -97,6 +97,15 @@ says "and named" err "nowhere: no such folder (for nowhere/m.jsonl)"
 check "in check as well" 5 "$xkd" data check toys --out nowhere/m.jsonl
 
 # Folders: a class called train, endings of sound, names that are no UTF-8, links.
+# A list is refused for its budget, and what was found is not lost.
+{ for i in $(seq 20); do echo "absent$i.mp4 0"; done; for f in toys/train/*/*.mp4; do echo "$f 1"; done; } >most.txt
+check "a list of which most is absent" 3 "$xkd" data index most.txt --out most.jsonl
+says "names the way on" err "(data.max_bad_fraction=1 takes what is left; most.jsonl.partial keeps what was found"
+check "writes no manifest" 1 test -e most.jsonl
+check "another budget" 0 "$xkd" data index most.txt --out most.jsonl data.max_bad_fraction=1
+says "reads no file again" err "going on: $(wc -l <most.txt) of $(wc -l <most.txt) files are done"
+check "and leaves no log" 1 test -e most.jsonl.partial
+
 # Lengths that would cost reading a file through.
 mkdir far && cp "$OLDPWD/tests/fuzz/corpus/media/tracks.mkv" far/
 check "index --no-probe" 0 "$xkd" data index far --no-probe
