@@ -417,7 +417,7 @@ xkd_status xkd_fetch_clip(xkd_fetcher *f, int64_t i, double place, xkd_clip *cli
         XKD_TRY(fetch_clip(f, i, fd, size, place, clip, result));
     }
     /* A stream that has nothing here is silence as much as none at all. */
-    *silent = !f->has_audio || clip->samples == 0;
+    *silent = result->fault == XKD_FAULT_NONE && (!f->has_audio || clip->samples == 0);
     /* No half clip may reach the views. */
     if (result->fault != XKD_FAULT_NONE) *clip = (xkd_clip){0};
 fail:
