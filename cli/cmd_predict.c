@@ -133,7 +133,7 @@ static xkd_status list_files(struct predict *p)
         if (xkd_is_folder(p->paths[i])) XKD_FAIL(XKD_ERR_DATA, "%s: is a folder: name files", p->paths[i]);
         /* A manifest for each file: their folders may all be different. */
         XKD_TRY(xkd_manifest_of_file(cx, p->paths[i], &p->manifests[i]));
-        p->inputs[i] = (xkd_embed_input){&p->manifests[i], 0, i};
+        p->inputs[i] = (xkd_embed_input){&p->manifests[i], 0, i, i};
     }
 fail:
     return status;

@@ -17,6 +17,7 @@ struct eval_fold {
     xkd_config config;    /* for training */
     xkd_manifest manifest;
     xkd_import_result imported;
+    const struct draws *draws;                  /* of training files over all folds; NULL: none */
     const char *out;                            /* of all folds; NULL in a plan without one */
     char *folder, *manifest_path, *result_path; /* owned; the first exists only once something is written there */
     uint64_t settings;                          /* hash of what decides the figures */

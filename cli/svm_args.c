@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "draws.h"
 #include "report/progress.h"
 
 /* Defaults of the command line follow the configuration; cross-validation is not in released files, and 3 folds keep
@@ -235,8 +236,8 @@ void svm_print(const struct svm_verdict *v)
 
 /* Files of one split in the order of the manifest; numbers count within the split, as `xkd embed --split` has them, so
  * that both ways give the same features. */
-static xkd_status list_split(struct cli *cli, const xkd_manifest *m, const char *split, xkd_embed_input **out,
-                             int64_t *count)
+static xkd_status list_split(struct cli *cli, const xkd_manifest *m, const char *split, const struct draws *draws,
+                             xkd_embed_input **out, int64_t *count)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
@@ -249,7 +250,8 @@ static xkd_status list_split(struct cli *cli, const xkd_manifest *m, const char 
         if (s->label < 0 && !s->label_count)
             XKD_FAIL(XKD_ERR_DATA, "%s: has no label: an SVM needs one for every file (\"label\" in the manifest)",
                      s->path);
-        (*out)[*count] = (xkd_embed_input){m, i, *count};
+        int64_t draw = draws ? draws_of(draws, s->path) : -1;
+        (*out)[*count] = (xkd_embed_input){m, i, *count, draw < 0 ? *count : draw};
         ++*count;
     }
     if (*count == 0)
@@ -295,7 +297,8 @@ static xkd_status half_new(struct cli *cli, const struct svm_videos *v, bool tra
     out->options = xkd_embed_options_of(config, train ? XKD_CLIPS_TRAIN : XKD_CLIPS_TEST, 0);
     if (train && v->subsample && v->subsample < out->options.clips.clips) out->options.clips.clips = v->subsample;
     models_choose(v->models, &out->options);
-    XKD_TRY(list_split(cli, v->manifest, train ? v->train : v->test, &out->inputs, &out->count));
+    XKD_TRY(
+        list_split(cli, v->manifest, train ? v->train : v->test, train ? v->draws : NULL, &out->inputs, &out->count));
     XKD_TRY(feature_path(cli->cx, v->folder, train, out, &out->path));
     XKD_TRY(xkd_alloc(cli->cx, &out->donors, v->donor_count, sizeof *out->donors));
     for (; out->donor_count < v->donor_count; out->donor_count++)

@@ -50,7 +50,8 @@ void svm_print(const struct svm_verdict *verdict);
 struct svm_videos {
     struct models *models;
     const xkd_manifest *manifest;
-    const char *train, *test; /* splits */
+    const char *train, *test;  /* splits */
+    const struct draws *draws; /* what training files are called in random draws; NULL: their number in the split */
     char **donors; /* [donor_count] folders of other folds, whose features of the same draws are taken; NULL: none */
     int64_t donor_count;
     const char *folder; /* train-N.safetensors and test-N.safetensors, N clips a file, stay there */

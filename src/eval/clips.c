@@ -39,7 +39,7 @@ struct xkd_clipper {
     int64_t rgb_capacity, sound_capacity;
     /* The file at hand. */
     const xkd_clip_sink *sink;
-    int64_t number, frames, width, height, heard, windows[XKD_MODALITIES]; /* counts so far in this file */
+    int64_t number, draw, frames, width, height, heard, windows[XKD_MODALITIES]; /* counts so far in this file */
     bool too_long; /* a fault of the file, as which `xkd_clipper_run` reports it */
 };
 
@@ -398,8 +398,8 @@ static xkd_status training_clip(xkd_clipper *c, int64_t k)
 {
     xkd_status status = XKD_OK;
     const xkd_data_config *d = c->options.data;
-    /* The draw's key is (seed, clip, number): a file gives the same clips whatever stands before it in the list. */
-    xkd_view_key key = {c->options.seed, (uint32_t)k, (uint32_t)c->number};
+    /* The draw's key is (seed, clip, draw): a file gives the same clips whatever stands before it in the list. */
+    xkd_view_key key = {c->options.seed, (uint32_t)k, (uint32_t)c->draw};
     xkd_rng rng = xkd_rng_make(key.seed, key.epoch, key.sample, 0, XKD_RNG_CLIP);
     double place = xkd_rng_uniform(&rng), fps = d->video_fps, rate = (double)d->audio_rate;
     /* Without frames the sound alone says how long the file is, on the same grid. */
@@ -450,6 +450,19 @@ fail:
     return status;
 }
 
+/* Features of a file that is mostly damage would stand among the others as if they said something. */
+static void judge_damage(const xkd_clipper *c, xkd_media_result *r)
+{
+    const xkd_media_tally *t = &r->tally;
+    const bool *wanted = c->options.wanted;
+    double most = c->options.data->max_clip_damage;
+    bool video = wanted[XKD_VIDEO] && t->video_damage > most, audio = wanted[XKD_AUDIO] && t->audio_damage > most;
+    if (!video && !audio) return;
+    r->fault = XKD_FAULT_BROKEN;
+    snprintf(r->message, sizeof r->message, "%.0f %% of its %s damaged or missing (data.max_clip_damage=%g)",
+             100 * (video ? t->video_damage : t->audio_damage), video ? "pictures are" : "sound is", most);
+}
+
 /* Frames are made small in the worker already: a 4K frame never crosses the process border. */
 static xkd_status decode(xkd_clipper *c, const xkd_sample *sample, int fd, int64_t size, xkd_media_result *result)
 {
@@ -465,7 +478,8 @@ static xkd_status decode(xkd_clipper *c, const xkd_sample *sample, int fd, int64
                                  .audio = wanted[XKD_AUDIO],
                                  .stream_colour = d->stream_colour,
                                  .hold_last_frame = d->hold_last_frame,
-                                 .span = xkd_sample_span(sample, size)};
+                                 .audio_track = d->audio_track,
+                                 .span = xkd_sample_span(sample, fd, d->audio_track)};
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     XKD_TRY(xkd_worker_decode(c->worker, fd, size, &request, &sink, result));
     if (result->fault != XKD_FAULT_NONE) goto fail;
@@ -479,13 +493,15 @@ static xkd_status decode(xkd_clipper *c, const xkd_sample *sample, int fd, int64
         snprintf(result->message, sizeof result->message, "nothing of the wanted kind could be decoded");
         goto fail;
     }
+    judge_damage(c, result);
+    if (result->fault != XKD_FAULT_NONE) goto fail;
     XKD_TRY(finish(c));
 fail:
     return status;
 }
 
 /* A file that is missing or refused is a finding about the file, not an error of ours: the message moves to *result. */
-xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t i, int64_t number,
+xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t i, int64_t number, int64_t draw,
                            const xkd_clip_sink *sink, xkd_media_result *result)
 {
     xkd_status status = XKD_OK;
@@ -494,6 +510,7 @@ xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t
     *result = (xkd_media_result){0};
     c->sink = sink;
     c->number = number;
+    c->draw = draw;
     c->frames = c->width = c->height = c->heard = 0;
     c->too_long = false;
     memset(c->windows, 0, sizeof c->windows);

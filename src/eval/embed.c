@@ -119,7 +119,7 @@ static xkd_status produce(work *w)
     for (w->producing = 0; w->producing < w->count; w->producing++) {
         const xkd_embed_input *in = &w->inputs[w->producing];
         xkd_media_result result;
-        XKD_TRY(xkd_clipper_run(clipper, in->manifest, in->sample, in->number, &sink, &result));
+        XKD_TRY(xkd_clipper_run(clipper, in->manifest, in->sample, in->number, in->draw, &sink, &result));
         slot *s = free_slot(w);
         /* An end goes through the ring like a clip, so it arrives behind the last clip of its file. */
         if (!s) break;

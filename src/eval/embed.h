@@ -11,7 +11,8 @@
 typedef struct {
     const xkd_manifest *manifest;
     int64_t sample; /* index in the manifest */
-    int64_t number; /* what random draws and results call it */
+    int64_t number; /* what results call it */
+    int64_t draw;   /* what random draws call it: the number, but where work is shared with other splits */
 } xkd_embed_input;
 
 /* What turns clips [B,C,T,H,W] into rows [B,width] where that is no encoder's feature: a classifier's scores. */

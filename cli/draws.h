@@ -1,0 +1,24 @@
+/* What a training file is called in the random draws of its clips where a data set has several folds. A split alone calls its
+ * files 0, 1, ...; the same file would then have other clips in every fold, and each fold would have to encode them anew. So
+ * a file keeps the number that it has in the first fold in which it is for training. */
+#ifndef XKD_CLI_DRAWS_H
+#define XKD_CLI_DRAWS_H
+
+#include "data/manifest.h"
+
+struct draws {
+    struct draw {
+        char *path;
+        int64_t number;
+    } * file; /* [count] by path, owned */
+    int64_t count;
+};
+
+/* Adds the training files of the next fold that are in none before it. */
+xkd_status draws_add(xkd_context *cx, struct draws *draws, const xkd_manifest *manifest, const char *split);
+void draws_free(struct draws *draws);
+
+/* -1: is for training in none of the folds. */
+int64_t draws_of(const struct draws *draws, const char *path);
+
+#endif
