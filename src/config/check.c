@@ -173,6 +173,10 @@ xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config)
     /* The released files give the batch per node. */
     config->train.batch = config->train.num_node * config->train.batch_size;
     config->data.global_views = config->step.global_views;
+    config->train.micro_multiple = config->step.mmd_group > 1 ? config->step.mmd_group : 1;
+    /* A covariance needs two samples. */
+    config->train.micro_least =
+        config->model.align_loss == XKD_ALIGN_CORAL && config->step.modality == XKD_TRAIN_BOTH ? 2 : 1;
     config->data.left_out[XKD_VIDEO] = config->step.modality == XKD_TRAIN_AUDIO;
     config->data.left_out[XKD_AUDIO] = config->step.modality == XKD_TRAIN_VIDEO;
     /* One modality alone has its own duration; whether two agree is asked where both are used. */

@@ -125,6 +125,9 @@ typedef struct {
     int64_t teacher_temp_warmup_epochs[XKD_MODALITIES];
     int64_t epochs;
     int64_t num_node, batch_size;
+    /* What the alignment loss asks of a smaller last micro-batch: a multiple of the first, at least the second. Set by
+     * xkd_config_finish. */
+    int64_t micro_multiple, micro_least;
     int64_t batch;      /* effective: num_node * batch_size; set by xkd_config_finish */
     int64_t accumulate; /* micro-batches a step */
     uint64_t seed;

@@ -399,6 +399,10 @@ static xkd_status load_samples(xkd_loader *l)
     if (l->manifest.count > UINT32_MAX / l->plan.passes) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^32 samples", d->path);
     l->sampler.samples = l->manifest.count * l->plan.passes;
     XKD_TRY(xkd_sampler_check(cx, &l->sampler));
+    int64_t left_out = xkd_sampler_left_out(&l->sampler);
+    if (!d->drop_last && left_out > 0)
+        xkd_log(cx, XKD_LOG_INFO, "the last %" PRId64 " samples of an epoch make no whole %s and are left out",
+                left_out, l->sampler.multiple > 1 ? "group of mmd_group samples" : "micro-batch");
 fail:
     return status;
 }
@@ -475,6 +479,8 @@ static xkd_status loader_new(xkd_context *cx, const xkd_data_config *data, const
                                .accumulate = train->accumulate > 0 ? train->accumulate : 1,
                                .rank = rank,
                                .world = world,
+                               .multiple = plan ? 1 : train->micro_multiple,
+                               .least = plan ? 1 : train->micro_least,
                                .shuffle = data->shuffle,
                                .drop_last = data->drop_last,
                                .seed = train->seed};

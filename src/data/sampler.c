@@ -23,12 +23,26 @@ fail:
     return status;
 }
 
-/* Without drop_last a smaller last batch counts if every rank and micro-batch gets at least one
- * sample of it. */
+/* Samples of a micro-batch where a batch of `size` is left of an epoch. Full batches were checked to divide. */
+static int64_t micro_batch(const xkd_sampler *s, int64_t size)
+{
+    int64_t count = size / (s->accumulate * s->world);
+    if (size < s->batch && s->multiple > 1) count -= count % s->multiple;
+    return count;
+}
+
+/* Without drop_last a smaller last batch counts if enough of it is left for every rank and micro-batch. */
 int64_t xkd_sampler_steps(const xkd_sampler *s)
 {
-    int64_t unit = s->accumulate * s->world, rest = s->samples % s->batch;
-    return s->samples / s->batch + (!s->drop_last && rest >= unit);
+    int64_t last = micro_batch(s, s->samples % s->batch);
+    return s->samples / s->batch + (!s->drop_last && last >= 1 && last >= s->least);
+}
+
+int64_t xkd_sampler_left_out(const xkd_sampler *s)
+{
+    int64_t full = s->samples / s->batch, rest = s->samples % s->batch;
+    if (xkd_sampler_steps(s) == full) return rest;
+    return rest - micro_batch(s, rest) * s->accumulate * s->world;
 }
 
 /* The shuffle is keyed by seed and epoch only: all ranks draw the same order. */
@@ -44,9 +58,9 @@ void xkd_sampler_order(const xkd_sampler *s, uint32_t epoch, int64_t *order)
  * does not divide is left out. */
 void xkd_sampler_part(const xkd_sampler *s, int64_t step, int64_t micro, int64_t *first, int64_t *count)
 {
-    int64_t start = step * s->batch, size = s->samples - start, unit = s->accumulate * s->world;
+    int64_t start = step * s->batch, size = s->samples - start;
     if (size > s->batch) size = s->batch;
-    *count = size / unit;
+    *count = micro_batch(s, size);
     /* Ranks come first: each rank's part of a step is one contiguous piece of the order. */
     *first = start + (s->rank * s->accumulate + micro) * *count;
 }

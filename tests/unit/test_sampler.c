@@ -29,6 +29,42 @@ static void order_is_a_permutation_of_the_epoch(void **state)
     for (int i = 0; i < 1000; i++) assert_int_equal(a[i], i);
 }
 
+/* A last micro-batch is whole groups, and two samples at least where a covariance is taken. */
+static void last_batches_keep_whole_groups(void **state)
+{
+    static const struct {
+        int64_t samples, multiple, least, steps, last, left_out;
+    } cases[] = {
+        {32, 4, 1, 2, 8, 0}, /* nothing is left over */
+        {38, 4, 1, 2, 8, 6}, /* 6 over two micro-batches: 3 each, no group of 4 */
+        {45, 4, 1, 3, 4, 5}, /* 13: 6 each, of which 4 */
+        {47, 3, 1, 3, 6, 3}, /* 15: 7 each, of which 6 */
+        {34, 1, 2, 2, 8, 2}, /* one each: no covariance */
+        {36, 1, 2, 3, 2, 0}, /* two each */
+        {35, 1, 1, 3, 1, 1}, /* as without an alignment loss */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        xkd_sampler s = {.samples = cases[i].samples,
+                         .batch = 16,
+                         .accumulate = 2,
+                         .world = 1,
+                         .multiple = cases[i].multiple,
+                         .least = cases[i].least};
+        int64_t first, count;
+        assert_int_equal(xkd_sampler_steps(&s), cases[i].steps);
+        assert_int_equal(xkd_sampler_left_out(&s), cases[i].left_out);
+        for (int64_t micro = 0; micro < 2; micro++) {
+            xkd_sampler_part(&s, cases[i].steps - 1, micro, &first, &count);
+            assert_int_equal(count, cases[i].last);
+            assert_int_equal(first, (cases[i].steps - 1) * 16 + micro * count);
+        }
+        s.drop_last = true;
+        assert_int_equal(xkd_sampler_steps(&s), cases[i].samples / 16);
+        assert_int_equal(xkd_sampler_left_out(&s), cases[i].samples % 16);
+    }
+}
+
 /* Ranks and micro-batches together take each place of the epoch's whole batches exactly once, in order. */
 static void parts_cover_the_epoch(void **state)
 {
@@ -71,6 +107,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(order_is_a_permutation_of_the_epoch),
         cmocka_unit_test(parts_cover_the_epoch),
+        cmocka_unit_test(last_batches_keep_whole_groups),
         cmocka_unit_test(impossible_batches_are_refused),
     };
     cx = xkd_context_new();
