@@ -15,6 +15,7 @@
 /* 0: the model's own setting. */
 struct values {
     int64_t top, clips, threads;
+    const char *device;
     bool follow_links;
 };
 
@@ -22,6 +23,7 @@ struct values {
 static const struct cli_option options[] = {
     {'k', "top", CLI_INT, offsetof(struct values, top), "N", "classes to name for each file (default: 5)"},
     {0, "clips", CLI_INT, offsetof(struct values, clips), "N", "clips of a file (default: the model's test clips)"},
+    {0, "device", CLI_TEXT, offsetof(struct values, device), "NAME", "where it computes, as run.device (default: cpu)"},
     {'t', "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: processors)"},
     FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0},
@@ -143,7 +145,7 @@ static xkd_status load(struct predict *p, const struct values *v, const char *pa
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cli->cx;
-    char text[2][64], *overrides[2]; /* two settings of the model's own configuration may be changed */
+    char text[3][64], *overrides[3]; /* three settings of the model's own configuration may be changed */
     int count = 0;
     if (v->clips) {
         snprintf(text[count], sizeof text[count], "eval.test_clips=%" PRId64, v->clips);
@@ -156,6 +158,10 @@ static xkd_status load(struct predict *p, const struct values *v, const char *pa
         overrides[count] = text[count];
         count++;
     }
+    /* The file may name the device of its training, which need not be here. */
+    snprintf(text[count], sizeof text[count], "run.device=%s", v->device ? v->device : "cpu");
+    overrides[count] = text[count];
+    count++;
     XKD_TRY(xkd_classifier_load(cx, path, overrides, count, &p->model));
     /* Fewer classes than are asked for: all of them. */
     p->top = v->top < p->model.classes.count ? v->top : p->model.classes.count;

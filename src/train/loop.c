@@ -393,9 +393,8 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
 {
     if (r->options->progress) r->options->progress(r->options->user, NULL);
     summarise(r, result);
-    /* After a storage error another attempt would fail as well and hide its message.
-     * The run keeps its last checkpoint. */
-    if (status == XKD_ERR_STORAGE || status == XKD_ERR_MEMORY || status == XKD_ERR_INTERNAL) return status;
+    /* The run keeps its last checkpoint, and the first message is the one that is shown. */
+    if (!xkd_status_allows_save(status)) return status;
     xkd_status saved = xkd_position_save(&r->at);
     if (saved == XKD_OK && status == XKD_OK)
         saved = xkd_export_backbones(r->cx, r->folder.backbones, &r->trainer.networks.params, r->config.data.left_out);
@@ -421,8 +420,12 @@ static void release(run *r)
 xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options, xkd_run_result *result)
 {
     run r = {.cx = cx, .config = *config, .options = options, .folder = {.lock = -1}};
-    r.at = (xkd_run_position){
-        .cx = cx, .config = &r.config, .folder = &r.folder, .params = &r.trainer.networks.params, .saved_step = -1};
+    r.at = (xkd_run_position){.cx = cx,
+                              .backend = &r.backend,
+                              .config = &r.config,
+                              .folder = &r.folder,
+                              .params = &r.trainer.networks.params,
+                              .saved_step = -1};
     *result = (xkd_run_result){0};
     xkd_status status = start(&r);
     if (status == XKD_OK) {

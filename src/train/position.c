@@ -69,6 +69,13 @@ void xkd_position_free(xkd_run_position *p)
     xkd_run_state_free(&p->state);
 }
 
+/* A list of what is known to be harmless: a status that is added later does not save until somebody has thought of it. */
+bool xkd_status_allows_save(xkd_status status)
+{
+    return status == XKD_OK || status == XKD_ERR_DATA || status == XKD_ERR_NUMERIC || status == XKD_ERR_PREEMPTED ||
+           status == XKD_ERR_INTERRUPTED;
+}
+
 /* A stop right after an interval save writes nothing again. */
 xkd_status xkd_position_save(xkd_run_position *p)
 {
@@ -76,7 +83,9 @@ xkd_status xkd_position_save(xkd_run_position *p)
     xkd_run_state s = p->state;
     if (p->saved_step == s.step) return XKD_OK;
     s.seconds += xkd_now() - p->started;
-    xkd_status status = xkd_state_save(p->cx, p->folder->checkpoints, p->params, &s, p->config->run.keep_last);
+    xkd_status status = xkd_backend_status(*p->backend);
+    if (status != XKD_OK) return status;
+    status = xkd_state_save(p->cx, p->folder->checkpoints, p->params, &s, p->config->run.keep_last);
     if (status != XKD_OK) return status;
     p->saved_step = s.step;
     p->saved_time = xkd_now();

@@ -3,6 +3,7 @@
 #ifndef XKD_TRAIN_POSITION_H
 #define XKD_TRAIN_POSITION_H
 
+#include "backend/backend.h"
 #include "checkpoint/state.h"
 #include "config/config.h"
 #include "data/loader.h"
@@ -15,6 +16,7 @@ typedef struct {
     xkd_context *cx;
     const xkd_config *config;
     const xkd_run_folder *folder;
+    xkd_backend **backend; /* where the caller keeps the one that computes the rows */
     xkd_params *params;
     xkd_run_state state;                        /* config: the YAML text of this run */
     int64_t steps_per_epoch, total, first_step; /* steps; first_step: where this call began */
@@ -35,7 +37,11 @@ xkd_status xkd_position_start(xkd_run_position *p);
 /* Frees what is owned, the state too. */
 void xkd_position_free(xkd_run_position *p);
 
-/* Writes a checkpoint, once for a position. */
+/* Whether what a run holds is good after it ended so: a stop, a fault of the data or of the numbers leaves the weights of the
+ * last step. After any other status they may be those of no step, or cannot be read or written. */
+bool xkd_status_allows_save(xkd_status status);
+
+/* Writes a checkpoint, once for a position; nothing where the backend has failed, whose status it returns then. */
 xkd_status xkd_position_save(xkd_run_position *p);
 /* By run.save_steps or run.save_minutes, whichever comes first; 0 turns either off. */
 bool xkd_position_save_is_due(const xkd_run_position *p);

@@ -487,8 +487,8 @@ static xkd_status finish(run *r, xkd_status status)
     xkd_status saved = XKD_OK, counted;
     if (r->options->run.progress) r->options->run.progress(r->options->run.user, NULL);
     summarise(r);
-    /* After these another attempt to write would fail too and hide the first message; the last checkpoint stays. */
-    if (status != XKD_ERR_STORAGE && status != XKD_ERR_MEMORY && status != XKD_ERR_INTERNAL) saved = save_all(r);
+    /* Else the last checkpoint stays, and the first message is the one that is shown. */
+    if (xkd_status_allows_save(status)) saved = save_all(r);
     counted = count_replaced(r);
     return status != XKD_OK ? status : saved != XKD_OK ? saved : counted;
 }
@@ -509,8 +509,12 @@ static void release(run *r)
 xkd_status xkd_supervised_train(xkd_context *cx, const xkd_supervised_options *options, xkd_supervised_result *result)
 {
     run r = {.cx = cx, .options = options, .folder = {.lock = -1}, .tests = {.fd = -1}, .result = result};
-    r.at = (xkd_run_position){
-        .cx = cx, .config = &r.config, .folder = &r.folder, .params = &r.net.encoder.params, .saved_step = -1};
+    r.at = (xkd_run_position){.cx = cx,
+                              .backend = &r.be,
+                              .config = &r.config,
+                              .folder = &r.folder,
+                              .params = &r.net.encoder.params,
+                              .saved_step = -1};
     *result = (xkd_supervised_result){.interval = {NAN, NAN, NAN}};
     xkd_status status = start(&r);
     if (status == XKD_OK) {
