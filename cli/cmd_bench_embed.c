@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "backend/cpu/rate.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/rng.h"
@@ -23,9 +24,14 @@ static const struct cli_option options[] = {
     {0},
 };
 
-/* Clips a second of the forward pass on random clips; the first batch warms up. */
+/* Of the forward pass: clips and floating-point operations of its matrix products a second. */
+struct rates {
+    double clips, flop;
+};
+
+/* On random clips; the first batch warms up. */
 static xkd_status forward_rate(struct cli *cli, const struct models *models, xkd_modality m, int64_t repeats,
-                               double *rate)
+                               struct rates *rate)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
@@ -41,9 +47,12 @@ static xkd_status forward_rate(struct cli *cli, const struct models *models, xkd
     for (int64_t i = 0; i < BATCH * run.clip_floats; i++) clips[i] = (float)xkd_rng_normal(&rng);
     /* The first batch touches memory for the first time. */
     XKD_TRY(xkd_encoder_features(models->be, &run, clips, features));
+    int64_t products = models->be->products;
     double start = xkd_now();
     for (int64_t i = 0; i < repeats; i++) XKD_TRY(xkd_encoder_features(models->be, &run, clips, features));
-    *rate = (double)(BATCH * repeats) / (xkd_now() - start);
+    double seconds = xkd_now() - start;
+    rate->clips = (double)(BATCH * repeats) / seconds;
+    rate->flop = 2 * (double)(models->be->products - products) / seconds;
 fail:
     xkd_encoder_run_free(&run);
     xkd_free(clips);
@@ -102,14 +111,21 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(models_load(cli, &v.model, argv[1], argv + 3, rest - 2, &models));
     XKD_TRY(xkd_manifest_load(cx, argv[2], models.config.data.follow_links, &manifest));
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
-        double forward, embed;
+        double embed;
+        struct rates forward;
+        xkd_gemm_rates gemm;
         if (!models.wanted[m]) continue;
         XKD_TRY(forward_rate(cli, &models, m, v.repeats, &forward));
+        XKD_TRY(xkd_gemm_rate(cx, xkd_pool_threads(models.be->pool), &gemm));
         XKD_TRY(embed_rate(cli, &models, m, &manifest, &embed));
         /* The ratio is what the decoding costs beside the encoder: 1 means that it is hidden behind it. */
-        printf(cli->json ? "{\"modality\": \"%s\", \"forward\": %.4f, \"embed\": %.4f, \"ratio\": %.4f}\n"
-                         : "%s: forward alone %.2f clips/s, embedding files %.2f clips/s, ratio %.3f\n",
-               m == XKD_VIDEO ? "video" : "audio", forward, embed, embed / forward);
+        printf(cli->json
+                   ? "{\"modality\": \"%s\", \"forward\": %.4f, \"gemm_share\": %.4f, \"embed\": %.4f, "
+                     "\"ratio\": %.4f}\n"
+                   : "%s: forward alone %.2f clips/s at %.3f of the GEMM rate, embedding files %.2f clips/s, ratio "
+                     "%.3f\n",
+               m == XKD_VIDEO ? "video" : "audio", forward.clips, forward.flop / xkd_gemm_best(&gemm), embed,
+               embed / forward.clips);
     }
 fail:
     xkd_manifest_free(&manifest);
