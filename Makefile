@@ -9,7 +9,7 @@ all: $(BUILD)/build.ninja
 	cmake --build $(BUILD)
 
 setup:
-	@scripts/setup
+	@scripts/setup --build
 
 $(BUILD)/build.ninja: | setup
 	cmake --preset release
