@@ -17,7 +17,7 @@ typedef struct {
 } xkd_replay_options;
 
 /* Runs the steps and writes the results. XKD_ERR_CONFIG, XKD_ERR_DATA or XKD_ERR_CHECKPOINT name the file at fault. */
-xkd_status xkd_replay(xkd_context *cx, const xkd_replay_options *options);
+XKD_API xkd_status xkd_replay(xkd_context *cx, const xkd_replay_options *options);
 
 #ifdef __cplusplus
 }

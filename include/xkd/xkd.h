@@ -1,0 +1,13 @@
+/* All public headers. */
+#ifndef XKD_XKD_H
+#define XKD_XKD_H
+
+#include <xkd/clip.h>
+#include <xkd/context.h>
+#include <xkd/pretrain.h>
+#include <xkd/replay.h>
+#include <xkd/status.h>
+#include <xkd/version.h>
+#include <xkd/worker.h>
+
+#endif
