@@ -56,7 +56,7 @@ struct source {
 struct embed {
     struct cli *cli;
     struct values v;
-    struct models models;
+    xkd_models models;
     struct source *sources; /* [source_count] */
     int64_t source_count;
     xkd_embed_input *inputs; /* [count] those of this shard; number: place among all inputs */
@@ -214,7 +214,7 @@ static xkd_status set_options(struct embed *e)
         p = XKD_CLIPS_TRAIN;
     else if (strcmp(protocol, "windows") != 0)
         return xkd_fail(cx, XKD_ERR_CONFIG, "--protocol %s: windows, test or train", protocol);
-    xkd_status status = embed_check(e->cli, &e->models.config);
+    xkd_status status = xkd_models_check(cx, &e->models.config);
     if (status == XKD_OK) status = check_numbers(cx, v, p);
     if (status != XKD_OK) return status;
     *o = xkd_embed_options_of(&e->models.config, p, v->clips == NOT_GIVEN ? 0 : v->clips);
@@ -224,7 +224,7 @@ static xkd_status set_options(struct embed *e)
     o->layer = v->layer;
     o->batch = v->batch;
     if (!isnan(v->stride)) o->clips.stride = v->stride; /* otherwise a clip's length: windows side by side */
-    models_choose(&e->models, o);
+    xkd_models_choose(&e->models, o);
     return XKD_OK;
 }
 
@@ -369,7 +369,7 @@ fail:
     }
     xkd_free(e.sources);
     xkd_free(e.inputs);
-    models_free(&e.models);
+    xkd_models_free(&e.models);
     return status;
 }
 

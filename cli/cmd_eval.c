@@ -66,7 +66,7 @@ struct eval {
 /* Takes a fold at any stage of fold_open. */
 static void fold_free(struct eval_fold *f)
 {
-    models_free(&f->models);
+    xkd_models_free(&f->models);
     xkd_config_free(&f->config);
     xkd_manifest_free(&f->manifest);
     xkd_import_result_free(&f->imported);
@@ -218,7 +218,7 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     XKD_TRY(check_classes(e, f));
     XKD_TRY(hash_settings(e, f));
     /* Training loads its own copy. */
-    if (e->benchmark->task != XKD_BENCHMARK_SVM) models_free(&f->models);
+    if (e->benchmark->task != XKD_BENCHMARK_SVM) xkd_models_free(&f->models);
     XKD_TRY(xkd_join_path(cx, &f->folder, e->v.out ? e->v.out : ".", name)); /* --dry-run has no folder */
     XKD_TRY(xkd_join_path(cx, &f->manifest_path, f->folder, "manifest.jsonl"));
     XKD_TRY(xkd_join_path(cx, &f->result_path, f->folder, "result.json"));

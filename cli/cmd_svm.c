@@ -95,7 +95,7 @@ static xkd_status from_features(struct cli *cli, const struct values *v, char **
                                  "features are made already");
     XKD_TRY(xkd_config_init(cx, &config));
     if (v->model.config) XKD_TRY(xkd_config_load(cx, &config, v->model.config, false));
-    XKD_TRY(embed_check_norm(cli, &config));
+    XKD_TRY(xkd_models_check_norm(cx, &config));
     choice.normalise |= config.eval.l2_norm; /* as with videos */
     XKD_TRY(features_load(cli, &choice, paths, count, &sets));
     XKD_TRY(evaluate(cli, v, &config, &sets));
@@ -110,7 +110,7 @@ static xkd_status from_videos(struct cli *cli, const struct values *v, char **ar
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    struct models models = {0};
+    xkd_models models = {0};
     struct feature_sets sets = {0};
     struct model_args args = v->model;
     xkd_manifest manifest = {0};
@@ -143,7 +143,7 @@ static xkd_status from_videos(struct cli *cli, const struct values *v, char **ar
 fail:
     features_free(&sets);
     xkd_manifest_free(&manifest);
-    models_free(&models);
+    xkd_models_free(&models);
     return status;
 }
 

@@ -7,30 +7,6 @@
 #include "base/file.h"
 #include "data_args.h"
 
-xkd_status embed_check_norm(struct cli *cli, const xkd_config *config)
-{
-    if (!config->eval.batch_norm) return XKD_OK;
-    return xkd_fail(cli->cx, XKD_ERR_CONFIG,
-                    "model.apply_bn: batch norm is for fine-tuning; 'xkd svm' has --scale (model.svm.scale_features)");
-}
-
-xkd_status embed_check(struct cli *cli, const xkd_config *config)
-{
-    if (config->eval.vid_transform == XKD_TRANSFORM_RANDAUG)
-        return xkd_fail(cli->cx, XKD_ERR_CONFIG,
-                        "dataset.vid_transform=randaug3crop: is for fine-tuning; features have strong3crop");
-    return embed_check_norm(cli, config);
-}
-
-/* The options borrow the models' encoders. */
-void models_choose(const struct models *models, xkd_embed_options *options)
-{
-    for (int m = 0; m < XKD_MODALITIES; m++) {
-        options->clips.wanted[m] = models->wanted[m];
-        options->encoder[m] = models->wanted[m] ? &models->encoder[m] : NULL;
-    }
-}
-
 /* Called once, before the first file. */
 static void resumed(void *user, int64_t done, int64_t count)
 {

@@ -6,15 +6,6 @@
 #include "eval/embed_files.h"
 #include "model_args.h"
 
-/* XKD_ERR_CONFIG for settings of fine-tuning that features could only ignore. */
-xkd_status embed_check(struct cli *cli, const xkd_config *config);
-
-/* Of them the one that is no matter of how clips are made, for features that are there. */
-xkd_status embed_check_norm(struct cli *cli, const xkd_config *config);
-
-/* The loaded encoders and no others. */
-void models_choose(const struct models *models, xkd_embed_options *options);
-
 struct embed_progress {
     struct cli *cli;
     const char *title;

@@ -12,9 +12,9 @@ struct eval_fold {
     const xkd_benchmark *benchmark;
     int64_t fold; /* 0: the set has none */
     const char *model;
-    int64_t heads;        /* of the encoder, where the file cannot say */
-    struct models models; /* for an SVM; loaded with the configuration of this fold */
-    xkd_config config;    /* for training */
+    int64_t heads;     /* of the encoder, where the file cannot say */
+    xkd_models models; /* for an SVM; loaded with the configuration of this fold */
+    xkd_config config; /* for training */
     xkd_manifest manifest;
     xkd_import_result imported;
     const char *out;                            /* of all folds; NULL in a plan without one */

@@ -290,11 +290,11 @@ static xkd_status half_new(struct cli *cli, const struct svm_videos *v, bool tra
     xkd_status status = XKD_OK;
     xkd_config *config = &v->models->config;
     *out = (struct half){0};
-    XKD_TRY(embed_check(cli, config));
+    XKD_TRY(xkd_models_check(cli->cx, config));
     /* 0: the configuration's number. */
     out->options = xkd_embed_options_of(config, train ? XKD_CLIPS_TRAIN : XKD_CLIPS_TEST, 0);
     if (train && v->subsample && v->subsample < out->options.clips.clips) out->options.clips.clips = v->subsample;
-    models_choose(v->models, &out->options);
+    xkd_models_choose(v->models, &out->options);
     XKD_TRY(list_split(cli, v->manifest, train ? v->train : v->test, &out->inputs, &out->count));
     XKD_TRY(feature_path(cli->cx, v->folder, train, out, &out->path));
     XKD_TRY(xkd_alloc(cli->cx, &out->donors, v->donor_count, sizeof *out->donors));

@@ -48,7 +48,7 @@ void svm_print(const struct svm_verdict *verdict);
 
 /* Videos instead of features: which manifest, where features are kept. */
 struct svm_videos {
-    struct models *models;
+    xkd_models *models;
     const xkd_manifest *manifest;
     const char *train, *test; /* splits */
     char **donors; /* [donor_count] folders of other folds, whose features of the same draws are taken; NULL: none */

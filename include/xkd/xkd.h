@@ -2,8 +2,10 @@
 #ifndef XKD_XKD_H
 #define XKD_XKD_H
 
+#include <xkd/classify.h>
 #include <xkd/clip.h>
 #include <xkd/context.h>
+#include <xkd/embed.h>
 #include <xkd/pretrain.h>
 #include <xkd/replay.h>
 #include <xkd/status.h>

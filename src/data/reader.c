@@ -151,11 +151,14 @@ static xkd_status read_clip(xkd_reader *r, const char *path, double start, bool 
                                  .span = xkd_sample_span(&file.samples[0], size)};
     xkd_media_sink sink = {.user = r, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     r->frames = r->samples = 0;
+    r->duration = 0;
     XKD_TRY(xkd_worker_decode(r->worker, fd, size, &request, &sink, &result));
+    double end = fmax(r->duration, result.info.end - result.info.start);
+    /* The decoder calls a clip without frames broken, wherever it was asked for. */
+    if (end > 0 && start >= end)
+        XKD_FAIL(XKD_ERR_DATA, "%s: ends at %.3f s, before the clip begins at %.3f s", path, end, start);
     if (result.fault != XKD_FAULT_NONE)
         XKD_FAIL(XKD_ERR_DATA, "%s: %s: %s", path, xkd_media_fault_name(result.fault), result.message);
-    if (start >= r->duration)
-        XKD_FAIL(XKD_ERR_DATA, "%s: ends at %.3f s, before the clip begins at %.3f s", path, r->duration, start);
     if (r->frames == 0 && (video || r->samples == 0))
         XKD_FAIL(XKD_ERR_DATA, "%s: no %s could be decoded at %.3f s", path, video ? "picture" : "picture and no sound",
                  start);
