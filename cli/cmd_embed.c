@@ -257,7 +257,7 @@ fail:
 static xkd_status embed_all(struct embed *e)
 {
     xkd_status status = XKD_OK;
-    struct embed_progress progress = {e->cli, "embed", e->start};
+    const xkd_listener listener = cli_listener(e->cli);
     xkd_embed_counts counts;
     xkd_embed_job job = {.options = &e->options,
                          .inputs = e->inputs,
@@ -267,7 +267,10 @@ static xkd_status embed_all(struct embed *e)
                          /* The log's file beside --out is what a second call goes on with. */
                          .anew = e->v.force,
                          .max_bad = e->models.config.data.max_bad_fraction};
-    XKD_TRY(embed_with_progress(&progress, e->models.be, &job, &counts));
+    status = xkd_embed_files_heard(e->cli->cx, e->models.be, "embed", &job, &listener, &counts);
+    /* A stop is no error of the library's: its message is replaced by one that says how to go on. */
+    if (status == XKD_ERR_INTERRUPTED) status = cli_stopped(e->cli);
+    XKD_TRY(status);
     XKD_TRY(tell(e, &counts));
 fail:
     return status;
