@@ -8,6 +8,7 @@
 #include <xkd/embed.h>
 #include <xkd/pretrain.h>
 #include <xkd/replay.h>
+#include <xkd/retrieve.h>
 #include <xkd/status.h>
 #include <xkd/version.h>
 #include <xkd/worker.h>

@@ -52,6 +52,17 @@ width=$(head -n 1 frame.ppm | cut -d' ' -f2)
 check "clip: frames and samples" grep -qE "^20 frames of ${width}x112, 40[0-9]{3} samples$" <<<"$out"
 check "clip: the picture is whole" [ "$(wc -c <frame.ppm)" -gt $((3 * width * 112)) ]
 
+"$xkd" embed run toys/test --out all.safetensors -q >/dev/null
+run retrieve all.safetensors bounce/00004.mp4
+mine=$out
+check "retrieve: clips of other files" [ "$rc:$(grep -c bounce/00004 <<<"$out"):$(wc -l <<<"$out")" = 0:0:6 ]
+try retrieve all.safetensors --like bounce/00004.mp4
+check "retrieve: what 'xkd retrieve' finds" [ "$mine" = "$out" ]
+run retrieve all.safetensors nothing.mp4
+stderr_has "retrieve: a file that is not in it" 3 "nothing.mp4: has no video features in the collection"
+run retrieve "$video" nothing.mp4
+stderr_has "retrieve: a file that holds no features" 4 "not a tensor file"
+
 run pretrain "$tiny" toys/train mine
 check "pretrain: a run" [ -s mine/config.yaml ]
 finish
