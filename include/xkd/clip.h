@@ -79,6 +79,36 @@ typedef struct {
 XKD_API xkd_status xkd_reader_views(xkd_reader *reader, const char *path, double start, uint64_t seed, uint32_t epoch,
                                     uint32_t sample, xkd_clip_views *out);
 
+/* The same with the start drawn too: to the bit the views that pre-training makes of sample number `sample` of its manifest in
+ * this epoch, where this is its file. */
+XKD_API xkd_status xkd_reader_training_views(xkd_reader *reader, const char *path, uint64_t seed, uint32_t epoch,
+                                             uint32_t sample, xkd_clip_views *out);
+
+/* The files of a manifest or a folder. Constant, so that any number of threads may read it. */
+typedef struct xkd_listing xkd_listing;
+
+/* path: a manifest of `xkd data index`, or a folder, whose subfolders are then classes. split NULL: all lines. Files that
+ * are reached through links out of the folder are XKD_ERR_DATA unless follow_links. The caller closes *out, which is NULL after
+ * an error; the message is the context's. */
+XKD_API xkd_status xkd_listing_open(xkd_context *cx, const char *path, const char *split, int follow_links,
+                                    xkd_listing **out);
+XKD_API void xkd_listing_close(xkd_listing *listing); /* NULL is allowed */
+
+/* Strings are the listing's. */
+typedef struct {
+    const char *path;      /* as it can be opened */
+    const char *split;     /* "" where none is given */
+    int64_t label;         /* number of its class, -1: none; of several the first */
+    const int32_t *labels; /* [label_count] where a file has several, else NULL */
+    int64_t label_count;
+    double video_seconds, audio_seconds; /* 0: unknown, or no such stream */
+} xkd_listed_file;
+
+XKD_API int64_t xkd_listing_count(const xkd_listing *listing);
+XKD_API xkd_listed_file xkd_listing_file(const xkd_listing *listing, int64_t i); /* all zero for an i that is none */
+XKD_API int64_t xkd_listing_class_count(const xkd_listing *listing);
+XKD_API const char *xkd_listing_class(const xkd_listing *listing, int64_t k); /* NULL for a k that is none */
+
 #ifdef __cplusplus
 }
 #endif

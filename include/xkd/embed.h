@@ -75,6 +75,28 @@ typedef struct {
 
 XKD_API xkd_encoder_info xkd_embedder_info(const xkd_embedder *embedder, xkd_modality modality);
 
+/* What an encoder is made of, for programs that rebuild it in another framework (docs/method.md sections 3 and 4). */
+typedef struct {
+    int64_t width, depth, heads;
+    int64_t channels, patch[3]; /* of the input; t,h,w of a patch (audio: 1, mel bands, columns) */
+    int64_t grid[3];            /* tokens along t,h,w of the input it was trained with */
+    int cls_token;              /* 1: row 0 of the positional table and a token in front */
+} xkd_encoder_geometry;
+
+/* All zero where no such encoder was loaded. */
+XKD_API xkd_encoder_geometry xkd_embedder_geometry(const xkd_embedder *embedder, xkd_modality modality);
+
+/* A tensor of the encoder under its public name without a prefix, such as "encoder.blocks.0.attn.qkv.weight". The embedder's,
+ * and constant, for as long as it is open. */
+typedef struct {
+    const char *name;
+    const float *data; /* [shape] */
+    int64_t dims, shape[4];
+} xkd_weight;
+
+/* Tensor 0, 1, ... of an encoder. XKD_ERR_CONFIG behind the last. */
+XKD_API xkd_status xkd_embedder_weight(xkd_embedder *embedder, xkd_modality modality, int64_t index, xkd_weight *out);
+
 /* Features of one source; memory of the handle's that is valid until its next call. */
 typedef struct {
     int64_t count[XKD_MODALITIES]; /* clips; 0 where the stream is not there or not wanted */

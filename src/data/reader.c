@@ -124,7 +124,7 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
 }
 
 /* Decodes the clip into the reader's memory. `video`: a clip without any picture is a fault. */
-static xkd_status read_clip(xkd_reader *r, const char *path, double start, bool video)
+static xkd_status read_clip(xkd_reader *r, const char *path, xkd_clip_mode mode, double start, bool video)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cx;
@@ -138,7 +138,7 @@ static xkd_status read_clip(xkd_reader *r, const char *path, double start, bool 
     XKD_TRY(xkd_manifest_of_file(cx, path, &file));
     /* The caller names the file itself, so where a link leads is its own affair. */
     XKD_TRY(xkd_manifest_open(cx, &file, &file.samples[0], true, &fd, &size, &result.fault));
-    xkd_media_request request = {.mode = XKD_CLIP_AT,
+    xkd_media_request request = {.mode = mode,
                                  .start = start,
                                  .duration = d->clip_duration,
                                  .fps = d->video_fps,
@@ -155,7 +155,7 @@ static xkd_status read_clip(xkd_reader *r, const char *path, double start, bool 
     XKD_TRY(xkd_worker_decode(r->worker, fd, size, &request, &sink, &result));
     double end = fmax(r->duration, result.info.end - result.info.start);
     /* The decoder calls a clip without frames broken, wherever it was asked for. */
-    if (end > 0 && start >= end)
+    if (mode == XKD_CLIP_AT && end > 0 && start >= end)
         XKD_FAIL(XKD_ERR_DATA, "%s: ends at %.3f s, before the clip begins at %.3f s", path, end, start);
     if (result.fault != XKD_FAULT_NONE)
         XKD_FAIL(XKD_ERR_DATA, "%s: %s: %s", path, xkd_media_fault_name(result.fault), result.message);
@@ -172,7 +172,7 @@ xkd_status xkd_reader_clip(xkd_reader *r, const char *path, double start, xkd_cl
 {
     xkd_status status = XKD_OK;
     *out = (xkd_clip_data){0};
-    XKD_TRY(read_clip(r, path, start, false));
+    XKD_TRY(read_clip(r, path, XKD_CLIP_AT, start, false));
     XKD_TRY(hold(r->cx, &r->wave, r->samples, &r->wave_capacity, sizeof *r->wave));
     for (int64_t i = 0; i < r->samples; i++) r->wave[i] = (float)r->sound[i] / SOUND_SCALE;
     *out = (xkd_clip_data){.frames = r->frames ? r->rgb : NULL,
@@ -211,14 +211,11 @@ fail:
     return status;
 }
 
-xkd_status xkd_reader_views(xkd_reader *r, const char *path, double start, uint64_t seed, uint32_t epoch,
-                            uint32_t sample, xkd_clip_views *out)
+/* Of the clip at hand. */
+static xkd_status make_views(xkd_reader *r, xkd_view_key key, xkd_clip_views *out)
 {
     xkd_status status = XKD_OK;
     const xkd_view_shapes *s = &r->shapes;
-    const xkd_view_key key = {seed, epoch, sample};
-    *out = (xkd_clip_views){0};
-    XKD_TRY(read_clip(r, path, start, true));
     XKD_TRY(make_viewer(r));
     const xkd_clip clip = {r->rgb, r->frames, r->height, r->width, r->sound, r->samples};
     for (int64_t v = 0; v < s->video_views; v++) {
@@ -235,6 +232,30 @@ xkd_status xkd_reader_views(xkd_reader *r, const char *path, double start, uint6
     }
     out->count[XKD_VIDEO] = s->video_views;
     out->count[XKD_AUDIO] = s->audio_views;
+fail:
+    return status;
+}
+
+xkd_status xkd_reader_views(xkd_reader *r, const char *path, double start, uint64_t seed, uint32_t epoch,
+                            uint32_t sample, xkd_clip_views *out)
+{
+    xkd_status status = XKD_OK;
+    *out = (xkd_clip_views){0};
+    XKD_TRY(read_clip(r, path, XKD_CLIP_AT, start, true));
+    XKD_TRY(make_views(r, (xkd_view_key){seed, epoch, sample}, out));
+fail:
+    return status;
+}
+
+/* The draw is that of the loader's first try (loader.c). */
+xkd_status xkd_reader_training_views(xkd_reader *r, const char *path, uint64_t seed, uint32_t epoch, uint32_t sample,
+                                     xkd_clip_views *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_rng rng = xkd_rng_make(seed, epoch, sample, 0, XKD_RNG_CLIP);
+    *out = (xkd_clip_views){0};
+    XKD_TRY(read_clip(r, path, XKD_CLIP_PLACE, xkd_rng_uniform(&rng), true));
+    XKD_TRY(make_views(r, (xkd_view_key){seed, epoch, sample}, out));
 fail:
     return status;
 }

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/context.h"
 #include "base/file.h"
+#include "checkpoint/params_file.h"
 #include "eval/embed_files.h"
 #include "eval/models.h"
 
@@ -27,6 +28,7 @@ struct xkd_embedder {
     xkd_embed_input input;
     xkd_windows windows;
     bool iterating;
+    xkd_tensor_list weights[XKD_MODALITIES]; /* made when they are asked for */
 };
 
 void xkd_embedder_defaults(xkd_embedder_options *o)
@@ -125,6 +127,7 @@ void xkd_embedder_close(xkd_embedder *e)
     xkd_context *cx = e->cx;
     xkd_embed_engine_free(e->engine);
     xkd_manifest_free(&e->file);
+    for (int m = 0; m < XKD_MODALITIES; m++) xkd_free(e->weights[m].items);
     xkd_models_free(&e->models);
     xkd_free(e);
     xkd_context_free(cx);
@@ -149,6 +152,44 @@ xkd_encoder_info xkd_embedder_info(const xkd_embedder *e, xkd_modality m)
                               .rate = m == XKD_VIDEO ? d->video_fps : (double)d->audio_rate};
     memcpy(info.hash, e->models.encoder[m].hash, sizeof info.hash);
     return info;
+}
+
+static bool has(const xkd_embedder *e, xkd_modality m)
+{
+    return m >= 0 && m < XKD_MODALITIES && e->options.clips.wanted[m];
+}
+
+xkd_encoder_geometry xkd_embedder_geometry(const xkd_embedder *e, xkd_modality m)
+{
+    if (!has(e, m)) return (xkd_encoder_geometry){0};
+    const xkd_backbone *b = &e->models.encoder[m].backbone;
+    return (xkd_encoder_geometry){.width = b->blocks.width,
+                                  .depth = b->blocks.depth,
+                                  .heads = b->blocks.heads,
+                                  .channels = b->C,
+                                  .patch = {b->pt, b->ph, b->pw},
+                                  .grid = {b->grid.t, b->grid.h, b->grid.w},
+                                  .cls_token = b->cls != NULL};
+}
+
+xkd_status xkd_embedder_weight(xkd_embedder *e, xkd_modality m, int64_t index, xkd_weight *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cx;
+    *out = (xkd_weight){0};
+    xkd_clear_error(cx);
+    if (!has(e, m)) XKD_FAIL(XKD_ERR_CONFIG, "embedder: no such encoder was loaded");
+    xkd_tensor_list *list = &e->weights[m];
+    if (!list->count) XKD_TRY(xkd_params_list(cx, &e->models.encoder[m].params, XKD_PARAM_VALUE, list));
+    if (index < 0 || index >= list->count)
+        XKD_FAIL(XKD_ERR_CONFIG, "embedder: the encoder has %lld tensors", (long long)list->count);
+    const xkd_tensor_item *t = &list->items[index];
+    if (t->dtype != XKD_F32 || t->shape.ndim > 4)
+        XKD_FAIL(XKD_ERR_INTERNAL, "embedder: %s is no tensor of float32 with up to four sides", t->name);
+    *out = (xkd_weight){.name = t->name, .data = t->data, .dims = t->shape.ndim};
+    for (int k = 0; k < t->shape.ndim; k++) out->shape[k] = t->shape.dims[k];
+fail:
+    return status;
 }
 
 /* ---- one source ---- */
@@ -237,8 +278,7 @@ xkd_status xkd_embedder_clips(xkd_embedder *e, xkd_modality m, const float *clip
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cx;
     XKD_TRY(begin_call(e));
-    if (m < 0 || m >= XKD_MODALITIES || !e->options.clips.wanted[m])
-        XKD_FAIL(XKD_ERR_CONFIG, "embedder: no such encoder was loaded");
+    if (!has(e, m)) XKD_FAIL(XKD_ERR_CONFIG, "embedder: no such encoder was loaded");
     if (count < 0) XKD_FAIL(XKD_ERR_CONFIG, "embedder: %lld clips", (long long)count);
     XKD_TRY(xkd_embed_engine_clips(e->engine, m, clips, count, out));
 fail:

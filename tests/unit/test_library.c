@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "data/loader.h"
 #include "media_files.h"
 
 #define VIDEO_MODEL "tests/golden/backbone/vid_teacher.safetensors"
@@ -112,11 +113,10 @@ static void reads_clips(void **state)
 
 static void reads_views(void **state)
 {
-    static const char *const settings[] = {"dataset.train.aud_aug_kwargs.num_local_views=2"};
     xkd_context *cx = xkd_context_new();
     xkd_reader *r;
     xkd_clip_views a, b;
-    (void)state, (void)settings;
+    (void)state;
     GOOD(xkd_reader_open(cx, NULL, 0, &r), xkd_last_error(cx));
     GOOD(xkd_reader_views(r, whole, 1, 5, 2, 7, &a), xkd_reader_error(r));
     assert_int_equal(a.count[XKD_VIDEO], 2);
@@ -134,6 +134,109 @@ static void reads_views(void **state)
     for (int i = 0; i < 3 * 32 * 112 * 112; i++) other += b.video[0].data[i];
     assert_true(other != sum); /* of another epoch */
     xkd_reader_close(r);
+    xkd_context_free(cx);
+}
+
+/* What pre-training's loader makes of a file and what a reader makes of it are one. */
+static void reads_as_training_does(void **state)
+{
+    char set[80], path[2][96], assignment[128];
+    xkd_context *cx = xkd_context_new();
+    xkd_config config;
+    xkd_loader *loader;
+    const xkd_batch *batch;
+    xkd_listing *listing;
+    xkd_reader *r;
+    xkd_clip_views v;
+    test_file f = test_file_default();
+    (void)state;
+    snprintf(set, sizeof set, "%s/set", folder);
+    assert_int_equal(mkdir(set, 0700), 0);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path[i], sizeof path[i], "%s/%d.mp4", set, i);
+        f.seconds = 5 + i;
+        assert_int_equal(make_test_file(cx, path[i], &f), XKD_OK);
+    }
+    snprintf(assignment, sizeof assignment, "data.path=%s", set);
+    assert_int_equal(xkd_config_init(cx, &config), XKD_OK);
+    assert_int_equal(xkd_config_override(cx, &config, assignment), XKD_OK);
+    assert_int_equal(xkd_config_override(cx, &config, "num_node=1"), XKD_OK);
+    assert_int_equal(xkd_config_override(cx, &config, "dataset.batch_size=2"), XKD_OK);
+    assert_int_equal(xkd_config_override(cx, &config, "data.workers=1"), XKD_OK);
+    assert_int_equal(xkd_config_finish(cx, &config), XKD_OK);
+    if (xkd_loader_new(cx, &config.data, &config.train, 0, 1, &loader) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    assert_int_equal(xkd_loader_next(loader, &batch), XKD_OK);
+    GOOD(xkd_listing_open(cx, set, NULL, 0, &listing), xkd_last_error(cx));
+    GOOD(xkd_reader_open(cx, NULL, 0, &r), xkd_last_error(cx));
+    assert_int_equal(xkd_listing_count(listing), 2);
+    for (int64_t b = 0; b < 2; b++) {
+        xkd_listed_file file = xkd_listing_file(listing, batch->source[b]);
+        GOOD(xkd_reader_training_views(r, file.path, config.train.seed, 0, (uint32_t)batch->sample[b], &v),
+             xkd_reader_error(r));
+        assert_int_equal(v.count[XKD_VIDEO], batch->video_views);
+        for (int64_t k = 0; k < batch->video_views; k++) {
+            const int64_t *s = v.video[k].shape, n = s[0] * s[1] * s[2] * s[3];
+            assert_memory_equal(v.video[k].data, batch->frames[k] + b * n, (size_t)n * sizeof(float));
+        }
+        for (int64_t k = 0; k < batch->audio_views; k++) {
+            int64_t n = v.audio[k].shape[2] * v.audio[k].shape[3];
+            assert_memory_equal(v.audio[k].data, batch->specs[k] + b * n, (size_t)n * sizeof(float));
+        }
+    }
+    xkd_reader_close(r);
+    xkd_listing_close(listing);
+    xkd_loader_free(loader);
+    xkd_config_free(&config);
+    for (int i = 0; i < 2; i++) unlink(path[i]);
+    rmdir(set);
+    xkd_context_free(cx);
+}
+
+static void lists_files(void **state)
+{
+    char set[80], path[2][2][112], name[96];
+    xkd_context *cx = xkd_context_new();
+    xkd_listing *l;
+    (void)state;
+    snprintf(set, sizeof set, "%s/classes", folder);
+    assert_int_equal(mkdir(set, 0700), 0);
+    for (int c = 0; c < 2; c++) {
+        snprintf(name, sizeof name, "%s/%s", set, c ? "dogs" : "cats");
+        assert_int_equal(mkdir(name, 0700), 0);
+        for (int i = 0; i < 2; i++) {
+            snprintf(path[c][i], sizeof path[c][i], "%s/%d.mp4", name, i);
+            assert_int_equal(symlink(whole, path[c][i]), 0);
+        }
+    }
+    /* Links lead out of the folder: a listing of somebody's folder does not follow them. */
+    assert_int_equal(xkd_listing_open(cx, set, NULL, 0, &l), XKD_ERR_DATA);
+    assert_non_null(strstr(xkd_last_error(cx), "cats/0.mp4"));
+    xkd_clear_error(cx);
+    GOOD(xkd_listing_open(cx, set, NULL, 1, &l), xkd_last_error(cx));
+    assert_int_equal(xkd_listing_count(l), 4);
+    xkd_listing_close(l);
+    for (int c = 0; c < 2; c++)
+        for (int i = 0; i < 2; i++) {
+            unlink(path[c][i]);
+            assert_int_equal(link(whole, path[c][i]), 0);
+        }
+    GOOD(xkd_listing_open(cx, set, NULL, 0, &l), xkd_last_error(cx));
+    assert_int_equal(xkd_listing_count(l), 4);
+    assert_int_equal(xkd_listing_class_count(l), 2);
+    assert_string_equal(xkd_listing_class(l, 1), "dogs");
+    assert_null(xkd_listing_class(l, 2));
+    assert_int_equal(xkd_listing_file(l, 3).label, 1);
+    assert_string_equal(xkd_listing_file(l, 3).path, path[1][1]);
+    assert_null(xkd_listing_file(l, 4).path);
+    xkd_listing_close(l);
+    assert_int_equal(xkd_listing_open(cx, "/no/such", NULL, 0, &l), XKD_ERR_DATA);
+    assert_null(l);
+    for (int c = 0; c < 2; c++) {
+        for (int i = 0; i < 2; i++) unlink(path[c][i]);
+        snprintf(name, sizeof name, "%s/%s", set, c ? "dogs" : "cats");
+        rmdir(name);
+    }
+    rmdir(set);
     xkd_context_free(cx);
 }
 
@@ -319,6 +422,31 @@ static void embeds_clips(void **state)
     clips[3] = NAN;
     assert_int_equal(xkd_embedder_clips(e, XKD_AUDIO, clips, 1, alone), XKD_ERR_NUMERIC);
     free(clips);
+    xkd_embedder_close(e);
+    xkd_context_free(cx);
+}
+
+/* The tensors of an encoder, as another framework would take them. */
+static void gives_weights(void **state)
+{
+    xkd_context *cx = xkd_context_new();
+    xkd_embedder_options o = options_of(XKD_WANT_VIDEO);
+    xkd_weight w;
+    int64_t count = 0, rows = 0;
+    (void)state;
+    xkd_embedder *e = open_embedder(cx, &o);
+    xkd_encoder_geometry g = xkd_embedder_geometry(e, XKD_VIDEO);
+    assert_true(g.width == 32 && g.depth == 2 && g.heads == 2 && g.channels == 3 && g.cls_token);
+    const int64_t patch[] = {2, 8, 8}, grid[] = {4, 4, 4};
+    assert_memory_equal(g.patch, patch, sizeof patch);
+    assert_memory_equal(g.grid, grid, sizeof grid);
+    for (; xkd_embedder_weight(e, XKD_VIDEO, count, &w) == XKD_OK; count++)
+        if (strcmp(w.name, "enc_pos_embed") == 0) rows = w.shape[1];
+    assert_int_equal(rows, 65);
+    /* class token, positions, embedding, final norm; of a block two norms and, but for the bias of qkv, four layers */
+    assert_int_equal(count, 2 + 2 + 2 + 2 * (4 + 7));
+    assert_int_equal(xkd_embedder_weight(e, XKD_AUDIO, 0, &w), XKD_ERR_CONFIG);
+    assert_int_equal(xkd_embedder_geometry(e, XKD_AUDIO).width, 0);
     xkd_embedder_close(e);
     xkd_context_free(cx);
 }
@@ -514,10 +642,13 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_clips),
         cmocka_unit_test(reads_views),
+        cmocka_unit_test(reads_as_training_does),
+        cmocka_unit_test(lists_files),
         cmocka_unit_test(reader_refuses),
         cmocka_unit_test(embeds_files),
         cmocka_unit_test(embeds_memory),
         cmocka_unit_test(embeds_clips),
+        cmocka_unit_test(gives_weights),
         cmocka_unit_test(embeds_lists),
         cmocka_unit_test(stops),
         cmocka_unit_test(refuses_models),
