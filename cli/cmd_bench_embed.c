@@ -75,7 +75,7 @@ static xkd_status embed_rate(struct cli *cli, xkd_models *models, xkd_modality m
     o.clips.wanted[m] = true;
     o.encoder[m] = &models->encoder[m];
     XKD_TRY(xkd_alloc(cx, &inputs, manifest->count, sizeof *inputs));
-    for (int64_t i = 0; i < manifest->count; i++) inputs[i] = (xkd_embed_input){manifest, i, i};
+    for (int64_t i = 0; i < manifest->count; i++) inputs[i] = (xkd_embed_input){manifest, i, i, i};
     /* The clock stands still for the lists above; decoding and the last, partly filled batch count. */
     double start = xkd_now();
     /* Decoding and forward pass are two threads here, as in `xkd embed`. */

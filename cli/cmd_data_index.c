@@ -18,7 +18,7 @@
 struct values {
     const char *out, *root;
     int64_t workers;
-    bool follow_links, hash, no_hash;
+    bool follow_links, hash, no_hash, no_probe;
 };
 
 /* Nothing is decoded: a folder of a million files takes as long as reading their headers. */
@@ -31,6 +31,8 @@ static const struct cli_option options[] = {
     FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0, "hash", CLI_FLAG, offsetof(struct values, hash), NULL,
      "note a hash of the contents of each file, which reads all of it"},
+    {0, "no-probe", CLI_FLAG, offsetof(struct values, no_probe), NULL,
+     "do not read files through whose container does not tell where they end; the first clip finds it"},
     {0, "no-hash", CLI_FLAG, offsetof(struct values, no_hash), NULL, "as without --hash"},
     {0},
 };
@@ -84,14 +86,16 @@ static int64_t drop_broken(struct cli *cli, xkd_manifest *m, const xkd_finding *
 }
 
 /* A list says what should be there, so much less than that is refused; in a folder whatever is found is all. */
-static xkd_status check_list(struct cli *cli, const char *list, int64_t listed, int64_t dropped, double most)
+static xkd_status check_list(struct cli *cli, const char *list, const char *out, int64_t listed, int64_t dropped,
+                             double most)
 {
     if (xkd_is_folder(list) || dropped <= xkd_most_broken(most, listed)) return XKD_OK;
-    return xkd_fail(cli->cx, XKD_ERR_DATA,
-                    "%s: %" PRId64 " of %" PRId64
-                    " listed files are absent or cannot be read, more than data.max_bad_fraction=%g allows "
-                    "(data.max_bad_fraction=1 takes what is left)",
-                    list, dropped, listed, most);
+    return xkd_fail(
+        cli->cx, XKD_ERR_DATA,
+        "%s: %" PRId64 " of %" PRId64
+        " listed files are absent or cannot be read, more than data.max_bad_fraction=%g allows "
+        "(data.max_bad_fraction=1 takes what is left; %s.partial keeps what was found, so that no file is read again)",
+        list, dropped, listed, most, out);
 }
 
 /* A summary on stdout, the manifest in its file. */
@@ -100,22 +104,27 @@ static xkd_status write(struct cli *cli, const xkd_manifest *m, const xkd_data_c
 {
     xkd_status status = XKD_OK;
     char *root = NULL;
-    int64_t silent = 0;
+    int64_t silent = 0, unknown = 0;
     double hours = 0;
     XKD_TRY(data_root_text(cli, out, m->root, &root));
     XKD_TRY(xkd_manifest_write(cli->cx, m, out, root));
     for (int64_t i = 0; i < m->count; i++) {
         silent += m->samples[i].has_audio == 0;
+        unknown += !m->samples[i].probed;
         hours += xkd_sample_seconds(&m->samples[i], data->left_out) / 3600;
     }
+    silent = data->left_out[XKD_AUDIO] ? 0 : silent; /* where pictures alone count, that is nobody's concern */
     if (cli->json)
         printf("{\"files\": %" PRId64 ", \"classes\": %" PRId64 ", \"hours\": %.4f, \"without_sound\": %" PRId64
-               ", \"left_out\": %" PRId64 "}\n",
-               m->count, m->class_count, hours, silent, dropped);
+               ", \"left_out\": %" PRId64 ", \"length_unknown\": %" PRId64 "}\n",
+               m->count, m->class_count, hours, silent, dropped, unknown);
     else
         printf("%s: %" PRId64 " files, %" PRId64 " classes, %.2f hours, %" PRId64 " without sound, %" PRId64
                " left out\n",
                out, m->count, m->class_count, hours, silent, dropped);
+    if (unknown)
+        cli_say(cli, "the length of %" PRId64 " files is unknown and not among the hours; their first clip finds it",
+                unknown);
 fail:
     xkd_free(root);
     return status;
@@ -143,12 +152,12 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(xkd_check_folder_of(cx, out)); /* before hours of reading */
     XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
     struct data_progress progress = {cli, "index", xkd_now()};
-    xkd_check_options check = {.hash = v.hash, .threads = (int)v.workers};
+    xkd_check_options check = {.hash = v.hash, .header_only = v.no_probe, .threads = (int)v.workers};
     XKD_TRY(data_check(&progress, &manifest, &config, out, &check, findings));
     int64_t count = manifest.count, dropped = drop_broken(cli, &manifest, findings);
     if (manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file in it can be read as video or sound", argv[1]);
     if (config.data.follow_links) XKD_TRY(xkd_manifest_check_links(cx, &manifest, true, &manifest.follow_links));
-    XKD_TRY(check_list(cli, argv[1], count, dropped, config.data.max_bad_fraction));
+    XKD_TRY(check_list(cli, argv[1], out, count, dropped, config.data.max_bad_fraction));
     XKD_TRY(write(cli, &manifest, &config.data, out, dropped));
     XKD_TRY(data_check_done(cli, out));
 fail:

@@ -48,6 +48,7 @@ static void print_text(const xkd_manifest *m, const xkd_data_stats *s)
     if (s->mel_files)
         printf("log-mel        mean %.6f, deviation %.6f over %" PRId64 " files\n", s->mel_mean, s->mel_std,
                s->mel_files);
+    if (s->silent) printf("without sound  %" PRId64 " of the files listened to\n", s->silent);
     if (s->unreadable) printf("unreadable     %" PRId64 " of the files listened to\n", s->unreadable);
 }
 

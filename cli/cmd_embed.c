@@ -176,7 +176,8 @@ static xkd_status list_inputs(struct embed *e, char **arguments, int count)
     XKD_TRY(xkd_alloc(cx, &e->inputs, all, sizeof *e->inputs));
     for (int64_t k = 0; k < e->source_count; k++) {
         const xkd_manifest *m = &e->sources[k].manifest;
-        for (int64_t i = 0; i < m->count; i++, e->count++) e->inputs[e->count] = (xkd_embed_input){m, i, e->count};
+        for (int64_t i = 0; i < m->count; i++, e->count++)
+            e->inputs[e->count] = (xkd_embed_input){m, i, e->count, e->count};
     }
     XKD_TRY(cut_shard(e));
 fail:

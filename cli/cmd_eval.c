@@ -13,6 +13,7 @@
 #include "data/identity.h"
 #include "data/links.h"
 #include "data_args.h"
+#include "eval/draws.h"
 #include "eval_report.h"
 #include "eval_tasks.h"
 #include "train/supervised.h"
@@ -60,7 +61,9 @@ struct eval {
     double absent;    /* share of listed files that may be absent; 0: the set's own */
     char **overrides; /* [override_count] the user's KEY=VALUE, and the fold */
     int override_count;
-    char fold[32]; /* dataset.fold=N: the last of them, since -c FILE may be one of another fold */
+    char fold[32];        /* dataset.fold=N: the last of them, since -c FILE may be one of another fold */
+    xkd_clip_draws draws; /* of the first `drawn` folds, for an SVM */
+    int64_t drawn;
 };
 
 /* Takes a fold at any stage of fold_open. */
@@ -180,6 +183,8 @@ static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
         XKD_TRY(xkd_sample_identity(e->cli->cx, &f->manifest, s, &identity));
         contents = XXH3_64bits_withSeed(&identity, sizeof identity, contents);
     }
+    /* Later folds once drew their clips by the places of their own split. */
+    if (f->draws && f->fold > 1) xkd_text_puts(&t, "\ndraws of all folds");
     XKD_TRY(t.status);
     f->begun = f->settings = XXH3_64bits_withSeed(t.data, (size_t)t.size, contents);
     if (e->benchmark->task == XKD_BENCHMARK_SVM) f->begun = XXH3_64bits(t.data, (size_t)t.size);
@@ -187,6 +192,55 @@ fail:
     xkd_config_free(&plain);
     xkd_free(text);
     xkd_text_free(&t);
+    return status;
+}
+
+/* The training split of a fold by its name, without any model. */
+static xkd_status split_of(struct eval *e, int64_t fold, const char *const *settings, xkd_config *config)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    char text[48];
+    XKD_TRY(xkd_config_init(cx, config));
+    for (const char *const *s = settings; *s; s++) XKD_TRY(xkd_config_override(cx, config, *s));
+    if (e->v.model.config) XKD_TRY(xkd_config_load_again(cx, config, e->v.model.config));
+    for (int i = 0; i + 1 < e->override_count; i++) XKD_TRY(xkd_config_override(cx, config, e->overrides[i]));
+    snprintf(text, sizeof text, "dataset.fold=%" PRId64, fold);
+    XKD_TRY(xkd_config_override(cx, config, text));
+    XKD_TRY(xkd_config_finish(cx, config));
+fail:
+    return status;
+}
+
+/* Adds the training files of the folds before this one, and its own, so that each has the same draws in every fold, whether
+ * all are done or this one alone. */
+static xkd_status gather_draws(struct eval *e, struct eval_fold *f, const char *const *settings)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = e->cli->cx;
+    xkd_config config = {0};
+    xkd_manifest manifest = {0};
+    xkd_import_result imported = {0};
+    while (e->drawn < f->fold) {
+        const xkd_import_options import = {e->drawn + 1, e->v.partial, e->v.classes, e->absent};
+        bool own = import.fold == f->fold;
+        if (!own) XKD_TRY(split_of(e, import.fold, settings, &config));
+        if (!own) XKD_TRY(xkd_import(cx, e->benchmark->set, e->v.data, &import, &manifest, &imported));
+        XKD_TRY(xkd_clip_draws_add(cx, &e->draws, own ? &f->manifest : &manifest,
+                                   own ? eval_fold_config(f)->data.split : config.data.split));
+        xkd_config_free(&config);
+        xkd_manifest_free(&manifest);
+        xkd_import_result_free(&imported);
+        config = (xkd_config){0};
+        manifest = (xkd_manifest){0};
+        imported = (xkd_import_result){0};
+        e->drawn++;
+    }
+    f->draws = &e->draws;
+fail:
+    xkd_config_free(&config);
+    xkd_manifest_free(&manifest);
+    xkd_import_result_free(&imported);
     return status;
 }
 
@@ -216,6 +270,7 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     XKD_TRY(
         xkd_manifest_check_links(cx, &f->manifest, eval_fold_config(f)->data.follow_links, &f->manifest.follow_links));
     XKD_TRY(check_classes(e, f));
+    if (fold && e->benchmark->task == XKD_BENCHMARK_SVM) XKD_TRY(gather_draws(e, f, settings));
     XKD_TRY(hash_settings(e, f));
     /* Training loads its own copy. */
     if (e->benchmark->task != XKD_BENCHMARK_SVM) xkd_models_free(&f->models);
@@ -411,6 +466,7 @@ static int run(struct cli *cli, int argc, char **argv)
     cli_catch_signals();
     XKD_TRY(evaluate(&e));
 fail:
+    xkd_clip_draws_free(&e.draws);
     xkd_free(e.overrides);
     return status;
 }

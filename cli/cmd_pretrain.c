@@ -132,13 +132,16 @@ static void print_plan(const xkd_config *c, const xkd_train_plan *p)
 {
     const xkd_model_config *m = &c->model;
     char a[32], b[32], time[32];
-    printf("%-22s %" PRId64 " global + %" PRId64 " local, global 3x%" PRId64 "x%" PRId64 "x%" PRId64 "\n",
-           "video views", c->step.global_views, c->data.video_local_views, m->num_frames, m->frame_height,
-           m->frame_width);
-    printf("%-22s %" PRId64 " global + %" PRId64 " local, global 1x%" PRId64 "x%" PRId64 "\n", "audio views",
-           c->step.global_views, c->data.audio_local_views, m->spec_freq, m->spec_time);
-    print_view("video tokens", p->video_tokens, p->video_kept);
-    print_view("audio tokens", p->audio_tokens, p->audio_kept);
+    const bool *left_out = c->data.left_out;
+    if (!left_out[XKD_VIDEO])
+        printf("%-22s %" PRId64 " global + %" PRId64 " local, global 3x%" PRId64 "x%" PRId64 "x%" PRId64 "\n",
+               "video views", c->step.global_views, c->data.video_local_views, m->num_frames, m->frame_height,
+               m->frame_width);
+    if (!left_out[XKD_AUDIO])
+        printf("%-22s %" PRId64 " global + %" PRId64 " local, global 1x%" PRId64 "x%" PRId64 "\n", "audio views",
+               c->step.global_views, c->data.audio_local_views, m->spec_freq, m->spec_time);
+    if (!left_out[XKD_VIDEO]) print_view("video tokens", p->video_tokens, p->video_kept);
+    if (!left_out[XKD_AUDIO]) print_view("audio tokens", p->audio_tokens, p->audio_kept);
     /* Sizes of the views and numbers of tokens come first: a wrong geometry shows there. */
     xkd_format_count(a, sizeof a, (double)p->parameters, "");
     xkd_format_count(b, sizeof b, (double)p->trained, "");

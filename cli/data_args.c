@@ -54,8 +54,11 @@ static xkd_status hash_settings(xkd_context *cx, const xkd_config *config, const
     c.run = plain.run;
     c.threads = plain.threads;
     c.data.workers = plain.data.workers;
+    /* Nor budgets: what was found is the same, and another one is how a refused work goes on. */
+    c.data.max_bad_fraction = plain.data.max_bad_fraction;
+    c.data.max_absent_fraction = plain.data.max_absent_fraction;
     XKD_TRY(xkd_config_write_changed(cx, &c, &plain, &text));
-    XKD_TRY(xkd_format_string(cx, &whole, "1 %d %d\n%s", o->decode, o->hash, text));
+    XKD_TRY(xkd_format_string(cx, &whole, "2 %d %d %d\n%s", o->decode, o->hash, o->header_only, text));
     *out = XXH3_64bits(whole, strlen(whole));
 fail:
     xkd_config_free(&plain);

@@ -34,6 +34,7 @@ static xkd_svm_videos videos_of(struct eval_fold *f)
                             .manifest = &f->manifest,
                             .train = f->models.config.data.split,
                             .test = f->models.config.eval.test_split,
+                            .draws = f->draws,
                             .folder = f->folder};
 }
 
@@ -43,8 +44,7 @@ static xkd_figures figures_of(const xkd_svm_row *r) /* C and epoch share the fie
         .top1 = r->test.top1, .top5 = r->test.top5, .clip_top1 = r->test.clip_top1, .map = r->test.map, .at = r->C};
 }
 
-/* Folders of the other folds. Clips of a training file are drawn by its place in the split, so those of another fold are the
- * same to the bit where the place is, as it is for most files of ESC-50. */
+/* Folders of the other folds, which have the same clips of a training file (draws.h). */
 static xkd_status list_donors(xkd_context *cx, const struct eval_fold *f, char *donors[MOST_FOLDS], int64_t *count)
 {
     xkd_status status = XKD_OK;

@@ -4,6 +4,7 @@
 #define XKD_CLI_EVAL_TASKS_H
 
 #include "data/import.h"
+#include "eval/draws.h"
 #include "eval/benchmarks.h"
 #include "eval/fold_result.h"
 #include "model_args.h"
@@ -17,6 +18,7 @@ struct eval_fold {
     xkd_config config; /* for training */
     xkd_manifest manifest;
     xkd_import_result imported;
+    const xkd_clip_draws *draws;                /* of training files over all folds; NULL: none */
     const char *out;                            /* of all folds; NULL in a plan without one */
     char *folder, *manifest_path, *result_path; /* owned; the first exists only once something is written there */
     uint64_t settings;                          /* hash of what decides the figures */

@@ -12,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/text.h"
+#include "checkpoint/pickle_names.h"
 
 enum {
     MOST_DEPTH = 64, /* values inside values; a state dict needs 6 */
@@ -22,149 +23,7 @@ enum {
     MOST_LONG = 64               /* bytes of an integer; states of random generators have 16 */
 };
 
-/* What calling or naming a global does here. */
-typedef enum { ORDERED_DICT, REBUILD_V2, REBUILD, PARAMETER, STORAGE_TYPE, DTYPE, SIZE, DEVICE } global_kind;
-
-/* Everything a pickle may name. */
-static const struct {
-    const char *module, *name;
-    global_kind kind;
-    xkd_dtype dtype;
-} globals[] = {
-    {"collections", "OrderedDict", ORDERED_DICT, 0},
-    {"torch._utils", "_rebuild_tensor_v2", REBUILD_V2, 0},
-    {"torch._utils", "_rebuild_tensor", REBUILD, 0},
-    /* A parameter is its tensor; the flags around it are dropped. */
-    {"torch._utils", "_rebuild_parameter", PARAMETER, 0},
-    {"torch", "FloatStorage", STORAGE_TYPE, XKD_F32},
-    {"torch", "DoubleStorage", STORAGE_TYPE, XKD_F64},
-    {"torch", "HalfStorage", STORAGE_TYPE, XKD_F16},
-    {"torch", "BFloat16Storage", STORAGE_TYPE, XKD_BF16},
-    {"torch", "LongStorage", STORAGE_TYPE, XKD_I64},
-    {"torch", "IntStorage", STORAGE_TYPE, XKD_I32},
-    {"torch", "ShortStorage", STORAGE_TYPE, XKD_I16},
-    {"torch", "CharStorage", STORAGE_TYPE, XKD_I8},
-    {"torch", "ByteStorage", STORAGE_TYPE, XKD_U8},
-    {"torch", "BoolStorage", STORAGE_TYPE, XKD_BOOL},
-    {"torch", "float32", DTYPE, XKD_F32},
-    {"torch", "float64", DTYPE, XKD_F64},
-    {"torch", "float16", DTYPE, XKD_F16},
-    {"torch", "bfloat16", DTYPE, XKD_BF16},
-    {"torch", "int64", DTYPE, XKD_I64},
-    {"torch", "int32", DTYPE, XKD_I32},
-    {"torch", "int16", DTYPE, XKD_I16},
-    {"torch", "int8", DTYPE, XKD_I8},
-    {"torch", "uint8", DTYPE, XKD_U8},
-    {"torch", "bool", DTYPE, XKD_BOOL},
-    {"torch", "Size", SIZE, 0},
-    {"torch", "device", DEVICE, 0},
-};
-enum { GLOBALS = sizeof globals / sizeof *globals, MARK = -1 };
-
-/* Classes and functions whose objects stand beside the weights in people's checkpoints. They become opaque nodes: nothing is
- * looked up, called or built, their arguments, state and items are dropped, and no tensor, storage or key may come of them.
- * A name is on this list only if that is all the use that a reader of weights has for it. */
-static const struct {
-    const char *module, *name;
-} inert[] = {
-    {"argparse", "Namespace"},
-    {"types", "SimpleNamespace"},
-    {"collections", "defaultdict"},
-    {"collections", "deque"},
-    {"collections", "Counter"},
-    /* Protocol 2 says __builtin__ for builtins. */
-    {"__builtin__", "dict"},
-    {"__builtin__", "list"},
-    {"__builtin__", "tuple"},
-    {"__builtin__", "set"},
-    {"__builtin__", "frozenset"},
-    {"__builtin__", "int"},
-    {"__builtin__", "long"},
-    {"__builtin__", "float"},
-    {"__builtin__", "complex"},
-    {"__builtin__", "bool"},
-    {"__builtin__", "str"},
-    {"__builtin__", "unicode"},
-    {"__builtin__", "bytes"},
-    {"__builtin__", "bytearray"},
-    {"__builtin__", "object"},
-    {"__builtin__", "slice"},
-    {"builtins", "dict"},
-    {"builtins", "list"},
-    {"builtins", "tuple"},
-    {"builtins", "set"},
-    {"builtins", "frozenset"},
-    {"builtins", "int"},
-    {"builtins", "float"},
-    {"builtins", "complex"},
-    {"builtins", "bool"},
-    {"builtins", "str"},
-    {"builtins", "bytes"},
-    {"builtins", "bytearray"},
-    {"builtins", "object"},
-    {"builtins", "slice"},
-    {"copy_reg", "_reconstructor"},
-    {"copyreg", "_reconstructor"},
-    /* How protocol 2 writes bytes. */
-    {"_codecs", "encode"},
-    {"pathlib", "Path"},
-    {"pathlib", "PosixPath"},
-    {"pathlib", "WindowsPath"},
-    {"pathlib", "PurePath"},
-    {"pathlib", "PurePosixPath"},
-    {"pathlib", "PureWindowsPath"},
-    {"pathlib._local", "Path"},
-    {"pathlib._local", "PosixPath"},
-    {"pathlib._local", "WindowsPath"},
-    {"pathlib._local", "PurePosixPath"},
-    {"datetime", "datetime"},
-    {"datetime", "date"},
-    {"datetime", "time"},
-    {"datetime", "timedelta"},
-    {"datetime", "timezone"},
-    {"decimal", "Decimal"},
-    {"fractions", "Fraction"},
-    {"uuid", "UUID"},
-    {"typing", "Any"},
-    {"numpy", "dtype"},
-    {"numpy", "ndarray"},
-    {"numpy", "float64"},
-    {"numpy", "float32"},
-    {"numpy", "int64"},
-    {"numpy", "int32"},
-    {"numpy", "bool_"},
-    {"numpy.dtypes", "Float64DType"},
-    {"numpy.dtypes", "Float32DType"},
-    {"numpy.dtypes", "Int64DType"},
-    {"numpy.core.multiarray", "scalar"},
-    {"numpy.core.multiarray", "_reconstruct"},
-    {"numpy._core.multiarray", "scalar"},
-    {"numpy._core.multiarray", "_reconstruct"},
-    {"numpy.core.numeric", "_frombuffer"},
-    {"numpy._core.numeric", "_frombuffer"},
-    {"torch.torch_version", "TorchVersion"},
-    /* Containers of settings. */
-    {"easydict", "EasyDict"},
-    {"addict.addict", "Dict"},
-    {"yacs.config", "CfgNode"},
-    {"fvcore.common.config", "CfgNode"},
-    {"mmcv.utils.config", "ConfigDict"},
-    {"mmengine.config.config", "ConfigDict"},
-    {"pytorch_lightning.utilities.parsing", "AttributeDict"},
-    {"lightning.fabric.utilities.data", "AttributeDict"},
-    {"lightning_fabric.utilities.data", "AttributeDict"},
-    {"lightning.pytorch.utilities.parsing", "AttributeDict"},
-    {"omegaconf.dictconfig", "DictConfig"},
-    {"omegaconf.listconfig", "ListConfig"},
-    {"omegaconf.base", "ContainerMetadata"},
-    {"omegaconf.base", "Metadata"},
-    {"omegaconf.nodes", "AnyNode"},
-    {"omegaconf.nodes", "StringNode"},
-    {"omegaconf.nodes", "IntegerNode"},
-    {"omegaconf.nodes", "FloatNode"},
-    {"omegaconf.nodes", "BooleanNode"},
-};
-enum { INERT = sizeof inert / sizeof *inert, WIDE = INERT }; /* WIDE: no name, but an integer of more than 64 bits */
+enum { MARK = -1 };
 
 /* The state of the machine: input, stack and memo hold numbers of nodes, nodes are in `out`. */
 typedef struct {
@@ -386,12 +245,10 @@ static xkd_status push_global(machine *m)
     char module[160], name[160];
     XKD_TRY(read_line(m, module, sizeof module));
     XKD_TRY(read_line(m, name, sizeof name));
-    for (int i = 0; i < GLOBALS; i++)
-        if (strcmp(module, globals[i].module) == 0 && strcmp(name, globals[i].name) == 0)
-            return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_GLOBAL, .as.global = i});
-    for (int i = 0; i < INERT; i++)
-        if (strcmp(module, inert[i].module) == 0 && strcmp(name, inert[i].name) == 0)
-            return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_OPAQUE, .as.global = i});
+    int number = xkd_pickle_find_global(module, name);
+    if (number >= 0) return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_GLOBAL, .as.global = number});
+    number = xkd_pickle_find_inert(module, name);
+    if (number >= 0) return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_OPAQUE, .as.global = number});
     REFUSE("the global '%s.%s' is refused: only what state dicts need is read, and nothing is ever run (save "
            "model.state_dict() alone)",
            module, name);
@@ -424,7 +281,7 @@ static xkd_status push_long(machine *m)
     if (size > 8) {
         const unsigned char *bytes;
         XKD_TRY(take(m, (int64_t)size, &bytes));
-        return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_OPAQUE, .object = true, .as.global = WIDE});
+        return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_OPAQUE, .object = true, .as.global = XKD_PICKLE_WIDE});
     }
     XKD_TRY(take_number(m, (int)size, &value));
     if (size && size < 8 && value >> (8 * size - 1)) value |= UINT64_MAX << (8 * size);
@@ -494,13 +351,15 @@ static xkd_status push_storage(machine *m)
     if (good) {
         type = item(m, t, 1);
         good = xkd_pickle_is(m->out, t->as.list.items[0], "storage") && is_kind(type, XKD_PICKLE_GLOBAL) &&
-               globals[type->as.global].kind == STORAGE_TYPE && is_kind(item(m, t, 2), XKD_PICKLE_TEXT) &&
-               is_kind(item(m, t, 3), XKD_PICKLE_TEXT) && is_kind(item(m, t, 4), XKD_PICKLE_INT) &&
-               item(m, t, 4)->as.integer >= 0 && (t->as.list.count == 5 || is_kind(item(m, t, 5), XKD_PICKLE_NONE));
+               xkd_pickle_global_at(type->as.global)->kind == XKD_PICKLE_STORAGE_TYPE &&
+               is_kind(item(m, t, 2), XKD_PICKLE_TEXT) && is_kind(item(m, t, 3), XKD_PICKLE_TEXT) &&
+               is_kind(item(m, t, 4), XKD_PICKLE_INT) && item(m, t, 4)->as.integer >= 0 &&
+               (t->as.list.count == 5 || is_kind(item(m, t, 5), XKD_PICKLE_NONE));
     }
     /* PyTorch uses persistent ids for storages alone. */
     if (!good) REFUSE("a persistent id that is no storage");
-    xkd_pickle_storage s = {globals[type->as.global].dtype, t->as.list.items[2], item(m, t, 4)->as.integer};
+    xkd_pickle_storage s = {xkd_pickle_global_at(type->as.global)->dtype, t->as.list.items[2],
+                            item(m, t, 4)->as.integer};
     XKD_TRY(push(m, (xkd_pickle_node){.kind = XKD_PICKLE_STORAGE, .as.storage = s}));
 fail:
     return status;
@@ -617,27 +476,28 @@ static xkd_status reduce(machine *m)
     if (callable->kind != XKD_PICKLE_GLOBAL || args->kind != XKD_PICKLE_TUPLE)
         REFUSE("REDUCE of something that is no global");
     int64_t n = args->as.list.count, first = n ? args->as.list.items[0] : -1;
-    switch (globals[callable->as.global].kind) {
+    switch (xkd_pickle_global_at(callable->as.global)->kind) {
     /* torch.save gives state dicts as an empty OrderedDict that is filled afterwards. */
-    case ORDERED_DICT:
+    case XKD_PICKLE_ORDERED_DICT:
         if (n) REFUSE("OrderedDict with arguments");
         return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_DICT, .ordered = true});
-    case REBUILD_V2:
-    case REBUILD: return push_tensor(m, args);
-    case PARAMETER:
+    case XKD_PICKLE_REBUILD_V2:
+    case XKD_PICKLE_REBUILD: return push_tensor(m, args);
+    case XKD_PICKLE_PARAMETER:
         if (n < 1 || n > 3 || node_at(m, first)->kind != XKD_PICKLE_TENSOR || has_opaque(m, args))
             REFUSE("a parameter without tensor");
         return push_number(m, first);
-    case SIZE:
+    case XKD_PICKLE_SIZE:
         if (n != 1 || node_at(m, first)->kind != XKD_PICKLE_TUPLE) REFUSE("torch.Size of something that is no tuple");
         return push_number(m, first);
-    case DEVICE:
+    case XKD_PICKLE_DEVICE:
         if (n < 1 || n > 2 || node_at(m, first)->kind != XKD_PICKLE_TEXT)
             REFUSE("torch.device of something that is no text");
         return push_number(m, first);
     default: break;
     }
-    REFUSE("a call of %s.%s", globals[callable->as.global].module, globals[callable->as.global].name);
+    REFUSE("a call of %s.%s", xkd_pickle_global_at(callable->as.global)->module,
+           xkd_pickle_global_at(callable->as.global)->name);
 fail:
     return status;
 }
@@ -875,9 +735,7 @@ void xkd_pickle_free(xkd_pickle *p)
 
 void xkd_pickle_opaque_name(const xkd_pickle_node *node, char *out, size_t size)
 {
-    bool wide = node->as.global == WIDE;
-    if (wide) snprintf(out, size, "an integer of more than 64 bits");
-    if (!wide) snprintf(out, size, "%s.%s", inert[node->as.global].module, inert[node->as.global].name);
+    xkd_pickle_inert_name(node->as.global, out, size);
 }
 
 /* Exact; texts in the file have no terminating 0. */

@@ -458,11 +458,12 @@ fail:
     return status;
 }
 
-/* The four files that evaluation and other programs take. */
-xkd_status xkd_export_backbones(xkd_context *cx, const char *folder, const xkd_params *params)
+/* The files that evaluation and other programs take. */
+xkd_status xkd_export_backbones(xkd_context *cx, const char *folder, const xkd_params *params, const bool left_out[2])
 {
     static const char *const networks[] = {"vid_student", "vid_teacher", "aud_student", "aud_teacher"};
     xkd_status status = xkd_make_folder(cx, folder);
-    for (int i = 0; status == XKD_OK && i < 4; i++) status = export_backbone(cx, folder, params, networks[i]);
+    for (int i = 0; status == XKD_OK && i < 4; i++)
+        if (!left_out[i / 2]) status = export_backbone(cx, folder, params, networks[i]);
     return status;
 }

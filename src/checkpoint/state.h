@@ -39,7 +39,8 @@ xkd_status xkd_state_newest(xkd_context *cx, const char *run, char **out);
 /* Number of checkpoint files in the folder, whole or not; a folder that is not there has none. */
 xkd_status xkd_state_count(xkd_context *cx, const char *folder, int64_t *count);
 
-/* Writes folder/{vid,aud}_{student,teacher}.safetensors: one backbone each, names without prefix, as released. */
-xkd_status xkd_export_backbones(xkd_context *cx, const char *folder, const xkd_params *params);
+/* Writes folder/{vid,aud}_{student,teacher}.safetensors: one backbone each, names without prefix, as released. Of a
+ * modality that was left out there is none: its weights are those of the start. */
+xkd_status xkd_export_backbones(xkd_context *cx, const char *folder, const xkd_params *params, const bool left_out[2]);
 
 #endif

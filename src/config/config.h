@@ -102,7 +102,8 @@ typedef struct {
     int64_t workers;               /* 0: as many as there are processors */
     double decode_seconds;         /* time limit of one clip */
     double max_clip_damage;        /* share of a clip's pictures or sound */
-    double cache_memory;           /* GB of decoded files in memory; 0: half of what is there */
+    double cache_memory;           /* GB of decoded files in memory; 0: half of what is free */
+    int64_t audio_track;           /* 1, 2, ... of a file's sound tracks; 0: the default one, else the first */
     bool hold_last_frame;          /* the last picture stays to the end of the sound */
     bool left_out[XKD_MODALITIES]; /* by model.fwd_kwargs.modality; set by xkd_config_finish */
     double file_memory;            /* GB of one file that are held where clips are cut from whole files */

@@ -12,6 +12,7 @@
 #include <xxhash.h>
 
 #include "base/alloc.h"
+#include "base/machine.h"
 #include "media/media.h"
 
 static const char MAGIC[8] = "XKDCLIP2";
@@ -60,11 +61,17 @@ void xkd_cached_free(xkd_cached *entry)
     xkd_free(entry);
 }
 
-/* Half of what the machine has: the rest is for the model, the batches and the system. 4 GB where that is not known. */
-static int64_t half_of_memory(void)
+/* Half of what is free, of the machine or of the control group that the program runs in: the rest is for the model, the
+ * batches and the system. 4 GB where that is not known. */
+int64_t xkd_cache_bound_at(const char *root)
 {
-    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    return pages > 0 && size > 0 ? (int64_t)pages / 2 * size : (int64_t)4 << 30;
+    size_t free = xkd_available_memory_at(root);
+    return free == SIZE_MAX ? (int64_t)4 << 30 : (int64_t)(free / 2);
+}
+
+int64_t xkd_cache_bound(const xkd_data_config *data)
+{
+    return data->cache_memory > 0 ? (int64_t)(data->cache_memory * 1e9) : xkd_cache_bound_at("");
 }
 
 /* Memory mode keeps one entry a sample for the life of the cache, up to data.cache_memory of them. */
@@ -76,7 +83,7 @@ xkd_status xkd_cache_new(xkd_context *cx, const xkd_data_config *data, int64_t c
     XKD_TRY(xkd_alloc(cx, &cache, 1, sizeof *cache));
     cache->data = data;
     cache->count = count;
-    cache->limit = data->cache_memory > 0 ? (int64_t)(data->cache_memory * 1e9) : half_of_memory();
+    cache->limit = xkd_cache_bound(data);
     pthread_mutex_init(&cache->lock, NULL);
     for (int i = 0; i < WRITE_LOCKS; i++) pthread_mutex_init(&cache->write[i], NULL);
     XKD_TRY(xkd_alloc(cx, &cache->entries, count, sizeof *cache->entries));
@@ -106,12 +113,13 @@ void xkd_cache_free(xkd_cache *cache)
 /* Everything that decides what a decoded file looks like. */
 static XXH128_hash_t key_of(const xkd_data_config *d, const char *hash)
 {
-    char text[384], decoders[64];
+    char text[416], decoders[64];
     xkd_media_decoders(decoders);
     int n = snprintf(text, sizeof text,
-                     "%s fps=%.17g side=%" PRId64 " rate=%" PRId64 " stream_colour=%d hold=%d streams=%d%d decoders=%s",
+                     "%s fps=%.17g side=%" PRId64 " rate=%" PRId64 " stream_colour=%d hold=%d track=%" PRId64
+                     " streams=%d%d decoders=%s",
                      hash, d->video_fps, d->crop_size, d->audio_rate, d->stream_colour, d->hold_last_frame,
-                     !d->left_out[XKD_VIDEO], !d->left_out[XKD_AUDIO], decoders);
+                     d->audio_track, !d->left_out[XKD_VIDEO], !d->left_out[XKD_AUDIO], decoders);
     return XXH3_128bits(text, (size_t)n);
 }
 

@@ -39,6 +39,10 @@ xkd_status xkd_cache_put(xkd_cache *cache, xkd_context *cx, int64_t i, const cha
                          const xkd_cached **entry);
 void xkd_cache_release(xkd_cache *cache, const xkd_cached *entry);
 
+/* What data.cache_memory=auto comes to, by the /proc and /sys below `root` ("": the machine's). */
+int64_t xkd_cache_bound_at(const char *root);
+int64_t xkd_cache_bound(const xkd_data_config *data);
+
 /* Bytes that may still be stored, and in one entry of a folder. */
 int64_t xkd_cache_room(xkd_cache *cache);
 

@@ -107,6 +107,17 @@ static void find_step(xkd_finding *f, const xkd_media_info *info)
          info->clock_step);
 }
 
+/* The default track may be the empty one, as of a microphone that was off. */
+static void find_silence(xkd_finding *f, const xkd_media_info *info)
+{
+    if (info->audio_tracks > 1)
+        find(f, XKD_FAULT_NO_AUDIO,
+             "nothing to hear in its sound (track %lld of %lld: data.audio_track=N takes another)",
+             (long long)info->audio_track, (long long)info->audio_tracks);
+    else
+        find(f, XKD_FAULT_NO_AUDIO, "nothing to hear in its sound");
+}
+
 /* Told of files in order: a clip is decoded from the key frame before it, so each takes as long as the way from there. */
 static void note_keys(const xkd_media_info *info, xkd_finding *f)
 {
@@ -146,16 +157,19 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd
         f->seconds = fmax(seen - info->start, 0);
     }
     /* One frame less than a clip is allowed: rounding of the stream's end. */
-    if (length < clip - 1 / j->data->video_fps) {
+    if (r->span.known && length < clip - 1 / j->data->video_fps) {
         bool still = video && audio && info->audio_end - info->start >= clip && info->video_end < info->audio_end;
         find(f, XKD_FAULT_SHORT, "%.2f s, shorter than a clip of %g s%s", length, clip,
              still ? " (pictures end before the sound: data.hold_last_frame=true keeps the last one)" : "");
     }
-    if (wanted[XKD_AUDIO] && !info->has_audio)
+    if (wanted[XKD_AUDIO] && !info->has_audio && info->audio_tracks)
+        find(f, XKD_FAULT_NO_AUDIO, "no sound track %lld (data.audio_track), only %lld",
+             (long long)j->data->audio_track, (long long)info->audio_tracks);
+    else if (wanted[XKD_AUDIO] && !info->has_audio)
         find(f, XKD_FAULT_NO_AUDIO, "no sound stream");
     else if (audio && j->options->decode && c->peak < SILENCE_PEAK)
-        find(f, XKD_FAULT_NO_AUDIO, "nothing to hear in its sound");
-    if (video && audio && fabs(info->video_start - info->audio_start) > SYNC_SECONDS)
+        find_silence(f, info);
+    if (r->span.known && video && audio && fabs(info->video_start - info->audio_start) > SYNC_SECONDS)
         find(f, XKD_FAULT_OUT_OF_SYNC, "sound starts %.2f s %s the picture",
              fabs(info->audio_start - info->video_start), info->audio_start > info->video_start ? "after" : "before");
 }
@@ -180,14 +194,16 @@ static xkd_status check_one(job *j, checker *c, int64_t i)
     }
     XKD_TRY(status);
     /* Sizes and lengths go into the manifest even where the file turns out bad. */
-    s->bytes = size;
+    xkd_file_stamp(fd, &s->bytes, &s->modified);
     xkd_media_request request = {.mode = j->options->decode ? XKD_CLIP_WHOLE : XKD_CLIP_NONE,
                                  .fps = j->data->video_fps,
                                  .short_side = CHECK_SIDE,
                                  .audio_rate = j->data->audio_rate,
                                  .video = !j->data->left_out[XKD_VIDEO],
                                  .audio = !j->data->left_out[XKD_AUDIO],
-                                 .hold_last_frame = j->data->hold_last_frame};
+                                 .hold_last_frame = j->data->hold_last_frame,
+                                 .header_only = j->options->header_only,
+                                 .audio_track = j->data->audio_track};
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     c->peak = 0; /* the worker may fail before on_begin */
     XKD_TRY(xkd_worker_decode(c->worker, fd, size, &request, &sink, &result));

@@ -14,9 +14,10 @@ typedef struct {
 } xkd_finding;
 
 typedef struct {
-    bool decode; /* everything, otherwise headers only */
-    bool hash;   /* fill in hashes of the contents */
-    int threads; /* each with a worker process of its own */
+    bool decode;      /* everything, otherwise headers only */
+    bool hash;        /* fill in hashes of the contents */
+    bool header_only; /* do not read files through for their lengths, which stay unknown then */
+    int threads;      /* each with a worker process of its own */
     /* Called now and then from one thread at a time. May be NULL. */
     void (*progress)(void *user, int64_t done, int64_t total);
     int (*stop)(void *user); /* non-zero: no further file is begun, XKD_ERR_INTERRUPTED. May be NULL. */

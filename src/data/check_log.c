@@ -70,6 +70,8 @@ static xkd_status take_line(xkd_context *cx, const char *path, const json_t *row
     findings[i] = (xkd_finding){.fault = (xkd_media_fault)json_integer_value(json_object_get(check, "fault")),
                                 .seconds = json_number_value(json_object_get(check, "seconds"))};
     snprintf(findings[i].message, sizeof findings[i].message, "%s", message);
+    const char *note = json_string_value(json_object_get(check, "note"));
+    snprintf(findings[i].note, sizeof findings[i].note, "%s", note ? note : "");
     done[i] = true;
     ++*found;
 fail:
@@ -146,8 +148,8 @@ xkd_status xkd_check_log_add(xkd_check_log *log, xkd_context *cx, const xkd_mani
     XKD_TRY(xkd_sample_to_json(cx, &m->samples[i], &row));
     json_t *message = json_string(f->message);
     json_object_set_new(row, "check",
-                        json_pack("{s:s,s:i,s:f,s:o}", "identity", identity, "fault", (int)f->fault, "seconds",
-                                  f->seconds, "message", message ? message : json_string("?")));
+                        json_pack("{s:s,s:i,s:f,s:s,s:o}", "identity", identity, "fault", (int)f->fault, "seconds",
+                                  f->seconds, "note", f->note, "message", message ? message : json_string("?")));
     text = json_dumps(row, JSON_COMPACT | JSON_REAL_PRECISION(17));
     if (!text) XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", log->path);
     XKD_TRY(xkd_format_string(cx, &line, "%s\n", text));

@@ -36,7 +36,7 @@ struct xkd_fetcher {
     int64_t limit;  /* bytes that a whole file may take; a clip is bounded by its request */
     bool whole, too_long;
     struct {
-        int64_t sample, size; /* sample + 1; 0: empty */
+        int64_t sample, bytes, modified; /* sample + 1, 0: empty; of the file */
         xkd_media_span span;
     } found[SPANS]; /* spans that no manifest told, by sample modulo SPANS */
 };
@@ -190,18 +190,20 @@ fail:
 }
 
 /* By the manifest, or as it was found before. */
-static xkd_media_span span_of(const xkd_fetcher *f, int64_t i, int64_t size)
+static xkd_media_span span_of(const xkd_fetcher *f, int64_t i, int fd)
 {
-    xkd_media_span span = xkd_sample_span(&f->manifest->samples[i], size);
-    if (!span.known && f->found[i % SPANS].sample == i + 1 && f->found[i % SPANS].size == size)
-        span = f->found[i % SPANS].span;
+    xkd_media_span span = xkd_sample_span(&f->manifest->samples[i], fd, f->data->audio_track);
+    int64_t bytes, modified;
+    if (span.known || f->found[i % SPANS].sample != i + 1) return span;
+    xkd_file_stamp(fd, &bytes, &modified);
+    if (f->found[i % SPANS].bytes == bytes && f->found[i % SPANS].modified == modified) span = f->found[i % SPANS].span;
     return span;
 }
 
-static void keep_span(xkd_fetcher *f, int64_t i, int64_t size, const xkd_media_span *span)
+static void keep_span(xkd_fetcher *f, int64_t i, int fd, const xkd_media_span *span)
 {
     f->found[i % SPANS].sample = i + 1;
-    f->found[i % SPANS].size = size;
+    xkd_file_stamp(fd, &f->found[i % SPANS].bytes, &f->found[i % SPANS].modified);
     f->found[i % SPANS].span = *span;
 }
 
@@ -237,7 +239,8 @@ static xkd_status decode(xkd_fetcher *f, int64_t i, int fd, int64_t size, xkd_cl
                                  /* With a cache all clips start on its grid, also those of files that are not in it. */
                                  .on_grid = f->cache != NULL,
                                  .hold_last_frame = d->hold_last_frame,
-                                 .span = span_of(f, i, size)};
+                                 .audio_track = d->audio_track,
+                                 .span = span_of(f, i, fd)};
     xkd_media_sink sink = {.user = f, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     /* Nothing of the clip before may be left if the worker fails at once. */
     f->frames = f->samples = 0;
@@ -246,7 +249,7 @@ static xkd_status decode(xkd_fetcher *f, int64_t i, int fd, int64_t size, xkd_cl
     f->limit = f->whole ? xkd_cache_room(f->cache) : INT64_MAX;
     xkd_status status = xkd_worker_decode(f->worker, fd, size, &request, &sink, result);
     if (status != XKD_OK || result->fault != XKD_FAULT_NONE) return status;
-    keep_span(f, i, size, &result->span);
+    keep_span(f, i, fd, &result->span);
     if (!f->whole) judge_clip(f, result);
     /* Where sound alone is wanted, a file without pictures is no fault. */
     if (result->fault != XKD_FAULT_NONE || !f->wanted[XKD_VIDEO]) return status;
@@ -326,7 +329,10 @@ fail:
  * read is at fault itself. */
 static xkd_status find_hash(xkd_fetcher *f, int64_t i, int fd, int64_t size, char hash[33], xkd_media_result *result)
 {
-    memcpy(hash, f->manifest->samples[i].hash, sizeof f->manifest->samples[i].hash);
+    /* A hash of another file, which had this name, counts no more. */
+    hash[0] = 0;
+    if (xkd_sample_is(&f->manifest->samples[i], fd) || f->manifest->samples[i].bytes < 0)
+        memcpy(hash, f->manifest->samples[i].hash, sizeof f->manifest->samples[i].hash);
     /* In memory entries go by the sample's number; in a folder by content. */
     if (hash[0] || f->data->cache != XKD_CACHE_FOLDER || xkd_cache_hash(f->cache, i, size, hash)) return XKD_OK;
     xkd_status status = xkd_hash_file(f->cx, fd, size, hash);
@@ -411,7 +417,7 @@ xkd_status xkd_fetch_clip(xkd_fetcher *f, int64_t i, double place, xkd_clip *cli
         XKD_TRY(fetch_clip(f, i, fd, size, place, clip, result));
     }
     /* A stream that has nothing here is silence as much as none at all. */
-    *silent = !f->has_audio || clip->samples == 0;
+    *silent = result->fault == XKD_FAULT_NONE && (!f->has_audio || clip->samples == 0);
     /* No half clip may reach the views. */
     if (result->fault != XKD_FAULT_NONE) *clip = (xkd_clip){0};
 fail:

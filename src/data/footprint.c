@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "data/cache.h"
 #include "data/manifest.h"
 
 /* Resident size of a worker process with FFmpeg's libraries and one open decoder. */
@@ -25,7 +26,7 @@ static double decoded_bytes(const xkd_data_config *d, const xkd_sample *s)
     return frames * frame_bytes(s, (double)d->crop_size) + samples * (double)sizeof(int16_t);
 }
 
-/* All files end up in it, since an epoch visits all. */
+/* All files that have room end up in it, since an epoch visits all. */
 static double cache_bytes(const xkd_data_config *d, const xkd_manifest *m)
 {
     double sum = 0;
@@ -38,7 +39,7 @@ static double cache_bytes(const xkd_data_config *d, const xkd_manifest *m)
     }
     const xkd_sample clip = {.video_seconds = d->clip_duration, .audio_seconds = d->clip_duration};
     double mean = known ? sum / (double)known : decoded_bytes(d, &clip); /* the least that a file can have */
-    return sum + mean * (double)(m->count - known);
+    return fmin(sum + mean * (double)(m->count - known), (double)xkd_cache_bound(d));
 }
 
 /* A decoded clip, the same as planes of a view, waveform and spectrogram canvas; and the process. */

@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -57,7 +58,7 @@ xkd_status xkd_manifest_add(xkd_context *cx, xkd_manifest *m, const char *path, 
         XKD_TRY(xkd_resize(cx, &m->samples, m->capacity, capacity, sizeof *m->samples));
         m->capacity = capacity;
     }
-    xkd_sample fresh = {.label = -1, .has_audio = -1, .has_video = -1, .bytes = -1};
+    xkd_sample fresh = {.label = -1, .has_audio = -1, .has_video = -1, .bytes = -1, .modified = -1};
     XKD_TRY(xkd_copy_string(cx, &fresh.path, path));
     m->samples[m->count] = fresh;
     *sample = &m->samples[m->count++];
@@ -219,6 +220,7 @@ static xkd_status read_probe(const place *p, const json_t *object, xkd_sample *s
     const json_t *picture = json_object_get(object, "has_video");
     if (json_is_boolean(picture)) s->has_video = json_is_true(picture);
     s->probed = json_is_true(json_object_get(object, "probed")) && s->has_video >= 0 && s->has_audio >= 0;
+    XKD_TRY(read_integer(p, object, "audio_track", &s->audio_track));
     XKD_TRY(read_real(p, object, "video_last", &s->video_last));
     XKD_TRY(read_real(p, object, "clock_step", &s->clock_step));
     XKD_TRY(read_real(p, object, "key_gap", &s->key_gap));
@@ -266,6 +268,7 @@ static xkd_status read_sample(place *p, xkd_manifest *m, const json_t *object)
     XKD_TRY(read_integer(p, object, "sample_rate", &s->sample_rate));
     XKD_TRY(read_integer(p, object, "channels", &s->channels));
     XKD_TRY(read_integer(p, object, "bytes", &s->bytes));
+    XKD_TRY(read_integer(p, object, "modified", &s->modified));
     const json_t *sound = json_object_get(object, "has_audio");
     if (sound && !json_is_null(sound) && !json_is_boolean(sound))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"has_audio\" must be true or false", p->file, (long long)p->line);
@@ -502,14 +505,18 @@ static void set_facts(json_t *o, const xkd_sample *s)
             json_object_set_new(o, "key_gap", rounded(s->key_gap));
         }
         if (s->clock_step > 0) json_object_set_new(o, "clock_step", rounded(s->clock_step));
+        if (s->audio_track) json_object_set_new(o, "audio_track", json_integer(s->audio_track));
     }
     if (s->has_audio == 1) {
-        json_object_set_new(o, "audio_start", rounded(s->audio_start));
-        json_object_set_new(o, "audio_seconds", rounded(s->audio_seconds));
+        if (s->audio_seconds > 0) {
+            json_object_set_new(o, "audio_start", rounded(s->audio_start));
+            json_object_set_new(o, "audio_seconds", rounded(s->audio_seconds));
+        }
         json_object_set_new(o, "sample_rate", json_integer(s->sample_rate));
         json_object_set_new(o, "channels", json_integer(s->channels));
     }
     if (s->bytes >= 0) json_object_set_new(o, "bytes", json_integer(s->bytes));
+    if (s->modified >= 0) json_object_set_new(o, "modified", json_integer(s->modified));
     if (s->hash[0]) json_object_set_new(o, "hash", json_string(s->hash));
 }
 
@@ -630,6 +637,7 @@ void xkd_sample_describe(xkd_sample *s, const xkd_media_info *info, const xkd_me
     s->has_video = info->has_video;
     s->probed = span->known;
     s->clock_step = span->clock_step;
+    s->audio_track = span->audio_track;
     if (info->has_video) {
         s->video_start = span->video_start;
         s->video_seconds = span->video_end - span->video_start;
@@ -653,10 +661,27 @@ double xkd_sample_seconds(const xkd_sample *s, const bool left_out[2])
     return !left_out[1] && s->has_audio == 1 ? s->audio_seconds : 0;
 }
 
-/* Starts and lengths are kept to the microsecond, to which a probe rounds as well: the span is the same to the bit. */
-xkd_media_span xkd_sample_span(const xkd_sample *s, int64_t size)
+void xkd_file_stamp(int fd, int64_t *bytes, int64_t *modified)
 {
-    if (!s->probed || s->bytes != size) return (xkd_media_span){0};
+    struct stat info;
+    *bytes = *modified = -1;
+    if (fstat(fd, &info) != 0) return;
+    *bytes = (int64_t)info.st_size;
+    *modified = (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec;
+}
+
+/* A manifest of before times were kept goes by the size alone. */
+bool xkd_sample_is(const xkd_sample *s, int fd)
+{
+    int64_t bytes, modified;
+    xkd_file_stamp(fd, &bytes, &modified);
+    return s->bytes >= 0 && s->bytes == bytes && (s->modified < 0 || s->modified == modified);
+}
+
+/* Starts and lengths are kept to the microsecond, to which a probe rounds as well: the span is the same to the bit. */
+xkd_media_span xkd_sample_span(const xkd_sample *s, int fd, int64_t audio_track)
+{
+    if (!s->probed || s->audio_track != audio_track || !xkd_sample_is(s, fd)) return (xkd_media_span){0};
     return (xkd_media_span){.known = true,
                             .no_video = !s->has_video,
                             .no_audio = !s->has_audio,
@@ -666,7 +691,8 @@ xkd_media_span xkd_sample_span(const xkd_sample *s, int64_t size)
                             .audio_end = s->audio_start + s->audio_seconds,
                             .video_last = s->video_last,
                             .clock_step = s->clock_step,
-                            .key_gap = s->key_gap};
+                            .key_gap = s->key_gap,
+                            .audio_track = s->audio_track};
 }
 
 /* Facts of the file stay behind: only what the user said of it is copied. */

@@ -24,9 +24,10 @@ typedef struct {
     int64_t width, height, sample_rate, channels;
     int has_audio; /* 1, 0, or -1: unknown */
     int has_video;
-    bool probed; /* starts, seconds and the next three are what the packets say, of a file of `bytes` */
+    bool probed;         /* starts, seconds and the next three are what the packets say, of a file of `bytes` */
+    int64_t audio_track; /* data.audio_track when it was probed */
     double video_last, clock_step, key_gap; /* as in xkd_media_info */
-    int64_t bytes;                          /* -1: unknown */
+    int64_t bytes, modified;                /* -1: unknown; the time of change in ns since 1970 */
     char hash[33];                          /* XXH3-128 of the contents in hex; "": unknown */
     uint64_t identity; /* of the contents that features were made of (data/identity.h); 0: unknown, as in manifests */
 } xkd_sample;
@@ -110,7 +111,11 @@ void xkd_sample_describe(xkd_sample *sample, const xkd_media_info *info, const x
 /* Length of the file for who leaves out [pictures, sound]: of the pictures where they count and are there. 0: unknown. */
 double xkd_sample_seconds(const xkd_sample *sample, const bool left_out[2]);
 
-/* What the sample says of its streams, for a file that has `size` bytes now: unknown where that is another file. */
-xkd_media_span xkd_sample_span(const xkd_sample *sample, int64_t size);
+/* Size, and time of change in ns since 1970, of an open file; -1 where they cannot be had. */
+void xkd_file_stamp(int fd, int64_t *bytes, int64_t *modified);
+/* Whether the open file is still the one that the sample was made of, by size and time of change. */
+bool xkd_sample_is(const xkd_sample *sample, int fd);
+/* What the sample says of its streams with this data.audio_track: unknown where the open file is another by now. */
+xkd_media_span xkd_sample_span(const xkd_sample *sample, int fd, int64_t audio_track);
 
 #endif

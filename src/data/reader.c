@@ -148,7 +148,8 @@ static xkd_status read_clip(xkd_reader *r, const char *path, xkd_clip_mode mode,
                                  .audio = true,
                                  .stream_colour = d->stream_colour,
                                  .hold_last_frame = d->hold_last_frame,
-                                 .span = xkd_sample_span(&file.samples[0], size)};
+                                 .audio_track = d->audio_track,
+                                 .span = xkd_sample_span(&file.samples[0], fd, d->audio_track)};
     xkd_media_sink sink = {.user = r, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     r->frames = r->samples = 0;
     r->duration = 0;

@@ -14,6 +14,7 @@ typedef struct {
     xkd_context *cx;
     int64_t room, samples;
     float *wave;
+    bool silent; /* the file has no sound at all */
 } listener;
 
 /* The worker's callbacks; only sound is asked for. */
@@ -73,7 +74,8 @@ static xkd_status hear(listener *l, xkd_worker *worker, xkd_mel *mel, const xkd_
                                  .fps = d->video_fps,
                                  .audio_rate = d->audio_rate,
                                  .audio = true,
-                                 .hold_last_frame = d->hold_last_frame};
+                                 .hold_last_frame = d->hold_last_frame,
+                                 .audio_track = d->audio_track};
     xkd_media_sink sink = {.user = l, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     sums[0] = sums[1] = NAN;
     status = xkd_manifest_open(l->cx, m, s, d->follow_links, &fd, &size, &fault);
@@ -83,7 +85,9 @@ static xkd_status hear(listener *l, xkd_worker *worker, xkd_mel *mel, const xkd_
         return fault == XKD_FAULT_NONE ? status : XKD_OK;
     }
     l->samples = 0;
+    l->silent = false;
     XKD_TRY(xkd_worker_decode(worker, fd, size, &request, &sink, &result));
+    l->silent = result.fault == XKD_FAULT_NO_AUDIO || (result.fault == XKD_FAULT_NONE && !result.info.has_audio);
     if (result.fault != XKD_FAULT_NONE || l->samples == 0) goto fail;
     while (l->samples < l->room) l->wave[l->samples++] = 0; /* as in training */
     xkd_mel_run(mel, l->wave, l->room, spec);
@@ -112,7 +116,8 @@ xkd_status xkd_stats(xkd_context *cx, const xkd_manifest *m, const xkd_data_conf
             cells = d->n_mels * xkd_mel_columns(l.room, d->hop_length);
     *out = (xkd_data_stats){0};
     count(m, d, out);
-    if (files < 1) return XKD_OK;
+    /* Where pictures alone are trained, nobody listens. */
+    if (files < 1 || d->left_out[XKD_AUDIO]) return XKD_OK;
     XKD_TRY(xkd_worker_new(cx, NULL, d->decode_seconds, &worker));
     XKD_TRY(xkd_mel_new(cx, d->audio_rate, d->n_fft, d->hop_length, d->n_mels, &mel));
     XKD_TRY(xkd_alloc(cx, &l.wave, l.room, sizeof *l.wave));
@@ -122,7 +127,8 @@ xkd_status xkd_stats(xkd_context *cx, const xkd_manifest *m, const xkd_data_conf
         double sums[2];
         XKD_TRY(hear(&l, worker, mel, m, &m->samples[k * m->count / files], d, spec, sums));
         if (isnan(sums[0])) {
-            out->unreadable++;
+            out->unreadable += !l.silent;
+            out->silent += l.silent;
             continue;
         }
         total[0] += sums[0];

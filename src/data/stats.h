@@ -10,6 +10,7 @@ typedef struct {
     double video_hours, shortest, longest; /* of files whose length is known */
     int64_t mel_files;                     /* files the following come from */
     int64_t unreadable;                    /* files that could not be decoded on the way */
+    int64_t silent;                        /* files that turned out to have no sound */
     double mel_mean, mel_std;
 } xkd_data_stats;
 

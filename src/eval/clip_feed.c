@@ -86,7 +86,7 @@ static xkd_status produce(xkd_clip_feed *f, xkd_clipper *clipper)
         const xkd_embed_input *in = &f->inputs[f->producing];
         xkd_media_result result;
         XKD_TRY(in->memory ? xkd_clipper_run_memory(clipper, in->memory, in->number, &sink, &result)
-                           : xkd_clipper_run(clipper, in->manifest, in->sample, in->number, &sink, &result));
+                           : xkd_clipper_run(clipper, in->manifest, in->sample, in->number, in->draw, &sink, &result));
         xkd_fed_clip *s = free_slot(f);
         /* An end goes through the ring like a clip, so it arrives behind the last clip of its file. */
         if (!s) break;
@@ -253,7 +253,7 @@ xkd_status xkd_input_list_of(xkd_context *cx, const char *const *paths, int64_t 
     for (int64_t i = 0; i < count; i++) {
         out->count++; /* also of one that is only half made */
         XKD_TRY(xkd_manifest_of_file(cx, paths[i], &out->manifests[i]));
-        out->inputs[i] = (xkd_embed_input){.manifest = &out->manifests[i], .number = i};
+        out->inputs[i] = (xkd_embed_input){.manifest = &out->manifests[i], .number = i, .draw = i};
     }
 fail:
     return status;

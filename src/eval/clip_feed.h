@@ -9,7 +9,8 @@
 typedef struct {
     const xkd_manifest *manifest; /* NULL with memory */
     int64_t sample;               /* index in the manifest */
-    int64_t number;               /* what random draws and results call it */
+    int64_t number;               /* what results call it */
+    int64_t draw; /* what random draws call it: the number, but where work is shared with other splits */
     const xkd_clip_memory *memory;
 } xkd_embed_input;
 

@@ -39,8 +39,8 @@ struct xkd_clipper {
     int64_t rgb_capacity, sound_capacity;
     /* The file at hand. */
     const xkd_clip_sink *sink;
-    int64_t number, frames, width, height, heard, windows[XKD_MODALITIES]; /* counts so far in this file */
-    bool has[XKD_MODALITIES];                                              /* streams of the file at hand */
+    int64_t number, draw, frames, width, height, heard, windows[XKD_MODALITIES]; /* counts so far in this file */
+    bool has[XKD_MODALITIES];                                                    /* streams of the file at hand */
     bool too_long; /* a fault of the file, as which `xkd_clipper_run` reports it */
 };
 
@@ -410,8 +410,8 @@ static xkd_status training_clip(xkd_clipper *c, int64_t k)
 {
     xkd_status status = XKD_OK;
     const xkd_data_config *d = c->options.data;
-    /* The draw's key is (seed, clip, number): a file gives the same clips whatever stands before it in the list. */
-    xkd_view_key key = {c->options.seed, (uint32_t)k, (uint32_t)c->number};
+    /* The draw's key is (seed, clip, draw): a file gives the same clips whatever stands before it in the list. */
+    xkd_view_key key = {c->options.seed, (uint32_t)k, (uint32_t)c->draw};
     xkd_rng rng = xkd_rng_make(key.seed, key.epoch, key.sample, 0, XKD_RNG_CLIP);
     double place = xkd_rng_uniform(&rng), fps = d->video_fps, rate = (double)d->audio_rate;
     /* Without frames the sound alone says how long the file is, on the same grid. */
@@ -462,6 +462,19 @@ fail:
     return status;
 }
 
+/* Features of a file that is mostly damage would stand among the others as if they said something. */
+static void judge_damage(const xkd_clipper *c, xkd_media_result *r)
+{
+    const xkd_media_tally *t = &r->tally;
+    const bool *wanted = c->options.wanted;
+    double most = c->options.data->max_clip_damage;
+    bool video = wanted[XKD_VIDEO] && t->video_damage > most, audio = wanted[XKD_AUDIO] && t->audio_damage > most;
+    if (!video && !audio) return;
+    r->fault = XKD_FAULT_BROKEN;
+    snprintf(r->message, sizeof r->message, "%.0f %% of its %s damaged or missing (data.max_clip_damage=%g)",
+             100 * (video ? t->video_damage : t->audio_damage), video ? "pictures are" : "sound is", most);
+}
+
 /* Frames are made small in the worker already: a 4K frame never crosses the process border. */
 static xkd_status decode(xkd_clipper *c, const xkd_sample *sample, int fd, int64_t size, xkd_media_result *result)
 {
@@ -477,7 +490,8 @@ static xkd_status decode(xkd_clipper *c, const xkd_sample *sample, int fd, int64
                                  .audio = wanted[XKD_AUDIO],
                                  .stream_colour = d->stream_colour,
                                  .hold_last_frame = d->hold_last_frame,
-                                 .span = xkd_sample_span(sample, size)};
+                                 .audio_track = d->audio_track,
+                                 .span = xkd_sample_span(sample, fd, d->audio_track)};
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     XKD_TRY(xkd_worker_decode(c->worker, fd, size, &request, &sink, result));
     if (result->fault != XKD_FAULT_NONE) goto fail;
@@ -491,16 +505,19 @@ static xkd_status decode(xkd_clipper *c, const xkd_sample *sample, int fd, int64
         snprintf(result->message, sizeof result->message, "nothing of the wanted kind could be decoded");
         goto fail;
     }
+    judge_damage(c, result);
+    if (result->fault != XKD_FAULT_NONE) goto fail;
     XKD_TRY(finish(c));
 fail:
     return status;
 }
 
 /* What belongs to one file alone. */
-static void begin_file(xkd_clipper *c, int64_t number, const xkd_clip_sink *sink)
+static void begin_file(xkd_clipper *c, int64_t number, int64_t draw, const xkd_clip_sink *sink)
 {
     c->sink = sink;
     c->number = number;
+    c->draw = draw;
     c->frames = c->width = c->height = c->heard = 0;
     c->too_long = false;
     memset(c->windows, 0, sizeof c->windows);
@@ -579,7 +596,7 @@ xkd_status xkd_clipper_run_memory(xkd_clipper *c, const xkd_clip_memory *m, int6
     xkd_status status = XKD_OK;
     xkd_context *cx = c->cx;
     *result = (xkd_media_result){0};
-    begin_file(c, number, sink);
+    begin_file(c, number, number, sink);
     c->has[XKD_VIDEO] = m->frames.data;
     c->has[XKD_AUDIO] = m->samples.data;
     if (c->options.wanted[XKD_VIDEO] && m->frames.data) XKD_TRY(feed_frames(c, &m->frames));
@@ -594,14 +611,14 @@ fail:
 /* ---- a file ---- */
 
 /* A file that is missing or refused is a finding about the file, not an error of ours: the message moves to *result. */
-xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t i, int64_t number,
+xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t i, int64_t number, int64_t draw,
                            const xkd_clip_sink *sink, xkd_media_result *result)
 {
     xkd_status status = XKD_OK;
     int fd = -1;
     int64_t size = 0;
     *result = (xkd_media_result){0};
-    begin_file(c, number, sink);
+    begin_file(c, number, draw, sink);
     /* The fault decides, not the status: errors of the machine, such as no memory, have none and go up. */
     status = xkd_manifest_open(c->cx, manifest, &manifest->samples[i], c->options.data->follow_links, &fd, &size,
                                &result->fault);

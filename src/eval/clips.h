@@ -74,9 +74,9 @@ typedef struct xkd_clipper xkd_clipper;
 xkd_status xkd_clipper_new(xkd_context *cx, const xkd_clip_options *options, xkd_clipper **out);
 void xkd_clipper_free(xkd_clipper *clipper); /* NULL is allowed */
 
-/* Clips of sample i of the manifest, called `number` in places and random draws. What is wrong with the file stands in
+/* Clips of sample i of the manifest, called `number` in places and `draw` in random draws. What is wrong with the file stands in
  * *result; a wanted stream that it lacks is XKD_FAULT_NO_VIDEO or _NO_AUDIO when it has none of the wanted ones. */
-xkd_status xkd_clipper_run(xkd_clipper *clipper, const xkd_manifest *manifest, int64_t i, int64_t number,
+xkd_status xkd_clipper_run(xkd_clipper *clipper, const xkd_manifest *manifest, int64_t i, int64_t number, int64_t draw,
                            const xkd_clip_sink *sink, xkd_media_result *result);
 
 /* Clips of frames and samples in memory: those of a file with the same contents. */

@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -88,7 +89,14 @@ static void describe_views(xkd_text *t, const xkd_clip_options *o)
                     (long long)m->column_width[1]);
 }
 
-/* Contents of all inputs; the caller frees *out. */
+/* What stands for contents and draw of a file whose clips are drawn by another number than its own. */
+static uint64_t with_draw(uint64_t identity, int64_t draw)
+{
+    return XXH3_64bits_withSeed(&draw, sizeof draw, identity);
+}
+
+/* Contents of all inputs, and the draws of those that do not go by their number: features are the same where both are. The
+ * caller frees *out. */
 static xkd_status identify(xkd_context *cx, const xkd_embed_job *job, uint64_t **out)
 {
     xkd_status status = XKD_OK;
@@ -96,6 +104,7 @@ static xkd_status identify(xkd_context *cx, const xkd_embed_job *job, uint64_t *
     for (int64_t i = 0; i < job->count; i++) {
         const xkd_manifest *m = job->inputs[i].manifest;
         XKD_TRY(xkd_sample_identity(cx, m, &m->samples[job->inputs[i].sample], &(*out)[i]));
+        if (job->inputs[i].draw != job->inputs[i].number) (*out)[i] = with_draw((*out)[i], job->inputs[i].draw);
     }
 fail:
     return status;
@@ -113,6 +122,9 @@ static xkd_status hash_settings(xkd_context *cx, const xkd_embed_job *job, const
                     (long long)d->crop_size, d->mel_mean, d->mel_std, (unsigned long long)o->clips.seed);
     xkd_text_printf(&t, " %lld %lld %lld %lld %d", (long long)d->audio_rate, (long long)d->n_fft,
                     (long long)d->hop_length, (long long)d->n_mels, d->stream_colour);
+    /* Only where they are not the default: features of before these keys stay what they are. */
+    if (d->hold_last_frame) xkd_text_puts(&t, " hold");
+    if (d->audio_track) xkd_text_printf(&t, " track %lld", (long long)d->audio_track);
     if (o->clips.protocol == XKD_CLIPS_TRAIN) describe_views(&t, &o->clips);
     xkd_text_puts(&t, job->pairs ? " pairs" : "");
     /* The encoder by the hash of its values: the same weights under another path are the same features. */
@@ -121,6 +133,8 @@ static xkd_status hash_settings(xkd_context *cx, const xkd_embed_job *job, const
         const xkd_sample *s = &job->inputs[i].manifest->samples[job->inputs[i].sample];
         xkd_text_printf(&t, "\n%lld %s %lld", (long long)job->inputs[i].number, s->path, (long long)s->label);
         for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(&t, ",%d", (int)s->labels[k]);
+        if (job->inputs[i].draw != job->inputs[i].number)
+            xkd_text_printf(&t, " draw %lld", (long long)job->inputs[i].draw);
         if (identity) xkd_text_printf(&t, " %llx", (unsigned long long)identity[i]);
     }
     *out = t.status == XKD_OK ? XXH3_64bits(t.data, (size_t)t.size) : 0; /* out of memory: the status says so */
@@ -268,21 +282,78 @@ static int64_t clips_in(const xkd_feature_table *t, int64_t f, int64_t *first)
     return high - low;
 }
 
-/* The record of input i out of a donor, where it has the same file under the same number, by which clips are drawn. What
- * could not be read there has no clips, and is tried here. */
-static xkd_status take_from(work *w, const xkd_embeddings *donor, int64_t i, bool *taken)
+/* A finished file of other work. */
+typedef struct {
+    xkd_embeddings features;
+    int64_t *order; /* [features.files.count] its files by path */
+} donor;
+
+static int by_path(const void *a, const void *b, void *files)
+{
+    const xkd_sample *s = ((const xkd_manifest *)files)->samples;
+    return strcmp(s[*(const int64_t *)a].path, s[*(const int64_t *)b].path);
+}
+
+static void donor_free(donor *d)
+{
+    xkd_embeddings_free(&d->features);
+    xkd_free(d->order);
+}
+
+/* A file that cannot be read is no donor; its own work will tell of it. */
+static xkd_status donor_read(xkd_context *cx, const char *path, donor *out)
+{
+    xkd_status status = XKD_OK;
+    *out = (donor){0};
+    if (xkd_embeddings_read(cx, path, &out->features) != XKD_OK) xkd_clear_error(cx);
+    int64_t count = out->features.files.count;
+    XKD_TRY(xkd_alloc(cx, &out->order, count, sizeof *out->order));
+    for (int64_t i = 0; i < count; i++) out->order[i] = i;
+    if (count) qsort_r(out->order, (size_t)count, sizeof *out->order, by_path, &out->features.files);
+fail:
+    return status;
+}
+
+/* Index of the donor's file with this path; -1: none. */
+static int64_t donor_file(const donor *d, const char *path)
+{
+    int64_t low = 0, high = d->features.files.count;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2, order = strcmp(d->features.files.samples[d->order[middle]].path, path);
+        if (order == 0) return d->order[middle];
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return -1;
+}
+
+/* Whether file k of the donor has the contents of `in` and went by the same draws: by its own number where nothing else is
+ * said. */
+static bool same_clips(const donor *d, int64_t k, const xkd_embed_input *in, uint64_t identity)
+{
+    uint64_t there = d->features.files.samples[k].identity;
+    if (!there) return false;
+    if (in->draw != in->number) return there == identity || (k == in->draw && with_draw(there, k) == identity);
+    return (k == in->draw && there == identity) || there == with_draw(identity, in->draw);
+}
+
+/* The record of input i out of a donor, where it has the same file with the same draws. What could not be read there has no
+ * clips, and is tried here. */
+static xkd_status take_from(work *w, const donor *d, int64_t i, bool *taken)
 {
     xkd_status status = XKD_OK;
     const xkd_embed_input *in = &w->job->inputs[i];
-    const xkd_sample *s = in->number < donor->files.count ? &donor->files.samples[in->number] : NULL;
+    int64_t k = donor_file(d, sample_of(in)->path);
     xkd_embedded file = {.input = i};
     *taken = false;
-    if (!s || !s->identity || s->identity != w->identity[i] || strcmp(s->path, sample_of(in)->path) != 0) return XKD_OK;
+    if (k < 0 || !same_clips(d, k, in, w->identity[i])) return XKD_OK;
     for (int m = 0; m < XKD_MODALITIES; m++) {
-        const xkd_feature_table *t = &donor->table[m];
+        const xkd_feature_table *t = &d->features.table[m];
         int64_t first;
         if (!w->head.size[m]) continue;
-        file.count[m] = clips_in(t, in->number, &first);
+        file.count[m] = clips_in(t, k, &first);
         if (file.count[m] == 0) return XKD_OK; /* nor half of a pair */
         file.feature[m] = t->x + first * t->rows * t->width;
         file.seconds[m] = t->seconds + first;
@@ -294,11 +365,11 @@ fail:
 }
 
 /* Whether features of a donor are what this work would make. */
-static bool fits(const work *w, const xkd_embeddings *donor)
+static bool fits(const work *w, const xkd_embeddings *other)
 {
-    if (donor->recipe != w->recipe || donor->shard.of > 1) return false;
+    if (other->recipe != w->recipe || other->shard.of > 1) return false;
     for (int m = 0; m < XKD_MODALITIES; m++)
-        if (w->head.size[m] && donor->table[m].rows * donor->table[m].width != w->head.size[m]) return false;
+        if (w->head.size[m] && other->table[m].rows * other->table[m].width != w->head.size[m]) return false;
     return true;
 }
 
@@ -308,20 +379,19 @@ static xkd_status take_over(work *w)
     xkd_status status = XKD_OK;
     const xkd_embed_job *job = w->job;
     for (int64_t d = 0; d < job->donor_count && w->todo_count; d++) {
-        xkd_embeddings donor = {0};
+        donor from;
         int64_t left = 0;
         bool taken;
         if (!xkd_path_exists(job->donors[d])) continue;
-        /* A file that cannot be read is no donor; its own work will tell of it. */
-        if (xkd_embeddings_read(w->cx, job->donors[d], &donor) != XKD_OK) xkd_clear_error(w->cx);
+        status = donor_read(w->cx, job->donors[d], &from);
         int64_t before = w->todo_count;
         for (int64_t k = 0; k < w->todo_count && status == XKD_OK; k++) {
             taken = false;
-            if (fits(w, &donor)) status = take_from(w, &donor, input_of(w, w->todo[k].number), &taken);
+            if (fits(w, &from.features)) status = take_from(w, &from, input_of(w, w->todo[k].number), &taken);
             if (!taken) w->todo[left++] = w->todo[k];
         }
         w->todo_count = left;
-        xkd_embeddings_free(&donor);
+        donor_free(&from);
         XKD_TRY(status);
         if (before > left && job->taken) job->taken(job->user, before - left, job->donors[d]);
     }

@@ -15,7 +15,7 @@ typedef struct {
     bool pairs;       /* a file that lacks one of the wanted modalities counts as unreadable */
     bool anew;        /* forget what an unfinished run left */
     double max_bad;   /* share of unreadable files up to which there is a result */
-    /* Finished feature files of other work, such as other folds: what they hold of a file of the same contents, number and
+    /* Finished feature files of other work, such as other folds: what they hold of a file of the same contents, draws and
      * options is taken over, for it would be made again to the bit. Those that are not there or do not fit are passed over. */
     char *const *donors; /* [donor_count] */
     int64_t donor_count;

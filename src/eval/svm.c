@@ -271,7 +271,8 @@ static xkd_status check_data(xkd_context *cx, const xkd_svm_data *d, const xkd_s
         two |= d->truth || d->label[row] != d->label[row_of(d, 0)]; /* with several labels "all" is a fair answer */
         for (int64_t k = 0; k < d->D; k++)
             if (!isfinite(d->x[row * d->D + k]))
-                XKD_FAIL(XKD_ERR_DATA, "svm: feature %lld of sample %lld is not finite", (long long)k, (long long)row);
+                XKD_FAIL(XKD_ERR_NUMERIC, "svm: feature %lld of sample %lld is not finite", (long long)k,
+                         (long long)row);
     }
     if (!two)
         XKD_FAIL(XKD_ERR_DATA, "svm: all samples have label %d: two classes are needed", (int)d->label[row_of(d, 0)]);

@@ -45,8 +45,9 @@ typedef struct {
     int64_t unconverged; /* classes that met the iteration limit */
 } xkd_svm_model;
 
-/* Trains all classes, in parallel over the pool; the model does not depend on the number of threads. XKD_ERR_DATA for
- * features that are not finite, labels out of range and fewer than two classes present. Free with xkd_svm_free. */
+/* Trains all classes, in parallel over the pool; the model does not depend on the number of threads. XKD_ERR_NUMERIC for
+ * features that are not finite, XKD_ERR_DATA for labels out of range and fewer than two classes present. Free with
+ * xkd_svm_free. */
 xkd_status xkd_svm_train(xkd_context *cx, xkd_pool *pool, const xkd_svm_data *data, const xkd_svm_options *options,
                          xkd_svm_model *out);
 void xkd_svm_free(xkd_svm_model *model);

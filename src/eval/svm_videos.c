@@ -10,8 +10,8 @@
 
 /* Files of one split in the order of the manifest; numbers count within the split, as `xkd embed --split` has them, so
  * that both ways give the same features. */
-static xkd_status list_split(xkd_context *cx, const xkd_manifest *m, const char *split, xkd_embed_input **out,
-                             int64_t *count)
+static xkd_status list_split(xkd_context *cx, const xkd_manifest *m, const char *split, const xkd_clip_draws *draws,
+                             xkd_embed_input **out, int64_t *count)
 {
     xkd_status status = XKD_OK;
     *count = 0;
@@ -23,7 +23,8 @@ static xkd_status list_split(xkd_context *cx, const xkd_manifest *m, const char 
         if (s->label < 0 && !s->label_count)
             XKD_FAIL(XKD_ERR_DATA, "%s: has no label: an SVM needs one for every file (\"label\" in the manifest)",
                      s->path);
-        (*out)[*count] = (xkd_embed_input){m, i, *count};
+        int64_t draw = draws ? xkd_clip_draws_of(draws, s->path) : -1;
+        (*out)[*count] = (xkd_embed_input){m, i, *count, draw < 0 ? *count : draw};
         ++*count;
     }
     if (*count == 0)
@@ -69,7 +70,8 @@ static xkd_status half_new(xkd_context *cx, const xkd_svm_videos *v, bool train,
     out->options = xkd_embed_options_of(config, train ? XKD_CLIPS_TRAIN : XKD_CLIPS_TEST, 0);
     if (train && v->subsample && v->subsample < out->options.clips.clips) out->options.clips.clips = v->subsample;
     xkd_models_choose(v->models, &out->options);
-    XKD_TRY(list_split(cx, v->manifest, train ? v->train : v->test, &out->inputs, &out->count));
+    XKD_TRY(
+        list_split(cx, v->manifest, train ? v->train : v->test, train ? v->draws : NULL, &out->inputs, &out->count));
     XKD_TRY(feature_path(cx, v->folder, train, out, &out->path));
     XKD_TRY(xkd_alloc(cx, &out->donors, v->donor_count, sizeof *out->donors));
     for (; out->donor_count < v->donor_count; out->donor_count++)

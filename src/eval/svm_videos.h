@@ -2,6 +2,7 @@
 #ifndef XKD_EVAL_SVM_VIDEOS_H
 #define XKD_EVAL_SVM_VIDEOS_H
 
+#include "eval/draws.h"
 #include "eval/feature_sets.h"
 #include "eval/models.h"
 
@@ -9,7 +10,8 @@
 typedef struct {
     xkd_models *models;
     const xkd_manifest *manifest;
-    const char *train, *test; /* splits */
+    const char *train, *test;    /* splits */
+    const xkd_clip_draws *draws; /* what training files are called in random draws; NULL: their number in the split */
     char *const
         *donors; /* [donor_count] folders of other folds, whose features of the same draws are taken; NULL: none */
     int64_t donor_count;

@@ -143,22 +143,38 @@ static double overlap(const run *r, double time, double length)
     return fmax(fmin(time + length, r->end) - fmax(time, r->origin), 0);
 }
 
-/* Matroska and FLV round time stamps to a millisecond, sixteen samples. Where all frames of a codec have one length, the
- * true time of one is a whole number of them after the first: a clip then has the same samples wherever decoding began. */
+static bool has_fixed_frames(enum AVCodecID codec)
+{
+    static const enum AVCodecID FIXED[] = {AV_CODEC_ID_AAC, AV_CODEC_ID_MP3,  AV_CODEC_ID_MP2,
+                                           AV_CODEC_ID_AC3, AV_CODEC_ID_EAC3, AV_CODEC_ID_OPUS,
+                                           AV_CODEC_ID_DTS, AV_CODEC_ID_FLAC, AV_CODEC_ID_ALAC};
+    for (size_t i = 0; i < sizeof FIXED / sizeof *FIXED; i++)
+        if (FIXED[i] == codec) return true;
+    return false;
+}
+
+/* Matroska and FLV round time stamps to a millisecond, sixteen samples, and what was once in one of them keeps such stamps
+ * in MP4. Where all frames of a codec have one length, the true end of one is a whole number of them after the stream's
+ * start: a clip then has the same samples wherever decoding began. */
 static double exact_time(const run *r, const AVFrame *frame, double time)
 {
     const AVStream *stream = r->media->audio;
-    double tick = av_q2d(stream->time_base), start = r->media->info.audio_start;
-    enum AVCodecID codec = stream->codecpar->codec_id;
-    bool fixed = codec == AV_CODEC_ID_AAC || codec == AV_CODEC_ID_MP3 || codec == AV_CODEC_ID_MP2 ||
-                 codec == AV_CODEC_ID_AC3 || codec == AV_CODEC_ID_EAC3 || codec == AV_CODEC_ID_OPUS;
-    if (!fixed || frame->nb_samples < 1 || frame->sample_rate < 1 || tick * frame->sample_rate <= 1) return time;
-    /* Opus begins with samples to be skipped, whose number is exact. */
-    double skipped = (double)stream->codecpar->initial_padding / frame->sample_rate;
-    if (codec == AV_CODEC_ID_OPUS && skipped > 0 && fabs(start) < skipped + tick) start = -skipped;
-    double length = (double)frame->nb_samples / frame->sample_rate;
-    double snapped = start + (double)llround((time - start) / length) * length;
-    return fabs(snapped - time) <= 0.75 * tick ? snapped : time;
+    double tick = av_q2d(stream->time_base), start = r->media->info.audio_start, slack = fmax(0.75 * tick, 1e-3);
+    if (!has_fixed_frames(stream->codecpar->codec_id) || frame->nb_samples < 1 || frame->sample_rate < 1) return time;
+    double length = (double)frame->nb_samples / frame->sample_rate, step = length;
+    if (stream->codecpar->codec_id == AV_CODEC_ID_OPUS) {
+        /* It begins with samples to be skipped, and the stamp of what is left of the first frame is moved by as many whole
+         * ticks. After a seek the first frame lacks as many, so that its stamp has been rounded twice. Frames are multiples
+         * of 2.5 ms. */
+        double skipped = (double)r->packet->duration * tick - length;
+        if (!(skipped > 0)) skipped = (double)stream->codecpar->initial_padding / frame->sample_rate;
+        start += (double)llround(skipped / tick) * tick - skipped;
+        step = 0.0025;
+        slack = 1.1 * tick;
+    }
+    double snapped = start + (double)llround((time + length - start) / step) * step - length;
+    /* Stamps that are exact are left as they are, to the last bit. */
+    return fabs(snapped - time) > 1e-9 && fabs(snapped - time) <= fmin(slack, step / 2) ? snapped : time;
 }
 
 /* audio_seen is where sound has been decoded to, which `data check` compares with what the header

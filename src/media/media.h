@@ -43,6 +43,7 @@ typedef struct {
     int64_t width, height; /* after rotation */
     int64_t quarter_turns; /* clockwise turns for display, 0 .. 3 */
     int64_t sample_rate, channels;
+    int64_t audio_track, audio_tracks; /* of the file's sound tracks: which was taken, 1, 2, ...; how many there are */
     char format[32], video_codec[32], audio_codec[32];
     double video_last; /* time stamp of the last frame; 0 unknown */
     double clock_step; /* s after the start at which the clock steps; 0: it does not */
@@ -59,6 +60,7 @@ typedef struct {
     double video_start, video_end, audio_start, audio_end;
     double video_last, clock_step, key_gap; /* as in xkd_media_info */
     double read_end;                        /* of the last packet of any stream */
+    int64_t audio_track;                    /* of whose sound this is, as it was asked for; 0: the usual one */
 } xkd_media_span;
 
 typedef struct xkd_media xkd_media;
@@ -68,6 +70,8 @@ typedef struct xkd_media xkd_media;
 typedef struct {
     bool video, audio;
     bool hold_last_frame; /* the last picture stays to the end of the sound */
+    bool header_only;     /* a file that would have to be read through for its span is left without one */
+    int64_t audio_track;  /* 1, 2, ... of the file's sound tracks; 0: the one marked as default, else the first */
     xkd_media_span span;
 } xkd_media_options;
 
@@ -80,7 +84,7 @@ xkd_status xkd_media_open_fd(xkd_context *cx, int fd, int64_t size, const char *
 void xkd_media_free(xkd_media *media); /* NULL is allowed */
 
 const xkd_media_info *xkd_media_about(const xkd_media *media);
-/* What was found or given: always known after opening. */
+/* What was found or given: always known after opening, but with header_only. */
 const xkd_media_span *xkd_media_spans(const xkd_media *media);
 
 typedef enum {
@@ -101,6 +105,8 @@ typedef struct {
     bool stream_colour; /* colour matrix and range from the file's tags instead of swscale's default */
     bool on_grid;       /* PLACE: only starts that are multiples of 1 / fps, which is what a cache can give */
     bool hold_last_frame;
+    bool header_only;    /* for NONE; as in xkd_media_options */
+    int64_t audio_track; /* likewise */
     xkd_media_span span; /* what is known of the file; .known false: it is found out */
 } xkd_media_request;
 

@@ -31,7 +31,12 @@ static const char CODECS[] =
     "wmv1,wmv2,wmv3,vc1,theora,mjpeg,prores,dnxhd,ffv1,"
     "aac,aac_fixed,mp3,mp3float,mp2,mp2float,mp1,mp1float,ac3,eac3,opus,libopus,vorbis,libvorbis,flac,alac,wmav1,wmav2,"
     "wmapro,amrnb,amrwb,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_u8,pcm_s8,pcm_f32le,pcm_f64le,"
-    "pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav";
+    "pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav,"
+    /* One line each: what a fuzzing run finds to be unsafe is taken out alone. */
+    "dca,"
+    "truehd,mlp,"
+    "adpcm_ima_qt,"
+    "nellymoser";
 
 /* Headers round lengths and estimate them where they are not known: less than this missing is no damage. */
 static const double MISSING_SECONDS = 0.5, MISSING_SHARE = 0.02;
@@ -197,15 +202,19 @@ static int find_streams(AVFormatContext *format)
     return code;
 }
 
-/* The default stream of its kind, else the first. A cover picture in a sound file is a video stream
+/* The `number`th stream of its kind; 0: the default one, else the first. *tracks: how many there are. A cover picture in a sound file is a video stream
  * to FFmpeg, but not to us. */
-static AVStream *choose_stream(AVFormatContext *format, enum AVMediaType type)
+static AVStream *choose_stream(AVFormatContext *format, enum AVMediaType type, int64_t number, int64_t *tracks)
 {
     AVStream *best = NULL;
+    *tracks = 0;
     for (unsigned i = 0; i < format->nb_streams; i++) {
         AVStream *stream = format->streams[i];
         if (stream->codecpar->codec_type != type || stream->disposition & AV_DISPOSITION_ATTACHED_PIC) continue;
-        if (!best || (stream->disposition & AV_DISPOSITION_DEFAULT && !(best->disposition & AV_DISPOSITION_DEFAULT)))
+        ++*tracks;
+        if (number ? *tracks == number
+                   : !best || (stream->disposition & AV_DISPOSITION_DEFAULT &&
+                               !(best->disposition & AV_DISPOSITION_DEFAULT)))
             best = stream;
     }
     return best;
@@ -388,6 +397,19 @@ fail:
     return status;
 }
 
+/* Which of the sound tracks was taken, from 1. */
+static int64_t track_of(const xkd_media *media)
+{
+    int64_t track = 0;
+    for (unsigned i = 0; i < media->format->nb_streams; i++) {
+        const AVStream *stream = media->format->streams[i];
+        if (stream->codecpar->codec_type == AVMEDIA_TYPE_AUDIO && !(stream->disposition & AV_DISPOSITION_ATTACHED_PIC))
+            track++;
+        if (stream == media->audio) break;
+    }
+    return track;
+}
+
 /* The streams of an open format. Only these are read when the file is read through for its spans. */
 static xkd_status pick_streams(xkd_media *media, xkd_media_fault *fault)
 {
@@ -399,8 +421,15 @@ static xkd_status pick_streams(xkd_media *media, xkd_media_fault *fault)
         *fault = fault_of(code);
         XKD_FAIL(XKD_ERR_DATA, "%s: cannot read stream parameters: %s", media->name, xkd_av_text(text, code));
     }
-    media->video = choose_stream(media->format, AVMEDIA_TYPE_VIDEO);
-    media->audio = choose_stream(media->format, AVMEDIA_TYPE_AUDIO);
+    int64_t pictures, track = media->options.audio_track;
+    media->video = choose_stream(media->format, AVMEDIA_TYPE_VIDEO, 0, &pictures);
+    media->audio = choose_stream(media->format, AVMEDIA_TYPE_AUDIO, track, &media->info.audio_tracks);
+    media->info.audio_track = media->audio ? track_of(media) : 0;
+    if (!media->video && !media->audio && media->info.audio_tracks) {
+        *fault = XKD_FAULT_NO_AUDIO;
+        XKD_FAIL(XKD_ERR_DATA, "%s: has no sound track %lld (data.audio_track), only %lld", media->name,
+                 (long long)track, (long long)media->info.audio_tracks);
+    }
     if (!media->video && !media->audio) {
         *fault = XKD_FAULT_BROKEN;
         XKD_FAIL(XKD_ERR_DATA, "%s: neither picture nor sound in it", media->name);
@@ -456,11 +485,14 @@ static xkd_status find_span(xkd_media *media, xkd_media_span *span, double *clai
         *span = media->options.span;
     } else if (xkd_media_is_indexed(media)) {
         indexed_span(media, span);
+    } else if (media->options.header_only) {
+        *span = (xkd_media_span){0};
     } else {
         *claimed = header_length(media->format);
         XKD_TRY(xkd_media_scan(media, span, fault));
         XKD_TRY(open_again(media, fault));
     }
+    span->audio_track = media->options.audio_track;
     if (span->no_video && media->audio) media->video = NULL;
     if (span->no_audio && media->video) media->audio = NULL;
 fail:

@@ -157,6 +157,8 @@ static void serve(worker_state *w, const worker_request *q, int fd)
     xkd_media_options options = {.video = q->request.video,
                                  .audio = q->request.audio,
                                  .hold_last_frame = q->request.hold_last_frame,
+                                 .header_only = q->request.header_only && q->request.mode == XKD_CLIP_NONE,
+                                 .audio_track = q->request.audio_track,
                                  .span = q->request.span};
     xkd_status status = xkd_media_open_fd(w->cx, fd, q->size, "", &options, &media, &fault);
     if (status == XKD_OK) {

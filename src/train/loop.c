@@ -397,7 +397,7 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
     if (status == XKD_ERR_STORAGE || status == XKD_ERR_MEMORY || status == XKD_ERR_INTERNAL) return status;
     xkd_status saved = xkd_position_save(&r->at);
     if (saved == XKD_OK && status == XKD_OK)
-        saved = xkd_export_backbones(r->cx, r->folder.backbones, &r->trainer.networks.params);
+        saved = xkd_export_backbones(r->cx, r->folder.backbones, &r->trainer.networks.params, r->config.data.left_out);
     if (saved == XKD_OK) saved = write_report(r, result);
     return status != XKD_OK ? status : saved;
 }

@@ -80,7 +80,7 @@ static xkd_status decode(xkd_probe *p, int64_t first, int64_t count)
         xkd_media_result result;
         for (int m = 0; m < XKD_MODALITIES; m++) p->stream[m].has[i] = false;
         p->slot = i - first;
-        XKD_TRY(xkd_clipper_run(p->clipper, &p->files, i, i, &sink, &result));
+        XKD_TRY(xkd_clipper_run(p->clipper, &p->files, i, i, i, &sink, &result));
         if (result.fault == XKD_FAULT_NONE) continue;
         p->bad++;
         xkd_log(p->cx, XKD_LOG_WARN, "probe: %s: %s", p->files.samples[i].path, xkd_media_fault_name(result.fault));

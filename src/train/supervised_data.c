@@ -188,7 +188,7 @@ static xkd_status open_test(xkd_context *cx, const xkd_config *c, const xkd_mani
         XKD_FAIL(XKD_ERR_DATA, "%s: label %" PRId64 " of %" PRId64 " classes", path, most, d->classes.count);
     if (same) XKD_TRY(count_in_both(cx, d));
     XKD_TRY(xkd_alloc(cx, &d->inputs, d->test.count, sizeof *d->inputs));
-    for (int64_t i = 0; i < d->test.count; i++) d->inputs[i] = (xkd_embed_input){&d->test, i, i};
+    for (int64_t i = 0; i < d->test.count; i++) d->inputs[i] = (xkd_embed_input){&d->test, i, i, i};
 fail:
     return status;
 }

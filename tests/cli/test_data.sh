@@ -97,6 +97,25 @@ says "and named" err "nowhere: no such folder (for nowhere/m.jsonl)"
 check "in check as well" 5 "$xkd" data check toys --out nowhere/m.jsonl
 
 # Folders: a class called train, endings of sound, names that are no UTF-8, links.
+# A list is refused for its budget, and what was found is not lost.
+{ for i in $(seq 20); do echo "absent$i.mp4 0"; done; for f in toys/train/*/*.mp4; do echo "$f 1"; done; } >most.txt
+check "a list of which most is absent" 3 "$xkd" data index most.txt --out most.jsonl
+says "names the way on" err "(data.max_bad_fraction=1 takes what is left; most.jsonl.partial keeps what was found"
+check "writes no manifest" 1 test -e most.jsonl
+check "another budget" 0 "$xkd" data index most.txt --out most.jsonl data.max_bad_fraction=1
+says "reads no file again" err "going on: $(wc -l <most.txt) of $(wc -l <most.txt) files are done"
+check "and leaves no log" 1 test -e most.jsonl.partial
+
+# Lengths that would cost reading a file through.
+mkdir far && cp "$OLDPWD/tests/fuzz/corpus/media/tracks.mkv" far/
+check "index --no-probe" 0 "$xkd" data index far --no-probe
+says "leaves a length unknown" err "the length of 1 files is unknown and not among the hours"
+says "but knows the streams" far/manifest.jsonl '"has_video":true,"has_audio":true,"sample_rate":8000'
+check "index" 0 "$xkd" data index far
+says "finds it" far/manifest.jsonl '"video_seconds":3.0,'
+check "a silent first track" 0 "$xkd" data check far dataset.clip_duration=2
+says "is told" out "silent       tracks.mkv: nothing to hear in its sound (track 1 of 2: data.audio_track=N takes another)"
+check "the second is heard" 0 "$xkd" data check far dataset.clip_duration=2 data.audio_track=2
 for class in airplane dog train; do mkdir -p "esc/$class" && cp toys/train/orbit/00000.mp4 "esc/$class/1.mp4"; done
 check "a class called train" 0 "$xkd" data index esc
 says "is told" err "esc: train/ is taken for a class"

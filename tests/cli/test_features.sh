@@ -133,7 +133,7 @@ stderr_has "retrieve" 6 "spoiled.safetensors: the video features of"
 try retrieve train.safetensors --like train/bounce/00000.mp4 --from spoiled.safetensors
 stderr_has "retrieve --from" 6 "spoiled.safetensors: the video features of"
 try svm spoiled.safetensors test.safetensors
-stderr_has "svm" 3 "is not finite"
+stderr_has "svm" 6 "is not finite"
 "$xkd" finetune run toys1/manifest.jsonl --out tuned --modality video -q hyperparams.num_epochs=1 dataset.batch_size=4 >/dev/null 2>&1
 try predict tuned toys1/test/bounce/00004.mp4 --json
 check "predict" code 0

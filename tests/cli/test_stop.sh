@@ -31,7 +31,8 @@ touch toys/train/orbit/00000.mp4
 head -c 100 <(tail -n 1 clean.jsonl.partial) >>clean.jsonl.partial
 try data check toys --out clean.jsonl "${clip[@]}"
 check "the same command goes on" grep -qE 'going on: [0-9]+ of 120 files are done' <<<"$err"
-check "to the same manifest" cmp -s clean.jsonl whole.jsonl
+untimed() { sed 's/,"modified":[0-9]*//' "$1"; } # one has been touched
+check "to the same manifest" cmp -s <(untimed clean.jsonl) <(untimed whole.jsonl)
 check "and report" [ "$(sed 's/whole/clean/' whole.txt)" = "$out" ]
 check "and the log goes" [ ! -e clean.jsonl.partial ]
 begun TERM 'lines clean2.jsonl.partial 20' data check toys --out clean2.jsonl --workers 1 "${clip[@]}"

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/machine.h"
+#include "data/cache.h"
 
 static char root[] = "/tmp/xkd-test-machine-XXXXXX";
 static int processors = 8; /* of the pretended affinity mask */
@@ -84,6 +85,7 @@ static void version_2(void **state)
     put("sys/fs/cgroup/job/memory.current", "900000\n");
     put("sys/fs/cgroup/job/memory.stat", "anon 5\ninactive_file 300000\n");
     assert_int_equal(xkd_available_memory_at(root), 400000);
+    assert_int_equal(xkd_cache_bound_at(root), 200000); /* what data.cache=ram takes unless told otherwise */
     put("sys/fs/cgroup/job/memory.current", "2000000\n");
     assert_int_equal(xkd_available_memory_at(root), 0);
 }

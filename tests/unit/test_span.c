@@ -218,10 +218,22 @@ static void rare_key_frames_are_told(void **state)
         make_grey(NAMES[i][0], NAMES[i][1], 100000);
         xkd_finding found = judge(NAMES[i][0], true, false);
         assert_string_equal(xkd_media_fault_name(found.fault), "ok");
-        if (!strstr(found.note, "key frames up to 45 s apart")) fail_msg("\"%s\"", found.note);
+        if (!strstr(found.note, "key frames up to 45 s apart") ||
+            !strstr(found.note, "(ffmpeg -i FILE -c:a copy -g 100"))
+            fail_msg("\"%s\"", found.note);
     }
     make_grey("keys.mkv", "matroska", 25);
     assert_string_equal(judge("keys.mkv", true, false).note, "");
+}
+
+static xkd_media_span span_of(const xkd_sample *s, const char *path)
+{
+    int fd;
+    int64_t size;
+    assert_int_equal(xkd_open_read(cx, path, &fd, &size), XKD_OK);
+    xkd_media_span span = xkd_sample_span(s, fd, 0);
+    close(fd);
+    return span;
 }
 
 /* To the bit: what a manifest keeps is what the file itself says. */
@@ -236,23 +248,161 @@ static void a_manifest_keeps_the_span(void **state)
     (void)state;
     t.picture_seconds = 4.36;
     t.encode.audio_start = 0.1;
-    xkd_media_info info = describe(make("kept.mkv", &t));
+    const char *path = make("kept.mkv", &t);
+    xkd_media_info info = describe(path);
     snprintf(where, sizeof where, "%s/kept.mkv", folder);
     snprintf(out, sizeof out, "%s/kept.jsonl", folder);
     assert_int_equal(xkd_manifest_load(cx, where, false, &m), XKD_OK);
-    assert_false(xkd_sample_span(&m.samples[0], 1).known);
+    xkd_media_span span = span_of(&m.samples[0], path);
+    assert_false(span.known);
     assert_int_equal(xkd_check(cx, &m, &data, &options, &f), XKD_OK);
     assert_int_equal(xkd_manifest_write(cx, &m, out, where), XKD_OK);
     assert_int_equal(xkd_manifest_read(cx, out, &again), XKD_OK);
-    xkd_media_span span = xkd_sample_span(&again.samples[0], again.samples[0].bytes);
+    span = span_of(&again.samples[0], path);
     assert_true(span.known);
     assert_true(span.video_start == info.video_start && span.video_end == info.video_end);
     assert_true(span.audio_start == info.audio_start && span.audio_end == info.audio_end);
     assert_true(span.video_last == info.video_last);
-    /* Another file has come in its place: nothing of it counts. */
-    assert_false(xkd_sample_span(&again.samples[0], again.samples[0].bytes + 1).known);
+    /* It is of the sound track that was probed. */
+    again.samples[0].audio_track = 2;
+    assert_false(span_of(&again.samples[0], path).known);
     xkd_manifest_free(&m);
     xkd_manifest_free(&again);
+}
+
+/* The clip at `place` of the manifest's one file; the fetcher holds it. */
+static xkd_clip clip_at(xkd_fetcher *f, double place)
+{
+    xkd_clip clip;
+    bool silent;
+    xkd_media_result result;
+    assert_int_equal(xkd_fetch_clip(f, 0, place, &clip, &silent, &result), XKD_OK);
+    if (result.fault != XKD_FAULT_NONE) fail_msg("at %g: %s", place, result.message);
+    assert_false(silent);
+    return clip;
+}
+
+/* The second half of a transport stream becomes null packets: another file of the same name and size. */
+static void a_replaced_file_loses_its_span(void **state)
+{
+    char where[4500], *bytes;
+    int64_t size;
+    xkd_manifest m;
+    xkd_finding found;
+    xkd_fetcher *f = NULL;
+    xkd_data_config data = small_data_config(folder);
+    xkd_check_options options = {.threads = 1, .hash = true};
+    test_file t = small("mpegts");
+    const char *path = make("replaced.ts", &t);
+    (void)state;
+    data.max_clip_damage = 0.1;
+    snprintf(where, sizeof where, "%s/replaced.ts", folder);
+    assert_int_equal(xkd_manifest_load(cx, where, false, &m), XKD_OK);
+    assert_int_equal(xkd_check(cx, &m, &data, &options, &found), XKD_OK);
+    near("before", m.samples[0].video_seconds, 6, 0.1);
+    assert_true(span_of(&m.samples[0], path).known);
+    assert_int_equal(xkd_read_file(cx, path, 1 << 30, XKD_ERR_DATA, &bytes, &size), XKD_OK);
+    for (int64_t at = size / 188 / 2 * 188; at + 188 <= size; at += 188) {
+        memset(bytes + at, 0xff, 188);
+        memcpy(bytes + at, "\x47\x1f\xff\x10", 4);
+    }
+    assert_int_equal(xkd_write_file(cx, path, bytes, size), XKD_OK);
+    xkd_free(bytes);
+    assert_false(span_of(&m.samples[0], path).known);
+    /* Drawn from what is there now: by the old span this clip would lie behind the end. */
+    assert_int_equal(xkd_fetcher_new(cx, &data, &m, NULL, &f), XKD_OK);
+    assert_int_equal(clip_at(f, 0.99).count, 16);
+    xkd_fetcher_free(f);
+    xkd_manifest_free(&m);
+}
+
+/* The first clip of a file that was indexed without being read through is that of one whose span is known. */
+static void the_first_open_finds_the_same_span(void **state)
+{
+    static const char *const FORMATS[] = {"matroska", "mpegts", "flv", "mp4"};
+    static const char *const NAMES[] = {"probe.mkv", "probe.ts", "probe.flv", "probe.mp4"};
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        char where[4500];
+        xkd_manifest m[2];
+        xkd_fetcher *f[2];
+        xkd_data_config data = small_data_config(folder);
+        test_file t = small(FORMATS[i]);
+        t.picture_seconds = 4.36;
+        make(NAMES[i], &t);
+        data.max_clip_damage = 0.1;
+        snprintf(where, sizeof where, "%s/%s", folder, NAMES[i]);
+        for (int k = 0; k < 2; k++) {
+            xkd_check_options options = {.threads = 1, .header_only = k == 1};
+            xkd_finding found;
+            assert_int_equal(xkd_manifest_load(cx, where, false, &m[k]), XKD_OK);
+            assert_int_equal(xkd_check(cx, &m[k], &data, &options, &found), XKD_OK);
+            assert_string_equal(xkd_media_fault_name(found.fault), "ok");
+            /* MP4 lists all packets: there is nothing to be read through. */
+            assert_int_equal(m[k].samples[0].probed, k == 0 || i == 3);
+            near(NAMES[i], m[k].samples[0].video_seconds, k == 0 || i == 3 ? 4.36 : 0, 0.06);
+            assert_int_equal(m[k].samples[0].has_audio, 1);
+            assert_int_equal(xkd_fetcher_new(cx, &data, &m[k], NULL, &f[k]), XKD_OK);
+        }
+        for (int place = 0; place < 4; place++) {
+            xkd_clip x = clip_at(f[0], place / 4.0), y = clip_at(f[1], place / 4.0);
+            assert_int_equal(x.count, y.count);
+            assert_memory_equal(x.frames, y.frames, (size_t)(3 * x.count * x.height * x.width));
+            assert_int_equal(x.samples, y.samples);
+            assert_memory_equal(x.sound, y.sound, (size_t)x.samples * sizeof *x.sound);
+        }
+        for (int k = 0; k < 2; k++) {
+            xkd_fetcher_free(f[k]);
+            xkd_manifest_free(&m[k]);
+        }
+    }
+}
+
+static int loudest(const xkd_clip *clip)
+{
+    int peak = 0;
+    for (int64_t i = 0; i < clip->samples; i++) peak = abs(clip->sound[i]) > peak ? abs(clip->sound[i]) : peak;
+    return peak;
+}
+
+/* A file of two sound tracks, of which the first is silent (scripts/make-media-seeds). */
+static void the_sound_track_can_be_chosen(void **state)
+{
+    static const char *const FOUND[] = {"nothing to hear in its sound (track 1 of 2: data.audio_track=N takes another)",
+                                        "nothing to hear in its sound (track 1 of 2: data.audio_track=N takes another)",
+                                        "", "no sound track 3 (data.audio_track), only 2"};
+    char *bytes, where[4500];
+    int64_t size;
+    (void)state;
+    assert_int_equal(xkd_read_file(cx, "tests/fuzz/corpus/media/tracks.mkv", 1 << 20, XKD_ERR_DATA, &bytes, &size),
+                     XKD_OK);
+    assert_int_equal(xkd_write_file(cx, place_for("tracks.mkv"), bytes, size), XKD_OK);
+    xkd_free(bytes);
+    snprintf(where, sizeof where, "%s/tracks.mkv", folder);
+    for (int track = 0; track < 4; track++) {
+        xkd_manifest m;
+        xkd_finding found;
+        xkd_fetcher *f = NULL;
+        xkd_clip clip;
+        bool silent;
+        xkd_media_result result;
+        xkd_data_config data = small_data_config(folder);
+        xkd_check_options options = {.threads = 1, .decode = true};
+        data.audio_track = track;
+        data.max_clip_damage = 0.1;
+        assert_int_equal(xkd_manifest_load(cx, where, false, &m), XKD_OK);
+        assert_int_equal(xkd_check(cx, &m, &data, &options, &found), XKD_OK);
+        assert_string_equal(found.message, FOUND[track]);
+        assert_string_equal(xkd_media_fault_name(found.fault), track == 2 ? "ok" : "silent");
+        assert_int_equal(xkd_fetcher_new(cx, &data, &m, NULL, &f), XKD_OK);
+        assert_int_equal(xkd_fetch_clip(f, 0, 0.5, &clip, &silent, &result), XKD_OK);
+        assert_int_equal(result.fault, XKD_FAULT_NONE);
+        assert_int_equal(silent, track == 3);
+        if (track == 2) assert_in_range(loudest(&clip), 3500, 4500); /* the sine's 1/8 */
+        if (track < 2) assert_int_equal(loudest(&clip), 0);
+        xkd_fetcher_free(f);
+        xkd_manifest_free(&m);
+    }
 }
 
 /* 44.1 kHz sound may differ by where the two resamplers began, each within half a sample: at 1 kHz and 12 000 steps
@@ -330,7 +480,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(each_stream_has_its_own_length),     cmocka_unit_test(a_length_need_not_be_told),
         cmocka_unit_test(the_start_is_no_part_of_the_length), cmocka_unit_test(joined_recordings_are_told),
         cmocka_unit_test(the_last_picture_can_be_held),       cmocka_unit_test(rare_key_frames_are_told),
-        cmocka_unit_test(a_manifest_keeps_the_span),          cmocka_unit_test(cached_and_uncached_agree),
+        cmocka_unit_test(a_manifest_keeps_the_span),          cmocka_unit_test(a_replaced_file_loses_its_span),
+        cmocka_unit_test(the_first_open_finds_the_same_span), cmocka_unit_test(the_sound_track_can_be_chosen),
+        cmocka_unit_test(cached_and_uncached_agree),
     };
     cx = xkd_context_new();
     snprintf(folder, sizeof folder, "%s", test_folder("span"));

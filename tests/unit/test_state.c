@@ -283,7 +283,7 @@ static void test_export(void **context)
     char *path;
     make_params(cx, &a, 5, NULL);
     fill(&a, 1);
-    must(cx, xkd_export_backbones(cx, folder, &a));
+    must(cx, xkd_export_backbones(cx, folder, &a, (const bool[]){false, false}));
     must(cx, xkd_join_path(cx, &path, folder, "aud_student.safetensors"));
     must(cx, xkd_safetensors_open(cx, path, &file));
     assert_int_equal(xkd_safetensors_count(file), 1);

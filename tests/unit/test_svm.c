@@ -249,7 +249,7 @@ static void refusals(void **state)
     int32_t y[] = {0, 1, 0, 1}, high[] = {0, 1, 2, 1}, one[] = {1, 1, 1, 1};
     assert_int_equal(xkd_pool_new(cx, &pool, 1), XKD_OK);
     xkd_svm_data data = {.x = x, .label = y, .n = 4, .D = 1, .K = 2};
-    assert_int_equal(xkd_svm_train(cx, pool, &data, &options, &model), XKD_ERR_DATA);
+    assert_int_equal(xkd_svm_train(cx, pool, &data, &options, &model), XKD_ERR_NUMERIC);
     x[3] = 3;
     data.label = high;
     assert_int_equal(xkd_svm_train(cx, pool, &data, &options, &model), XKD_ERR_DATA);

@@ -224,7 +224,7 @@ static void three_crops(void **state)
     snprintf(path, sizeof path, "%s/0.mp4", folder);
     assert_int_equal(xkd_manifest_of_file(cx, path, &m), XKD_OK);
     assert_int_equal(xkd_clipper_new(cx, &o, &clipper), XKD_OK);
-    assert_int_equal(xkd_clipper_run(clipper, &m, 0, 0, &sink, &result), XKD_OK);
+    assert_int_equal(xkd_clipper_run(clipper, &m, 0, 0, 0, &sink, &result), XKD_OK);
     assert_int_equal(result.fault, XKD_FAULT_NONE);
     assert_int_equal(t.count, 9);
     for (int k = 0; k < 9; k++) assert_true(t.seconds[k] == t.seconds[k / 3 * 3]);

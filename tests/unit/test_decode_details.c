@@ -1,0 +1,216 @@
+/* What goes wrong behind the first frame or at the first sample of a clip: colours of full-range files, layouts that change,
+ * sound that needs more than its own packet, indexes that lie. Files are seeds of scripts/make-media-seeds, or made here. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "media/media.h"
+#include "media_files.h"
+
+enum { RATE = 16000, MOST = 8 * RATE, FRAMES = 64 };
+
+static xkd_context *cx;
+static char folder[4096];
+
+static struct {
+    int16_t sound[MOST];
+    int64_t samples, frames;
+    int number[FRAMES];
+    uint8_t pixel[FRAMES][3]; /* of the middle */
+    xkd_media_tally tally;
+} got;
+
+static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
+{
+    (void)user, (void)info, (void)start;
+    memset(&got, 0, sizeof got);
+    return XKD_OK;
+}
+
+static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
+{
+    (void)user;
+    assert_in_range(index, 0, FRAMES - 1);
+    memcpy(got.pixel[index], rgb + 3 * (height / 2 * width + width / 2), 3);
+    got.number[index] = read_number(rgb, width, height);
+    got.frames = index + 1;
+    return XKD_OK;
+}
+
+static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
+{
+    (void)user;
+    assert_true(got.samples + count <= MOST);
+    memcpy(got.sound + got.samples, samples, (size_t)count * sizeof *samples);
+    got.samples += count;
+    return XKD_OK;
+}
+
+static void decode(const char *path, const xkd_media_request *r)
+{
+    xkd_media *media = NULL;
+    xkd_media_fault fault;
+    xkd_media_sink sink = {.begin = on_begin, .frame = on_frame, .sound = on_sound};
+    xkd_media_tally tally;
+    if (xkd_media_open(cx, path, &media, &fault) != XKD_OK ||
+        xkd_media_decode(media, r, &sink, &tally, &fault) != XKD_OK)
+        fail_msg("%s: %s", path, xkd_last_error(cx));
+    got.tally = tally;
+    xkd_media_free(media);
+}
+
+static const char *seed(const char *name)
+{
+    static char path[200];
+    snprintf(path, sizeof path, "tests/fuzz/corpus/media/%s", name);
+    return path;
+}
+
+static double rms(int64_t from, int64_t count)
+{
+    double sum = 0;
+    for (int64_t i = from; i < from + count; i++) sum += (double)got.sound[i] * got.sound[i];
+    return sqrt(sum / (double)count);
+}
+
+/* Y 128, U 128, V 180 of BT.709 in full range: R = 128 + 1.5748 * 52, G = 128 - 0.4681 * 52. */
+static void the_streams_colours_hold_for_every_frame(void **state)
+{
+    static const int COLOUR[] = {210, 104, 128};
+    xkd_media_request r = {.mode = XKD_CLIP_WHOLE, .fps = 8, .audio_rate = RATE, .video = true, .stream_colour = true};
+    (void)state;
+    decode(seed("full-range.mkv"), &r);
+    assert_int_equal(got.frames, 16);
+    for (int i = 0; i < 16; i++)
+        for (int c = 0; c < 3; c++)
+            if (abs(got.pixel[i][c] - COLOUR[c]) > 2)
+                fail_msg("frame %d: %d of channel %d is not %d", i, got.pixel[i][c], c, COLOUR[c]);
+}
+
+/* The tone is in the third of three channels: first the centre, which is mixed in, then LFE, which is not. */
+static void layouts_are_more_than_a_number_of_channels(void **state)
+{
+    xkd_media_request r = {.mode = XKD_CLIP_WHOLE, .fps = 8, .audio_rate = RATE, .audio = true};
+    (void)state;
+    decode(seed("layouts.mkv"), &r);
+    assert_in_range(got.samples, (int)(1.9 * RATE), (int)(2.2 * RATE));
+    double centre = rms(RATE / 4, RATE / 2), lfe = rms(RATE + RATE / 4, RATE / 2);
+    if (centre < 2000 || lfe > 0.01 * centre) fail_msg("centre %g, LFE %g", centre, lfe);
+}
+
+/* Of the tone's 11 600: no stretch of 10 ms in the first 0.2 s may be silence, whatever key frame the pictures lead to. */
+static void sound_is_there_from_the_first_sample(void **state)
+{
+    static const char *const NAMES[] = {"steady-vorbis.mkv", "steady-opus.mkv", "steady-mp3.mkv"};
+    (void)state;
+    for (int k = 0; k < 3; k++) {
+        for (double start = 0.3; start < 3.9; start += 0.0937) {
+            xkd_media_request r = {.mode = XKD_CLIP_AT,
+                                   .start = start,
+                                   .duration = 1,
+                                   .fps = 8,
+                                   .audio_rate = RATE,
+                                   .video = true,
+                                   .audio = true};
+            decode(seed(NAMES[k]), &r);
+            assert_int_equal(got.frames, 8);
+            assert_int_equal(got.samples, RATE);
+            assert_int_equal(got.tally.errors, 0);
+            for (int piece = 0; piece < 20; piece++) {
+                double level = rms(piece * RATE / 100, RATE / 100);
+                if (level < 8000 || level > 16000)
+                    fail_msg("%s at %g: %g of sound after %d ms", NAMES[k], start, level, 10 * piece);
+            }
+        }
+    }
+}
+
+/* Stamps in milliseconds, of which each packet of Opus loses some: a clip has the samples of the whole file all the same. */
+static void a_clip_has_the_samples_of_the_file(void **state)
+{
+    static int16_t whole[MOST];
+    xkd_media_request all = {.mode = XKD_CLIP_WHOLE, .fps = 8, .audio_rate = RATE, .video = true, .audio = true},
+                      clip = all;
+    (void)state;
+    decode(seed("steady-opus.mkv"), &all);
+    memcpy(whole, got.sound, sizeof whole);
+    clip.mode = XKD_CLIP_AT;
+    clip.duration = 1;
+    for (int start = 3; start < 31; start++) {
+        clip.start = start / 8.0;
+        decode(seed("steady-opus.mkv"), &clip);
+        int worst = 0;
+        for (int64_t i = 0; i < got.samples; i++) {
+            int d = abs(got.sound[i] - whole[start * RATE / 8 + i]);
+            worst = d > worst ? d : worst;
+        }
+        /* One sample of the tone is 2 pi 440 / 16000 of its 16 000: 2765. Opus itself comes within 900. */
+        if (worst > 1300) fail_msg("at %g: off by %d", clip.start, worst);
+    }
+}
+
+static int64_t big_endian(const char *at)
+{
+    const unsigned char *b = (const unsigned char *)at;
+    return (int64_t)b[0] << 24 | b[1] << 16 | b[2] << 8 | b[3];
+}
+
+/* The index of an MP4 calls a frame a key frame that is none: decoding begins again further back, and the sound that was
+ * silence then, as it came before the first one read, must not stay so. */
+static void an_index_that_lies_costs_nothing(void **state)
+{
+    static int16_t truth[MOST];
+    char path[5000], *bytes, *at;
+    int64_t size;
+    test_file file = test_file_default();
+    (void)state;
+    snprintf(path, sizeof path, "%s/index.mp4", folder);
+    if (make_test_file(cx, path, &file) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    assert_int_equal(xkd_read_file(cx, path, 1 << 30, XKD_ERR_DATA, &bytes, &size), XKD_OK);
+    at = memmem(bytes, (size_t)size, "stss", 4);
+    assert_non_null(at);
+    /* version and flags, count, then the numbers of key frames from 1. The clip begins three frames before the third. */
+    int64_t second = big_endian(at + 16), third = big_endian(at + 20), lie = (second + third) / 2;
+    assert_in_range(third - second, 16, 40);
+    double start = (double)(third - 1 - 3) / 25;
+    xkd_media_request r = {
+        .mode = XKD_CLIP_AT, .start = start, .duration = 2, .fps = 8, .audio_rate = RATE, .video = true, .audio = true};
+    decode(path, &r);
+    int64_t samples = got.samples;
+    memcpy(truth, got.sound, sizeof truth);
+    assert_int_equal(got.frames, 16);
+    assert_true(rms(0, 1600) > 5000);
+    at[18] = (char)(lie >> 8);
+    at[19] = (char)lie;
+    assert_int_equal(xkd_write_file(cx, path, bytes, size), XKD_OK);
+    xkd_free(bytes);
+    decode(path, &r);
+    assert_int_equal(got.frames, 16);
+    for (int i = 0; i < 16; i++)
+        assert_in_range(got.number[i], (int)((start + i / 8.0) * 25) - 1, (int)((start + i / 8.0) * 25) + 1);
+    assert_int_equal(got.samples, samples);
+    for (int64_t i = 0; i < samples; i++)
+        if (abs(got.sound[i] - truth[i]) > 600) fail_msg("sample %d: %d for %d", (int)i, got.sound[i], truth[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_streams_colours_hold_for_every_frame),
+        cmocka_unit_test(layouts_are_more_than_a_number_of_channels),
+        cmocka_unit_test(sound_is_there_from_the_first_sample),
+        cmocka_unit_test(a_clip_has_the_samples_of_the_file),
+        cmocka_unit_test(an_index_that_lies_costs_nothing),
+    };
+    cx = xkd_context_new();
+    snprintf(folder, sizeof folder, "%s", test_folder("details"));
+    if (xkd_make_folder(cx, folder) != XKD_OK) return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_test_folder(folder);
+    xkd_context_free(cx);
+    return failed;
+}
