@@ -248,7 +248,7 @@ fail:
     return status;
 }
 
-/* The draw is that of the loader's first try (loader.c). */
+/* The draw is that of the loader's first try (loader_work.c). */
 xkd_status xkd_reader_training_views(xkd_reader *r, const char *path, uint64_t seed, uint32_t epoch, uint32_t sample,
                                      xkd_clip_views *out)
 {
