@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "base/context.h"
 #include "data/loader.h"
 #include "media_files.h"
 
@@ -601,6 +602,33 @@ static void two_threads(void **state)
     xkd_context_free(cx);
 }
 
+/* Whichever allocation fails, a call says so and leaves nothing behind (the address sanitizer looks for that). */
+static void survives_without_memory(void **state)
+{
+    static float sound[16000];
+    const xkd_samples samples = {sound, 16000, 1};
+    xkd_embedder_options o = options_of(XKD_WANT_AUDIO);
+    int64_t failed = 0;
+    (void)state;
+    for (int64_t at = 0;; at++) {
+        xkd_context *cx = xkd_context_new();
+        xkd_embedder *e = NULL;
+        xkd_features f;
+        xkd_context_account(cx)->fail_at = at;
+        xkd_status status = xkd_embedder_open(cx, VIDEO_MODEL, &o, &e);
+        if (status != XKD_OK) assert_null(e);
+        const char *message = e ? "" : xkd_last_error(cx);
+        if (e) status = xkd_embedder_memory(e, NULL, &samples, &f);
+        if (e) message = xkd_embedder_error(e);
+        if (status != XKD_OK && status != XKD_ERR_MEMORY) fail_msg("allocation %d: %d: %s", (int)at, status, message);
+        failed += status == XKD_ERR_MEMORY;
+        xkd_embedder_close(e);
+        xkd_context_free(cx);
+        if (status == XKD_OK) break;
+    }
+    assert_true(failed > 50);
+}
+
 static void *read_once(void *user)
 {
     xkd_clip_data clip;
@@ -652,6 +680,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(embeds_lists),
         cmocka_unit_test(stops),
         cmocka_unit_test(refuses_models),
+        cmocka_unit_test(survives_without_memory),
         cmocka_unit_test(two_threads),
         cmocka_unit_test(passes_from_thread_to_thread),
         cmocka_unit_test(tells_its_version),
