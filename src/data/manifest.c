@@ -122,7 +122,7 @@ void xkd_sample_describe(xkd_sample *s, const xkd_media_info *info, const xkd_me
 {
     s->has_audio = info->has_audio;
     s->has_video = info->has_video;
-    s->probed = span->known;
+    s->measured = span->known;
     s->clock_step = span->clock_step;
     s->audio_track = span->audio_track;
     if (info->has_video) {
@@ -165,10 +165,10 @@ bool xkd_sample_is(const xkd_sample *s, int fd)
     return s->bytes >= 0 && s->bytes == bytes && (s->modified < 0 || s->modified == modified);
 }
 
-/* Starts and lengths are kept to the microsecond, to which a probe rounds as well: the span is the same to the bit. */
+/* Starts and lengths are kept to the microsecond, to which the packets are rounded as well: the span is the same to the bit. */
 xkd_media_span xkd_sample_span(const xkd_sample *s, int fd, int64_t audio_track)
 {
-    if (!s->probed || s->audio_track != audio_track || !xkd_sample_is(s, fd)) return (xkd_media_span){0};
+    if (!s->measured || s->audio_track != audio_track || !xkd_sample_is(s, fd)) return (xkd_media_span){0};
     return (xkd_media_span){.known = true,
                             .no_video = !s->has_video,
                             .no_audio = !s->has_audio,

@@ -134,13 +134,13 @@ fail:
     return status;
 }
 
-/* Values that no probe writes would become draws outside of the file. */
-static xkd_status read_probe(const place *p, const json_t *object, xkd_sample *s)
+/* Values that no measurement writes would become draws outside of the file. */
+static xkd_status read_measures(const place *p, const json_t *object, xkd_sample *s)
 {
     xkd_status status = XKD_OK;
     const json_t *picture = json_object_get(object, "has_video");
     if (json_is_boolean(picture)) s->has_video = json_is_true(picture);
-    s->probed = json_is_true(json_object_get(object, "probed")) && s->has_video >= 0 && s->has_audio >= 0;
+    s->measured = json_is_true(json_object_get(object, "probed")) && s->has_video >= 0 && s->has_audio >= 0;
     XKD_TRY(read_integer(p, object, "audio_track", &s->audio_track));
     XKD_TRY(read_real(p, object, "video_last", &s->video_last));
     XKD_TRY(read_real(p, object, "clock_step", &s->clock_step));
@@ -148,9 +148,9 @@ static xkd_status read_probe(const place *p, const json_t *object, xkd_sample *s
     const double times[] = {s->video_start, s->audio_start, s->video_last};
     const double lengths[] = {s->video_seconds, s->audio_seconds, s->clock_step, s->key_gap};
     for (size_t i = 0; i < sizeof times / sizeof *times; i++)
-        s->probed = s->probed && times[i] > -1e9 && times[i] < 1e9;
+        s->measured = s->measured && times[i] > -1e9 && times[i] < 1e9;
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
-        s->probed = s->probed && lengths[i] >= 0 && lengths[i] <= XKD_MEDIA_MAX_SECONDS;
+        s->measured = s->measured && lengths[i] >= 0 && lengths[i] <= XKD_MEDIA_MAX_SECONDS;
 fail:
     return status;
 }
@@ -194,7 +194,7 @@ static xkd_status read_sample(place *p, xkd_manifest *m, const json_t *object)
     if (sound && !json_is_null(sound) && !json_is_boolean(sound))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"has_audio\" must be true or false", p->file, (long long)p->line);
     if (json_is_boolean(sound)) s->has_audio = json_is_true(sound);
-    XKD_TRY(read_probe(p, object, s));
+    XKD_TRY(read_measures(p, object, s));
 fail:
     xkd_free(decoded);
     return status;
@@ -410,7 +410,7 @@ static void set_facts(json_t *o, const xkd_sample *s)
         json_object_set_new(o, "labels", list);
     }
     if (s->split[0]) json_object_set_new(o, "split", json_string(s->split));
-    if (s->video_seconds > 0 || (s->probed && s->has_video == 1)) {
+    if (s->video_seconds > 0 || (s->measured && s->has_video == 1)) {
         json_object_set_new(o, "video_start", rounded(s->video_start));
         json_object_set_new(o, "video_seconds", rounded(s->video_seconds));
         json_object_set_new(o, "fps", rounded(s->fps));
@@ -419,7 +419,7 @@ static void set_facts(json_t *o, const xkd_sample *s)
     }
     if (s->has_video >= 0) json_object_set_new(o, "has_video", json_boolean(s->has_video));
     if (s->has_audio >= 0) json_object_set_new(o, "has_audio", json_boolean(s->has_audio));
-    if (s->probed) {
+    if (s->measured) {
         json_object_set_new(o, "probed", json_true());
         if (s->has_video == 1) {
             json_object_set_new(o, "video_last", rounded(s->video_last));
