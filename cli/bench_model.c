@@ -53,7 +53,7 @@ xkd_status bench_model_make(xkd_context *cx, struct bench_model *b, const struct
     b->config.train.batch = args->batch;
     b->config.train.accumulate = 1;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) XKD_TRY(make_views(cx, b, m));
-    XKD_TRY(xkd_backend_new(cx, &b->be, args->backend, XKD_F32, (int)args->threads));
+    XKD_TRY(xkd_backend_new(cx, &b->be, args->device, XKD_F32, (int)args->threads));
     xkd_batch_shape shape = {
         .B = args->batch, .views = {b->views[0], b->views[1]}, .shape = {b->shape[0], b->shape[1]}};
     XKD_TRY(xkd_trainer_new(cx, &b->trainer, b->be, &b->config, &shape, false));
@@ -90,7 +90,7 @@ double bench_model_step(struct bench_model *b)
     /* Optimiser and moving averages belong to the step and to its time. */
     double start = xkd_now();
     xkd_step_begin(&b->trainer, &result);
-    xkd_step_micro_batch(&b->trainer, &in, &values, &result);
+    xkd_step_micro_batch(&b->trainer, &in, &values);
     xkd_step_finish(&b->trainer, &values, &result);
     double seconds = xkd_now() - start;
     memcpy(b->losses, result.loss, sizeof b->losses);

@@ -18,7 +18,7 @@ struct bench_model {
 
 /* What decides the model: a file (NULL: XKD's, full size) and KEY=VALUE arguments; the batch is one micro-batch. */
 struct bench_model_args {
-    const char *config, *backend;
+    const char *config, *device;
     int64_t batch, threads;
     char **overrides;
     int count;

@@ -85,8 +85,9 @@ static double one_update(struct bench_model *b)
                                      .clip_grad = b->config.step.clip_grad,
                                      .train_last_layer = true};
     double norm, start = xkd_now();
-    xkd_optimizer_norms(b->be, &b->trainer.optimizer, &norm);
+    xkd_optimizer_norms(b->be, &b->trainer.optimizer, NULL, 0);
     xkd_optimizer_apply(b->be, &b->trainer.optimizer, &step);
+    xkd_optimizer_read(&b->trainer.optimizer, &norm);
     xkd_optimizer_zero(b->be, &b->trainer.optimizer);
     return xkd_now() - start;
 }

@@ -10,7 +10,7 @@
 
 /* threads: of the step and of the rate that it is compared with. */
 struct values {
-    const char *config, *backend;
+    const char *config, *device;
     int64_t batch, threads, repeats;
 };
 
@@ -19,7 +19,8 @@ static const struct cli_option options[] = {
     {'b', "batch", CLI_INT, offsetof(struct values, batch), "N", "samples a step (default 8)"},
     {0, "repeats", CLI_INT, offsetof(struct values, repeats), "N", "timed steps; the median counts (default 5)"},
     {0, "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: all processors)"},
-    {0, "backend", CLI_TEXT, offsetof(struct values, backend), "NAME", "cpu (default) or ref"},
+    {0, "device", CLI_TEXT, offsetof(struct values, device), "NAME", "cpu (default) or ref"},
+    {0, "backend", CLI_TEXT, offsetof(struct values, device), "NAME", "the same as --device"},
     {0},
 };
 
@@ -107,8 +108,8 @@ static xkd_status bench(struct cli *cli, const struct values *v, char **override
 {
     xkd_status status = XKD_OK;
     struct bench b = {0};
-    XKD_TRY(bench_model_make(
-        cli->cx, &b.model, &(struct bench_model_args){v->config, v->backend, v->batch, v->threads, overrides, count}));
+    XKD_TRY(bench_model_make(cli->cx, &b.model,
+                             &(struct bench_model_args){v->config, v->device, v->batch, v->threads, overrides, count}));
     XKD_TRY(measure(cli, &b, v));
     print(cli, &b, v);
 fail:
@@ -120,7 +121,7 @@ fail:
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_context *cx = cli->cx;
-    struct values v = {.backend = "cpu", .batch = 8, .repeats = 5, .threads = xkd_processor_count()};
+    struct values v = {.device = "cpu", .batch = 8, .repeats = 5, .threads = xkd_processor_count()};
     int rest = 0;
     xkd_status status = cli_parse(cli, &cmd_bench_step, argc, argv, &v, &rest);
     if (status != XKD_OK) return status;

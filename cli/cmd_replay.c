@@ -9,14 +9,15 @@
 
 /* dtype: f64 is for comparing with a float64 recording, free of rounding. */
 struct values {
-    const char *out, *backend, *dtype;
+    const char *out, *device, *dtype;
     int64_t threads;
 };
 
 static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "DIR", "where losses.json and the tensors go (needed)"},
-    {0, "backend", CLI_TEXT, offsetof(struct values, backend), "NAME", "cpu (default) or ref, plain C"},
-    {0, "dtype", CLI_TEXT, offsetof(struct values, dtype), "TYPE", "f32 (default), or f64 with --backend ref"},
+    {0, "device", CLI_TEXT, offsetof(struct values, device), "NAME", "cpu (default) or ref, plain C"},
+    {0, "backend", CLI_TEXT, offsetof(struct values, device), "NAME", "the same as --device"},
+    {0, "dtype", CLI_TEXT, offsetof(struct values, dtype), "TYPE", "f32 (default), or f64 with --device ref"},
     {0, "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: all processors)"},
     {0},
 };
@@ -27,7 +28,7 @@ static xkd_status replay(struct cli *cli, const struct values *v, const char *fo
     xkd_context *cx = cli->cx;
     xkd_status status = XKD_OK;
     /* The library writes into --out and prints nothing. */
-    xkd_replay_options o = {.folder = folder, .out = v->out, .backend = v->backend, .threads = (int)v->threads};
+    xkd_replay_options o = {.folder = folder, .out = v->out, .device = v->device, .threads = (int)v->threads};
     if (strcmp(v->dtype, "f32") != 0 && strcmp(v->dtype, "f64") != 0)
         XKD_FAIL(XKD_ERR_CONFIG, "--dtype=%s: wants f32 or f64", v->dtype);
     if (v->threads < 1 || v->threads > 1024)
@@ -43,7 +44,7 @@ fail:
 /* The folder holds configuration, weights, data and step values; nothing else is read. */
 static int run(struct cli *cli, int argc, char **argv)
 {
-    struct values v = {.backend = "cpu", .dtype = "f32", .threads = xkd_processor_count()};
+    struct values v = {.device = "cpu", .dtype = "f32", .threads = xkd_processor_count()};
     int rest = 0;
     xkd_status status = cli_parse(cli, &cmd_replay, argc, argv, &v, &rest);
     if (status != XKD_OK) return status;
@@ -55,12 +56,12 @@ static int run(struct cli *cli, int argc, char **argv)
 const struct cli_command cmd_replay = {
     .name = "replay",
     .summary = "run recorded training steps and write losses, gradients and the final state",
-    .usage = "CASE --out DIR [--backend ref|cpu]",
+    .usage = "CASE --out DIR [--device ref|cpu]",
     .description =
         "CASE is a folder with config.yaml, init.safetensors, batch.safetensors and steps.json. The steps are "
         "run with the recorded data, masks and schedules, so that two implementations can be compared number "
         "by number.",
-    .example = "xkd replay tests/golden/xkd --out /tmp/replay --backend ref",
+    .example = "xkd replay tests/golden/xkd --out /tmp/replay --device ref",
     .options = options,
     .run = run,
 };

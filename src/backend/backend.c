@@ -4,9 +4,10 @@
 
 #include <string.h>
 
+#include "backend/guard/guard.h"
 #include "base/alloc.h"
 
-/* The names are those of the configuration key `backend`. Only ref has float64: it is the yardstick of parity
+/* The names are those of the configuration key run.device. Only ref has float64: it is the yardstick of parity
  * tests, where speed does not matter. An unknown pair is the user's mistake and is told with what exists. */
 static xkd_status choose(xkd_context *cx, const char *name, xkd_dtype dtype, const xkd_ops **ops)
 {
@@ -14,24 +15,37 @@ static xkd_status choose(xkd_context *cx, const char *name, xkd_dtype dtype, con
     if (strcmp(name, "ref") == 0 && (dtype == XKD_F32 || dtype == XKD_F64)) *ops = xkd_ref_ops(dtype);
     if (strcmp(name, "cpu") == 0 && dtype == XKD_F32) return xkd_cpu_ops(cx, ops);
     if (*ops) return XKD_OK;
-    return xkd_fail(cx, XKD_ERR_CONFIG, "backend=%s: not available for %s: use ref (float32, float64) or cpu (float32)",
-                    name, xkd_dtype_name(dtype));
+    return xkd_fail(
+        cx, XKD_ERR_CONFIG,
+        "run.device=%s: not available for %s: use cpu (float32), or for checking ref or guard (float32, float64)", name,
+        xkd_dtype_name(dtype));
 }
 
-/* The struct is freed as a whole from any point of failure: xkd_backend_free takes one whose pool or scratch
- * does not exist yet. */
+/* A backend that computes on the host's threads, in the host's memory. */
+static xkd_status start_threads(xkd_context *cx, xkd_backend *be, const char *name, int threads)
+{
+    xkd_status status = XKD_OK;
+    be->memory = xkd_host_memory();
+    XKD_TRY(choose(cx, name, be->dtype, &be->ops));
+    XKD_TRY(xkd_pool_new(cx, &be->pool, threads));
+    XKD_TRY(xkd_alloc(cx, &be->scratch, threads + 1, sizeof *be->scratch));
+    XKD_TRY(xkd_alloc(cx, &be->scratch_bytes, threads + 1, sizeof *be->scratch_bytes));
+fail:
+    return status;
+}
+
+/* The struct is freed as a whole from any point of failure: xkd_backend_free takes one whose parts do not exist yet. */
 xkd_status xkd_backend_new(xkd_context *cx, xkd_backend **out, const char *name, xkd_dtype dtype, int threads)
 {
     xkd_status status = XKD_OK;
     xkd_backend *be = NULL;
-    const xkd_ops *ops;
     *out = NULL;
-    XKD_TRY(choose(cx, name, dtype, &ops));
     XKD_TRY(xkd_alloc(cx, &be, 1, sizeof *be));
-    *be = (xkd_backend){.ops = ops, .cx = cx, .dtype = dtype, .size = xkd_dtype_size(dtype)};
-    XKD_TRY(xkd_pool_new(cx, &be->pool, threads));
-    XKD_TRY(xkd_alloc(cx, &be->scratch, threads + 1, sizeof *be->scratch));
-    XKD_TRY(xkd_alloc(cx, &be->scratch_bytes, threads + 1, sizeof *be->scratch_bytes));
+    *be = (xkd_backend){.cx = cx, .dtype = dtype, .size = xkd_dtype_size(dtype)};
+    if (strcmp(name, "guard") == 0 || strncmp(name, "guard:", 6) == 0)
+        XKD_TRY(xkd_guard_new(cx, be, name, threads));
+    else
+        XKD_TRY(start_threads(cx, be, name, threads));
     /* Ownership passes to the caller; the clean-up below then frees NULL. */
     *out = be;
     be = NULL;
@@ -43,11 +57,12 @@ fail:
 void xkd_backend_free(xkd_backend *be)
 {
     if (!be) return;
-    int threads = be->pool ? xkd_pool_threads(be->pool) : 0;
+    int threads = be->pool && be->scratch ? xkd_pool_threads(be->pool) : 0;
     for (int i = 0; be->scratch && i <= threads; i++) xkd_free(be->scratch[i]);
     xkd_free(be->scratch);
     xkd_free(be->scratch_bytes);
-    xkd_pool_free(be->pool);
+    if (!be->guard) xkd_pool_free(be->pool);
+    xkd_guard_free(be->guard);
     xkd_free(be);
 }
 
@@ -55,6 +70,7 @@ void xkd_backend_free(xkd_backend *be)
 xkd_status xkd_backend_status(xkd_backend *be)
 {
     xkd_status status = be->status;
+    if (be->guard && status == XKD_OK) status = xkd_guard_fault(be->guard);
     be->status = XKD_OK;
     return status;
 }
@@ -86,7 +102,15 @@ void xkd_backend_settle(xkd_backend *be)
 {
     int64_t largest = 0;
     int threads = xkd_pool_threads(be->pool);
+    if (!be->scratch) return;
     for (int i = 0; i < threads; i++)
         if (be->scratch_bytes[i] > largest) largest = be->scratch_bytes[i];
     for (int i = 0; i < threads; i++) xkd_backend_scratch(be, i, largest);
+}
+
+int64_t xkd_backend_held(const xkd_backend *be)
+{
+    int64_t bytes = 0;
+    for (int i = 0; be->scratch && i < xkd_pool_threads(be->pool); i++) bytes += be->scratch_bytes[i];
+    return bytes;
 }

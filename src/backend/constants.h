@@ -8,6 +8,13 @@
 #define XKD_L2NORM_EPS 1e-12
 #define XKD_PATCH_EPS 1e-6
 
+/* What a gradient of this sum of squares is multiplied with so that its norm is at most `clip` (0: any norm), as the
+ * release clips: 1e-6 in the divisor, and only where the factor is below 1. method.md section 7. */
+static inline double xkd_clip_factor(double clip, double squares)
+{
+    return clip > 0 ? fmin(1, clip / (sqrt(squares) + 1e-6)) : 1;
+}
+
 /* MMD's kernel k(d) = sum over g of exp(-g d) of a squared distance, and its derivative in d. */
 static inline void xkd_mmd_kernel(double distance, double *kernel, double *slope)
 {

@@ -2,8 +2,6 @@
  * once without memory, which adds up sizes, and once after the commit, which hands out addresses. */
 #include "base/arena.h"
 
-#include "base/alloc.h"
-
 /* Multiples of 64 bytes keep every piece aligned like the block. NULL while measuring. */
 void *xkd_arena_take(xkd_arena *arena, int64_t bytes)
 {
@@ -11,6 +9,11 @@ void *xkd_arena_take(xkd_arena *arena, int64_t bytes)
     arena->used = start + (bytes + 63) / 64 * 64;
     if (arena->used > arena->peak) arena->peak = arena->used;
     return arena->memory && arena->used <= arena->size ? arena->memory + start : NULL;
+}
+
+void *xkd_arena_room(xkd_arena *arena, int64_t bytes)
+{
+    return xkd_memory_is_host(arena->of) ? NULL : xkd_arena_take(arena, bytes);
 }
 
 /* What was taken behind the mark may be given out again: two users whose lives do not overlap share
@@ -24,7 +27,9 @@ void xkd_arena_rewind(xkd_arena *arena, int64_t mark)
 xkd_status xkd_arena_commit(xkd_context *cx, xkd_arena *arena)
 {
     xkd_status status = XKD_OK;
-    XKD_TRY(xkd_alloc(cx, &arena->memory, arena->peak, 1));
+    void *block;
+    XKD_TRY(xkd_memory_take(cx, arena->of, &block, arena->peak));
+    arena->memory = block;
     arena->size = arena->peak;
     arena->used = arena->peak = 0;
 fail:
@@ -41,6 +46,6 @@ xkd_status xkd_arena_check(xkd_context *cx, const xkd_arena *arena)
 
 void xkd_arena_free(xkd_arena *arena)
 {
-    xkd_free(arena->memory);
-    *arena = (xkd_arena){0};
+    xkd_memory_give(arena->of, arena->memory);
+    *arena = (xkd_arena){.of = arena->of};
 }

@@ -6,17 +6,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/memory.h"
 #include "base/status.h"
 
 typedef struct {
-    char *memory; /* NULL while measuring */
-    int64_t used; /* bytes handed out, each piece rounded up to 64 */
-    int64_t peak; /* highest `used` seen */
-    int64_t size; /* bytes of `memory` */
+    xkd_memory *of; /* whose memory it will be; set before anything is taken. NULL: the host's */
+    char *memory;   /* NULL while measuring */
+    int64_t used;   /* bytes handed out, each piece rounded up to 64 */
+    int64_t peak;   /* highest `used` seen */
+    int64_t size;   /* bytes of `memory` */
 } xkd_arena;
 
 /* Next piece of `bytes`, 64-byte aligned. NULL while measuring or when the arena is full (see xkd_arena_check). */
 void *xkd_arena_take(xkd_arena *arena, int64_t bytes);
+
+/* Room for an array of the host that operations will read (xkd_memory_lend): none on the host's own memory. */
+void *xkd_arena_room(xkd_arena *arena, int64_t bytes);
 
 /* Gives back everything taken since `mark` (a former value of arena->used). */
 void xkd_arena_rewind(xkd_arena *arena, int64_t mark);

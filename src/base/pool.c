@@ -1,6 +1,7 @@
-/* A team of threads that runs loops. Indices are handed out one at a time by an atomic counter, so
- * uneven work balances itself. Who runs an index is chance: results must not depend on it, and
- * functions write only what belongs to their index. */
+/* A team of threads that runs loops. Every thread first takes the indices of its own part of a loop, one at a time, and
+ * then helps the others with theirs, so uneven work balances itself. Parts keep rows with a thread from one operation to
+ * the next, where its own caches still hold them: that matters most where processors share no cache. Who runs an index
+ * is chance: results must not depend on it, and functions write only what belongs to their index. */
 #include "base/pool.h"
 
 #include <pthread.h>
@@ -8,6 +9,13 @@
 #include <stdatomic.h>
 
 #include "base/alloc.h"
+
+/* The part of a loop that a thread starts with. Parts lie two cache lines apart: each owner counts in its own. */
+typedef struct {
+    _Atomic int64_t next; /* next index to hand out */
+    int64_t end;
+    char apart[112];
+} part;
 
 /* Number 0 is the thread that calls; it has no entry of its own. */
 typedef struct {
@@ -29,8 +37,7 @@ struct xkd_pool {
     _Atomic int quit;
     xkd_pool_fn fn; /* of the current loop; written before `loop` is raised */
     void *arg;
-    int64_t n;
-    _Atomic int64_t next; /* next index to hand out */
+    part *parts;          /* [threads] */
     pthread_mutex_t lock; /* for sleeping only */
     pthread_cond_t start, done;
     worker *workers;
@@ -44,9 +51,8 @@ static void pause_briefly(void)
 #endif
 }
 
-/* Signals that report a fault of the running instruction must reach it; all others wait until the loop is over. A
- * handler that runs on a computing thread corrupts products of oneDNN 2.6: with a timer of 50 us, every one of 95
- * transposed products of 768 x 384 x 532 was wrong (its generated code seems to keep data below the stack pointer). */
+/* Signals that report a fault of the running instruction must reach it; all others go to the threads of the program,
+ * which know what to do with them. */
 static void hold_signals(sigset_t *before)
 {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
@@ -56,13 +62,15 @@ static void hold_signals(sigset_t *before)
     pthread_sigmask(SIG_BLOCK, &held, before);
 }
 
-/* Relaxed: the counter only gives out numbers; fn and arg were published with `loop`. */
+/* Relaxed: the counters only give out numbers; fn, arg and the ends were published with `loop`. */
 static void run_indices(xkd_pool *pool, int thread)
 {
-    for (;;) {
-        int64_t i = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-        if (i >= pool->n) return;
-        pool->fn(pool->arg, i, thread);
+    for (int k = 0; k < pool->threads; k++) {
+        part *p = &pool->parts[(thread + k) % pool->threads];
+        while (atomic_load_explicit(&p->next, memory_order_relaxed) < p->end) {
+            int64_t i = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
+            if (i < p->end) pool->fn(pool->arg, i, thread);
+        }
     }
 }
 
@@ -126,6 +134,7 @@ xkd_status xkd_pool_new(xkd_context *cx, xkd_pool **out, int threads)
     pool->threads = threads;
     pool->spins = threads <= xkd_processor_count() ? SPINS : 0;
     XKD_TRY(xkd_alloc(cx, &pool->workers, threads, sizeof *pool->workers));
+    XKD_TRY(xkd_alloc(cx, &pool->parts, threads, sizeof *pool->parts));
     hold_signals(&before); /* the new threads inherit the mask and keep it */
     for (int i = 1; i < threads; i++) {
         worker *w = &pool->workers[i];
@@ -154,6 +163,7 @@ void xkd_pool_free(xkd_pool *pool)
     pthread_cond_destroy(&pool->start);
     pthread_cond_destroy(&pool->done);
     xkd_free(pool->workers);
+    xkd_free(pool->parts);
     xkd_free(pool);
 }
 
@@ -169,8 +179,10 @@ static void run_team(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
 {
     pool->fn = fn;
     pool->arg = arg;
-    pool->n = n;
-    atomic_store(&pool->next, 0);
+    for (int k = 0; k < pool->threads; k++) {
+        pool->parts[k].end = n * (k + 1) / pool->threads;
+        atomic_store_explicit(&pool->parts[k].next, n * k / pool->threads, memory_order_relaxed);
+    }
     atomic_store(&pool->busy, pool->threads - 1);
     announce_loop(pool);
     run_indices(pool, 0);
@@ -184,11 +196,8 @@ static void run_team(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
 /* A loop of one index runs on the caller, without waking anybody. Loops must not be nested. */
 void xkd_parallel_for(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
 {
-    sigset_t before;
-    hold_signals(&before);
     if (pool->threads == 1 || n <= 1)
         for (int64_t i = 0; i < n; i++) fn(arg, i, 0);
     else
         run_team(pool, n, fn, arg);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

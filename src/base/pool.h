@@ -18,8 +18,8 @@ int xkd_pool_threads(const xkd_pool *pool);
 /* Work of one index; `thread` (0 .. threads-1) says whose scratch may be used. */
 typedef void (*xkd_pool_fn)(void *arg, int64_t index, int thread);
 
-/* Runs fn for every index in [0, n), handed out in order to whoever is free, and returns when all are done.
- * Not re-entrant: fn must not call it on the same pool. */
+/* Runs fn for every index in [0, n) and returns when all are done. A thread begins with its own part of them, in order,
+ * and goes on with what others have left. Not re-entrant: fn must not call it on the same pool. */
 void xkd_parallel_for(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg);
 
 #endif

@@ -15,7 +15,7 @@ static xkd_status append(xkd_context *cx, xkd_tensor_list *list, const char *nam
     xkd_status status = XKD_OK;
     /* Named in the order of the table, which is that of the networks. */
     XKD_TRY(xkd_reserve(cx, &list->items, list->count, &list->capacity, sizeof *list->items));
-    list->items[list->count++] = (xkd_tensor_item){name, params->dtype, row->shape, data};
+    list->items[list->count++] = (xkd_tensor_item){name, params->dtype, row->shape, data, params->memory};
 fail:
     return status;
 }
@@ -52,18 +52,13 @@ fail:
 
 /* Floating-point types convert into each other, by element unless they are equal: a backbone kept in half precision, a
  * float64 recording into a float32 model. A run is resumed from its own type alone (state.c). */
-xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from, const char *path)
+static xkd_status copy_elements(xkd_context *cx, const xkd_params *params, void *to, const xkd_stored_tensor *from,
+                                const char *path)
 {
-    int64_t count = xkd_shape_count(&from->shape);
     if (xkd_dtype_is_integer(from->dtype))
         return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s is %s: a floating-point type is needed here", path, from->name,
                         xkd_dtype_name(from->dtype));
-    if (!data) return XKD_OK;
-    /* The common case: one copy of a mapped file. */
-    if (from->dtype == to)
-        memcpy(data, from->data, (size_t)from->bytes);
-    else
-        for (int64_t i = 0; i < count; i++) xkd_set(to, data, i, xkd_element(from->dtype, from->data, i));
+    if (to) xkd_tensor_write(params->memory, params->dtype, to, from->dtype, from->data, xkd_shape_count(&from->shape));
     return XKD_OK;
 }
 
@@ -72,7 +67,7 @@ xkd_status xkd_load_row(xkd_context *cx, const xkd_params *params, xkd_param *ro
 {
     /* Rows that are only declared are compared: a plan finds out whether a file would do. */
     if (tensor && xkd_shape_equal(&tensor->shape, &row->shape))
-        return xkd_copy_elements(cx, params->dtype, row->value, tensor, path);
+        return copy_elements(cx, params, row->value, tensor, path);
     if (tensor)
         xkd_differences_add(d, "is", row->name, &tensor->shape, &row->shape);
     else

@@ -32,8 +32,4 @@ xkd_status xkd_params_start_from(xkd_context *cx, xkd_params *params, const char
 xkd_status xkd_load_row(xkd_context *cx, const xkd_params *params, xkd_param *row, const xkd_stored_tensor *tensor,
                         const char *path, xkd_differences *d);
 
-/* A tensor of any floating-point type into as many elements of type `to`; `data` NULL: only whether it could be. */
-xkd_status xkd_copy_elements(xkd_context *cx, xkd_dtype to, void *data, const xkd_stored_tensor *from,
-                             const char *path);
-
 #endif

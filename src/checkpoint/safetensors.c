@@ -423,8 +423,9 @@ typedef struct {
 } summed_file;
 
 /* In pieces that the processor's cache holds: what was summed is copied to the file without reading memory again. */
-static xkd_status put_summed(summed_file *file, const void *data, int64_t size)
+static xkd_status put_summed(void *arg, const void *data, int64_t size)
 {
+    summed_file *file = arg;
     enum { PIECE = 1 << 20 };
     for (int64_t done = 0; done < size; done += PIECE) {
         const char *from = (const char *)data + done;
@@ -452,7 +453,10 @@ static xkd_status write_parts(xkd_context *cx, const char *path, const char *hea
     XKD_TRY(put_summed(&file, length, LENGTH_BYTES));
     XKD_TRY(put_summed(&file, header, (int64_t)size));
     XKD_TRY(put_summed(&file, "       ", (int64_t)padding));
-    for (int64_t i = 0; i < count; i++) XKD_TRY(put_summed(&file, items[order[i]].data, item_bytes(&items[order[i]])));
+    for (int64_t i = 0; i < count; i++) {
+        const xkd_tensor_item *item = &items[order[i]];
+        XKD_TRY(xkd_memory_read(item->memory, item->data, item_bytes(item), put_summed, &file));
+    }
     format_digest(XXH3_128bits_digest(file.state), digits);
     /* The checksum is the first string of the header, so this is its place whatever the names are. */
     const char *place = strstr(header, CHECKSUM_KEY) + sizeof CHECKSUM_KEY - 1 + 3;

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/memory.h"
 #include "base/status.h"
 #include "tensor/dtype.h"
 
@@ -50,7 +51,8 @@ typedef struct {
     const char *name;
     xkd_dtype dtype;
     xkd_shape shape;
-    const void *data; /* [shape] */
+    const void *data;   /* [shape] */
+    xkd_memory *memory; /* where they lie; NULL: with the host */
 } xkd_tensor_item;
 
 typedef struct {

@@ -42,6 +42,7 @@ typedef struct {
     xkd_tensor_item *items;
     char (*names)[XKD_PARAM_NAME + 32];
     int64_t count;
+    xkd_memory *memory; /* of the tensors that are added */
 } tensor_list;
 
 /* One block of names of fixed size: no allocation a tensor. */
@@ -66,7 +67,7 @@ static void list_add(tensor_list *list, const char *prefix, const char *name, xk
 {
     char *full = list->names[list->count];
     snprintf(full, sizeof list->names[0], "%s%s", prefix, name);
-    list->items[list->count++] = (xkd_tensor_item){full, dtype, *shape, data};
+    list->items[list->count++] = (xkd_tensor_item){full, dtype, *shape, data, list->memory};
 }
 
 /* Values, moments and step counts of all rows, and shared blocks under their second names. `steps` [rows] is filled and
@@ -76,6 +77,7 @@ static xkd_status list_of_run(xkd_context *cx, tensor_list *list, const xkd_para
     xkd_status status = XKD_OK;
     /* Value and two moments a row, aliases, and the step counts. */
     XKD_TRY(list_new(cx, list, 3 * params->count + params->alias_count + 1));
+    list->memory = params->memory;
     for (int64_t i = 0; i < params->count; i++) {
         const xkd_param *row = params->rows[i];
         steps[i] = row->steps;
@@ -89,6 +91,7 @@ static xkd_status list_of_run(xkd_context *cx, tensor_list *list, const xkd_para
         if (alias->shared) list_add(list, "", alias->name, params->dtype, &alias->row->shape, alias->row->value);
     }
     const xkd_shape one = {1, {params->count}};
+    list->memory = NULL; /* the step counts are the host's */
     list_add(list, "", STEPS, XKD_I64, &one, steps);
 fail:
     return status;
@@ -289,7 +292,7 @@ static xkd_status copy_rows(xkd_context *cx, const char *path, const xkd_safeten
         for (int k = 0; k < 3; k++) {
             if (!targets[k]) continue;
             XKD_TRY(find_like(cx, path, file, row, params->dtype, prefixes[k], &t));
-            if (copy) memcpy(targets[k], t->data, (size_t)t->bytes);
+            if (copy) xkd_memory_upload(params->memory, targets[k], t->data, t->bytes);
         }
         if (copy) row->steps = ((const int64_t *)steps->data)[i];
     }
@@ -440,6 +443,7 @@ static xkd_status export_backbone(xkd_context *cx, const char *folder, const xkd
     const xkd_metadata_item metadata[] = {{"format", "pt"}, {"xkd.network", network}};
     /* Moments are left out: an exported encoder is for use, not for going on. */
     XKD_TRY(list_new(cx, &list, params->count + params->alias_count));
+    list.memory = params->memory;
     for (int64_t i = 0; i < params->count; i++) {
         const xkd_param *row = params->rows[i];
         if (strncmp(row->name, prefix, (size_t)length) == 0)

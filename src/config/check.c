@@ -88,6 +88,16 @@ static xkd_status check_pair(xkd_context *cx, const char *key, const double pair
     return xkd_fail(cx, XKD_ERR_CONFIG, "%s: %g is above %g", key, pair[0], pair[1]);
 }
 
+bool xkd_device_is_known(const char *name)
+{
+    static const char *const names[] = {"cpu", "ref", "guard"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strncmp(name, names[i], strlen(names[i])) == 0 &&
+            (!name[strlen(names[i])] || (i == 2 && name[strlen(names[i])] == ':')))
+            return true;
+    return false;
+}
+
 /* What the loss and the optimiser need.
  * Ranges of single values have been checked when they were read; these are the ones between keys. */
 static xkd_status check_training(xkd_context *cx, const xkd_config *c)
@@ -95,6 +105,8 @@ static xkd_status check_training(xkd_context *cx, const xkd_config *c)
     xkd_status status = XKD_OK;
     const xkd_step_config *s = &c->step;
     const xkd_train_config *t = &c->train;
+    if (!xkd_device_is_known(c->device))
+        XKD_FAIL(XKD_ERR_CONFIG, "run.device: wants cpu, ref or guard, not '%.40s'", c->device);
     XKD_TRY(check_divides(cx, "train.accumulate", t->accumulate, "num_node * dataset.batch_size", t->batch));
     /* The loss divides by this sum. */
     if (s->align_coeff + s->cmkd_coeff + s->recon_coeff <= 0)
@@ -102,8 +114,6 @@ static xkd_status check_training(xkd_context *cx, const xkd_config *c)
                  "model.fwd_kwargs: align_coeff, cmkd_coeff and recon_coeff are all 0: nothing to learn");
     if (s->modality != XKD_TRAIN_BOTH && s->recon_coeff <= 0)
         XKD_FAIL(XKD_ERR_CONFIG, "model.fwd_kwargs.modality: one modality alone needs recon_coeff above 0");
-    if (strcmp(c->backend, "cpu") != 0 && strcmp(c->backend, "ref") != 0)
-        XKD_FAIL(XKD_ERR_CONFIG, "run.backend: wants cpu or ref, not '%.40s'", c->backend);
     /* Both kinds of view; the message says which key, not which view, for the file shows that. */
     for (int v = 0; v < XKD_VIEW_KINDS; v++) {
         XKD_TRY(check_pair(cx, "crop_scale of a video view", c->data.video_view[v].crop_scale));

@@ -199,7 +199,7 @@ typedef struct {
     xkd_train_config train;
     xkd_run_config run;
     xkd_eval_config eval;
-    char *backend;   /* "ref" or "cpu" */
+    char *device;    /* name of a backend: xkd_backend_new */
     int64_t threads; /* 0: as many as there are processors */
 } xkd_config;
 
@@ -222,6 +222,9 @@ xkd_status xkd_config_override(xkd_context *cx, xkd_config *config, const char *
  * patches that do not divide the input, heads that do not divide the width, masks that leave nothing. Call it after the
  * last load or override, before the config is used. */
 xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config);
+
+/* Whether run.device may be this: cpu, ref, guard or guard:N. What of it is there, its backend says. */
+bool xkd_device_is_known(const char *name);
 
 /* Refuses views that do not fit the model: for runs that read media, where xkd_config_finish looks at the model alone. */
 xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config);

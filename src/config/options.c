@@ -346,7 +346,9 @@ static const xkd_option options[] = {
     TEXT("run.probe_split", run.probe_split, "", "its lines to use; empty: all"),
     REAL("run.probe_memory", run.probe_memory, 0, 1e6, "1",
          "GB of decoded clips that are kept; where they need more, each probe decodes the files anew"),
-    TEXT("run.backend", backend, "cpu", "cpu, or ref: plain and slow, for checking"),
+    TEXT("run.device", device, "cpu",
+         "cpu; for checking: ref, plain and slow, and guard, whose memory only operations can read"),
+    ALIAS("run.backend", "run.device"),
     INT_OR("auto", "run.threads", threads, 1, 1024, "auto", "threads of a step; results do not depend on it"),
 
     /* Behind their maps: fixed keys are not written, so the order of written keys is not disturbed. */

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/context.h"
 #include "base/file.h"
+#include "base/memory.h"
 #include "checkpoint/params_file.h"
 #include "eval/embed_files.h"
 #include "eval/models.h"
@@ -29,6 +30,7 @@ struct xkd_embedder {
     xkd_windows windows;
     bool iterating;
     xkd_tensor_list weights[XKD_MODALITIES]; /* made when they are asked for */
+    float **copy[XKD_MODALITIES]; /* [count of weights] of a device's memory, for the caller; NULL: not made */
 };
 
 void xkd_embedder_defaults(xkd_embedder_options *o)
@@ -127,7 +129,11 @@ void xkd_embedder_close(xkd_embedder *e)
     xkd_context *cx = e->cx;
     xkd_embed_engine_free(e->engine);
     xkd_manifest_free(&e->file);
-    for (int m = 0; m < XKD_MODALITIES; m++) xkd_free(e->weights[m].items);
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        for (int64_t i = 0; e->copy[m] && i < e->weights[m].count; i++) xkd_free(e->copy[m][i]);
+        xkd_free(e->copy[m]);
+        xkd_free(e->weights[m].items);
+    }
     xkd_models_free(&e->models);
     xkd_free(e);
     xkd_context_free(cx);
@@ -180,13 +186,24 @@ xkd_status xkd_embedder_weight(xkd_embedder *e, xkd_modality m, int64_t index, x
     xkd_clear_error(cx);
     if (!has(e, m)) XKD_FAIL(XKD_ERR_CONFIG, "embedder: no such encoder was loaded");
     xkd_tensor_list *list = &e->weights[m];
-    if (!list->count) XKD_TRY(xkd_params_list(cx, &e->models.encoder[m].params, XKD_PARAM_VALUE, list));
+    if (!e->copy[m]) {
+        xkd_free(list->items);
+        *list = (xkd_tensor_list){0};
+        XKD_TRY(xkd_params_list(cx, &e->models.encoder[m].params, XKD_PARAM_VALUE, list));
+        XKD_TRY(xkd_alloc(cx, &e->copy[m], list->count, sizeof *e->copy[m]));
+    }
     if (index < 0 || index >= list->count)
         XKD_FAIL(XKD_ERR_CONFIG, "embedder: the encoder has %lld tensors", (long long)list->count);
     const xkd_tensor_item *t = &list->items[index];
     if (t->dtype != XKD_F32 || t->shape.ndim > 4)
         XKD_FAIL(XKD_ERR_INTERNAL, "embedder: %s is no tensor of float32 with up to four sides", t->name);
-    *out = (xkd_weight){.name = t->name, .data = t->data, .dims = t->shape.ndim};
+    float **copy = &e->copy[m][index];
+    if (!xkd_memory_is_host(t->memory) && !*copy) {
+        XKD_TRY(xkd_alloc(cx, copy, xkd_shape_count(&t->shape), sizeof **copy));
+        xkd_memory_download(t->memory, *copy, t->data, xkd_shape_count(&t->shape) * (int64_t)sizeof **copy);
+        XKD_TRY(xkd_backend_status(e->models.be));
+    }
+    *out = (xkd_weight){.name = t->name, .data = *copy ? *copy : t->data, .dims = t->shape.ndim};
     for (int k = 0; k < t->shape.ndim; k++) out->shape[k] = t->shape.dims[k];
 fail:
     return status;

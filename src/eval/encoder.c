@@ -336,6 +336,12 @@ fail:
     return status;
 }
 
+static xkd_status hash_piece(void *state, const void *piece, int64_t bytes)
+{
+    XXH3_128bits_update(state, piece, (size_t)bytes);
+    return XKD_OK;
+}
+
 /* Over values, not the file: the same encoder in another form is the same encoder. Names are part of it, so that two
  * layers exchanged give another hash, and so is what no tensor shows but every feature depends on: heads, patch sides and
  * the grid of the positions. */
@@ -350,7 +356,7 @@ static xkd_status hash_rows(xkd_context *cx, xkd_encoder *e)
     for (int64_t i = 0; i < e->params.count; i++) {
         const xkd_param *row = e->params.rows[i];
         XXH3_128bits_update(state, row->name, strlen(row->name));
-        XXH3_128bits_update(state, row->value, (size_t)(row->count * xkd_dtype_size(e->params.dtype)));
+        xkd_memory_read(e->params.memory, row->value, row->count * xkd_dtype_size(e->params.dtype), hash_piece, state);
     }
     XXH128_hash_t hash = XXH3_128bits_digest(state);
     snprintf(e->hash, sizeof e->hash, "%016llx%016llx", (unsigned long long)hash.high64,
@@ -360,10 +366,10 @@ static xkd_status hash_rows(xkd_context *cx, xkd_encoder *e)
 }
 
 /* The file is closed also when this fails: nothing may be read from it twice. */
-xkd_status xkd_encoder_allocate(xkd_context *cx, xkd_encoder *e, xkd_dtype dtype, bool training)
+xkd_status xkd_encoder_allocate(xkd_context *cx, xkd_encoder *e, const xkd_backend *be, bool training)
 {
     xkd_status status = XKD_OK;
-    XKD_TRY(xkd_params_allocate(cx, &e->params, dtype, training));
+    XKD_TRY(xkd_params_allocate(cx, &e->params, be->memory, be->dtype, training));
     XKD_TRY(load_rows(cx, e));
     XKD_TRY(hash_rows(cx, e));
 fail:
@@ -373,10 +379,10 @@ fail:
     return status;
 }
 
-xkd_status xkd_encoder_load(xkd_context *cx, const xkd_encoder_source *source, xkd_dtype dtype, xkd_encoder *out)
+xkd_status xkd_encoder_load(xkd_context *cx, const xkd_encoder_source *source, const xkd_backend *be, xkd_encoder *out)
 {
     xkd_status status = xkd_encoder_declare(cx, source, XKD_ROLE_FROZEN, out);
-    return status == XKD_OK ? xkd_encoder_allocate(cx, out, dtype, false) : status;
+    return status == XKD_OK ? xkd_encoder_allocate(cx, out, be, false) : status;
 }
 
 void xkd_encoder_free(xkd_encoder *e)
@@ -388,9 +394,10 @@ void xkd_encoder_free(xkd_encoder *e)
     *e = (xkd_encoder){0};
 }
 
-void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xkd_head *head, xkd_dtype dtype)
+void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xkd_head *head, const xkd_backend *be)
 {
-    *out = (xkd_encoder){.backbone = *backbone, .head = *head, .projector = true, .params = {.dtype = dtype}};
+    *out = (xkd_encoder){
+        .backbone = *backbone, .head = *head, .projector = true, .params = {.memory = be->memory, .dtype = be->dtype}};
 }
 
 /* ---- features ---- */
@@ -422,6 +429,7 @@ static xkd_status plan(xkd_context *cx, xkd_encoder_run *r, int64_t element)
 {
     xkd_status status = XKD_OK;
     int64_t R = r->run.segs.rows, D = r->backbone.blocks.width;
+    r->clips = xkd_arena_room(&r->arena, r->B * r->clip_floats * (int64_t)sizeof *r->clips);
     XKD_TRY(xkd_backbone_plan(cx, &r->arena, &r->backbone, element, false, &r->run));
     xkd_block_scratch_plan(&r->arena, R, D, element, &r->scratch);
     /* The head owns the memory of its input, and the mean is pooled straight into it. */
@@ -442,7 +450,11 @@ xkd_status xkd_encoder_run_new(xkd_context *cx, const xkd_encoder *e, const xkd_
 {
     xkd_status status = XKD_OK;
     int64_t element = xkd_dtype_size(e->params.dtype), depth = e->backbone.blocks.depth;
-    *out = (xkd_encoder_run){.backbone = e->backbone, .kind = kind, .B = shape->B, .width = e->backbone.blocks.width};
+    *out = (xkd_encoder_run){.backbone = e->backbone,
+                             .kind = kind,
+                             .B = shape->B,
+                             .width = e->backbone.blocks.width,
+                             .arena = {.of = e->params.memory}};
     if (layer < -1 || layer > depth)
         XKD_FAIL(XKD_ERR_CONFIG, "layer %lld: this encoder has %lld blocks", (long long)layer, (long long)depth);
     if (kind == XKD_FEATURE_CLS && !e->backbone.cls)
@@ -474,33 +486,24 @@ void xkd_encoder_run_free(xkd_encoder_run *run)
 /* Features leave as float32 whatever the backend computes in. */
 static void copy_out(const xkd_backend *be, float *out, const void *in, int64_t count)
 {
-    if (be->dtype == XKD_F32)
-        memcpy(out, in, (size_t)count * sizeof *out);
-    else
-        for (int64_t i = 0; i < count; i++) out[i] = (float)xkd_get(be->dtype, in, i);
+    xkd_tensor_read_floats(be->memory, be->dtype, out, in, count);
 }
 
 xkd_status xkd_encoder_features(xkd_backend *be, xkd_encoder_run *r, const float *clips, float *out)
 {
     const int32_t *keep = NULL; /* no mask: all tokens are kept */
-    int64_t tokens = r->run.items[0].tokens, D = r->backbone.blocks.width;
-    xkd_backbone_forward(be, &r->backbone, &r->run, &clips, &keep, &r->scratch);
-    switch (r->kind) {
-    case XKD_FEATURE_MEAN:
-        be->ops->pool_forward(be, r->pooled, r->run.z, r->B, tokens, D, xkd_cls_rows(&r->backbone));
-        copy_out(be, out, r->pooled, r->B * D);
-        break;
-    case XKD_FEATURE_CLS: /* the first token of each clip */
-        /* z is [B,tokens,D] */
-        for (int64_t b = 0; b < r->B; b++) copy_out(be, out + b * D, xkd_at(be, r->run.z, b * tokens * D), D);
-        break;
-    case XKD_FEATURE_HEAD:
-        be->ops->pool_forward(be, r->pooled, r->run.z, r->B, tokens, D, xkd_cls_rows(&r->backbone));
-        xkd_head_forward(be, r->head, &r->saved);
-        copy_out(be, out, r->saved.logits, r->B * r->width);
-        break;
-    case XKD_FEATURE_NONE: copy_out(be, out, r->run.z, r->B * tokens * D); break;
+    int64_t tokens = r->run.items[0].tokens, D = r->backbone.blocks.width, cls = xkd_cls_rows(&r->backbone);
+    const float *lent = xkd_memory_lend(be->memory, r->clips, clips, r->B * r->clip_floats * (int64_t)sizeof *clips);
+    xkd_backbone_forward(be, &r->backbone, &r->run, &lent, &keep, &r->scratch);
+    if (r->kind == XKD_FEATURE_NONE) {
+        copy_out(be, out, r->run.z, r->B * tokens * D);
+        return xkd_backend_status(be);
     }
+    /* The class token is the first of each clip, and the patches are all others. */
+    int64_t first = r->kind == XKD_FEATURE_CLS ? 0 : cls, last = r->kind == XKD_FEATURE_CLS ? 1 : tokens;
+    be->ops->pool_forward(be, r->pooled, r->run.z, r->B, tokens, D, first, last);
+    if (r->kind == XKD_FEATURE_HEAD) xkd_head_forward(be, r->head, &r->saved);
+    copy_out(be, out, r->kind == XKD_FEATURE_HEAD ? r->saved.logits : r->pooled, r->B * r->width);
     return xkd_backend_status(be);
 }
 

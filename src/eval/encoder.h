@@ -48,17 +48,17 @@ xkd_status xkd_encoder_describe(xkd_context *cx, const char *path, xkd_config *c
 xkd_status xkd_encoder_declare(xkd_context *cx, const xkd_encoder_source *source, xkd_param_role role,
                                xkd_encoder *out);
 
-/* Allocates all rows and copies the encoder's from the file, which is closed. Rows head.* are copied if they were asked
+/* Allocates all rows in the memory of `be` and copies the encoder's from the file, which is closed. Rows head.* are copied if they were asked
  * for and the file has them, and left zero otherwise. */
-xkd_status xkd_encoder_allocate(xkd_context *cx, xkd_encoder *encoder, xkd_dtype dtype, bool training);
+xkd_status xkd_encoder_allocate(xkd_context *cx, xkd_encoder *encoder, const xkd_backend *be, bool training);
 
 /* Both in one, for features. */
-xkd_status xkd_encoder_load(xkd_context *cx, const xkd_encoder_source *source, xkd_dtype dtype, xkd_encoder *out);
+xkd_status xkd_encoder_load(xkd_context *cx, const xkd_encoder_source *source, const xkd_backend *be, xkd_encoder *out);
 void xkd_encoder_free(xkd_encoder *encoder);
 
-/* An encoder with its projection head that lives elsewhere, in a model in training: features of its current rows, which
- * are of `dtype`. It owns nothing and is not freed. */
-void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xkd_head *head, xkd_dtype dtype);
+/* An encoder with its projection head that lives elsewhere, in a model in training with `be`: features of its current rows.
+ * It owns nothing and is not freed. */
+void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xkd_head *head, const xkd_backend *be);
 
 /* Mean of the patch tokens, class token, all tokens, or the projection head's outputs for the mean (K of them): the
  * space in which pre-training compares the modalities. */
@@ -79,6 +79,7 @@ typedef struct {
     xkd_backbone_run run;
     xkd_block_scratch scratch;
     xkd_arena arena;
+    float *clips; /* room for the clips on a device */
     void *pooled; /* [B,D] of the backend's dtype */
     const xkd_head *head;
     xkd_head_saved saved; /* of a projector; its input is `pooled` */

@@ -77,6 +77,20 @@ void xkd_orthogonal(double *w, int64_t K, int64_t D, uint64_t seed)
 
 /* ---- set-up ---- */
 
+/* The scalars of a step in the backend's memory. */
+enum { LOSS, SQUARES, FINITE, SCALARS };
+
+/* [depth,2,B]: attention and mlp branch of each block. */
+static int64_t path_count(const xkd_finetune *f)
+{
+    return 2 * f->encoder.backbone.blocks.depth * f->B;
+}
+
+static int64_t clip_floats(const xkd_finetune *f)
+{
+    return f->encoder.backbone.C * f->shape.T * f->shape.H * f->shape.W;
+}
+
 /* Called twice, to measure and to assign; the order of the lines is the layout. [B,D] unless said otherwise. */
 static xkd_status plan(xkd_context *cx, xkd_finetune *f)
 {
@@ -95,9 +109,12 @@ static xkd_status plan(xkd_context *cx, xkd_finetune *f)
     f->input = xkd_arena_take(&f->arena, B * D * e);
     f->dinput = xkd_arena_take(&f->arena, B * D * e);
     f->logits = xkd_arena_take(&f->arena, B * f->K * e);
-    f->keep = xkd_arena_take(&f->arena, B * D * (int64_t)sizeof *f->keep);
-    /* [depth,2,B]: attention and mlp branch of each block. */
-    f->path = xkd_arena_take(&f->arena, 2 * f->encoder.backbone.blocks.depth * B * (int64_t)sizeof *f->path);
+    f->scores = xkd_arena_take(&f->arena, B * f->K * (int64_t)sizeof *f->scores);
+    f->scalars = xkd_arena_take(&f->arena, SCALARS * (int64_t)sizeof *f->scalars);
+    f->keep_room = xkd_arena_room(&f->arena, B * D * (int64_t)sizeof *f->keep);
+    f->path_room = xkd_arena_room(&f->arena, path_count(f) * (int64_t)sizeof *f->path);
+    f->clips = xkd_arena_room(&f->arena, f->together * clip_floats(f) * (int64_t)sizeof *f->clips);
+    f->targets = xkd_arena_room(&f->arena, B * f->K * (int64_t)sizeof *f->targets);
     for (int k = 0; o->batch_norm && k < 2; k++) {
         f->batch[k] = xkd_arena_take(&f->arena, D * (int64_t)sizeof(double));
         f->next[k] = xkd_arena_take(&f->arena, D * (int64_t)sizeof(double));
@@ -115,6 +132,12 @@ xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
     f->B = B;
     f->together = f->options.frozen && B > FROZEN_TOGETHER ? FROZEN_TOGETHER : B;
     f->shape.B = f->together;
+    xkd_free(f->keep);
+    xkd_free(f->path);
+    f->keep = f->path = NULL;
+    XKD_TRY(xkd_alloc(cx, &f->keep, B * f->encoder.backbone.blocks.width, sizeof *f->keep));
+    XKD_TRY(xkd_alloc(cx, &f->path, path_count(f), sizeof *f->path));
+    f->arena.of = f->be->memory;
     XKD_TRY(xkd_backbone_run_new(cx, &f->encoder.backbone, &f->shape, 1, &f->run)); /* of `together` clips, not of B */
     XKD_TRY(plan(cx, f));
     XKD_TRY(xkd_arena_commit(cx, &f->arena));
@@ -133,11 +156,10 @@ static xkd_status init_classifier(xkd_context *cx, xkd_finetune *f)
     int64_t n = f->K * f->classifier.in;
     XKD_TRY(xkd_alloc(cx, &w, n, sizeof *w));
     xkd_orthogonal(w, f->K, f->classifier.in, f->options.seed);
-    /* Through the backend's type, which need not be double. */
-    for (int64_t i = 0; i < n; i++) xkd_set(f->be->dtype, f->classifier.w->value, i, w[i]);
-    for (int64_t i = 0; f->options.batch_norm && i < f->norm.width; i++) {
-        xkd_set(f->be->dtype, f->norm.w->value, i, 1);
-        xkd_set(f->be->dtype, f->running[1]->value, i, 1);
+    xkd_tensor_write(f->be->memory, f->be->dtype, f->classifier.w->value, XKD_F64, w, n);
+    if (f->options.batch_norm) {
+        f->be->ops->fill(f->be, f->norm.w->value, 1, f->norm.width);
+        f->be->ops->fill(f->be, f->running[1]->value, 1, f->norm.width);
     }
 fail:
     xkd_free(w);
@@ -201,7 +223,8 @@ xkd_status xkd_finetune_new(xkd_context *cx, xkd_backend *be, const xkd_encoder_
     XKD_TRY(declare_classifier(cx, out));
     if (source->head) XKD_TRY(require_classifier(cx, out, source->path));
     /* True: the classifier's gradient is needed even where the encoder is frozen. */
-    XKD_TRY(xkd_encoder_allocate(cx, &out->encoder, be->dtype, true));
+    XKD_TRY(xkd_encoder_allocate(cx, &out->encoder, be, true));
+    XKD_TRY(xkd_alloc(cx, &out->list, out->encoder.params.count, sizeof *out->list));
     /* After the allocation, for it gives every row its initial value. */
     if (!source->head) XKD_TRY(init_classifier(cx, out));
     XKD_TRY(xkd_finetune_resize(cx, out, shape->B));
@@ -213,6 +236,9 @@ void xkd_finetune_free(xkd_finetune *f)
 {
     xkd_backbone_run_free(&f->run);
     xkd_arena_free(&f->arena);
+    xkd_free(f->keep);
+    xkd_free(f->path);
+    xkd_free(f->list);
     xkd_encoder_free(&f->encoder);
     *f = (xkd_finetune){0};
 }
@@ -225,26 +251,32 @@ static int64_t tokens_of(const xkd_finetune *f)
     return f->run.items[0].tokens;
 }
 
+/* The tokens that make a feature: the class token, which stands first in each clip, or all patches. */
+static void pooled_tokens(const xkd_finetune *f, int64_t *first, int64_t *last)
+{
+    bool cls = f->options.kind == XKD_FEATURE_CLS;
+    *first = cls ? 0 : xkd_cls_rows(&f->encoder.backbone);
+    *last = cls ? 1 : tokens_of(f);
+}
+
 /* Features of clips [together,C,T,H,W] -> pooled [together,D]. */
 static void encode_some(xkd_finetune *f, const float *clips, void *pooled)
 {
     xkd_backend *be = f->be;
     const int32_t *keep = NULL; /* every token; masks are pre-training's */
-    int64_t tokens = tokens_of(f), D = f->classifier.in;
-    xkd_backbone_forward(be, &f->encoder.backbone, &f->run, &clips, &keep, &f->scratch);
-    /* The class token stands first in each clip. */
-    if (f->options.kind == XKD_FEATURE_MEAN)
-        be->ops->pool_forward(be, pooled, f->run.z, f->together, tokens, D, xkd_cls_rows(&f->encoder.backbone));
-    for (int64_t b = 0; f->options.kind == XKD_FEATURE_CLS && b < f->together; b++)
-        memcpy(xkd_at(be, pooled, b * D), xkd_at(be, f->run.z, b * tokens * D), (size_t)(D * be->size));
+    int64_t first, last;
+    const float *lent =
+        xkd_memory_lend(be->memory, f->clips, clips, f->together * clip_floats(f) * (int64_t)sizeof *clips);
+    xkd_backbone_forward(be, &f->encoder.backbone, &f->run, &lent, &keep, &f->scratch);
+    pooled_tokens(f, &first, &last);
+    be->ops->pool_forward(be, pooled, f->run.z, f->together, tokens_of(f), f->classifier.in, first, last);
 }
 
 /* Features [B,D] in f->unit. The last piece of a batch begins earlier where it would be smaller: a few clips are done
  * twice, with the same result. B need not be a multiple of `together`: batches of 10 are pieces [0,8) and [2,10). */
 static void encode(xkd_finetune *f, const float *clips)
 {
-    const xkd_view_shape *s = &f->shape;
-    int64_t D = f->classifier.in, floats = f->encoder.backbone.C * s->T * s->H * s->W;
+    int64_t D = f->classifier.in, floats = clip_floats(f);
     for (int64_t b = 0; b < f->B; b += f->together) {
         /* never negative: `together` is at most B */
         int64_t first = b + f->together > f->B ? f->B - f->together : b;
@@ -264,83 +296,36 @@ static void draw(xkd_finetune *f)
     for (int64_t i = 0; i < f->B * f->classifier.in; i++)
         /* Inverted dropout: what is kept is scaled by 1/(1-p), so that scores need no factor. */
         f->keep[i] = p > 0 && xkd_rng_uniform(&rng) < p ? 0 : (float)(1 / (1 - p));
+    f->dropout =
+        xkd_memory_lend(f->be->memory, f->keep_room, f->keep, f->B * f->classifier.in * (int64_t)sizeof *f->keep);
     f->run.blocks.path = NULL; /* stays NULL at a rate of 0 and for scores */
     if (o->frozen || !(o->drop_path > 0)) return;
     rng = xkd_rng_make(o->seed, step, micro, XKD_STREAM_DROP_PATH, XKD_RNG_EVAL);
     xkd_draw_paths(&rng, o->drop_path, f->encoder.backbone.blocks.depth, f->B, f->path);
-    f->run.blocks.path = f->path;
+    f->run.blocks.path =
+        xkd_memory_lend(f->be->memory, f->path_room, f->path, path_count(f) * (int64_t)sizeof *f->path);
 }
 
-/* Dropout is applied here and not in the backend: B x D numbers a step do not matter. */
-static void scale_by(const xkd_backend *be, void *out, const void *in, const float *factor, int64_t n)
+/* Batch norm (Ioffe and Szegedy, 2015) moves `next` and not the running statistics themselves: micro-batches add up, but
+ * a step that turns out not finite must leave no trace. */
+static xkd_batchnorm_args norm_args(const xkd_finetune *f)
 {
-    for (int64_t i = 0; i < n; i++) xkd_set(be->dtype, out, i, xkd_get(be->dtype, in, i) * factor[i]);
+    return (xkd_batchnorm_args){.x = f->unit,
+                                .w = f->norm.w->value,
+                                .b = f->norm.b->value,
+                                .mean = f->batch[0],
+                                .inv = f->batch[1],
+                                .running = {f->next[0], f->next[1]},
+                                .eps = NORM_EPS,
+                                .momentum = NORM_MOMENTUM,
+                                .B = f->B,
+                                .D = f->norm.width};
 }
 
-/* ---- batch norm (Ioffe and Szegedy, 2015), in double: B x D numbers ---- */
-
-static double element(const xkd_finetune *f, const void *tensor, int64_t b, int64_t d)
+/* next = the running statistics as stored. */
+static void norm_begin(xkd_finetune *f)
 {
-    return xkd_get(f->be->dtype, tensor, b * f->classifier.in + d);
-}
-
-/* normed = (unit - mean) * inv * w + b with the statistics given. */
-static void normalise_batch(xkd_finetune *f, int64_t d, double mean, double inv)
-{
-    double w = xkd_get(f->be->dtype, f->norm.w->value, d), bias = xkd_get(f->be->dtype, f->norm.b->value, d);
-    for (int64_t b = 0; b < f->B; b++)
-        xkd_set(f->be->dtype, f->normed, b * f->classifier.in + d, (element(f, f->unit, b, d) - mean) * inv * w + bias);
-}
-
-/* Statistics of the batch; the running ones take the unbiased variance, as PyTorch's do. */
-static void norm_forward(xkd_finetune *f)
-{
-    double n = (double)f->B;
-    for (int64_t d = 0; d < f->norm.width; d++) {
-        double mean = 0, var = 0;
-        for (int64_t b = 0; b < f->B; b++) mean += element(f, f->unit, b, d) / n;
-        for (int64_t b = 0; b < f->B; b++) {
-            double off = element(f, f->unit, b, d) - mean;
-            var += off * off / n;
-        }
-        f->batch[0][d] = mean;
-        /* The biased variance normalises, as in PyTorch's forward pass. */
-        f->batch[1][d] = 1 / sqrt(var + NORM_EPS);
-        normalise_batch(f, d, mean, f->batch[1][d]);
-        /* `next` and not `running`: micro-batches add up, but a step that turns out not finite must leave no trace. */
-        f->next[0][d] += NORM_MOMENTUM * (mean - f->next[0][d]);
-        f->next[1][d] += NORM_MOMENTUM * (var * n / (n - 1) - f->next[1][d]);
-    }
-}
-
-/* Scores of a clip do not depend on the others of its batch: running statistics. */
-static void norm_scores(xkd_finetune *f)
-{
-    for (int64_t d = 0; d < f->norm.width; d++)
-        normalise_batch(f, d, xkd_get(f->be->dtype, f->running[0]->value, d),
-                        1 / sqrt(xkd_get(f->be->dtype, f->running[1]->value, d) + NORM_EPS));
-}
-
-/* dinput [B,D] in place; dw += sum dy n, db += sum dy, dx = inv w (dy - mean(dy) - n mean(dy n)), n the normed input. */
-static void norm_backward(xkd_finetune *f)
-{
-    xkd_dtype dtype = f->be->dtype;
-    double count = (double)f->B;
-    for (int64_t d = 0; d < f->norm.width; d++) {
-        double mean = f->batch[0][d], inv = f->batch[1][d], dw = 0, db = 0, w = xkd_get(dtype, f->norm.w->value, d);
-        /* Everything a feature d needs is local to it, so the pass goes by features; sums in double, order fixed. */
-        for (int64_t b = 0; b < f->B; b++) {
-            double dy = element(f, f->dinput, b, d);
-            dw += dy * (element(f, f->unit, b, d) - mean) * inv;
-            db += dy;
-        }
-        xkd_set(dtype, f->norm.w->grad, d, xkd_get(dtype, f->norm.w->grad, d) + dw);
-        xkd_set(dtype, f->norm.b->grad, d, xkd_get(dtype, f->norm.b->grad, d) + db);
-        for (int64_t b = 0; b < f->B; b++) {
-            double n = (element(f, f->unit, b, d) - mean) * inv, dy = element(f, f->dinput, b, d);
-            xkd_set(dtype, f->dinput, b * f->classifier.in + d, inv * w * (dy - db / count - n * dw / count));
-        }
-    }
+    for (int k = 0; k < 2; k++) f->be->ops->to_double(f->be, f->next[k], f->running[k]->value, f->norm.width);
 }
 
 /* ---- a step ---- */
@@ -350,40 +335,39 @@ static void backward_encoder(xkd_finetune *f)
 {
     xkd_backend *be = f->be;
     const int32_t *keep = NULL;
-    int64_t tokens = tokens_of(f), D = f->classifier.in;
+    int64_t first, last, D = f->classifier.in;
     /* Tokens outside the pool get no gradient; the memory holds the last step's. */
     be->ops->fill(be, f->dz, 0, f->run.segs.rows * D);
-    if (f->options.kind == XKD_FEATURE_MEAN)
-        be->ops->pool_backward(be, f->dz, f->dinput, f->B, tokens, D, xkd_cls_rows(&f->encoder.backbone));
-    for (int64_t b = 0; f->options.kind == XKD_FEATURE_CLS && b < f->B; b++)
-        memcpy(xkd_at(be, f->dz, b * tokens * D), xkd_at(be, f->dinput, b * D), (size_t)(D * be->size));
+    pooled_tokens(f, &first, &last);
+    be->ops->pool_backward(be, f->dz, f->dinput, f->B, tokens_of(f), D, first, last);
     xkd_backbone_backward(be, &f->encoder.backbone, &f->run, f->dz, &keep, &f->scratch);
 }
 
 /* Positions and embeddings get the smallest rate: what pre-training learnt first changes least. */
 static void update(xkd_finetune *f, double lr, double weight_decay)
 {
-    int64_t depth = f->encoder.backbone.blocks.depth;
+    int64_t depth = f->encoder.backbone.blocks.depth, count = 0;
     for (int64_t i = 0; i < f->encoder.params.count; i++) {
         xkd_param *row = f->encoder.params.rows[i];
         if (row->role != XKD_ROLE_TRAINED) continue;
         row->steps++; /* bias correction by the row's own count */
         const xkd_finetune_options *o = &f->options;
-        xkd_adamw_args args = {.p = row->value,
-                               .m = row->moment1,
-                               .v = row->moment2,
-                               .g = row->grad,
-                               .n = row->count,
-                               .grad_scale = 1, /* no clipping: the released fine-tuning has none */
-                               .beta1 = o->beta1,
-                               .beta2 = o->beta2,
-                               .eps = o->eps,
-                               .lr = lr * xkd_layer_scale(o->layer_decay, depth, xkd_layer_of(row->name, depth)),
-                               .weight_decay = is_decayed(row) ? weight_decay : 0,
-                               .correction1 = 1 - pow(o->beta1, (double)row->steps),
-                               .correction2 = 1 - pow(o->beta2, (double)row->steps)};
-        f->be->ops->adamw(f->be, &args);
+        f->list[count++] =
+            (xkd_adamw_args){.p = row->value,
+                             .m = row->moment1,
+                             .v = row->moment2,
+                             .g = row->grad,
+                             .n = row->count, /* no clipping: the released fine-tuning has none */
+                             .beta1 = o->beta1,
+                             .beta2 = o->beta2,
+                             .eps = o->eps,
+                             .lr = lr * xkd_layer_scale(o->layer_decay, depth, xkd_layer_of(row->name, depth)),
+                             .weight_decay = is_decayed(row) ? weight_decay : 0,
+                             .correction1 = 1 - pow(o->beta1, (double)row->steps),
+                             .correction2 = 1 - pow(o->beta2, (double)row->steps)};
     }
+    /* Nothing is clipped, so the one sum of squares stands for any. */
+    f->be->ops->adamw(f->be, f->list, count, f->scalars + SQUARES, f->scalars + FINITE);
 }
 
 /* One fill for all gradients, which stand together in their arena. */
@@ -391,8 +375,7 @@ void xkd_finetune_begin(xkd_finetune *f)
 {
     f->be->ops->fill(f->be, f->encoder.params.grads.memory, 0, f->encoder.params.grads.used / f->be->size);
     f->micro = 0;
-    for (int k = 0; f->options.batch_norm && k < 2; k++)
-        for (int64_t d = 0; d < f->norm.width; d++) f->next[k][d] = xkd_get(f->be->dtype, f->running[k]->value, d);
+    if (f->options.batch_norm) norm_begin(f);
 }
 
 /* Gradients of everything before the classifier. */
@@ -401,8 +384,11 @@ static void backward_features(xkd_finetune *f)
     const xkd_ops *ops = f->be->ops;
     int64_t B = f->B, D = f->classifier.in;
     ops->linear_backward_data(f->be, f->dinput, f->logits, f->classifier.w->value, B, f->K, D);
-    scale_by(f->be, f->dinput, f->dinput, f->keep, B * D);
-    if (f->options.batch_norm) norm_backward(f);
+    ops->multiply(f->be, f->dinput, f->dinput, f->dropout, B * D);
+    if (f->options.batch_norm) {
+        const xkd_batchnorm_args args = norm_args(f);
+        ops->batchnorm_backward(f->be, f->dinput, f->norm.w->grad, f->norm.b->grad, f->dinput, &args);
+    }
     if (f->options.frozen) return;
     if (f->options.l2_norm) ops->l2norm_backward(f->be, f->dinput, f->dinput, f->unit, f->inv, B, D);
     backward_encoder(f);
@@ -422,12 +408,16 @@ xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const floa
     /* Micro-batches of one step have the same `step` and another `micro`, so their draws differ. */
     draw(f);
     encode(f, clips);
-    if (f->options.batch_norm) norm_forward(f);
-    scale_by(be, f->input, f->normed, f->keep, B * D);
+    const xkd_batchnorm_args norm = f->options.batch_norm ? norm_args(f) : (xkd_batchnorm_args){0};
+    if (f->options.batch_norm) ops->batchnorm_forward(be, f->normed, &norm);
+    ops->multiply(be, f->input, f->normed, f->dropout, B * D);
     ops->linear_forward(be, f->logits, f->input, c->w->value, c->b->value, B, K, D);
-    xkd_classify(be, f->options.loss, loss, f->logits, f->logits, targets, B, K);
+    const float *lent = xkd_memory_lend(be->memory, f->targets, targets, B * K * (int64_t)sizeof *targets);
+    ops->classify(be, f->scalars + LOSS, f->logits, f->logits, lent, f->options.loss, B, K);
+    xkd_memory_download(be->memory, loss, f->scalars + LOSS, (int64_t)sizeof *loss);
+    XKD_TRY(xkd_backend_status(be));
     if (!isfinite(*loss)) XKD_FAIL(XKD_ERR_NUMERIC, "the loss of step %lld is not finite", (long long)f->step);
-    /* The logits' memory holds dlogits [B,K] now: xkd_classify writes its gradient over them. */
+    /* The logits' memory holds dlogits [B,K] now: the operation writes its gradient over them. */
     if (share != 1) ops->axpby(be, f->logits, f->logits, 0, share, B * K);
     xkd_linear_weights(be, c, f->logits, f->input, B);
     /* Nothing that is trained stands before the classifier of a frozen encoder, except the batch norm. */
@@ -441,15 +431,20 @@ fail:
 xkd_status xkd_finetune_finish(xkd_context *cx, xkd_finetune *f, double lr, double weight_decay)
 {
     xkd_status status = XKD_OK;
+    xkd_backend *be = f->be;
     const xkd_arena *grads = &f->encoder.params.grads;
+    const xkd_vector all = {grads->memory, grads->used / be->size};
+    double finite;
     /* The sum of squares is not finite exactly when some gradient is not, or overflows: both are refused. */
-    if (!isfinite(f->be->ops->sum_squares(f->be, grads->memory, grads->used / f->be->size)))
-        XKD_FAIL(XKD_ERR_NUMERIC, "a gradient of step %lld is not finite", (long long)f->step);
+    be->ops->norms(be, f->scalars + SQUARES, f->scalars + FINITE, &all, 1, NULL, 0);
+    xkd_memory_download(be->memory, &finite, f->scalars + FINITE, (int64_t)sizeof finite);
+    XKD_TRY(xkd_backend_status(be));
+    if (finite == 0) XKD_FAIL(XKD_ERR_NUMERIC, "a gradient of step %lld is not finite", (long long)f->step);
     update(f, lr, weight_decay);
     for (int k = 0; f->options.batch_norm && k < 2; k++)
-        for (int64_t d = 0; d < f->norm.width; d++) xkd_set(f->be->dtype, f->running[k]->value, d, f->next[k][d]);
+        be->ops->from_double(be, f->running[k]->value, f->next[k], f->norm.width);
     f->step++;
-    XKD_TRY(xkd_backend_status(f->be));
+    XKD_TRY(xkd_backend_status(be));
 fail:
     return status;
 }
@@ -467,11 +462,18 @@ fail:
 
 xkd_status xkd_finetune_scores(xkd_finetune *f, const float *clips, float *scores)
 {
+    xkd_backend *be = f->be;
+    const xkd_ops *ops = be->ops;
     const xkd_linear *c = &f->classifier;
     f->run.blocks.path = NULL; /* no drop-path, and `keep` is not applied */
     encode(f, clips);
-    if (f->options.batch_norm) norm_scores(f);
-    f->be->ops->linear_forward(f->be, f->logits, f->normed, c->w->value, c->b->value, f->B, f->K, c->in);
-    xkd_classify_scores(f->be, f->options.loss, scores, f->logits, f->B, f->K);
-    return xkd_backend_status(f->be);
+    if (f->options.batch_norm) {
+        const xkd_batchnorm_args args = norm_args(f);
+        norm_begin(f);
+        ops->batchnorm_apply(be, f->normed, &args);
+    }
+    ops->linear_forward(be, f->logits, f->normed, c->w->value, c->b->value, f->B, f->K, c->in);
+    ops->classify_scores(be, f->scores, f->logits, f->options.loss, f->B, f->K);
+    xkd_memory_download(be->memory, scores, f->scores, f->B * f->K * (int64_t)sizeof *scores);
+    return xkd_backend_status(be);
 }

@@ -9,7 +9,6 @@
 #define XKD_EVAL_FINETUNE_H
 
 #include "eval/encoder.h"
-#include "loss/classify.h"
 
 typedef struct {
     xkd_feature_kind kind; /* MEAN or CLS */
@@ -46,12 +45,18 @@ typedef struct {
     void *input;         /* [B,D] of the classifier, after dropout */
     void *dinput;        /* [B,D] */
     void *logits;        /* [B,K]; becomes its gradient */
-    float *keep;         /* [B,D] 0 or 1/(1-dropout) of the last micro-batch */
-    float *path;         /* [depth,2,B] of stochastic depth, likewise */
     double *batch[2];    /* [D] mean and 1/sqrt(var + eps) of the last micro-batch */
     double *next[2];     /* [D] running mean and variance after the step in work */
-    int64_t step;        /* steps done; names the random draws of the next one */
-    int64_t micro;       /* micro-batches done of the step in work */
+    double *scalars;     /* [3]: loss of the micro-batch; squares of all gradients, and whether they are finite */
+    /* What the host draws or brings, and its room on a device. */
+    float *keep, *keep_room; /* [B,D] 0 or 1/(1-dropout) of the last micro-batch */
+    float *path, *path_room; /* [depth,2,B] of stochastic depth, likewise */
+    float *clips, *targets;  /* [together,C,T,H,W], [B,K]: room alone */
+    float *scores;           /* [B,K] */
+    const float *dropout;    /* `keep` where operations can read it */
+    xkd_adamw_args *list;    /* [rows] of the parameters; owned */
+    int64_t step;            /* steps done; names the random draws of the next one */
+    int64_t micro;           /* micro-batches done of the step in work */
 } xkd_finetune;
 
 /* Loads the encoder, adds a classifier for K classes (orthogonal weights, zero bias; with source->head the file's own,

@@ -112,6 +112,9 @@ xkd_status xkd_models_load(xkd_context *cx, const xkd_model_request *q, const ch
 {
     xkd_status status = XKD_OK;
     XKD_TRY(configure(cx, q, path, overrides, count, out));
+    int threads = out->config.threads ? (int)out->config.threads : xkd_processor_count();
+    /* One backend for both encoders: they never run at the same time. */
+    XKD_TRY(xkd_backend_new(cx, &out->be, out->config.device, XKD_F32, threads));
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         xkd_encoder_source source = {.path = m == XKD_AUDIO && q->audio_model ? q->audio_model : path,
                                      /* Two files may hold the two encoders, as the released ones do. */
@@ -121,12 +124,8 @@ xkd_status xkd_models_load(xkd_context *cx, const xkd_model_request *q, const ch
                                      .projector = q->projector,
                                      /* The resolved one: geometry may have been corrected by KEY=VALUE. */
                                      .geometry = &out->config.model};
-        if (out->wanted[m]) XKD_TRY(xkd_encoder_load(cx, &source, XKD_F32, &out->encoder[m]));
+        if (out->wanted[m]) XKD_TRY(xkd_encoder_load(cx, &source, out->be, &out->encoder[m]));
     }
-    /* After the encoders: a wrong file fails before threads are made. */
-    int threads = out->config.threads ? (int)out->config.threads : xkd_processor_count();
-    /* One backend for both encoders: they never run at the same time. */
-    XKD_TRY(xkd_backend_new(cx, &out->be, out->config.backend, XKD_F32, threads));
 fail:
     return status;
 }

@@ -25,6 +25,7 @@ static xkd_align_sides group_of(const xkd_backend *be, const xkd_align *a, int64
     xkd_align_sides sides = a->sides;
     sides.first = q * a->group;
     sides.samples = a->group;
+    sides.divisor = (double)(a->sides.B / a->group);
     *weights = a->weights + q * n * n;
     *centred = a->centred ? xkd_at(be, a->centred, q * n * sides.K) : NULL;
     return sides;
@@ -36,16 +37,14 @@ void xkd_align_forward(xkd_backend *be, double *loss, xkd_align *a, const void *
     int64_t groups = a->sides.B / a->group;
     a->sides.x = x;
     a->sides.y = y;
-    *loss = 0;
     for (int64_t q = 0; q < groups; q++) {
-        double *weights, one = 0;
+        double *weights;
         void *centred;
         xkd_align_sides sides = group_of(be, a, q, &weights, &centred);
         if (a->kind == XKD_ALIGN_MMD)
-            be->ops->mmd_forward(be, &one, weights, &sides);
+            be->ops->mmd_forward(be, loss, weights, &sides);
         else
-            be->ops->coral_forward(be, &one, weights, centred, &sides);
-        *loss += one / (double)groups;
+            be->ops->coral_forward(be, loss, weights, centred, &sides);
     }
 }
 

@@ -18,7 +18,7 @@ typedef struct {
 /* Plans memory; sides.{views_x,views_y,B,K}, kind and group are filled in. */
 void xkd_align_plan(xkd_arena *arena, xkd_align *a, int64_t element);
 
-/* *loss = mean over groups. */
+/* *loss, in the backend's memory, += the mean over groups. */
 void xkd_align_forward(xkd_backend *be, double *loss, xkd_align *a, const void *x, const void *y);
 
 /* dx [views_x*B,K], dy [views_y*B,K] += scale * gradient. */

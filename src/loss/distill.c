@@ -13,10 +13,3 @@ void xkd_distill_backward(xkd_backend *be, void *ds, const xkd_kd_args *args, co
 {
     be->ops->kd_backward(be, ds, args, s_lse, t_lse, scale);
 }
-
-/* centre = m centre + (1 - m) sum / count, where sum and count cover all micro-batches of a step, so
- * accumulation does not change the result. */
-void xkd_centre_update(xkd_backend *be, void *centre, const void *sum, double m, int64_t count, int64_t K)
-{
-    be->ops->axpby(be, centre, sum, (1 - m) / (double)count, m, K);
-}

@@ -146,11 +146,34 @@ fail:
 /* Takes a half-made run: pointers that were never set are NULL. */
 void xkd_backbone_run_free(xkd_backbone_run *run)
 {
-    for (int64_t v = 0; run->view && v < run->views; v++) xkd_resample_free(&run->view[v].resample);
+    for (int64_t v = 0; run->view && v < run->views; v++) {
+        xkd_resample_free(&run->view[v].resample);
+        xkd_memory_give(run->view[v].memory, run->view[v].room);
+    }
     xkd_free(run->view);
     xkd_free(run->items);
     xkd_transformer_saved_free(&run->blocks);
     *run = (xkd_backbone_run){0};
+}
+
+/* The matrices of an interpolation where operations can read them. They are not the arena's: what is planned there may lie
+ * over other activations, and these are brought over once. */
+static xkd_status place_resample(xkd_context *cx, xkd_memory *memory, xkd_view_run *view)
+{
+    xkd_status status = XKD_OK;
+    const xkd_resample *r = &view->resample;
+    view->forward = r->forward;
+    view->backward = r->backward;
+    if (xkd_memory_is_host(memory)) return XKD_OK;
+    if (!view->room) {
+        view->memory = memory;
+        XKD_TRY(xkd_memory_take(cx, memory, &view->room, r->bytes));
+        xkd_memory_upload(memory, view->room, r->memory, r->bytes);
+    }
+    view->forward = xkd_resample_at(r, &r->forward, view->room);
+    view->backward = xkd_resample_at(r, &r->backward, view->room);
+fail:
+    return status;
 }
 
 /* Interpolated positions need memory of their own, and a gradient only where there is a backward. R x D of
@@ -164,6 +187,7 @@ xkd_status xkd_backbone_plan(xkd_context *cx, xkd_arena *arena, const xkd_backbo
     for (int64_t v = 0; v < run->views; v++) {
         int64_t size = (run->view[v].tokens + xkd_cls_rows(b)) * D * element;
         if (!run->view[v].resampled) continue;
+        XKD_TRY(place_resample(cx, arena->of, &run->view[v]));
         run->view[v].pos = xkd_arena_take(arena, size);
         if (keep) run->view[v].dpos = xkd_arena_take(arena, size);
     }
@@ -191,7 +215,7 @@ void xkd_backbone_forward(xkd_backend *be, const xkd_backbone *b, xkd_backbone_r
     ops->linear_forward(be, e, run->patches, b->embed.w->value, b->embed.b->value, run->patch_rows, D, P);
     for (int64_t v = 0; v < run->views; v++) {
         const xkd_view_run *view = &run->view[v];
-        if (view->resampled) ops->sparse_rows(be, view->pos, b->pos->value, &view->resample.forward, D, false);
+        if (view->resampled) ops->sparse_rows(be, view->pos, b->pos->value, &view->forward, D, false);
         ops->add_positions(be, xkd_at(be, run->blocks.blocks[0].x, view->first * D),
                            xkd_at(be, e, view->first_patch * D), xkd_value(b->cls),
                            view->resampled ? view->pos : b->pos->value, keep[v], view->geometry.B, view->tokens, D);
@@ -222,7 +246,7 @@ void xkd_backbone_backward(xkd_backend *be, const xkd_backbone *b, xkd_backbone_
         if (view->resampled) ops->fill(be, dpos, 0, (view->tokens + xkd_cls_rows(b)) * D);
         ops->add_positions_backward(be, xkd_at(be, de, view->first_patch * D), xkd_grad(b->cls), dpos,
                                     xkd_at(be, dz, view->first * D), keep[v], view->geometry.B, view->tokens, D);
-        if (view->resampled) ops->sparse_rows(be, b->pos->grad, dpos, &view->resample.backward, D, true);
+        if (view->resampled) ops->sparse_rows(be, b->pos->grad, dpos, &view->backward, D, true);
     }
     xkd_linear_weights(be, &b->embed, de, run->patches, run->patch_rows);
 }

@@ -31,7 +31,10 @@ typedef struct {
     int64_t first_patch; /* first row in [sum B*M, P] */
     bool resampled;
     xkd_resample resample;
-    void *pos, *dpos; /* [M+c,D] resampled positions and their gradient */
+    xkd_sparse_rows forward, backward; /* its matrices where operations can read them */
+    xkd_memory *memory;                /* of `room` */
+    void *room;                        /* their copy on a device; owned */
+    void *pos, *dpos;                  /* [M+c,D] resampled positions and their gradient */
 } xkd_view_run;
 
 typedef struct {
@@ -71,7 +74,7 @@ void xkd_backbone_run_free(xkd_backbone_run *run);
 xkd_status xkd_backbone_plan(xkd_context *cx, xkd_arena *arena, const xkd_backbone *b, int64_t element, bool keep,
                              xkd_backbone_run *run);
 
-/* clips[v] [B,C,T,H,W]; keep[v] [B,M] token numbers in order, NULL where the view is not masked. Output in run->z. */
+/* In the backend's memory: clips[v] [B,C,T,H,W]; keep[v] [B,M] token numbers in order, NULL where the view is not masked. Output in run->z. */
 void xkd_backbone_forward(xkd_backend *be, const xkd_backbone *b, xkd_backbone_run *run, const float *const *clips,
                           const int32_t *const *keep, const xkd_block_scratch *scratch);
 

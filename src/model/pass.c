@@ -6,12 +6,6 @@
 #include "base/alloc.h"
 #include "loss/distill.h"
 
-/* In the order of xkd_loss. The names are those of the release's logs. */
-const char *const xkd_loss_names[XKD_LOSS_COUNT] = {
-    "vid_recon_loss", "aud_recon_loss", "as2vs_align_loss", "vt2at_align_loss", "vt2as_kd_loss",
-    "at2vs_kd_loss",  "recon_loss",     "cmkd_loss",        "alignment_loss",   "loss",
-};
-
 /* Students and teachers agree on the class token: it is one setting of the model. */
 static int64_t cls_rows(const xkd_pass *p, xkd_modality m)
 {
@@ -85,17 +79,14 @@ static xkd_status student_new(xkd_context *cx, xkd_pass *p, xkd_modality m, cons
     /* Without heads the local views have no effect, so they are not computed. */
     p->views[m] = p->wants.heads ? s->views[m] : g;
     XKD_TRY(xkd_alloc(cx, &shapes, p->views[m], sizeof *shapes));
-    XKD_TRY(xkd_alloc(cx, &run->keep, p->views[m], sizeof *run->keep));
     for (int64_t v = 0; v < p->views[m]; v++) {
         shapes[v] = s->shape[m][v];
         shapes[v].B = s->B;
         /* The caller's shapes say how large views are; batch and masking are known here. */
         shapes[v].kept = v < g ? kept : 0;
     }
-    XKD_TRY(xkd_masking_new(cx, &run->mask, g * s->B, N, kept));
-    /* keep of local views stays NULL: all tokens. */
-    for (int64_t v = 0; v < g; v++) run->keep[v] = run->mask.keep + v * s->B * kept;
     XKD_TRY(xkd_backbone_run_new(cx, b, shapes, p->views[m], &run->run));
+    XKD_TRY(xkd_inputs_new(cx, &run->in, &run->run, g, N, kept));
 fail:
     xkd_free(shapes);
     return status;
@@ -134,8 +125,8 @@ static xkd_status plan_student(xkd_context *cx, xkd_pass *p, xkd_modality m, int
     XKD_TRY(xkd_backbone_plan(cx, &p->arena, b, element, true, &s->run));
     s->dz = xkd_arena_take(&p->arena, s->run.segs.rows * b->blocks.width * element);
     if (p->wants.recon)
-        XKD_TRY(
-            xkd_decoder_plan(cx, &p->arena, &p->networks->decoder[m], s->mask.B, s->mask.kept, element, &s->decoder));
+        XKD_TRY(xkd_decoder_plan(cx, &p->arena, &p->networks->decoder[m], s->in.mask.B, s->in.mask.kept, element,
+                                 &s->decoder));
 fail:
     return status;
 }
@@ -174,7 +165,7 @@ static void plan_scratch(xkd_pass *p, int64_t element)
     int64_t most = 0;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         const xkd_networks *n = p->networks;
-        int64_t decoder = p->student[m].mask.B * (n->decoder[m].N + cls_rows(p, m)) * n->decoder[m].blocks.width;
+        int64_t decoder = p->student[m].in.mask.B * (n->decoder[m].N + cls_rows(p, m)) * n->decoder[m].blocks.width;
         int64_t student = p->student[m].run.segs.rows * n->student[m].blocks.width;
         int64_t teacher = p->wants.teachers ? p->teacher[m].run.segs.rows * n->teacher[m].blocks.width : 0;
         if (p->wants.recon && decoder > most) most = decoder;
@@ -189,6 +180,9 @@ static void plan_scratch(xkd_pass *p, int64_t element)
 static xkd_status plan(xkd_context *cx, xkd_pass *p, int64_t element)
 {
     xkd_status status = XKD_OK;
+    p->scalars = xkd_arena_take(&p->arena, XKD_PASS_SCALARS * (int64_t)sizeof *p->scalars);
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
+        if (p->wants.modality[m]) xkd_inputs_plan(&p->arena, &p->student[m].in);
     plan_scratch(p, element);
     if (p->wants.heads) plan_heads(p, element);
     int64_t mark = p->arena.used;
@@ -202,11 +196,14 @@ fail:
 
 /* Either everything is allocated or nothing is left behind. After this a step allocates no tensors. */
 xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *networks, const xkd_step_config *config,
-                        const xkd_batch_shape *shape, int64_t element, bool report_all)
+                        const xkd_batch_shape *shape, xkd_memory *memory, int64_t element, bool report_all)
 {
     xkd_status status = XKD_OK;
-    *out =
-        (xkd_pass){.networks = networks, .config = *config, .B = shape->B, .wants = what_is_wanted(config, report_all)};
+    *out = (xkd_pass){.networks = networks,
+                      .config = *config,
+                      .B = shape->B,
+                      .wants = what_is_wanted(config, report_all),
+                      .arena = {.of = memory}};
     XKD_TRY(check_shape(cx, out, shape));
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         if (out->wants.modality[m]) XKD_TRY(student_new(cx, out, m, shape));
@@ -232,27 +229,27 @@ void xkd_pass_free(xkd_pass *p)
         xkd_backbone_run_free(&p->student[m].run);
         xkd_backbone_run_free(&p->teacher[m].run);
         xkd_decoder_run_free(&p->student[m].decoder);
-        xkd_masking_free(&p->student[m].mask);
-        xkd_free(p->student[m].keep);
-        p->student[m].keep = NULL;
+        xkd_inputs_free(&p->student[m].in);
     }
     xkd_arena_free(&p->arena);
 }
 
-/* Before anything else, because the students' rows depend on it. */
-void xkd_pass_mask(xkd_pass *p, const xkd_pass_input *in)
+/* Before anything else, because the students' rows depend on the masks. */
+void xkd_pass_load(xkd_pass *p, const xkd_pass_input *in)
 {
+    xkd_memory_zero(p->arena.of, p->scalars, XKD_PASS_SCALARS * (int64_t)sizeof *p->scalars);
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
-        if (p->wants.modality[m]) xkd_masking_draw(&p->student[m].mask, in->noise[m], cls_rows(p, m));
+        if (p->wants.modality[m])
+            xkd_inputs_load(p->arena.of, &p->student[m].in, in->clips[m], in->noise[m], cls_rows(p, m));
 }
 
 /* After the forward the shared block memory holds the last block's qkv and lse, from which the class token's
  * attention is taken. Without refinement it is not needed. */
-static void teacher_features(xkd_backend *be, xkd_pass *p, xkd_modality m, const xkd_pass_input *in)
+static void teacher_features(xkd_backend *be, xkd_pass *p, xkd_modality m)
 {
     const xkd_backbone *b = &p->networks->teacher[m];
     xkd_teacher_run *t = &p->teacher[m];
-    const float *clip = in->clips[m][teacher_view(p)];
+    const float *clip = p->student[m].in.clip[teacher_view(p)];
     const int32_t *all = NULL;
     xkd_backbone_forward(be, b, &t->run, &clip, &all, &p->scratch);
     if (!p->config.refine) return;
@@ -262,10 +259,10 @@ static void teacher_features(xkd_backend *be, xkd_pass *p, xkd_modality m, const
 }
 
 /* Refinement of one teacher needs the other's attention, so both forwards come first. */
-void xkd_pass_teachers(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in)
+void xkd_pass_teachers(xkd_backend *be, xkd_pass *p)
 {
     if (!p->wants.teachers) return;
-    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) teacher_features(be, p, m, in);
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) teacher_features(be, p, m);
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         const xkd_backbone *b = &p->networks->teacher[m];
         xkd_teacher_run *t = &p->teacher[m], *other = &p->teacher[!m];
@@ -282,30 +279,30 @@ void xkd_pass_teachers(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in)
         if (p->config.refine)
             be->ops->refine_pool(be, t->head.x, &args);
         else
-            be->ops->pool_forward(be, t->head.x, t->run.z, p->B, args.tokens, args.D, cls_rows(p, m));
+            be->ops->pool_forward(be, t->head.x, t->run.z, p->B, args.tokens, args.D, cls_rows(p, m), args.tokens);
         xkd_head_forward(be, &p->networks->teacher_head[m], &t->head);
     }
 }
 
 /* Latents, reconstruction, then the heads on the means of the patch tokens. The global views are the first
  * rows of run.z, so the decoder takes run.z as its latent. */
-void xkd_pass_students(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in)
+void xkd_pass_students(xkd_backend *be, xkd_pass *p)
 {
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         const xkd_backbone *b = &p->networks->student[m];
         xkd_student_run *s = &p->student[m];
         int64_t D = b->blocks.width;
         if (!p->wants.modality[m]) continue;
-        xkd_backbone_forward(be, b, &s->run, in->clips[m], s->keep, &p->scratch);
+        xkd_backbone_forward(be, b, &s->run, s->in.clip, s->in.keep, &p->scratch);
         if (p->wants.recon)
-            xkd_decoder_forward(be, &p->networks->decoder[m], &s->decoder, s->run.z, in->clips[m],
-                                &s->run.view[0].geometry, &s->mask, &p->scratch,
-                                &p->loss[m == XKD_VIDEO ? XKD_LOSS_VID_RECON : XKD_LOSS_AUD_RECON]);
+            xkd_decoder_forward(be, &p->networks->decoder[m], &s->decoder, s->run.z, s->in.clip,
+                                &s->run.view[0].geometry, &s->in.tables, &p->scratch,
+                                p->scalars + (m == XKD_VIDEO ? XKD_LOSS_VID_RECON : XKD_LOSS_AUD_RECON));
         if (!p->wants.heads) continue;
         for (int64_t v = 0; v < p->views[m]; v++)
             be->ops->pool_forward(be, xkd_at(be, s->head.x, v * p->B * D),
                                   xkd_at(be, s->run.z, s->run.view[v].first * D), p->B, s->run.items[v].tokens, D,
-                                  cls_rows(p, m));
+                                  cls_rows(p, m), s->run.items[v].tokens);
         xkd_head_forward(be, &p->networks->student_head[m], &s->head);
     }
 }
@@ -325,41 +322,26 @@ static xkd_kd_args kd_args(const xkd_pass *p, xkd_modality m, const xkd_temperat
                          .K = p->networks->config.head.outputs};
 }
 
-/* Terms that are not wanted stay 0 from the start, so the weighted sum needs no cases. */
+/* Terms that are not wanted stay 0, so the weighted sum needs no cases. */
 void xkd_pass_losses(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t)
 {
-    double *loss = p->loss;
-    const xkd_step_config *c = &p->config;
+    double *loss = p->scalars;
     for (xkd_modality m = 0; p->wants.kd && m < XKD_MODALITIES; m++) {
         xkd_kd_args args = kd_args(p, m, t);
-        xkd_distill_forward(be, &loss[m == XKD_VIDEO ? XKD_LOSS_KD_VT2AS : XKD_LOSS_KD_AT2VS], &p->teacher[m].entropy,
-                            p->student[!m].lse, p->teacher[m].lse, &args);
+        xkd_distill_forward(be, loss + (m == XKD_VIDEO ? XKD_LOSS_KD_VT2AS : XKD_LOSS_KD_AT2VS),
+                            loss + XKD_LOSS_TERMS + m, p->student[!m].lse, p->teacher[m].lse, &args);
     }
-    if (p->wants.align) {
-        xkd_align_forward(be, &loss[XKD_LOSS_ALIGN_STUDENTS], &p->align_students, p->student[XKD_VIDEO].head.logits,
-                          p->student[XKD_AUDIO].head.logits);
-        xkd_align_forward(be, &loss[XKD_LOSS_ALIGN_TEACHERS], &p->align_teachers, p->teacher[XKD_VIDEO].head.logits,
-                          p->teacher[XKD_AUDIO].head.logits);
-    }
-    loss[XKD_LOSS_RECON] = (loss[XKD_LOSS_VID_RECON] + loss[XKD_LOSS_AUD_RECON]) / 2;
-    if (c->modality != XKD_TRAIN_BOTH) {
-        loss[XKD_LOSS_RECON] = loss[XKD_LOSS_VID_RECON] + loss[XKD_LOSS_AUD_RECON]; /* one of them is 0 */
-        loss[XKD_LOSS_TOTAL] = loss[XKD_LOSS_RECON];
-        return;
-    }
-    loss[XKD_LOSS_KD] = (loss[XKD_LOSS_KD_VT2AS] + loss[XKD_LOSS_KD_AT2VS]) / 2;
-    loss[XKD_LOSS_ALIGN] = (loss[XKD_LOSS_ALIGN_STUDENTS] + loss[XKD_LOSS_ALIGN_TEACHERS]) / 2;
-    /* L = (a L_align + c L_kd + r L_recon) / (a + c + r); method.md section 1. */
-    loss[XKD_LOSS_TOTAL] = (c->align_coeff * loss[XKD_LOSS_ALIGN] + c->cmkd_coeff * loss[XKD_LOSS_KD] +
-                            c->recon_coeff * loss[XKD_LOSS_RECON]) /
-                           (c->align_coeff + c->cmkd_coeff + c->recon_coeff);
+    if (!p->wants.align) return;
+    xkd_align_forward(be, loss + XKD_LOSS_ALIGN_STUDENTS, &p->align_students, p->student[XKD_VIDEO].head.logits,
+                      p->student[XKD_AUDIO].head.logits);
+    xkd_align_forward(be, loss + XKD_LOSS_ALIGN_TEACHERS, &p->align_teachers, p->teacher[XKD_VIDEO].head.logits,
+                      p->teacher[XKD_AUDIO].head.logits);
 }
 
-/* d loss / d term: every term is half of a pair, weighted by its coefficient's share. */
-static double term_scale(const xkd_step_config *c, double coefficient)
+void xkd_pass_report(const xkd_pass *p, const double *scalars, double loss[XKD_LOSS_COUNT])
 {
-    if (c->modality != XKD_TRAIN_BOTH) return 1;
-    return coefficient / (c->align_coeff + c->cmkd_coeff + c->recon_coeff) / 2;
+    for (int i = 0; i < XKD_LOSS_TERMS; i++) loss[i] = scalars[i];
+    xkd_objective(&p->config, loss);
 }
 
 /* dlogits of both students from distillation and alignment.
@@ -373,11 +355,11 @@ static void losses_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatures
     for (xkd_modality m = 0; p->wants.kd && m < XKD_MODALITIES; m++) {
         xkd_kd_args args = kd_args(p, m, t);
         xkd_distill_backward(be, p->student[!m].dlogits, &args, p->student[!m].lse, p->teacher[m].lse,
-                             scale * term_scale(c, c->cmkd_coeff));
+                             scale * xkd_objective_scale(c, c->cmkd_coeff));
     }
     if (p->wants.align)
         xkd_align_backward(be, p->student[XKD_VIDEO].dlogits, p->student[XKD_AUDIO].dlogits, &p->align_students,
-                           scale * term_scale(c, c->align_coeff));
+                           scale * xkd_objective_scale(c, c->align_coeff));
 }
 
 /* The decoder overwrites the rows of the masked views in dz; all others start at 0, and the heads add to
@@ -386,10 +368,10 @@ static void student_backward(xkd_backend *be, xkd_pass *p, xkd_modality m, doubl
 {
     xkd_student_run *s = &p->student[m];
     const xkd_backbone *b = &p->networks->student[m];
-    int64_t D = b->blocks.width, masked_rows = s->mask.B * (s->mask.kept + cls_rows(p, m));
+    int64_t D = b->blocks.width, masked_rows = s->in.mask.B * (s->in.mask.kept + cls_rows(p, m));
     if (p->wants.recon)
-        xkd_decoder_backward(be, &p->networks->decoder[m], &s->decoder, s->dz, s->run.z, &s->mask, &p->scratch,
-                             scale * term_scale(&p->config, p->config.recon_coeff));
+        xkd_decoder_backward(be, &p->networks->decoder[m], &s->decoder, s->dz, s->run.z, &s->in.tables, &p->scratch,
+                             scale * xkd_objective_scale(&p->config, p->config.recon_coeff));
     int64_t filled = p->wants.recon ? masked_rows : 0;
     be->ops->fill(be, xkd_at(be, s->dz, filled * D), 0, (s->run.segs.rows - filled) * D);
     if (p->wants.heads) {
@@ -398,9 +380,9 @@ static void student_backward(xkd_backend *be, xkd_pass *p, xkd_modality m, doubl
         for (int64_t v = 0; v < p->views[m]; v++)
             be->ops->pool_backward(be, xkd_at(be, s->dz, s->run.view[v].first * D),
                                    xkd_at(be, s->dpooled, v * p->B * D), p->B, s->run.items[v].tokens, D,
-                                   cls_rows(p, m));
+                                   cls_rows(p, m), s->run.items[v].tokens);
     }
-    xkd_backbone_backward(be, b, &s->run, s->dz, s->keep, &p->scratch);
+    xkd_backbone_backward(be, b, &s->run, s->dz, s->in.keep, &p->scratch);
 }
 
 /* Shared parameters (MAS) receive both modalities' gradients, video's first: a fixed order of sums. */

@@ -1,27 +1,16 @@
 /* Forward and backward of all networks over one micro-batch, and the memory for it; method.md sections 1, 2, 5, 6.
- * train/step.c calls the functions in this order: mask, teachers, students, losses, backward. */
+ * train/step.c calls the functions in this order: load, teachers, students, losses, backward. */
 #ifndef XKD_MODEL_PASS_H
 #define XKD_MODEL_PASS_H
 
 #include "loss/align.h"
+#include "loss/objective.h"
+#include "model/inputs.h"
 #include "model/networks.h"
 
-/* Every loss by its public name. */
-typedef enum {
-    XKD_LOSS_VID_RECON,
-    XKD_LOSS_AUD_RECON,
-    XKD_LOSS_ALIGN_STUDENTS,
-    XKD_LOSS_ALIGN_TEACHERS,
-    XKD_LOSS_KD_VT2AS,
-    XKD_LOSS_KD_AT2VS,
-    XKD_LOSS_RECON,
-    XKD_LOSS_KD,
-    XKD_LOSS_ALIGN,
-    XKD_LOSS_TOTAL,
-    XKD_LOSS_COUNT
-} xkd_loss;
-
-extern const char *const xkd_loss_names[XKD_LOSS_COUNT];
+/* The numbers that a pass leaves for the host: the terms of the loss, and behind them the mean entropies of the teachers'
+ * distributions in nats. */
+enum { XKD_PASS_SCALARS = XKD_LOSS_TERMS + XKD_MODALITIES };
 
 /* Shapes of the views of a micro-batch of B samples: per modality g global views, then the local ones. */
 typedef struct {
@@ -42,8 +31,7 @@ typedef struct {
 
 typedef struct {
     xkd_backbone_run run;
-    xkd_masking mask;
-    const int32_t **keep; /* [views] */
+    xkd_inputs in;
     xkd_decoder_run decoder;
     xkd_head_saved head; /* (g+n)*B rows */
     void *dz;            /* [R,D] */
@@ -57,7 +45,6 @@ typedef struct {
     xkd_head_saved head; /* B rows */
     void *attn;          /* [B,H,N] class-token attention of the last block */
     void *lse;           /* [B] */
-    double entropy;      /* mean entropy of the teacher's distribution in the last pass, nats */
 } xkd_teacher_run;
 
 /* What the coefficients ask for. */
@@ -78,26 +65,30 @@ typedef struct {
     xkd_block_scratch scratch;
     xkd_head_scratch head_scratch;
     xkd_arena arena;
-    double loss[XKD_LOSS_COUNT];
+    double *scalars; /* [XKD_PASS_SCALARS] in the backend's memory */
 } xkd_pass;
 
-/* Plans and allocates all activations. With `report_all` terms of coefficient 0 are computed too. `networks` must
+/* Plans and allocates all activations in `memory`. With `report_all` terms of coefficient 0 are computed too. `networks` must
  * outlive the pass. Free with xkd_pass_free. */
 xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *networks, const xkd_step_config *config,
-                        const xkd_batch_shape *shape, int64_t element, bool report_all);
+                        const xkd_batch_shape *shape, xkd_memory *memory, int64_t element, bool report_all);
 void xkd_pass_free(xkd_pass *p);
 
-/* Chooses the tokens each student keeps. */
-void xkd_pass_mask(xkd_pass *p, const xkd_pass_input *in);
+/* Chooses the tokens each student keeps, brings the views to the device and sets the scalars to 0. The arrays of `in` must
+ * stay as they are until the pass is over. */
+void xkd_pass_load(xkd_pass *p, const xkd_pass_input *in);
 
 /* Teachers' refined logits [B,K] in teacher[m].head.logits. */
-void xkd_pass_teachers(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in);
+void xkd_pass_teachers(xkd_backend *be, xkd_pass *p);
 
-/* Students' logits [(g+n)*B,K] and reconstructions. */
-void xkd_pass_students(xkd_backend *be, xkd_pass *p, const xkd_pass_input *in);
+/* Students' logits [(g+n)*B,K] and reconstructions, and the terms of reconstruction. */
+void xkd_pass_students(xkd_backend *be, xkd_pass *p);
 
-/* Fills p->loss. */
+/* The other terms, and the entropies. */
 void xkd_pass_losses(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t);
+
+/* All losses from what scalars [XKD_PASS_SCALARS] were when they were read. */
+void xkd_pass_report(const xkd_pass *p, const double *scalars, double loss[XKD_LOSS_COUNT]);
 
 /* Parameter gradients += scale * d loss. `train_last`: see xkd_head_backward. */
 void xkd_pass_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t, double scale, bool train_last);

@@ -4,7 +4,6 @@
 #include "nn/block.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "base/alloc.h"
 
@@ -121,18 +120,6 @@ void xkd_draw_paths(xkd_rng *rng, double rate, int64_t depth, int64_t sequences,
     }
 }
 
-/* out [R,D] = in, every sequence times its factor; out may be in. */
-static void scale_sequences(xkd_backend *be, void *out, const void *in, const float *path, const xkd_segments *segs,
-                            int64_t D)
-{
-    if (out != in) memcpy(out, in, (size_t)(segs->rows * D * be->size));
-    for (int64_t s = 0, at = 0; s < segs->count; s++) {
-        int64_t size = segs->items[s].tokens * D;
-        for (int64_t b = 0; b < segs->items[s].batch; b++, at += size, path++)
-            be->ops->axpby(be, xkd_at(be, out, at), xkd_at(be, out, at), 0, *path, size);
-    }
-}
-
 /* What all rows of one block's pass have in common. */
 typedef struct {
     const xkd_segments *segs;
@@ -161,8 +148,8 @@ static void add_branch(xkd_backend *be, void *out, const void *residual, const v
         return;
     }
     ops->linear_forward(be, spare, x, l->w->value, l->b->value, R, D, l->in);
-    scale_sequences(be, spare, spare, path, segs, D);
-    if (out != residual) memcpy(out, residual, (size_t)(R * D * be->size));
+    ops->scale_sequences(be, spare, spare, path, segs, D);
+    if (out != residual) xkd_memory_copy(be->memory, out, residual, R * D * be->size);
     ops->axpby(be, out, spare, 1, 1, R * D);
 }
 
@@ -190,7 +177,7 @@ static void mlp_backward(xkd_backend *be, const xkd_block *b, const xkd_block_sa
     const xkd_ops *ops = be->ops;
     int64_t R = pass->segs->rows, D = b->norm2.width, F = b->fc1.out;
     void *dh = scratch->a, *n = scratch->n, *dy = dx;
-    if (pass->path[1]) scale_sequences(be, dy = n, dx, pass->path[1], pass->segs, D); /* n is free until LN(mid) */
+    if (pass->path[1]) ops->scale_sequences(be, dy = n, dx, pass->path[1], pass->segs, D); /* n is free until LN(mid) */
     ops->linear_gelu_backward_data(be, dh, s->h, dy, b->fc2.w->value, s->h, R, D, F);
     xkd_linear_weights(be, &b->fc2, dy, s->h, R);
     /* LN(mid) again: one pass over [R,D] instead of another saved tensor in every block. */
@@ -210,7 +197,8 @@ static void attention_half_backward(xkd_backend *be, const xkd_block *b, const x
     const xkd_ops *ops = be->ops;
     int64_t R = pass->segs->rows, D = b->norm1.width;
     void *dqkv = scratch->a, *n = scratch->n, *dy = dx;
-    if (pass->path[0]) scale_sequences(be, dy = xkd_at(be, scratch->a, 3 * R * D), dx, pass->path[0], pass->segs, D);
+    if (pass->path[0])
+        ops->scale_sequences(be, dy = xkd_at(be, scratch->a, 3 * R * D), dx, pass->path[0], pass->segs, D);
     xkd_linear_weights(be, &b->proj, dy, s->o, R);
     ops->linear_backward_data(be, n, dy, b->proj.w->value, R, D, D);
     ops->attention_backward(be, dqkv, n, s->qkv, s->o, s->lse, pass->segs, pass->heads, D);

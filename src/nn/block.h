@@ -43,8 +43,8 @@ typedef struct {
     xkd_block_saved *blocks; /* [depth], owned */
     void *out;               /* [R,D] output of the last block */
     xkd_segments segs;
-    /* Stochastic depth: factors of the two branches of each block, sequence by sequence: 0 or 1 / (1 - p). The caller's;
-     * NULL: 1. xkd_draw_paths fills it. */
+    /* Stochastic depth: factors of the two branches of each block, sequence by sequence: 0 or 1 / (1 - p), in the
+     * backend's memory. The caller's; NULL: 1. xkd_draw_paths draws them. */
     const float *path; /* [depth,2,sequences] */
 } xkd_transformer_saved;
 

@@ -1,5 +1,5 @@
 /* Parameters of the two smallest layers, and how modules declare their rows in the parameter table. The computation
- * itself is a slot of the backend (backend.h), called directly where it is used. */
+ * itself is a slot of the backend (ops.h), called directly where it is used. */
 #ifndef XKD_NN_LAYERS_H
 #define XKD_NN_LAYERS_H
 

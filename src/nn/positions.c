@@ -109,7 +109,8 @@ xkd_status xkd_resample_make(xkd_context *cx, xkd_resample *out, xkd_grid src, x
                  "mel bands must match",
                  (long long)dst.h, (long long)src.h);
     /* 12 bytes an entry (weight and index), twice; 4 a row, twice. */
-    XKD_TRY(xkd_alloc(cx, &memory, 2 * most * 12 + (rows_out + rows_in + 2) * 4, 1));
+    out->bytes = 2 * most * 12 + (rows_out + rows_in + 2) * 4;
+    XKD_TRY(xkd_alloc(cx, &memory, out->bytes, 1));
     double *weight = (double *)memory, *weight_t = weight + most;
     int32_t *index = (int32_t *)(weight_t + most), *index_t = index + most;
     int32_t *start = index_t + most, *start_t = start + rows_out + 1;
@@ -129,6 +130,20 @@ xkd_status xkd_resample_make(xkd_context *cx, xkd_resample *out, xkd_grid src, x
     out->backward = (xkd_sparse_rows){rows_in, rows_out, start_t, index_t, weight_t};
 fail:
     return status;
+}
+
+static const void *moved(const xkd_resample *r, const void *array, const void *room)
+{
+    return (const char *)room + ((const char *)array - (const char *)r->memory);
+}
+
+xkd_sparse_rows xkd_resample_at(const xkd_resample *r, const xkd_sparse_rows *matrix, const void *room)
+{
+    xkd_sparse_rows out = *matrix;
+    out.start = moved(r, matrix->start, room);
+    out.index = moved(r, matrix->index, room);
+    out.weight = moved(r, matrix->weight, room);
+    return out;
 }
 
 /* Safe on a view that was never resampled. */

@@ -41,12 +41,21 @@ xkd_status xkd_optimizer_new(xkd_context *cx, xkd_optimizer *out, xkd_params *pa
     xkd_status status = XKD_OK;
     *out = (xkd_optimizer){.params = params, .modality = modality};
     XKD_TRY(xkd_alloc(cx, &out->updates, params->count, sizeof *out->updates));
+    XKD_TRY(xkd_alloc(cx, &out->gradients, params->count, sizeof *out->gradients));
+    XKD_TRY(xkd_alloc(cx, &out->list, params->count, sizeof *out->list));
+    XKD_TRY(xkd_alloc(cx, &out->squares, params->count + 1, sizeof *out->squares));
     for (int64_t i = 0; i < params->count; i++) {
         xkd_param *row = params->rows[i];
         if (row->role != XKD_ROLE_TRAINED && row->role != XKD_ROLE_FROZEN) continue;
         xkd_update *u = &out->updates[out->count++];
         u->row = row;
+        out->gradients[out->count - 1] = (xkd_vector){row->grad, row->count};
         find_averages(params, u);
+    }
+    out->arena.of = params->memory;
+    for (int round = 0; round < 2; round++) { /* measure, then assign */
+        out->device_squares = xkd_arena_take(&out->arena, (out->count + 1) * (int64_t)sizeof *out->squares);
+        if (round == 0) XKD_TRY(xkd_arena_commit(cx, &out->arena));
     }
 fail:
     return status;
@@ -55,6 +64,10 @@ fail:
 void xkd_optimizer_free(xkd_optimizer *o)
 {
     xkd_free(o->updates);
+    xkd_free(o->gradients);
+    xkd_free(o->list);
+    xkd_free(o->squares);
+    xkd_arena_free(&o->arena);
     *o = (xkd_optimizer){0};
 }
 
@@ -64,63 +77,61 @@ void xkd_optimizer_zero(xkd_backend *be, xkd_optimizer *o)
     be->ops->fill(be, o->params->grads.memory, 0, o->params->grads.used / be->size);
 }
 
-/* Norms before any update, so that a step with a value that is not finite can be left out as a whole. The sum
- * runs over all tensors, clipped or not; it is reported only. A square that overflows double counts as not
- * finite. */
-bool xkd_optimizer_norms(xkd_backend *be, xkd_optimizer *o, double *norm)
+/* Norms before any update, so that a step with a value that is not finite can be left out as a whole. */
+void xkd_optimizer_norms(xkd_backend *be, xkd_optimizer *o, const double *scalars, int64_t n)
 {
-    double sum = 0;
-    for (int64_t i = 0; i < o->count; i++) {
-        xkd_update *u = &o->updates[i];
-        u->norm_squared = u->row->grad ? be->ops->sum_squares(be, u->row->grad, u->row->count) : 0;
-        sum += u->norm_squared;
-    }
-    *norm = sqrt(sum);
-    return isfinite(sum);
+    be->ops->norms(be, o->device_squares, o->device_squares + o->count, o->gradients, o->count, scalars, n);
 }
 
-/* Teachers of a row that is itself left alone. */
-static void average_only(xkd_backend *be, const xkd_update *u, const xkd_optimizer_step *s)
+const double *xkd_optimizer_finite(const xkd_optimizer *o)
 {
-    for (int k = 0; k < 2; k++)
-        if (u->ema[k]) be->ops->ema(be, u->ema[k], u->row->value, s->ema[u->ema_modality[k]], u->row->count);
+    return o->device_squares + o->count;
 }
 
 /* Steps are counted per tensor: a last layer that joins later (freeze_last_layer) starts its bias correction
- * at 1, as in PyTorch, where its moments do not exist before. */
-static void update_row(xkd_backend *be, const xkd_update *u, const xkd_optimizer_step *s)
+ * at 1, as in PyTorch, where its moments do not exist before. A tensor that is left out has no decay and no moments
+ * either, but its teachers still average it. */
+static xkd_adamw_args arguments(const xkd_update *u, const xkd_optimizer_step *s)
 {
-    xkd_param *row = u->row;
-    double norm = sqrt(u->norm_squared), clip = 1;
-    /* As the release clips: norm + 1e-6 in the divisor, and only where the factor is below 1. */
-    if (s->clip_grad > 0 && row->clipped) clip = fmin(1, s->clip_grad / (norm + 1e-6));
-    row->steps++;
-    xkd_adamw_args args = {.p = row->value,
-                           .m = row->moment1,
-                           .v = row->moment2,
-                           .g = row->grad,
-                           .n = row->count,
-                           .grad_scale = clip,
-                           .ema = {u->ema[0], u->ema[1]},
-                           .ema_momentum = {s->ema[u->ema_modality[0]], s->ema[u->ema_modality[1]]},
-                           .lr = s->lr,
-                           .weight_decay = row->decayed ? s->weight_decay : 0,
-                           .beta1 = s->beta1,
-                           .beta2 = s->beta2,
-                           .eps = s->eps,
-                           .correction1 = 1 - pow(s->beta1, (double)row->steps),
-                           .correction2 = 1 - pow(s->beta2, (double)row->steps)};
-    be->ops->adamw(be, &args);
+    const xkd_param *row = u->row;
+    double steps = (double)(row->steps + 1);
+    return (xkd_adamw_args){.p = row->value,
+                            .m = row->moment1,
+                            .v = row->moment2,
+                            .g = u->stepped ? row->grad : NULL,
+                            .n = row->count,
+                            .clip = row->clipped ? s->clip_grad : 0,
+                            .ema = {u->ema[0], u->ema[1]},
+                            .ema_momentum = {s->ema[u->ema_modality[0]], s->ema[u->ema_modality[1]]},
+                            .lr = s->lr,
+                            .weight_decay = row->decayed ? s->weight_decay : 0,
+                            .beta1 = s->beta1,
+                            .beta2 = s->beta2,
+                            .eps = s->eps,
+                            .correction1 = 1 - pow(s->beta1, steps),
+                            .correction2 = 1 - pow(s->beta2, steps)};
 }
 
-/* A tensor that is left out has no decay and no moments either, but its teacher still averages it. */
 void xkd_optimizer_apply(xkd_backend *be, xkd_optimizer *o, const xkd_optimizer_step *s)
 {
     for (int64_t i = 0; i < o->count; i++) {
-        const xkd_update *u = &o->updates[i];
-        if (is_trained(o, u->row) && (s->train_last_layer || !u->row->last_layer))
-            update_row(be, u, s);
-        else
-            average_only(be, u, s);
+        xkd_update *u = &o->updates[i];
+        u->stepped = is_trained(o, u->row) && (s->train_last_layer || !u->row->last_layer);
+        o->list[i] = arguments(u, s);
     }
+    be->ops->adamw(be, o->list, o->count, o->device_squares, xkd_optimizer_finite(o));
+}
+
+/* The sum runs over all tensors, clipped or not; it is reported only. */
+bool xkd_optimizer_read(xkd_optimizer *o, double *norm)
+{
+    double sum = 0;
+    xkd_memory_download(o->arena.of, o->squares, o->device_squares, (o->count + 1) * (int64_t)sizeof *o->squares);
+    bool done = o->squares[o->count] != 0;
+    for (int64_t i = 0; i < o->count; i++) {
+        sum += o->squares[i];
+        if (done && o->updates[i].stepped) o->updates[i].row->steps++;
+    }
+    *norm = sqrt(sum);
+    return done;
 }

@@ -11,12 +11,17 @@ typedef struct {
     xkd_param *row;
     void *ema[2]; /* values of teacher rows in order, NULL: none */
     int ema_modality[2];
-    double norm_squared; /* of the gradient in this step */
+    bool stepped; /* the last call of xkd_optimizer_apply updated it, unless something was not finite */
 } xkd_update;
 
 typedef struct {
     xkd_params *params;
-    xkd_update *updates; /* [count], owned */
+    xkd_update *updates;    /* [count], owned, as are the three lists behind */
+    xkd_vector *gradients;  /* [count] */
+    xkd_adamw_args *list;   /* [count] */
+    double *squares;        /* [count+1] of the gradients, and behind them whether all is finite: as read */
+    double *device_squares; /* the same in the backend's memory */
+    xkd_arena arena;
     int64_t count;
     xkd_trained modality;
 } xkd_optimizer;
@@ -36,10 +41,17 @@ void xkd_optimizer_free(xkd_optimizer *o);
 /* All gradients = 0. */
 void xkd_optimizer_zero(xkd_backend *be, xkd_optimizer *o);
 
-/* Gradient norms of every row, and whether all are finite; the global norm in *norm. */
-bool xkd_optimizer_norms(xkd_backend *be, xkd_optimizer *o, double *norm);
+/* Gradient norms of every row, and whether they and scalars [n] of the backend's memory are all finite. Nothing waits. */
+void xkd_optimizer_norms(xkd_backend *be, xkd_optimizer *o, const double *scalars, int64_t n);
 
-/* Clips, updates and averages, in one pass over each tensor. Needs the norms. */
+/* Clips, updates and averages, in one pass over each tensor, unless something was not finite. Needs the norms. Nothing
+ * waits. */
 void xkd_optimizer_apply(xkd_backend *be, xkd_optimizer *o, const xkd_optimizer_step *s);
+
+/* Where the backend's memory says whether all was finite: 1 or 0. */
+const double *xkd_optimizer_finite(const xkd_optimizer *o);
+
+/* Waits and reads: the norm over all gradients, and whether the step was done. Counts it then: call it once a step. */
+bool xkd_optimizer_read(xkd_optimizer *o, double *norm);
 
 #endif

@@ -8,20 +8,6 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 
-/* Single elements, for initial values, tests and reports; products go through the backend. */
-double xkd_get(xkd_dtype dtype, const void *data, int64_t index)
-{
-    return dtype == XKD_F64 ? ((const double *)data)[index] : (double)((const float *)data)[index];
-}
-
-void xkd_set(xkd_dtype dtype, void *data, int64_t index, double value)
-{
-    if (dtype == XKD_F64)
-        ((double *)data)[index] = value;
-    else
-        ((float *)data)[index] = (float)value;
-}
-
 /* Rows are allocated one by one, because others hold pointers to them. Decay follows PyTorch's
  * custom: neither one-dimensional tensors nor biases (method.md section 7). */
 xkd_status xkd_params_add(xkd_context *cx, xkd_params *params, const xkd_param *row, xkd_param **out)
@@ -97,11 +83,12 @@ static void assign(xkd_params *params, int64_t size, bool training)
 }
 
 /* Three arenas, so that all gradients lie together and can be cleared with one fill. */
-xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_dtype dtype, bool training)
+xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_memory *memory, xkd_dtype dtype, bool training)
 {
     xkd_status status = XKD_OK;
     int64_t size = xkd_dtype_size(dtype);
     params->dtype = dtype;
+    params->memory = params->values.of = params->grads.of = params->moments.of = memory;
     assign(params, size, training);
     XKD_TRY(xkd_arena_commit(cx, &params->values));
     XKD_TRY(xkd_arena_commit(cx, &params->grads));
@@ -137,7 +124,13 @@ static double draw(xkd_rng *rng, const xkd_param *row)
 typedef struct {
     xkd_params *params;
     uint64_t seed;
+    char *drawn; /* all rows one behind the other, each at its place in the arena of values, or that arena's memory */
 } init_job;
+
+static char *drawn_row(const init_job *job, const xkd_param *row)
+{
+    return job->drawn + ((char *)row->value - job->params->values.memory);
+}
 
 /* One row; its numbers depend on the seed and its place in the table alone, so rows may be drawn in any order. */
 static void init_row(void *arg, int64_t index, int thread)
@@ -147,18 +140,25 @@ static void init_row(void *arg, int64_t index, int thread)
     (void)thread;
     if (row->role == XKD_ROLE_TEACHER) return; /* copies of the students, below */
     xkd_rng rng = xkd_rng_make(job->seed, 0, (uint32_t)index, 0, XKD_RNG_INIT);
-    for (int64_t k = 0; k < row->count; k++) xkd_set(job->params->dtype, row->value, k, draw(&rng, row));
+    for (int64_t k = 0; k < row->count; k++) xkd_set(job->params->dtype, drawn_row(job, row), k, draw(&rng, row));
 }
 
-void xkd_params_init(xkd_params *params, uint64_t seed, xkd_pool *pool)
+xkd_status xkd_params_init(xkd_context *cx, xkd_params *params, uint64_t seed, xkd_pool *pool)
 {
-    init_job job = {params, seed};
+    xkd_status status = XKD_OK;
+    init_job job = {params, seed, params->values.memory};
+    bool host = xkd_memory_is_host(params->memory);
+    if (!host) XKD_TRY(xkd_alloc(cx, &job.drawn, params->values.size, 1));
     xkd_parallel_for(pool, params->count, init_row, &job);
+    if (!host) xkd_memory_upload(params->memory, params->values.memory, job.drawn, params->values.size);
     for (int64_t i = 0; i < params->pair_count; i++) {
         const xkd_ema_pair *pair = &params->pairs[i];
-        memcpy(pair->teacher->value, pair->student->value,
-               (size_t)(pair->teacher->count * xkd_dtype_size(params->dtype)));
+        xkd_memory_copy(params->memory, pair->teacher->value, pair->student->value,
+                        pair->teacher->count * xkd_dtype_size(params->dtype));
     }
+fail:
+    if (!host) xkd_free(job.drawn);
+    return status;
 }
 
 /* Takes a table that was filled in part. */

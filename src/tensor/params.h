@@ -9,7 +9,7 @@
 
 #include "base/arena.h"
 #include "base/pool.h"
-#include "tensor/dtype.h"
+#include "tensor/tensor.h"
 
 enum { XKD_PARAM_NAME = 96 };
 
@@ -66,6 +66,7 @@ typedef struct {
     int64_t alias_count, alias_capacity;
     xkd_ema_pair *pairs;
     int64_t pair_count, pair_capacity;
+    xkd_memory *memory; /* where the rows lie */
     xkd_dtype dtype;
     xkd_arena values, grads, moments;
 } xkd_params;
@@ -81,15 +82,11 @@ xkd_status xkd_params_add_pair(xkd_context *cx, xkd_params *params, xkd_param *t
 xkd_param *xkd_params_find(const xkd_params *params, const char *name);
 
 /* Memory for all rows: values; gradients and moments too if `training`. Everything is zero. */
-xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_dtype dtype, bool training);
+xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_memory *memory, xkd_dtype dtype, bool training);
 
 /* Draws every row from (seed, row number), rows in parallel, then copies students into teachers. dtype F32 or F64. */
-void xkd_params_init(xkd_params *params, uint64_t seed, xkd_pool *pool);
+xkd_status xkd_params_init(xkd_context *cx, xkd_params *params, uint64_t seed, xkd_pool *pool);
 
 void xkd_params_free(xkd_params *params);
-
-/* Element of a row as a double, and its assignment; for tests, files and initialisation. dtype F32 or F64. */
-double xkd_get(xkd_dtype dtype, const void *data, int64_t index);
-void xkd_set(xkd_dtype dtype, void *data, int64_t index, double value);
 
 #endif

@@ -161,7 +161,7 @@ void xkd_run_fill_in_machine(xkd_config *config)
 
 /* A line of the writer's text, "key: value" below the maps that its blanks say. */
 typedef struct {
-    char key[128]; /* whole, with its maps: "run.backend" */
+    char key[128]; /* whole, with its maps: "run.device" */
     const char *text;
     int length; /* of text, without the blanks in front; 0 at the end */
 } config_line;
@@ -185,7 +185,7 @@ static bool next_line(const char **at, config_line *line)
 /* Of the section `run:` only these say something about what is learnt. */
 static bool is_compared(const char *key)
 {
-    static const char *const learnt[] = {"run.backend.", "run.overfit."};
+    static const char *const learnt[] = {"run.device.", "run.overfit."};
     if (strncmp(key, "run.", 4) != 0) return true;
     for (size_t i = 0; i < sizeof learnt / sizeof *learnt; i++)
         if (strcmp(key, learnt[i]) == 0) return true;

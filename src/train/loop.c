@@ -105,7 +105,7 @@ typedef struct {
 static xkd_status make_trainer(run *r)
 {
     xkd_batch_shape shape = xkd_feed_shape(&r->feed, r->feed.samples);
-    xkd_status status = xkd_backend_new(r->cx, &r->backend, r->config.backend, XKD_F32, (int)r->config.threads);
+    xkd_status status = xkd_backend_new(r->cx, &r->backend, r->config.device, XKD_F32, (int)r->config.threads);
     if (status == XKD_OK) status = xkd_trainer_new(r->cx, &r->trainer, r->backend, &r->config, &shape, false);
     r->has_trainer = status == XKD_OK;
     /* A run that is resumed overwrites this with its own state. */
@@ -159,7 +159,8 @@ static xkd_status fit_pass(run *r, int64_t B)
     if (t->pass.B == B) return XKD_OK;
     xkd_batch_shape shape = xkd_feed_shape(&r->feed, B);
     xkd_pass_free(&t->pass);
-    return xkd_pass_new(r->cx, &t->pass, &t->networks, &r->config.step, &shape, r->backend->size, false);
+    return xkd_pass_new(r->cx, &t->pass, &t->networks, &r->config.step, &shape, r->backend->memory, r->backend->size,
+                        false);
 }
 
 /* The row of this step in metrics.csv, as far as it is known before the step's time is. */
@@ -222,7 +223,7 @@ static xkd_status one_step(run *r, xkd_pass_input *in, xkd_step_result *result)
     for (int64_t i = 0; i < r->config.train.accumulate; i++) {
         XKD_TRY(xkd_feed_next(cx, &r->feed, &batch, in));
         XKD_TRY(fit_pass(r, batch->count));
-        xkd_step_micro_batch(&r->trainer, in, &values, result);
+        xkd_step_micro_batch(&r->trainer, in, &values);
         wait += batch->wait_seconds;
         samples += (double)batch->count;
     }

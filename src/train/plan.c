@@ -90,18 +90,10 @@ static xkd_status pass_bytes(xkd_context *cx, const xkd_networks *n, const xkd_s
     xkd_batch_shape shape = dummy_batch(d, B);
     xkd_step_config step = *config;
     step.mmd_group = group;
-    xkd_status status = xkd_pass_new(cx, &pass, n, &step, &shape, (int64_t)sizeof(float), false);
+    xkd_status status = xkd_pass_new(cx, &pass, n, &step, &shape, NULL, (int64_t)sizeof(float), false);
     *bytes = (double)pass.arena.size;
     if (status == XKD_OK) xkd_pass_free(&pass);
     return status;
-}
-
-/* Memory that the threads of the backend have come to hold. */
-static double scratch_of(const xkd_backend *be)
-{
-    double bytes = 0;
-    for (int i = 0; i < xkd_pool_threads(be->pool); i++) bytes += (double)be->scratch_bytes[i];
-    return bytes;
 }
 
 /* All is linear in the batch but the pair weights of MMD, which are linear in batch times group: two plans of one group
@@ -134,7 +126,7 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, xkd_
     xkd_step_values values = {.lr = 0, .ema = {1, 1}};
     for (int m = 0; m < XKD_MODALITIES; m++) values.temp.teacher_temp[m] = values.temp.student_temp[m] = 0.1;
     XKD_TRY(dummy_fill(cx, c, d));
-    XKD_TRY(xkd_backend_new(cx, &be, c->backend, XKD_F32, threads));
+    XKD_TRY(xkd_backend_new(cx, &be, c->device, XKD_F32, threads));
     XKD_TRY(xkd_trainer_new(cx, &trainer, be, c, &shape, false));
     const xkd_pass_input in = {.clips = {(const float *const *)d->clips[0], (const float *const *)d->clips[1]},
                                .noise = {d->noise[0], d->noise[1]}};
@@ -142,13 +134,13 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, xkd_
         xkd_step_result result;
         double begin = xkd_now();
         xkd_step_begin(&trainer, &result);
-        xkd_step_micro_batch(&trainer, &in, &values, &result);
+        xkd_step_micro_batch(&trainer, &in, &values);
         double middle = xkd_now();
         out->seconds_per_sample = (middle - begin) / LARGER;
         XKD_TRY(xkd_step_finish(&trainer, &values, &result));
         out->seconds_per_step = xkd_now() - middle;
     }
-    out->scratch_bytes = scratch_of(be);
+    out->scratch_bytes = (double)xkd_backend_held(be);
 fail:
     xkd_trainer_free(&trainer);
     xkd_backend_free(be);

@@ -127,7 +127,7 @@ static xkd_status stream_new(xkd_probe *p, xkd_modality m)
     xkd_networks *n = &p->trainer->networks;
     xkd_view_shape shape = xkd_clip_shape(&p->data, m);
     shape.B = BATCH;
-    xkd_encoder_borrow(&s->encoder, &n->teacher[m], &n->teacher_head[m], n->params.dtype);
+    xkd_encoder_borrow(&s->encoder, &n->teacher[m], &n->teacher_head[m], p->trainer->be);
     s->D = n->teacher[m].blocks.width;
     s->K = n->config.head.outputs;
     XKD_TRY(xkd_encoder_run_new(cx, &s->encoder, &shape, XKD_FEATURE_HEAD, -1, &s->run));

@@ -229,7 +229,7 @@ static xkd_status run_step(xkd_context *cx, replay *r, size_t step)
     XKD_TRY(step_values(cx, r, step, &values));
     XKD_TRY(step_input(cx, r, step, &in));
     xkd_step_begin(&r->trainer, &result);
-    xkd_step_micro_batch(&r->trainer, &in, &values, &result);
+    xkd_step_micro_batch(&r->trainer, &in, &values);
     XKD_TRY(xkd_step_finish(&r->trainer, &values, &result));
     if (result.skipped) xkd_log(cx, XKD_LOG_WARN, "step %zu: not finite, nothing was updated", step + 1);
     XKD_TRY(add_losses(cx, r, &result));
@@ -253,7 +253,7 @@ static xkd_status prepare(xkd_context *cx, replay *r)
     XKD_TRY(xkd_safetensors_open(cx, r->batch_path, &r->batch));
     XKD_TRY(find_views(cx, r));
     XKD_TRY(
-        xkd_backend_new(cx, &r->be, r->options->backend, r->options->float64 ? XKD_F64 : XKD_F32, r->options->threads));
+        xkd_backend_new(cx, &r->be, r->options->device, r->options->float64 ? XKD_F64 : XKD_F32, r->options->threads));
     xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
     XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, &r->config, &shape, true));
     XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));

@@ -30,12 +30,12 @@ static xkd_patch_grid grid_of(const xkd_model_config *c, xkd_modality m)
 static void gather(const xkd_trainer *t, xkd_modality m, int64_t P, uint8_t *hidden, float *prediction)
 {
     const xkd_student_run *run = &t->pass.student[m];
-    int64_t masked = run->mask.N - run->mask.kept;
+    int64_t masked = run->in.mask.N - run->in.mask.kept;
     for (int64_t i = 0; i < masked; i++) {
-        int64_t n = run->mask.masked[i];
+        int64_t n = run->in.mask.masked[i];
         hidden[n] = 1;
-        for (int64_t e = 0; e < P; e++)
-            prediction[n * P + e] = (float)xkd_get(t->be->dtype, run->decoder.pred, i * P + e);
+        xkd_tensor_read_floats(t->be->memory, t->be->dtype, prediction + n * P, xkd_at(t->be, run->decoder.pred, i * P),
+                               P);
     }
 }
 
@@ -56,7 +56,7 @@ static xkd_status show_one(xkd_context *cx, const xkd_trainer *t, xkd_modality m
     static const char *const names[] = {"video", "audio"};
     xkd_status status = XKD_OK;
     xkd_patch_grid g = grid_of(&t->networks.config, m);
-    int64_t P = g.pt * g.ph * g.pw * g.C, N = t->pass.student[m].mask.N, size = g.C * g.T * g.H * g.W;
+    int64_t P = g.pt * g.ph * g.pw * g.C, N = t->pass.student[m].in.mask.N, size = g.C * g.T * g.H * g.W;
     float *memory = NULL, *prediction = NULL;
     uint8_t *hidden = NULL;
     xkd_canvas picture = {0};
@@ -84,8 +84,8 @@ xkd_status xkd_show_reconstruction(xkd_context *cx, xkd_trainer *t, const xkd_pa
 {
     xkd_status status = XKD_OK;
     if (!t->pass.wants.recon) return XKD_OK;
-    xkd_pass_mask(&t->pass, in);
-    xkd_pass_students(t->be, &t->pass, in);
+    xkd_pass_load(&t->pass, in);
+    xkd_pass_students(t->be, &t->pass);
     XKD_TRY(xkd_backend_status(t->be));
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
         if (t->pass.wants.modality[m]) XKD_TRY(show_one(cx, t, m, in->clips[m][0], metrics, step));

@@ -17,7 +17,10 @@ typedef struct {
     double loss[XKD_LOSS_COUNT];            /* mean over micro-batches */
     double teacher_entropy[XKD_MODALITIES]; /* nats */
     double grad_norm;                       /* over all tensors, before clipping */
-    bool skipped;                           /* something was not finite: nothing was changed */
+    double
+        centre_squares[XKD_MODALITIES]; /* sum of squares of the centre after the step; of distillation alone, as is */
+    double energy[XKD_MODALITIES][2];   /* of the teachers' last logits: column_energy of ops.h */
+    bool skipped;                       /* something was not finite: nothing was changed */
 } xkd_step_result;
 
 /* Shape [T,H,W] of one global or local view of a configuration, without batch; method.md section 2. */
@@ -32,9 +35,12 @@ typedef struct {
     xkd_step_config config;
     double beta1, beta2, eps;
     int64_t accumulate; /* micro-batches a step */
-    xkd_arena centre_memory;
+    int64_t micro;      /* micro-batches done of the step in work */
+    xkd_arena memory;
     void *centre_sum[XKD_MODALITIES]; /* [K] teacher logits summed over the step's micro-batches */
     int64_t centre_rows;
+    double *scalars; /* [accumulate,XKD_PASS_SCALARS] and [XKD_MODALITIES,4] of the watch, in the backend's memory */
+    double *read;    /* the same, with the host; owned */
 } xkd_trainer;
 
 /* Declares, allocates and initialises a model for micro-batches of `shape`. `be` must outlive it. Free with
@@ -45,10 +51,10 @@ void xkd_trainer_free(xkd_trainer *t);
 
 /* A step is begin, then `accumulate` micro-batches, then finish. */
 void xkd_step_begin(xkd_trainer *t, xkd_step_result *result);
-void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_step_values *values,
-                          xkd_step_result *result);
+void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_step_values *values);
 
-/* Updates students, teachers and centres, unless a loss or gradient is not finite. */
+/* Updates students, teachers and centres, unless a loss or gradient is not finite, and reads what the step has left. With
+ * any status but XKD_OK the weights may be those of no step: they must not be saved. */
 xkd_status xkd_step_finish(xkd_trainer *t, const xkd_step_values *values, xkd_step_result *result);
 
 #endif

@@ -108,7 +108,7 @@ static xkd_status make_net(run *r)
     xkd_view_shape shape = xkd_clip_shape(&c->data, r->data.modality);
     xkd_finetune_options options = xkd_finetune_options_of(c, r->data.multi_label);
     shape.B = r->data.batch;
-    XKD_TRY(xkd_backend_new(r->cx, &r->be, c->backend, XKD_F32, (int)c->threads));
+    XKD_TRY(xkd_backend_new(r->cx, &r->be, c->device, XKD_F32, (int)c->threads));
     XKD_TRY(xkd_finetune_new(r->cx, r->be, &source, &shape, r->data.classes.count, &options, &r->net));
     /* The encoder's file knows its width, depth and class token; the configuration that is stored must say the same. */
     c->model = r->net.encoder.config;

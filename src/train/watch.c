@@ -10,26 +10,11 @@ static const double MEMORY = 0.98;
 enum { FIRST_STEPS = 200, QUIET_STEPS = 500 };
 
 /* Share of the logits' energy that differs between clips: 1 for independent answers, 0 if all clips get the same one.
- * Corrected for the mean being taken from the same B samples. Within-clip energy over total energy, summed over the K
- * outputs: sum_b (x - mean)^2 = sum x^2 - (sum x)^2 / B, and B/(B-1) makes it unbiased. */
-static double spread_of(const xkd_trainer *t, xkd_modality m)
+ * Corrected for the mean being taken from the same B samples: B/(B-1) makes it unbiased. */
+static double spread_of(const double energy[2], int64_t B)
 {
-    const xkd_pass *p = &t->pass;
-    int64_t K = t->networks.config.head.outputs, B = p->B;
-    double within = 0, total = 0;
     if (B < 2) return NAN;
-    for (int64_t k = 0; k < K; k++) {
-        /* One pass without the means: logits leave a LayerNorm, so their sums are small and lose nothing in double. */
-        double sum = 0, squares = 0;
-        for (int64_t b = 0; b < B; b++) {
-            double x = xkd_get(t->be->dtype, p->teacher[m].head.logits, b * K + k);
-            sum += x;
-            squares += x * x;
-        }
-        within += squares - sum * sum / (double)B;
-        total += squares;
-    }
-    return total > 0 ? within / total * (double)B / (double)(B - 1) : NAN;
+    return energy[1] > 0 ? energy[0] / energy[1] * (double)B / (double)(B - 1) : NAN;
 }
 
 /* Everything is NAN where there is no distillation. The centre's norm is per output, root mean square: logits
@@ -39,12 +24,10 @@ xkd_watch_sample xkd_watch_measure(const xkd_trainer *t, const xkd_step_result *
     const xkd_param *centre = t->networks.centre[m];
     xkd_watch_sample s = {.kd = NAN, .entropy = NAN, .centre_norm = NAN, .spread = NAN};
     if (!t->pass.wants.kd) return s;
-    double squares = 0;
-    for (int64_t k = 0; k < centre->count; k++) squares += pow(xkd_get(t->be->dtype, centre->value, k), 2);
     s.kd = result->loss[m == XKD_VIDEO ? XKD_LOSS_KD_VT2AS : XKD_LOSS_KD_AT2VS];
     s.entropy = result->teacher_entropy[m];
-    s.centre_norm = sqrt(squares / (double)centre->count);
-    s.spread = spread_of(t, m);
+    s.centre_norm = sqrt(result->centre_squares[m] / (double)centre->count);
+    s.spread = spread_of(result->energy[m], t->pass.B);
     return s;
 }
 

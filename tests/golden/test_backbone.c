@@ -69,6 +69,9 @@ static void check_size(xkd_context *cx, xkd_backend *be, const xkd_encoder *e, x
     free(input);
 }
 
+/* Enough of a backend to load an encoder. */
+static const xkd_backend host = {.dtype = XKD_F32};
+
 static void check_file(const char *file, xkd_modality m, const char *backend, xkd_dtype dtype)
 {
     xkd_context *cx = xkd_context_new();
@@ -76,7 +79,7 @@ static void check_file(const char *file, xkd_modality m, const char *backend, xk
     xkd_encoder e;
     xkd_encoder_source source = {.path = file, .modality = m, .geometry = &geometry};
     assert_int_equal(xkd_backend_new(cx, &be, backend, dtype, 2), XKD_OK);
-    if (xkd_encoder_load(cx, &source, dtype, &e) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    if (xkd_encoder_load(cx, &source, be, &e) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
     check_size(cx, be, &e, m, "train_size");
     check_size(cx, be, &e, m, "other_size");
     check_size(cx, be, &e, m, "short");
@@ -112,7 +115,7 @@ static void layers_and_tokens(void **state)
     float *want = golden("vid", "train_size", "pool", sides, &bytes), out[2 * 32], *all = NULL;
     xkd_encoder_source source = {.path = FOLDER "vid_teacher.safetensors", .geometry = &geometry};
     assert_int_equal(xkd_backend_new(cx, &be, "cpu", XKD_F32, 1), XKD_OK);
-    assert_int_equal(xkd_encoder_load(cx, &source, XKD_F32, &e), XKD_OK);
+    assert_int_equal(xkd_encoder_load(cx, &source, &host, &e), XKD_OK);
     for (int layer = 0; layer <= 2; layer++) {
         assert_int_equal(xkd_encoder_run_new(cx, &e, &shape, XKD_FEATURE_MEAN, layer, &run), XKD_OK);
         assert_int_equal(xkd_encoder_features(be, &run, input, out), XKD_OK);
@@ -162,7 +165,7 @@ static void try_changed(const char *skip, const char *extra, xkd_modality m, xkd
     assert_int_equal(xkd_safetensors_write(cx, path, items, n, NULL, 0), XKD_OK);
     xkd_encoder e;
     xkd_encoder_source source = {.path = path, .modality = m, .geometry = &geometry};
-    assert_int_equal(xkd_encoder_load(cx, &source, XKD_F32, &e), wanted);
+    assert_int_equal(xkd_encoder_load(cx, &source, &host, &e), wanted);
     xkd_encoder_free(&e);
     xkd_safetensors_close(file);
     unlink(path);
@@ -200,7 +203,7 @@ static void hugging_face_folder(void **state)
         }
         assert_int_equal(xkd_safetensors_write(cx, path, items, content.count, NULL, 0), XKD_OK);
         xkd_encoder_source source = {.path = folder, .modality = m};
-        if (xkd_encoder_load(cx, &source, XKD_F32, &e) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+        if (xkd_encoder_load(cx, &source, &host, &e) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
         assert_int_equal(e.backbone.blocks.heads, 2);
         assert_int_equal(xkd_config_init(cx, &config), XKD_OK);
         assert_int_equal(xkd_encoder_describe(cx, folder, &config, has), XKD_OK);
@@ -233,7 +236,7 @@ static void loading_is_strict(void **state)
     xkd_context *cx = xkd_context_new();
     xkd_encoder e;
     xkd_encoder_source source = {.path = FOLDER "vid_teacher.safetensors"};
-    assert_int_equal(xkd_encoder_load(cx, &source, XKD_F32, &e), XKD_ERR_CONFIG);
+    assert_int_equal(xkd_encoder_load(cx, &source, &host, &e), XKD_ERR_CONFIG);
     xkd_encoder_free(&e);
     xkd_context_free(cx);
 }

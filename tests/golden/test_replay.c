@@ -113,7 +113,7 @@ static void replay_case(void **state)
     char out[] = "/tmp/xkd-replay-XXXXXX", path[300];
     xkd_context *cx = xkd_context_new();
     assert_non_null(mkdtemp(out));
-    xkd_replay_options o = {.folder = c->folder, .out = out, .backend = c->backend, .float64 = c->dtype == XKD_F64, .threads = 2};
+    xkd_replay_options o = {.folder = c->folder, .out = out, .device = c->backend, .float64 = c->dtype == XKD_F64, .threads = 2};
     if (xkd_replay(cx, &o) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
     check_losses(c, out);
     check_gradients(cx, c, out);

@@ -111,8 +111,8 @@ SIZES(gather_s, d[2] * d[3], d[1] * d[3])
 FORWARD(gather, OPS->gather_rows(be, t->y, t->x[0], keep, D2, D3))
 BACKWARD(gather, OPS->scatter_rows(be, t->dx[0], t->dy, keep, D2, D1, D3))
 SIZES(pool_s, d[0] * d[3], d[0] * d[1] * d[3])
-FORWARD(pool, OPS->pool_forward(be, t->y, t->x[0], D0, D1, D3, 1))
-BACKWARD(pool, OPS->pool_backward(be, t->dx[0], t->dy, D0, D1, D3, 1))
+FORWARD(pool, OPS->pool_forward(be, t->y, t->x[0], D0, D1, D3, 1, D1))
+BACKWARD(pool, OPS->pool_backward(be, t->dx[0], t->dy, D0, D1, D3, 1, D1))
 
 static const int32_t start[] = {0, 2, 3, 5}, column[] = {0, 3, 1, 4, 2}, start_t[] = {0, 1, 2, 3, 4, 5},
                      column_t[] = {0, 1, 2, 0, 2};
@@ -136,11 +136,26 @@ FORWARD(kd, double entropy; KD; OPS->kd_forward(be, t->y, &entropy, saved[0], sa
 BACKWARD(kd, KD; OPS->kd_backward(be, t->dx[0], &a, saved[0], saved[1], *t->dy))
 /* d: views x, views y, B, K; the first sample takes no part */
 SIZES(align_s, 1, d[0] * d[2] * d[3], d[1] * d[2] * d[3])
-#define ALIGN xkd_align_sides a = {t->x[0], t->x[1], D0, D1, D2, D3, 1, D2 - 1}
-FORWARD(mmd, ALIGN; OPS->mmd_forward(be, t->y, saved[0], &a))
+#define ALIGN xkd_align_sides a = {t->x[0], t->x[1], D0, D1, D2, D3, 1, D2 - 1, 1}
+FORWARD(mmd, ALIGN; *t->y = 0; OPS->mmd_forward(be, t->y, saved[0], &a))
 BACKWARD(mmd, ALIGN; OPS->mmd_backward(be, t->dx[0], t->dx[1], saved[0], &a, *t->dy))
-FORWARD(coral, ALIGN; OPS->coral_forward(be, t->y, saved[0], saved[1], &a))
+FORWARD(coral, ALIGN; *t->y = 0; OPS->coral_forward(be, t->y, saved[0], saved[1], &a))
 BACKWARD(coral, ALIGN; OPS->coral_backward(be, t->dx[0], t->dx[1], saved[0], saved[1], &a, *t->dy))
+
+/* Behind the encoder: batch norm and the two losses of classifiers. */
+SIZES(batchnorm_s, d[0] * d[1], d[0] * d[1], d[1], d[1])
+#define BATCHNORM                                                                                                      \
+    xkd_batchnorm_args a = {t->x[0], t->x[1], t->x[2], saved[0], saved[1], {saved[2], saved[3]}, 1e-5, 0.1, D0, D1}
+FORWARD(batchnorm, BATCHNORM; OPS->batchnorm_forward(be, t->y, &a))
+BACKWARD(batchnorm, BATCHNORM; OPS->batchnorm_backward(be, t->dx[0], t->dx[1], t->dx[2], t->dy, &a))
+static const float targets[] = {0.5f, 0, 0.25f, 0.25f, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0.5f, 0.5f, 0, 0, 0};
+SIZES(classify_s, 1, d[0] * d[1])
+FORWARD(softmax, OPS->classify(be, t->y, saved[0], t->x[0], targets, XKD_CLASSIFY_SOFTMAX, D0, D1))
+BACKWARD(softmax, double loss; OPS->classify(be, &loss, saved[0], t->x[0], targets, XKD_CLASSIFY_SOFTMAX, D0, D1);
+         OPS->axpby(be, t->dx[0], saved[0], *t->dy, 0, D0 * D1))
+FORWARD(sigmoid, OPS->classify(be, t->y, saved[0], t->x[0], targets, XKD_CLASSIFY_SIGMOID, D0, D1))
+BACKWARD(sigmoid, double loss; OPS->classify(be, &loss, saved[0], t->x[0], targets, XKD_CLASSIFY_SIGMOID, D0, D1);
+         OPS->axpby(be, t->dx[0], saved[0], *t->dy, 0, D0 * D1))
 
 static const pair pairs[] = {
     {"linear", "oaa", {3, 4, 5}, linear_s, linear_f, linear_b},
@@ -159,6 +174,9 @@ static const pair pairs[] = {
     {"mse", "o", {3, 7}, mse_s, mse_f, mse_b},
     {"distillation", "a", {6, 3, 7}, kd_s, kd_f, kd_b},
     {"mmd", "aa", {2, 1, 3, 6}, align_s, mmd_f, mmd_b},
+    {"batchnorm", "oaa", {5, 7}, batchnorm_s, batchnorm_f, batchnorm_b},
+    {"classify, one class", "o", {3, 7}, classify_s, softmax_f, softmax_b},
+    {"classify, several classes", "o", {3, 7}, classify_s, sigmoid_f, sigmoid_b},
     {"coral", "aa", {2, 1, 3, 6}, align_s, coral_f, coral_b},
 };
 

@@ -1,5 +1,6 @@
 #include "operations.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "tensor/params.h"
@@ -161,9 +162,26 @@ RUN(r_gather, KEEP; OPS->gather_rows(be, t[0], t[1], keep, D2, D3))
 SIZES(s_scatter, D1 * D3, D2 * D3)
 RUN(r_scatter, KEEP; OPS->scatter_rows(be, t[0], t[1], keep, D2, D1, D3))
 SIZES(s_pool, D0 * D3, D0 * D1 * D3)
-RUN(r_pool, OPS->pool_forward(be, t[0], t[1], D0, D1, D3, 1))
+RUN(r_pool, OPS->pool_forward(be, t[0], t[1], D0, D1, D3, 1, D1))
 SIZES(s_pool_back, D0 * D1 * D3, D0 * D3)
-RUN(r_pool_back, OPS->pool_backward(be, t[0], t[1], D0, D1, D3, 1))
+RUN(r_pool_back, OPS->pool_backward(be, t[0], t[1], D0, D1, D3, 1, D1))
+RUN(r_pool_first, OPS->pool_forward(be, t[0], t[1], D0, D1, D3, 0, 1))
+/* Factors, targets and the like are floats whatever the backend computes in. */
+enum { MOST_FLOATS = 1 << 17 };
+static float *floats(int64_t n, float step)
+{
+    static float numbers[MOST_FLOATS];
+    for (int64_t i = 0; i < n; i++) numbers[i] = (float)(i % 7) * step;
+    return numbers;
+}
+/* Two segments: D0 sequences of D1 tokens and one of D2. */
+SIZES(s_scale, (D0 * D1 + D2) * D3, (D0 * D1 + D2) * D3)
+#define TWO_SEGMENTS                                                                                                   \
+    const xkd_segment items[] = {{D0, D1}, {1, D2}};                                                                   \
+    xkd_segments segs = {2, items, D0 * D1 + D2}
+RUN(r_scale_sequences, TWO_SEGMENTS; OPS->scale_sequences(be, t[0], t[1], floats(D0 + 1, 0.3f), &segs, D3))
+SIZES(s_scale_in_place, (D0 * D1 + D2) * D3)
+RUN(r_scale_in_place, TWO_SEGMENTS; OPS->scale_sequences(be, t[0], t[0], floats(D0 + 1, 0.3f), &segs, D3))
 SIZES(s_sparse, D2 * D3, D1 * D3)
 static void sparse(xkd_backend *be, void **t, const int64_t *d, bool accumulate)
 {
@@ -206,7 +224,7 @@ RUN(r_kd_back, KD_ARGS; OPS->kd_forward(be, t[1], (double *)t[1] + 1, t[2], t[3]
 /* Alignment: views_x views_y B K, all samples but the first. */
 #define ALIGN_SHAPES {{1, 1, 3, 6}, {2, 3, 4, 40}, {4, 1, 3, 64}, {2, 1, 11, 1037}}
 #define AN ((D0 + D1) * (D2 - 1))
-#define ALIGN_ARGS(x, y) xkd_align_sides a = {x, y, D0, D1, D2, D3, 1, D2 - 1}
+#define ALIGN_ARGS(x, y) xkd_align_sides a = {x, y, D0, D1, D2, D3, 1, D2 - 1, 3}
 SIZES(s_mmd, 1, AN * AN, D0 * D2 * D3, D1 * D2 * D3)
 RUN(r_mmd, ALIGN_ARGS(t[2], t[3]); OPS->mmd_forward(be, t[0], t[1], &a))
 SIZES(s_mmd_back, D0 * D2 * D3, D1 * D2 * D3, 1, AN * AN, D0 * D2 * D3, D1 * D2 * D3)
@@ -220,9 +238,11 @@ RUN(r_coral_back, ALIGN_ARGS(t[5], t[6]); OPS->coral_forward(be, t[2], t[3], t[4
 static int64_t by_k(const int64_t *d) { return d[3]; }
 
 /* Optimiser: D0*D1 elements; v is squared first, because second moments are not negative. */
-SIZES(s_adamw, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1)
-static void run_adamw(xkd_backend *be, void **t, const int64_t *d)
+SIZES(s_adamw, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1)
+/* A gradient too large for the clip, and an average alone. */
+static void adamw(xkd_backend *be, void **t, const int64_t *d, double finite)
 {
+    const double squares[] = {4, 0};
     for (int64_t i = 0; i < D0 * D1; i++) {
         if (be->dtype == XKD_F64)
             ((double *)t[2])[i] *= ((double *)t[2])[i];
@@ -230,16 +250,61 @@ static void run_adamw(xkd_backend *be, void **t, const int64_t *d)
             ((float *)t[2])[i] *= ((float *)t[2])[i];
     }
     xkd_adamw_args a = {.p = t[0], .m = t[1], .v = t[2], .g = t[4], .ema = {t[3], t[3]}, .ema_momentum = {0.9, 0.8},
-                        .n = D0 * D1, .grad_scale = 0.5, .lr = 0.01, .weight_decay = 0.3, .beta1 = 0.9, .beta2 = 0.95,
+                        .n = D0 * D1, .clip = 1, .lr = 0.01, .weight_decay = 0.3, .beta1 = 0.9, .beta2 = 0.95,
                         .eps = 1e-8, .correction1 = 0.19, .correction2 = 0.0975};
-    OPS->adamw(be, &a);
+    const xkd_adamw_args list[] = {a, {.p = t[0], .ema = {t[5]}, .ema_momentum = {0.7}, .n = D0 * D1}};
+    OPS->adamw(be, list, 2, squares, &finite);
 }
-RUN(r_ema, OPS->ema(be, t[0], t[1], 0.9, D0 * D1))
+RUN(r_adamw, adamw(be, t, d, 1))
+RUN(r_adamw_not_finite, adamw(be, t, d, 0))
+SIZES(s_centre, D0 * D1, D0 * D1, 1)
+RUN(r_centre, *(double *)t[2] = 1; OPS->centre(be, t[0], t[1], 0.9, 3, D0 * D1, t[2]))
+RUN(r_centre_not_finite, *(double *)t[2] = 0; OPS->centre(be, t[0], t[1], 0.9, 3, D0 * D1, t[2]))
+RUN(r_multiply, OPS->multiply(be, t[0], t[1], floats(D0 * D1, 0.5f), D0 * D1))
+RUN(r_to_double, OPS->to_double(be, t[0], t[1], D0 * D1))
+RUN(r_from_double, OPS->to_double(be, t[1], t[2], D0 * D1); OPS->from_double(be, t[0], t[1], D0 * D1))
+/* Batch norm: B D. */
+#define BATCH_SHAPES {{2, 1}, {5, 7}, {9, 33}, {32, 300}}
+#define BATCHNORM(mean, inv, mean_run, var_run, x, w, b)                                                               \
+    xkd_batchnorm_args a = {x, w, b, mean, inv, {mean_run, var_run}, 1e-5, 0.1, D0, D1}
+SIZES(s_batchnorm, D0 * D1, D1, D1, D1, D1, D0 * D1, D1, D1)
+RUN(r_batchnorm, BATCHNORM(t[1], t[2], t[3], t[4], t[5], t[6], t[7]); OPS->batchnorm_forward(be, t[0], &a))
+static void square(double *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) x[i] *= x[i]; /* a variance is not negative */
+}
+SIZES(s_batchnorm_apply, D0 * D1, D1, D1, D0 * D1, D1, D1)
+RUN(r_batchnorm_apply, BATCHNORM(NULL, NULL, t[1], t[2], t[3], t[4], t[5]); square(t[2], D1);
+    OPS->batchnorm_apply(be, t[0], &a))
+SIZES(s_batchnorm_back, D0 * D1, D1, D1, D1, D1, D1, D1, D0 * D1, D0 * D1, D1)
+RUN(r_batchnorm_back, BATCHNORM(t[3], t[4], t[5], t[6], t[7], t[9], t[9]); OPS->batchnorm_forward(be, t[0], &a);
+    OPS->batchnorm_backward(be, t[0], t[1], t[2], t[8], &a))
+/* Classifiers: B K. Targets are 0, 0.3, 0.6 and so on. */
+SIZES(s_classify, 1, D0 * D1, D0 * D1)
+RUN(r_softmax, OPS->classify(be, t[0], t[1], t[2], floats(D0 * D1, 0.3f), XKD_CLASSIFY_SOFTMAX, D0, D1))
+RUN(r_sigmoid, OPS->classify(be, t[0], t[1], t[2], floats(D0 * D1, 0.15f), XKD_CLASSIFY_SIGMOID, D0, D1))
+static void scores(xkd_backend *be, void **t, const int64_t *d, xkd_classify_kind kind)
+{
+    float *out = floats(D0 * D1, 0);
+    OPS->classify_scores(be, out, t[1], kind, D0, D1);
+    for (int64_t i = 0; i < D0 * D1; i++) ((double *)t[0])[i] = (double)out[i];
+}
+RUN(r_softmax_scores, scores(be, t, d, XKD_CLASSIFY_SOFTMAX))
+RUN(r_sigmoid_scores, scores(be, t, d, XKD_CLASSIFY_SIGMOID))
+SIZES(s_energy, 2, D0 * D1)
+RUN(r_energy, OPS->column_energy(be, t[0], t[1], D0, D1))
 RUN(r_axpby, OPS->axpby(be, t[0], t[1], 0.3, -0.6, D0 * D1))
 RUN(r_scale, OPS->axpby(be, t[0], t[1], 0.3, 0, D0 * D1))
 RUN(r_fill, OPS->fill(be, t[0], 0.125, D0 * D1))
-SIZES(s_sum, 1, D0 * D1)
-RUN(r_sum, *(double *)t[0] = OPS->sum_squares(be, t[1], D0 * D1))
+SIZES(s_norms, 2, 1, D0 * D1)
+static void norms(xkd_backend *be, void **t, const int64_t *d, double scalar)
+{
+    const xkd_vector list[] = {{t[2], D0 * D1}, {NULL, 0}};
+    const double scalars[] = {1, scalar};
+    OPS->norms(be, t[0], t[1], list, 2, scalars, 2);
+}
+RUN(r_norms, norms(be, t, d, 2))
+RUN(r_norms_scalar, norms(be, t, d, INFINITY))
 #define FLAT_SHAPES {{1, 1}, {3, 11}, {250, 300}}
 
 const operation operations[] = {
@@ -276,6 +341,9 @@ const operation operations[] = {
     {"gather_rows", "oi", s_gather, r_gather, one, TOKEN_SHAPES, 0},
     {"scatter_rows", "oi", s_scatter, r_scatter, one, TOKEN_SHAPES, 0},
     {"pool_forward", "oi", s_pool, r_pool, by_d1, TOKEN_SHAPES, 0},
+    {"pool_forward of one token", "oi", s_pool, r_pool_first, one, TOKEN_SHAPES, 0},
+    {"scale_sequences", "oi", s_scale, r_scale_sequences, one, TOKEN_SHAPES, 0},
+    {"scale_sequences in place", "a", s_scale_in_place, r_scale_in_place, one, TOKEN_SHAPES, 0},
     {"pool_backward", "ai", s_pool_back, r_pool_back, one, TOKEN_SHAPES, 0},
     {"sparse_rows", "oi", s_sparse, r_sparse, one, TOKEN_SHAPES, 0},
     {"sparse_rows accumulating", "ai", s_sparse, r_sparse_add, one, TOKEN_SHAPES, 0},
@@ -286,14 +354,28 @@ const operation operations[] = {
     {"mse_backward", "oii", s_three, r_mse_back, one, FLAT_SHAPES, 0},
     {"kd_forward", "ddssiii", s_kd, r_kd, by_d2, KD_SHAPES, 10},
     {"kd_backward", "adssiii", s_kd_back, r_kd_back, by_d2, KD_SHAPES, 10},
-    {"mmd_forward", "ddii", s_mmd, r_mmd, by_k, ALIGN_SHAPES, 10},
-    {"mmd_backward", "aaddii", s_mmd_back, r_mmd_back, by_k, ALIGN_SHAPES, 10},
-    {"coral_forward", "ddsii", s_coral, r_coral, by_k, ALIGN_SHAPES, 10},
-    {"coral_backward", "aaddsii", s_coral_back, r_coral_back, by_k, ALIGN_SHAPES, 10},
+    {"mmd_forward", "edii", s_mmd, r_mmd, by_k, ALIGN_SHAPES, 10},
+    {"mmd_backward", "aaedii", s_mmd_back, r_mmd_back, by_k, ALIGN_SHAPES, 10},
+    {"coral_forward", "edsii", s_coral, r_coral, by_k, ALIGN_SHAPES, 10},
+    {"coral_backward", "aaedsii", s_coral_back, r_coral_back, by_k, ALIGN_SHAPES, 10},
     {"column_sum", "ai", s_column_sum, r_column_sum, by_d0, ROW_SHAPES, 0},
-    {"sum_squares", "di", s_sum, r_sum, one, FLAT_SHAPES, 0},
-    {"adamw", "aaaai", s_adamw, run_adamw, one, FLAT_SHAPES, 10},
-    {"ema", "ai", s_two, r_ema, one, FLAT_SHAPES, 0},
+    {"column_energy", "di", s_energy, r_energy, by_total, ROW_SHAPES, 0},
+    {"batchnorm_forward", "oddeeiii", s_batchnorm, r_batchnorm, by_d0, BATCH_SHAPES, 50},
+    {"batchnorm_apply", "oeeiii", s_batchnorm_apply, r_batchnorm_apply, one, BATCH_SHAPES, 50},
+    {"batchnorm_backward", "oaaddeeiii", s_batchnorm_back, r_batchnorm_back, by_d0, BATCH_SHAPES, 500},
+    {"classify one class", "doi", s_classify, r_softmax, by_d1, ROW_SHAPES, 10},
+    {"classify several classes", "doi", s_classify, r_sigmoid, one, ROW_SHAPES, 10},
+    {"classify_scores one class", "di", s_two, r_softmax_scores, by_d1, ROW_SHAPES, 0},
+    {"classify_scores several classes", "di", s_two, r_sigmoid_scores, one, ROW_SHAPES, 0},
+    {"norms", "ddi", s_norms, r_norms, one, FLAT_SHAPES, 0},
+    {"norms with a scalar that is not finite", "ddi", s_norms, r_norms_scalar, one, FLAT_SHAPES, 0},
+    {"adamw", "aaaaia", s_adamw, r_adamw, one, FLAT_SHAPES, 10},
+    {"adamw where something is not finite", "aaaaia", s_adamw, r_adamw_not_finite, one, FLAT_SHAPES, 0},
+    {"centre", "aid", s_centre, r_centre, one, FLAT_SHAPES, 0},
+    {"centre where something is not finite", "aid", s_centre, r_centre_not_finite, one, FLAT_SHAPES, 0},
+    {"multiply", "oi", s_two, r_multiply, one, FLAT_SHAPES, 0},
+    {"to_double", "di", s_two, r_to_double, one, FLAT_SHAPES, 0},
+    {"from_double", "odi", s_three, r_from_double, one, FLAT_SHAPES, 0},
     {"axpby", "ai", s_two, r_axpby, one, FLAT_SHAPES, 0},
     {"axpby without y", "oi", s_two, r_scale, one, FLAT_SHAPES, 0},
     {"fill", "o", s_one, r_fill, one, FLAT_SHAPES, 0},

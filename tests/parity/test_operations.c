@@ -27,7 +27,7 @@ typedef struct {
 
 static xkd_dtype type_of(const operation *op, int i, xkd_dtype dtype)
 {
-    return op->roles[i] == 'd' ? XKD_F64 : dtype;
+    return op->roles[i] == 'd' || op->roles[i] == 'e' ? XKD_F64 : dtype;
 }
 
 /* Inputs are rounded to float32, so that all dtypes see the same numbers. */
@@ -37,7 +37,7 @@ static void make(xkd_context *cx, const operation *op, const int64_t *d, xkd_dty
     for (int i = 0; op->roles[i]; i++) {
         xkd_dtype type = type_of(op, i, dtype);
         xkd_rng rng = xkd_rng_make(SEED, 0, (uint32_t)i, 0, XKD_RNG_TEST);
-        bool given = op->roles[i] == 'i' || op->roles[i] == 'a';
+        bool given = op->roles[i] == 'i' || op->roles[i] == 'a' || op->roles[i] == 'e';
         assert_int_equal(xkd_alloc(cx, &out->t[i], out->n[i] + GUARDS, (size_t)xkd_dtype_size(type)), XKD_OK);
         for (int64_t k = 0; k < out->n[i]; k++)
             xkd_set(type, out->t[i], k, given ? (double)(float)xkd_rng_normal(&rng) : NAN);

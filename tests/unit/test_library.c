@@ -448,6 +448,20 @@ static void gives_weights(void **state)
     assert_int_equal(count, 2 + 2 + 2 + 2 * (4 + 7));
     assert_int_equal(xkd_embedder_weight(e, XKD_AUDIO, 0, &w), XKD_ERR_CONFIG);
     assert_int_equal(xkd_embedder_geometry(e, XKD_AUDIO).width, 0);
+    /* The same from a device whose memory the host cannot read. */
+    static const char *const guard[] = {"run.device=guard"};
+    o.settings = guard;
+    o.setting_count = 1;
+    xkd_embedder *far = open_embedder(cx, &o);
+    xkd_features f;
+    for (int64_t i = 0; i < count; i++) {
+        xkd_weight there;
+        assert_int_equal(xkd_embedder_weight(e, XKD_VIDEO, i, &w), XKD_OK);
+        GOOD(xkd_embedder_weight(far, XKD_VIDEO, i, &there), xkd_embedder_error(far));
+        assert_memory_equal(there.data, w.data, (size_t)(w.shape[0] * (w.dims > 1 ? w.shape[1] : 1)) * sizeof(float));
+    }
+    GOOD(xkd_embedder_file(far, brief, &f), xkd_embedder_error(far));
+    xkd_embedder_close(far);
     xkd_embedder_close(e);
     xkd_context_free(cx);
 }

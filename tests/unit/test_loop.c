@@ -310,16 +310,16 @@ static void test_what_a_resume_warns_of(void **state)
     xkd_context *cx = *state;
     static const char before[] =
         "name: \"a\"\nhyperparams:\n  lr:\n    base_lr: 0.1\n    warmup: 3\nrun:\n  out: \"x\"\n"
-        "  overfit: false\n  backend: \"cpu\"\n  threads: auto\n";
+        "  overfit: false\n  device: \"cpu\"\n  threads: auto\n";
     static const char now[] = "name: \"a\"\nfresh: 5\nhyperparams:\n  lr:\n    base_lr: 0.2\n    warmup: 3\nrun:\n"
-                              "  out: \"y\"\n  more: 1\n  overfit: true\n  backend: \"ref\"\n  threads: 3\n";
+                              "  out: \"y\"\n  more: 1\n  overfit: true\n  device: \"ref\"\n  threads: 3\n";
     xkd_context_set_log(cx, listen, NULL, XKD_LOG_WARN);
     said[0] = 0;
     xkd_run_compare_configs(cx, before, now);
     xkd_context_set_log(cx, NULL, NULL, XKD_LOG_WARN);
     assert_string_equal(said, "resume: the configuration changed from 'base_lr: 0.1' to 'base_lr: 0.2'\n"
                               "resume: the configuration changed from 'overfit: false' to 'overfit: true'\n"
-                              "resume: the configuration changed from 'backend: \"cpu\"' to 'backend: \"ref\"'\n");
+                              "resume: the configuration changed from 'device: \"cpu\"' to 'device: \"ref\"'\n");
 }
 
 static void test_data_that_run_out(void **state)

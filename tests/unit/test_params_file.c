@@ -53,7 +53,7 @@ static int setup(void **state)
     declare(m, 0, "vid_student.backbone.", XKD_VIDEO);
     declare(m, 1, "vid_teacher.backbone.", XKD_VIDEO);
     declare(m, 2, "aud_student.backbone.", XKD_AUDIO);
-    return xkd_params_allocate(m->cx, &m->params, XKD_F32, false) != XKD_OK;
+    return xkd_params_allocate(m->cx, &m->params, NULL, XKD_F32, false) != XKD_OK;
 }
 
 static int teardown(void **state)

@@ -71,7 +71,7 @@ static void make_params(xkd_context *cx, xkd_params *params, int64_t width, cons
         snprintf(e.name, sizeof e.name, "%s", extra);
         must(cx, xkd_params_add(cx, params, &e, &row));
     }
-    must(cx, xkd_params_allocate(cx, params, XKD_F32, true));
+    must(cx, xkd_params_allocate(cx, params, NULL, XKD_F32, true));
 }
 
 static void fill(xkd_params *params, float start)

@@ -1,4 +1,4 @@
-/* Template: losses in plain C. Sums run in double. */
+/* Template: losses of pre-training in plain C. Sums run in double. */
 #ifndef REAL
 #error "included by ref_f32.c and ref_f64.c"
 #endif
@@ -124,8 +124,8 @@ static double NAME(align_coefficient)(const xkd_align_sides *a, int64_t i, int64
 static void NAME(mmd_forward)(xkd_backend *be, double *loss, double *weights, const xkd_align_sides *a)
 {
     int64_t n = (a->views_x + a->views_y) * a->samples;
+    double total = 0;
     (void)be;
-    *loss = 0;
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j <= i; j++) {
             const REAL *p = NAME(align_row)(a, a->x, a->y, i), *q = NAME(align_row)(a, a->x, a->y, j);
@@ -133,9 +133,10 @@ static void NAME(mmd_forward)(xkd_backend *be, double *loss, double *weights, co
             for (int64_t k = 0; k < a->K; k++)
                 distance += ((double)p[k] - (double)q[k]) * ((double)p[k] - (double)q[k]);
             xkd_mmd_kernel(distance, &kernel, &slope);
-            *loss += (i == j ? 1 : 2) * c * kernel;
+            total += (i == j ? 1 : 2) * c * kernel;
             weights[i * n + j] = weights[j * n + i] = 4 * c * slope;
         }
+    *loss += total / a->divisor;
 }
 
 /* dz_i = sum_j w_ij (z_i - z_j), on both sides alike, since `weights` has the signs. Pairs with weight 0 (the
@@ -191,7 +192,7 @@ static void NAME(coral_forward)(xkd_backend *be, double *loss, double *gram, voi
             gram[i * n + j] = NAME(dot)(rows + i * a->K, rows + j * a->K, a->K);
             covariances += gram[i * n + j] * gram[i * n + j] / (side_i * side_j);
         }
-    *loss = means / (double)a->K + covariances / ((double)a->K * (double)a->K);
+    *loss += (means / (double)a->K + covariances / ((double)a->K * (double)a->K)) / a->divisor;
 }
 
 /* d/dXc = 4 / (K^2 (m-1)) [ (Xc Xc') Xc / (m-1) - (Xc Yc') Yc / (n-1) ]; its columns sum to 0, so centring adds
@@ -221,4 +222,23 @@ static void NAME(coral_backward)(xkd_backend *be, void *dx, void *dy, const doub
             for (int64_t k = 0; k < K; k++) grad[k] = (REAL)((double)grad[k] + w * (double)row[k]);
         }
     }
+}
+
+/* One pass without the means: logits leave a LayerNorm, so their sums are small and lose nothing in double. */
+static void NAME(column_energy)(xkd_backend *be, double *energy, const void *x, int64_t B, int64_t K)
+{
+    double within = 0, total = 0;
+    (void)be;
+    for (int64_t k = 0; k < K; k++) {
+        double sum = 0, squares = 0;
+        for (int64_t b = 0; b < B; b++) {
+            double value = (double)((const REAL *)x)[b * K + k];
+            sum += value;
+            squares += value * value;
+        }
+        within += squares - sum * sum / (double)B;
+        total += squares;
+    }
+    energy[0] = within;
+    energy[1] = total;
 }

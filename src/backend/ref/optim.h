@@ -3,40 +3,59 @@
 #error "included by ref_f32.c and ref_f64.c"
 #endif
 
-/* The gradient norm of clipping, one tensor at a time. */
-static double NAME(sum_squares)(xkd_backend *be, const void *x, int64_t n)
+/* The gradient norms of clipping, one tensor at a time. A square that overflows double counts as not finite. */
+static void NAME(norms)(xkd_backend *be, double *squares, double *finite, const xkd_vector *list, int64_t count,
+                        const double *scalars, int64_t n)
 {
     (void)be;
-    return NAME(dot)(x, x, n);
+    *finite = 1;
+    for (int64_t i = 0; i < count; i++) {
+        squares[i] = list[i].x ? NAME(dot)(list[i].x, list[i].x, list[i].n) : 0;
+        if (!isfinite(squares[i])) *finite = 0;
+    }
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(scalars[i])) *finite = 0;
+}
+
+/* Teachers see the parameter as stored, after rounding to the element type. */
+static void NAME(average)(const xkd_adamw_args *a, int64_t i)
+{
+    for (int k = 0; k < 2; k++) {
+        REAL *t = a->ema[k];
+        if (t)
+            t[i] =
+                (REAL)(a->ema_momentum[k] * (double)t[i] + (1 - a->ema_momentum[k]) * (double)((const REAL *)a->p)[i]);
+    }
 }
 
 /* Decoupled weight decay (Loshchilov and Hutter, ICLR 2019) in PyTorch's order of operations. */
-static void NAME(adamw)(xkd_backend *be, const xkd_adamw_args *a)
+static void NAME(adamw_tensor)(const xkd_adamw_args *a, double scale)
 {
     REAL *p = a->p, *m = a->m, *v = a->v;
     const REAL *g = a->g;
-    (void)be;
     for (int64_t i = 0; i < a->n; i++) {
-        double grad = a->grad_scale * (double)g[i];
+        double grad = scale * (double)g[i];
         double m1 = a->beta1 * (double)m[i] + (1 - a->beta1) * grad;
         double m2 = a->beta2 * (double)v[i] + (1 - a->beta2) * grad * grad;
         double step = a->lr / a->correction1 * m1 / (sqrt(m2) / sqrt(a->correction2) + a->eps);
         m[i] = (REAL)m1;
         v[i] = (REAL)m2;
         p[i] = (REAL)((double)p[i] * (1 - a->lr * a->weight_decay) - step);
-        /* The teachers see the parameter as stored, after rounding to the element type. */
-        for (int k = 0; k < 2; k++) {
-            REAL *t = a->ema[k];
-            if (t) t[i] = (REAL)(a->ema_momentum[k] * (double)t[i] + (1 - a->ema_momentum[k]) * (double)p[i]);
-        }
+        NAME(average)(a, i);
     }
 }
 
-static void NAME(ema)(xkd_backend *be, void *t, const void *s, double m, int64_t n)
+static void NAME(adamw)(xkd_backend *be, const xkd_adamw_args *list, int64_t count, const double *squares,
+                        const double *finite)
 {
     (void)be;
-    for (int64_t i = 0; i < n; i++)
-        ((REAL *)t)[i] = (REAL)(m * (double)((REAL *)t)[i] + (1 - m) * (double)((const REAL *)s)[i]);
+    if (*finite == 0) return;
+    for (int64_t i = 0; i < count; i++) {
+        if (list[i].g)
+            NAME(adamw_tensor)(&list[i], xkd_clip_factor(list[i].clip, squares[i]));
+        else
+            for (int64_t k = 0; k < list[i].n; k++) NAME(average)(&list[i], k);
+    }
 }
 
 /* b = 0 does not read y, which may be uninitialised. */
@@ -51,4 +70,29 @@ static void NAME(fill)(xkd_backend *be, void *x, double value, int64_t n)
 {
     (void)be;
     for (int64_t i = 0; i < n; i++) ((REAL *)x)[i] = (REAL)value;
+}
+
+/* Sums of all micro-batches, so accumulation does not change the result. */
+static void NAME(centre)(xkd_backend *be, void *centre, const void *sum, double m, int64_t rows, int64_t K,
+                         const double *finite)
+{
+    if (*finite != 0) NAME(axpby)(be, centre, sum, (1 - m) / (double)rows, m, K);
+}
+
+static void NAME(multiply)(xkd_backend *be, void *y, const void *x, const float *factor, int64_t n)
+{
+    (void)be;
+    for (int64_t i = 0; i < n; i++) ((REAL *)y)[i] = (REAL)((double)((const REAL *)x)[i] * (double)factor[i]);
+}
+
+static void NAME(to_double)(xkd_backend *be, double *y, const void *x, int64_t n)
+{
+    (void)be;
+    for (int64_t i = 0; i < n; i++) y[i] = (double)((const REAL *)x)[i];
+}
+
+static void NAME(from_double)(xkd_backend *be, void *y, const double *x, int64_t n)
+{
+    (void)be;
+    for (int64_t i = 0; i < n; i++) ((REAL *)y)[i] = (REAL)x[i];
 }

@@ -1,4 +1,4 @@
-/* Template: every operation of backend.h for one element type, and the table of them. */
+/* Template: every operation of ops.h for one element type, and the table of them. */
 #ifndef REAL
 #error "included by ref_f32.c and ref_f64.c"
 #endif
@@ -14,6 +14,7 @@
 #include "backend/ref/attention.h"
 #include "backend/ref/tokens.h"
 #include "backend/ref/loss.h"
+#include "backend/ref/classify.h"
 #include "backend/ref/optim.h"
 
 /* Every entry must be there: the cpu backend starts from a copy and overrides only part of it. */
@@ -46,6 +47,7 @@ static const xkd_ops NAME(table) = {
     .sparse_rows = NAME(sparse_rows),
     .pool_forward = NAME(pool_forward),
     .pool_backward = NAME(pool_backward),
+    .scale_sequences = NAME(scale_sequences),
     .refine_pool = NAME(refine_pool),
     .patch_normalize = NAME(patch_normalize),
     .mse_forward = NAME(mse_forward),
@@ -57,9 +59,18 @@ static const xkd_ops NAME(table) = {
     .coral_forward = NAME(coral_forward),
     .coral_backward = NAME(coral_backward),
     .column_sum = NAME(column_sum),
-    .sum_squares = NAME(sum_squares),
+    .column_energy = NAME(column_energy),
+    .batchnorm_forward = NAME(batchnorm_forward),
+    .batchnorm_backward = NAME(batchnorm_backward),
+    .batchnorm_apply = NAME(batchnorm_apply),
+    .classify = NAME(classify),
+    .classify_scores = NAME(classify_scores),
+    .norms = NAME(norms),
     .adamw = NAME(adamw),
-    .ema = NAME(ema),
+    .centre = NAME(centre),
+    .multiply = NAME(multiply),
+    .to_double = NAME(to_double),
+    .from_double = NAME(from_double),
     .axpby = NAME(axpby),
     .fill = NAME(fill),
 };

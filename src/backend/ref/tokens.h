@@ -141,28 +141,40 @@ static void NAME(sparse_rows)(xkd_backend *be, void *out, const void *in, const 
 
 /* skip leaves out the class token: the head sees the mean of the patches alone. */
 static void NAME(pool_forward)(xkd_backend *be, void *y, const void *x, int64_t B, int64_t tokens, int64_t D,
-                               int64_t skip)
+                               int64_t first, int64_t last)
 {
     (void)be;
     for (int64_t b = 0; b < B; b++)
         for (int64_t d = 0; d < D; d++) {
             double sum = 0;
-            for (int64_t n = skip; n < tokens; n++) sum += (double)((const REAL *)x)[(b * tokens + n) * D + d];
-            ((REAL *)y)[b * D + d] = (REAL)(sum / (double)(tokens - skip));
+            for (int64_t n = first; n < last; n++) sum += (double)((const REAL *)x)[(b * tokens + n) * D + d];
+            ((REAL *)y)[b * D + d] = (REAL)(sum / (double)(last - first));
         }
 }
 
 static void NAME(pool_backward)(xkd_backend *be, void *dx, const void *dy, int64_t B, int64_t tokens, int64_t D,
-                                int64_t skip)
+                                int64_t first, int64_t last)
 {
-    double share = 1 / (double)(tokens - skip);
+    double share = 1 / (double)(last - first);
     (void)be;
     for (int64_t b = 0; b < B; b++)
-        for (int64_t n = skip; n < tokens; n++)
+        for (int64_t n = first; n < last; n++)
             for (int64_t d = 0; d < D; d++) {
                 REAL *to = (REAL *)dx + (b * tokens + n) * D + d;
                 *to = (REAL)((double)*to + share * (double)((const REAL *)dy)[b * D + d]);
             }
+}
+
+/* Segment by segment, sequence by sequence; a factor is one float for all tokens of a sequence. */
+static void NAME(scale_sequences)(xkd_backend *be, void *y, const void *x, const float *factor,
+                                  const xkd_segments *segs, int64_t D)
+{
+    const REAL *in = x;
+    REAL *out = y;
+    (void)be;
+    for (int64_t s = 0; s < segs->count; s++)
+        for (int64_t b = 0; b < segs->items[s].batch; b++, factor++)
+            for (int64_t i = 0; i < segs->items[s].tokens * D; i++) *out++ = (REAL)((double)*factor * (double)*in++);
 }
 
 /* weight [N]: head average of av_i mean(aa) / mean(av), or of softmax_i(av_i mean(aa)); the outer product

@@ -2,6 +2,7 @@
  * is read once and everything that can be done with it is done then. */
 #include <math.h>
 
+#include "backend/constants.h"
 #include "backend/cpu/kernels/kernels.h"
 #include "backend/cpu/kernels/vector.h"
 
@@ -13,7 +14,7 @@ typedef struct {
     double a, b;        /* scalars of the operation, rounded to float in the task */
     int64_t n;
     double *sums;                /* [tasks] */
-    const xkd_adamw_args *adamw; /* for adamw alone */
+    const xkd_adamw_args *adamw; /* for adamw alone; `a` is then the factor of clipping */
 } flat;
 
 /* Tasks are independent: each writes its own part of the vectors. */
@@ -55,10 +56,17 @@ static void sum_squares_task(void *arg, int64_t task, int thread)
     f->sums[task] = lanes_d_sum(even) + lanes_d_sum(odd) + rest;
 }
 
-static double sum_squares(xkd_backend *be, const void *x, int64_t n)
+static void norms(xkd_backend *be, double *squares, double *finite, const xkd_vector *list, int64_t count,
+                  const double *scalars, int64_t n)
 {
-    flat f = {.x = x, .n = n};
-    return run_sum(be, &f, sum_squares_task);
+    *finite = 1;
+    for (int64_t i = 0; i < count; i++) {
+        flat f = {.x = list[i].x, .n = list[i].n};
+        squares[i] = f.x ? run_sum(be, &f, sum_squares_task) : 0;
+        if (!isfinite(squares[i])) *finite = 0;
+    }
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(scalars[i])) *finite = 0;
 }
 
 /* The difference is taken in double as well, since pred and target may agree in all but their last bits. */
@@ -168,7 +176,7 @@ INLINE void adamw_vector(const xkd_adamw_args *a, const adamw_factors *f, int64_
 static void adamw_task(void *arg, int64_t task, int thread)
 {
     const xkd_adamw_args *a = ((const flat *)arg)->adamw;
-    adamw_factors f = {.clip = (float)a->grad_scale,
+    adamw_factors f = {.clip = (float)((const flat *)arg)->a,
                        .b1 = (float)a->beta1,
                        .b2 = (float)a->beta2,
                        .c1 = (float)(1 - a->beta1),
@@ -185,12 +193,6 @@ static void adamw_task(void *arg, int64_t task, int thread)
     (void)thread;
     for (; i + W <= end; i += W) adamw_vector(a, &f, i, W);
     if (i < end) adamw_vector(a, &f, i, end - i);
-}
-
-static void adamw(xkd_backend *be, const xkd_adamw_args *args)
-{
-    flat f = {.n = args->n, .adamw = args};
-    run_flat(be, &f, adamw_task);
 }
 
 static void axpby_task(void *arg, int64_t task, int thread)
@@ -212,10 +214,24 @@ static void axpby(xkd_backend *be, void *y, const void *x, double a, double b, i
     run_flat(be, &f, axpby_task);
 }
 
-/* t = m t + (1 - m) s is axpby with the student as x. */
-static void ema(xkd_backend *be, void *t, const void *s, double m, int64_t n)
+/* An average alone, t = m t + (1 - m) p, is axpby with the parameter as x. */
+static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, const double *squares,
+                  const double *finite)
 {
-    axpby(be, t, s, 1 - m, m, n);
+    if (*finite == 0) return;
+    for (int64_t i = 0; i < count; i++) {
+        const xkd_adamw_args *a = &list[i];
+        flat f = {.n = a->n, .adamw = a, .a = xkd_clip_factor(a->clip, squares[i])};
+        if (a->g) run_flat(be, &f, adamw_task);
+        for (int k = 0; !a->g && k < 2; k++)
+            if (a->ema[k]) axpby(be, a->ema[k], a->p, 1 - a->ema_momentum[k], a->ema_momentum[k], a->n);
+    }
+}
+
+static void centre(xkd_backend *be, void *centre, const void *sum, double m, int64_t rows, int64_t K,
+                   const double *finite)
+{
+    if (*finite != 0) axpby(be, centre, sum, (1 - m) / (double)rows, m, K);
 }
 
 static void fill_task(void *arg, int64_t task, int thread)
@@ -236,13 +252,13 @@ static void fill(xkd_backend *be, void *x, double value, int64_t n)
 /* What is not named here stays the reference's single-threaded code. */
 void LEVEL(xkd_cpu_flat_ops)(xkd_ops *ops)
 {
-    ops->sum_squares = sum_squares;
+    ops->norms = norms;
     ops->mse_forward = mse_forward;
     ops->mse_backward = mse_backward;
     ops->gelu_forward = gelu_forward;
     ops->gelu_backward = gelu_backward;
     ops->adamw = adamw;
     ops->axpby = axpby;
-    ops->ema = ema;
+    ops->centre = centre;
     ops->fill = fill;
 }

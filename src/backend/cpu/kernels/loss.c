@@ -112,8 +112,9 @@ static void mmd_forward(xkd_backend *be, double *loss, double *weights, const xk
     m.partial = xkd_backend_shared_scratch(be, tiles * (int64_t)sizeof *m.partial);
     if (!m.partial) return;
     xkd_parallel_for(be->pool, tiles, forward_tile, &m);
-    *loss = 0;
-    for (int64_t t = 0; t < tiles; t++) *loss += m.partial[t];
+    double total = 0;
+    for (int64_t t = 0; t < tiles; t++) total += m.partial[t];
+    *loss += total / sides->divisor;
 }
 
 /* Columns of one backward task, and rows whose gradients it makes at once. */

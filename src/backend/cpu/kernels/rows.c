@@ -246,7 +246,7 @@ typedef struct {
     void *out;
     const void *in, *lse;
     const xkd_refine_args *refine;
-    int64_t tokens, H, D, skip;
+    int64_t tokens, H, D, first, last;
 } sample_job;
 
 static void pool_forward_sample(void *arg, int64_t b, int thread)
@@ -254,12 +254,20 @@ static void pool_forward_sample(void *arg, int64_t b, int thread)
     const sample_job *j = arg;
     (void)thread;
     j->ref->pool_forward(j->be, row_of(j->out, b * j->D), row_of(j->in, b * j->tokens * j->D), 1, j->tokens, j->D,
-                         j->skip);
+                         j->first, j->last);
 }
 
-static void pool_forward(xkd_backend *be, void *y, const void *x, int64_t B, int64_t tokens, int64_t D, int64_t skip)
+static void pool_forward(xkd_backend *be, void *y, const void *x, int64_t B, int64_t tokens, int64_t D, int64_t first,
+                         int64_t last)
 {
-    sample_job j = {.be = be, .ref = xkd_ref_ops(XKD_F32), .out = y, .in = x, .tokens = tokens, .D = D, .skip = skip};
+    sample_job j = {.be = be,
+                    .ref = xkd_ref_ops(XKD_F32),
+                    .out = y,
+                    .in = x,
+                    .tokens = tokens,
+                    .D = D,
+                    .first = first,
+                    .last = last};
     xkd_parallel_for(be->pool, B, pool_forward_sample, &j);
 }
 
@@ -268,12 +276,20 @@ static void pool_backward_sample(void *arg, int64_t b, int thread)
     const sample_job *j = arg;
     (void)thread;
     j->ref->pool_backward(j->be, row_of(j->out, b * j->tokens * j->D), row_of(j->in, b * j->D), 1, j->tokens, j->D,
-                          j->skip);
+                          j->first, j->last);
 }
 
-static void pool_backward(xkd_backend *be, void *dx, const void *dy, int64_t B, int64_t tokens, int64_t D, int64_t skip)
+static void pool_backward(xkd_backend *be, void *dx, const void *dy, int64_t B, int64_t tokens, int64_t D,
+                          int64_t first, int64_t last)
 {
-    sample_job j = {.be = be, .ref = xkd_ref_ops(XKD_F32), .out = dx, .in = dy, .tokens = tokens, .D = D, .skip = skip};
+    sample_job j = {.be = be,
+                    .ref = xkd_ref_ops(XKD_F32),
+                    .out = dx,
+                    .in = dy,
+                    .tokens = tokens,
+                    .D = D,
+                    .first = first,
+                    .last = last};
     xkd_parallel_for(be->pool, B, pool_backward_sample, &j);
 }
 
@@ -281,9 +297,9 @@ static void probe_sample(void *arg, int64_t b, int thread)
 {
     const sample_job *j = arg;
     xkd_backend one = for_thread(j->be, thread);
-    int64_t N = j->tokens - j->skip;
+    int64_t N = j->tokens - j->first;
     j->ref->attention_probe(&one, row_of(j->out, b * j->H * N), row_of(j->in, b * j->tokens * 3 * j->D),
-                            row_of(j->lse, b * j->tokens * j->H), 1, j->tokens, j->H, j->D, j->skip);
+                            row_of(j->lse, b * j->tokens * j->H), 1, j->tokens, j->H, j->D, j->first);
     keep_fault(j->be, &one);
 }
 
@@ -298,7 +314,7 @@ static void attention_probe(xkd_backend *be, void *w, const void *qkv, const voi
                     .tokens = tokens,
                     .H = H,
                     .D = D,
-                    .skip = cls};
+                    .first = cls};
     be->products += B * (cls ? 1 : tokens) * (tokens - cls) * D;
     xkd_parallel_for(be->pool, B, probe_sample, &j);
 }

@@ -1,0 +1,55 @@
+/* Where tensors live: the host's memory, or a device's. A piece of a device's memory has an address that only the device
+ * and the functions here may use; the host reads and writes what is in it through upload and download.
+ *
+ * Work and copies on one memory happen in the order in which they were asked for. Faults of a device are kept and told by
+ * the status of its backend. A NULL memory is the host's. */
+#ifndef XKD_BASE_MEMORY_H
+#define XKD_BASE_MEMORY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef struct xkd_memory xkd_memory;
+struct xkd_memory {
+    const char *name;
+    bool host; /* its addresses are the host's: upload and download are plain copies */
+    xkd_status (*take)(xkd_memory *memory, xkd_context *cx, void **out, int64_t bytes);
+    void (*give)(xkd_memory *memory, void *block);
+    void (*zero)(xkd_memory *memory, void *to, int64_t bytes);
+    void (*copy)(xkd_memory *memory, void *to, const void *from, int64_t bytes);
+    void (*upload)(xkd_memory *memory, void *to, const void *host, int64_t bytes);
+    void (*download)(xkd_memory *memory, void *host, const void *from, int64_t bytes);
+};
+
+xkd_memory *xkd_host_memory(void);
+
+/* *out: `bytes` of zeros, 64-byte aligned on a device. XKD_ERR_MEMORY where they are not there. Goes back with
+ * xkd_memory_give, which takes NULL. */
+xkd_status xkd_memory_take(xkd_context *cx, xkd_memory *memory, void **out, int64_t bytes);
+void xkd_memory_give(xkd_memory *memory, void *block);
+
+/* Within the memory: zeros, and a copy of what does not overlap. */
+void xkd_memory_zero(xkd_memory *memory, void *to, int64_t bytes);
+void xkd_memory_copy(xkd_memory *memory, void *to, const void *from, int64_t bytes);
+
+/* From and to the host. `host` may be reused when the call returns. */
+void xkd_memory_upload(xkd_memory *memory, void *to, const void *host, int64_t bytes);
+void xkd_memory_download(xkd_memory *memory, void *host, const void *from, int64_t bytes);
+
+/* An array of the host as an argument of operations: itself where operations read the host's memory, else its copy in
+ * `room`. On the host it must stay as it is until the operations are over. */
+const void *xkd_memory_lend(xkd_memory *memory, void *room, const void *host, int64_t bytes);
+
+/* Calls fn for the bytes in order, piece by piece, each readable by the host during the call; ends with the first status
+ * that is not XKD_OK and returns it. */
+typedef xkd_status (*xkd_memory_reader)(void *arg, const void *piece, int64_t bytes);
+xkd_status xkd_memory_read(xkd_memory *memory, const void *from, int64_t bytes, xkd_memory_reader fn, void *arg);
+
+static inline bool xkd_memory_is_host(const xkd_memory *memory)
+{
+    return !memory || memory->host;
+}
+
+#endif
