@@ -2,14 +2,17 @@
 # make demo    the whole way on data it makes itself: install, build, synthesise, index, pre-train
 # make test    install, build, run all tests
 # make asan / make tsan   the tests under sanitizers
+# make install [DESTDIR=] [PREFIX=/usr/local]   program, libraries, headers, pkg-config and CMake files
 BUILD := build
+PREFIX := /usr/local
+DESTDIR :=
 
-.PHONY: all setup demo test asan tsan clean
+.PHONY: all setup demo test asan tsan install clean
 all: $(BUILD)/build.ninja
 	cmake --build $(BUILD)
 
 setup:
-	@scripts/setup
+	@scripts/setup --build
 
 $(BUILD)/build.ninja: | setup
 	cmake --preset release
@@ -24,6 +27,12 @@ asan tsan: setup
 	cmake --preset $@
 	cmake --build build-$@
 	tests/run build-$@
+
+# The prefix is written into the library and libxkd.pc, so another one is configured first.
+install: $(BUILD)/build.ninja
+	cmake -S . -B $(BUILD) -DCMAKE_INSTALL_PREFIX=$(PREFIX)
+	cmake --build $(BUILD)
+	DESTDIR=$(DESTDIR) cmake --install $(BUILD)
 
 clean:
 	cmake -E rm -rf build build-asan build-tsan build-fuzz

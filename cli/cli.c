@@ -12,7 +12,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "base/nearest.h"
+#include "base/spelling.h"
 #include "base/status.h"
 #include "base/text.h"
 

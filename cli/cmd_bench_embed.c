@@ -30,7 +30,7 @@ struct rates {
 };
 
 /* On random clips; the first batch warms up. */
-static xkd_status forward_rate(struct cli *cli, const struct models *models, xkd_modality m, int64_t repeats,
+static xkd_status forward_rate(struct cli *cli, const xkd_models *models, xkd_modality m, int64_t repeats,
                                struct rates *rate)
 {
     xkd_status status = XKD_OK;
@@ -69,7 +69,7 @@ static xkd_status count_clips(void *user, const xkd_embedded *file)
 }
 
 /* Embeds all of a manifest, one modality. */
-static xkd_status embed_rate(struct cli *cli, struct models *models, xkd_modality m, const xkd_manifest *manifest,
+static xkd_status embed_rate(struct cli *cli, xkd_models *models, xkd_modality m, const xkd_manifest *manifest,
                              double *rate)
 {
     xkd_status status = XKD_OK;
@@ -102,7 +102,7 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
     struct values v = {.repeats = 5};
-    struct models models = {0};
+    xkd_models models = {0};
     xkd_manifest manifest = {0};
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_bench_embed, argc, argv, &v, &rest));
@@ -129,7 +129,7 @@ static int run(struct cli *cli, int argc, char **argv)
     }
 fail:
     xkd_manifest_free(&manifest);
-    models_free(&models);
+    xkd_models_free(&models);
     return status;
 }
 

@@ -110,7 +110,7 @@ static xkd_status write(struct cli *cli, const xkd_manifest *m, const xkd_data_c
     XKD_TRY(xkd_manifest_write(cli->cx, m, out, root));
     for (int64_t i = 0; i < m->count; i++) {
         silent += m->samples[i].has_audio == 0;
-        unknown += !m->samples[i].probed;
+        unknown += !m->samples[i].measured;
         hours += xkd_sample_seconds(&m->samples[i], data->left_out) / 3600;
     }
     silent = data->left_out[XKD_AUDIO] ? 0 : silent; /* where pictures alone count, that is nobody's concern */

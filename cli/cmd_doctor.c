@@ -13,6 +13,7 @@
 #include <xxhash.h>
 #include <yaml.h>
 #include <zlib.h>
+#include <xkd/version.h>
 
 #include "backend/cpu/levels.h"
 #include "backend/cpu/onednn.h"
@@ -192,7 +193,7 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_status status = cli_parse(cli, &cmd_doctor, argc, argv, &v, &rest);
     if (status == XKD_OK) status = cli_no_arguments(cli, &cmd_doctor, rest, argv);
     if (status != XKD_OK) return status;
-    note(&f, "xkd", "%s", XKD_VERSION);
+    note(&f, "xkd", "%s", xkd_version());
     features(&f);
     libraries(&f);
     processor(&f);

@@ -56,7 +56,7 @@ struct source {
 struct embed {
     struct cli *cli;
     struct values v;
-    struct models models;
+    xkd_models models;
     struct source *sources; /* [source_count] */
     int64_t source_count;
     xkd_embed_input *inputs; /* [count] those of this shard; number: place among all inputs */
@@ -215,7 +215,7 @@ static xkd_status set_options(struct embed *e)
         p = XKD_CLIPS_TRAIN;
     else if (strcmp(protocol, "windows") != 0)
         return xkd_fail(cx, XKD_ERR_CONFIG, "--protocol %s: windows, test or train", protocol);
-    xkd_status status = embed_check(e->cli, &e->models.config);
+    xkd_status status = xkd_models_check(cx, &e->models.config);
     if (status == XKD_OK) status = check_numbers(cx, v, p);
     if (status != XKD_OK) return status;
     *o = xkd_embed_options_of(&e->models.config, p, v->clips == NOT_GIVEN ? 0 : v->clips);
@@ -225,7 +225,7 @@ static xkd_status set_options(struct embed *e)
     o->layer = v->layer;
     o->batch = v->batch;
     if (!isnan(v->stride)) o->clips.stride = v->stride; /* otherwise a clip's length: windows side by side */
-    models_choose(&e->models, o);
+    xkd_models_choose(&e->models, o);
     return XKD_OK;
 }
 
@@ -258,7 +258,7 @@ fail:
 static xkd_status embed_all(struct embed *e)
 {
     xkd_status status = XKD_OK;
-    struct embed_progress progress = {e->cli, "embed", e->start};
+    const xkd_listener listener = cli_listener(e->cli);
     xkd_embed_counts counts;
     xkd_embed_job job = {.options = &e->options,
                          .inputs = e->inputs,
@@ -268,7 +268,10 @@ static xkd_status embed_all(struct embed *e)
                          /* The log's file beside --out is what a second call goes on with. */
                          .anew = e->v.force,
                          .max_bad = e->models.config.data.max_bad_fraction};
-    XKD_TRY(embed_with_progress(&progress, e->models.be, &job, &counts));
+    status = xkd_embed_files_heard(e->cli->cx, e->models.be, "embed", &job, &listener, &counts);
+    /* A stop is no error of the library's: its message is replaced by one that says how to go on. */
+    if (status == XKD_ERR_INTERRUPTED) status = cli_stopped(e->cli);
+    XKD_TRY(status);
     XKD_TRY(tell(e, &counts));
 fail:
     return status;
@@ -370,7 +373,7 @@ fail:
     }
     xkd_free(e.sources);
     xkd_free(e.inputs);
-    models_free(&e.models);
+    xkd_models_free(&e.models);
     return status;
 }
 

@@ -13,7 +13,7 @@
 #include "data/identity.h"
 #include "data/links.h"
 #include "data_args.h"
-#include "draws.h"
+#include "eval/draws.h"
 #include "eval_report.h"
 #include "eval_tasks.h"
 #include "train/supervised.h"
@@ -61,15 +61,15 @@ struct eval {
     double absent;    /* share of listed files that may be absent; 0: the set's own */
     char **overrides; /* [override_count] the user's KEY=VALUE, and the fold */
     int override_count;
-    char fold[32];      /* dataset.fold=N: the last of them, since -c FILE may be one of another fold */
-    struct draws draws; /* of the first `drawn` folds, for an SVM */
+    char fold[32];        /* dataset.fold=N: the last of them, since -c FILE may be one of another fold */
+    xkd_clip_draws draws; /* of the first `drawn` folds, for an SVM */
     int64_t drawn;
 };
 
 /* Takes a fold at any stage of fold_open. */
 static void fold_free(struct eval_fold *f)
 {
-    models_free(&f->models);
+    xkd_models_free(&f->models);
     xkd_config_free(&f->config);
     xkd_manifest_free(&f->manifest);
     xkd_import_result_free(&f->imported);
@@ -226,8 +226,8 @@ static xkd_status gather_draws(struct eval *e, struct eval_fold *f, const char *
         bool own = import.fold == f->fold;
         if (!own) XKD_TRY(split_of(e, import.fold, settings, &config));
         if (!own) XKD_TRY(xkd_import(cx, e->benchmark->set, e->v.data, &import, &manifest, &imported));
-        XKD_TRY(draws_add(cx, &e->draws, own ? &f->manifest : &manifest,
-                          own ? eval_fold_config(f)->data.split : config.data.split));
+        XKD_TRY(xkd_clip_draws_add(cx, &e->draws, own ? &f->manifest : &manifest,
+                                   own ? eval_fold_config(f)->data.split : config.data.split));
         xkd_config_free(&config);
         xkd_manifest_free(&manifest);
         xkd_import_result_free(&imported);
@@ -273,7 +273,7 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     if (fold && e->benchmark->task == XKD_BENCHMARK_SVM) XKD_TRY(gather_draws(e, f, settings));
     XKD_TRY(hash_settings(e, f));
     /* Training loads its own copy. */
-    if (e->benchmark->task != XKD_BENCHMARK_SVM) models_free(&f->models);
+    if (e->benchmark->task != XKD_BENCHMARK_SVM) xkd_models_free(&f->models);
     XKD_TRY(xkd_join_path(cx, &f->folder, e->v.out ? e->v.out : ".", name)); /* --dry-run has no folder */
     XKD_TRY(xkd_join_path(cx, &f->manifest_path, f->folder, "manifest.jsonl"));
     XKD_TRY(xkd_join_path(cx, &f->result_path, f->folder, "result.json"));
@@ -466,7 +466,7 @@ static int run(struct cli *cli, int argc, char **argv)
     cli_catch_signals();
     XKD_TRY(evaluate(&e));
 fail:
-    draws_free(&e.draws);
+    xkd_clip_draws_free(&e.draws);
     xkd_free(e.overrides);
     return status;
 }

@@ -2,6 +2,7 @@
  * as text beside the tables, so help, manual page and completion cannot fall behind the program. */
 #include <stdio.h>
 #include <string.h>
+#include <xkd/version.h>
 
 #include "base/status.h"
 #include "cli.h"
@@ -101,7 +102,7 @@ static void print_manual(void)
     char path[128];
     printf(".TH XKD 1 \"\" \"xkd %s\"\n.SH NAME\nxkd \\- self-supervised pre-training of video and audio encoders\n"
            ".SH SYNOPSIS\n.B xkd\nCOMMAND [OPTION ...] [KEY=VALUE ...]\n.SH COMMANDS\n",
-           XKD_VERSION);
+           xkd_version());
     for (const struct cli_command *const *c = cli_commands; *c; c++) {
         snprintf(path, sizeof path, "xkd %s", (*c)->name);
         print_roff_command(path, *c);

@@ -4,11 +4,12 @@
 
 #include "base/alloc.h"
 #include "class_table.h"
+#include "embed_args.h"
 #include "feature_args.h"
 
 /* Larger temperatures make votes more equal, smaller ones leave the nearest to decide. */
 struct values {
-    struct feature_args features;
+    xkd_feature_choice features;
     int64_t k, threads;
     double temperature;
     bool classes;
@@ -26,7 +27,7 @@ static const struct cli_option options[] = {
 };
 
 /* No training: scores are votes, judged as an SVM's decision values are. */
-static xkd_status evaluate(struct cli *cli, const struct values *v, struct feature_sets *sets)
+static xkd_status evaluate(struct cli *cli, const struct values *v, xkd_feature_sets *sets)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
@@ -64,18 +65,19 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_context *cx = cli->cx;
     /* Of an instance-discrimination network: the custom of such evaluations. */
     struct values v = {.k = 20, .temperature = 0.07, .threads = xkd_processor_count()};
-    struct feature_sets sets = {0};
+    xkd_feature_sets sets = {0};
+    const xkd_listener listener = cli_listener(cli);
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_knn, argc, argv, &v, &rest));
     if (v.k < 1 || !(v.temperature > 0) || v.threads < 1)
         XKD_FAIL(XKD_ERR_CONFIG, "knn: -k, --temperature and --threads must be positive");
-    XKD_TRY(features_load(cli, &v.features, argv + 1, rest, &sets));
+    XKD_TRY(xkd_feature_sets_load(cx, &v.features, argv + 1, rest, &listener, &sets));
     const bool used[XKD_MODALITIES] = {sets.video, sets.audio};
     for (int i = 0; i < rest; i++)
         XKD_TRY(xkd_embeddings_check_finite(cx, i ? &sets.test : &sets.train, argv[1 + i], used));
     XKD_TRY(evaluate(cli, &v, &sets));
 fail:
-    features_free(&sets);
+    xkd_feature_sets_free(&sets);
     return status;
 }
 

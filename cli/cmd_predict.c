@@ -1,7 +1,6 @@
 /* xkd predict: what a fine-tuned or linear model sees in files. Each file is decoded, scored and printed in turn, in
  * the order of the command line. What the model needs to know of its input stands in its own file. */
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -33,9 +32,8 @@ struct predict {
     struct cli *cli;
     int64_t top;
     xkd_classifier model;
-    char **paths;            /* the command line's */
-    xkd_manifest *manifests; /* [count], one a file */
-    xkd_embed_input *inputs; /* [count] */
+    char **paths;        /* the command line's */
+    xkd_input_list list; /* [count] */
     int64_t count, unreadable;
     float *scores;  /* [K] of the file at hand */
     int64_t *order; /* [top] classes, best first */
@@ -99,17 +97,8 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
     /* The bar goes before the lines, which the terminal would otherwise draw over. */
     data_show_progress(&bar, file->input + 1, p->count);
     if (good) {
-        /* A score by ensemble of the clips, as the model was tested: by its own kind and setting. */
-        xkd_ensemble_scores(p->model.model.options.loss, p->model.config.eval.ensemble,
-                            file->feature[p->model.modality], file->count[p->model.modality], p->model.classes.count,
-                            p->scores);
-        for (int64_t i = 0; i < p->model.classes.count; i++)
-            if (!isfinite(p->scores[i]))
-                return xkd_fail(
-                    p->cli->cx, XKD_ERR_NUMERIC,
-                    "%s: the score of class %s is not finite: the model's weights may hold NaN ('xkd verify "
-                    "MODEL' looks)",
-                    path, p->model.classes.items[i]);
+        xkd_status status = xkd_classifier_scores(p->cli->cx, &p->model, file, path, p->scores);
+        if (status != XKD_OK) return status;
         choose(p);
     } else {
         /* Named at once; the exit code waits until all files are through. */
@@ -128,15 +117,11 @@ static xkd_status list_files(struct predict *p)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cli->cx;
-    XKD_TRY(xkd_alloc(cx, &p->manifests, p->count, sizeof *p->manifests));
-    XKD_TRY(xkd_alloc(cx, &p->inputs, p->count, sizeof *p->inputs));
     for (int64_t i = 0; i < p->count; i++) {
         if (!xkd_path_exists(p->paths[i])) XKD_FAIL(XKD_ERR_DATA, "%s: no such file", p->paths[i]);
         if (xkd_is_folder(p->paths[i])) XKD_FAIL(XKD_ERR_DATA, "%s: is a folder: name files", p->paths[i]);
-        /* A manifest for each file: their folders may all be different. */
-        XKD_TRY(xkd_manifest_of_file(cx, p->paths[i], &p->manifests[i]));
-        p->inputs[i] = (xkd_embed_input){&p->manifests[i], 0, i, i};
     }
+    XKD_TRY(xkd_input_list_of(cx, (const char *const *)p->paths, p->count, &p->list));
 fail:
     return status;
 }
@@ -190,15 +175,13 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(list_files(&p));
     XKD_TRY(load(&p, &v, argv[1]));
     const xkd_embed_sink sink = {&p, file_done, NULL};
-    XKD_TRY(xkd_classify_files(cx, &p.model.model, &p.model.config, p.inputs, p.count, &sink));
+    XKD_TRY(xkd_classify_files(cx, &p.model.model, &p.model.config, p.list.inputs, p.count, &sink));
     /* Printed before the failure below, which only sets the exit code. */
     if (cli->json) printf("%s\n]\n", p.out.data);
     if (p.unreadable)
         XKD_FAIL(XKD_ERR_DATA, "predict: %" PRId64 " of %" PRId64 " files could not be read", p.unreadable, p.count);
 fail:
-    for (int64_t i = 0; p.manifests && i < p.count; i++) xkd_manifest_free(&p.manifests[i]);
-    xkd_free(p.manifests);
-    xkd_free(p.inputs);
+    xkd_input_list_free(&p.list);
     xkd_free(p.scores);
     xkd_free(p.order);
     xkd_text_free(&p.out);

@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/text.h"
+#include "eval/neighbours.h"
 #include "feature_args.h"
 
 /* recall@1, @5 and @10 are what the literature reports for cross-modal retrieval. */
@@ -76,10 +77,7 @@ static xkd_status choose(struct retrieval *r)
     if (v->query) XKD_TRY(modality_of(cli, v->query, &r->query));
     r->against = head && both ? (xkd_modality)!r->query : r->query;
     if (v->against) XKD_TRY(modality_of(cli, v->against, &r->against));
-    if (r->query != r->against && !head)
-        XKD_FAIL(XKD_ERR_DATA,
-                 "features of video and of sound can be compared only as outputs of the projection heads: "
-                 "embed with --pool head");
+    XKD_TRY(xkd_check_comparable(cx, e, r->query, r->against));
     /* The query of --like may stand in another file. */
     if ((!v->from && !e->table[r->query].count) || !e->table[r->against].count)
         XKD_FAIL(XKD_ERR_DATA, "the features hold no %s",
@@ -98,19 +96,6 @@ static xkd_status check_split(const struct retrieval *r)
     for (int64_t f = 0; f < r->e.files.count; f++)
         if (in_split(r, f)) return XKD_OK;
     return xkd_fail(r->cli->cx, XKD_ERR_DATA, "no file of split '%s'", r->v.split);
-}
-
-/* Mean of the features of file f, as they are stored; false if there are none. out [D] is overwritten. Moves the cursor behind
- * the file. */
-static bool mean_of(const xkd_feature_table *t, int64_t f, int64_t *cursor, float *out)
-{
-    int64_t clips = 0, D = t->rows * t->width;
-    memset(out, 0, (size_t)D * sizeof *out);
-    while (*cursor < t->count && t->file[*cursor] < f) ++*cursor;
-    for (; *cursor < t->count && t->file[*cursor] == f; ++*cursor, clips++)
-        for (int64_t k = 0; k < D; k++) out[k] += t->x[*cursor * D + k];
-    for (int64_t k = 0; clips && k < D; k++) out[k] /= (float)clips;
-    return clips > 0;
 }
 
 /* ---- recall ---- */
@@ -132,9 +117,9 @@ static xkd_status make_pairs(struct retrieval *r)
     XKD_TRY(xkd_alloc(cx, &p->a, e->files.count * p->D, sizeof *p->a));
     XKD_TRY(xkd_alloc(cx, &p->b, e->files.count * p->D, sizeof *p->b));
     XKD_TRY(xkd_alloc(cx, &p->file, e->files.count, sizeof *p->file));
-    /* Both cursors must pass every file, wanted or not, so mean_of is called before the tests. */
+    /* Both cursors must pass every file, wanted or not, so xkd_file_mean is called before the tests. */
     for (int64_t f = 0; f < e->files.count; f++) {
-        bool has_a = mean_of(a, f, &ca, p->a + p->n * p->D), has_b = mean_of(b, f, &cb, p->b + p->n * p->D);
+        bool has_a = xkd_file_mean(a, f, &ca, p->a + p->n * p->D), has_b = xkd_file_mean(b, f, &cb, p->b + p->n * p->D);
         if (in_split(r, f) && has_a && has_b) p->file[p->n++] = f;
     }
     if (p->n < 2) XKD_FAIL(XKD_ERR_DATA, "fewer than two files have what is asked for");
@@ -269,7 +254,7 @@ static xkd_status make_query(struct retrieval *r, float **out, int64_t *file)
     XKD_TRY(xkd_alloc(cx, out, t->rows * t->width, sizeof **out));
     for (int64_t f = 0; f < from->files.count && found < 0; f++)
         if (strcmp(from->files.samples[f].path, r->v.like) == 0) found = f;
-    if (found < 0 || !mean_of(t, found, &cursor, *out))
+    if (found < 0 || !xkd_file_mean(t, found, &cursor, *out))
         XKD_FAIL(XKD_ERR_DATA,
                  "%s: has no %s features in the file: paths are as it holds them ('xkd embed' a new file "
                  "with the same options, and name the result with --from)",
@@ -279,12 +264,12 @@ fail:
     return status;
 }
 
-/* Drops the clips of other splits and of the query itself, in place: a gallery may be half of the memory. */
-static void keep_gallery(const struct retrieval *r, xkd_feature_table *t, int64_t query)
+/* Drops the clips of other splits, in place: a gallery may be half of the memory. */
+static void keep_split(const struct retrieval *r, xkd_feature_table *t)
 {
     int64_t kept = 0, D = t->rows * t->width;
     for (int64_t i = 0; i < t->count; i++) {
-        if (!in_split(r, t->file[i]) || (r->query == r->against && t->file[i] == query)) continue;
+        if (!in_split(r, t->file[i])) continue;
         memmove(t->x + kept * D, t->x + i * D, (size_t)D * sizeof *t->x);
         t->file[kept] = t->file[i];
         t->seconds[kept++] = t->seconds[i];
@@ -328,15 +313,16 @@ static xkd_status show_like(struct retrieval *r)
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cli->cx;
     xkd_feature_table *t = &r->e.table[r->against];
-    int64_t *near = NULL, file = -1, D = t->rows * t->width;
+    int64_t *near = NULL, file = -1, found = 0;
     float *query = NULL;
     XKD_TRY(make_query(r, &query, &file));
-    keep_gallery(r, t, file);
+    keep_split(r, t);
     int64_t k = r->v.show < t->count ? r->v.show : t->count;
-    if (k == 0) XKD_FAIL(XKD_ERR_DATA, "there is no other %s clip to look in", modality_names[r->against]);
     XKD_TRY(xkd_alloc(cx, &near, k, sizeof *near));
-    XKD_TRY(xkd_nearest(cx, r->pool, query, 1, t->x, t->count, D, k, near));
-    XKD_TRY(print_clips(r, query, near, k));
+    /* In its own modality a file would find itself first. */
+    XKD_TRY(xkd_nearest_clips(cx, r->pool, t, query, r->query == r->against ? file : -1, k, near, &found));
+    if (found == 0) XKD_FAIL(XKD_ERR_DATA, "there is no other %s clip to look in", modality_names[r->against]);
+    XKD_TRY(print_clips(r, query, near, found));
 fail:
     xkd_free(near);
     xkd_free(query);

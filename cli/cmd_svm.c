@@ -1,5 +1,5 @@
 /* xkd svm: a linear classifier on frozen features, from feature files or from videos. Two ways in, one way on: feature
- * files are read, videos are embedded first (cli/svm_args.c), and both end in two sets of labelled clips that
+ * files are read, videos are embedded first (eval/svm_videos.c), and both end in two sets of labelled clips that
  * `evaluate` trains on and judges. */
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 
 /* Numbers that are negative were not given. */
 struct values {
-    struct feature_args features;
+    xkd_feature_choice features;
     struct model_args model; /* of videos; its modality is that of the features */
     const char *out, *cost, *confusion;
     double tolerance;
@@ -49,11 +49,12 @@ static const struct cli_option options[] = {
 
 /* Options of the command line come after the configuration's values. A value that was not given keeps the
  * configuration's. */
-static xkd_status evaluate(struct cli *cli, const struct values *v, const xkd_config *config, struct feature_sets *sets)
+static xkd_status evaluate(struct cli *cli, const struct values *v, const xkd_config *config, xkd_feature_sets *sets)
 {
     xkd_status status = XKD_OK;
-    struct svm_settings s = svm_settings_of(config);
-    struct svm_verdict verdict = {0};
+    xkd_svm_settings s = xkd_svm_settings_of(config);
+    xkd_svm_verdict verdict = {0};
+    const xkd_listener listener = cli_listener(cli);
     xkd_text json = xkd_text_make(cli->cx);
     if (v->cost) XKD_TRY(svm_parse_costs(cli, v->cost, &s));
     if (v->iterations > 0) s.iterations = v->iterations;
@@ -63,20 +64,20 @@ static xkd_status evaluate(struct cli *cli, const struct values *v, const xkd_co
     s.seed = v->seed;
     s.tolerance = v->tolerance; /* only the command line has it */
     s.scale |= v->scale;        /* either may ask for it */
-    XKD_TRY(svm_run(cli, &sets->train_set, &sets->test_set, &s, &verdict));
+    XKD_TRY(xkd_svm_run(cli->cx, &sets->train_set, &sets->test_set, &s, &listener, &verdict));
     if (cli->json) {
-        svm_json(&json, &verdict);
+        xkd_svm_json(&json, &verdict);
         XKD_TRY(json.status);
         puts(json.data);
     } else {
         svm_print(&verdict);
     }
-    /* The scores are those of the C that svm_chosen names. */
+    /* The scores are those of the C that xkd_svm_chosen names. */
     const struct judged judged = judged_set(verdict.scores, &sets->test_set, sets->test_files);
     if (v->classes && !cli->json) XKD_TRY(print_classes(cli, &judged));
     if (v->confusion) XKD_TRY(draw_confusion(cli, v->confusion, &judged));
 fail:
-    svm_verdict_free(&verdict);
+    xkd_svm_verdict_free(&verdict);
     xkd_text_free(&json);
     return status;
 }
@@ -88,19 +89,20 @@ static xkd_status from_features(struct cli *cli, const struct values *v, char **
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
     xkd_config config = {0};
-    struct feature_sets sets = {0};
-    struct feature_args choice = v->features;
+    xkd_feature_sets sets = {0};
+    xkd_feature_choice choice = v->features;
+    const xkd_listener listener = cli_listener(cli);
     if (v->out || v->model.student || v->model.heads || v->model.audio_model)
         XKD_FAIL(XKD_ERR_CONFIG, "svm: --out, --student, --heads and --audio-model are for MODEL and a manifest; "
                                  "features are made already");
     XKD_TRY(xkd_config_init(cx, &config));
     if (v->model.config) XKD_TRY(xkd_config_load(cx, &config, v->model.config, false));
-    XKD_TRY(embed_check_norm(cli, &config));
+    XKD_TRY(xkd_models_check_norm(cx, &config));
     choice.normalise |= config.eval.l2_norm; /* as with videos */
-    XKD_TRY(features_load(cli, &choice, paths, count, &sets));
+    XKD_TRY(xkd_feature_sets_load(cx, &choice, paths, count, &listener, &sets));
     XKD_TRY(evaluate(cli, v, &config, &sets));
 fail:
-    features_free(&sets);
+    xkd_feature_sets_free(&sets);
     xkd_config_free(&config);
     return status;
 }
@@ -110,8 +112,8 @@ static xkd_status from_videos(struct cli *cli, const struct values *v, char **ar
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    struct models models = {0};
-    struct feature_sets sets = {0};
+    xkd_models models = {0};
+    xkd_feature_sets sets = {0};
     struct model_args args = v->model;
     xkd_manifest manifest = {0};
     /* Decoding takes hours: without a folder an interruption would cost all of it. */
@@ -125,14 +127,14 @@ static xkd_status from_videos(struct cli *cli, const struct values *v, char **ar
     XKD_TRY(models_load(cli, &args, arguments[0], arguments + 2, count - 2, &models));
     /* The splits are only named here: files of both stand in one manifest. */
     XKD_TRY(xkd_manifest_load(cx, arguments[1], models.config.data.follow_links, &manifest));
-    const struct svm_videos videos = {.models = &models,
-                                      .manifest = &manifest,
-                                      /* Options of the command line, else the splits that a released file names. */
-                                      .train = v->features.train ? v->features.train : models.config.data.split,
-                                      .test = v->features.test ? v->features.test : models.config.eval.test_split,
-                                      .folder = v->out,
-                                      .subsample = v->features.subsample};
-    struct feature_args choice = v->features;
+    const xkd_svm_videos videos = {.models = &models,
+                                   .manifest = &manifest,
+                                   /* Options of the command line, else the splits that a released file names. */
+                                   .train = v->features.train ? v->features.train : models.config.data.split,
+                                   .test = v->features.test ? v->features.test : models.config.eval.test_split,
+                                   .folder = v->out,
+                                   .subsample = v->features.subsample};
+    xkd_feature_choice choice = v->features;
     choice.modality = models.wanted[XKD_VIDEO] && models.wanted[XKD_AUDIO] ? "both"
                       : models.wanted[XKD_VIDEO]                           ? "video"
                                                                            : "audio";
@@ -141,9 +143,9 @@ static xkd_status from_videos(struct cli *cli, const struct values *v, char **ar
     XKD_TRY(svm_embed_videos(cli, &videos, &choice, &sets));
     XKD_TRY(evaluate(cli, v, &models.config, &sets));
 fail:
-    features_free(&sets);
+    xkd_feature_sets_free(&sets);
     xkd_manifest_free(&manifest);
-    models_free(&models);
+    xkd_models_free(&models);
     return status;
 }
 

@@ -1,5 +1,6 @@
 /* xkd version: what this program is. */
 #include <stdio.h>
+#include <xkd/version.h>
 
 #include "cli.h"
 
@@ -10,7 +11,7 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_status status = cli_parse(cli, &cmd_version, argc, argv, NULL, &rest);
     if (status == XKD_OK) status = cli_no_arguments(cli, &cmd_version, rest, argv);
     if (status != XKD_OK) return status;
-    printf(cli->json ? "{\"version\": \"%s\"}\n" : "xkd %s\n", XKD_VERSION);
+    printf(cli->json ? "{\"version\": \"%s\"}\n" : "xkd %s\n", xkd_version());
     return XKD_OK;
 }
 

@@ -28,14 +28,14 @@ static int64_t count_split(const xkd_manifest *m, const char *split)
 /* ---- linear SVM ---- */
 
 /* Borrows the fold's models, manifest and folder. */
-static struct svm_videos videos_of(struct eval_fold *f)
+static xkd_svm_videos videos_of(struct eval_fold *f)
 {
-    return (struct svm_videos){.models = &f->models,
-                               .manifest = &f->manifest,
-                               .train = f->models.config.data.split,
-                               .test = f->models.config.eval.test_split,
-                               .draws = f->draws,
-                               .folder = f->folder};
+    return (xkd_svm_videos){.models = &f->models,
+                            .manifest = &f->manifest,
+                            .train = f->models.config.data.split,
+                            .test = f->models.config.eval.test_split,
+                            .draws = f->draws,
+                            .folder = f->folder};
 }
 
 static xkd_figures figures_of(const xkd_svm_row *r) /* C and epoch share the field `at` */
@@ -64,20 +64,21 @@ fail:
 static xkd_status run_svm(struct cli *cli, struct eval_fold *f, xkd_fold_result *out)
 {
     xkd_status status = XKD_OK;
-    struct svm_videos videos = videos_of(f);
+    xkd_svm_videos videos = videos_of(f);
     char *donors[MOST_FOLDS];
-    struct feature_args choice = {.normalise = f->models.config.eval.l2_norm};
-    struct svm_settings settings = svm_settings_of(&f->models.config);
-    struct feature_sets sets = {0};
-    struct svm_verdict verdict = {0};
+    xkd_feature_choice choice = {.normalise = f->models.config.eval.l2_norm};
+    xkd_svm_settings settings = xkd_svm_settings_of(&f->models.config);
+    xkd_feature_sets sets = {0};
+    xkd_svm_verdict verdict = {0};
+    const xkd_listener listener = cli_listener(cli);
     /* The run's seed also orders the SVM's samples, so one key repeats everything. */
     settings.seed = (int64_t)f->models.config.train.seed;
     videos.donors = donors;
     XKD_TRY(list_donors(cli->cx, f, donors, &videos.donor_count));
     XKD_TRY(svm_embed_videos(cli, &videos, &choice, &sets));
-    XKD_TRY(svm_run(cli, &sets.train_set, &sets.test_set, &settings, &verdict));
-    /* svm_chosen: the honest row where there was a cross-validation, else the best. */
-    out->honest = figures_of(svm_chosen(&verdict));
+    XKD_TRY(xkd_svm_run(cli->cx, &sets.train_set, &sets.test_set, &settings, &listener, &verdict));
+    /* xkd_svm_chosen: the honest row where there was a cross-validation, else the best. */
+    out->honest = figures_of(xkd_svm_chosen(&verdict));
     out->best = figures_of(&verdict.rows[verdict.best]);
     /* A result has one field for the interval, whichever figure it is of. */
     out->interval[0] = verdict.interval.low;
@@ -87,18 +88,18 @@ static xkd_status run_svm(struct cli *cli, struct eval_fold *f, xkd_fold_result 
     out->unreadable[1] = out->files[1] - verdict.test_videos;
 fail:
     for (int64_t i = 0; i < videos.donor_count; i++) xkd_free(donors[i]);
-    svm_verdict_free(&verdict);
-    features_free(&sets);
+    xkd_svm_verdict_free(&verdict);
+    xkd_feature_sets_free(&sets);
     return status;
 }
 
 static xkd_status plan_svm(struct cli *cli, struct eval_fold *f, xkd_text *out)
 {
-    struct svm_videos videos = videos_of(f);
-    struct svm_plan plan;
+    xkd_svm_videos videos = videos_of(f);
+    xkd_svm_plan plan;
     char time[32], memory[32];
     /* Only a pass of one clip is run, to time the encoder. */
-    xkd_status status = svm_plan_videos(cli, &videos, &plan);
+    xkd_status status = xkd_svm_plan_videos(cli->cx, &videos, &plan);
     if (status != XKD_OK) return status;
     xkd_format_duration(time, sizeof time, plan.seconds);
     xkd_format_count(memory, sizeof memory, plan.bytes, "B");

@@ -4,6 +4,7 @@
 #define XKD_CLI_EVAL_TASKS_H
 
 #include "data/import.h"
+#include "eval/draws.h"
 #include "eval/benchmarks.h"
 #include "eval/fold_result.h"
 #include "model_args.h"
@@ -12,12 +13,12 @@ struct eval_fold {
     const xkd_benchmark *benchmark;
     int64_t fold; /* 0: the set has none */
     const char *model;
-    int64_t heads;        /* of the encoder, where the file cannot say */
-    struct models models; /* for an SVM; loaded with the configuration of this fold */
-    xkd_config config;    /* for training */
+    int64_t heads;     /* of the encoder, where the file cannot say */
+    xkd_models models; /* for an SVM; loaded with the configuration of this fold */
+    xkd_config config; /* for training */
     xkd_manifest manifest;
     xkd_import_result imported;
-    const struct draws *draws;                  /* of training files over all folds; NULL: none */
+    const xkd_clip_draws *draws;                /* of training files over all folds; NULL: none */
     const char *out;                            /* of all folds; NULL in a plan without one */
     char *folder, *manifest_path, *result_path; /* owned; the first exists only once something is written there */
     uint64_t settings;                          /* hash of what decides the figures */

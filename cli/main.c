@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "backend/cpu/levels.h"
-#include "base/nearest.h"
+#include "base/spelling.h"
 #include "media/worker.h"
 
 /* Every subcommand, in the order of --help. To add one: write cli/cmd_NAME.c, declare it in cli.h, list it here,

@@ -3,8 +3,7 @@
 #define XKD_CLI_MODEL_ARGS_H
 
 #include "cli.h"
-#include "config/config.h"
-#include "eval/encoder.h"
+#include "eval/models.h"
 
 /* Options of the command line; put MODEL_OPTIONS(struct values, model) into the command's table. */
 struct model_args {
@@ -32,18 +31,8 @@ struct model_args {
         0, "heads", CLI_INT, offsetof(VALUES, FIELD.heads), "H", "attention heads, where the file cannot say"      \
     }
 
-struct models {
-    xkd_config config;
-    bool wanted[XKD_MODALITIES];
-    xkd_encoder encoder[XKD_MODALITIES];
-    xkd_backend *be;
-};
-
-/* Loads the wanted encoders of `path` and makes the backend. Configuration: defaults, the model's own, those of features
- * (eval/embed_files.h), args->settings, the file of --config, KEY=VALUE overrides. Without --modality the configuration
- * says what is wanted, as far as the model has it. Release with models_free in any case. */
+/* xkd_models_load with these options. Release with xkd_models_free in any case. */
 xkd_status models_load(struct cli *cli, const struct model_args *args, const char *path, char **overrides, int count,
-                       struct models *out);
-void models_free(struct models *models);
+                       xkd_models *out);
 
 #endif

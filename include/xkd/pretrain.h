@@ -25,14 +25,14 @@ typedef struct xkd_settings xkd_settings;
 
 /* Makes settings with the defaults: the full-size XKD. `cx` must outlive them. The caller frees them with
  * xkd_settings_free. */
-xkd_status xkd_settings_new(xkd_context *cx, xkd_settings **out);
-void xkd_settings_free(xkd_settings *settings); /* NULL is allowed */
+XKD_API xkd_status xkd_settings_new(xkd_context *cx, xkd_settings **out);
+XKD_API void xkd_settings_free(xkd_settings *settings); /* NULL is allowed */
 
 /* Reads a YAML file in the authors' schema; what it does not mention stays. XKD_ERR_CONFIG names file and line. */
-xkd_status xkd_settings_load(xkd_settings *settings, const char *path);
+XKD_API xkd_status xkd_settings_load(xkd_settings *settings, const char *path);
 
 /* Applies one "key.sub=value". */
-xkd_status xkd_settings_set(xkd_settings *settings, const char *assignment);
+XKD_API xkd_status xkd_settings_set(xkd_settings *settings, const char *assignment);
 
 /* The run folder: must be new; goes on where it was; starts anew. */
 typedef enum { XKD_RUN_NEW, XKD_RUN_RESUME, XKD_RUN_FORCE } xkd_run_mode;
@@ -59,7 +59,7 @@ typedef struct {
  * XKD_OK, XKD_ERR_INTERRUPTED (SIGINT) or XKD_ERR_PREEMPTED (other signals) with the run saved, XKD_ERR_NUMERIC past
  * run.max_bad_steps, or what went wrong with data, checkpoint, settings, storage or memory; the last whole step is saved
  * where that is still possible. options NULL: a new folder, no callbacks. */
-xkd_status xkd_pretrain(xkd_settings *settings, const xkd_run_options *options, xkd_run_result *result);
+XKD_API xkd_status xkd_pretrain(xkd_settings *settings, const xkd_run_options *options, xkd_run_result *result);
 
 /* What a run would be. */
 typedef struct {
@@ -78,7 +78,7 @@ typedef struct {
 
 /* Opens the data (if data.path is not empty), lays out the model, and times one small step where the machine has the
  * memory for it. Writes nothing. */
-xkd_status xkd_plan(xkd_settings *settings, xkd_train_plan *out);
+XKD_API xkd_status xkd_plan(xkd_settings *settings, xkd_train_plan *out);
 
 #ifdef __cplusplus
 }

@@ -9,15 +9,15 @@ extern "C" {
 #endif
 
 typedef struct {
-    const char *folder;  /* the case: config.yaml, init.safetensors, batch.safetensors, steps.json; docs/replay.md */
-    const char *out;     /* results: losses.json, grads.safetensors, state.safetensors; made if it is missing */
+    const char *folder; /* the case: config.yaml, init.safetensors, batch.safetensors, steps.json; docs/replay.md */
+    const char *out;    /* results: losses.json, grads.safetensors, state.safetensors; made if it is missing */
     const char *device; /* "ref" or "cpu" */
-    int float64;         /* compute in double precision, "ref" only */
-    int threads;         /* at least 1 */
+    int float64;        /* compute in double precision, "ref" only */
+    int threads;        /* at least 1 */
 } xkd_replay_options;
 
 /* Runs the steps and writes the results. XKD_ERR_CONFIG, XKD_ERR_DATA or XKD_ERR_CHECKPOINT name the file at fault. */
-xkd_status xkd_replay(xkd_context *cx, const xkd_replay_options *options);
+XKD_API xkd_status xkd_replay(xkd_context *cx, const xkd_replay_options *options);
 
 #ifdef __cplusplus
 }

@@ -2,6 +2,8 @@
 #ifndef XKD_STATUS_H
 #define XKD_STATUS_H
 
+#include <xkd/api.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -22,7 +24,7 @@ typedef enum {
 } xkd_status;
 
 /* Short name of a status, e.g. "data". Static string, never NULL. */
-const char *xkd_status_name(xkd_status status);
+XKD_API const char *xkd_status_name(xkd_status status);
 
 #ifdef __cplusplus
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xkd/version.h>
 
 #include "base/status.h"
 
@@ -15,13 +16,22 @@
 enum { MESSAGE_SIZE = 9000 };
 
 struct xkd_context {
+    xkd_context *parent;  /* whose log, progress and account count; NULL: its own */
     pthread_mutex_t lock; /* guards everything below except `account` */
     char message[MESSAGE_SIZE];
     xkd_log_sink sink;
     void *sink_user;
     xkd_log_level level;
+    xkd_progress_sink progress;
+    void *progress_user;
     xkd_account account;
 };
+
+static xkd_context *root_of(xkd_context *cx)
+{
+    while (cx->parent) cx = cx->parent;
+    return cx;
+}
 
 /* Names for logs and JSON; the switch has no default, so the compiler tells when one is missing. */
 const char *xkd_status_name(xkd_status status)
@@ -43,6 +53,14 @@ const char *xkd_status_name(xkd_status status)
     return "unknown";
 }
 
+#define QUOTE(x) #x
+#define DOTTED(a, b, c) QUOTE(a) "." QUOTE(b) "." QUOTE(c)
+
+const char *xkd_version(void)
+{
+    return DOTTED(XKD_VERSION_MAJOR, XKD_VERSION_MINOR, XKD_VERSION_PATCH);
+}
+
 /* calloc instead of xkd_alloc, which needs a context. */
 xkd_context *xkd_context_new(void)
 {
@@ -55,6 +73,18 @@ xkd_context *xkd_context_new(void)
     /* -1: no failure is injected. */
     cx->account.fail_at = -1;
     return cx;
+}
+
+xkd_context *xkd_context_branch(xkd_context *parent)
+{
+    xkd_context *cx = xkd_context_new();
+    if (cx) cx->parent = parent;
+    return cx;
+}
+
+void xkd_context_hand_up(xkd_context *branch)
+{
+    if (branch->message[0]) xkd_fail(branch->parent, XKD_ERR_INTERNAL, "%s", branch->message);
 }
 
 void xkd_context_free(xkd_context *cx)
@@ -72,6 +102,36 @@ void xkd_context_set_log(xkd_context *cx, xkd_log_sink sink, void *user, xkd_log
     cx->sink_user = user;
     cx->level = level;
     pthread_mutex_unlock(&cx->lock);
+}
+
+void xkd_context_set_progress(xkd_context *cx, xkd_progress_sink sink, void *user)
+{
+    pthread_mutex_lock(&cx->lock);
+    cx->progress = sink;
+    cx->progress_user = user;
+    pthread_mutex_unlock(&cx->lock);
+}
+
+bool xkd_wants_progress(xkd_context *cx)
+{
+    xkd_context *root = root_of(cx);
+    pthread_mutex_lock(&root->lock);
+    bool wants = root->progress != NULL;
+    pthread_mutex_unlock(&root->lock);
+    return wants;
+}
+
+/* The callback is called outside the lock: those of two handles may come at once, and one may log. */
+xkd_status xkd_tell_progress(xkd_context *cx, const char *what, int64_t done, int64_t total)
+{
+    xkd_context *root = root_of(cx);
+    pthread_mutex_lock(&root->lock);
+    xkd_progress_sink sink = root->progress;
+    void *user = root->progress_user;
+    pthread_mutex_unlock(&root->lock);
+    const xkd_progress progress = {what, done, total};
+    if (sink && sink(user, &progress)) return xkd_fail(cx, XKD_ERR_INTERRUPTED, "%s: stopped by the caller", what);
+    return XKD_OK;
 }
 
 /* Valid until the next failure or clearing. Not locked: meant for the thread that got the status. */
@@ -130,6 +190,7 @@ void xkd_log(xkd_context *cx, xkd_log_level level, const char *format, ...)
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
+    cx = root_of(cx);
     pthread_mutex_lock(&cx->lock);
     if (cx->sink && level <= cx->level) cx->sink(cx->sink_user, level, line);
     pthread_mutex_unlock(&cx->lock);
@@ -137,5 +198,5 @@ void xkd_log(xkd_context *cx, xkd_log_level level, const char *format, ...)
 
 xkd_account *xkd_context_account(xkd_context *cx)
 {
-    return &cx->account;
+    return &root_of(cx)->account;
 }

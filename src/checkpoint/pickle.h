@@ -73,7 +73,7 @@ typedef struct {
 enum { XKD_PICKLE_MOST_VALUES = 1 << 19 };
 
 /* Reads one pickle from data[0 .. size). `used` NULL: bytes behind its end are refused; else it gets the number of bytes
- * read. XKD_ERR_CHECKPOINT names path, position and what was refused. Texts point into data, which must outlive the
+ * read. XKD_ERR_CHECKPOINT names path, offset and what was refused. Texts point into data, which must outlive the
  * result. Free with xkd_pickle_free, also after an error. */
 xkd_status xkd_pickle_read(xkd_context *cx, const char *path, const unsigned char *data, int64_t size, int64_t *used,
                            xkd_pickle *out);

@@ -1,5 +1,5 @@
-/* The state of a training run as one safetensors file: values, moments, step counts, and the position
- * as text in the metadata. A checkpoint is published in one step and carries a sum by which loading finds damage;
+/* The state of a training run as one safetensors file: values, moments, step counts, and the place in the
+ * data as text in the metadata. A checkpoint is published in one step and carries a sum by which loading finds damage;
  * older ones are removed only once it is in place, so at every moment of a run there is a whole one. */
 #include "checkpoint/state.h"
 
@@ -300,7 +300,7 @@ fail:
     return status;
 }
 
-/* The position; refuses files that are tensors of something else.
+/* The place in the data; refuses files that are tensors of something else.
  * strtoull and strtod must use up the whole text; `end` is "x" where nothing was read. */
 static xkd_status read_state(xkd_context *cx, const char *path, const xkd_safetensors *file, xkd_run_state *s)
 {

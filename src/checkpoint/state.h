@@ -6,10 +6,10 @@
 
 #include "tensor/params.h"
 
-/* Where a run stands. The seed is the whole state of the random numbers: they are functions of it and the position. */
+/* Where a run stands. The seed is the whole state of the random numbers: they are functions of it and the place in the data. */
 typedef struct {
     int64_t step;              /* optimiser steps done, skipped ones included */
-    int64_t epoch, epoch_step; /* position of the next step in the data */
+    int64_t epoch, epoch_step; /* place of the next step in the data */
     int64_t bad_steps;         /* skipped because something was not finite */
     int64_t epoch_skipped;     /* of them, those of this epoch */
     uint64_t seed, data_hash;
@@ -20,7 +20,7 @@ typedef struct {
 
 void xkd_run_state_free(xkd_run_state *state);
 
-/* Writes folder/step-NNNNNNNN.safetensors (model under public names, moments, position), atomically and with a checksum,
+/* Writes folder/step-NNNNNNNN.safetensors (model under public names, moments, place in the data), atomically and with a checksum,
  * then removes all but the newest `keep_last` checkpoints. `folder` is made if it is missing. */
 xkd_status xkd_state_save(xkd_context *cx, const char *folder, const xkd_params *params, const xkd_run_state *state,
                           int64_t keep_last);

@@ -370,7 +370,7 @@ struct xkd_zip_writer {
     xkd_context *cx;
     xkd_writer *file;
     char *path;
-    int64_t position;   /* bytes written so far */
+    int64_t offset;     /* bytes written so far */
     xkd_text directory; /* central directory, written at the end */
     xkd_zip written;    /* names of the entries so far */
     int64_t capacity;
@@ -448,14 +448,14 @@ static void add_to_directory(xkd_zip_writer *w, const char *name, uint32_t crc, 
 {
     unsigned char header[CENTRAL_SIZE + 32], *p = header;
     /* All ones in a 32-bit field mean: see the 64-bit one. */
-    bool large = size >= 0xffffffff, far = large || w->position >= 0xffffffff;
+    bool large = size >= 0xffffffff, far = large || w->offset >= 0xffffffff;
     int64_t field = large ? 24 : 8; /* zip64: only the numbers that are all ones in the header */
     put(&p, CENTRAL_MAGIC, 4);
     put(&p, 0x031e, 2);
     put_common(&p, crc, size, strlen(name), far ? 4 + field : 0);
     put(&p, 0, 6); /* comment, disk, internal attributes */
     put(&p, 0, 4); /* external attributes */
-    put(&p, far ? 0xffffffff : (uint64_t)w->position, 4);
+    put(&p, far ? 0xffffffff : (uint64_t)w->offset, 4);
     xkd_text_add(&w->directory, header, p - header);
     xkd_text_puts(&w->directory, name);
     if (!far) return;
@@ -466,7 +466,7 @@ static void add_to_directory(xkd_zip_writer *w, const char *name, uint32_t crc, 
         put(&p, (uint64_t)size, 8);
         put(&p, (uint64_t)size, 8);
     }
-    put(&p, (uint64_t)w->position, 8);
+    put(&p, (uint64_t)w->offset, 8);
     xkd_text_add(&w->directory, header, p - header);
 }
 
@@ -500,7 +500,7 @@ xkd_status xkd_zip_writer_add(xkd_zip_writer *w, const char *name, const xkd_zip
         crc = libdeflate_crc32(crc, parts[i].data, (size_t)parts[i].size);
         size += parts[i].size;
     }
-    int64_t extra_size = put_local_extra(&q, size, w->position + LOCAL_SIZE + (int64_t)strlen(name));
+    int64_t extra_size = put_local_extra(&q, size, w->offset + LOCAL_SIZE + (int64_t)strlen(name));
     put(&p, LOCAL_MAGIC, 4);
     put_common(&p, crc, size, strlen(name), extra_size);
     add_to_directory(w, name, crc, size);
@@ -508,7 +508,7 @@ xkd_status xkd_zip_writer_add(xkd_zip_writer *w, const char *name, const xkd_zip
     XKD_TRY(xkd_writer_write(w->file, name, (int64_t)strlen(name)));
     XKD_TRY(xkd_writer_write(w->file, extra, extra_size));
     for (int i = 0; i < count; i++) XKD_TRY(xkd_writer_write(w->file, parts[i].data, parts[i].size));
-    w->position += LOCAL_SIZE + (int64_t)strlen(name) + extra_size + size;
+    w->offset += LOCAL_SIZE + (int64_t)strlen(name) + extra_size + size;
 fail:
     return status;
 }
@@ -517,8 +517,8 @@ fail:
 static int64_t end_records(const xkd_zip_writer *w, unsigned char *out)
 {
     unsigned char *p = out;
-    int64_t size = w->directory.size, end64 = w->position + size, entries = w->written.count;
-    bool large = entries >= 0xffff || size >= 0xffffffff || w->position >= 0xffffffff;
+    int64_t size = w->directory.size, end64 = w->offset + size, entries = w->written.count;
+    bool large = entries >= 0xffff || size >= 0xffffffff || w->offset >= 0xffffffff;
     if (large) {
         put(&p, END64_MAGIC, 4);
         put(&p, END64_SIZE - 12, 8);
@@ -528,7 +528,7 @@ static int64_t end_records(const xkd_zip_writer *w, unsigned char *out)
         put(&p, (uint64_t)entries, 8);
         put(&p, (uint64_t)entries, 8);
         put(&p, (uint64_t)size, 8);
-        put(&p, (uint64_t)w->position, 8);
+        put(&p, (uint64_t)w->offset, 8);
         put(&p, LOCATOR64_MAGIC, 4);
         put(&p, 0, 4);
         put(&p, (uint64_t)end64, 8);
@@ -539,7 +539,7 @@ static int64_t end_records(const xkd_zip_writer *w, unsigned char *out)
     put(&p, large ? 0xffff : (uint64_t)entries, 2);
     put(&p, large ? 0xffff : (uint64_t)entries, 2);
     put(&p, large ? 0xffffffff : (uint64_t)size, 4);
-    put(&p, large ? 0xffffffff : (uint64_t)w->position, 4);
+    put(&p, large ? 0xffffffff : (uint64_t)w->offset, 4);
     put(&p, 0, 2);
     return p - out;
 }

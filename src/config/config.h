@@ -5,10 +5,9 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <xkd/clip.h>
 
 #include "base/status.h"
-
-typedef enum { XKD_VIDEO, XKD_AUDIO, XKD_MODALITIES } xkd_modality;
 
 typedef enum { XKD_VARIANT_XKD, XKD_VARIANT_MAS, XKD_VARIANT_MATS } xkd_variant;
 typedef enum { XKD_ALIGN_MMD, XKD_ALIGN_CORAL } xkd_align_loss;

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/nearest.h"
+#include "base/spelling.h"
 #include "config/config.h"
 
 /* Shorthands for the rows below; C is the field within xkd_config.

@@ -10,7 +10,7 @@ typedef struct {
     xkd_media_fault fault; /* XKD_FAULT_NONE: nothing wrong */
     char message[200];
     char note[200]; /* of a file in order: what makes it slow, and the remedy; else "" */
-    double seconds; /* decoded, the shorter stream; 0 when only probed */
+    double seconds; /* decoded, the shorter stream; 0 when only measured */
 } xkd_finding;
 
 typedef struct {

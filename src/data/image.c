@@ -148,11 +148,11 @@ XKD_CLONES static void to_hsv(const uint8_t *restrict r, const uint8_t *restrict
 XKD_CLONES static void to_rgb(const uint8_t *restrict h, const uint8_t *restrict s, const uint8_t *restrict v,
                               uint8_t *restrict r, uint8_t *restrict g, uint8_t *restrict b)
 {
-    /* position is in [0, 6]; byte 255 falls on 6, which is red again. */
+    /* the angle is in [0, 6]; byte 255 falls on 6, which is red again. */
     for (int i = 0; i < HUE_BLOCK; i++) {
-        double position = (double)h[i] * 6.0 / 255.0;
-        int sector = (int)position;
-        float fraction = (float)(position - (double)sector);
+        double angle = (double)h[i] * 6.0 / 255.0;
+        int sector = (int)angle;
+        float fraction = (float)(angle - (double)sector);
         float fs = (float)((double)s[i] / 255.0);
         double value = (double)v[i];
         int p = (int)(value * (1.0 - (double)fs) + 0.5);
@@ -195,7 +195,7 @@ static void gaussian(int64_t kernel, double sigma, float *weights)
     for (int64_t i = 0; i < kernel; i++) weights[i] = (float)(w[i] / sum);
 }
 
-/* Index into [0, n) of a position outside, mirrored at the edge pixel's centre. */
+/* Index into [0, n) of a place outside, mirrored at the edge pixel's centre. */
 static inline int64_t mirror(int64_t i, int64_t n)
 {
     if (i < 0) i = -i;

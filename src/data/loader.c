@@ -2,294 +2,26 @@
  * threads take single places (clip and views of one sample) of the oldest unfinished slot, so that
  * the batch waited for is done first. Every random draw is keyed by epoch, sample and try, never by
  * thread or time: the data are the same for any number of workers. */
-#include "data/loader.h"
+#include "data/loader_parts.h"
 
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-#include <jansson.h>
-#include <stdlib.h>
 #include <xxhash.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/rng.h"
-#include "base/text.h"
-#include "data/check.h"
 #include "data/fetch.h"
 #include "data/index.h"
-#include "data/json_name.h"
 #include "data/sampler.h"
 
-enum {
-    MAX_TRIES = 20, /* replacements of one place before the data set is given up */
-    MAX_DEPTH = 4,  /* batches in the ring: the one in use and up to three ahead */
-    MAX_WORKERS = 256
-};
-static const int64_t MOST_LOG_BYTES = (int64_t)1 << 30; /* of bad_clips.jsonl */
 /* The ring is kept below this where two batches allow it: large batches need little look-ahead. */
 static const int64_t RING_BYTES = (int64_t)512 << 20;
 
-/* One try at one place of a batch that failed. Kept with the batch and reported when it is delivered, so that log, counts
- * and the decision to stop depend on the data alone, not on how far ahead the threads are.
- * A try is not a file: the same file may be tried in many places. */
-typedef struct {
-    int64_t sample; /* index into the manifest; the sample of a batch counts the passes too */
-    xkd_media_fault fault;
-    bool dropped; /* left out by the audio policy, which is no fault */
-    char message[160];
-} failure;
-
-/* One micro-batch. Places 0 .. next-1 are handed out, `done` of them finished; the caller may have it
- * when done equals the count. */
-typedef struct {
-    xkd_batch batch;
-    int64_t sequence;  /* which micro-batch; -1: free */
-    int64_t next;      /* next place to hand out */
-    int64_t done;      /* places finished */
-    int64_t first;     /* into the epoch's order */
-    int64_t *silent;   /* [B] 1: this place got silence */
-    int64_t *tries;    /* [B] failures of this place */
-    failure *failures; /* [B,MAX_TRIES] */
-    xkd_status status; /* of the first place that failed for good */
-    char message[512];
-} slot;
-
-typedef struct {
-    struct xkd_loader *loader;
-    pthread_t thread;
-    bool started;
-    xkd_context *cx;      /* of its own: a bad clip must not leave a message in the caller's context */
-    xkd_fetcher *fetcher; /* owned, one worker process each */
-    xkd_viewer *viewer;   /* of pre-training */
-    void *maker;          /* of a plan */
-    xkd_status status;    /* of making the above */
-} worker;
-
-struct xkd_loader {
-    xkd_context *cx;
-    const xkd_data_config *data; /* settings, outlives the loader */
-    xkd_loader_plan plan;        /* a copy of the caller's, or that of pre-training */
-    bool planned;                /* views are the plan's, not those of pre-training */
-    xkd_manifest manifest;
-    xkd_sampler sampler;
-    xkd_view_shapes shapes;
-    xkd_cache *cache; /* NULL: none */
-    int64_t batch;    /* B */
-    int64_t steps;    /* a rank's optimiser steps an epoch */
-    worker *workers;
-    int64_t worker_count;
-
-    pthread_mutex_t lock;       /* guards all below */
-    pthread_cond_t work, ready; /* work: threads wait here for places; ready: the caller, for a slot */
-    slot slots[MAX_DEPTH];
-    int depth;
-    int64_t *order; /* of order_epoch */
-    int64_t order_epoch;
-    /* Sequences start at 0 with each seek, so `consumed` and slots need no other reset. */
-    int64_t base;     /* sequence 0 is this micro-batch, counted from epoch 0 */
-    int64_t consumed; /* sequences given back by the caller */
-    bool held;        /* the caller has sequence `consumed` */
-    int64_t active;   /* places being worked on */
-    bool paused, quit;
-    _Atomic int64_t restarts; /* worker processes lost */
-
-    char *log_path; /* NULL: nothing is logged */
-    int log_fd;
-    uint8_t *bad, *dropped; /* [samples] seen so */
-    xkd_loader_statistics stats;
-};
-
-/* Sequence numbers count micro-batches from the last seek; this turns one into epoch, step and micro-batch.
- * Micro-batches are counted through all epochs without a gap. */
-static void locate(const xkd_loader *l, int64_t sequence, int64_t *epoch, int64_t *step, int64_t *micro)
-{
-    int64_t at = l->base + sequence, per_epoch = l->steps * l->sampler.accumulate;
-    *epoch = at / per_epoch;
-    *step = at % per_epoch / l->sampler.accumulate;
-    *micro = at % l->sampler.accumulate;
-}
-
-/* Prepares a free slot for its next micro-batch. Called with the lock held.
- * The order of an epoch is drawn when its first batch is opened. Slots at an epoch's turn belong to
- * different epochs, but sample numbers are copied into them, so one order is enough. */
-static void open_slot(xkd_loader *l, slot *s, int64_t sequence)
-{
-    int64_t epoch, step, micro, first, count;
-    locate(l, sequence, &epoch, &step, &micro);
-    if (l->order_epoch != epoch) {
-        xkd_sampler_order(&l->sampler, (uint32_t)epoch, l->order);
-        l->order_epoch = epoch;
-    }
-    xkd_sampler_part(&l->sampler, step, micro, &first, &count);
-    s->sequence = sequence;
-    s->next = s->done = 0;
-    s->status = XKD_OK;
-    s->batch.count = count;
-    s->batch.epoch = (uint32_t)epoch;
-    s->batch.step = step;
-    s->batch.micro = micro;
-    for (int64_t i = 0; i < count; i++) {
-        s->batch.sample[i] = l->order[first + i];
-        /* A plan of several passes draws a file more than once an epoch: `sample` counts up to files x passes and keys
-         * the draws, `source` is the file. */
-        s->batch.source[i] = s->batch.sample[i] % l->manifest.count;
-        s->tries[i] = s->silent[i] = 0;
-    }
-}
-
-/* Next place to work on: batches in order, so that the oldest is ready first. Called with the lock held.
- * Slots behind the last consumed one are free again and are opened here by whoever comes first. */
-static slot *find_work(xkd_loader *l, int64_t *place)
-{
-    if (l->paused) return NULL;
-    for (int64_t q = l->consumed; q < l->consumed + l->depth; q++) {
-        slot *s = &l->slots[q % l->depth];
-        /* sequence < q: the slot's former batch has been given back, or it was never opened. */
-        if (s->sequence < q) open_slot(l, s, q);
-        if (s->sequence == q && s->next < s->batch.count) {
-            *place = s->next++;
-            return s;
-        }
-    }
-    return NULL;
-}
-
-/* Tries one clip; true: it is good, or trying more is useless because of s->status. */
-static bool try_clip(worker *w, slot *s, int64_t place, int64_t sample, xkd_clip *clip, xkd_status *status)
-{
-    xkd_loader *l = w->loader;
-    bool silent = false;
-    xkd_media_result result;
-    int64_t drawn = s->batch.sample[place];
-    /* The number of tries is in the key: a second try at a place draws another start. */
-    xkd_rng rng =
-        xkd_rng_make(l->sampler.seed, s->batch.epoch, (uint32_t)drawn, (uint32_t)s->tries[place], XKD_RNG_CLIP);
-    *status = xkd_fetch_clip(w->fetcher, sample, xkd_rng_uniform(&rng), clip, &silent, &result);
-    if (*status != XKD_OK) return true;
-    /* A plan for video alone does not care about sound. */
-    silent = silent && l->plan.wanted[XKD_AUDIO];
-    bool dropped = result.fault == XKD_FAULT_NONE && silent && l->data->audio_policy == XKD_AUDIO_DROP;
-    /* A file of sound alone among videos is no damage: it is left out like one without sound, and counted so. */
-    dropped = dropped || (result.fault == XKD_FAULT_NO_VIDEO && l->plan.wanted[XKD_AUDIO]);
-    if (result.fault == XKD_FAULT_NONE && silent && l->data->audio_policy == XKD_AUDIO_REQUIRE) {
-        result.fault = XKD_FAULT_NO_AUDIO;
-        snprintf(result.message, sizeof result.message, "no sound (data.audio_policy=silence or drop accept that)");
-    }
-    if (result.fault == XKD_FAULT_NONE && !dropped) {
-        s->silent[place] = silent;
-        return true;
-    }
-    /* Tries are written by the one thread that has this place; the slot's arrays need no lock. */
-    failure *f = &s->failures[place * MAX_TRIES + s->tries[place]++];
-    *f = (failure){.sample = sample, .fault = result.fault, .dropped = dropped};
-    snprintf(f->message, sizeof f->message, "%.150s", result.message);
-    return false;
-}
-
-/* Numbers of one view of a clip. */
-static int64_t video_floats(const xkd_loader *l, int64_t v)
-{
-    return 3 * l->shapes.video[v].frames * l->shapes.video[v].height * l->shapes.video[v].width;
-}
-
-static int64_t audio_floats(const xkd_loader *l, int64_t v)
-{
-    return l->shapes.audio[v].bands * l->shapes.audio[v].columns;
-}
-
-/* Written straight into the batch: [B,3,T,H,W] and [B,1,F,T], the place-th of B. */
-static xkd_status make_views(worker *w, slot *s, int64_t place, const xkd_clip *clip)
-{
-    xkd_status status = XKD_OK;
-    const xkd_loader *l = w->loader;
-    /* Keyed by the sample drawn, not by its replacement: a view's augmentation does not depend on a
-     * bad file. */
-    xkd_view_key key = {l->sampler.seed, s->batch.epoch, (uint32_t)s->batch.sample[place]};
-    if (l->planned) {
-        float *out[XKD_MODALITIES] = {0};
-        if (l->plan.wanted[XKD_VIDEO]) out[XKD_VIDEO] = s->batch.frames[0] + place * video_floats(l, 0);
-        if (l->plan.wanted[XKD_AUDIO]) out[XKD_AUDIO] = s->batch.specs[0] + place * audio_floats(l, 0);
-        return l->plan.make(w->maker, clip, &key, out);
-    }
-    /* Global views first, then local ones. */
-    for (int64_t v = 0; l->plan.wanted[XKD_VIDEO] && v < l->shapes.video_views; v++) {
-        XKD_TRY(xkd_view_video(w->viewer, clip, key, v, s->batch.frames[v] + place * video_floats(l, v)));
-    }
-    for (int64_t v = 0; l->plan.wanted[XKD_AUDIO] && v < l->shapes.audio_views; v++) {
-        XKD_TRY(xkd_view_audio(w->viewer, clip, key, v, s->batch.specs[v] + place * audio_floats(l, v)));
-    }
-fail:
-    return status;
-}
-
-/* One place of a batch. A clip that cannot be read is replaced by draw number 1, 2, ... of this place.
- * The number of replacements is bounded, so that a data set without a single readable file is an
- * error and not a loop. */
-static xkd_status fill_place(worker *w, slot *s, int64_t place)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = w->cx;
-    xkd_loader *l = w->loader;
-    int64_t drawn = s->batch.sample[place], sample = s->batch.source[place];
-    xkd_clip clip;
-    while (!try_clip(w, s, place, sample, &clip, &status)) {
-        /* The last failure leaves no room for another in `failures`. */
-        if (s->tries[place] == MAX_TRIES)
-            XKD_FAIL(XKD_ERR_DATA, "%s and %d files drawn in its place cannot be used (run `xkd data check`)",
-                     l->manifest.samples[drawn % l->manifest.count].path, MAX_TRIES - 1);
-        xkd_rng rng =
-            xkd_rng_make(l->sampler.seed, s->batch.epoch, (uint32_t)drawn, (uint32_t)s->tries[place], XKD_RNG_REPLACE);
-        s->batch.source[place] = sample = xkd_rng_below(&rng, l->manifest.count);
-    }
-    XKD_TRY(status);
-    XKD_TRY(make_views(w, s, place, &clip));
-fail:
-    return status;
-}
-
-/* The lock is held only while work is handed out and given back; decoding and views run without it. */
-static void *worker_main(void *arg)
-{
-    worker *w = arg;
-    xkd_loader *l = w->loader;
-    pthread_mutex_lock(&l->lock);
-    while (!l->quit) {
-        int64_t place = 0;
-        slot *s = find_work(l, &place);
-        if (!s) {
-            pthread_cond_wait(&l->work, &l->lock);
-            continue;
-        }
-        /* What is found is worked on without the lock: a place belongs to one thread. */
-        l->active++;
-        pthread_mutex_unlock(&l->lock);
-        /* A difference, because the fetcher counts since it was made. */
-        int64_t before = xkd_fetcher_restarts(w->fetcher);
-        xkd_status status = fill_place(w, s, place);
-        atomic_fetch_add(&l->restarts, xkd_fetcher_restarts(w->fetcher) - before);
-        pthread_mutex_lock(&l->lock);
-        /* One failure is enough to end the batch; later ones would only hide it. */
-        if (status != XKD_OK && s->status == XKD_OK) {
-            s->status = status;
-            snprintf(s->message, sizeof s->message, "%.500s", xkd_last_error(w->cx));
-        }
-        xkd_clear_error(w->cx);
-        l->active--;
-        s->done++;
-        /* For the caller, and for a seek that waits for `active` to reach 0. */
-        pthread_cond_broadcast(&l->ready);
-    }
-    pthread_mutex_unlock(&l->lock);
-    return NULL;
-}
-
 /* Slots are allocated once and used for the whole run. */
-static xkd_status make_slot(xkd_loader *l, slot *s)
+static xkd_status make_slot(xkd_loader *l, xkd_loader_slot *s)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->cx;
@@ -297,22 +29,22 @@ static xkd_status make_slot(xkd_loader *l, slot *s)
     s->batch.video_views = l->shapes.video_views;
     s->batch.audio_views = l->shapes.audio_views;
     for (int64_t v = 0; v < l->shapes.video_views; v++) {
-        XKD_TRY(xkd_alloc(cx, &s->batch.frames[v], l->batch * video_floats(l, v), sizeof(float)));
+        XKD_TRY(xkd_alloc(cx, &s->batch.frames[v], l->batch * xkd_loader_video_floats(l, v), sizeof(float)));
     }
     for (int64_t v = 0; v < l->shapes.audio_views; v++) {
-        XKD_TRY(xkd_alloc(cx, &s->batch.specs[v], l->batch * audio_floats(l, v), sizeof(float)));
+        XKD_TRY(xkd_alloc(cx, &s->batch.specs[v], l->batch * xkd_loader_audio_floats(l, v), sizeof(float)));
     }
     XKD_TRY(xkd_alloc(cx, &s->batch.sample, l->batch, sizeof(int64_t)));
     XKD_TRY(xkd_alloc(cx, &s->batch.source, l->batch, sizeof(int64_t)));
     XKD_TRY(xkd_alloc(cx, &s->silent, l->batch, sizeof(int64_t)));
     XKD_TRY(xkd_alloc(cx, &s->tries, l->batch, sizeof(int64_t)));
-    XKD_TRY(xkd_alloc(cx, &s->failures, l->batch * MAX_TRIES, sizeof(failure)));
+    XKD_TRY(xkd_alloc(cx, &s->failures, l->batch * XKD_LOADER_TRIES, sizeof(xkd_loader_failure)));
 fail:
     return status;
 }
 
 /* Takes slots that were never made. */
-static void free_slot(slot *s)
+static void free_slot(xkd_loader_slot *s)
 {
     for (int v = 0; v < XKD_MAX_VIEWS; v++) {
         xkd_free(s->batch.frames[v]);
@@ -329,8 +61,8 @@ static void free_slot(slot *s)
 static int64_t batch_bytes(const xkd_loader *l)
 {
     int64_t floats = 0;
-    for (int64_t v = 0; v < l->shapes.video_views; v++) floats += video_floats(l, v);
-    for (int64_t v = 0; v < l->shapes.audio_views; v++) floats += audio_floats(l, v);
+    for (int64_t v = 0; v < l->shapes.video_views; v++) floats += xkd_loader_video_floats(l, v);
+    for (int64_t v = 0; v < l->shapes.audio_views; v++) floats += xkd_loader_audio_floats(l, v);
     return l->batch * floats * (int64_t)sizeof(float);
 }
 
@@ -414,11 +146,11 @@ static xkd_status make_ring(xkd_loader *l)
     xkd_context *cx = l->cx;
     l->batch = l->sampler.batch / (l->sampler.accumulate * l->sampler.world);
     l->steps = xkd_sampler_steps(&l->sampler);
-    l->depth = MAX_DEPTH;
+    l->depth = XKD_LOADER_DEPTH;
     /* Less look-ahead rather than more memory. A slot holds all views of a micro-batch in float: 32 clips of 32 frames
      * at 112 x 112 take 154 MB for the global view. */
     while (l->depth > 2 && l->depth * batch_bytes(l) > RING_BYTES) l->depth--;
-    for (int i = 0; i < MAX_DEPTH; i++) l->slots[i].sequence = -1;
+    for (int i = 0; i < XKD_LOADER_DEPTH; i++) l->slots[i].sequence = -1;
     for (int i = 0; i < l->depth; i++) XKD_TRY(make_slot(l, &l->slots[i]));
     XKD_TRY(xkd_alloc(cx, &l->order, l->sampler.samples, sizeof *l->order));
     XKD_TRY(xkd_alloc(cx, &l->bad, l->manifest.count, 1));
@@ -436,7 +168,7 @@ static xkd_status start_workers(xkd_loader *l)
     xkd_context *cx = l->cx;
     XKD_TRY(xkd_alloc(cx, &l->workers, l->worker_count, sizeof *l->workers));
     for (int64_t i = 0; i < l->worker_count; i++) {
-        worker *w = &l->workers[i];
+        xkd_loader_worker *w = &l->workers[i];
         w->loader = l;
         w->cx = xkd_context_new();
         if (!w->cx) XKD_FAIL(XKD_ERR_MEMORY, "out of memory for loader threads");
@@ -449,7 +181,7 @@ static xkd_status start_workers(xkd_loader *l)
         }
         /* The thread's context dies with it, so its message is copied. */
         if (status != XKD_OK) XKD_FAIL(status, "%s", xkd_last_error(w->cx));
-        if (pthread_create(&w->thread, NULL, worker_main, w) != 0)
+        if (pthread_create(&w->thread, NULL, xkd_loader_work, w) != 0)
             XKD_FAIL(XKD_ERR_MEMORY, "cannot start loader thread %lld: lower data.workers", (long long)i + 1);
         w->started = true;
     }
@@ -464,8 +196,8 @@ static xkd_status loader_new(xkd_context *cx, const xkd_data_config *data, const
     xkd_status status = XKD_OK;
     xkd_loader *l = NULL;
     *out = NULL;
-    if (data->workers < 1 || data->workers > MAX_WORKERS)
-        XKD_FAIL(XKD_ERR_CONFIG, "data.workers=%lld: from 1 to %d", (long long)data->workers, MAX_WORKERS);
+    if (data->workers < 1 || data->workers > XKD_LOADER_WORKERS)
+        XKD_FAIL(XKD_ERR_CONFIG, "data.workers=%lld: from 1 to %d", (long long)data->workers, XKD_LOADER_WORKERS);
     if (!(data->decode_seconds > 0)) XKD_FAIL(XKD_ERR_CONFIG, "data.decode_seconds must be above 0");
     XKD_TRY(xkd_alloc(cx, &l, 1, sizeof *l));
     l->cx = cx;
@@ -529,14 +261,14 @@ void xkd_loader_free(xkd_loader *l)
     pthread_cond_broadcast(&l->work);
     pthread_mutex_unlock(&l->lock);
     for (int64_t i = 0; l->workers && i < l->worker_count; i++) {
-        worker *w = &l->workers[i];
+        xkd_loader_worker *w = &l->workers[i];
         if (w->started) pthread_join(w->thread, NULL);
         xkd_fetcher_free(w->fetcher);
         xkd_viewer_free(w->viewer);
         if (w->maker) l->plan.maker_free(w->maker);
         xkd_context_free(w->cx);
     }
-    for (int i = 0; i < MAX_DEPTH; i++) free_slot(&l->slots[i]);
+    for (int i = 0; i < XKD_LOADER_DEPTH; i++) free_slot(&l->slots[i]);
     pthread_mutex_destroy(&l->lock);
     pthread_cond_destroy(&l->work);
     pthread_cond_destroy(&l->ready);
@@ -605,46 +337,6 @@ uint64_t xkd_loader_data_hash(const xkd_loader *l)
     return hash;
 }
 
-/* Keeps the lines of bad_clips.jsonl in front of a place: what lies behind it will be met again. A torn last line goes as
- * well. The file is replaced in one step. */
-static xkd_status cut_log(xkd_loader *l, uint32_t epoch, int64_t step)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = l->cx;
-    xkd_text kept = xkd_text_make(cx);
-    char *text = NULL;
-    int64_t size;
-    if (l->log_fd < 0) return XKD_OK;
-    status = xkd_read_file(cx, l->log_path, MOST_LOG_BYTES, XKD_ERR_DATA, &text, &size);
-    if (status == XKD_ERR_DATA || status == XKD_ERR_STORAGE) {
-        /* A log is no reason not to go on. */
-        xkd_log(cx, XKD_LOG_WARN, "bad_clips.jsonl is not cut back: %s", xkd_last_error(cx));
-        xkd_clear_error(cx);
-        status = XKD_OK;
-        goto fail;
-    }
-    XKD_TRY(status);
-    for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
-        json_t *o = json_loadb(line, (size_t)(end - line), 0, NULL);
-        const json_t *e = json_object_get(o, "epoch"), *s = json_object_get(o, "step");
-        bool before =
-            json_is_integer(e) && json_is_integer(s) &&
-            (json_integer_value(e) < epoch || (json_integer_value(e) == epoch && json_integer_value(s) < step));
-        json_decref(o);
-        if (before) xkd_text_add(&kept, line, end + 1 - line);
-    }
-    XKD_TRY(kept.status);
-    if (kept.size == size) goto fail;
-    close(l->log_fd);
-    l->log_fd = -1;
-    XKD_TRY(xkd_write_file(cx, l->log_path, kept.data, kept.size));
-    XKD_TRY(xkd_append_open(cx, l->log_path, &l->log_fd));
-fail:
-    xkd_text_free(&kept);
-    xkd_free(text);
-    return status;
-}
-
 /* Waits for places in work, then drops all slots: what they held is made again from its keys when it
  * is needed. */
 xkd_status xkd_loader_seek(xkd_loader *l, uint32_t epoch, int64_t step)
@@ -663,102 +355,7 @@ xkd_status xkd_loader_seek(xkd_loader *l, uint32_t epoch, int64_t step)
     l->paused = false;
     pthread_cond_broadcast(&l->work);
     pthread_mutex_unlock(&l->lock);
-    return cut_log(l, epoch, step);
-}
-
-/* One line of bad_clips.jsonl.
- * JSON Lines, one write a line, so that a killed run leaves whole lines. */
-static xkd_status write_failure(xkd_loader *l, const xkd_batch *b, int64_t place, const failure *f)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = l->cx;
-    if (l->log_fd < 0) return XKD_OK;
-    json_t *line = json_pack("{s:I,s:I,s:I,s:I,s:s}", "epoch", (json_int_t)b->epoch, "step", (json_int_t)b->step,
-                             "sample", (json_int_t)b->sample[place], "file", (json_int_t)f->sample, "reason",
-                             xkd_media_fault_name(f->fault));
-    json_t *path = NULL, *message = json_string(f->message);
-    status = xkd_json_name(cx, l->manifest.samples[f->sample].path, &path);
-    if (path) json_object_set_new(line, "path", path);
-    if (message) json_object_set_new(line, "message", message);
-    char *text = json_dumps(line, JSON_COMPACT);
-    json_decref(line);
-    XKD_TRY(status);
-    if (!text) XKD_FAIL(XKD_ERR_MEMORY, "out of memory while writing bad_clips.jsonl");
-    size_t length = strlen(text);
-    text[length] = '\n'; /* in place of the final 0: one write per line */
-    status = xkd_append(cx, l->log_fd, l->log_path, text, (int64_t)length + 1);
-fail:
-    free(text);
-    return status;
-}
-
-/* From the log and not from this call's statistics: a run that is resumed does not read earlier epochs again. */
-xkd_status xkd_loader_bad_files(xkd_loader *l, int64_t *out)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = l->cx;
-    char *text = NULL;
-    uint8_t *seen = NULL;
-    int64_t size;
-    *out = 0;
-    if (!l->log_path || !xkd_path_exists(l->log_path)) return XKD_OK;
-    XKD_TRY(xkd_read_file(cx, l->log_path, MOST_LOG_BYTES, XKD_ERR_DATA, &text, &size));
-    XKD_TRY(xkd_alloc(cx, &seen, l->manifest.count, 1));
-    for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
-        json_t *o = json_loadb(line, (size_t)(end - line), 0, NULL);
-        const json_t *number = json_object_get(o, "file");
-        int64_t file = json_is_integer(number) ? json_integer_value(number) : -1;
-        json_decref(o);
-        /* Lines that a crash tore say nothing. */
-        if (file < 0 || file >= l->manifest.count) continue;
-        *out += !seen[file];
-        seen[file] = 1;
-    }
-fail:
-    xkd_free(seen);
-    xkd_free(text);
-    return status;
-}
-
-/* Only the first fault of a file is told in the log; all are in bad_clips.jsonl. The limit counts
- * files, not clips, so it does not depend on the length of the run. */
-static xkd_status report_failure(xkd_loader *l, const xkd_batch *b, int64_t place, const failure *f)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = l->cx;
-    const char *path = l->manifest.samples[f->sample].path;
-    if (f->dropped) {
-        l->stats.dropped_files += !l->dropped[f->sample];
-        l->dropped[f->sample] = 1;
-        return XKD_OK;
-    }
-    /* Once a file, or a long run would fill the log. */
-    if (!l->bad[f->sample]) xkd_log(cx, XKD_LOG_WARN, "%s: %s: %s", path, xkd_media_fault_name(f->fault), f->message);
-    l->stats.bad_clips++;
-    l->stats.bad_files += !l->bad[f->sample];
-    l->bad[f->sample] = 1;
-    XKD_TRY(write_failure(l, b, place, f));
-    if (l->stats.bad_files > xkd_most_broken(l->data->max_bad_fraction, l->manifest.count))
-        XKD_FAIL(XKD_ERR_DATA,
-                 "%lld of %lld files cannot be read, more than data.max_bad_fraction allows; the last one is %s: %s "
-                 "(run `xkd data check`)",
-                 (long long)l->stats.bad_files, (long long)l->manifest.count, path, f->message);
-fail:
-    return status;
-}
-
-/* In order of places and tries, which makes log and statistics reproducible. */
-static xkd_status report_batch(xkd_loader *l, const slot *s)
-{
-    xkd_status status = XKD_OK;
-    for (int64_t i = 0; i < s->batch.count; i++) {
-        l->stats.silent_clips += s->silent[i];
-        for (int64_t k = 0; k < s->tries[i]; k++)
-            XKD_TRY(report_failure(l, &s->batch, i, &s->failures[i * MAX_TRIES + k]));
-    }
-    l->stats.clips += s->batch.count;
-fail:
-    return status;
+    return xkd_loader_cut_log(l, epoch, step);
 }
 
 /* The slot of the last call is given back first. Failures are reported before the batch is: a run
@@ -772,14 +369,14 @@ xkd_status xkd_loader_next(xkd_loader *l, const xkd_batch **out)
     if (l->held) l->consumed++;
     l->held = true;
     pthread_cond_broadcast(&l->work);
-    slot *s = &l->slots[l->consumed % l->depth];
+    xkd_loader_slot *s = &l->slots[l->consumed % l->depth];
     /* Waiting by sequence: the slot of a ring may still hold the batch before. */
     while (s->sequence != l->consumed || s->done < s->batch.count) pthread_cond_wait(&l->ready, &l->lock);
     pthread_mutex_unlock(&l->lock);
     /* From here on the slot is the caller's until the next call. */
     s->batch.wait_seconds = xkd_now() - start;
     l->stats.wait_seconds += s->batch.wait_seconds;
-    xkd_status status = report_batch(l, s);
+    xkd_status status = xkd_loader_report(l, s);
     if (s->status != XKD_OK) return xkd_fail(l->cx, s->status, "%s", s->message);
     if (status == XKD_OK) *out = &s->batch;
     return status;

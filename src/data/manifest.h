@@ -24,8 +24,8 @@ typedef struct {
     int64_t width, height, sample_rate, channels;
     int has_audio; /* 1, 0, or -1: unknown */
     int has_video;
-    bool probed;         /* starts, seconds and the next three are what the packets say, of a file of `bytes` */
-    int64_t audio_track; /* data.audio_track when it was probed */
+    bool measured;       /* starts, seconds and the next three are what the packets say, of a file of `bytes` */
+    int64_t audio_track; /* data.audio_track when it was measured */
     double video_last, clock_step, key_gap; /* as in xkd_media_info */
     int64_t bytes, modified;                /* -1: unknown; the time of change in ns since 1970 */
     char hash[33];                          /* XXH3-128 of the contents in hex; "": unknown */
@@ -105,7 +105,7 @@ bool xkd_manifest_path_is_plain(const char *path);
 xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *manifest, const xkd_sample *sample, bool follow_links,
                              int *fd, int64_t *size, xkd_media_fault *fault);
 
-/* Copies what a probe found into the sample. */
+/* Copies what a look at the packets found into the sample. */
 void xkd_sample_describe(xkd_sample *sample, const xkd_media_info *info, const xkd_media_span *span);
 
 /* Length of the file for who leaves out [pictures, sound]: of the pictures where they count and are there. 0: unknown. */

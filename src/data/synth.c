@@ -1,5 +1,5 @@
 /* A made-up data set in which picture and sound belong together: each class is a way of moving
- * (synth_motion.c) with a timbre that sounds at its events, while shape, colours, pitch, position and
+ * (synth_motion.c) with a timbre that sounds at its events, while shape, colours, pitch, place and
  * noise are drawn anew for every clip. What a class is can be told from either modality, in
  * pictures only from change over time. */
 #include "data/synth.h"

@@ -31,10 +31,10 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    /* Objects at cycle position u = time / period + phase; returns how many of the two are used. */
+    /* Objects at u = time / period + phase; returns how many of the two are used. */
     int (*place)(const motion_values *v, double u, motion_object object[2]);
     int events;      /* sounds a cycle, */
-    double event[4]; /* at these positions in [0, 1) */
+    double event[4]; /* at these phases in [0, 1) */
     motion_timbre timbre;
 } motion;
 

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/nearest.h"
+#include "base/spelling.h"
 
 /* ---- settings that rows share; values are facts of the released configurations ---- */
 

@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -268,21 +269,42 @@ static xkd_status score(void *user, const float *clips, float *rows)
     return xkd_finetune_scores(user, clips, rows);
 }
 
-/* Runs in the caller's thread but for the decoding; files reach the sink in the order of `inputs`. */
-xkd_status xkd_classify_files(xkd_context *cx, xkd_finetune *model, const xkd_config *config,
-                              const xkd_embed_input *inputs, int64_t count, const xkd_embed_sink *sink)
+xkd_embed_options xkd_classify_options(xkd_finetune *model, const xkd_config *config, xkd_embed_scorer *scorer)
 {
     xkd_modality m = model->encoder.backbone.modality;
-    const xkd_embed_scorer scorer = {model, model->K, score};
+    *scorer = (xkd_embed_scorer){model, model->K, score};
     xkd_embed_options o = {.clips = {.data = &config->data,
                                      .protocol = XKD_CLIPS_TEST,
                                      .clips = config->eval.test_clips,
                                      .three_crops = xkd_three_crop_views(config, m),
                                      .short_side = config->eval.short_side},
-                           .scorer = &scorer,
+                           .scorer = scorer,
                            .batch = model->B};
     o.clips.wanted[m] = true;
+    return o;
+}
+
+/* Runs in the caller's thread but for the decoding; files reach the sink in the order of `inputs`. */
+xkd_status xkd_classify_files(xkd_context *cx, xkd_finetune *model, const xkd_config *config,
+                              const xkd_embed_input *inputs, int64_t count, const xkd_embed_sink *sink)
+{
+    xkd_embed_scorer scorer;
+    const xkd_embed_options o = xkd_classify_options(model, config, &scorer);
     return xkd_embed(cx, model->be, &o, inputs, count, sink);
+}
+
+xkd_status xkd_classifier_scores(xkd_context *cx, const xkd_classifier *c, const xkd_embedded *file, const char *path,
+                                 float *scores)
+{
+    xkd_ensemble_scores(c->model.options.loss, c->config.eval.ensemble, file->feature[c->modality],
+                        file->count[c->modality], c->classes.count, scores);
+    for (int64_t i = 0; i < c->classes.count; i++)
+        if (!isfinite(scores[i]))
+            return xkd_fail(cx, XKD_ERR_NUMERIC,
+                            "%s: the score of class %s is not finite: the model's weights may hold NaN ('xkd verify "
+                            "MODEL' looks)",
+                            path, c->classes.items[i]);
+    return XKD_OK;
 }
 
 /* Sums in double, in the order of the clips. Scores are probabilities, so 0 is below every one of them and may start

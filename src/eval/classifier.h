@@ -44,6 +44,13 @@ xkd_status xkd_classifier_load(xkd_context *cx, const char *path, char *const *o
                                xkd_classifier *out);
 void xkd_classifier_free(xkd_classifier *classifier);
 
+/* Options of an engine that scores test clips and their crops. *scorer, which is filled in, must outlive them. */
+xkd_embed_options xkd_classify_options(xkd_finetune *model, const xkd_config *config, xkd_embed_scorer *scorer);
+
+/* A file's scores [K], from those of its clips, as the model was tested. XKD_ERR_NUMERIC names `path` and the class. */
+xkd_status xkd_classifier_scores(xkd_context *cx, const xkd_classifier *c, const xkd_embedded *file, const char *path,
+                                 float *scores);
+
 /* Scores of test clips and their crops: each file's come to sink->done as features of `modality`, [clips,K] rows. */
 xkd_status xkd_classify_files(xkd_context *cx, xkd_finetune *model, const xkd_config *config,
                               const xkd_embed_input *inputs, int64_t count, const xkd_embed_sink *sink);

@@ -40,6 +40,7 @@ struct xkd_clipper {
     /* The file at hand. */
     const xkd_clip_sink *sink;
     int64_t number, draw, frames, width, height, heard, windows[XKD_MODALITIES]; /* counts so far in this file */
+    bool has[XKD_MODALITIES];                                                    /* streams of the file at hand */
     bool too_long; /* a fault of the file, as which `xkd_clipper_run` reports it */
 };
 
@@ -138,7 +139,7 @@ static int64_t clip_floats(const xkd_clipper *c, xkd_modality m)
  * no computation uses them. */
 static xkd_status commit(xkd_clipper *c, xkd_modality m, double seconds)
 {
-    xkd_clip_place place = {m, c->number, c->windows[m]++, seconds};
+    xkd_clip_place place = {m, c->number, c->windows[m]++, seconds, {c->has[XKD_VIDEO], c->has[XKD_AUDIO]}};
     return c->sink->commit(c->sink->user, &place);
 }
 
@@ -196,8 +197,17 @@ fail:
 /* Nothing to prepare: sizes come with the first frame, and the common clock starts at 0 for whole files. */
 static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
 {
-    (void)user, (void)info, (void)start;
+    xkd_clipper *c = user;
+    (void)start;
+    c->has[XKD_VIDEO] = info->has_video;
+    c->has[XKD_AUDIO] = info->has_audio;
     return XKD_OK;
+}
+
+/* Then the status is only a way out: whoever gave up looks at nothing any more. */
+static bool given_up(const xkd_clipper *c)
+{
+    return c->options.give_up && atomic_load(c->options.give_up);
 }
 
 /* Bytes to hold of a stream that needs `need`, and would like `want` so that growing is rare. Whole files are held by
@@ -223,6 +233,7 @@ static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_
     /* WINDOWS holds T frames whatever the file's length; the other protocols need frames again and keep all. */
     bool ring = c->options.protocol == XKD_CLIPS_WINDOWS;
     int64_t T = c->planes.frames, bytes = 3 * width * height, slot = ring ? index % T : index;
+    if (given_up(c)) return XKD_ERR_INTERRUPTED;
     /* The size is fixed by the first frame. A later one of another size would be copied with the wrong stride. */
     if (index != c->frames || (index && (width != c->width || height != c->height)))
         XKD_FAIL(XKD_ERR_INTERNAL, "a media worker delivered frames out of order");
@@ -255,6 +266,7 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     xkd_clipper *c = user;
     xkd_context *cx = c->cx;
     bool ring = c->options.protocol == XKD_CLIPS_WINDOWS;
+    if (given_up(c)) return XKD_ERR_INTERRUPTED;
     int64_t need = ring ? c->samples : c->heard + count;
     if (need > c->sound_capacity) {
         int64_t size = sizeof *c->sound, bytes = need * size;
@@ -500,6 +512,104 @@ fail:
     return status;
 }
 
+/* What belongs to one file alone. */
+static void begin_file(xkd_clipper *c, int64_t number, int64_t draw, const xkd_clip_sink *sink)
+{
+    c->sink = sink;
+    c->number = number;
+    c->draw = draw;
+    c->frames = c->width = c->height = c->heard = 0;
+    c->too_long = false;
+    memset(c->windows, 0, sizeof c->windows);
+}
+
+/* ---- frames and samples in memory ---- */
+
+/* Copies frame t, tightly packed. */
+static void pack_frame(const xkd_frames *f, int64_t t, uint8_t *out)
+{
+    int64_t pixel = f->pixel_stride ? f->pixel_stride : 3, row = f->row_stride ? f->row_stride : f->width * pixel;
+    int64_t frame = f->frame_stride ? f->frame_stride : f->height * row;
+    for (int64_t y = 0; y < f->height; y++) {
+        const uint8_t *in = f->data + t * frame + y * row;
+        for (int64_t x = 0; x < f->width; x++) memcpy(out + 3 * (y * f->width + x), in + x * pixel, 3);
+    }
+}
+
+/* Frames as a worker would deliver them: made small by the same resize. */
+static xkd_status feed_frames(xkd_clipper *c, const xkd_frames *f)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = c->cx;
+    xkd_resizer *resizer = NULL;
+    uint8_t *packed = NULL, *small = NULL;
+    int64_t width = f->width, height = f->height;
+    int64_t side = c->options.three_crops ? c->options.short_side : xkd_clip_short_side(c->options.data->crop_size);
+    if (f->count < 1 || f->width < 1 || f->height < 1 || f->width > XKD_MEDIA_MAX_SIDE ||
+        f->height > XKD_MEDIA_MAX_SIDE || f->width * f->height > XKD_MEDIA_MAX_PIXELS ||
+        largest(width, height) > XKD_MEDIA_MAX_ASPECT * (width < height ? width : height))
+        XKD_FAIL(XKD_ERR_CONFIG, "frames: %lld of %lldx%lld cannot be embedded", (long long)f->count,
+                 (long long)f->width, (long long)f->height);
+    if (side) xkd_short_side_size(f->width, f->height, side, &width, &height);
+    XKD_TRY(xkd_alloc(cx, &packed, 3 * f->width * f->height, 1));
+    XKD_TRY(xkd_alloc(cx, &small, 3 * width * height, 1));
+    if (width != f->width || height != f->height)
+        XKD_TRY(xkd_resizer_new(cx, f->width, f->height, width, height, &resizer));
+    for (int64_t t = 0; t < f->count; t++) {
+        pack_frame(f, t, packed);
+        if (resizer) xkd_resizer_run(resizer, packed, 3 * f->width, small);
+        XKD_TRY(on_frame(c, resizer ? small : packed, width, height, t));
+    }
+fail:
+    xkd_resizer_free(resizer);
+    xkd_free(packed);
+    xkd_free(small);
+    return status;
+}
+
+/* Samples in pieces of a second, rounded to the 16 bits that a file's have. What is louder than 1 is cut there. */
+static xkd_status feed_samples(xkd_clipper *c, const xkd_samples *s)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = c->cx;
+    int16_t *piece = NULL;
+    int64_t most = c->options.data->audio_rate, stride = s->stride ? s->stride : 1;
+    if (s->count < 1) XKD_FAIL(XKD_ERR_CONFIG, "samples: %lld cannot be embedded", (long long)s->count);
+    XKD_TRY(xkd_alloc(cx, &piece, most, sizeof *piece));
+    for (int64_t i = 0; i < s->count;) {
+        int64_t n = 0;
+        for (; n < most && i < s->count; n++, i++) {
+            float x = s->data[i * stride];
+            if (!isfinite(x)) XKD_FAIL(XKD_ERR_CONFIG, "samples: number %lld is not finite", (long long)i);
+            piece[n] = (int16_t)lrintf(fminf(fmaxf(x, -1), 1) * SOUND_SCALE);
+        }
+        XKD_TRY(on_sound(c, piece, n));
+    }
+fail:
+    xkd_free(piece);
+    return status;
+}
+
+xkd_status xkd_clipper_run_memory(xkd_clipper *c, const xkd_clip_memory *m, int64_t number, const xkd_clip_sink *sink,
+                                  xkd_media_result *result)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = c->cx;
+    *result = (xkd_media_result){0};
+    begin_file(c, number, number, sink);
+    c->has[XKD_VIDEO] = m->frames.data;
+    c->has[XKD_AUDIO] = m->samples.data;
+    if (c->options.wanted[XKD_VIDEO] && m->frames.data) XKD_TRY(feed_frames(c, &m->frames));
+    if (c->options.wanted[XKD_AUDIO] && m->samples.data) XKD_TRY(feed_samples(c, &m->samples));
+    if (c->frames == 0 && c->heard == 0)
+        XKD_FAIL(XKD_ERR_CONFIG, "neither frames nor samples that this model has an encoder for were given");
+    XKD_TRY(finish(c));
+fail:
+    return status;
+}
+
+/* ---- a file ---- */
+
 /* A file that is missing or refused is a finding about the file, not an error of ours: the message moves to *result. */
 xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t i, int64_t number, int64_t draw,
                            const xkd_clip_sink *sink, xkd_media_result *result)
@@ -508,12 +618,7 @@ xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t
     int fd = -1;
     int64_t size = 0;
     *result = (xkd_media_result){0};
-    c->sink = sink;
-    c->number = number;
-    c->draw = draw;
-    c->frames = c->width = c->height = c->heard = 0;
-    c->too_long = false;
-    memset(c->windows, 0, sizeof c->windows);
+    begin_file(c, number, draw, sink);
     /* The fault decides, not the status: errors of the machine, such as no memory, have none and go up. */
     status = xkd_manifest_open(c->cx, manifest, &manifest->samples[i], c->options.data->follow_links, &fd, &size,
                                &result->fault);

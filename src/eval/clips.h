@@ -13,6 +13,9 @@
 #ifndef XKD_EVAL_CLIPS_H
 #define XKD_EVAL_CLIPS_H
 
+#include <stdatomic.h>
+#include <xkd/clip.h>
+
 #include "data/manifest.h"
 #include "data/views.h"
 #include "media/worker.h"
@@ -30,13 +33,21 @@ typedef struct {
     xkd_spec_masks masks; /* of TRAIN's sound */
     int64_t short_side;   /* of decoded frames for three_crops; 0: as in the file */
     uint64_t seed;
+    const atomic_bool *give_up; /* true: nobody wants the file at hand any more; NULL: never */
 } xkd_clip_options;
+
+/* What would be in a file; data NULL: no such stream. Both begin together. */
+typedef struct {
+    xkd_frames frames;
+    xkd_samples samples;
+} xkd_clip_memory;
 
 /* Which clip this is. */
 typedef struct {
     xkd_modality modality;
-    int64_t sample, clip; /* the number given to xkd_clipper_run; 0, 1, ... within the file */
-    double seconds;       /* where it starts in the file */
+    int64_t sample, clip;     /* the number given to xkd_clipper_run; 0, 1, ... within the file */
+    double seconds;           /* where it starts in the file */
+    bool has[XKD_MODALITIES]; /* streams that the file has */
 } xkd_clip_place;
 
 /* Where clips go: `reserve` gives memory for one clip of this modality, `commit` says that it is filled. A status other
@@ -67,5 +78,9 @@ void xkd_clipper_free(xkd_clipper *clipper); /* NULL is allowed */
  * *result; a wanted stream that it lacks is XKD_FAULT_NO_VIDEO or _NO_AUDIO when it has none of the wanted ones. */
 xkd_status xkd_clipper_run(xkd_clipper *clipper, const xkd_manifest *manifest, int64_t i, int64_t number, int64_t draw,
                            const xkd_clip_sink *sink, xkd_media_result *result);
+
+/* Clips of frames and samples in memory: those of a file with the same contents. */
+xkd_status xkd_clipper_run_memory(xkd_clipper *clipper, const xkd_clip_memory *memory, int64_t number,
+                                  const xkd_clip_sink *sink, xkd_media_result *result);
 
 #endif

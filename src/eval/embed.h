@@ -4,16 +4,8 @@
 #ifndef XKD_EVAL_EMBED_H
 #define XKD_EVAL_EMBED_H
 
-#include "eval/clips.h"
+#include "eval/clip_feed.h"
 #include "eval/encoder.h"
-
-/* One file to do. */
-typedef struct {
-    const xkd_manifest *manifest;
-    int64_t sample; /* index in the manifest */
-    int64_t number; /* what results call it */
-    int64_t draw;   /* what random draws call it: the number, but where work is shared with other splits */
-} xkd_embed_input;
 
 /* What turns clips [B,C,T,H,W] into rows [B,width] where that is no encoder's feature: a classifier's scores. */
 typedef struct {
@@ -35,6 +27,7 @@ typedef struct {
 typedef struct {
     int64_t input;                   /* index into the inputs */
     xkd_media_result result;         /* fault: why there are none */
+    bool lacks[XKD_MODALITIES];      /* streams that the file is known not to have */
     int64_t count[XKD_MODALITIES];   /* clips */
     float *feature[XKD_MODALITIES];  /* [count,rows,D] */
     double *seconds[XKD_MODALITIES]; /* [count] starts of the clips */
@@ -53,7 +46,32 @@ typedef struct {
 xkd_status xkd_embed_shape(xkd_context *cx, const xkd_embed_options *options, xkd_modality modality, int64_t *rows,
                            int64_t *width);
 
-/* Does the inputs with an encoder of the backend's dtype (`be` may be NULL with a scorer). */
+/* What is made once for files with the same options: batches, plans, and the decoding thread. */
+typedef struct xkd_embed_engine xkd_embed_engine;
+
+/* With encoders of the backend's dtype (`be` may be NULL with a scorer). `options` and all they name must outlive the engine.
+ * Free with xkd_embed_engine_free. */
+xkd_status xkd_embed_engine_new(xkd_context *cx, xkd_backend *be, const xkd_embed_options *options,
+                                xkd_embed_engine **out);
+void xkd_embed_engine_free(xkd_embed_engine *engine); /* NULL is allowed */
+
+/* Does the inputs. */
+xkd_status xkd_embed_engine_run(xkd_embed_engine *engine, const xkd_embed_input *inputs, int64_t count,
+                                const xkd_embed_sink *sink);
+
+/* The same step by step, without a sink: features grow in the files, which stay until the next list. After an error the list is
+ * given up. */
+xkd_status xkd_embed_engine_begin(xkd_embed_engine *engine, const xkd_embed_input *inputs, int64_t count);
+xkd_status xkd_embed_engine_step(xkd_embed_engine *engine, bool *more); /* false: all is done */
+const xkd_embedded *xkd_embed_engine_file(const xkd_embed_engine *engine, int64_t input);
+bool xkd_embed_engine_ended(const xkd_embed_engine *engine, int64_t input); /* all its features are there */
+void xkd_embed_engine_cancel(xkd_embed_engine *engine);
+
+/* Rows of prepared clips [count,C,T,H,W] of a wanted modality -> out [count,rows,width]. Not while a list is at hand. */
+xkd_status xkd_embed_engine_clips(xkd_embed_engine *engine, xkd_modality modality, const float *clips, int64_t count,
+                                  float *out);
+
+/* All of it for one list. */
 xkd_status xkd_embed(xkd_context *cx, xkd_backend *be, const xkd_embed_options *options, const xkd_embed_input *inputs,
                      int64_t count, const xkd_embed_sink *sink);
 

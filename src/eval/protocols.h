@@ -1,50 +1,12 @@
-/* From features of clips to the figures of a table: linear SVM with its choice of C, nearest neighbours, retrieval.
- * method.md section 10. */
+/* From sets of clips to the figures of a table: linear SVM with its choice of C. method.md section 10. */
 #ifndef XKD_EVAL_PROTOCOLS_H
 #define XKD_EVAL_PROTOCOLS_H
 
 #include "base/pool.h"
-#include "eval/embeddings.h"
+#include "eval/clip_set.h"
 #include "eval/metrics.h"
+#include "eval/neighbours.h"
 #include "eval/svm.h"
-
-/* Clips of labelled videos; clips of a video stand together. Owned; free with xkd_clip_set_free. */
-typedef struct {
-    int64_t n, D, K, videos;
-    float *x;             /* [n,D] */
-    int32_t *label;       /* [n] */
-    int64_t *video;       /* [n] 0 .. videos-1, ascending */
-    int32_t *video_label; /* [videos] */
-    int64_t *file;        /* [videos] index into the embeddings' files */
-    int64_t *without;     /* [lacking] likewise of the files that belong to the set but have no clips */
-    int64_t lacking;
-    /* Where a file has several labels: truth [videos,K] 0 or 1, else NULL. `label` and `video_label` are then the
-     * rarest label of a video, by which folds are balanced; figures are mean average precision. */
-    uint8_t *truth;
-} xkd_clip_set;
-
-/* What of the embeddings is taken. */
-typedef struct {
-    bool video, audio;  /* both: each L2-normalised, one behind the other, clip by clip */
-    const char *split;  /* NULL or "": every file */
-    int64_t most_clips; /* of a file; 0: all */
-    bool normalise;     /* L2, also of one modality alone */
-} xkd_clip_choice;
-
-/* XKD_ERR_DATA: a file without label, no clips of the split, features of all tokens, clips that do not pair up. */
-xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd_clip_choice *choice,
-                             xkd_clip_set *out);
-void xkd_clip_set_free(xkd_clip_set *set);
-
-/* Brings both sets to the larger number of classes, and to several labels a file where one of them has that. XKD_ERR_DATA: a
- * class that is tested has no training video; `files` names it. */
-xkd_status xkd_clip_sets_align(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test, const xkd_manifest *files);
-
-/* Zero mean and unit deviation of every feature, measured on `train` and applied to both. */
-xkd_status xkd_clip_sets_scale(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test);
-
-/* Mean of each video's rows: scores [n,K] -> out [videos,K]. */
-void xkd_video_mean(const xkd_clip_set *set, const float *scores, int64_t K, float *out);
 
 /* Percent right, by clip and by video; with several labels a file the mean average precision in percent, and the rest is
  * NAN. */
@@ -87,32 +49,5 @@ typedef struct {
 xkd_status xkd_svm_evaluate(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, const xkd_clip_set *test,
                             const xkd_svm_protocol *protocol, xkd_svm_row *rows, int64_t *best, int64_t *honest,
                             float *scores);
-
-/* Votes of the k nearest training videos by cosine of their mean features, weighted by exp(cosine / temperature).
- * scores [videos of test,K]. */
-xkd_status xkd_knn(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, const xkd_clip_set *test, int64_t k,
-                   double temperature, float *scores);
-
-/* Labelled rows that are judged among themselves; borrowed. */
-typedef struct {
-    const float *x;       /* [n,D] */
-    const int32_t *label; /* [n] 0 .. K-1 */
-    int64_t n, D, K;
-} xkd_knn_rows;
-
-/* The same vote where there is no training set: each row by its k < n nearest others. *top1: percent right. The caller
- * lends near [n,k+1] and scores [n,K], so that nothing is allocated. */
-xkd_status xkd_knn_leave_one_out(xkd_context *cx, xkd_pool *pool, const xkd_knn_rows *rows, int64_t k,
-                                 double temperature, int64_t *near, float *scores, double *top1);
-
-/* Percent of the n rows of near [n,k] that name their own number among the first `at`. */
-double xkd_own_recall(const int64_t *near, int64_t n, int64_t k, int64_t at);
-
-/* Of a [D] and b [D]; 0 for a zero vector, -INFINITY for one that holds NAN. */
-double xkd_cosine(const float *a, const float *b, int64_t D);
-
-/* Row i of a [n,D] against all of b [m,D] by cosine: near [n,k] indices, best first, ties by lower index. */
-xkd_status xkd_nearest(xkd_context *cx, xkd_pool *pool, const float *a, int64_t n, const float *b, int64_t m, int64_t D,
-                       int64_t k, int64_t *near);
 
 #endif

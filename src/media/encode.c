@@ -21,7 +21,7 @@
 typedef struct {
     xkd_context *cx;
     uint8_t *bytes;
-    int64_t size, capacity, position; /* bytes: [capacity], size of them valid */
+    int64_t size, capacity, offset; /* bytes: [capacity], size of them valid */
 } memory_file;
 
 struct xkd_encoder {
@@ -58,14 +58,14 @@ static xkd_status refuse(xkd_encoder *e, const char *what, int code)
 static int memory_write(void *opaque, uint8_t *data, int count)
 {
     memory_file *file = opaque;
-    int64_t end = file->position + count;
+    int64_t end = file->offset + count;
     if (end > file->capacity) {
         int64_t capacity = 2 * end;
         if (xkd_resize(file->cx, &file->bytes, file->capacity, capacity, 1) != XKD_OK) return AVERROR(ENOMEM);
         file->capacity = capacity;
     }
-    memcpy(file->bytes + file->position, data, (size_t)count);
-    file->position = end;
+    memcpy(file->bytes + file->offset, data, (size_t)count);
+    file->offset = end;
     if (end > file->size) file->size = end;
     return count;
 }
@@ -76,10 +76,10 @@ static int64_t memory_seek(void *opaque, int64_t offset, int whence)
     /* FFmpeg asks for the size in this way. */
     if (whence & AVSEEK_SIZE) return file->size;
     whence &= ~AVSEEK_FORCE;
-    if (whence == SEEK_CUR) offset += file->position;
+    if (whence == SEEK_CUR) offset += file->offset;
     if (whence == SEEK_END) offset += file->size;
     if (offset < 0) return AVERROR(EINVAL);
-    file->position = offset;
+    file->offset = offset;
     return offset;
 }
 

@@ -11,7 +11,7 @@ struct xkd_media {
     xkd_context *cx;
     char *name;
     int fd;
-    int64_t size, position; /* bytes */
+    int64_t size, offset; /* bytes */
     AVIOContext *io;
     AVFormatContext *format;
     AVStream *video, *audio;                   /* NULL: the file has none */

@@ -41,8 +41,8 @@ static const char CODECS[] =
 /* Headers round lengths and estimate them where they are not known: less than this missing is no damage. */
 static const double MISSING_SECONDS = 0.5, MISSING_SHARE = 0.02;
 
-/* FFmpeg reads in pieces of this size; smaller ones cost calls, larger ones read past what a probe
- * needs. */
+/* FFmpeg reads in pieces of this size; smaller ones cost calls, larger ones read past what opening a
+ * file needs. */
 enum { IO_BUFFER = 64 << 10 };
 
 /* In the order of xkd_media_fault; the names appear in bad_clips.jsonl and in reports. */
@@ -62,31 +62,31 @@ const char *xkd_av_text(char out[128], int code)
     return out;
 }
 
-/* pread with a position of our own: the descriptor's offset is shared with the process that sent it. */
+/* pread with an offset of our own: the descriptor's offset is shared with the process that sent it. */
 static int read_bytes(void *opaque, uint8_t *buffer, int size)
 {
     xkd_media *media = opaque;
     for (;;) {
-        ssize_t got = pread(media->fd, buffer, (size_t)size, media->position);
+        ssize_t got = pread(media->fd, buffer, (size_t)size, media->offset);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return AVERROR(errno);
         if (got == 0) return AVERROR_EOF;
-        media->position += got;
+        media->offset += got;
         return (int)got;
     }
 }
 
-/* A position past the end is no error, reads there give the end of file. */
+/* An offset past the end is no error, reads there give the end of file. */
 static int64_t seek_bytes(void *opaque, int64_t offset, int whence)
 {
     xkd_media *media = opaque;
     int64_t base = 0;
     if (whence & AVSEEK_SIZE) return media->size;
     whence &= ~AVSEEK_FORCE;
-    if (whence == SEEK_CUR) base = media->position;
+    if (whence == SEEK_CUR) base = media->offset;
     if (whence == SEEK_END) base = media->size;
     if (__builtin_add_overflow(base, offset, &base) || base < 0) return AVERROR(EINVAL);
-    media->position = base;
+    media->offset = base;
     return base;
 }
 
@@ -469,7 +469,7 @@ static xkd_status open_again(xkd_media *media, xkd_media_fault *fault)
     avformat_close_input(&media->format);
     if (media->io) av_freep(&media->io->buffer);
     avio_context_free(&media->io);
-    media->position = 0;
+    media->offset = 0;
     XKD_TRY(open_format(media, fault));
     XKD_TRY(pick_streams(media, fault));
 fail:

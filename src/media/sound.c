@@ -29,7 +29,7 @@ struct xkd_sound {
     AVChannelLayout as_told; /* what the frames say: the same, or no positions at all */
     int in_rate, in_format;  /* Hz; AVSampleFormat */
     double next;             /* time at which the next frame is expected */
-    int64_t position;        /* index of the next sample out of swr; negative before `start` */
+    int64_t at;              /* index of the next sample out of swr; negative before `start` */
     int64_t delivered;       /* samples given to the sink */
     int16_t *buffer;         /* [capacity], output of one conversion */
     int64_t capacity;
@@ -79,17 +79,17 @@ static xkd_status deliver(xkd_sound *s, const int16_t *samples, int64_t count)
     return s->sink->sound(s->sink->user, samples, count);
 }
 
-/* Puts `count` samples at s->position: what lies before the samples already delivered is dropped, a gap is silence. */
+/* Puts `count` samples at s->at: what lies before the samples already delivered is dropped, a gap is silence. */
 static xkd_status place(xkd_sound *s, const int16_t *samples, int64_t count)
 {
     static const int16_t SILENCE[PIECE];
     xkd_status status = XKD_OK;
-    while (count > 0 && s->position > s->delivered && (s->limit < 0 || s->delivered < s->limit)) {
-        int64_t gap = s->position - s->delivered;
+    while (count > 0 && s->at > s->delivered && (s->limit < 0 || s->delivered < s->limit)) {
+        int64_t gap = s->at - s->delivered;
         XKD_TRY(deliver(s, SILENCE, gap < PIECE ? gap : PIECE));
     }
-    int64_t skip = s->delivered - s->position;
-    s->position += count;
+    int64_t skip = s->delivered - s->at;
+    s->at += count;
     if (skip < 0) skip = 0;
     if (skip < count) XKD_TRY(deliver(s, samples + skip, count - skip));
 fail:
@@ -154,7 +154,7 @@ static bool same_input(const xkd_sound *s, const AVFrame *frame)
            av_channel_layout_compare(&s->as_told, &frame->ch_layout) == 0;
 }
 
-/* Within one run of frames position counts samples; only a gap or another format places it anew by
+/* Within one run of frames `at` counts samples; only a gap or another format places it anew by
  * time. */
 xkd_status xkd_sound_add(xkd_sound *s, const AVFrame *frame, double time, xkd_media_fault *fault)
 {
@@ -174,7 +174,7 @@ xkd_status xkd_sound_add(xkd_sound *s, const AVFrame *frame, double time, xkd_me
     if (!s->swr || gap || !same_input(s, frame)) {
         XKD_TRY(xkd_sound_finish(s));
         XKD_TRY(make_resampler(s, frame, fault));
-        s->position = llround((time - s->start) * (double)s->rate);
+        s->at = llround((time - s->start) * (double)s->rate);
         s->next = time;
     }
     s->next += (double)frame->nb_samples / frame->sample_rate;

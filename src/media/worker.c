@@ -20,6 +20,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "media/worker_path.h"
 #include "media/worker_protocol.h"
 
 /* Starting a process with FFmpeg's libraries takes 0.1 s, on a loaded machine with cold disks much longer. */
@@ -50,6 +51,7 @@ struct xkd_worker {
     char *command;   /* path of the program to run */
     double seconds;  /* time limit of one clip */
     pid_t pid;       /* 0: not running */
+    pid_t thread;    /* that started it, with which it dies */
     int socket;      /* -1: not running */
     uint8_t *memory; /* [WORKER_SLOTS][WORKER_SLOT_BYTES], MAP_FAILED: not yet */
     int memory_fd;
@@ -64,13 +66,9 @@ xkd_status xkd_worker_new(xkd_context *cx, const char *command, double seconds, 
     xkd_status status = XKD_OK;
     xkd_worker *w = NULL;
     *out = NULL;
-    if (!command) command = getenv("XKD_WORKER");
-    /* This program itself, through the hidden argument; a program that only links the library names
-     * xkd in XKD_WORKER. */
-    if (!command || !command[0]) command = "/proc/self/exe";
     XKD_TRY(xkd_alloc(cx, &w, 1, sizeof *w));
     *w = (xkd_worker){.cx = cx, .seconds = seconds, .socket = -1, .memory_fd = -1, .memory = MAP_FAILED};
-    XKD_TRY(xkd_copy_string(cx, &w->command, command));
+    XKD_TRY(xkd_worker_path(cx, command, &w->command));
     *out = w;
     w = NULL;
 fail:
@@ -222,7 +220,10 @@ static xkd_status start(xkd_worker *w)
     char **environment = NULL;
     worker_reply reply;
     double waited = 0;
+    /* Another thread's worker may be dying with it this moment, and the file would get the blame. */
+    if (w->pid > 0 && w->thread != gettid()) stop(w);
     if (w->pid > 0) return XKD_OK;
+    w->thread = gettid();
     /* A program without the hidden entry would run itself again and again.
      * Set by mark_environment in every worker. */
     if (getenv("XKD_IS_WORKER"))

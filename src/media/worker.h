@@ -22,9 +22,9 @@ typedef struct {
     xkd_media_tally tally;
 } xkd_media_result;
 
-/* `command`: the program to start; NULL: $XKD_WORKER, else /proc/self/exe. `seconds`: time limit of one clip (a whole file
+/* `command`: the program to start; NULL: found as media/worker_path.h says. `seconds`: time limit of one clip (a whole file
  * gets as much for every four seconds it lasts). The process starts with the first request and is used by one thread at a
- * time; it dies when the thread that made the first request ends. Free with xkd_worker_free. */
+ * time. It dies with the thread that started it; a request from another thread starts a fresh one. Free with xkd_worker_free. */
 xkd_status xkd_worker_new(xkd_context *cx, const char *command, double seconds, xkd_worker **out);
 void xkd_worker_free(xkd_worker *worker); /* NULL is allowed */
 

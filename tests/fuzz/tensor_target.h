@@ -20,8 +20,9 @@ static inline void fuzz_tensor_file(const uint8_t *data, size_t size)
         double sum = 0;
         for (int64_t t = 0; t < file.count; t++) {
             int64_t n = xkd_shape_count(&file.tensors[t].shape);
-            if (n > 0) sum += xkd_element(file.tensors[t].dtype, file.tensors[t].data, 0) +
-                              xkd_element(file.tensors[t].dtype, file.tensors[t].data, n - 1);
+            if (n > 0)
+                sum += xkd_element(file.tensors[t].dtype, file.tensors[t].data, 0) +
+                       xkd_element(file.tensors[t].dtype, file.tensors[t].data, n - 1);
         }
         if (sum == 0.123456789) puts("unlikely"); /* so that the reads are not left out */
         status = xkd_content_identify(cx, &file, &content);

@@ -38,7 +38,8 @@ static void recorded_tensors(void **state)
         assert_string_equal(xkd_dtype_name(t->dtype), json_string_value(json_object_get(type, "dtype")));
         assert_int_equal(json_array_size(json_object_get(type, "shape")), t->shape.ndim);
         for (int k = 0; k < t->shape.ndim; k++)
-            assert_int_equal(json_integer_value(json_array_get(json_object_get(type, "shape"), (size_t)k)), t->shape.dims[k]);
+            assert_int_equal(json_integer_value(json_array_get(json_object_get(type, "shape"), (size_t)k)),
+                             t->shape.dims[k]);
         assert_true(xkd_shape_equal(&t->shape, &e->shape));
         for (int64_t k = 0; k < xkd_shape_count(&t->shape); k++)
             assert_true((float)xkd_element(t->dtype, t->data, k) == ((const float *)e->data)[k]);

@@ -37,10 +37,12 @@ static void check_eval_keys(const xkd_config *c)
     assert_string_equal(e->auto_augment, "rand-m7-n4-mstd0.5-inc1");
     assert_true(e->frequency_mask && e->time_mask && e->frequency_mask_width[1] == 9 && e->time_mask_width[0] == 2);
     assert_true(e->frequency_masks == 3 && e->time_masks == 4);
-    assert_true(e->lr_form == XKD_LR_STEP && e->milestones.count == 3 && e->milestones.value[2] == 60 && e->gamma == 0.2);
+    assert_true(e->lr_form == XKD_LR_STEP && e->milestones.count == 3 && e->milestones.value[2] == 60 &&
+                e->gamma == 0.2);
     assert_true(e->mixup == 0.6 && e->cutmix == 0.5 && e->mix_probability == 0.9 && e->switch_probability == 0.4);
     assert_true(e->label_smoothing == 0.1 && e->layer_decay == 0.45);
-    assert_true(c->train.weight_decay.base == 0.05 && c->train.weight_decay.final == 0.05 && c->train.betas[1] == 0.999);
+    assert_true(c->train.weight_decay.base == 0.05 && c->train.weight_decay.final == 0.05 &&
+                c->train.betas[1] == 0.999);
     assert_true(e->classes == 101 && e->l2_norm && e->use_dropout && e->dropout == 0.3 && e->feat_op == XKD_FEAT_CLS);
     assert_true(e->batch_norm && e->drop_path == 0.1);
     assert_true(e->cost.count == 3 && e->cost.value[0] == 1e-5 && e->svm_iterations == 500 && e->svm_scale);

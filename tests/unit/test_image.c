@@ -207,8 +207,11 @@ static void affine_maps_are_pillow(void **state)
     static const struct {
         const char *name;
         double m[6];
-    } maps[] = {{"shear_x", {1, 0.21, 0, 0, 1, 0}}, {"shear_y", {1, 0, 0, -0.17, 1, 0}},
-                {"translate_x", {1, 0, 19.6, 0, 1, 0}}, {"translate_y", {1, 0, 0, 0, 1, -21.9}}, {"rotate", {0}}};
+    } maps[] = {{"shear_x", {1, 0.21, 0, 0, 1, 0}},
+                {"shear_y", {1, 0, 0, -0.17, 1, 0}},
+                {"translate_x", {1, 0, 19.6, 0, 1, 0}},
+                {"translate_y", {1, 0, 0, 0, 1, -21.9}},
+                {"rotate", {0}}};
     static uint8_t scratch[PIXELS];
     (void)state;
     for (int k = 0; k < 5; k++)
@@ -226,13 +229,13 @@ static void affine_maps_are_pillow(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(resize_is_pillow),
-        cmocka_unit_test_setup(colours_are_pillow, load),
-        cmocka_unit_test_setup(normalised_and_float_resize, load),
-        cmocka_unit_test(hue_of_every_colour),
-        cmocka_unit_test(tables_are_pillow), cmocka_unit_test(sharpness_is_pillow),
-        cmocka_unit_test(affine_maps_are_pillow)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(resize_is_pillow),
+                                       cmocka_unit_test_setup(colours_are_pillow, load),
+                                       cmocka_unit_test_setup(normalised_and_float_resize, load),
+                                       cmocka_unit_test(hue_of_every_colour),
+                                       cmocka_unit_test(tables_are_pillow),
+                                       cmocka_unit_test(sharpness_is_pillow),
+                                       cmocka_unit_test(affine_maps_are_pillow)};
     int64_t shape[4], bytes = 0;
     cx = xkd_context_new();
     input = golden_tensor(GOLDEN, "input", shape, &bytes);

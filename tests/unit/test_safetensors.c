@@ -92,8 +92,8 @@ static void test_bad_names_are_not_written(void **state)
     xkd_context *cx = *state;
     const float x = 1;
     const xkd_tensor_item items[] = {{"a", XKD_F32, {0}, &x}, {"a", XKD_F32, {0}, &x}};
-    const xkd_tensor_item others[] = {{"__metadata__", XKD_F32, {0}, &x}, {"a\nb", XKD_F32, {0}, &x},
-                                      {"\xff", XKD_F32, {0}, &x}};
+    const xkd_tensor_item others[] = {
+        {"__metadata__", XKD_F32, {0}, &x}, {"a\nb", XKD_F32, {0}, &x}, {"\xff", XKD_F32, {0}, &x}};
     assert_int_equal(xkd_safetensors_write(cx, path, items, 2, NULL, 0), XKD_ERR_CONFIG);
     for (int i = 0; i < 3; i++)
         assert_int_equal(xkd_safetensors_write(cx, path, &others[i], 1, NULL, 0), XKD_ERR_CONFIG);

@@ -339,7 +339,7 @@ static void the_first_open_finds_the_same_span(void **state)
             assert_int_equal(xkd_check(cx, &m[k], &data, &options, &found), XKD_OK);
             assert_string_equal(xkd_media_fault_name(found.fault), "ok");
             /* MP4 lists all packets: there is nothing to be read through. */
-            assert_int_equal(m[k].samples[0].probed, k == 0 || i == 3);
+            assert_int_equal(m[k].samples[0].measured, k == 0 || i == 3);
             near(NAMES[i], m[k].samples[0].video_seconds, k == 0 || i == 3 ? 4.36 : 0, 0.06);
             assert_int_equal(m[k].samples[0].has_audio, 1);
             assert_int_equal(xkd_fetcher_new(cx, &data, &m[k], NULL, &f[k]), XKD_OK);

@@ -46,7 +46,8 @@ static void average(const float *clips, int64_t n, float *out)
 {
     for (int64_t i = 0; i < n * GOLDEN_CLASSES; i++) {
         double sum = 0;
-        for (int k = 0; k < CLIPS; k++) sum += clips[(i / GOLDEN_CLASSES * CLIPS + k) * GOLDEN_CLASSES + i % GOLDEN_CLASSES];
+        for (int k = 0; k < CLIPS; k++)
+            sum += clips[(i / GOLDEN_CLASSES * CLIPS + k) * GOLDEN_CLASSES + i % GOLDEN_CLASSES];
         out[i] = (float)(sum / CLIPS);
     }
 }
@@ -59,7 +60,8 @@ static void recorded_case(void **state)
     xkd_pool *pool;
     int64_t shape[4], n, tests;
     int32_t *train_y = golden_labels("train_y", &n), *test_y = golden_labels("test_y", &tests);
-    float *train_x = golden("train_x", shape), *test_x = golden("test_x", shape), scores[40 * CLIPS * GOLDEN_CLASSES], mean[40 * GOLDEN_CLASSES];
+    float *train_x = golden("train_x", shape), *test_x = golden("test_x", shape), scores[40 * CLIPS * GOLDEN_CLASSES],
+          mean[40 * GOLDEN_CLASSES];
     json_error_t error;
     json_t *expected = json_load_file("tests/golden/svm/expected.json", 0, &error);
     assert_int_equal(xkd_pool_new(cx, &pool, 2), XKD_OK);
@@ -124,7 +126,8 @@ static void make_clips(float *x, int32_t *y, int64_t n, int64_t D, int64_t K)
     xkd_rng rng = xkd_rng_make(5, 0, 0, 0, XKD_RNG_TEST);
     for (int64_t i = 0; i < n; i++) {
         y[i] = (int32_t)(i % K);
-        for (int64_t k = 0; k < D; k++) x[i * D + k] = (float)(0.7 * xkd_rng_normal(&rng) + (k % K == y[i] ? 0.8 : 0.1));
+        for (int64_t k = 0; k < D; k++)
+            x[i * D + k] = (float)(0.7 * xkd_rng_normal(&rng) + (k % K == y[i] ? 0.8 : 0.1));
     }
 }
 
@@ -145,7 +148,8 @@ static void threads_do_not_matter(void **state)
         xkd_svm_data data = {.x = x, .label = y, .n = N, .D = WIDTH, .K = MANY};
         assert_int_equal(xkd_pool_new(cx, &pool, threads), XKD_OK);
         assert_int_equal(xkd_svm_train(cx, pool, &data, &options, &model), XKD_OK);
-        if (threads == 1) first = model;
+        if (threads == 1)
+            first = model;
         else {
             assert_memory_equal(model.w, first.w, MANY * (WIDTH + 1) * sizeof *model.w);
             xkd_svm_free(&model);
@@ -426,11 +430,16 @@ static void strange_neighbours(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(recorded_case), cmocka_unit_test(mean_average_precision), cmocka_unit_test(threads_do_not_matter),
-        cmocka_unit_test(same_as_liblinear), cmocka_unit_test(folds_keep_groups_together), cmocka_unit_test(refusals),
-        cmocka_unit_test(tables_and_intervals), cmocka_unit_test(several_labels),
-        cmocka_unit_test(interval_of_precision), cmocka_unit_test(leave_one_out),
-        cmocka_unit_test(strange_neighbours)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(recorded_case),
+                                       cmocka_unit_test(mean_average_precision),
+                                       cmocka_unit_test(threads_do_not_matter),
+                                       cmocka_unit_test(same_as_liblinear),
+                                       cmocka_unit_test(folds_keep_groups_together),
+                                       cmocka_unit_test(refusals),
+                                       cmocka_unit_test(tables_and_intervals),
+                                       cmocka_unit_test(several_labels),
+                                       cmocka_unit_test(interval_of_precision),
+                                       cmocka_unit_test(leave_one_out),
+                                       cmocka_unit_test(strange_neighbours)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

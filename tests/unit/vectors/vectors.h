@@ -6,8 +6,8 @@
 #include <stdbool.h>
 
 typedef struct {
-    double exp_error; /* largest relative error on [-87, 0] */
-    bool exp_ends;    /* 0 far below, 1 at 0, NaN for NaN */
+    double exp_error;                            /* largest relative error on [-87, 0] */
+    bool exp_ends;                               /* 0 far below, 1 at 0, NaN for NaN */
     double cdf_error, density_error, tail_error; /* absolute, absolute, relative below 0 */
     bool gelu_ends;                              /* infinities and NaN as in x * Phi(x) */
     bool nan_wins;                               /* in the maximum, from either side */

@@ -1,6 +1,6 @@
 /* The distance in typing errors between two words, for "did you mean". Insertions, deletions,
  * replacements and swaps of neighbours count 1 each. */
-#include "base/nearest.h"
+#include "base/spelling.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Feature files into the two sets that an evaluation needs: from two files, or from two splits of one. */
-#include "feature_args.h"
+#include "eval/feature_sets.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,34 +11,34 @@
 enum { NAMED = 5 };
 
 /* Without a word all that the file has is used. */
-xkd_status features_modality(struct cli *cli, const char *word, const xkd_embeddings *e, bool *video, bool *audio)
+xkd_status xkd_feature_modality(xkd_context *cx, const char *word, const xkd_embeddings *e, bool *video, bool *audio)
 {
     bool has_video = e->table[XKD_VIDEO].count > 0, has_audio = e->table[XKD_AUDIO].count > 0;
     /* A word that is none is refused before the files are compared. */
     if (word && strcmp(word, "video") != 0 && strcmp(word, "audio") != 0 && strcmp(word, "both") != 0)
-        return xkd_fail(cli->cx, XKD_ERR_CONFIG, "--modality %s: video, audio or both", word);
+        return xkd_fail(cx, XKD_ERR_CONFIG, "--modality %s: video, audio or both", word);
     *video = word ? strcmp(word, "audio") != 0 : has_video;
     *audio = word ? strcmp(word, "video") != 0 : has_audio;
     return XKD_OK;
 }
 
 /* A figure of fewer files than were listed says so, each time that it is made. */
-static void say_lacking(struct cli *cli, const xkd_clip_set *set, const xkd_manifest *files, const char *name)
+static void say_lacking(const xkd_listener *listener, const xkd_clip_set *set, const xkd_manifest *files,
+                        const char *name)
 {
     for (int64_t i = 0; i < set->lacking && i < NAMED; i++)
-        cli_say(cli, "%s: has no features in the %s set", files->samples[set->without[i]].path, name);
-    if (set->lacking > NAMED) cli_say(cli, "and %" PRId64 " more in the %s set", set->lacking - NAMED, name);
+        xkd_say(listener, "%s: has no features in the %s set", files->samples[set->without[i]].path, name);
+    if (set->lacking > NAMED) xkd_say(listener, "and %" PRId64 " more in the %s set", set->lacking - NAMED, name);
 }
 
 /* `two`: training and test features come from files of their own, and a split is then only applied where it was asked
  * for. Else they are the splits "train" and "test" of one file. */
-xkd_status features_sets(struct cli *cli, const struct feature_args *args, char **paths, bool two,
-                         struct feature_sets *out)
+xkd_status xkd_feature_sets_make(xkd_context *cx, const xkd_feature_choice *args, char *const *paths, bool two,
+                                 const xkd_listener *listener, xkd_feature_sets *out)
 {
     xkd_status status = XKD_OK;
-    xkd_context *cx = cli->cx;
     const char *train = args->train ? args->train : "train", *test = args->test ? args->test : "test";
-    XKD_TRY(features_modality(cli, args->modality, &out->train, &out->video, &out->audio));
+    XKD_TRY(xkd_feature_modality(cx, args->modality, &out->train, &out->video, &out->audio));
     /* A modality that is left out may be of any model. */
     const bool used[XKD_MODALITIES] = {out->video, out->audio};
     if (two) {
@@ -55,19 +55,18 @@ xkd_status features_sets(struct cli *cli, const struct feature_args *args, char 
     out->test_files = two ? &out->test.files : &out->train.files;
     /* After both sets exist: the number of classes may come from either. */
     XKD_TRY(xkd_clip_sets_align(cx, &out->train_set, &out->test_set, out->test_files));
-    say_lacking(cli, &out->train_set, &out->train.files, "training");
-    say_lacking(cli, &out->test_set, out->test_files, "test");
+    say_lacking(listener, &out->train_set, &out->train.files, "training");
+    say_lacking(listener, &out->test_set, out->test_files, "test");
 fail:
     return status;
 }
 
-xkd_status features_load(struct cli *cli, const struct feature_args *args, char **paths, int count,
-                         struct feature_sets *out)
+xkd_status xkd_feature_sets_load(xkd_context *cx, const xkd_feature_choice *args, char *const *paths, int count,
+                                 const xkd_listener *listener, xkd_feature_sets *out)
 {
     xkd_status status = XKD_OK;
-    xkd_context *cx = cli->cx;
     bool two = count == 2;
-    *out = (struct feature_sets){0};
+    *out = (xkd_feature_sets){0};
     if (count < 1 || count > 2)
         XKD_FAIL(XKD_ERR_CONFIG, "want the features of the training and the test set, or one file with both splits");
     XKD_TRY(xkd_embeddings_read(cx, paths[0], &out->train));
@@ -76,13 +75,13 @@ xkd_status features_load(struct cli *cli, const struct feature_args *args, char 
         XKD_TRY(xkd_embeddings_read(cx, paths[1], &out->test));
         XKD_TRY(xkd_embeddings_check_whole(cx, &out->test, paths[1]));
     }
-    XKD_TRY(features_sets(cli, args, paths, two, out));
+    XKD_TRY(xkd_feature_sets_make(cx, args, paths, two, listener, out));
 fail:
     return status;
 }
 
 /* The sets own copies of the features, which `svm` may scale; the tables stay as they were read. */
-void features_free(struct feature_sets *s)
+void xkd_feature_sets_free(xkd_feature_sets *s)
 {
     xkd_embeddings_free(&s->train);
     xkd_embeddings_free(&s->test);

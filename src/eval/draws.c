@@ -1,4 +1,4 @@
-#include "draws.h"
+#include "eval/draws.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,17 +8,17 @@
 
 static int by_path(const void *a, const void *b)
 {
-    return strcmp(((const struct draw *)a)->path, ((const struct draw *)b)->path);
+    return strcmp(((const xkd_clip_draw *)a)->path, ((const xkd_clip_draw *)b)->path);
 }
 
-int64_t draws_of(const struct draws *d, const char *path)
+int64_t xkd_clip_draws_of(const xkd_clip_draws *d, const char *path)
 {
-    const struct draw key = {.path = (char *)(uintptr_t)path};
-    const struct draw *found = d->count ? bsearch(&key, d->file, (size_t)d->count, sizeof key, by_path) : NULL;
+    const xkd_clip_draw key = {.path = (char *)(uintptr_t)path};
+    const xkd_clip_draw *found = d->count ? bsearch(&key, d->file, (size_t)d->count, sizeof key, by_path) : NULL;
     return found ? found->number : -1;
 }
 
-xkd_status draws_add(xkd_context *cx, struct draws *d, const xkd_manifest *m, const char *split)
+xkd_status xkd_clip_draws_add(xkd_context *cx, xkd_clip_draws *d, const xkd_manifest *m, const char *split)
 {
     xkd_status status = XKD_OK;
     int64_t number = 0, known = d->count;
@@ -27,8 +27,8 @@ xkd_status draws_add(xkd_context *cx, struct draws *d, const xkd_manifest *m, co
         const xkd_sample *s = &m->samples[i];
         if (s->split[0] && strcmp(s->split, split) != 0) continue;
         /* Sorted is only what was there before; within a fold no path occurs twice. */
-        const struct draws before = {.file = d->file, .count = known};
-        if (draws_of(&before, s->path) < 0) {
+        const xkd_clip_draws before = {.file = d->file, .count = known};
+        if (xkd_clip_draws_of(&before, s->path) < 0) {
             XKD_TRY(xkd_copy_string(cx, &d->file[d->count].path, s->path));
             d->file[d->count++].number = number;
         }
@@ -39,7 +39,7 @@ fail:
     return status;
 }
 
-void draws_free(struct draws *d)
+void xkd_clip_draws_free(xkd_clip_draws *d)
 {
     for (int64_t i = 0; i < d->count; i++) xkd_free(d->file[i].path);
     xkd_free(d->file);
