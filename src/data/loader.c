@@ -4,6 +4,7 @@
  * thread or time: the data are the same for any number of workers. */
 #include "data/loader_parts.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
