@@ -269,7 +269,8 @@ typedef struct {
      * else 0 */
     void (*norms)(xkd_backend *be, double *squares, double *finite, const xkd_vector *list, int64_t count,
                   const double *scalars, int64_t n);
-    /* All of list[count], squares[i] the sum of squares of list[i].g; nothing where *finite is 0 */
+    /* All of list[count]; squares[i] is the sum of squares of list[i].g, read where that is clipped (NULL: nowhere); nothing
+     * where *finite is 0 */
     void (*adamw)(xkd_backend *be, const xkd_adamw_args *list, int64_t count, const double *squares,
                   const double *finite);
     /* centre [K] = m centre + (1 - m) sum / rows; nothing where *finite is 0 */

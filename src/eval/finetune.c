@@ -366,8 +366,7 @@ static void update(xkd_finetune *f, double lr, double weight_decay)
                              .correction1 = 1 - pow(o->beta1, (double)row->steps),
                              .correction2 = 1 - pow(o->beta2, (double)row->steps)};
     }
-    /* Nothing is clipped, so the one sum of squares stands for any. */
-    f->be->ops->adamw(f->be, f->list, count, f->scalars + SQUARES, f->scalars + FINITE);
+    f->be->ops->adamw(f->be, f->list, count, NULL, f->scalars + FINITE);
 }
 
 /* One fill for all gradients, which stand together in their arena. */

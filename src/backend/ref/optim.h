@@ -52,7 +52,7 @@ static void NAME(adamw)(xkd_backend *be, const xkd_adamw_args *list, int64_t cou
     if (*finite == 0) return;
     for (int64_t i = 0; i < count; i++) {
         if (list[i].g)
-            NAME(adamw_tensor)(&list[i], xkd_clip_factor(list[i].clip, squares[i]));
+            NAME(adamw_tensor)(&list[i], list[i].clip > 0 ? xkd_clip_factor(list[i].clip, squares[i]) : 1);
         else
             for (int64_t k = 0; k < list[i].n; k++) NAME(average)(&list[i], k);
     }

@@ -221,7 +221,7 @@ static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, co
     if (*finite == 0) return;
     for (int64_t i = 0; i < count; i++) {
         const xkd_adamw_args *a = &list[i];
-        flat f = {.n = a->n, .adamw = a, .a = xkd_clip_factor(a->clip, squares[i])};
+        flat f = {.n = a->n, .adamw = a, .a = a->clip > 0 ? xkd_clip_factor(a->clip, squares[i]) : 1};
         if (a->g) run_flat(be, &f, adamw_task);
         for (int k = 0; !a->g && k < 2; k++)
             if (a->ema[k]) axpby(be, a->ema[k], a->p, 1 - a->ema_momentum[k], a->ema_momentum[k], a->n);
