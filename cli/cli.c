@@ -265,10 +265,9 @@ static void end_by(int number)
     raise(number);
 }
 
-/* Waits for signals in a thread of its own, so that no handler ever runs on a thread that computes: with one, oneDNN
- * 2.6.3's generated code broke the heap in about 1 of 20 stopped runs, without any, in none of 100. It also means that
- * a signal is heard however long a loop takes: threads that compute hold signals back (base/pool.c). sigwait needs the signals
- * blocked in every thread, and does not care which one takes them. */
+/* Waits for signals in a thread of its own, so that no handler runs on a thread that computes, and a signal is heard however
+ * long a loop takes. (With handlers, oneDNN 2.6.3's generated code, which `bench` still measures, broke the heap in about
+ * 1 of 20 stopped runs.) sigwait needs the signals blocked in every thread, and does not care which one takes them. */
 static void *wait_for_signals(void *argument)
 {
     sigset_t *set = argument;

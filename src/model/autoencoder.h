@@ -35,8 +35,9 @@ xkd_status xkd_decoder_plan(xkd_context *cx, xkd_arena *arena, const xkd_decoder
                             int64_t element, xkd_decoder_run *run);
 void xkd_decoder_run_free(xkd_decoder_run *run);
 
-/* Clips and the arrays of `mask` lie in the backend's memory. latent [B,kept+c,D]: encoder output of the masked views. clip [B,C,T,H,W] gives the targets (one clip array per
- * view, `views` of them, each of geometry->B clips). *loss = mean over masked patches. */
+/* Clips and the arrays of `mask` lie in the backend's memory. latent [B,kept+c,D]: encoder output of the masked views.
+ * clip [B,C,T,H,W] gives the targets (one clip array per view, `views` of them, each of geometry->B clips). *loss = mean
+ * over masked patches. */
 void xkd_decoder_forward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run *run, const void *latent,
                          const float *const *clips, const xkd_patch_geometry *geometry, const xkd_masking *mask,
                          const xkd_block_scratch *scratch, double *loss);

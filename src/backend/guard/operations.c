@@ -2,8 +2,6 @@
  * backend behind. */
 #include "backend/guard/guard.h"
 
-#include "base/alloc.h"
-
 /* The readable address of a tensor; see xkd_guard_open. */
 #define HERE(pointer) (pointer) = xkd_guard_open(be, (pointer))
 
@@ -14,6 +12,44 @@
         if (behind) behind->ops->operation(behind, __VA_ARGS__); \
         xkd_guard_leave(be);                                     \
     } while (0)
+
+/* Copies of arguments that come in a struct, with readable addresses. */
+static xkd_unmask_args unmask_here(xkd_backend *be, const xkd_unmask_args *args)
+{
+    xkd_unmask_args own = *args;
+    HERE(own.rank);
+    return own;
+}
+
+static xkd_align_sides sides_here(xkd_backend *be, const xkd_align_sides *args)
+{
+    xkd_align_sides own = *args;
+    HERE(own.x);
+    HERE(own.y);
+    return own;
+}
+
+static xkd_kd_args kd_here(xkd_backend *be, const xkd_kd_args *args)
+{
+    xkd_kd_args own = *args;
+    HERE(own.s);
+    HERE(own.t);
+    HERE(own.centre);
+    return own;
+}
+
+static xkd_batchnorm_args batchnorm_here(xkd_backend *be, const xkd_batchnorm_args *args)
+{
+    xkd_batchnorm_args own = *args;
+    HERE(own.x);
+    HERE(own.w);
+    HERE(own.b);
+    HERE(own.mean);
+    HERE(own.inv);
+    HERE(own.running[0]);
+    HERE(own.running[1]);
+    return own;
+}
 
 static void linear_forward(xkd_backend *be, void *y, const void *x, const void *w, const void *b, int64_t M, int64_t N,
                            int64_t K)
@@ -224,8 +260,7 @@ static void unmask_forward(xkd_backend *be, void *x, const void *z, const void *
     HERE(z);
     HERE(mask_token);
     HERE(pos);
-    xkd_unmask_args own_args = *args;
-    HERE(own_args.rank);
+    xkd_unmask_args own_args = unmask_here(be, args);
     RUN(unmask_forward, x, z, mask_token, pos, &own_args);
 }
 
@@ -236,8 +271,7 @@ static void unmask_backward(xkd_backend *be, void *dz, void *dmask, void *dpos, 
     HERE(dmask);
     HERE(dpos);
     HERE(dx);
-    xkd_unmask_args own_args = *args;
-    HERE(own_args.rank);
+    xkd_unmask_args own_args = unmask_here(be, args);
     RUN(unmask_backward, dz, dmask, dpos, dx, &own_args);
 }
 
@@ -333,10 +367,7 @@ static void kd_forward(xkd_backend *be, double *loss, double *entropy, void *s_l
     HERE(entropy);
     HERE(s_lse);
     HERE(t_lse);
-    xkd_kd_args own_a = *a;
-    HERE(own_a.s);
-    HERE(own_a.t);
-    HERE(own_a.centre);
+    xkd_kd_args own_a = kd_here(be, a);
     RUN(kd_forward, loss, entropy, s_lse, t_lse, &own_a);
 }
 
@@ -344,10 +375,7 @@ static void kd_backward(xkd_backend *be, void *ds, const xkd_kd_args *a, const v
                         double scale)
 {
     HERE(ds);
-    xkd_kd_args own_a = *a;
-    HERE(own_a.s);
-    HERE(own_a.t);
-    HERE(own_a.centre);
+    xkd_kd_args own_a = kd_here(be, a);
     HERE(s_lse);
     HERE(t_lse);
     RUN(kd_backward, ds, &own_a, s_lse, t_lse, scale);
@@ -357,9 +385,7 @@ static void mmd_forward(xkd_backend *be, double *loss, double *weights, const xk
 {
     HERE(loss);
     HERE(weights);
-    xkd_align_sides own_a = *a;
-    HERE(own_a.x);
-    HERE(own_a.y);
+    xkd_align_sides own_a = sides_here(be, a);
     RUN(mmd_forward, loss, weights, &own_a);
 }
 
@@ -369,9 +395,7 @@ static void mmd_backward(xkd_backend *be, void *dx, void *dy, const double *weig
     HERE(dx);
     HERE(dy);
     HERE(weights);
-    xkd_align_sides own_a = *a;
-    HERE(own_a.x);
-    HERE(own_a.y);
+    xkd_align_sides own_a = sides_here(be, a);
     RUN(mmd_backward, dx, dy, weights, &own_a, scale);
 }
 
@@ -380,9 +404,7 @@ static void coral_forward(xkd_backend *be, double *loss, double *gram, void *cen
     HERE(loss);
     HERE(gram);
     HERE(centred);
-    xkd_align_sides own_a = *a;
-    HERE(own_a.x);
-    HERE(own_a.y);
+    xkd_align_sides own_a = sides_here(be, a);
     RUN(coral_forward, loss, gram, centred, &own_a);
 }
 
@@ -393,9 +415,7 @@ static void coral_backward(xkd_backend *be, void *dx, void *dy, const double *gr
     HERE(dy);
     HERE(gram);
     HERE(centred);
-    xkd_align_sides own_a = *a;
-    HERE(own_a.x);
-    HERE(own_a.y);
+    xkd_align_sides own_a = sides_here(be, a);
     RUN(coral_backward, dx, dy, gram, centred, &own_a, scale);
 }
 
@@ -416,14 +436,7 @@ static void column_energy(xkd_backend *be, double *energy, const void *x, int64_
 static void batchnorm_forward(xkd_backend *be, void *y, const xkd_batchnorm_args *args)
 {
     HERE(y);
-    xkd_batchnorm_args own_args = *args;
-    HERE(own_args.x);
-    HERE(own_args.w);
-    HERE(own_args.b);
-    HERE(own_args.mean);
-    HERE(own_args.inv);
-    HERE(own_args.running[0]);
-    HERE(own_args.running[1]);
+    xkd_batchnorm_args own_args = batchnorm_here(be, args);
     RUN(batchnorm_forward, y, &own_args);
 }
 
@@ -434,28 +447,14 @@ static void batchnorm_backward(xkd_backend *be, void *dx, void *dw, void *db, co
     HERE(dw);
     HERE(db);
     HERE(dy);
-    xkd_batchnorm_args own_args = *args;
-    HERE(own_args.x);
-    HERE(own_args.w);
-    HERE(own_args.b);
-    HERE(own_args.mean);
-    HERE(own_args.inv);
-    HERE(own_args.running[0]);
-    HERE(own_args.running[1]);
+    xkd_batchnorm_args own_args = batchnorm_here(be, args);
     RUN(batchnorm_backward, dx, dw, db, dy, &own_args);
 }
 
 static void batchnorm_apply(xkd_backend *be, void *y, const xkd_batchnorm_args *args)
 {
     HERE(y);
-    xkd_batchnorm_args own_args = *args;
-    HERE(own_args.x);
-    HERE(own_args.w);
-    HERE(own_args.b);
-    HERE(own_args.mean);
-    HERE(own_args.inv);
-    HERE(own_args.running[0]);
-    HERE(own_args.running[1]);
+    xkd_batchnorm_args own_args = batchnorm_here(be, args);
     RUN(batchnorm_apply, y, &own_args);
 }
 
