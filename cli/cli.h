@@ -114,6 +114,7 @@ extern const struct cli_command cmd_linear;
 extern const struct cli_command cmd_predict;
 extern const struct cli_command cmd_pretrain;
 extern const struct cli_command cmd_replay;
+extern const struct cli_command cmd_report;
 extern const struct cli_command cmd_retrieve;
 extern const struct cli_command cmd_svm;
 extern const struct cli_command cmd_verify;
