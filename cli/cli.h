@@ -111,6 +111,7 @@ extern const struct cli_command cmd_help;
 extern const struct cli_command cmd_inspect;
 extern const struct cli_command cmd_knn;
 extern const struct cli_command cmd_linear;
+extern const struct cli_command cmd_map;
 extern const struct cli_command cmd_predict;
 extern const struct cli_command cmd_pretrain;
 extern const struct cli_command cmd_replay;
