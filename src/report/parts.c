@@ -300,6 +300,7 @@ xkd_status xkd_parts_config(xkd_context *cx, xkd_text *out, const xkd_run_files 
     xkd_text_puts(out, "<th>default</th></tr>\n");
     add_rows(out, changed, back, count);
     xkd_text_puts(out, "</table></div>\n");
+    if (count > 1) xkd_text_puts(out, "<p class=\"soft\">Keys that are not listed are alike in all runs.</p>\n");
     for (int64_t r = 0; r < count; r++)
         if (!runs[r].config_known)
             xkd_text_puts(
