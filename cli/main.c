@@ -22,6 +22,8 @@ const struct cli_command *const cli_commands[] = {
     &cmd_svm,
     &cmd_knn,
     &cmd_retrieve,
+    &cmd_map,
+    &cmd_report,
     &cmd_inspect,
     &cmd_convert,
     &cmd_diff,

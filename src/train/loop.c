@@ -67,21 +67,6 @@ static const char *const column_names[PROBE] = {[LR] = "lr",
                                                 [VIDEO_SPREAD] = "video_feature_spread",
                                                 [AUDIO_SPREAD] = "audio_feature_spread"};
 
-/* Columns drawn together in the report; a chart none of whose columns was written is left out there. */
-static const xkd_report_chart charts[] = {
-    {"loss", {"loss", "recon_loss", "cmkd_loss", "alignment_loss"}},
-    {"reconstruction", {"vid_recon_loss", "aud_recon_loss"}},
-    {"distillation", {"vt2as_kd_loss", "at2vs_kd_loss"}},
-    {"alignment", {"as2vs_align_loss", "vt2at_align_loss"}},
-    {"teacher-entropy", {"video_teacher_entropy", "audio_teacher_entropy"}},
-    {"collapse-watch", {"video_centre_norm", "audio_centre_norm", "video_feature_spread", "audio_feature_spread"}},
-    {"probe-nearest-neighbours", {"probe_video_knn", "probe_audio_knn"}},
-    {"probe-retrieval", {"probe_video_recall1", "probe_video_recall5", "probe_audio_recall1", "probe_audio_recall5"}},
-    {"learning-rate", {"lr"}},
-    {"gradient-norm", {"grad_norm"}},
-    {"speed", {"samples_per_second"}},
-};
-
 /* Everything a run holds while it lasts. */
 typedef struct {
     xkd_context *cx;
@@ -340,32 +325,6 @@ fail:
     return status;
 }
 
-/* Curves and pictures as they are now; a run that was stopped has a report of its part.
- * From the metrics files, not from memory: a resumed run shows the curve from its first step. */
-static xkd_status write_report(run *r, const xkd_run_result *result)
-{
-    char text[6][64];
-    xkd_loader_statistics data;
-    xkd_loader_stats(r->loader, &data);
-    snprintf(text[0], sizeof text[0], "%" PRId64 " of %" PRId64, result->step, result->total_steps);
-    xkd_format_loss(text[1], sizeof text[1], result->loss);
-    xkd_format_count(text[2], sizeof text[2], (double)result->parameters, "");
-    xkd_format_duration(text[3], sizeof text[3], r->at.state.seconds + result->seconds);
-    snprintf(text[4], sizeof text[4], "%.2f, %.0f %% of the time waiting for data", result->samples_per_second,
-             100 * result->data_share);
-    snprintf(text[5], sizeof text[5], "%" PRId64 " of %" PRId64 " clips", data.bad_clips, data.clips);
-    const xkd_report_fact facts[] = {
-        {"steps", text[0]},     {"last loss", text[1]},  {"parameters", text[2]},      {"time", text[3]},
-        {"samples/s", text[4]}, {"unreadable", text[5]}, {"data", r->config.data.path}};
-    const xkd_report report = {.title = r->config.name,
-                               .facts = facts,
-                               .fact_count = sizeof facts / sizeof *facts,
-                               .charts = charts,
-                               .chart_count = sizeof charts / sizeof *charts,
-                               .config = r->at.state.config};
-    return xkd_report_write(r->cx, r->folder.path, &report);
-}
-
 /* Numbers of this call for the caller, and of the whole run where a resume would hide them.
  * A call that did nothing, at the end of the schedule, has no loss. */
 static void summarise(const run *r, xkd_run_result *out)
@@ -398,7 +357,8 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
     xkd_status saved = xkd_position_save(&r->at);
     if (saved == XKD_OK && status == XKD_OK)
         saved = xkd_export_backbones(r->cx, r->folder.backbones, &r->trainer.networks.params, r->config.data.left_out);
-    if (saved == XKD_OK) saved = write_report(r, result);
+    /* Of the files, not of memory: a resumed run shows its curves from the first step. */
+    if (saved == XKD_OK) saved = xkd_report_write(r->cx, r->folder.path, r->at.total, NULL);
     return status != XKD_OK ? status : saved;
 }
 
