@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 
 struct xkd_writer {
     xkd_context *cx;
@@ -183,6 +184,7 @@ xkd_status xkd_writer_write(xkd_writer *writer, const void *data, int64_t size)
         xkd_status status = write_all(writer->cx, writer->fd, writer->path, (const char *)data + done, piece);
         if (status != XKD_OK) return status;
         done += piece;
+        xkd_tick();
         writer->written += piece;
         if (writer->written - writer->flushed >= FLUSH_BYTES) start_flush(writer);
     }
