@@ -102,13 +102,15 @@ bool xkd_device_is_known(const char *name)
 static xkd_status check_batch(xkd_context *cx, const xkd_train_config *t)
 {
     int64_t below = t->batch / t->parts * t->parts;
+    char smaller[40] = "";
     if (t->ranks == 1)
         return check_divides(cx, "train.accumulate", t->parts, "num_node * dataset.batch_size", t->batch);
     if (t->batch % t->parts == 0) return XKD_OK;
+    if (below) snprintf(smaller, sizeof smaller, "%" PRId64 " or ", below);
     return xkd_fail(cx, XKD_ERR_CONFIG,
                     "num_node * dataset.batch_size (%" PRId64 ") cannot be shared by %" PRId64 " ranks with %" PRId64
-                    " micro-batches each: the nearest that can are %" PRId64 " and %" PRId64,
-                    t->batch, t->ranks, t->accumulate, below ? below : t->parts, below + t->parts);
+                    " micro-batches each: the nearest batch that can is %s%" PRId64,
+                    t->batch, t->ranks, t->accumulate, smaller, below + t->parts);
 }
 
 /* What the loss and the optimiser need.
