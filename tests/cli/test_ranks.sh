@@ -144,6 +144,35 @@ for _ in $(seq 1000); do pgrep -f "$work/gone|--out gone" >/dev/null || break; s
 check "ranks whose starter dies save and end" [ -z "$(pgrep -f -- '--out gone')" ]
 check "like by SIGTERM" grep -q "stopped by signal 15" gone.err
 
+# Under mpirun messages go through MPI, whose module lies beside the program. As root it runs in this test alone.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0
+if command -v mpirun >/dev/null && [ -e "$(dirname "$xkd")/libxkd-mpi.so" ]; then
+  mpi() { # mpi RANKS ARG...
+    out=$(mpirun --oversubscribe --bind-to none -n "$@" 2>"$work/.stderr" </dev/null)
+    rc=$? err=$(cat "$work/.stderr")
+  }
+  mpi 2 "$xkd" pretrain "${base[@]}" "${short[@]}" --out mpi
+  check "two ranks of mpirun" code 0
+  check "have the same bits" same one2 mpi
+  mpi 3 "$xkd" pretrain "${again[@]}" --out grouped hyperparams.num_epochs=5
+  check "three go on with the run of others" code 0
+  (
+    for _ in $(seq 1000); do lines mpikill/metrics.jsonl 4 && break; sleep 0.02; done
+    pkill -KILL -n -f -- '--out mpikill'
+  ) &
+  mpi 2 "$xkd" pretrain "${base[@]}" --out mpikill hyperparams.num_epochs=4000 run.save_steps=2
+  check "a rank that is killed is named" [ "$rc" -ne 0 -a -n "$(grep 'is lost: its process ended' <<<"$err")" ]
+  try verify mpikill/checkpoints/*.safetensors
+  check "the checkpoint is whole" code 0
+  try doctor --quick
+  stdout_has "doctor knows MPI" 0 "MPI (mpirun, srun): "
+else
+  echo "ok mpirun # SKIP there is no MPI"
+fi
+cp "$xkd" alone
+OMPI_COMM_WORLD_SIZE=2 xkd=./alone try pretrain "${base[@]}" --out none
+stderr_has "mpirun without the module" 9 "libxkd-mpi.so is neither beside the program nor in "
+
 # Files that cannot be read count over all ranks, and rank 0 writes them down.
 mkdir broken
 cp -r toys/train broken/train
