@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,8 @@
 #include <xxhash.h>
 
 #include "base/alloc.h"
+#include "base/machine.h"
+#include "base/text.h"
 #include "dist/dist_parts.h"
 #include "dist/mpi.h"
 
@@ -215,6 +218,45 @@ xkd_status xkd_dist_leave(xkd_dist *d, xkd_status status, const char *why)
     xkd_heart_stop(d->heart, status, why);
     if (d->mpi && status == XKD_OK) xkd_mpi_end(); /* it would wait for a rank that is lost */
     free_dist(d);
+    return status;
+}
+
+xkd_status xkd_dist_tell(xkd_dist *dist)
+{
+    int size = xkd_dist_size(dist);
+    if (!dist || dist->rank != 0) return XKD_OK;
+    xkd_text line = xkd_text_make(dist->cx);
+    xkd_text_printf(&line, "%d ranks:", size);
+    for (int r = 0, last; r < size; r = last + 1) {
+        for (last = r; last + 1 < size && strcmp(xkd_dist_host(dist, last + 1), xkd_dist_host(dist, r)) == 0;) last++;
+        if (last > r)
+            xkd_text_printf(&line, "%s %d-%d on %s", r ? "," : "", r, last, xkd_dist_host(dist, r));
+        else
+            xkd_text_printf(&line, "%s %d on %s", r ? "," : "", r, xkd_dist_host(dist, r));
+    }
+    if (line.status == XKD_OK) xkd_log(dist->cx, XKD_LOG_INFO, "%s", line.data);
+    xkd_status status = line.status;
+    xkd_text_free(&line);
+    return status;
+}
+
+/* A launcher may have given each rank processors of its own, or all of them to all. */
+xkd_status xkd_dist_processors(xkd_dist *dist, int *out)
+{
+    xkd_status status = XKD_OK;
+    int rank = xkd_dist_rank(dist), sharing = 0;
+    cpu_set_t mine, *all = NULL;
+    *out = xkd_processor_count();
+    if (!dist) return XKD_OK;
+    CPU_ZERO(&mine);
+    (void)sched_getaffinity(0, sizeof mine, &mine);
+    XKD_TRY(xkd_alloc(dist->cx, &all, xkd_dist_size(dist), sizeof *all));
+    XKD_TRY(xkd_dist_gather(dist, all, &mine, sizeof mine));
+    for (int r = 0; r < xkd_dist_size(dist); r++)
+        sharing += CPU_EQUAL(&all[r], &mine) && strcmp(xkd_dist_host(dist, r), xkd_dist_host(dist, rank)) == 0;
+    *out = *out / sharing > 1 ? *out / sharing : 1;
+fail:
+    xkd_free(all);
     return status;
 }
 

@@ -53,6 +53,12 @@ int xkd_dist_size(const xkd_dist *dist);
 /* Name of the machine that a rank runs on; "" for a process alone. Belongs to `dist`. */
 const char *xkd_dist_host(const xkd_dist *dist, int rank);
 
+/* Rank 0 logs which machines there are and which ranks they run. */
+xkd_status xkd_dist_tell(xkd_dist *dist);
+
+/* Processors for this rank: those that it may use, shared with the ranks of the same machine that may use the same ones. */
+xkd_status xkd_dist_processors(xkd_dist *dist, int *out);
+
 /* all [size,bytes]: `mine` of every rank, in order of ranks. */
 xkd_status xkd_dist_gather(xkd_dist *dist, void *all, const void *mine, int64_t bytes);
 

@@ -141,7 +141,11 @@ static xkd_status call_rank_0(meeting *m, kind k, int *out)
         XKD_TRY(xkd_listen(cx, &mine, &m->listener, &m->mine.port));
     }
     XKD_TRY(greet(m, *out, k));
-    if (!xkd_receive_all(*out, &a, sizeof a, m->deadline) || a.magic != MAGIC)
+    bool came = xkd_receive_all(*out, &a, sizeof a, m->deadline);
+    if (!came && xkd_now() >= m->deadline)
+        XKD_FAIL(XKD_ERR_PEER, "rank 0 at %s, port %d, fell silent while the run starts (run.peer_timeout=%g)",
+                 m->address, m->port, m->place->timeout);
+    if (!came || a.magic != MAGIC)
         XKD_FAIL(XKD_ERR_PEER, "rank 0 at %s, port %d, turned this rank away: is it of this run?", m->address, m->port);
     a.why[sizeof a.why - 1] = 0;
     if (a.refused) XKD_FAIL(XKD_ERR_CONFIG, "%s", a.why);
