@@ -26,6 +26,9 @@ check "the untrained model has not moved" grep -q '^1,0,' "$demo/untrained/metri
 bash "$work/script" --short "$demo" >"$work/again" 2>&1
 check "a second call repeats the figures" [ "$(tail -n 5 "$work/again")" = "$(tail -n 5 "$work/log")" ]
 check "and trains nothing" [ -z "$(grep 'pre-training' "$work/again")" ]
+check "nothing lands beside the demo's folder" [ "$(ls "$work/tree")" = "build
+configs
+scripts" ]
 scripts/draw-screen "make demo" "$demo/summary.txt" >"$work/demo.svg"
 check "a picture of the last screen" grep -q '>Pictures: nearest neighbours' "$work/demo.svg"
 printf 'a <b> & "c"\n' >"$work/odd"
