@@ -120,5 +120,6 @@ extern const struct cli_command cmd_retrieve;
 extern const struct cli_command cmd_svm;
 extern const struct cli_command cmd_verify;
 extern const struct cli_command cmd_version;
+extern const struct cli_command cmd_viz, cmd_viz_attention, cmd_viz_recon;
 
 #endif

@@ -22,6 +22,7 @@ const struct cli_command *const cli_commands[] = {
     &cmd_svm,
     &cmd_knn,
     &cmd_retrieve,
+    &cmd_viz,
     &cmd_map,
     &cmd_report,
     &cmd_inspect,
