@@ -16,6 +16,7 @@ struct cli {
     const char *program; /* argv[0] of the process, for those that start it again */
     xkd_log_level level; /* -q: errors only, default: info, -v: debug */
     bool json;           /* --json: the result is one JSON document on stdout */
+    double told;         /* seconds into the work at which a log last heard of its progress */
 };
 
 typedef enum {
@@ -82,6 +83,9 @@ void cli_say(struct cli *cli, const char *format, ...) __attribute__((format(pri
 
 /* Shows `line` as the progress bar of a terminal (NULL removes it). Does nothing when stderr is no terminal. */
 void cli_progress(struct cli *cli, const char *line);
+
+/* Where stderr is no terminal: a line of how far `seconds` of work have come, once a minute (or XKD_PROGRESS_SECONDS). */
+void cli_progress_plain(struct cli *cli, const char *title, int64_t done, int64_t total, double seconds);
 
 /* Called once, before any thread is made: a thread of its own takes SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP (unless that
  * was ignored), which end the program as they always do. */

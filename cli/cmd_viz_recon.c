@@ -112,7 +112,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(cli_parse(cli, &cmd_viz_recon, argc, argv, &r.v, &rest));
     if (rest < 2) XKD_FAIL(XKD_ERR_CONFIG, "viz recon: want a MODEL and a CLIP ('--help' shows its use)");
     if (!(r.v.at >= 0 && isfinite(r.v.at))) XKD_FAIL(XKD_ERR_CONFIG, "viz recon: --at must be a second of the file");
-    if (!xkd_path_exists(argv[2])) XKD_FAIL(XKD_ERR_DATA, "%s: no such file", argv[2]);
+    if (!xkd_path_exists(argv[2])) XKD_FAIL(XKD_ERR_DATA, "%s: no such file (check the path)", argv[2]);
     XKD_TRY(xkd_autoencoders_load(cx, argv[1], argv + 3, rest - 2, &r.model));
     XKD_TRY(check_sizes(&r));
     r.output = (struct viz_output){cli, &r.model.config, &r.clip, r.v.out, xkd_text_make(cx)};
