@@ -14,6 +14,7 @@
 struct cli {
     xkd_context *cx;
     const char *program; /* argv[0] of the process, for those that start it again */
+    char **argv;         /* the whole line as it was given; ends with NULL */
     xkd_log_level level; /* -q: errors only, default: info, -v: debug */
     bool json;           /* --json: the result is one JSON document on stdout */
     double told;         /* seconds into the work at which a log last heard of its progress */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 
 /* What the system says of an error, with what to do about it where that is known. */
 static const char *reason(int error)
@@ -203,6 +204,7 @@ xkd_status xkd_writer_write(xkd_writer *writer, const void *data, int64_t size)
         xkd_status status = write_all(writer->cx, writer->fd, writer->path, (const char *)data + done, piece);
         if (status != XKD_OK) return status;
         done += piece;
+        xkd_tick();
         writer->written += piece;
         if (writer->written - writer->flushed >= FLUSH_BYTES) start_flush(writer);
     }

@@ -172,7 +172,7 @@ static xkd_status open_parts(run *r)
     take_options(r, r->options);
     XKD_TRY(check_settings(r));
     XKD_TRY(choose_modality(r, &m));
-    xkd_run_fill_in_machine(&r->config);
+    xkd_run_fill_in_machine(&r->config, xkd_processor_count());
     XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, r->options->manifest, &r->data));
     XKD_TRY(check_batch_norm(r));
     XKD_TRY(check_ensemble(r));
@@ -207,7 +207,9 @@ static xkd_status start(run *r)
     /* Before the state is loaded: with other classes its rows would not fit, and the message would be about shapes. */
     XKD_TRY(check_classes(r));
     /* The first batch over and over is that of epoch 0. */
-    if (resume) XKD_TRY(xkd_position_restore(&r->at, c->run.overfit ? NULL : r->data.loader));
+    if (resume) XKD_TRY(xkd_position_restore(&r->at));
+    if (resume && !c->run.overfit)
+        XKD_TRY(xkd_loader_seek(r->data.loader, (uint32_t)r->at.state.epoch, r->at.state.epoch_step));
     /* Lines of tests behind the checkpoint are dropped: those epochs are done again. */
     XKD_TRY(xkd_test_log_open(cx, r->folder.path, resume ? r->at.state.step : -1, &r->tests));
     XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->at.state.config));

@@ -97,7 +97,7 @@ static xkd_status train(xkd_context *cx, const char *name, xkd_run_mode mode, co
     xkd_config c;
     configure(cx, &c, name);
     if (override) must(cx, xkd_config_override(cx, &c, override), override);
-    xkd_status status = xkd_train(cx, &c, &options, result);
+    xkd_status status = xkd_train(cx, &c, &options, NULL, result, NULL);
     xkd_config_free(&c);
     return status;
 }
@@ -186,7 +186,7 @@ static void test_what_a_run_leaves(void **state)
     configure(cx, &c, "run");
     c.run.max_steps = 2;
     c.run.picture_steps = 100; /* and one at the end */
-    must(cx, xkd_train(cx, &c, &options, &result), "train");
+    must(cx, xkd_train(cx, &c, &options, NULL, &result, NULL), "train");
     assert_int_equal(result.step, 2);
     assert_true(result.parameters > 1000 && isfinite(result.loss));
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) xkd_free(read_text(cx, "run", files[i]));
@@ -197,14 +197,14 @@ static void test_what_a_run_leaves(void **state)
     assert_int_equal(again.model.head.outputs, 16);
     xkd_config_free(&again);
     /* The same folder again: refused, unless asked for. */
-    assert_int_equal(xkd_train(cx, &c, &options, &result), XKD_ERR_CONFIG);
+    assert_int_equal(xkd_train(cx, &c, &options, NULL, &result, NULL), XKD_ERR_CONFIG);
     assert_non_null(strstr(xkd_last_error(cx), "--resume goes on with it, --force starts anew"));
     assert_int_equal(count_lines(cx, "run", "metrics.jsonl"), 2);
     xkd_clear_error(cx);
     c.run.max_steps = 1;
     c.run.picture_steps = 0;
     const xkd_run_options force = {.mode = XKD_RUN_FORCE};
-    must(cx, xkd_train(cx, &c, &force, &result), "force");
+    must(cx, xkd_train(cx, &c, &force, NULL, &result, NULL), "force");
     assert_int_equal(result.step, 1);
     snprintf(path, sizeof path, "%s/run/pictures/video-00000002.png", folder);
     assert_false(xkd_path_exists(path));
@@ -260,7 +260,7 @@ static void test_bad_steps_count_in_a_window(void **state)
         configure(cx, &c, window == 2 ? "two" : "four");
         c.run.max_bad_steps = 1;
         c.run.bad_step_window = window;
-        xkd_status status = xkd_train(cx, &c, &options, &result);
+        xkd_status status = xkd_train(cx, &c, &options, NULL, &result, NULL);
         xkd_config_free(&c);
         assert_int_equal(status, window == 2 ? XKD_OK : XKD_ERR_NUMERIC);
         assert_int_equal(result.step, window == 2 ? 9 : 5);
@@ -346,7 +346,7 @@ static void test_overfit(void **state)
     c.run.overfit = true;
     c.train.epochs = 20;
     const xkd_run_options options = {.mode = XKD_RUN_NEW};
-    must(cx, xkd_train(cx, &c, &options, &last), "overfit");
+    must(cx, xkd_train(cx, &c, &options, NULL, &last, NULL), "overfit");
     xkd_config_free(&c);
     assert_true(last.loss < first.loss);
 }
@@ -368,7 +368,7 @@ static void test_plan(void **state)
     assert_true(plan.ring_bytes == 1000 && plan.worker_bytes > 0 && plan.cache_bytes == 0 && plan.scratch_bytes >= 0);
     assert_true(plan.available_bytes > 0);
     xkd_train_plan grouped;
-    c.train.accumulate = 1;
+    c.train.accumulate = c.train.parts = 1;
     c.train.batch = 64;
     must(cx, xkd_plan_training(cx, &c, &plan), "plan of one group");
     c.step.mmd_group = 2;
