@@ -120,6 +120,7 @@ extern const struct cli_command cmd_map;
 extern const struct cli_command cmd_predict;
 extern const struct cli_command cmd_pretrain;
 extern const struct cli_command cmd_replay;
+extern const struct cli_command cmd_plan;
 extern const struct cli_command cmd_report;
 extern const struct cli_command cmd_retrieve;
 extern const struct cli_command cmd_svm;

@@ -14,6 +14,7 @@
 /* clang-format off */
 const struct cli_command *const cli_commands[] = {
     &cmd_data,
+    &cmd_plan,
     &cmd_pretrain,
     &cmd_finetune,
     &cmd_linear,
