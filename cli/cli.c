@@ -27,7 +27,7 @@ struct common {
 };
 
 /* The list ends with an empty row, as every command's does. */
-static const struct cli_option common_options[] = {
+const struct cli_option cli_common_options[] = {
     {'q', "quiet", CLI_FLAG, offsetof(struct common, quiet), NULL, "log errors only"},
     {'v', "verbose", CLI_FLAG, offsetof(struct common, verbose), NULL, "log more"},
     {0, "json", CLI_FLAG, offsetof(struct common, json), NULL, "print the result as JSON"},
@@ -73,7 +73,7 @@ static xkd_status store(struct cli *cli, const struct cli_option *option, const 
 /* With the option that was probably meant, of the command or of all commands. */
 static xkd_status unknown_option(struct cli *cli, const struct cli_command *command, const char *given)
 {
-    const struct cli_option *tables[] = {command->options, common_options};
+    const struct cli_option *tables[] = {command->options, cli_common_options};
     const char *best = NULL;
     /* Three typing errors at most; further apart is another word. */
     int distance = 4;
@@ -104,7 +104,7 @@ static xkd_status parse_one(struct cli *cli, const struct cli_command *command, 
         is_long ? find_long(command->options, name, length) : find_letter(command->options, *name);
     /* The command's own option wins where both have the letter. */
     if (!option) {
-        option = is_long ? find_long(common_options, name, length) : find_letter(common_options, *name);
+        option = is_long ? find_long(cli_common_options, name, length) : find_letter(cli_common_options, *name);
         into = common;
     }
     if (!option) return unknown_option(cli, command, word);
@@ -246,7 +246,7 @@ void cli_print_help(const char *path, const struct cli_command *command)
     puts("\nOptions:");
     /* Options of the command before those of all commands, as the parser looks them up. */
     print_options(command->options);
-    print_options(common_options);
+    print_options(cli_common_options);
     if (command->example) printf("\nExample:\n  %s\n", command->example);
 }
 

@@ -49,6 +49,9 @@ struct cli_command {
     bool hidden;
 };
 
+/* Of every command; ends like a command's table. */
+extern const struct cli_option cli_common_options[];
+
 /* The option of every command that reads data, for its table. */
 #define FOLLOW_LINKS_OPTION(VALUES, FIELD)                                                                          \
     {                                                                                                               \
