@@ -8,6 +8,7 @@
 #define XKD_DIST_DIST_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -19,7 +20,8 @@ enum { XKD_MOST_RANKS = 4096, XKD_MOST_NUMBERS = 8 };
 /* Where a process stands before it has met the others. */
 typedef struct {
     int rank, size;
-    const char *address; /* where rank 0 listens */
+    bool mpi;            /* messages go through MPI, which also tells the address; else over TCP */
+    const char *address; /* where rank 0 listens: names or numbers with blanks between them, any of which may do */
     int port;
     int listener;   /* rank 0: a socket that listens there already; -1: none */
     uint64_t token; /* the same on all ranks; connections with another one are turned away */
@@ -30,9 +32,13 @@ typedef struct {
     void *user;
 } xkd_dist_place;
 
-/* Reads RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them, and XKD_LISTENER and XKD_TOKEN, which
- * `--ranks` adds. size 1 where none is set. XKD_ERR_CONFIG where they contradict each other. */
+/* Reads the environment: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them, and XKD_LISTENER and XKD_TOKEN,
+ * which `--ranks` adds; else what mpirun, or srun with MPI, sets (it starts MPI then); else what srun sets. size 1 where
+ * nothing is set. XKD_ERR_CONFIG where it contradicts itself, XKD_ERR_DEVICE where MPI is wanted and not there. */
 xkd_status xkd_dist_place_read(xkd_context *cx, xkd_dist_place *out);
+
+/* Whether this program can use MPI: "" and the library's version in `version`, or why not. */
+const char *xkd_dist_mpi_lack(char *version, size_t size);
 
 /* Meets the other ranks; waits for them `place->timeout` seconds at most. *out is NULL for a size of 1. XKD_ERR_PEER
  * where one does not come, XKD_ERR_CONFIG where one is of another version or does not fit in. Leave with xkd_dist_leave. */
@@ -46,6 +52,12 @@ int xkd_dist_rank(const xkd_dist *dist);
 int xkd_dist_size(const xkd_dist *dist);
 /* Name of the machine that a rank runs on; "" for a process alone. Belongs to `dist`. */
 const char *xkd_dist_host(const xkd_dist *dist, int rank);
+
+/* Rank 0 logs which machines there are and which ranks they run. */
+xkd_status xkd_dist_tell(xkd_dist *dist);
+
+/* Processors for this rank: those that it may use, shared with the ranks of the same machine that may use the same ones. */
+xkd_status xkd_dist_processors(xkd_dist *dist, int *out);
 
 /* all [size,bytes]: `mine` of every rank, in order of ranks. */
 xkd_status xkd_dist_gather(xkd_dist *dist, void *all, const void *mine, int64_t bytes);

@@ -37,6 +37,7 @@ typedef struct xkd_heart xkd_heart;
 struct xkd_dist {
     xkd_context *cx;
     int rank, size;
+    bool mpi; /* messages go through MPI and not the sockets */
     double timeout;
     char (*hosts)[XKD_HOST_NAME]; /* [size] */
     int *sockets;                 /* [size] to the other ranks, -1 for this one */

@@ -7,7 +7,6 @@
 #include <math.h>
 
 #include "base/alloc.h"
-#include "train/ranks.h"
 
 /* The sizes that the data side would deliver, as far as the configuration tells; floor as in its own
  * computation of a local view's side. */
@@ -147,7 +146,7 @@ static xkd_status join_ranks(xkd_trainer *t)
     xkd_status status = XKD_OK;
     int64_t bytes = t->accumulate * XKD_PART_SCALARS * (int64_t)sizeof *t->read;
     if (!t->dist) return XKD_OK;
-    for (int v = 0; v < t->parts.count; v++) XKD_TRY(xkd_ranks_sum(t->dist, t->be, &t->parts.vectors[v]));
+    XKD_TRY(xkd_parts_join(t->be, &t->parts, t->dist));
     double *mine = part_scalars(t->read, t, 0);
     xkd_memory_download(t->be->memory, mine, part_scalars(t->scalars, t, 0), bytes);
     XKD_TRY(xkd_dist_gather(t->dist, t->read, mine, bytes));

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "checkpoint/safetensors.h"
 #include "fake_loader.h"
+#include "loop_config.h"
 #include "train/loop.h"
 #include "train/watch.h"
 
@@ -47,38 +48,11 @@ static void must(xkd_context *cx, xkd_status status, const char *what)
     if (status != XKD_OK) fail_msg("%s: %s", what, xkd_last_error(cx));
 }
 
-/* 3 epochs of 3 steps of 2 micro-batches of 2 samples. */
 static void configure(xkd_context *cx, xkd_config *c, const char *name)
 {
-    static const char *const small[] = {
-        "model.kwargs={frame_size: [3, 16, 16], num_frames: 4, vid_patch_spatial: [8, 8], vid_patch_temporal: 2}",
-        "model.kwargs={spec_size: [16, 16], spec_patch_spatial: [4, 8], decoder_cfg: {embed_dim: 16, depth: 1, "
-        "num_heads: 2}}",
-        "model.kwargs.teacher_cfg={embed_dim: 16, depth: 1, num_heads: 2}",
-        "model.kwargs.student_cfg={embed_dim: 16, depth: 1, num_heads: 2}",
-        "model.kwargs.projector_cfg={hidden_dim: 16, bottleneck_dim: 8, out_dim: 16}",
-        "model.fwd_kwargs={vid_mask_ratio: 0.5, aud_mask_ratio: 0.5}",
-        "dataset={crop_size: 16, clip_duration: 1, video_fps: 4, audio_fps: 1600, hop_length: 106, n_mels: 16, n_fft: "
-        "256}",
-        "dataset.train.vid_aug_kwargs={temporal_ratio: 1, spatial_ratio: 1}",
-        "dataset.train.aud_aug_kwargs.temporal_ratio=1",
-        "dataset.batch_size=4",
-        "num_node=1",
-        "train.accumulate=2",
-        "hyperparams.num_epochs=3",
-        "hyperparams.lr={warmup_epochs: 0, base_lr: 0.01}",
-        "run.backend=ref",
-        "run.threads=1",
-        "run.picture_steps=off",
-        "run.save_minutes=off",
-        "data.path=none",
-        "progress.log2tb=false"};
     char out[200];
-    must(cx, xkd_config_init(cx, c), "init");
-    for (size_t i = 0; i < sizeof small / sizeof *small; i++) must(cx, xkd_config_override(cx, c, small[i]), small[i]);
-    snprintf(out, sizeof out, "run.out=%s/%s", folder, name);
-    must(cx, xkd_config_override(cx, c, out), out);
-    must(cx, xkd_config_finish(cx, c), "finish");
+    snprintf(out, sizeof out, "%s/%s", folder, name);
+    must(cx, loop_configure(cx, c, out), "configure");
 }
 
 static int64_t stop_after; /* steps until the fake signal comes */

@@ -1,6 +1,11 @@
 /* The tree of sums of one process. Its shape follows from the number of a part alone: behind part i as many sums are
  * merged as i has trailing ones in binary, and what waits behind the last part is added from the smallest up. */
-#include "train/parts.h"
+#include "optim/parts.h"
+
+#include "base/alloc.h"
+
+/* Bytes that pass through the host at once, where a backend has memory of its own. */
+enum { STAGE = 4 << 20 };
 
 int xkd_parts_waiting(int64_t parts)
 {
@@ -64,4 +69,36 @@ void xkd_parts_add(xkd_backend *be, xkd_parts *p)
         xkd_memory_copy(be->memory, p->sums[p->waiting][v], p->vectors[v].x, p->vectors[v].n * be->size);
     p->waiting++;
     clear(be, p);
+}
+
+xkd_status xkd_pass_through(xkd_context *cx, xkd_dist *dist, xkd_memory *memory, void *x, int64_t bytes,
+                            xkd_piece_fn fn)
+{
+    xkd_status status = XKD_OK;
+    char *stage = NULL;
+    if (xkd_memory_is_host(memory)) return fn(dist, x, bytes);
+    XKD_TRY(xkd_alloc(cx, &stage, STAGE, 1));
+    for (int64_t at = 0; at < bytes; at += STAGE) {
+        int64_t n = bytes - at < STAGE ? bytes - at : STAGE;
+        xkd_memory_download(memory, stage, (char *)x + at, n);
+        XKD_TRY(fn(dist, stage, n));
+        xkd_memory_upload(memory, (char *)x + at, stage, n);
+    }
+fail:
+    xkd_free(stage);
+    return status;
+}
+
+static xkd_status sum_piece(xkd_dist *dist, void *piece, int64_t bytes)
+{
+    return xkd_dist_sum(dist, piece, bytes / (int64_t)sizeof(float));
+}
+
+xkd_status xkd_parts_join(xkd_backend *be, xkd_parts *p, xkd_dist *dist)
+{
+    xkd_status status = XKD_OK;
+    for (int v = 0; dist && v < p->count; v++)
+        XKD_TRY(xkd_pass_through(be->cx, dist, be->memory, p->vectors[v].x, p->vectors[v].n * be->size, sum_piece));
+fail:
+    return status;
 }

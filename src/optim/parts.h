@@ -4,12 +4,13 @@
  *
  * Part p of P: p = rank * accumulate + micro-batch. Within a process the tree is that of a binary counter: a sum waits until
  * its equal is there. A step of one part needs no memory for it. */
-#ifndef XKD_TRAIN_PARTS_H
-#define XKD_TRAIN_PARTS_H
+#ifndef XKD_OPTIM_PARTS_H
+#define XKD_OPTIM_PARTS_H
 
 #include "backend/backend.h"
 #include "base/arena.h"
 #include "config/config.h"
+#include "dist/dist.h"
 
 enum { XKD_PARTS_VECTORS = 1 + XKD_MODALITIES, XKD_PARTS_WAITING = 17 /* of at most 65 536 parts */ };
 
@@ -42,5 +43,13 @@ void xkd_parts_begin(xkd_backend *be, xkd_parts *p);
 
 /* A part's values are in the vectors. Behind the last part they hold the sums over all; else they are zero again. */
 void xkd_parts_add(xkd_backend *be, xkd_parts *p);
+
+/* The sums over the parts of all ranks (dist NULL: those of this process), behind the last part. Tensors of F32. */
+xkd_status xkd_parts_join(xkd_backend *be, xkd_parts *p, xkd_dist *dist);
+
+/* Calls fn for x [bytes] of `memory`: in place on the host's, else piece by piece through the host. */
+typedef xkd_status (*xkd_piece_fn)(xkd_dist *dist, void *piece, int64_t bytes);
+xkd_status xkd_pass_through(xkd_context *cx, xkd_dist *dist, xkd_memory *memory, void *x, int64_t bytes,
+                            xkd_piece_fn fn);
 
 #endif
