@@ -176,7 +176,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (rest < 2) XKD_FAIL(XKD_ERR_CONFIG, "viz attention: want a MODEL and a CLIP ('--help' shows its use)");
     if (!(a.v.at >= 0 && isfinite(a.v.at)))
         XKD_FAIL(XKD_ERR_CONFIG, "viz attention: --at must be a second of the file");
-    if (!xkd_path_exists(argv[2])) XKD_FAIL(XKD_ERR_DATA, "%s: no such file (check the path)", argv[2]);
+    XKD_TRY(viz_check_path(cli, argv[2]));
     XKD_TRY(models_load(cli, &a.v.model, argv[1], argv + 3, rest - 2, &a.models));
     a.output = (struct viz_output){cli, &a.models.config, &a.clip, a.v.out, xkd_text_make(cx)};
     XKD_TRY(viz_clip_read(cli, &a.models.config, a.models.wanted, argv[2], a.v.at, &a.clip));

@@ -43,8 +43,10 @@ static xkd_status check_sizes(const struct recon *r)
         if (r->model.has[m] && (g.T != s.T || g.H != s.H || g.W != s.W))
             return xkd_fail(r->cli->cx, XKD_ERR_CONFIG,
                             "viz recon: clips of %" PRId64 "x%" PRId64 "x%" PRId64 ", but the model's %s is %" PRId64
-                            "x%" PRId64 "x%" PRId64 " (dataset.crop_size, clip_duration, video_fps, hop_length)",
-                            s.T, s.H, s.W, names[m], g.T, g.H, g.W);
+                            "x%" PRId64 "x%" PRId64 ": set dataset.%s",
+                            s.T, s.H, s.W, names[m], g.T, g.H, g.W,
+                            m == XKD_VIDEO ? "crop_size, clip_duration and video_fps"
+                                           : "n_mels, hop_length and clip_duration");
     }
     return XKD_OK;
 }
@@ -112,7 +114,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(cli_parse(cli, &cmd_viz_recon, argc, argv, &r.v, &rest));
     if (rest < 2) XKD_FAIL(XKD_ERR_CONFIG, "viz recon: want a MODEL and a CLIP ('--help' shows its use)");
     if (!(r.v.at >= 0 && isfinite(r.v.at))) XKD_FAIL(XKD_ERR_CONFIG, "viz recon: --at must be a second of the file");
-    if (!xkd_path_exists(argv[2])) XKD_FAIL(XKD_ERR_DATA, "%s: no such file (check the path)", argv[2]);
+    XKD_TRY(viz_check_path(cli, argv[2]));
     XKD_TRY(xkd_autoencoders_load(cx, argv[1], argv + 3, rest - 2, &r.model));
     XKD_TRY(check_sizes(&r));
     r.output = (struct viz_output){cli, &r.model.config, &r.clip, r.v.out, xkd_text_make(cx)};

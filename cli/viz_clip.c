@@ -9,11 +9,20 @@
 #include <xkd/clip.h>
 
 #include "base/alloc.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "eval/clips.h"
 #include "report/png.h"
 
 enum { SETTINGS = 7, LENGTH = 80 };
+
+xkd_status viz_check_path(struct cli *cli, const char *path)
+{
+    xkd_context *cx = cli->cx;
+    if (!xkd_path_exists(path)) return xkd_fail(cx, XKD_ERR_DATA, "%s: no such file (check the path)", path);
+    if (xkd_is_folder(path)) return xkd_fail(cx, XKD_ERR_DATA, "%s: is a folder: name one of its files", path);
+    return XKD_OK;
+}
 
 /* Frames come with the short side of which the clipper cuts its centre, so that nothing is resized twice. */
 static xkd_status open_reader(struct cli *cli, const xkd_data_config *d, xkd_reader **out)

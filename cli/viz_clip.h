@@ -14,6 +14,9 @@ struct viz_clip {
     double start; /* seconds into the file */
 };
 
+/* XKD_ERR_DATA where there is no file: found before a model is loaded. */
+xkd_status viz_check_path(struct cli *cli, const char *path);
+
 /* The clip that begins `at` seconds into the file, centre crop, no augmentation: what `xkd embed --protocol test --clips 1` would
  * make of a file that begins there. Free with viz_clip_free in any case. */
 xkd_status viz_clip_read(struct cli *cli, const xkd_config *config, const bool wanted[XKD_MODALITIES], const char *path,

@@ -46,7 +46,7 @@ check "and so is a .pth of it" diff -r a f
 try viz recon run/backbones/vid_teacher.safetensors $clip --out no
 stderr_has "an encoder alone has no decoder" 4 "holds no decoder, so nothing can be reconstructed: name a whole model"
 try viz recon run $clip --out no dataset.crop_size=40
-stderr_has "clips of another size" 2 "clips of 8x40x40, but the model's video is 8x32x32"
+stderr_has "clips of another size" 2 "clips of 8x40x40, but the model's video is 8x32x32: set dataset.crop_size, clip_duration and video_fps"
 
 # ---- attention ----
 try viz attention run $clip --out g
@@ -91,6 +91,8 @@ for what in recon attention; do
   stderr_has "$what: no clip" 2 "want a MODEL and a CLIP"
   try viz $what run nowhere.mp4
   stderr_has "$what: no such clip" 3 "nowhere.mp4: no such file"
+  try viz $what run videos
+  stderr_has "$what: a folder" 3 "videos: is a folder: name one of its files"
   try viz $what nowhere $clip
   stderr_has "$what: no such model" 4 "nowhere: no such model"
   try viz $what run $clip --at 2.5 --out no
