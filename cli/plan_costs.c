@@ -202,6 +202,9 @@ xkd_status plan_make(struct plan *p)
     xkd_status status = XKD_OK;
     bool timed = !p->bench && !(p->given > 0);
     XKD_TRY(configure(p, 1, 0, &p->config));
+    if (timed)
+        cli_say(p->cli,
+                "timing a step of this model here; --seconds, --bench or --gflops give the rate of another machine");
     XKD_TRY(xkd_plan_details_of(p->cli->cx, &p->config, timed, &p->base, &p->details));
     if (!(p->memory > 0)) p->memory = p->base.available_bytes;
     XKD_TRY(choose_rate(p));
