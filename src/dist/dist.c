@@ -215,6 +215,8 @@ xkd_status xkd_dist_leave(xkd_dist *d, xkd_status status, const char *why)
     if (!d) return status;
     if (status == XKD_OK) status = xkd_dist_largest(d, &here, 1);
     /* What ended all ranks alike, such as a signal, is no loss to anybody. */
+    (void)xkd_dist_wait(d); /* what was under way when this rank gave up ends with the loss of another, or well */
+    xkd_courier_free(d->courier);
     xkd_heart_stop(d->heart, status, why);
     if (d->mpi && status == XKD_OK) xkd_mpi_end(); /* it would wait for a rank that is lost */
     free_dist(d);

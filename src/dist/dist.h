@@ -76,4 +76,9 @@ xkd_status xkd_dist_largest(xkd_dist *dist, int64_t *values, int count);
  * rank adds up its share of x and sends it round, 2 (size-1)/size of x a rank each way, as a ring does. */
 xkd_status xkd_dist_sum(xkd_dist *dist, float *x, int64_t n);
 
+/* The same, beside what the caller goes on with, in the order of the calls. Until xkd_dist_wait returns nobody may touch x or
+ * call another function of this header; it returns the first fault. */
+xkd_status xkd_dist_sum_later(xkd_dist *dist, float *x, int64_t n);
+xkd_status xkd_dist_wait(xkd_dist *dist);
+
 #endif

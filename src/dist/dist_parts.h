@@ -33,6 +33,7 @@ typedef struct {
 } xkd_stream;
 
 typedef struct xkd_heart xkd_heart;
+typedef struct xkd_courier xkd_courier;
 
 struct xkd_dist {
     xkd_context *cx;
@@ -43,6 +44,7 @@ struct xkd_dist {
     int *sockets;                 /* [size] to the other ranks, -1 for this one */
     uint32_t round;               /* exchanges so far: the two ends of one must agree on it */
     xkd_heart *heart;
+    xkd_courier *courier; /* NULL until something is to be added up later */
 
     /* Set once, by whoever finds that a rank is lost. */
     _Atomic bool lost;
@@ -72,6 +74,9 @@ xkd_status xkd_dist_look(xkd_dist *d);
 
 /* Fills hosts, sockets, and hearts [size]: the sockets of heartbeats, -1 where there is none. */
 xkd_status xkd_dist_meet(xkd_dist *d, const xkd_dist_place *place, int *hearts);
+
+/* Ends the thread that adds up beside the caller; NULL is allowed. */
+void xkd_courier_free(xkd_courier *courier);
 
 /* Starts the thread that watches over the ranks; takes over hearts [size]. */
 xkd_status xkd_heart_start(xkd_dist *d, const xkd_dist_place *place, const int *hearts);

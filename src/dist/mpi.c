@@ -19,6 +19,7 @@ static const char NAME[] = "libxkd-mpi.so";
 
 /* One a process, like MPI. */
 static const xkd_mpi_table *mpi;
+static bool threads;
 
 static const xkd_mpi_table *load_from(const char *folder, char *why, size_t size)
 {
@@ -80,7 +81,7 @@ xkd_status xkd_mpi_place(xkd_context *cx, xkd_dist_place *out)
             "this process was started by mpirun or srun with MPI, and there is no MPI here: %s (or use --ranks, or "
             "torchrun's variables)",
             why);
-    if (mpi->start(&out->rank, &out->size, why, sizeof why) != 0)
+    if (mpi->start(&out->rank, &out->size, &threads, why, sizeof why) != 0)
         return xkd_fail(cx, XKD_ERR_DEVICE, "MPI does not start: %s", why);
     out->mpi = out->size > 1;
     if (!out->mpi) mpi->end();
@@ -149,6 +150,11 @@ xkd_status xkd_mpi_exchange_all(xkd_dist *d, const xkd_exchange *e)
     if (mpi->exchange(&m, why, sizeof why) == 0) return XKD_OK;
     xkd_status status = xkd_dist_look(d);
     return status != XKD_OK ? status : xkd_fail(d->cx, XKD_ERR_PEER, "messages between ranks fail: %s", why);
+}
+
+bool xkd_mpi_allows_threads(void)
+{
+    return threads;
 }
 
 void xkd_mpi_end(void)

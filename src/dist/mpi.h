@@ -17,6 +17,9 @@ xkd_status xkd_mpi_tell_address(xkd_context *cx, int rank, int *port, uint64_t *
 
 xkd_status xkd_mpi_exchange_all(xkd_dist *d, const xkd_exchange *e);
 
+/* Whether exchanges may come from other threads than the first, one at a time. */
+bool xkd_mpi_allows_threads(void);
+
 /* All ranks have come to their end together. */
 void xkd_mpi_end(void);
 

@@ -21,7 +21,8 @@ typedef struct {
 typedef struct {
     const char *(*version)(void); /* of the MPI library */
     /* Functions return 0, or -1 with a sentence in error [size]. */
-    int (*start)(int *rank, int *ranks, char *error, size_t size);
+    int (*start)(int *rank, int *ranks, bool *threads, char *error,
+                 size_t size);                                             /* threads: any may call, one at a time */
     int (*broadcast)(void *data, int64_t bytes, char *error, size_t size); /* from rank 0 */
     int (*exchange)(const xkd_mpi_exchange *e, char *error, size_t size);
     void (*end)(void); /* all ranks have come to their end */

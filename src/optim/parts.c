@@ -7,6 +7,9 @@
 /* Bytes that pass through the host at once, where a backend has memory of its own. */
 enum { STAGE = 4 << 20 };
 
+/* Elements that are worth a message of their own while the backward pass goes on. */
+static const int64_t PIECE = (int64_t)2 << 20;
+
 int xkd_parts_waiting(int64_t parts)
 {
     int most = 0;
@@ -21,7 +24,7 @@ xkd_status xkd_parts_new(xkd_context *cx, xkd_parts *out, xkd_backend *be, const
                          int64_t parts)
 {
     xkd_status status = XKD_OK;
-    *out = (xkd_parts){.count = count, .parts = parts, .most = xkd_parts_waiting(parts)};
+    *out = (xkd_parts){.count = count, .parts = parts, .most = xkd_parts_waiting(parts), .piece = PIECE};
     for (int v = 0; v < count; v++) out->vectors[v] = vectors[v];
     out->arena.of = be->memory;
     for (int round = 0; round < 2; round++) { /* measure, then assign */
@@ -47,28 +50,97 @@ void xkd_parts_begin(xkd_backend *be, xkd_parts *p)
 {
     p->done = 0;
     p->waiting = 0;
+    p->sent_count = 0;
+    p->growing = (xkd_part_piece){0};
     clear(be, p);
+}
+
+/* Elements [first, end) of vector v += those of the waiting sum. */
+static void add_waiting(xkd_backend *be, xkd_parts *p, int sum, int v, int64_t first, int64_t end)
+{
+    be->ops->axpby(be, xkd_at(be, p->vectors[v].x, first), xkd_at(be, p->sums[sum][v], first), 1, 1, end - first);
 }
 
 /* The sum that came last joins the vectors. */
 static void merge(xkd_backend *be, xkd_parts *p)
 {
     p->waiting--;
-    for (int v = 0; v < p->count; v++)
-        be->ops->axpby(be, p->vectors[v].x, p->sums[p->waiting][v], 1, 1, p->vectors[v].n);
+    for (int v = 0; v < p->count; v++) add_waiting(be, p, p->waiting, v, 0, p->vectors[v].n);
+}
+
+/* The same of all that wait, for a stretch of a vector. */
+static void merge_all(xkd_backend *be, xkd_parts *p, int v, int64_t first, int64_t end)
+{
+    for (int sum = p->waiting - 1; sum >= 0; sum--) add_waiting(be, p, sum, v, first, end);
+}
+
+/* What has not been sent of the first vector, from *at on; false at its end. Pieces lie apart from each other, and there are
+ * few of them. */
+static bool next_gap(const xkd_parts *p, int64_t *at, xkd_part_piece *gap)
+{
+    int64_t n = p->vectors[0].n;
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (int i = 0; i < p->sent_count; i++) {
+            if (p->sent[i].first > *at || p->sent[i].end <= *at) continue;
+            *at = p->sent[i].end;
+            moved = true;
+        }
+    }
+    if (*at >= n) return false;
+    *gap = (xkd_part_piece){*at, n};
+    for (int i = 0; i < p->sent_count; i++)
+        if (p->sent[i].first > *at && p->sent[i].first < gap->end) gap->end = p->sent[i].first;
+    *at = gap->end;
+    return true;
+}
+
+/* The last part: what was sent has its sums already. */
+static void end_parts(xkd_backend *be, xkd_parts *p)
+{
+    xkd_part_piece gap;
+    for (int64_t at = 0; next_gap(p, &at, &gap);) merge_all(be, p, 0, gap.first, gap.end);
+    for (int v = 1; v < p->count; v++) merge_all(be, p, v, 0, p->vectors[v].n);
+    p->waiting = 0;
 }
 
 void xkd_parts_add(xkd_backend *be, xkd_parts *p)
 {
-    for (int64_t bits = p->done++; bits & 1; bits >>= 1) merge(be, p);
-    if (p->done == p->parts) {
-        while (p->waiting) merge(be, p);
+    if (p->done + 1 == p->parts) {
+        p->done++;
+        end_parts(be, p);
         return;
     }
+    for (int64_t bits = p->done++; bits & 1; bits >>= 1) merge(be, p);
     for (int v = 0; v < p->count; v++)
         xkd_memory_copy(be->memory, p->sums[p->waiting][v], p->vectors[v].x, p->vectors[v].n * be->size);
     p->waiting++;
     clear(be, p);
+}
+
+/* A piece that is long enough for the link goes on its way. A fault is told by xkd_parts_join. */
+static void send_piece(xkd_backend *be, xkd_parts *p, xkd_dist *dist)
+{
+    xkd_part_piece piece = p->growing;
+    p->growing = (xkd_part_piece){0};
+    if (piece.end == piece.first || p->sent_count == XKD_PARTS_PIECES) return;
+    merge_all(be, p, 0, piece.first, piece.end);
+    p->sent[p->sent_count++] = piece;
+    (void)xkd_dist_sum_later(dist, xkd_at(be, p->vectors[0].x, piece.first), piece.end - piece.first);
+}
+
+void xkd_parts_ready(xkd_backend *be, xkd_parts *p, xkd_dist *dist, int64_t first, int64_t n)
+{
+    xkd_part_piece *g = &p->growing;
+    if (!dist || p->done + 1 != p->parts || !xkd_memory_is_host(be->memory)) return;
+    /* Gradients become complete from the back of a network to its front, as they lie in the vector. */
+    if (g->end > g->first && first + n == g->first)
+        g->first = first;
+    else {
+        send_piece(be, p, dist);
+        *g = (xkd_part_piece){first, first + n};
+    }
+    if (g->end - g->first >= p->piece) send_piece(be, p, dist);
 }
 
 xkd_status xkd_pass_through(xkd_context *cx, xkd_dist *dist, xkd_memory *memory, void *x, int64_t bytes,
@@ -97,7 +169,13 @@ static xkd_status sum_piece(xkd_dist *dist, void *piece, int64_t bytes)
 xkd_status xkd_parts_join(xkd_backend *be, xkd_parts *p, xkd_dist *dist)
 {
     xkd_status status = XKD_OK;
-    for (int v = 0; dist && v < p->count; v++)
+    xkd_part_piece gap;
+    if (!dist) return XKD_OK;
+    XKD_TRY(xkd_dist_wait(dist));
+    for (int64_t at = 0; next_gap(p, &at, &gap);)
+        XKD_TRY(xkd_pass_through(be->cx, dist, be->memory, xkd_at(be, p->vectors[0].x, gap.first),
+                                 (gap.end - gap.first) * be->size, sum_piece));
+    for (int v = 1; v < p->count; v++)
         XKD_TRY(xkd_pass_through(be->cx, dist, be->memory, p->vectors[v].x, p->vectors[v].n * be->size, sum_piece));
 fail:
     return status;

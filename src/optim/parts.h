@@ -12,12 +12,18 @@
 #include "config/config.h"
 #include "dist/dist.h"
 
+enum { XKD_PARTS_PIECES = 128 };
 enum { XKD_PARTS_VECTORS = 1 + XKD_MODALITIES, XKD_PARTS_WAITING = 17 /* of at most 65 536 parts */ };
 
 typedef struct {
     void *x; /* [n] of the backend's dtype: where a part's values are made, and at the end the sum of all */
     int64_t n;
 } xkd_part_vector;
+
+/* Elements [first, end) of the first vector. */
+typedef struct {
+    int64_t first, end;
+} xkd_part_piece;
 
 typedef struct {
     xkd_part_vector vectors[XKD_PARTS_VECTORS];
@@ -28,6 +34,11 @@ typedef struct {
     int most;                                         /* that ever wait */
     void *sums[XKD_PARTS_WAITING][XKD_PARTS_VECTORS]; /* [n] each */
     xkd_arena arena;
+    /* Of the last part of a step of several ranks: pieces of the first vector that are on their way to the other ranks while
+     * the backward pass goes on, and the one that is being put together. In the order in which they were sent. */
+    xkd_part_piece sent[XKD_PARTS_PIECES], growing;
+    int sent_count;
+    int64_t piece; /* elements that are worth a message of their own */
 } xkd_parts;
 
 /* Sums that wait at once for their equals, at most, in a step of `parts`. */
@@ -43,6 +54,10 @@ void xkd_parts_begin(xkd_backend *be, xkd_parts *p);
 
 /* A part's values are in the vectors. Behind the last part they hold the sums over all; else they are zero again. */
 void xkd_parts_add(xkd_backend *be, xkd_parts *p);
+
+/* Elements [first, first+n) of the first vector are those of the whole part already, though the part is not over: of a step's
+ * last one they go on their way to the other ranks. On the host's memory alone; elsewhere nothing is done. */
+void xkd_parts_ready(xkd_backend *be, xkd_parts *p, xkd_dist *dist, int64_t first, int64_t n);
 
 /* The sums over the parts of all ranks (dist NULL: those of this process), behind the last part. Tensors of F32. */
 xkd_status xkd_parts_join(xkd_backend *be, xkd_parts *p, xkd_dist *dist);
