@@ -152,6 +152,7 @@ static void free_dist(xkd_dist *d)
     xkd_free(d->polled);
     xkd_free(d->numbers);
     xkd_free(d->room);
+    xkd_free(d->packed);
     xkd_free(d);
 }
 
@@ -307,7 +308,7 @@ xkd_status xkd_dist_gather_sized(xkd_dist *d, void **all, int64_t *sizes, const 
     set_lists(d, mine, bytes, NULL, 0);
     for (int64_t r = 0; r < size; at += sizes[r++]) {
         if (r == d->rank) {
-            memcpy(joined + at, mine, (size_t)bytes);
+            if (bytes) memcpy(joined + at, mine, (size_t)bytes);
         } else {
             d->in[r] = joined + at;
             d->in_bytes[r] = sizes[r];
@@ -340,6 +341,23 @@ fail:
     return status;
 }
 
+/* bfloat16: the upper half of a float, rounded to nearest even; what is not a number stays so. */
+static uint16_t pack(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static float unpack(uint16_t half)
+{
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 /* Elements of rank r's share of a bucket of n. */
 static int64_t share_of(const xkd_dist *d, int64_t n, int r, int64_t *first)
 {
@@ -359,36 +377,78 @@ static void add_up(const xkd_dist *d, int64_t n)
         }
 }
 
+/* The exchanges of a bucket of n elements of `size` bytes. First each rank gets its share from all, into rows of `in`... */
+static void address_shares(xkd_dist *d, int64_t n, int64_t size, const void *out, void *in)
+{
+    int64_t first, mine = share_of(d, n, d->rank, &first), at;
+    for (int r = 0; r < d->size; r++) {
+        d->out_bytes[r] = share_of(d, n, r, &at) * size;
+        d->out[r] = (const char *)out + at * size;
+        d->in[r] = (char *)in + r * mine * size;
+        d->in_bytes[r] = mine * size;
+    }
+}
+
+/* ... and then all get its sum of it, each at its place in `all`. */
+static void address_sums(xkd_dist *d, int64_t n, int64_t size, void *all)
+{
+    int64_t first, mine = share_of(d, n, d->rank, &first), at;
+    for (int r = 0; r < d->size; r++) {
+        d->out[r] = (char *)all + first * size;
+        d->out_bytes[r] = mine * size;
+        d->in_bytes[r] = share_of(d, n, r, &at) * size;
+        d->in[r] = (char *)all + at * size;
+    }
+}
+
 /* One bucket: the shares go to the ranks that add them up, and the sums to all. */
 static xkd_status sum_bucket(xkd_dist *d, float *x, int64_t n)
 {
-    int64_t first, mine = share_of(d, n, d->rank, &first), at;
+    xkd_status status = XKD_OK;
+    int64_t first, mine = share_of(d, n, d->rank, &first);
     const int64_t size = (int64_t)sizeof *x;
     memcpy(d->room + d->rank * mine, x + first, (size_t)(mine * size));
-    for (int r = 0; r < d->size; r++) {
-        d->out_bytes[r] = share_of(d, n, r, &at) * size;
-        d->out[r] = x + at;
-        d->in[r] = d->room + r * mine;
-        d->in_bytes[r] = mine * size;
-    }
-    xkd_status status = exchange(d);
-    if (status != XKD_OK) return status;
+    address_shares(d, n, size, x, d->room);
+    XKD_TRY(exchange(d));
     add_up(d, mine);
     memcpy(x + first, d->room, (size_t)(mine * size));
-    for (int r = 0; r < d->size; r++) {
-        d->out[r] = x + first;
-        d->out_bytes[r] = mine * size;
-        d->in_bytes[r] = share_of(d, n, r, &at) * size;
-        d->in[r] = x + at;
-    }
-    return exchange(d);
+    address_sums(d, n, size, x);
+    XKD_TRY(exchange(d));
+fail:
+    return status;
+}
+
+/* The same in bfloat16: a rank's own numbers enter its share as they are, and all take the sums as they were sent. */
+static xkd_status sum_bucket_packed(xkd_dist *d, float *x, int64_t n)
+{
+    xkd_status status = XKD_OK;
+    int64_t first, mine = share_of(d, n, d->rank, &first);
+    uint16_t *sent = d->packed, *received = d->packed + d->size * d->share;
+    for (int64_t i = 0; i < n; i++) sent[i] = pack(x[i]);
+    address_shares(d, n, (int64_t)sizeof *sent, sent, received);
+    XKD_TRY(exchange(d));
+    for (int64_t i = 0; i < d->size * mine; i++) d->room[i] = unpack(received[i]);
+    memcpy(d->room + d->rank * mine, x + first, (size_t)mine * sizeof *x);
+    add_up(d, mine);
+    for (int64_t i = 0; i < mine; i++) sent[first + i] = pack(d->room[i]);
+    address_sums(d, n, (int64_t)sizeof *sent, sent);
+    XKD_TRY(exchange(d));
+    for (int64_t i = 0; i < n; i++) x[i] = unpack(sent[i]);
+fail:
+    return status;
+}
+
+xkd_status xkd_dist_halve(xkd_dist *d)
+{
+    return d && !d->packed ? xkd_alloc(d->cx, &d->packed, 2 * d->size * d->share, sizeof *d->packed) : XKD_OK;
 }
 
 xkd_status xkd_dist_sum(xkd_dist *d, float *x, int64_t n)
 {
     int64_t bucket = d ? d->share * d->size : n;
     for (int64_t at = 0; d && at < n; at += bucket) {
-        xkd_status status = sum_bucket(d, x + at, n - at < bucket ? n - at : bucket);
+        int64_t count = n - at < bucket ? n - at : bucket;
+        xkd_status status = d->packed ? sum_bucket_packed(d, x + at, count) : sum_bucket(d, x + at, count);
         if (status != XKD_OK) return status;
     }
     return XKD_OK;

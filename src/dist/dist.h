@@ -76,6 +76,10 @@ xkd_status xkd_dist_largest(xkd_dist *dist, int64_t *values, int count);
  * rank adds up its share of x and sends it round, 2 (size-1)/size of x a rank each way, as a ring does. */
 xkd_status xkd_dist_sum(xkd_dist *dist, float *x, int64_t n);
 
+/* From now on sums travel as bfloat16, rounded to nearest even when they are sent, and are added in float32: half the bytes,
+ * and still the same bits on every rank. Called by all ranks. */
+xkd_status xkd_dist_halve(xkd_dist *dist);
+
 /* The same, beside what the caller goes on with, in the order of the calls. Until xkd_dist_wait returns nobody may touch x or
  * call another function of this header; it returns the first fault. */
 xkd_status xkd_dist_sum_later(xkd_dist *dist, float *x, int64_t n);

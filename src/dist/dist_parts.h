@@ -61,6 +61,7 @@ struct xkd_dist {
     int64_t *numbers;      /* [size,XKD_MOST_NUMBERS] */
     float *room;           /* [size,share] */
     int64_t share;         /* floats of a rank's share of a bucket */
+    uint16_t *packed;      /* [2,size,share] of sums in bfloat16, as sent and as received; NULL: float32 */
 };
 
 /* Moves it; XKD_ERR_PEER where a rank is lost. */

@@ -174,6 +174,7 @@ static xkd_status start(run *r)
     r->at.state.seed = c->train.seed;
     r->at.state.data_hash = xkd_loader_data_hash(r->loader);
     XKD_TRY(compare_ranks(r));
+    if (c->train.wire_bfloat16) XKD_TRY(xkd_dist_halve(r->dist));
     XKD_TRY(open_folder(r));
     XKD_TRY(open_logs(r));
     for (int m = 0; m < XKD_MODALITIES; m++) r->watch[m] = (xkd_watch){.outputs = c->model.head.outputs};

@@ -236,6 +236,7 @@ static xkd_status start(run *r)
                                                 .data_hash = r->at.state.data_hash,
                                                 .samples = xkd_loader_sample_count(r->data.loader),
                                                 .kernels = xkd_cpu_level_name()}));
+    if (c->train.wire_bfloat16) XKD_TRY(xkd_dist_halve(r->dist));
     if (r->writes) XKD_TRY(open_folder(r));
     if (resume) XKD_TRY(xkd_ranks_share_params(cx, r->dist, &r->net.encoder.params));
     XKD_TRY(xkd_ranks_share_state(r->dist, &r->at.state));

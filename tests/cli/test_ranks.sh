@@ -26,6 +26,11 @@ check "four ranks have those of four" same one4 four
 try pretrain "${base[@]}" "${short[@]}" --out twice --ranks 2 train.accumulate=2 run.device=guard
 check "and two with two each, on memory that the host cannot read" same one4 twice
 
+try pretrain "${base[@]}" "${short[@]}" --out half --ranks 2 train.wire=bfloat16
+ends() { tail -n 1 "$1/metrics.csv" | cut -d, -f12; }
+check "in bfloat16 between ranks: other bits, nearly the same loss" [ "$rc" -eq 0 -a "$(model half)" != "$(model two)" -a \
+  "$(awk -v a="$(ends half)" -v b="$(ends two)" 'BEGIN { d = a - b; print (d < 0 ? -d : d) < 0.03 * b }')" = 1 ]
+
 # Stopped and resumed on other numbers of ranks.
 for ranks in 4 1 2; do
   case $ranks in 4) steps=2 ;; 1) steps=5 ;; *) steps=0 ;; esac

@@ -1,5 +1,6 @@
 /* Exchanges between real processes: what each operation delivers on every rank, in which order sums are added, and what
  * strangers and lost ranks lead to. Each case forks its ranks; a child reports by its exit code. */
+#include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -211,6 +212,39 @@ static void test_parts(void **state)
     all_well(2, four_parts);
 }
 
+/* In bfloat16: all ranks have the same bits, each sum is near the true one, and no number stays none. */
+static int sum_in_half(xkd_context *cx, xkd_dist *d)
+{
+    enum { N = 5000 };
+    float x[N], all[4 * N];
+    (void)cx;
+    if (xkd_dist_halve(d) != XKD_OK) return 1;
+    for (int64_t i = 0; i < N; i++) x[i] = number(xkd_dist_rank(d), i);
+    x[3] = xkd_dist_rank(d) == 1 ? NAN : 1;
+    x[4] = xkd_dist_rank(d) == 1 ? INFINITY : 1;
+    if (xkd_dist_sum(d, x, N) != XKD_OK) return 2;
+    if (!isnan(x[3]) || !isinf(x[4])) return 3;
+    if (xkd_dist_gather(d, all, x, sizeof x) != XKD_OK) return 4;
+    for (int64_t i = 5; i < N; i++) {
+        double sum = 0, size = 0;
+        for (int r = 0; r < xkd_dist_size(d); r++) {
+            sum += (double)number(r, i);
+            size += fabs((double)number(r, i));
+            if (memcmp(&all[r * N + i], &x[i], sizeof x[i]) != 0) return 5;
+        }
+        /* 8 bits of mantissa: each of the numbers and their sum is rounded once. */
+        if (fabs((double)x[i] - sum) > (size + fabs(sum)) / 256) return 6;
+    }
+    return 0;
+}
+
+static void test_half(void **state)
+{
+    (void)state;
+    all_well(2, sum_in_half);
+    all_well(3, sum_in_half);
+}
+
 static void test_operations(void **state)
 {
     (void)state;
@@ -392,9 +426,9 @@ static void test_environment(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_operations), cmocka_unit_test(test_sums),
-                                       cmocka_unit_test(test_parts),      cmocka_unit_test(test_alone),
-                                       cmocka_unit_test(test_losses),     cmocka_unit_test(test_absent),
-                                       cmocka_unit_test(test_strangers),  cmocka_unit_test(test_environment)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_operations), cmocka_unit_test(test_sums),      cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_half),       cmocka_unit_test(test_alone),     cmocka_unit_test(test_losses),
+        cmocka_unit_test(test_absent),     cmocka_unit_test(test_strangers), cmocka_unit_test(test_environment)};
     return cmocka_run_group_tests_name("dist", tests, NULL, NULL);
 }
