@@ -15,6 +15,7 @@
 #include "checkpoint/params_file.h"
 #include "report/html.h"
 #include "report/progress.h"
+#include "report/sparkline.h"
 #include "train/feed.h"
 #include "train/position.h"
 #include "train/probe.h"
@@ -88,6 +89,7 @@ typedef struct {
     xkd_watch watch[XKD_MODALITIES];
     xkd_probe *probe;       /* NULL: not wanted */
     double values[COLUMNS]; /* the row of the step in work */
+    xkd_sparkline loss;     /* of this call, for the progress line */
     bool agreed;            /* the status that ends the run is that of all ranks */
 } run;
 
@@ -329,13 +331,15 @@ static xkd_status advance(run *r)
 
 /* The bar counts from where this call began, so that the time left is right after a resume.
  * Called every step; the receiver decides how often it draws. */
-static void show_progress(const run *r)
+static void show_progress(run *r)
 {
-    char tail[120], line[300];
+    char spark[4 * XKD_SPARK_CELLS], tail[200], line[300];
     if (!r->options->progress || !r->writes) return;
-    double seconds = xkd_now() - r->at.started;
-    snprintf(tail, sizeof tail, "loss %.4f  %.1f samples/s  data %.0f %%", r->values[XKD_LOSS_TOTAL],
-             r->values[SAMPLES_PER_SECOND], 100 * r->at.waited / seconds);
+    double seconds = xkd_now() - r->at.started, loss = r->values[XKD_LOSS_TOTAL];
+    xkd_sparkline_add(&r->loss, loss);
+    xkd_sparkline_draw(&r->loss, spark, sizeof spark);
+    snprintf(tail, sizeof tail, "loss %.4f %s  data %.0f %%  %.1f samples/s", loss, spark, 100 * r->at.waited / seconds,
+             r->values[SAMPLES_PER_SECOND]);
     xkd_progress_line(line, sizeof line, "pretrain", r->at.first_step, r->at.state.step, r->at.total, seconds, tail);
     r->options->progress(r->options->user, line);
 }
