@@ -153,7 +153,7 @@ static xkd_status make_pass(xkd_context *cx, const xkd_autoencoders *a, const bo
     step.recon_coeff = 1;
     step.global_views = 1;
     step.mmd_group = 0;
-    return xkd_pass_new(cx, pass, &a->networks, &step, &batch, a->be->memory, a->be->size, false);
+    return xkd_pass_new(cx, pass, &a->networks, &step, &batch, a->be->memory, NULL, a->be->size, false);
 }
 
 xkd_status xkd_autoencoders_run(xkd_context *cx, const xkd_autoencoders *a, const float *const clips[XKD_MODALITIES],
