@@ -8,12 +8,17 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "data/pack.h"
 
 xkd_status xkd_sample_identity(xkd_context *cx, const xkd_manifest *m, const xkd_sample *s, uint64_t *out)
 {
     char *path = NULL, text[80] = "";
     struct stat info;
     *out = 0;
+    if (s->record) {
+        *out = xkd_pack_identity(m->pack, s->record - 1);
+        return XKD_OK;
+    }
     xkd_status status = xkd_join_path(cx, &path, m->root, s->path);
     if (status != XKD_OK) return status;
     bool there = stat(path, &info) == 0;

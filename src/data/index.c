@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "data/links.h"
+#include "data/pack.h"
 
 /* Links may form loops; real data sets are a few folders deep. */
 enum { MAX_DEPTH = 16 };
@@ -303,6 +304,7 @@ xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_link
     *out = (xkd_manifest){0};
     if (!path || !path[0]) XKD_FAIL(XKD_ERR_CONFIG, "no data given: --data DIR or MANIFEST");
     if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or manifest", path);
+    if (xkd_is_pack(path)) return xkd_pack_read(cx, path, out);
     /* A file is taken as a manifest whatever it is called. */
     if (xkd_is_folder(path))
         XKD_TRY(xkd_join_path(cx, &inside, path, "manifest.jsonl"));

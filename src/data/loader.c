@@ -157,7 +157,9 @@ static xkd_status make_ring(xkd_loader *l)
     XKD_TRY(xkd_alloc(cx, &l->bad, l->manifest.count, 1));
     XKD_TRY(xkd_alloc(cx, &l->dropped, l->manifest.count, 1));
     l->order_epoch = -1;
-    if (l->data->cache != XKD_CACHE_NONE) XKD_TRY(xkd_cache_new(cx, l->data, l->manifest.count, &l->cache));
+    bool cached = l->data->cache != XKD_CACHE_NONE;
+    if (cached && l->manifest.pack) xkd_log(cx, XKD_LOG_INFO, "%s is a pack: data.cache has no effect", l->data->path);
+    if (cached && !l->manifest.pack) XKD_TRY(xkd_cache_new(cx, l->data, l->manifest.count, &l->cache));
 fail:
     return status;
 }
@@ -180,6 +182,7 @@ static xkd_status start_workers(xkd_loader *l)
         } else if (status == XKD_OK) {
             status = xkd_viewer_new(w->cx, l->data, &w->viewer);
         }
+        if (status == XKD_OK) status = xkd_fetcher_check(w->fetcher);
         /* The thread's context dies with it, so its message is copied. */
         if (status != XKD_OK) XKD_FAIL(status, "%s", xkd_last_error(w->cx));
         if (pthread_create(&w->thread, NULL, xkd_loader_work, w) != 0)

@@ -25,6 +25,7 @@ typedef struct {
     const char *file;
     int64_t line;
     bool fixed_classes; /* the first line lists them all */
+    char *pack;         /* that the paths are in; NULL: they are files. Owned */
     int64_t number;     /* the first line whose label is a number; 0: none */
 } place;
 
@@ -200,6 +201,23 @@ fail:
     return status;
 }
 
+/* Like a root, but a pack. */
+static xkd_status read_pack(place *p, const json_t *object, const char *folder)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    const json_t *pack = json_object_get(object, "pack");
+    if (!pack) return XKD_OK;
+    const char *text = json_string_value(pack);
+    if (!text) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"pack\" must be a string", p->file, (long long)p->line);
+    if (text[0] == '/')
+        XKD_TRY(xkd_copy_string(cx, &p->pack, text));
+    else
+        XKD_TRY(xkd_join_path(cx, &p->pack, folder, text));
+fail:
+    return status;
+}
+
 /* A relative root is relative to the manifest's own folder, so a data set can be moved as a whole. */
 static xkd_status read_header(place *p, xkd_manifest *m, const json_t *object, const char *folder)
 {
@@ -227,6 +245,7 @@ static xkd_status read_header(place *p, xkd_manifest *m, const json_t *object, c
     if (links && !json_is_boolean(links))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"follow_links\" must be true or false", p->file, (long long)p->line);
     m->follow_links = json_is_true(links);
+    XKD_TRY(read_pack(p, object, folder));
     if (classes && !json_is_array(classes))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"classes\" must be a list of names", p->file, (long long)p->line);
     p->fixed_classes = classes != NULL;
@@ -370,7 +389,9 @@ xkd_status xkd_manifest_read(xkd_context *cx, const char *path, xkd_manifest *m)
     if (m->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no samples in it (make one with `xkd data index DIR`)", path);
     if (!p.fixed_classes && m->class_count) XKD_TRY(number_by_name(&p, m));
     XKD_TRY(check_duplicates(&p, m, lines));
+    if (p.pack) XKD_TRY(xkd_manifest_attach(cx, m, path, p.pack));
 fail:
+    xkd_free(p.pack);
     xkd_free(text);
     xkd_free(folder);
     xkd_free(lines);
@@ -457,6 +478,13 @@ xkd_status xkd_manifest_add_json(xkd_context *cx, xkd_manifest *m, const char *f
     return read_sample(&p, m, row);
 }
 
+xkd_status xkd_manifest_add_packed(xkd_context *cx, xkd_manifest *m, const char *file, int64_t number,
+                                   const json_t *row)
+{
+    place p = {.cx = cx, .file = file, .line = number, .fixed_classes = m->class_count > 0};
+    return read_sample(&p, m, row);
+}
+
 /* 12 digits keep the microsecond of a film of 10^6 s. Consumes the object. */
 static xkd_status write_line(xkd_writer *writer, xkd_context *cx, json_t *object)
 {
@@ -477,7 +505,7 @@ xkd_status xkd_manifest_write(xkd_context *cx, const xkd_manifest *m, const char
     xkd_status status = XKD_OK;
     xkd_writer *writer = NULL;
     XKD_TRY(xkd_writer_open(cx, path, &writer));
-    json_t *header = json_pack("{s:i,s:s}", "xkd_manifest", 1, "root", root_text ? root_text : ".");
+    json_t *header = json_pack("{s:i,s:s}", "xkd_manifest", 1, m->pack ? "pack" : "root", root_text ? root_text : ".");
     if (!header) XKD_FAIL(XKD_ERR_DATA, "%s: the root \"%s\" is no UTF-8 (move the folder)", path, root_text);
     if (m->class_count) {
         json_t *classes = json_array(), *name = NULL;

@@ -11,7 +11,7 @@ struct xkd_media {
     xkd_context *cx;
     char *name;
     int fd;
-    int64_t size, offset; /* bytes */
+    int64_t first, size, offset; /* bytes; `first`: where the file begins in what fd reads */
     AVIOContext *io;
     AVFormatContext *format;
     AVStream *video, *audio;                   /* NULL: the file has none */
