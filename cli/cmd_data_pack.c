@@ -13,6 +13,7 @@
 #include "data_args.h"
 
 enum { SHARD_MB = 512 };
+static const double FPS_NOT_GIVEN = -1;
 
 struct values {
     const char *out, *config, *codec, *chroma, *shard;
@@ -101,6 +102,14 @@ fail:
     return status;
 }
 
+/* "3.21 GB", or MB where there are few. */
+static const char *size_text(char text[32], double bytes)
+{
+    bool large = bytes >= 1e9;
+    snprintf(text, 32, "%.2f %s", bytes / (large ? 1e9 : 1e6), large ? "GB" : "MB");
+    return text;
+}
+
 static void print_forecast(struct cli *cli, const xkd_packing_forecast *f)
 {
     if (cli->json) {
@@ -109,9 +118,10 @@ static void print_forecast(struct cli *cli, const xkd_packing_forecast *f)
                f->samples, f->seconds / 3600, f->bytes, f->runs, f->without_length, f->free_bytes);
         return;
     }
-    printf("%" PRId64 " samples, %.2f hours: about %.2f GB in %" PRId64 " shards", f->samples, f->seconds / 3600,
-           f->bytes / 1e9, f->runs);
-    if (f->free_bytes >= 0) printf("; %.2f GB are free there", (double)f->free_bytes / 1e9);
+    char size[32], room[32];
+    printf("%" PRId64 " samples, %.2f hours: about %s in %" PRId64 " shards", f->samples, f->seconds / 3600,
+           size_text(size, f->bytes), f->runs);
+    if (f->free_bytes >= 0) printf("; %s are free there", size_text(room, (double)f->free_bytes));
     printf("\n");
     if (f->without_length)
         printf("of %" PRId64 " files the length is not known, and 10 s are assumed (`xkd data index` measures it)\n",
@@ -120,6 +130,7 @@ static void print_forecast(struct cli *cli, const xkd_packing_forecast *f)
 
 static void print_result(struct cli *cli, const xkd_packing_result *r, double seconds)
 {
+    char size[32];
     if (cli->json) {
         printf("{\"packed\": %" PRId64 ", \"unreadable\": %" PRId64 ", \"damaged\": %" PRId64
                ", \"done_before\": %" PRId64 ", \"shards\": %" PRId64 ", \"bytes\": %" PRId64 ", \"seconds\": %.2f}\n",
@@ -129,7 +140,7 @@ static void print_result(struct cli *cli, const xkd_packing_result *r, double se
     printf("%" PRId64 " samples packed, %" PRId64 " unreadable", r->packed, r->unreadable);
     if (r->damaged) printf(", %" PRId64 " with damage in them", r->damaged);
     if (r->kept) printf(" (%" PRId64 " were done before)", r->kept);
-    printf(": %" PRId64 " shards, %.3f GB, %.1f s\n", r->shards, (double)r->bytes / 1e9, seconds);
+    printf(": %" PRId64 " shards, %s, %.1f s\n", r->shards, size_text(size, (double)r->bytes), seconds);
 }
 
 static int stop(void *user)
@@ -145,6 +156,7 @@ static xkd_status pack(struct cli *cli, const struct values *v, const xkd_config
     struct data_progress progress = {cli, "pack", xkd_now()};
     xkd_packing_forecast forecast;
     xkd_packing_result result;
+    char size[32];
     o->progress = data_show_progress;
     o->stop = stop;
     o->user = &progress;
@@ -153,8 +165,8 @@ static xkd_status pack(struct cli *cli, const struct values *v, const xkd_config
         print_forecast(cli, &forecast);
         return XKD_OK;
     }
-    cli_say(cli, "%" PRId64 " samples, about %.2f GB in %" PRId64 " shards", forecast.samples, forecast.bytes / 1e9,
-            forecast.runs);
+    cli_say(cli, "%" PRId64 " samples, about %s in %" PRId64 " shards", forecast.samples,
+            size_text(size, forecast.bytes), forecast.runs);
     if (forecast.free_bytes >= 0 && forecast.bytes > (double)forecast.free_bytes)
         xkd_log(cli->cx, XKD_LOG_WARN,
                 "%s: only %.2f GB are free: packing will stop there, and go on once there is room", v->out,
@@ -174,6 +186,7 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_context *cx = cli->cx;
     struct values v = {.codec = "jpeg",
                        .chroma = "full",
+                       .fps = FPS_NOT_GIVEN,
                        .short_side = 128,
                        .quality = 95,
                        .shard_mb = SHARD_MB,
@@ -187,7 +200,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data pack: which data? (xkd data pack DIR|MANIFEST --out DIR)");
     XKD_TRY(data_configure(cli, v.config, argv + 2, rest - 1, &config));
     config.data.follow_links |= v.follow_links;
-    if (v.fps == 0) v.fps = config.data.video_fps;
+    if (v.fps == FPS_NOT_GIVEN) v.fps = config.data.video_fps;
     XKD_TRY(check_values(cx, &v, &record));
     record.grid_fps = v.fps;
     record.audio_rate = config.data.audio_rate;

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,8 +75,16 @@ xkd_status xkd_read_at(xkd_context *cx, int fd, const char *path, void *out, int
 int64_t xkd_free_space(const char *path)
 {
     struct statvfs info;
-    if (statvfs(path, &info) != 0) return -1;
-    return (int64_t)info.f_bavail * (int64_t)info.f_frsize;
+    char above[PATH_MAX];
+    int missing;
+    snprintf(above, sizeof above, "%s", path);
+    /* A folder that is still to be made goes where the nearest one above it is. */
+    while ((missing = statvfs(above, &info) != 0) && errno == ENOENT && strcmp(above, ".") && strcmp(above, "/")) {
+        char *slash = strrchr(above, '/');
+        if (!slash) strcpy(above, ".");
+        if (slash) slash[slash == above] = 0;
+    }
+    return missing ? -1 : (int64_t)info.f_bavail * (int64_t)info.f_frsize;
 }
 
 /* One byte more is allocated and is 0, so text may be used as a string. The limit comes before the

@@ -19,7 +19,7 @@ xkd_status xkd_open_read(xkd_context *cx, const char *path, int *fd, int64_t *si
 /* Reads `size` bytes at `offset` of an open file, which has them: XKD_ERR_STORAGE where it has not, or fails. */
 xkd_status xkd_read_at(xkd_context *cx, int fd, const char *path, void *out, int64_t size, int64_t offset);
 
-/* Bytes that may be written below a folder; -1: not known. */
+/* Bytes that may be written below a folder, which need not be there yet; -1: not known. */
 int64_t xkd_free_space(const char *path);
 
 /* Reads all of a file and drops it: a disk or server that fails shows as XKD_ERR_STORAGE, while a map of the file would
