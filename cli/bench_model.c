@@ -56,7 +56,7 @@ xkd_status bench_model_make(xkd_context *cx, struct bench_model *b, const struct
     XKD_TRY(xkd_backend_new(cx, &b->be, args->device, XKD_F32, (int)args->threads));
     xkd_batch_shape shape = {
         .B = args->batch, .views = {b->views[0], b->views[1]}, .shape = {b->shape[0], b->shape[1]}};
-    XKD_TRY(xkd_trainer_new(cx, &b->trainer, b->be, &b->config, &shape, false));
+    XKD_TRY(xkd_trainer_new(cx, &b->trainer, b->be, NULL, &b->config, &shape, false));
 fail:
     return status;
 }

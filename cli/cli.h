@@ -14,6 +14,7 @@
 struct cli {
     xkd_context *cx;
     const char *program; /* argv[0] of the process, for those that start it again */
+    char **argv;         /* the whole line as it was given; ends with NULL */
     xkd_log_level level; /* -q: errors only, default: info, -v: debug */
     bool json;           /* --json: the result is one JSON document on stdout */
 };
@@ -111,9 +112,11 @@ extern const struct cli_command cmd_help;
 extern const struct cli_command cmd_inspect;
 extern const struct cli_command cmd_knn;
 extern const struct cli_command cmd_linear;
+extern const struct cli_command cmd_map;
 extern const struct cli_command cmd_predict;
 extern const struct cli_command cmd_pretrain;
 extern const struct cli_command cmd_replay;
+extern const struct cli_command cmd_report;
 extern const struct cli_command cmd_retrieve;
 extern const struct cli_command cmd_svm;
 extern const struct cli_command cmd_verify;

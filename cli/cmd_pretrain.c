@@ -10,13 +10,14 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "config_args.h"
+#include "ranks.h"
 #include "report/progress.h"
 #include "train/loop.h"
 
 /* workers INT64_MIN: not given, so that 0 can be refused. */
 struct values {
     const char *data, *out, *config, *init;
-    int64_t max_steps, overfit, workers;
+    int64_t max_steps, overfit, workers, ranks;
     bool resume, force, dry_run, strict, follow_links;
 };
 
@@ -31,6 +32,7 @@ static const struct cli_option options[] = {
     {'n', "dry-run", CLI_FLAG, offsetof(struct values, dry_run), NULL, "say what would be done, and what it costs"},
     {0, "max-steps", CLI_INT, offsetof(struct values, max_steps), "N", "stop after step N"},
     {0, "overfit", CLI_INT, offsetof(struct values, overfit), "1", "train on the first batch only"},
+    RANKS_OPTION(struct values, ranks),
     {0, "workers", CLI_INT, offsetof(struct values, workers), "N", "decoding processes"},
     FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0, "strict", CLI_FLAG, offsetof(struct values, strict), NULL, "refuse a key that is given twice"},
@@ -234,32 +236,48 @@ static xkd_status print_result(struct cli *cli, const xkd_config *c, const xkd_r
 }
 
 /* Signals are caught only from here on: before, Ctrl-C ends the program as usual. */
-static xkd_status train(struct cli *cli, const struct values *v, const xkd_config *config)
+static xkd_status train(struct cli *cli, const struct values *v, const xkd_config *config, xkd_dist_place *place)
 {
     const xkd_run_options loop = {.mode = mode_of(v), .stop_signal = stop_signal, .progress = progress, .user = cli};
     xkd_run_result result;
+    xkd_dist *dist;
+    bool agreed;
     /* Before any thread exists, so that all of them inherit the blocked signals. */
     cli_catch_signals();
-    xkd_status status = xkd_train(cli->cx, config, &loop, &result);
+    xkd_status status = cli_join_ranks(cli, place, config->run.peer_timeout, &dist);
+    if (status != XKD_OK) return status;
+    status = xkd_train(cli->cx, config, &loop, dist, &result, &agreed);
+    status = cli_leave_ranks(cli, dist, status, agreed);
     /* A run that got as far as training says what it left behind, however it ended. */
-    if (result.total_steps > 0) {
+    if (result.total_steps > 0 && place->rank == 0) {
         xkd_status printed = print_result(cli, config, &result, status);
         if (status == XKD_OK) status = printed;
     }
     return status;
 }
 
-/* The configuration is made before it is filled, so it can be freed in every case. */
+/* The configuration is made before it is filled, so it can be freed in every case. Mistakes are found before ranks are
+ * started, and said once. */
 static int run(struct cli *cli, int argc, char **argv)
 {
+    xkd_status status = XKD_OK;
     struct values v = {.workers = INT64_MIN}; /* not given */
-    xkd_config config;
+    xkd_config config = {0};
+    xkd_dist_place place;
     int rest = 0;
-    xkd_status status = cli_parse(cli, &cmd_pretrain, argc, argv, &v, &rest);
-    if (status != XKD_OK) return status;
-    status = xkd_config_init(cli->cx, &config);
-    if (status == XKD_OK) status = configure(cli, &v, argv + 1, rest, &config);
-    if (status == XKD_OK) status = v.dry_run ? dry_run(cli, &v, &config) : train(cli, &v, &config);
+    bool launch;
+    XKD_TRY(cli_parse(cli, &cmd_pretrain, argc, argv, &v, &rest));
+    XKD_TRY(cli_ranks(cli, v.ranks, &place, &launch));
+    XKD_TRY(xkd_config_init(cli->cx, &config));
+    config.train.ranks = launch ? v.ranks : place.size;
+    XKD_TRY(configure(cli, &v, argv + 1, rest, &config));
+    if (v.dry_run)
+        status = dry_run(cli, &v, &config);
+    else if (launch)
+        status = (xkd_status)cli_launch_ranks(cli, v.ranks);
+    else
+        status = train(cli, &v, &config, &place);
+fail:
     xkd_config_free(&config);
     return status;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backend/cpu/levels.h"
+#include "base/alloc.h"
 #include "base/spelling.h"
 #include "media/worker.h"
 
@@ -22,6 +23,8 @@ const struct cli_command *const cli_commands[] = {
     &cmd_svm,
     &cmd_knn,
     &cmd_retrieve,
+    &cmd_map,
+    &cmd_report,
     &cmd_inspect,
     &cmd_convert,
     &cmd_diff,
@@ -127,16 +130,18 @@ int main(int argc, char **argv)
 {
     if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
     struct cli cli = {.cx = xkd_context_new(), .program = argv[0], .level = XKD_LOG_INFO};
-    if (!cli.cx) {
+    if (!cli.cx || xkd_alloc(cli.cx, &cli.argv, argc + 1, sizeof *argv) != XKD_OK) {
         fputs("xkd: error: out of memory\n", stderr);
         return XKD_ERR_MEMORY;
     }
+    memcpy(cli.argv, argv, (size_t)argc * sizeof *argv);
     xkd_context_set_log(cli.cx, cli_log, NULL, cli.level);
     cli_start_signals();
     int status = run(&cli, argc, argv);
     /* A bar that an error left behind goes before the message. */
     cli_progress(&cli, NULL);
     if (status != XKD_OK && *xkd_last_error(cli.cx)) cli_log(NULL, XKD_LOG_ERROR, xkd_last_error(cli.cx));
+    xkd_free(cli.argv);
     xkd_context_free(cli.cx);
     /* A full disk shows only now when stdout is a file. */
     if ((fflush(stdout) != 0 || ferror(stdout)) && status == XKD_OK) {

@@ -14,6 +14,7 @@ struct xkd_loader {
     xkd_context *cx;
     const xkd_data_config *data;
     const xkd_train_config *train;
+    int rank, world;
     xkd_view_shapes shapes;
     int64_t micro, step, samples[64];
     uint32_t epoch;
@@ -33,10 +34,8 @@ xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xk
 {
     xkd_status status = XKD_OK;
     xkd_loader *l = NULL;
-    (void)rank;
-    (void)world;
     XKD_TRY(xkd_alloc(cx, &l, 1, sizeof *l));
-    *l = (xkd_loader){.cx = cx, .data = data, .train = train};
+    *l = (xkd_loader){.cx = cx, .data = data, .train = train, .rank = rank, .world = world};
     l->shapes.video_views = l->shapes.audio_views = 2;
     int64_t frames = (int64_t)(data->clip_duration * data->video_fps), side = data->crop_size;
     int64_t columns = 1 + (int64_t)(data->clip_duration * (double)data->audio_rate) / data->hop_length;
@@ -45,7 +44,7 @@ xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xk
         l->shapes.video[v].height = l->shapes.video[v].width = side;
         l->shapes.audio[v].bands = data->n_mels;
         l->shapes.audio[v].columns = columns;
-        int64_t B = train->batch / train->accumulate;
+        int64_t B = train->batch / (train->accumulate * world);
         XKD_TRY(xkd_alloc(cx, &l->batch.frames[v], B * 3 * frames * side * side, sizeof(float)));
         XKD_TRY(xkd_alloc(cx, &l->batch.specs[v], B * data->n_mels * columns, sizeof(float)));
     }
@@ -124,7 +123,7 @@ static void fake_view(float *out, int64_t count, uint32_t epoch, int64_t sample,
 
 xkd_status xkd_loader_next(xkd_loader *l, const xkd_batch **out)
 {
-    int64_t B = l->train->batch / l->train->accumulate;
+    int64_t B = l->train->batch / (l->train->accumulate * l->world);
     xkd_batch *b = &l->batch;
     if (fake.fail_after && l->delivered >= fake.fail_after)
         return xkd_fail(l->cx, XKD_ERR_DATA, "too many unreadable files");
@@ -140,7 +139,8 @@ xkd_status xkd_loader_next(xkd_loader *l, const xkd_batch **out)
     int64_t video = 3 * l->shapes.video[0].frames * l->shapes.video[0].height * l->shapes.video[0].width;
     int64_t audio = l->shapes.audio[0].bands * l->shapes.audio[0].columns;
     for (int64_t i = 0; i < B; i++) {
-        l->samples[i] = (l->step * l->train->batch + l->micro * B + i) % FAKE_SAMPLES;
+        int64_t part = l->rank * l->train->accumulate + l->micro;
+        l->samples[i] = (l->step * l->train->batch + part * B + i) % FAKE_SAMPLES;
         for (uint32_t v = 0; v < 2; v++) {
             fake_view(b->frames[v] + i * video, video, l->epoch, l->samples[i], v);
             fake_view(b->specs[v] + i * audio, audio, l->epoch, l->samples[i], v + 2);
@@ -156,6 +156,13 @@ xkd_status xkd_loader_next(xkd_loader *l, const xkd_batch **out)
         }
     }
     *out = b;
+    return XKD_OK;
+}
+
+xkd_status xkd_loader_share(xkd_loader *l, xkd_dist *dist)
+{
+    (void)l;
+    (void)dist;
     return XKD_OK;
 }
 

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 
 struct xkd_writer {
     xkd_context *cx;
@@ -219,6 +220,7 @@ xkd_status xkd_writer_write(xkd_writer *writer, const void *data, int64_t size)
                                       writer->kept ? AGAIN : RESUME);
         if (status != XKD_OK) return status;
         done += piece;
+        xkd_tick();
         writer->written += piece;
         if (writer->written - writer->flushed >= FLUSH_BYTES) start_flush(writer);
     }

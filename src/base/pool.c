@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 
 /* The part of a loop that a thread starts with. Parts lie two cache lines apart: each owner counts in its own. */
 typedef struct {
@@ -200,4 +201,5 @@ void xkd_parallel_for(xkd_pool *pool, int64_t n, xkd_pool_fn fn, void *arg)
         for (int64_t i = 0; i < n; i++) fn(arg, i, 0);
     else
         run_team(pool, n, fn, arg);
+    xkd_tick();
 }

@@ -173,15 +173,16 @@ void xkd_text_json_number(xkd_text *text, double value)
     xkd_text_puts(text, buffer);
 }
 
-/* Also safe within attributes in double quotes. */
+/* Also safe within attributes in quotes of either kind. */
 void xkd_text_xml(xkd_text *text, const char *string)
 {
     for (; *string; string++) {
-        const char *escape = *string == '<'   ? "&lt;"
-                             : *string == '>' ? "&gt;"
-                             : *string == '&' ? "&amp;"
-                             : *string == '"' ? "&quot;"
-                                              : NULL;
+        const char *escape = *string == '<'    ? "&lt;"
+                             : *string == '>'  ? "&gt;"
+                             : *string == '&'  ? "&amp;"
+                             : *string == '"'  ? "&quot;"
+                             : *string == '\'' ? "&#39;"
+                                               : NULL;
         if (escape)
             xkd_text_puts(text, escape);
         else

@@ -98,6 +98,21 @@ bool xkd_device_is_known(const char *name)
     return false;
 }
 
+/* A batch is cut into equal parts. Names the nearest sizes that would do. */
+static xkd_status check_batch(xkd_context *cx, const xkd_train_config *t)
+{
+    int64_t below = t->batch / t->parts * t->parts;
+    char smaller[40] = "";
+    if (t->ranks == 1)
+        return check_divides(cx, "train.accumulate", t->parts, "num_node * dataset.batch_size", t->batch);
+    if (t->batch % t->parts == 0) return XKD_OK;
+    if (below) snprintf(smaller, sizeof smaller, "%" PRId64 " or ", below);
+    return xkd_fail(cx, XKD_ERR_CONFIG,
+                    "num_node * dataset.batch_size (%" PRId64 ") cannot be shared by %" PRId64 " ranks with %" PRId64
+                    " micro-batches each: the nearest batch that can is %s%" PRId64,
+                    t->batch, t->ranks, t->accumulate, smaller, below + t->parts);
+}
+
 /* What the loss and the optimiser need.
  * Ranges of single values have been checked when they were read; these are the ones between keys. */
 static xkd_status check_training(xkd_context *cx, const xkd_config *c)
@@ -107,7 +122,7 @@ static xkd_status check_training(xkd_context *cx, const xkd_config *c)
     const xkd_train_config *t = &c->train;
     if (!xkd_device_is_known(c->device))
         XKD_FAIL(XKD_ERR_CONFIG, "run.device: wants cpu, ref or guard, not '%.40s'", c->device);
-    XKD_TRY(check_divides(cx, "train.accumulate", t->accumulate, "num_node * dataset.batch_size", t->batch));
+    XKD_TRY(check_batch(cx, t));
     /* The loss divides by this sum. */
     if (s->align_coeff + s->cmkd_coeff + s->recon_coeff <= 0)
         XKD_FAIL(XKD_ERR_CONFIG,
@@ -164,6 +179,46 @@ static void choose_mel_norm(xkd_config *c)
     c->data.mel_std = norms[c->eval.mel_norm][1];
 }
 
+/* Whether it matters to the losses which samples make up a micro-batch: MMD and CORAL compare those of one. */
+static bool grouping_matters(const xkd_config *c)
+{
+    return c->step.modality == XKD_TRAIN_BOTH && c->step.align_coeff > 0 && !c->step.mmd_group;
+}
+
+/* Numbers of ranks that share `parts` equally, as "1, 2, 4". */
+static void list_divisors(int64_t parts, char *text, size_t size)
+{
+    size_t length = 0;
+    for (int64_t n = 1; n <= parts && length + 24 < size; n++)
+        if (parts % n == 0)
+            length += (size_t)snprintf(text + length, size - length, "%s%" PRId64, n > 1 ? ", " : "", n);
+}
+
+/* Ranks share the micro-batches of a step. A run that goes on with another number of ranks keeps their number; where that
+ * cannot be, smaller ones are as good if no loss looks at a micro-batch as a whole. */
+static xkd_status share_parts(xkd_context *cx, xkd_config *config)
+{
+    xkd_train_config *t = &config->train;
+    char divisors[200];
+    if (t->ranks < 1) t->ranks = 1;
+    if (t->parts == 0) t->parts = t->ranks * t->accumulate;
+    int64_t parts = (t->parts + t->ranks - 1) / t->ranks * t->ranks;
+    if (parts != t->parts && grouping_matters(config)) {
+        list_divisors(t->parts, divisors, sizeof divisors);
+        return xkd_fail(cx, XKD_ERR_CONFIG,
+                        "a step of %" PRId64 " micro-batches (train.parts) cannot be shared by %" PRId64
+                        " ranks, and other ones would change the losses: use %s ranks, or begin the run with "
+                        "model.fwd_kwargs.mmd_group",
+                        t->parts, t->ranks, divisors);
+    }
+    int64_t group = config->step.mmd_group > 1 ? config->step.mmd_group : 1;
+    if (parts != t->parts)
+        while (parts < t->batch && t->batch % (parts * group)) parts += t->ranks;
+    t->parts = parts;
+    t->accumulate = parts / t->ranks;
+    return XKD_OK;
+}
+
 /* Derived values first, then checks, which use them. Called once all sources of settings have been
  * read. */
 xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config)
@@ -172,6 +227,7 @@ xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config)
     choose_mel_norm(config);
     /* The released files give the batch per node. */
     config->train.batch = config->train.num_node * config->train.batch_size;
+    XKD_TRY(share_parts(cx, config));
     config->data.global_views = config->step.global_views;
     config->train.micro_multiple = config->step.mmd_group > 1 ? config->step.mmd_group : 1;
     /* A covariance needs two samples. */
@@ -228,7 +284,7 @@ xkd_status xkd_config_check_data(xkd_context *cx, const xkd_config *config)
     /* Here and not in xkd_config_finish: a replayed step takes its batch from the file, whatever the keys say. */
     if (config->step.mmd_group)
         XKD_TRY(check_divides(cx, "model.fwd_kwargs.mmd_group", config->step.mmd_group, "the micro-batch",
-                              config->train.batch / config->train.accumulate));
+                              config->train.batch / config->train.parts));
     if ((!d->left_out[XKD_VIDEO] && !config->eval.return_video) ||
         (!d->left_out[XKD_AUDIO] && !config->eval.return_audio))
         XKD_FAIL(XKD_ERR_CONFIG,

@@ -412,6 +412,8 @@ xkd_status xkd_config_override(xkd_context *cx, xkd_config *config, const char *
     else
         XKD_TRY(unknown_key(&r, 1, key));
     XKD_TRY(name_ignored(&r));
+    /* Who asks for another number of micro-batches does not mean the one that a resumed run has on record. */
+    if (strcmp(key, "train.accumulate") == 0) config->train.parts = 0;
 fail:
     xkd_text_free(&r.ignored);
     xkd_yaml_free(root);

@@ -128,7 +128,9 @@ typedef struct {
      * xkd_config_finish. */
     int64_t micro_multiple, micro_least;
     int64_t batch;      /* effective: num_node * batch_size; set by xkd_config_finish */
-    int64_t accumulate; /* micro-batches a step */
+    int64_t accumulate; /* micro-batches a step in one process */
+    int64_t ranks; /* processes that train together; the launcher's to set before xkd_config_finish, 0 counts as 1 */
+    int64_t parts; /* micro-batches a step over all ranks: ranks * accumulate behind xkd_config_finish */
     uint64_t seed;
 } xkd_train_config;
 
@@ -188,6 +190,7 @@ typedef struct {
     int64_t max_steps;       /* 0: to the end */
     int64_t max_bad_steps;   /* skipped non-finite steps of the last bad_step_window before exit 6 */
     int64_t bad_step_window; /* steps */
+    double peer_timeout;     /* s without a sign of life after which a rank counts as lost */
     bool overfit;            /* the first batch over and over */
     int64_t probe_epochs;    /* between two probes of the teachers; 0: none */
     char *probe_data, *probe_split;

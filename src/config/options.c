@@ -325,8 +325,11 @@ static const xkd_option options[] = {
     /* 2^53: what a double, by which a range is checked, and JSON hold exactly. */
     INT("train.seed", train.seed, 0, 9007199254740992.0, "0", "all random numbers follow from it"),
     INT("train.accumulate", train.accumulate, 1, 65536, "1",
-        "micro-batches a step: MMD then compares the samples of one micro-batch, as mmd_group does; centres average "
-        "all"),
+        "micro-batches a step and process: MMD then compares the samples of one micro-batch, as mmd_group does; "
+        "centres "
+        "average all"),
+    INT_OR("auto", "train.parts", train.parts, 1, 1e6, "auto",
+           "micro-batches a step over all ranks; auto: ranks * accumulate. A run keeps it with any number of ranks"),
 
     TEXT("run.out", run.out, "", "run folder, as --out"),
     TEXT("run.init", run.init, "",
@@ -338,6 +341,8 @@ static const xkd_option options[] = {
     INT_OR("off", "run.max_steps", run.max_steps, 0, 1e12, "off", "stop after this many steps"),
     INT("run.max_bad_steps", run.max_bad_steps, 0, 1e9, "10",
         "non-finite steps of the last run.bad_step_window that are skipped before the run stops"),
+    REAL("run.peer_timeout", run.peer_timeout, 1, 1e6, "60",
+         "seconds without a sign of life or progress after which a rank counts as lost"),
     INT("run.bad_step_window", run.bad_step_window, 1, 1e6, "1000", "steps over which run.max_bad_steps counts"),
     BOOL("run.overfit", run.overfit, "false", "train on the first batch only, to see the loss fall"),
     INT_OR("off", "run.probe_epochs", run.probe_epochs, 0, 1e6, "off",

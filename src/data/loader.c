@@ -284,6 +284,7 @@ void xkd_loader_free(xkd_loader *l)
     xkd_free(l->order);
     xkd_free(l->bad);
     xkd_free(l->dropped);
+    xkd_free(l->news);
     xkd_free(l);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "config/config.h"
+#include "dist/dist.h"
 
 struct xkd_clip;
 struct xkd_view_key;
@@ -112,6 +113,10 @@ xkd_status xkd_loader_seek(xkd_loader *loader, uint32_t epoch, int64_t step);
 /* Waits for the next micro-batch. After the last step of an epoch comes step 0 of the next one; there is no end.
  * XKD_ERR_DATA: more distinct files than max_bad_fraction allows (and at least 10) could not be read. */
 xkd_status xkd_loader_next(xkd_loader *loader, const xkd_batch **out);
+
+/* Tells the ranks of a run what each could not read since the last call; called by all of them after each step. One process
+ * alone need not. XKD_ERR_DATA, on all ranks, where more distinct files than max_bad_fraction allows could not be read. */
+xkd_status xkd_loader_share(xkd_loader *loader, xkd_dist *dist);
 
 void xkd_loader_stats(const xkd_loader *loader, xkd_loader_statistics *out);
 

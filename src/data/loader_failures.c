@@ -56,14 +56,15 @@ fail:
 
 /* One line of bad_clips.jsonl.
  * JSON Lines, one write a line, so that a killed run leaves whole lines. */
-static xkd_status write_failure(xkd_loader *l, const xkd_batch *b, int64_t place, const xkd_loader_failure *f)
+static xkd_status write_failure(xkd_loader *l, const xkd_loader_news *n)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->cx;
     if (l->log_fd < 0) return XKD_OK;
-    json_t *line = json_pack("{s:I,s:I,s:I,s:I,s:s}", "epoch", (json_int_t)b->epoch, "step", (json_int_t)b->step,
-                             "sample", (json_int_t)b->sample[place], "file", (json_int_t)f->sample, "reason",
-                             xkd_media_fault_name(f->fault));
+    const xkd_loader_failure *f = &n->failure;
+    json_t *line =
+        json_pack("{s:I,s:I,s:I,s:I,s:s}", "epoch", (json_int_t)n->epoch, "step", (json_int_t)n->step, "sample",
+                  (json_int_t)n->sample, "file", (json_int_t)f->sample, "reason", xkd_media_fault_name(f->fault));
     json_t *path = NULL, *message = json_string(f->message);
     status = xkd_json_name(cx, l->manifest.samples[f->sample].path, &path);
     if (path) json_object_set_new(line, "path", path);
@@ -110,10 +111,11 @@ fail:
 
 /* Only the first fault of a file is told in the log; all are in bad_clips.jsonl. The limit counts
  * files, not clips, so it does not depend on the length of the run. */
-static xkd_status report_failure(xkd_loader *l, const xkd_batch *b, int64_t place, const xkd_loader_failure *f)
+static xkd_status report_failure(xkd_loader *l, const xkd_loader_news *n)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->cx;
+    const xkd_loader_failure *f = &n->failure;
     const char *path = l->manifest.samples[f->sample].path;
     if (f->dropped) {
         l->stats.dropped_files += !l->dropped[f->sample];
@@ -125,7 +127,7 @@ static xkd_status report_failure(xkd_loader *l, const xkd_batch *b, int64_t plac
     l->stats.bad_clips++;
     l->stats.bad_files += !l->bad[f->sample];
     l->bad[f->sample] = 1;
-    XKD_TRY(write_failure(l, b, place, f));
+    XKD_TRY(write_failure(l, n));
     if (l->stats.bad_files > xkd_most_broken(l->data->max_bad_fraction, l->manifest.count))
         XKD_FAIL(XKD_ERR_DATA,
                  "%lld of %lld files cannot be read, more than data.max_bad_fraction allows; the last one is %s: %s "
@@ -135,16 +137,51 @@ fail:
     return status;
 }
 
-/* In order of places and tries, which makes log and statistics reproducible. */
+/* In order of places and tries, which makes log and statistics reproducible. Of several ranks all report all, once they
+ * have told each other: the end of a run is decided by all alike. */
 xkd_status xkd_loader_report(xkd_loader *l, const xkd_loader_slot *s)
 {
     xkd_status status = XKD_OK;
-    for (int64_t i = 0; i < s->batch.count; i++) {
+    const xkd_batch *b = &s->batch;
+    for (int64_t i = 0; i < b->count; i++) {
         l->stats.silent_clips += s->silent[i];
-        for (int64_t k = 0; k < s->tries[i]; k++)
-            XKD_TRY(report_failure(l, &s->batch, i, &s->failures[i * XKD_LOADER_TRIES + k]));
+        for (int64_t k = 0; k < s->tries[i]; k++) {
+            const xkd_loader_news n = {.epoch = b->epoch,
+                                       .step = b->step,
+                                       .sample = b->sample[i],
+                                       .failure = s->failures[i * XKD_LOADER_TRIES + k]};
+            if (l->sampler.world == 1) {
+                XKD_TRY(report_failure(l, &n));
+                continue;
+            }
+            XKD_TRY(xkd_reserve(l->cx, &l->news, l->news_count, &l->news_capacity, sizeof *l->news));
+            l->news[l->news_count++] = n;
+        }
     }
-    l->stats.clips += s->batch.count;
+    l->stats.clips += b->count;
 fail:
+    return status;
+}
+
+xkd_status xkd_loader_share(xkd_loader *l, xkd_dist *dist)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = l->cx;
+    int64_t *sizes = NULL, bytes = 0;
+    xkd_loader_news *all = NULL;
+    if (!dist) return XKD_OK;
+    XKD_TRY(xkd_alloc(cx, &sizes, xkd_dist_size(dist), sizeof *sizes));
+    XKD_TRY(xkd_dist_gather_sized(dist, (void **)&all, sizes, l->news, l->news_count * (int64_t)sizeof *l->news));
+    l->news_count = 0;
+    for (int r = 0; r < xkd_dist_size(dist); r++) bytes += sizes[r];
+    for (int64_t i = 0; i < bytes / (int64_t)sizeof *all; i++) {
+        if (all[i].failure.sample < 0 || all[i].failure.sample >= l->manifest.count)
+            XKD_FAIL(XKD_ERR_INTERNAL, "a rank reports file %lld of %lld", (long long)all[i].failure.sample,
+                     (long long)l->manifest.count);
+        XKD_TRY(report_failure(l, &all[i]));
+    }
+fail:
+    xkd_free(all);
+    xkd_free(sizes);
     return status;
 }

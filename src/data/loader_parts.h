@@ -25,6 +25,13 @@ typedef struct {
     char message[160];
 } xkd_loader_failure;
 
+/* A failure with its place, as the ranks of a run tell each other. */
+typedef struct {
+    uint32_t epoch;
+    int64_t step, sample; /* of the batch */
+    xkd_loader_failure failure;
+} xkd_loader_news;
+
 /* One micro-batch. Places 0 .. next-1 are handed out, `done` of them finished; the caller may have it
  * when done equals the count. */
 typedef struct {
@@ -82,6 +89,8 @@ struct xkd_loader {
     char *log_path; /* NULL: nothing is logged */
     int log_fd;
     uint8_t *bad, *dropped; /* [samples] seen so */
+    xkd_loader_news *news;  /* of several ranks: what the others have not been told yet */
+    int64_t news_count, news_capacity;
     xkd_loader_statistics stats;
 };
 

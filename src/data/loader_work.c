@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/rng.h"
 #include "data/fetch.h"
 #include "data/sampler.h"
@@ -199,6 +200,7 @@ void *xkd_loader_work(void *arg)
         xkd_clear_error(w->cx);
         l->active--;
         s->done++;
+        xkd_tick();
         /* For the caller, and for a seek that waits for `active` to reach 0. */
         pthread_cond_broadcast(&l->ready);
     }

@@ -1,256 +1,235 @@
-/* The report of a run as one HTML file without scripts or references, made from what is on disk:
- * metrics.csv, the newest pictures and the configuration. */
+/* The report of a run, and of several. Tables and pictures are HTML (parts.c, strips.c); curves are data, which the page's
+ * script draws; the same curves as SVG files are for other documents. */
 #include "report/html.h"
 
 #include <math.h>
-#include <stdbool.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/alloc.h"
 #include "base/file.h"
-#include "base/text.h"
+#include "report/page.h"
+#include "report/parts.h"
 #include "report/plot.h"
+#include "report/web.h"
 
-/* 4 GB of CSV are some 10 million steps; a picture is well below 16 MB. */
-static const int64_t CSV_LIMIT = (int64_t)4 << 30, PICTURE_LIMIT = 16 << 20;
-/* Per report; all of them stay in the folder. */
-enum { MOST_PICTURES = 6 };
+/* Points of a curve in the page: as many as a wide chart has pixels. */
+enum { POINTS = 500, MOST_COLUMNS = 8, MOST_RUNS = 32 };
 
-/* The columns of a metrics.csv, as numbers. */
-typedef struct {
-    char *text, **names; /* names point into text */
-    double *values;      /* [columns,rows] */
-    int64_t columns, rows;
-} table;
+/* Columns drawn together; a chart none of whose columns has a value is left out. */
+struct chart {
+    const char *title;
+    bool of_tests;
+    const char *columns[MOST_COLUMNS];
+};
+static const struct chart charts[] = {
+    {"test-by-epoch", true, {"top1", "top5", "clip_top1", "clip_top5", "map"}},
+    {"loss", false, {"loss", "recon_loss", "cmkd_loss", "alignment_loss"}},
+    {"probe-nearest-neighbours", false, {"probe_video_knn", "probe_audio_knn"}},
+    {"probe-retrieval",
+     false,
+     {"probe_video_recall1", "probe_video_recall5", "probe_audio_recall1", "probe_audio_recall5"}},
+    {"reconstruction", false, {"vid_recon_loss", "aud_recon_loss"}},
+    {"distillation", false, {"vt2as_kd_loss", "at2vs_kd_loss"}},
+    {"alignment", false, {"as2vs_align_loss", "vt2at_align_loss"}},
+    {"teacher-entropy", false, {"video_teacher_entropy", "audio_teacher_entropy"}},
+    {"collapse-watch",
+     false,
+     {"video_centre_norm", "audio_centre_norm", "video_feature_spread", "audio_feature_spread"}},
+    {"learning-rate", false, {"lr"}},
+    {"gradient-norm", false, {"grad_norm"}},
+    {"speed", false, {"samples_per_second"}},
+};
+enum { CHARTS = sizeof charts / sizeof *charts };
 
-/* Takes a table that was never filled. */
-static void table_free(table *t)
+static int64_t finite_count(const double *values, int64_t count)
 {
-    xkd_free(t->text);
-    xkd_free(t->names);
-    xkd_free(t->values);
+    int64_t finite = 0;
+    for (int64_t i = 0; values && i < count; i++) finite += isfinite(values[i]) != 0;
+    return finite;
 }
 
-/* Up to `end`; 0 for the whole text. */
-static int64_t count_char(const char *text, char c, char end)
+/* The curves of a chart that have a value. Names are the columns'. */
+static int64_t curves_of(const xkd_run_files *run, const struct chart *chart, xkd_curve curves[MOST_COLUMNS])
 {
-    int64_t n = 0;
-    for (; *text && *text != end; text++) n += *text == c;
-    return n;
-}
-
-/* Our own CSV: no quotes, no empty cells, "nan" for what was not measured.
- * A value that is no number ends up as 0 and the next cell is tried from the same place; our own
- * files have none. */
-static xkd_status table_read(xkd_context *cx, const char *path, table *t)
-{
-    xkd_status status = XKD_OK;
-    int64_t size;
-    XKD_TRY(xkd_read_file(cx, path, CSV_LIMIT, XKD_ERR_DATA, &t->text, &size));
-    t->columns = 1 + count_char(t->text, ',', '\n');
-    /* The heading is the first line, so it is no row. */
-    t->rows = count_char(t->text, '\n', 0) - 1;
-    if (t->rows < 1) goto fail;
-    XKD_TRY(xkd_alloc(cx, &t->names, t->columns, sizeof *t->names));
-    XKD_TRY(xkd_alloc(cx, &t->values, t->columns * t->rows, sizeof *t->values));
-    char *at = t->text;
-    for (int64_t c = 0; c < t->columns; c++) {
-        t->names[c] = at;
-        at += strcspn(at, ",\n");
-        *at++ = 0;
+    const xkd_figures *f = chart->of_tests ? &run->tests : &run->metrics;
+    const double *x = xkd_figures_column(f, chart->of_tests ? "epoch" : "step");
+    int64_t count = 0;
+    for (int c = 0; x && c < MOST_COLUMNS && chart->columns[c]; c++) {
+        const double *y = xkd_figures_column(f, chart->columns[c]);
+        if (finite_count(y, f->rows)) curves[count++] = (xkd_curve){chart->columns[c], x, y, f->rows};
     }
-    /* Stored by column, as a chart wants one column whole. */
-    for (int64_t row = 0; row < t->rows; row++)
-        for (int64_t c = 0; c < t->columns; c++) {
-            char *end;
-            t->values[c * t->rows + row] = strtod(at, &end);
-            at = end + (*end == ',' || *end == '\n');
-        }
-fail:
-    return status;
+    return count;
 }
 
-/* NULL for a column that this run did not write. */
-static const double *table_column(const table *t, const char *name)
-{
-    for (int64_t c = 0; c < t->columns && t->rows > 0; c++)
-        if (strcmp(t->names[c], name) == 0) return t->values + c * t->rows;
-    return NULL;
-}
-
-/* Figures of what a run did not do, such as a probe, stand in its table as no numbers. */
-static bool has_value(const double *values, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++)
-        if (isfinite(values[i])) return true;
-    return false;
-}
-
-/* A chart goes into the report and into a file of its own. */
-static xkd_status add_plot(xkd_context *cx, xkd_text *out, const char *folder, const xkd_report_plot *plot)
+static xkd_status write_svgs(xkd_context *cx, const xkd_run_files *run)
 {
     xkd_status status = XKD_OK;
+    char *folder = NULL, *path = NULL;
     xkd_text svg = xkd_text_make(cx);
-    char *path = NULL;
-    if (plot->count == 0) return XKD_OK;
-    xkd_plot_svg(&svg, plot->title, plot->curves, plot->count);
-    XKD_TRY(svg.status);
-    XKD_TRY(xkd_format_string(cx, &path, "%s/%s.svg", folder, plot->title));
-    XKD_TRY(xkd_write_file(cx, path, svg.data, svg.size));
-    xkd_text_add(out, svg.data, svg.size);
+    XKD_TRY(xkd_join_path(cx, &folder, run->folder, "curves"));
+    XKD_TRY(xkd_make_folder(cx, folder));
+    for (int i = 0; i < CHARTS; i++) {
+        xkd_curve curves[MOST_COLUMNS];
+        int64_t count = curves_of(run, &charts[i], curves);
+        if (count == 0) continue;
+        xkd_text_clear(&svg);
+        xkd_plot_svg(&svg, charts[i].title, curves, count);
+        XKD_TRY(svg.status);
+        xkd_free(path);
+        path = NULL;
+        XKD_TRY(xkd_format_string(cx, &path, "%s/%s.svg", folder, charts[i].title));
+        XKD_TRY(xkd_write_file(cx, path, svg.data, svg.size));
+    }
 fail:
-    xkd_free(path);
     xkd_text_free(&svg);
-    return status;
-}
-
-/* The caller's own figures first, then those of metrics.csv. */
-static xkd_status add_charts(xkd_context *cx, xkd_text *out, const char *folder, const xkd_report *report,
-                             const table *t)
-{
-    xkd_status status = XKD_OK;
-    char *curves_folder = NULL;
-    const double *steps = table_column(t, "step");
-    XKD_TRY(xkd_join_path(cx, &curves_folder, folder, "curves"));
-    XKD_TRY(xkd_make_folder(cx, curves_folder));
-    for (int64_t i = 0; i < report->plot_count; i++) XKD_TRY(add_plot(cx, out, curves_folder, &report->plots[i]));
-    for (int64_t i = 0; steps && i < report->chart_count; i++) {
-        const xkd_report_chart *chart = &report->charts[i];
-        xkd_curve curves[8];
-        int64_t count = 0;
-        /* Eight columns a chart at most; the list ends with NULL. */
-        for (int c = 0; c < 8 && chart->columns[c]; c++) {
-            const double *values = table_column(t, chart->columns[c]);
-            if (values && has_value(values, t->rows))
-                curves[count++] = (xkd_curve){chart->columns[c], steps, values, t->rows};
-        }
-        const xkd_report_plot plot = {chart->title, curves, count};
-        XKD_TRY(add_plot(cx, out, curves_folder, &plot));
-    }
-fail:
-    xkd_free(curves_folder);
-    return status;
-}
-
-/* Pictures are inlined so that the report can be mailed as one file.
- * A fourth digit for every three bytes, padded at the end. */
-static void add_base64(xkd_text *out, const char *bytes, int64_t size)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const unsigned char *p = (const unsigned char *)bytes;
-    for (int64_t i = 0; i < size; i += 3) {
-        unsigned have = size - i < 3 ? (unsigned)(size - i) : 3;
-        unsigned word = (unsigned)p[i] << 16 | (have > 1 ? (unsigned)p[i + 1] << 8 : 0) | (have > 2 ? p[i + 2] : 0);
-        char four[4] = {digits[word >> 18], digits[word >> 12 & 63], have > 1 ? digits[word >> 6 & 63] : '=',
-                        have > 2 ? digits[word & 63] : '='};
-        xkd_text_add(out, four, 4);
-    }
-}
-
-/* Names are escaped, though they are our own. */
-static xkd_status add_picture(xkd_context *cx, xkd_text *out, const char *folder, const char *name)
-{
-    xkd_status status = XKD_OK;
-    char *path = NULL, *bytes = NULL;
-    int64_t size;
-    XKD_TRY(xkd_join_path(cx, &path, folder, name));
-    XKD_TRY(xkd_read_file(cx, path, PICTURE_LIMIT, XKD_ERR_DATA, &bytes, &size));
-    xkd_text_puts(out, "<figure><img alt=\"\" src=\"data:image/png;base64,");
-    add_base64(out, bytes, size);
-    xkd_text_puts(out, "\"><figcaption>");
-    xkd_text_xml(out, name);
-    xkd_text_puts(out, "</figcaption></figure>\n");
-fail:
-    xkd_free(bytes);
+    xkd_free(folder);
     xkd_free(path);
     return status;
 }
 
-/* Steps have a fixed width, so text order is their order. */
-static int newest_first(const void *a, const void *b)
+/* Means of equal numbers of steps; what comes now and then is given point by point. A bucket without a finite value is a gap. */
+static void add_series(xkd_text *json, const xkd_curve *curve, const char *name, int64_t run)
 {
-    /* NAME-STEP.png with a step of fixed width: compare the steps, then the names. */
-    const char *x = *(char *const *)a, *y = *(char *const *)b, *step_x = strrchr(x, '-'), *step_y = strrchr(y, '-');
-    int order = step_x && step_y ? strcmp(step_y, step_x) : 0;
-    return order ? order : strcmp(x, y);
+    bool sparse = 2 * finite_count(curve->y, curve->count) < curve->count || curve->count < 12;
+    int64_t finite = finite_count(curve->y, curve->count), step = sparse ? (finite + POINTS - 1) / POINTS : 0;
+    int64_t stride = sparse ? 1 : (curve->count + POINTS - 1) / POINTS, seen = 0;
+    xkd_text y = xkd_text_make(json->cx);
+    const char *comma = "";
+    xkd_text_puts(json, "{\"name\":");
+    xkd_page_json(json, name);
+    xkd_text_printf(json, ",\"run\":%d,\"sparse\":%s,\"x\":[", (int)run, sparse ? "true" : "false");
+    for (int64_t from = 0; from < curve->count; from += stride) {
+        double sum = 0, count = 0;
+        int64_t to = from + stride < curve->count ? from + stride : curve->count;
+        for (int64_t i = from; i < to; i++)
+            if (isfinite(curve->y[i])) {
+                sum += curve->y[i];
+                count++;
+            }
+        if (sparse && (count == 0 || seen++ % step != 0)) continue;
+        xkd_text_puts(json, comma);
+        xkd_text_puts(&y, comma);
+        xkd_text_printf(json, "%.10g", isfinite(curve->x[to - 1]) ? curve->x[to - 1] : 0.0);
+        xkd_page_number(&y, count > 0 ? sum / count : NAN);
+        comma = ",";
+    }
+    xkd_text_puts(json, "],\"y\":[");
+    if (y.status != XKD_OK) json->status = y.status;
+    if (y.data) xkd_text_puts(json, y.data);
+    xkd_text_puts(json, "]}");
+    xkd_text_free(&y);
 }
 
-/* Temporary files of a killed run have other endings. */
-static bool is_png(const char *name)
+static void begin_chart(xkd_text *json, const char *title, bool of_tests, bool first)
 {
-    size_t length = strlen(name);
-    return length > 4 && strcmp(name + length - 4, ".png") == 0;
+    xkd_text_printf(json, "%s{\"title\":\"%s\",\"x\":\"%s\",\"series\":[", first ? "" : ",", title,
+                    of_tests ? "epoch" : "step");
 }
 
-/* The newest few: a long run has hundreds. */
-static xkd_status add_pictures(xkd_context *cx, xkd_text *out, const char *folder)
+/* One run: charts as they are. */
+static void add_charts(xkd_text *json, const xkd_run_files *run)
+{
+    bool first = true;
+    for (int i = 0; i < CHARTS; i++) {
+        xkd_curve curves[MOST_COLUMNS];
+        int64_t count = curves_of(run, &charts[i], curves);
+        if (count == 0) continue;
+        begin_chart(json, charts[i].title, charts[i].of_tests, first);
+        for (int64_t c = 0; c < count; c++) {
+            xkd_text_puts(json, c ? "," : "");
+            add_series(json, &curves[c], curves[c].name, 0);
+        }
+        xkd_text_puts(json, "]}");
+        first = false;
+    }
+}
+
+/* Several runs: a chart a column, a curve a run. */
+static void add_compared(xkd_text *json, const xkd_run_files *runs, int64_t count)
+{
+    bool first = true;
+    for (int i = 0; i < CHARTS; i++)
+        for (int c = 0; c < MOST_COLUMNS && charts[i].columns[c]; c++) {
+            const struct chart one = {charts[i].columns[c], charts[i].of_tests, {charts[i].columns[c]}};
+            bool begun = false;
+            for (int64_t r = 0; r < count; r++) {
+                xkd_curve curve[MOST_COLUMNS];
+                if (curves_of(&runs[r], &one, curve) == 0) continue;
+                if (!begun) begin_chart(json, one.title, one.of_tests, first);
+                xkd_text_puts(json, begun ? "," : "");
+                add_series(json, curve, runs[r].folder, r);
+                begun = true;
+                first = false;
+            }
+            if (begun) xkd_text_puts(json, "]}");
+        }
+}
+
+static xkd_status write_page(xkd_context *cx, xkd_text *out, const xkd_run_files *runs, int64_t count, const char *path)
 {
     xkd_status status = XKD_OK;
-    char *pictures = NULL;
-    xkd_names names = {0};
-    int shown = 0;
-    XKD_TRY(xkd_join_path(cx, &pictures, folder, "pictures"));
-    if (!xkd_is_folder(pictures)) goto fail; /* a run without pictures */
-    XKD_TRY(xkd_list_folder(cx, pictures, &names));
-    if (names.count > 1) qsort(names.items, (size_t)names.count, sizeof *names.items, newest_first);
-    for (int64_t i = 0; i < names.count && shown < MOST_PICTURES; i++) {
-        if (!is_png(names.items[i])) continue;
-        if (shown++ == 0)
-            xkd_text_puts(out,
-                          "<h2>Reconstructions</h2><p>From top to bottom: the view, what the student saw of it, what "
-                          "the decoder made of the hidden patches, both together.</p>\n");
-        XKD_TRY(add_picture(cx, out, pictures, names.items[i]));
-    }
+    xkd_text json = xkd_text_make(cx);
+    xkd_text_puts(&json, "{\"charts\":[");
+    if (count == 1)
+        add_charts(&json, &runs[0]);
+    else
+        add_compared(&json, runs, count);
+    xkd_text_puts(&json, "]}");
+    XKD_TRY(json.status);
+    xkd_page_end(out, json.data, xkd_web_page_js);
+    XKD_TRY(out->status);
+    XKD_TRY(xkd_write_file(cx, path, out->data, out->size));
 fail:
-    xkd_free_names(&names);
-    xkd_free(pictures);
+    xkd_text_free(&json);
     return status;
 }
 
-/* Title, style and facts. Everything that comes from people is escaped. */
-static void add_head(xkd_text *out, const xkd_report *report)
+static void add_curves_place(xkd_text *out)
 {
-    xkd_text_puts(out, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>");
-    xkd_text_xml(out, report->title);
-    xkd_text_puts(out, "</title><style>body{font:15px/1.5 sans-serif;margin:2em auto;max-width:1320px;padding:0 1em}"
-                       "td{padding:.1em 1.2em .1em 0}img{max-width:100%;image-rendering:pixelated}figure{margin:1em 0}"
-                       "pre{background:#f4f4f4;padding:1em;overflow:auto}</style></head><body>\n<h1>");
-    xkd_text_xml(out, report->title);
-    xkd_text_puts(out, "</h1>\n<table>\n");
-    for (int64_t i = 0; i < report->fact_count; i++) {
-        xkd_text_puts(out, "<tr><td>");
-        xkd_text_xml(out, report->facts[i].name);
-        xkd_text_puts(out, "</td><td>");
-        xkd_text_xml(out, report->facts[i].value);
-        xkd_text_puts(out, "</td></tr>\n");
-    }
-    xkd_text_puts(out, "</table>\n<h2>Curves</h2>\n");
+    xkd_text_puts(out, "<h2>Curves</h2>\n<noscript><p>Curves need scripts; the run's folder has them as "
+                       "curves/*.svg.</p></noscript>\n<div class=\"grid\" id=\"charts\"></div>\n");
 }
 
-/* A run without metrics has a report without curves. Any part that cannot be read fails the report,
- * not the run's data. */
-xkd_status xkd_report_write(xkd_context *cx, const char *folder, const xkd_report *report)
+/* Any part that cannot be read fails the report, not the run's data. */
+xkd_status xkd_report_write(xkd_context *cx, const char *folder, int64_t total_steps, const char *file)
 {
     xkd_status status = XKD_OK;
     xkd_text out = xkd_text_make(cx);
-    table metrics = {0};
-    char *csv = NULL, *path = NULL;
-    XKD_TRY(xkd_join_path(cx, &csv, folder, "metrics.csv"));
-    XKD_TRY(xkd_join_path(cx, &path, folder, "report.html"));
-    if (xkd_path_exists(csv)) XKD_TRY(table_read(cx, csv, &metrics));
-    add_head(&out, report);
-    XKD_TRY(add_charts(cx, &out, folder, report, &metrics));
-    XKD_TRY(add_pictures(cx, &out, folder));
-    xkd_text_puts(&out, "<h2>Configuration</h2><details><summary>config.yaml</summary><pre>");
-    xkd_text_xml(&out, report->config);
-    xkd_text_puts(&out, "</pre></details>\n</body></html>\n");
-    XKD_TRY(out.status);
-    XKD_TRY(xkd_write_file(cx, path, out.data, out.size));
+    xkd_run_files run = {0};
+    char *path = NULL;
+    XKD_TRY(xkd_run_files_read(cx, folder, total_steps, &run));
+    XKD_TRY(file ? xkd_copy_string(cx, &path, file) : xkd_join_path(cx, &path, folder, "report.html"));
+    xkd_page_begin(&out, run.config.name);
+    xkd_parts_head(&out, &run);
+    add_curves_place(&out);
+    xkd_parts_figures(&out, &run, 1);
+    XKD_TRY(xkd_parts_pictures(cx, &out, &run));
+    xkd_parts_bad_files(&out, &run);
+    XKD_TRY(xkd_parts_config(cx, &out, &run, 1));
+    XKD_TRY(write_page(cx, &out, &run, 1, path));
+    if (!file) XKD_TRY(write_svgs(cx, &run));
 fail:
-    table_free(&metrics);
-    xkd_free(csv);
+    xkd_run_files_free(&run);
     xkd_free(path);
+    xkd_text_free(&out);
+    return status;
+}
+
+xkd_status xkd_report_compare(xkd_context *cx, char *const *folders, int64_t count, const char *file)
+{
+    xkd_status status = XKD_OK;
+    xkd_text out = xkd_text_make(cx);
+    xkd_run_files *runs = NULL;
+    if (count > MOST_RUNS) XKD_FAIL(XKD_ERR_CONFIG, "%d runs at most can be told apart in a comparison", MOST_RUNS);
+    XKD_TRY(xkd_alloc(cx, &runs, count, sizeof *runs));
+    for (int64_t r = 0; r < count; r++) XKD_TRY(xkd_run_files_read(cx, folders[r], 0, &runs[r]));
+    xkd_page_begin(&out, "Comparison of runs");
+    XKD_TRY(xkd_parts_config(cx, &out, runs, count));
+    xkd_parts_figures(&out, runs, count);
+    add_curves_place(&out);
+    XKD_TRY(write_page(cx, &out, runs, count, file));
+fail:
+    for (int64_t r = 0; runs && r < count; r++) xkd_run_files_free(&runs[r]);
+    xkd_free(runs);
     xkd_text_free(&out);
     return status;
 }

@@ -1,42 +1,15 @@
-/* One HTML file that tells a run: summary, curves, pictures, configuration. Nothing in it is fetched from elsewhere. */
+/* One HTML file that tells a run: verdict, facts, curves, pictures, unreadable files, configuration; or several runs side by
+ * side. Nothing in it is fetched from elsewhere. docs/report.md describes it. */
 #ifndef XKD_REPORT_HTML_H
 #define XKD_REPORT_HTML_H
 
-#include <stdint.h>
+#include "report/run_files.h"
 
-#include "base/status.h"
-#include "report/plot.h"
+/* Makes folder/report.html, and each chart as folder/curves/TITLE.svg, of what lies in the folder of a run. total_steps: of the
+ * whole run; 0: it is worked out. `out`: another file to write instead of both; NULL: those. */
+xkd_status xkd_report_write(xkd_context *cx, const char *folder, int64_t total_steps, const char *out);
 
-typedef struct {
-    const char *name, *value;
-} xkd_report_fact;
-
-/* A chart and the metrics.csv columns in it; ends with NULL. */
-typedef struct {
-    const char *title;
-    const char *columns[8];
-} xkd_report_chart;
-
-/* A chart of figures that metrics.csv does not hold. */
-typedef struct {
-    const char *title;
-    const xkd_curve *curves; /* [count] */
-    int64_t count;
-} xkd_report_plot;
-
-typedef struct {
-    const char *title;
-    const xkd_report_fact *facts; /* [fact_count] */
-    int64_t fact_count;
-    const xkd_report_chart *charts; /* [chart_count] */
-    int64_t chart_count;
-    const xkd_report_plot *plots; /* [plot_count], above the charts; those without curves are left out */
-    int64_t plot_count;
-    const char *config; /* YAML text, "" for none */
-} xkd_report;
-
-/* Reads folder/metrics.csv and the newest pictures of folder/pictures and writes folder/report.html, and each chart and
- * plot as folder/curves/TITLE.svg. Missing metrics give a report without their charts. */
-xkd_status xkd_report_write(xkd_context *cx, const char *folder, const xkd_report *report);
+/* Compares runs [count]: what their configurations differ in, their figures, and their curves over each other. */
+xkd_status xkd_report_compare(xkd_context *cx, char *const *folders, int64_t count, const char *out);
 
 #endif

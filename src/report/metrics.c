@@ -149,6 +149,7 @@ static xkd_status write_line(xkd_metrics *m, int file)
  * columns. */
 xkd_status xkd_metrics_step(xkd_metrics *m, int64_t step, int64_t epoch, const double *values)
 {
+    if (!m) return XKD_OK;
     xkd_status status = XKD_OK;
     xkd_text *line = &m->line;
     xkd_text_clear(line);
@@ -177,6 +178,7 @@ fail:
 xkd_status xkd_metrics_epoch(xkd_metrics *m, int64_t step, int64_t epoch, double seconds, double data_seconds,
                              double loss)
 {
+    if (!m) return XKD_OK;
     static const char *const names[] = {"Epochs", "Time", "Data", "Loss"};
     const double values[] = {(double)epoch, seconds, data_seconds, loss};
     xkd_status status = XKD_OK;
@@ -196,12 +198,14 @@ fail:
 xkd_status xkd_metrics_scalars(xkd_metrics *m, int64_t step, const char *prefix, const char *const *names,
                                const double *values, int64_t count)
 {
+    if (!m) return XKD_OK;
     return m->board ? xkd_tensorboard_scalars(m->board, step, prefix, names, values, count) : XKD_OK;
 }
 
 /* Cut at 1000 bytes. Also goes to the context's log, so it is seen without looking into the folder. */
 xkd_status xkd_metrics_line(xkd_metrics *m, const char *format, ...)
 {
+    if (!m) return XKD_OK;
     char stamp[32], message[1000];
     time_t now = (time_t)xkd_wall_time();
     struct tm parts;
@@ -220,6 +224,7 @@ xkd_status xkd_metrics_line(xkd_metrics *m, const char *format, ...)
 xkd_status xkd_metrics_picture(xkd_metrics *m, int64_t step, const char *name, const uint8_t *rgb, int64_t width,
                                int64_t height)
 {
+    if (!m) return XKD_OK;
     xkd_status status = XKD_OK;
     uint8_t *png = NULL;
     char *path = NULL;

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 
+/* The functions below take NULL, and do nothing then: ranks that do not write have no metrics. */
 typedef struct xkd_metrics xkd_metrics;
 
 /* Opens the files in `folder`, which exists. columns [count] name the values of every step and must outlive the log.

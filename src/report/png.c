@@ -46,3 +46,34 @@ fail:
     xkd_free(bytes);
     return status;
 }
+
+xkd_status xkd_png_read(xkd_context *cx, const char *path, uint8_t **rgb, int64_t *width, int64_t *height)
+{
+    enum { MOST_BYTES = 64 << 20, MOST_SIDE = 8192 };
+    xkd_status status = XKD_OK;
+    png_image image = {.version = PNG_IMAGE_VERSION};
+    char *bytes = NULL;
+    int64_t size;
+    *rgb = NULL;
+    XKD_TRY(xkd_read_file(cx, path, MOST_BYTES, XKD_ERR_DATA, &bytes, &size));
+    if (!png_image_begin_read_from_memory(&image, bytes, (size_t)size))
+        XKD_FAIL(XKD_ERR_DATA, "%s: is no picture: %s", path, image.message);
+    if (image.width > MOST_SIDE || image.height > MOST_SIDE)
+        XKD_FAIL(XKD_ERR_DATA, "%s: a picture of %u x %u pixels; %d a side are the limit", path, image.width,
+                 image.height, MOST_SIDE);
+    image.format = PNG_FORMAT_RGB;
+    *width = image.width;
+    *height = image.height;
+    XKD_TRY(xkd_alloc(cx, rgb, *width * *height, 3));
+    const png_color black = {0, 0, 0}; /* behind what is transparent, which ours are not */
+    if (!png_image_finish_read(&image, &black, *rgb, 0, NULL))
+        XKD_FAIL(XKD_ERR_DATA, "%s: is damaged: %s", path, image.message);
+fail:
+    png_image_free(&image);
+    xkd_free(bytes);
+    if (status != XKD_OK) {
+        xkd_free(*rgb);
+        *rgb = NULL;
+    }
+    return status;
+}

@@ -63,7 +63,7 @@ xkd_status xkd_pretrain(xkd_settings *settings, const xkd_run_options *options, 
     xkd_status status = XKD_OK;
     *result = (xkd_run_result){0};
     XKD_TRY(finish(settings));
-    XKD_TRY(xkd_train(settings->cx, &settings->config, options ? options : &none, result));
+    XKD_TRY(xkd_train(settings->cx, &settings->config, options ? options : &none, NULL, result, NULL));
 fail:
     return status;
 }

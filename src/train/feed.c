@@ -39,7 +39,7 @@ xkd_status xkd_feed_new(xkd_context *cx, xkd_feed *out, const xkd_config *config
     xkd_status status = XKD_OK;
     const xkd_model_config *m = &config->model;
     *out = (xkd_feed){.config = config, .loader = loader};
-    out->samples = config->train.batch / config->train.accumulate;
+    out->samples = config->train.batch / config->train.parts;
     out->tokens[XKD_VIDEO] =
         (m->num_frames / m->vid_patch_t) * (m->frame_height / m->vid_patch_h) * (m->frame_width / m->vid_patch_w);
     out->tokens[XKD_AUDIO] = (m->spec_freq / m->spec_patch_f) * (m->spec_time / m->spec_patch_t);

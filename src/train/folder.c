@@ -152,9 +152,8 @@ xkd_status xkd_run_folder_write_config(xkd_context *cx, const xkd_run_folder *fo
 }
 
 /* After the configuration's text was made: that keeps "auto" for a resume on another machine. */
-void xkd_run_fill_in_machine(xkd_config *config)
+void xkd_run_fill_in_machine(xkd_config *config, int processors)
 {
-    int processors = xkd_processor_count();
     if (config->threads == 0) config->threads = processors;
     if (config->data.workers == 0) config->data.workers = processors;
 }
@@ -182,28 +181,81 @@ static bool next_line(const char **at, config_line *line)
     return true;
 }
 
-/* Of the section `run:` only these say something about what is learnt. */
-static bool is_compared(const char *key)
+static bool is_among(const char *key, const char *const *list, size_t count)
 {
-    static const char *const learnt[] = {"run.device.", "run.overfit."};
-    if (strncmp(key, "run.", 4) != 0) return true;
-    for (size_t i = 0; i < sizeof learnt / sizeof *learnt; i++)
-        if (strcmp(key, learnt[i]) == 0) return true;
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(key, list[i]) == 0) return true;
     return false;
 }
 
-/* A difference is a warning and not an error: more epochs or another folder are good reasons to resume. Keys are looked up
- * by name, since another version of the program may have more of them. */
-void xkd_run_compare_configs(xkd_context *cx, const char *before, const char *now)
+/* Of the section `run:` only these say something about what is learnt. The micro-batches of a process follow from train.parts
+ * and the number of ranks. */
+static bool says_what_is_learnt(const char *key)
+{
+    static const char *const learnt[] = {"run.device.", "run.overfit."};
+    if (strcmp(key, "train.accumulate.") == 0) return false;
+    return strncmp(key, "run.", 4) != 0 || is_among(key, learnt, sizeof learnt / sizeof *learnt);
+}
+
+/* Paths may lead to the same files by other names on another machine, each machine has its processors, and rank 0 alone
+ * writes. */
+static bool must_be_shared(const char *key)
+{
+    static const char *const local[] = {"data.path.", "data.workers.", "data.cache."};
+    static const char *const steers[] = {"run.device.",        "run.overfit.",         "run.max_steps.",
+                                         "run.max_bad_steps.", "run.bad_step_window.", "run.picture_steps.",
+                                         "run.probe_epochs."};
+    if (strncmp(key, "run.", 4) == 0) return is_among(key, steers, sizeof steers / sizeof *steers);
+    return !is_among(key, local, sizeof local / sizeof *local);
+}
+
+/* Calls say for each pair of lines of chosen keys that differ, until it returns false. Keys are looked up by name, since another version of
+ * the program may have more of them. */
+static void each_difference(const char *before, const char *now, bool (*is_chosen)(const char *key),
+                            bool (*say)(void *, const config_line *, const config_line *), void *arg)
 {
     config_line a = {0};
     for (const char *at = before; next_line(&at, &a);) {
         config_line b = {0};
         bool found = false;
-        if (!is_compared(a.key)) continue;
+        if (!is_chosen(a.key)) continue;
         for (const char *from = now; !found && next_line(&from, &b);) found = strcmp(a.key, b.key) == 0;
-        if (found && (a.length != b.length || strncmp(a.text, b.text, (size_t)a.length) != 0))
-            xkd_log(cx, XKD_LOG_WARN, "resume: the configuration changed from '%.*s' to '%.*s'", a.length, a.text,
-                    b.length, b.text);
+        if (found && (a.length != b.length || strncmp(a.text, b.text, (size_t)a.length) != 0) && !say(arg, &a, &b))
+            return;
     }
+}
+
+static bool warn_of(void *cx, const config_line *a, const config_line *b)
+{
+    xkd_log(cx, XKD_LOG_WARN, "resume: the configuration changed from '%.*s' to '%.*s'", a->length, a->text, b->length,
+            b->text);
+    return true;
+}
+
+/* A difference is a warning and not an error: more epochs or another folder are good reasons to resume. */
+void xkd_run_compare_configs(xkd_context *cx, const char *before, const char *now)
+{
+    each_difference(before, now, says_what_is_learnt, warn_of, cx);
+}
+
+/* Where the first difference is written. */
+typedef struct {
+    char *text;
+    size_t size;
+} sentence;
+
+static bool write_first(void *arg, const config_line *a, const config_line *b)
+{
+    sentence *s = arg;
+    snprintf(s->text, s->size, "'%.*s' and not '%.*s'", b->length < 150 ? b->length : 150, b->text,
+             a->length < 150 ? a->length : 150, a->text);
+    return false;
+}
+
+bool xkd_run_first_difference(const char *first, const char *here, char *text, size_t size)
+{
+    sentence s = {text, size};
+    *text = 0;
+    each_difference(first, here, must_be_shared, write_first, &s);
+    return *text != 0;
 }

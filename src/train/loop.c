@@ -11,12 +11,14 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "backend/cpu/levels.h"
 #include "checkpoint/params_file.h"
 #include "report/html.h"
 #include "report/progress.h"
 #include "train/feed.h"
 #include "train/position.h"
 #include "train/probe.h"
+#include "train/ranks.h"
 #include "train/schedule.h"
 #include "train/show.h"
 #include "train/watch.h"
@@ -67,26 +69,13 @@ static const char *const column_names[PROBE] = {[LR] = "lr",
                                                 [VIDEO_SPREAD] = "video_feature_spread",
                                                 [AUDIO_SPREAD] = "audio_feature_spread"};
 
-/* Columns drawn together in the report; a chart none of whose columns was written is left out there. */
-static const xkd_report_chart charts[] = {
-    {"loss", {"loss", "recon_loss", "cmkd_loss", "alignment_loss"}},
-    {"reconstruction", {"vid_recon_loss", "aud_recon_loss"}},
-    {"distillation", {"vt2as_kd_loss", "at2vs_kd_loss"}},
-    {"alignment", {"as2vs_align_loss", "vt2at_align_loss"}},
-    {"teacher-entropy", {"video_teacher_entropy", "audio_teacher_entropy"}},
-    {"collapse-watch", {"video_centre_norm", "audio_centre_norm", "video_feature_spread", "audio_feature_spread"}},
-    {"probe-nearest-neighbours", {"probe_video_knn", "probe_audio_knn"}},
-    {"probe-retrieval", {"probe_video_recall1", "probe_video_recall5", "probe_audio_recall1", "probe_audio_recall5"}},
-    {"learning-rate", {"lr"}},
-    {"gradient-norm", {"grad_norm"}},
-    {"speed", {"samples_per_second"}},
-};
-
 /* Everything a run holds while it lasts. */
 typedef struct {
     xkd_context *cx;
     xkd_config config; /* the caller's, with numbers of threads and workers filled in; its strings are the caller's */
     const xkd_run_options *options; /* the caller's; outlives the call */
+    xkd_dist *dist;                 /* likewise; NULL: this process alone */
+    bool writes;                    /* rank 0: the folder, the log and all that people see are its own */
     xkd_run_folder folder;          /* holds the lock while the run lasts */
     xkd_loader *loader;
     xkd_feed feed;
@@ -99,6 +88,7 @@ typedef struct {
     xkd_watch watch[XKD_MODALITIES];
     xkd_probe *probe;       /* NULL: not wanted */
     double values[COLUMNS]; /* the row of the step in work */
+    bool agreed;            /* the status that ends the run is that of all ranks */
 } run;
 
 /* The plan of activations is for full micro-batches. report_all is off: terms of coefficient 0 cost nothing. */
@@ -106,11 +96,61 @@ static xkd_status make_trainer(run *r)
 {
     xkd_batch_shape shape = xkd_feed_shape(&r->feed, r->feed.samples);
     xkd_status status = xkd_backend_new(r->cx, &r->backend, r->config.device, XKD_F32, (int)r->config.threads);
-    if (status == XKD_OK) status = xkd_trainer_new(r->cx, &r->trainer, r->backend, &r->config, &shape, false);
+    if (status == XKD_OK) status = xkd_trainer_new(r->cx, &r->trainer, r->backend, r->dist, &r->config, &shape, false);
     r->has_trainer = status == XKD_OK;
     /* A run that is resumed overwrites this with its own state. */
     if (status == XKD_OK && r->config.run.init[0])
         status = xkd_params_start_from(r->cx, &r->trainer.networks.params, r->config.run.init);
+    return status;
+}
+
+/* The folder, which rank 0 has to itself: it reads the state there, and all others get theirs from it. */
+static xkd_status open_folder(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    const xkd_config *c = &r->config;
+    bool resumed = r->options->mode == XKD_RUN_RESUME;
+    if (r->writes) {
+        XKD_TRY(xkd_run_folder_open(cx, c->run.out, r->options->mode, &r->folder));
+        XKD_TRY(xkd_loader_set_folder(r->loader, r->folder.path));
+        if (resumed) XKD_TRY(xkd_position_restore(&r->at));
+        XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->at.state.config));
+    }
+    if (resumed || c->run.init[0]) XKD_TRY(xkd_ranks_share_params(cx, r->dist, &r->trainer.networks.params));
+    XKD_TRY(xkd_ranks_share_state(r->dist, &r->at.state));
+    if (resumed) XKD_TRY(xkd_loader_seek(r->loader, (uint32_t)r->at.state.epoch, r->at.state.epoch_step));
+fail:
+    return status;
+}
+
+/* On resume, rows behind the checkpoint's step are dropped by the metrics writer: those steps are done again. */
+static xkd_status open_logs(run *r)
+{
+    bool resumed = r->options->mode == XKD_RUN_RESUME;
+    if (!r->writes) return XKD_OK;
+    for (int i = 0; i < COLUMNS; i++)
+        r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i]
+                        : i < PROBE        ? column_names[i]
+                                           : xkd_probe_names[i - PROBE];
+    return xkd_metrics_open(r->cx, r->folder.path, r->columns, COLUMNS, resumed ? r->at.state.step : -1,
+                            r->at.state.epoch, r->config.run.tensorboard, &r->metrics);
+}
+
+/* Before anything is written: what makes this rank another one than rank 0. */
+static xkd_status compare_ranks(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    const xkd_cpu_level *level;
+    XKD_TRY(xkd_cpu_level_choose(cx, &level));
+    XKD_TRY(xkd_ranks_compare(cx, r->dist,
+                              &(xkd_rank_facts){.config = r->at.state.config,
+                                                .data_hash = r->at.state.data_hash,
+                                                .samples = xkd_loader_sample_count(r->loader),
+                                                .kernels = level->name}));
+    XKD_TRY(xkd_ranks_tell(cx, r->dist));
+fail:
     return status;
 }
 
@@ -121,30 +161,22 @@ static xkd_status start(run *r)
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cx;
     const xkd_config *c = &r->config;
+    int processors;
     XKD_TRY(xkd_config_write(cx, c, &r->at.state.config));
-    xkd_run_fill_in_machine(&r->config);
-    XKD_TRY(xkd_loader_new(cx, &c->data, &c->train, 0, 1, &r->loader));
+    XKD_TRY(xkd_ranks_processors(cx, r->dist, &processors));
+    xkd_run_fill_in_machine(&r->config, processors);
+    XKD_TRY(xkd_loader_new(cx, &c->data, &c->train, xkd_dist_rank(r->dist), xkd_dist_size(r->dist), &r->loader));
     r->at.steps_per_epoch = xkd_loader_steps_per_epoch(r->loader);
     r->at.total = c->train.epochs * r->at.steps_per_epoch;
     /* The folder comes after everything that may be refused: a mistake leaves nothing behind. */
     XKD_TRY(xkd_feed_new(cx, &r->feed, c, r->loader));
     XKD_TRY(make_trainer(r));
-    if (c->run.probe_epochs) XKD_TRY(xkd_probe_new(cx, c, &r->trainer, &r->probe));
-    XKD_TRY(xkd_run_folder_open(cx, c->run.out, r->options->mode, &r->folder));
-    XKD_TRY(xkd_loader_set_folder(r->loader, r->folder.path));
+    if (c->run.probe_epochs && r->writes) XKD_TRY(xkd_probe_new(cx, c, &r->trainer, &r->probe));
     r->at.state.seed = c->train.seed;
     r->at.state.data_hash = xkd_loader_data_hash(r->loader);
-    if (r->options->mode == XKD_RUN_RESUME) XKD_TRY(xkd_position_restore(&r->at, r->loader));
-    XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->at.state.config));
-    for (int i = 0; i < COLUMNS; i++)
-        r->columns[i] = i < XKD_LOSS_COUNT ? xkd_loss_names[i]
-                        : i < PROBE        ? column_names[i]
-                                           : xkd_probe_names[i - PROBE];
-    /* On resume, rows behind the checkpoint's step are dropped by the metrics writer: those steps are done
-     * again. */
-    XKD_TRY(xkd_metrics_open(cx, r->folder.path, r->columns, COLUMNS,
-                             r->options->mode == XKD_RUN_RESUME ? r->at.state.step : -1, r->at.state.epoch,
-                             c->run.tensorboard, &r->metrics));
+    XKD_TRY(compare_ranks(r));
+    XKD_TRY(open_folder(r));
+    XKD_TRY(open_logs(r));
     for (int m = 0; m < XKD_MODALITIES; m++) r->watch[m] = (xkd_watch){.outputs = c->model.head.outputs};
     XKD_TRY(xkd_position_start(&r->at));
 fail:
@@ -234,9 +266,21 @@ static xkd_status one_step(run *r, xkd_pass_input *in, xkd_step_result *result)
     double seconds = xkd_now() - begin;
     r->values[TIME] = seconds;
     r->values[DATA] = wait;
-    r->values[SAMPLES_PER_SECOND] = samples / seconds;
+    r->values[SAMPLES_PER_SECOND] = samples * xkd_dist_size(r->dist) / seconds;
     xkd_position_count(&r->at, seconds, wait, result->loss[XKD_LOSS_TOTAL], result->skipped);
 fail:
+    return status;
+}
+
+/* What all ranks do alike behind a step: the largest signal that any of them has, and the files that any could not read.
+ * An end that follows from it is no loss of a rank. */
+static xkd_status agree(run *r, int *stop)
+{
+    int64_t signal = r->options->stop_signal ? r->options->stop_signal(r->options->user) : 0;
+    xkd_status status = xkd_dist_largest(r->dist, &signal, 1);
+    *stop = (int)signal;
+    if (status == XKD_OK) status = xkd_loader_share(r->loader, r->dist);
+    r->agreed = status == XKD_ERR_DATA;
     return status;
 }
 
@@ -269,7 +313,7 @@ static xkd_status advance(run *r)
     xkd_run_state *s = &r->at.state;
     int64_t epoch = s->epoch;
     bool closed = xkd_position_advance(&r->at);
-    xkd_status status = probe(r, closed && xkd_probe_is_due(r->probe, s->epoch));
+    xkd_status status = probe(r, closed && r->writes && xkd_probe_is_due(r->probe, s->epoch));
     if (status == XKD_OK) status = xkd_metrics_step(r->metrics, s->step, epoch, r->values);
     if (status == XKD_OK && closed) status = xkd_position_log_epoch(&r->at, r->metrics);
     return status;
@@ -280,7 +324,7 @@ static xkd_status advance(run *r)
 static void show_progress(const run *r)
 {
     char tail[120], line[300];
-    if (!r->options->progress) return;
+    if (!r->options->progress || !r->writes) return;
     double seconds = xkd_now() - r->at.started;
     snprintf(tail, sizeof tail, "loss %.4f  %.1f samples/s  data %.0f %%", r->values[XKD_LOSS_TOTAL],
              r->values[SAMPLES_PER_SECOND], 100 * r->at.waited / seconds);
@@ -306,7 +350,7 @@ static xkd_status print_line(run *r)
 static bool picture_is_due(const run *r, bool last)
 {
     int64_t every = r->config.run.picture_steps;
-    return every > 0 && (last || r->at.state.step % every == 0);
+    return r->writes && every > 0 && (last || r->at.state.step % every == 0);
 }
 
 /* Steps until the schedule, run.max_steps, a signal or an error ends them. State is consistent wherever this returns:
@@ -320,8 +364,10 @@ static xkd_status steps(run *r)
     while (r->at.state.step < end) {
         xkd_pass_input in;
         xkd_step_result result;
+        int stop;
         XKD_TRY(one_step(r, &in, &result));
         XKD_TRY(advance(r));
+        XKD_TRY(agree(r, &stop));
         XKD_TRY(print_line(r));
         show_progress(r);
         /* Isolated bad steps are survived; a run that keeps producing them is not training. The bad values
@@ -329,41 +375,14 @@ static xkd_status steps(run *r)
         if (result.skipped)
             XKD_TRY(xkd_position_skipped(&r->at, r->at.state.step,
                                          "lower hyperparams.lr.base_lr or raise the temperatures"));
-        int stop = r->options->stop_signal ? r->options->stop_signal(r->options->user) : 0;
         /* With the data of the step just done, after its update. */
         if (picture_is_due(r, r->at.state.step == end || stop))
             XKD_TRY(xkd_show_reconstruction(cx, &r->trainer, &in, r->metrics, r->at.state.step));
-        if (xkd_position_save_is_due(&r->at)) XKD_TRY(xkd_position_save(&r->at));
+        if (r->writes && xkd_position_save_is_due(&r->at)) XKD_TRY(xkd_position_save(&r->at));
         XKD_TRY(xkd_position_heed(&r->at, stop));
     }
 fail:
     return status;
-}
-
-/* Curves and pictures as they are now; a run that was stopped has a report of its part.
- * From the metrics files, not from memory: a resumed run shows the curve from its first step. */
-static xkd_status write_report(run *r, const xkd_run_result *result)
-{
-    char text[6][64];
-    xkd_loader_statistics data;
-    xkd_loader_stats(r->loader, &data);
-    snprintf(text[0], sizeof text[0], "%" PRId64 " of %" PRId64, result->step, result->total_steps);
-    xkd_format_loss(text[1], sizeof text[1], result->loss);
-    xkd_format_count(text[2], sizeof text[2], (double)result->parameters, "");
-    xkd_format_duration(text[3], sizeof text[3], r->at.state.seconds + result->seconds);
-    snprintf(text[4], sizeof text[4], "%.2f, %.0f %% of the time waiting for data", result->samples_per_second,
-             100 * result->data_share);
-    snprintf(text[5], sizeof text[5], "%" PRId64 " of %" PRId64 " clips", data.bad_clips, data.clips);
-    const xkd_report_fact facts[] = {
-        {"steps", text[0]},     {"last loss", text[1]},  {"parameters", text[2]},      {"time", text[3]},
-        {"samples/s", text[4]}, {"unreadable", text[5]}, {"data", r->config.data.path}};
-    const xkd_report report = {.title = r->config.name,
-                               .facts = facts,
-                               .fact_count = sizeof facts / sizeof *facts,
-                               .charts = charts,
-                               .chart_count = sizeof charts / sizeof *charts,
-                               .config = r->at.state.config};
-    return xkd_report_write(r->cx, r->folder.path, &report);
 }
 
 /* Numbers of this call for the caller, and of the whole run where a resume would hide them.
@@ -393,12 +412,14 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
 {
     if (r->options->progress) r->options->progress(r->options->user, NULL);
     summarise(r, result);
+    if (!r->writes) return status;
     /* The run keeps its last checkpoint, and the first message is the one that is shown. */
     if (!xkd_status_allows_save(status)) return status;
     xkd_status saved = xkd_position_save(&r->at);
     if (saved == XKD_OK && status == XKD_OK)
         saved = xkd_export_backbones(r->cx, r->folder.backbones, &r->trainer.networks.params, r->config.data.left_out);
-    if (saved == XKD_OK) saved = write_report(r, result);
+    /* Of the files, not of memory: a resumed run shows its curves from the first step. */
+    if (saved == XKD_OK) saved = xkd_report_write(r->cx, r->folder.path, r->at.total, NULL);
     return status != XKD_OK ? status : saved;
 }
 
@@ -417,9 +438,11 @@ static void release(run *r)
 }
 
 /* The configuration is copied by value, so the caller's is never changed. */
-xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options, xkd_run_result *result)
+xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options, xkd_dist *dist,
+                     xkd_run_result *result, bool *agreed)
 {
-    run r = {.cx = cx, .config = *config, .options = options, .folder = {.lock = -1}};
+    run r = {.cx = cx, .config = *config, .options = options, .dist = dist, .folder = {.lock = -1}};
+    r.writes = xkd_dist_rank(dist) == 0;
     r.at = (xkd_run_position){.cx = cx,
                               .backend = &r.backend,
                               .config = &r.config,
@@ -432,6 +455,9 @@ xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_op
         status = steps(&r);
         status = finish(&r, status, result);
     }
+    if (agreed)
+        *agreed = status == XKD_OK || r.agreed || status == XKD_ERR_NUMERIC || status == XKD_ERR_PREEMPTED ||
+                  status == XKD_ERR_INTERRUPTED;
     release(&r);
     return status;
 }

@@ -3,13 +3,16 @@
 #define XKD_TRAIN_LOOP_H
 
 #include "config/config.h"
+#include "dist/dist.h"
 #include "train/folder.h"
 
-/* Trains as `config` says (finished by xkd_config_finish) in the folder config->run.out. At the end, at max_steps and on
- * a signal everything is saved. Returns XKD_OK, XKD_ERR_INTERRUPTED (SIGINT) or XKD_ERR_PREEMPTED (other signals) with
- * the run saved, XKD_ERR_NUMERIC past run.max_bad_steps, XKD_ERR_DATA, XKD_ERR_CHECKPOINT, XKD_ERR_CONFIG,
+/* Trains as `config` says (finished by xkd_config_finish) in the folder config->run.out, together with the other ranks of `dist`
+ * (NULL: alone). At the end, at max_steps and on a signal everything is saved, by rank 0 alone; *agreed tells whether
+ * all ranks end as this one does (NULL: not wanted). Returns XKD_OK, XKD_ERR_INTERRUPTED (SIGINT) or XKD_ERR_PREEMPTED (other signals) with
+ * the run saved, XKD_ERR_NUMERIC past run.max_bad_steps, XKD_ERR_PEER where another rank was lost, XKD_ERR_DATA, XKD_ERR_CHECKPOINT, XKD_ERR_CONFIG,
  * XKD_ERR_STORAGE or XKD_ERR_MEMORY; the last whole step is saved where that is still possible. */
-xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options, xkd_run_result *result);
+xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_options *options, xkd_dist *dist,
+                     xkd_run_result *result, bool *agreed);
 
 /* Opens the data (if config->data.path is not empty), lays out the model, and times one small step where the machine
  * has the memory for it. Writes nothing. */

@@ -127,7 +127,7 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, xkd_
     for (int m = 0; m < XKD_MODALITIES; m++) values.temp.teacher_temp[m] = values.temp.student_temp[m] = 0.1;
     XKD_TRY(dummy_fill(cx, c, d));
     XKD_TRY(xkd_backend_new(cx, &be, c->device, XKD_F32, threads));
-    XKD_TRY(xkd_trainer_new(cx, &trainer, be, c, &shape, false));
+    XKD_TRY(xkd_trainer_new(cx, &trainer, be, NULL, c, &shape, false));
     const xkd_pass_input in = {.clips = {(const float *const *)d->clips[0], (const float *const *)d->clips[1]},
                                .noise = {d->noise[0], d->noise[1]}};
     for (int round = 0; round < 2; round++) { /* the first one touches memory for the first time */
@@ -148,15 +148,16 @@ fail:
 }
 
 /* Frozen, teacher and buffer rows have a value only. */
-static void count_parameters(const xkd_params *params, xkd_train_plan *out)
+static void count_parameters(const xkd_params *params, int64_t accumulate, xkd_train_plan *out)
 {
-    int64_t size = (int64_t)sizeof(float);
+    int64_t size = (int64_t)sizeof(float), waiting = xkd_parts_waiting(accumulate);
     for (int64_t i = 0; i < params->count; i++) {
         const xkd_param *row = params->rows[i];
         bool trained = row->role == XKD_ROLE_TRAINED;
         out->parameters += row->count;
         out->trained += trained ? row->count : 0;
-        out->state_bytes += (double)(row->count * size * (trained ? 4 : 1)); /* value, gradient, two moments */
+        /* Value, gradient, two moments, and the gradients that wait for those of other micro-batches. */
+        out->state_bytes += (double)(row->count * size * (trained ? 4 + waiting : 1));
     }
 }
 
@@ -196,7 +197,7 @@ static xkd_status look_at_data(xkd_context *cx, const xkd_config *config, xkd_tr
     out->total_steps = out->steps_per_epoch * config->train.epochs;
     if (config->run.max_steps > 0 && config->run.max_steps < out->total_steps) out->total_steps = config->run.max_steps;
     xkd_config filled = *config;
-    xkd_run_fill_in_machine(&filled);
+    xkd_run_fill_in_machine(&filled, xkd_processor_count());
     xkd_data_footprint footprint = xkd_data_footprint_of(&config->data, loader, filled.data.workers);
     out->ring_bytes = footprint.ring;
     out->worker_bytes = footprint.workers;
@@ -215,14 +216,14 @@ xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_trai
     double larger = 0;
     xkd_config c = *config;
     const xkd_model_config *m = &c.model;
-    *out = (xkd_train_plan){.micro_batch = c.train.batch / c.train.accumulate};
+    *out = (xkd_train_plan){.micro_batch = c.train.batch / c.train.parts};
     c.step.mmd_group = 0; /* it need not divide the small batch that is timed */
-    c.train.accumulate = 1;
+    c.train.accumulate = c.train.parts = c.train.ranks = 1;
     XKD_TRY(look_at_data(cx, config, out));
     XKD_TRY(look_at_probe(cx, config));
     dummy_shapes(&c, &d);
     XKD_TRY(xkd_networks_declare(cx, &networks, m));
-    count_parameters(&networks.params, out);
+    count_parameters(&networks.params, config->train.accumulate, out);
     if (*c.run.init) XKD_TRY(xkd_params_start_from(cx, &networks.params, c.run.init));
     XKD_TRY(activation_bytes(cx, &networks, config, &d, &larger, out));
     out->video_tokens =

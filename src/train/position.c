@@ -24,7 +24,7 @@ static void take_over(xkd_run_position *p, xkd_run_state *loaded)
     }
 }
 
-xkd_status xkd_position_restore(xkd_run_position *p, xkd_loader *loader)
+xkd_status xkd_position_restore(xkd_run_position *p)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cx;
@@ -35,7 +35,6 @@ xkd_status xkd_position_restore(xkd_run_position *p, xkd_loader *loader)
      * killed early. */
     if (count == 0) {
         xkd_log(cx, XKD_LOG_WARN, "%s: holds no checkpoint yet: starting at step 0", p->folder->path);
-        if (loader) XKD_TRY(xkd_loader_seek(loader, 0, 0));
         goto fail;
     }
     XKD_TRY(xkd_state_load_newest(cx, p->folder->checkpoints, p->params, &loaded));
@@ -48,7 +47,6 @@ xkd_status xkd_position_restore(xkd_run_position *p, xkd_loader *loader)
         xkd_log(cx, XKD_LOG_WARN, "resume: the data are not the ones of the run so far");
     xkd_run_compare_configs(cx, loaded.config, p->state.config);
     take_over(p, &loaded);
-    if (loader) XKD_TRY(xkd_loader_seek(loader, (uint32_t)p->state.epoch, p->state.epoch_step));
     xkd_log(cx, XKD_LOG_INFO, "resumed at step %" PRId64 " of %" PRId64, p->state.step, p->total);
 fail:
     xkd_run_state_free(&loaded);

@@ -6,7 +6,6 @@
 #include "backend/backend.h"
 #include "checkpoint/state.h"
 #include "config/config.h"
-#include "data/loader.h"
 #include "report/metrics.h"
 #include "train/folder.h"
 
@@ -26,10 +25,10 @@ typedef struct {
     int64_t recent; /* how many of them were skipped */
 } xkd_run_position;
 
-/* Goes back to the newest whole checkpoint of the folder and moves the loader there (NULL: it stays). Without any the run
- * starts at step 0 with a warning; other data or settings than before are warned of as well. XKD_ERR_CONFIG: another
- * seed; else as xkd_state_load_newest. */
-xkd_status xkd_position_restore(xkd_run_position *p, xkd_loader *loader);
+/* Goes back to the newest whole checkpoint of the folder. The loader is the caller's to move there. Without any the run starts
+ * at step 0 with a warning; other data or settings than before are warned of as well. XKD_ERR_CONFIG: another seed; else
+ * as xkd_state_load_newest. */
+xkd_status xkd_position_restore(xkd_run_position *p);
 
 /* The call begins here: its clock starts, and no step of it has been skipped: what an earlier call could not do may go
  * well at another rate. */

@@ -255,7 +255,7 @@ static xkd_status prepare(xkd_context *cx, replay *r)
     XKD_TRY(
         xkd_backend_new(cx, &r->be, r->options->device, r->options->float64 ? XKD_F64 : XKD_F32, r->options->threads));
     xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
-    XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, &r->config, &shape, true));
+    XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, NULL, &r->config, &shape, true));
     XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));
     /* The initial weights replace the random ones; every tensor must be there. */
     XKD_TRY(xkd_params_load(cx, &r->trainer.networks.params, xkd_safetensors_at(init, 0), xkd_safetensors_count(init),

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "base/alloc.h"
+#include "train/ranks.h"
 
 /* The sizes that the data side would deliver, as far as the configuration tells; floor as in its own
  * computation of a local view's side. */
@@ -25,37 +26,48 @@ xkd_view_shape xkd_config_view(const xkd_config *config, xkd_modality modality, 
     return modality == XKD_VIDEO ? video : audio;
 }
 
-/* Numbers of the collapse watch in a modality: two of column_energy, the centre's squares, and whether they are finite. */
-enum { WATCH = 4 };
+/* Micro-batches of a step, over all ranks. */
+static int64_t part_count(const xkd_trainer *t)
+{
+    return xkd_dist_size(t->dist) * t->accumulate;
+}
 
 static int64_t scalar_count(const xkd_trainer *t)
 {
-    return t->accumulate * XKD_PASS_SCALARS + XKD_MODALITIES * WATCH;
+    return part_count(t) * XKD_PART_SCALARS + XKD_MODALITIES * 2;
 }
 
 /* They live as long as the trainer, unlike the pass's tensors. */
 static xkd_status allocate(xkd_context *cx, xkd_trainer *t)
 {
     xkd_status status = XKD_OK;
+    int64_t K = t->networks.config.head.outputs;
+    const xkd_params *params = &t->networks.params;
     t->memory.of = t->be->memory;
     for (int round = 0; round < 2; round++) { /* measure, then assign */
         for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
-            t->centre_sum[m] = xkd_arena_take(&t->memory, t->networks.config.head.outputs * t->be->size);
+            t->centre_sum[m] = xkd_arena_take(&t->memory, K * t->be->size);
         t->scalars = xkd_arena_take(&t->memory, scalar_count(t) * (int64_t)sizeof *t->scalars);
         if (round == 0) XKD_TRY(xkd_arena_commit(cx, &t->memory));
     }
     XKD_TRY(xkd_alloc(cx, &t->read, scalar_count(t), sizeof *t->read));
+    /* All gradients lie in one arena. */
+    const xkd_part_vector vectors[XKD_PARTS_VECTORS] = {{params->grads.memory, params->grads.used / t->be->size},
+                                                        {t->centre_sum[XKD_VIDEO], K},
+                                                        {t->centre_sum[XKD_AUDIO], K}};
+    XKD_TRY(xkd_parts_new(cx, &t->parts, t->be, vectors, XKD_PARTS_VECTORS, t->accumulate));
 fail:
     return status;
 }
 
 /* Memory is taken after everything is declared and checked: a configuration that does not fit together costs
  * nothing. Initial values come last, and a checkpoint may replace them. */
-xkd_status xkd_trainer_new(xkd_context *cx, xkd_trainer *out, xkd_backend *be, const xkd_config *config,
+xkd_status xkd_trainer_new(xkd_context *cx, xkd_trainer *out, xkd_backend *be, xkd_dist *dist, const xkd_config *config,
                            const xkd_batch_shape *shape, bool report_all)
 {
     xkd_status status = XKD_OK;
     *out = (xkd_trainer){.be = be,
+                         .dist = dist,
                          .config = config->step,
                          .beta1 = config->train.betas[0],
                          .beta2 = config->train.betas[1],
@@ -77,6 +89,7 @@ void xkd_trainer_free(xkd_trainer *t)
 {
     xkd_pass_free(&t->pass);
     xkd_optimizer_free(&t->optimizer);
+    xkd_parts_free(&t->parts);
     xkd_networks_free(&t->networks);
     xkd_arena_free(&t->memory);
     xkd_free(t->read);
@@ -89,68 +102,85 @@ static bool trains_last_layer(const xkd_trainer *t, const xkd_step_values *value
     return values->epoch >= t->config.freeze_last_layer;
 }
 
-/* Gradients, centre sums and scalars start at 0 once a step and then add up over its micro-batches. */
+/* Scalars of micro-batch i of this rank. */
+static double *part_scalars(double *scalars, const xkd_trainer *t, int64_t i)
+{
+    return scalars + (xkd_dist_rank(t->dist) * t->accumulate + i) * XKD_PART_SCALARS;
+}
+
 void xkd_step_begin(xkd_trainer *t, xkd_step_result *result)
 {
     *result = (xkd_step_result){0};
-    xkd_optimizer_zero(t->be, &t->optimizer);
+    xkd_parts_begin(t->be, &t->parts);
     xkd_memory_zero(t->be->memory, t->scalars, scalar_count(t) * (int64_t)sizeof *t->scalars);
     t->centre_rows = t->micro = 0;
-    for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
-        t->be->ops->fill(t->be, t->centre_sum[m], 0, t->networks.config.head.outputs);
 }
 
 /* The share makes the sum over micro-batches a mean. The teachers' logits are summed for the centre, which is updated
- * once at the end. */
+ * once at the end, and looked at by the collapse watch. */
 void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_step_values *values)
 {
     xkd_backend *be = t->be;
     xkd_pass *pass = &t->pass;
-    double share = 1 / (double)t->accumulate;
+    int64_t K = t->networks.config.head.outputs;
+    double share = 1 / (double)part_count(t);
 
-    pass->scalars = t->scalars + t->micro++ * XKD_PASS_SCALARS;
+    pass->scalars = part_scalars(t->scalars, t, t->micro++);
     xkd_pass_load(pass, in);
     xkd_pass_teachers(be, pass);
     xkd_pass_students(be, pass);
     xkd_pass_losses(be, pass, &values->temp);
     xkd_pass_backward(be, pass, &values->temp, share, pass->wants.all || trains_last_layer(t, values));
 
-    for (xkd_modality m = 0; pass->wants.kd && m < XKD_MODALITIES; m++)
-        be->ops->column_sum(be, t->centre_sum[m], pass->teacher[m].head.logits, pass->B,
-                            t->networks.config.head.outputs);
+    for (xkd_modality m = 0; pass->wants.kd && m < XKD_MODALITIES; m++) {
+        const void *logits = pass->teacher[m].head.logits;
+        be->ops->column_sum(be, t->centre_sum[m], logits, pass->B, K);
+        be->ops->column_energy(be, pass->scalars + XKD_PASS_SCALARS + 2 * m, logits, pass->B, K);
+    }
     t->centre_rows += pass->B;
+    xkd_parts_add(be, &t->parts);
 }
 
-/* What the collapse watch looks at, of the last micro-batch and the new centres. */
+/* Gradients, centre sums and scalars of all ranks, in order of their parts. */
+static xkd_status join_ranks(xkd_trainer *t)
+{
+    xkd_status status = XKD_OK;
+    int64_t bytes = t->accumulate * XKD_PART_SCALARS * (int64_t)sizeof *t->read;
+    if (!t->dist) return XKD_OK;
+    for (int v = 0; v < t->parts.count; v++) XKD_TRY(xkd_ranks_sum(t->dist, t->be, &t->parts.vectors[v]));
+    double *mine = part_scalars(t->read, t, 0);
+    xkd_memory_download(t->be->memory, mine, part_scalars(t->scalars, t, 0), bytes);
+    XKD_TRY(xkd_dist_gather(t->dist, t->read, mine, bytes));
+    xkd_memory_upload(t->be->memory, t->scalars, t->read, xkd_dist_size(t->dist) * bytes);
+fail:
+    return status;
+}
+
+/* What the collapse watch looks at in the new centres. */
 static void measure(xkd_trainer *t)
 {
-    xkd_backend *be = t->be;
-    int64_t K = t->networks.config.head.outputs;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
-        double *watch = t->scalars + t->accumulate * XKD_PASS_SCALARS + m * WATCH;
-        const xkd_vector centre = {t->networks.centre[m]->value, K};
-        be->ops->column_energy(be, watch, t->pass.teacher[m].head.logits, t->pass.B, K);
-        be->ops->norms(be, watch + 2, watch + 3, &centre, 1, NULL, 0);
+        double *watch = t->scalars + part_count(t) * XKD_PART_SCALARS + 2 * m;
+        const xkd_vector centre = {t->networks.centre[m]->value, t->networks.config.head.outputs};
+        t->be->ops->norms(t->be, watch, watch + 1, &centre, 1, NULL, 0);
     }
 }
 
 /* The only wait of a step: everything that it leaves for the host comes at once. */
 static void read_result(xkd_trainer *t, xkd_step_result *result)
 {
-    double share = 1 / (double)t->accumulate, loss[XKD_LOSS_COUNT];
-    const double *watch = t->read + t->accumulate * XKD_PASS_SCALARS;
+    double share = 1 / (double)part_count(t), loss[XKD_LOSS_COUNT];
+    const double *scalars = t->read;
     xkd_memory_download(t->be->memory, t->read, t->scalars, scalar_count(t) * (int64_t)sizeof *t->read);
-    for (int64_t i = 0; i < t->accumulate; i++) {
-        const double *scalars = t->read + i * XKD_PASS_SCALARS;
+    for (int64_t i = 0; i < part_count(t); i++, scalars += XKD_PART_SCALARS) {
         xkd_pass_report(&t->pass, scalars, loss);
         for (int k = 0; k < XKD_LOSS_COUNT; k++) result->loss[k] += share * loss[k];
-        for (int m = 0; m < XKD_MODALITIES; m++) result->teacher_entropy[m] += share * scalars[XKD_LOSS_TERMS + m];
+        for (int m = 0; m < XKD_MODALITIES; m++) {
+            result->teacher_entropy[m] += share * scalars[XKD_LOSS_TERMS + m];
+            for (int k = 0; k < 2; k++) result->energy[m][k] += scalars[XKD_PASS_SCALARS + 2 * m + k];
+        }
     }
-    for (int m = 0; m < XKD_MODALITIES; m++, watch += WATCH) {
-        result->energy[m][0] = watch[0];
-        result->energy[m][1] = watch[1];
-        result->centre_squares[m] = watch[2];
-    }
+    for (int m = 0; m < XKD_MODALITIES; m++) result->centre_squares[m] = scalars[2 * m];
     result->skipped = !xkd_optimizer_read(&t->optimizer, &result->grad_norm);
 }
 
@@ -172,11 +202,14 @@ xkd_status xkd_step_finish(xkd_trainer *t, const xkd_step_values *values, xkd_st
 
     xkd_status status = xkd_backend_status(be);
     if (status != XKD_OK) return status;
-    xkd_optimizer_norms(be, &t->optimizer, t->scalars, t->accumulate * XKD_PASS_SCALARS);
+    status = join_ranks(t);
+    if (status != XKD_OK) return status;
+    xkd_optimizer_norms(be, &t->optimizer, t->scalars, part_count(t) * XKD_PART_SCALARS);
     xkd_optimizer_apply(be, &t->optimizer, &step);
     for (xkd_modality m = 0; t->pass.wants.kd && m < XKD_MODALITIES; m++)
-        be->ops->centre(be, t->networks.centre[m]->value, t->centre_sum[m], model->center_momentum[m], t->centre_rows,
-                        model->head.outputs, xkd_optimizer_finite(&t->optimizer));
+        be->ops->centre(be, t->networks.centre[m]->value, t->centre_sum[m], model->center_momentum[m],
+                        xkd_dist_size(t->dist) * t->centre_rows, model->head.outputs,
+                        xkd_optimizer_finite(&t->optimizer));
     if (t->pass.wants.kd) measure(t);
     read_result(t, result);
     /* After the first step every thread has the scratch it will ever need, and a step allocates nothing. */

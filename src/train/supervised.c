@@ -18,8 +18,6 @@
 
 enum { LOSS, LR, WD, TIME, DATA, SAMPLES_PER_SECOND, SKIPPED, COLUMNS }; /* columns of the metrics, in this order */
 static const char *const columns[COLUMNS] = {"loss", "lr", "wd", "Time", "Data", "samples_per_second", "skipped"};
-static const xkd_report_chart charts[] = {
-    {"loss", {"loss"}}, {"learning-rate", {"lr"}}, {"speed", {"samples_per_second"}}};
 
 /* Everything a run holds while it lasts. */
 typedef struct {
@@ -172,7 +170,7 @@ static xkd_status open_parts(run *r)
     take_options(r, r->options);
     XKD_TRY(check_settings(r));
     XKD_TRY(choose_modality(r, &m));
-    xkd_run_fill_in_machine(&r->config);
+    xkd_run_fill_in_machine(&r->config, xkd_processor_count());
     XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, r->options->manifest, &r->data));
     XKD_TRY(check_batch_norm(r));
     XKD_TRY(check_ensemble(r));
@@ -207,7 +205,9 @@ static xkd_status start(run *r)
     /* Before the state is loaded: with other classes its rows would not fit, and the message would be about shapes. */
     XKD_TRY(check_classes(r));
     /* The first batch over and over is that of epoch 0. */
-    if (resume) XKD_TRY(xkd_position_restore(&r->at, c->run.overfit ? NULL : r->data.loader));
+    if (resume) XKD_TRY(xkd_position_restore(&r->at));
+    if (resume && !c->run.overfit)
+        XKD_TRY(xkd_loader_seek(r->data.loader, (uint32_t)r->at.state.epoch, r->at.state.epoch_step));
     /* Lines of tests behind the checkpoint are dropped: those epochs are done again. */
     XKD_TRY(xkd_test_log_open(cx, r->folder.path, resume ? r->at.state.step : -1, &r->tests));
     XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->at.state.config));
@@ -391,43 +391,6 @@ fail:
 
 /* ---- the end ---- */
 
-/* From the metrics files, which hold the curves from the first step on, and the figures of the tests so far. */
-static xkd_status write_report(run *r)
-{
-    char text[5][80];
-    const xkd_supervised_result *s = r->result;
-    const xkd_test_scores *last = &s->last, *best = &s->best;
-    snprintf(text[0], sizeof text[0], "%" PRId64 " of %" PRId64, s->run.step, s->run.total_steps);
-    xkd_format_loss(text[1], sizeof text[1], s->run.loss);
-    snprintf(text[2], sizeof text[2], "%.2f after epoch %" PRId64, s->multi_label ? last->map : last->top1,
-             last->epoch);
-    snprintf(text[3], sizeof text[3], "%.2f after epoch %" PRId64, s->multi_label ? best->map : best->top1,
-             best->epoch);
-    snprintf(text[4], sizeof text[4], "%.2f, %.0f %% of the time waiting for data", s->run.samples_per_second,
-             100 * s->run.data_share);
-    const xkd_report_fact facts[] = {{"steps", text[0]},
-                                     {"last loss", text[1]},
-                                     {s->multi_label ? "mean average precision" : "top-1", text[2]},
-                                     {"best, as the release reports", text[3]},
-                                     {"samples/s", text[4]},
-                                     {"model", r->config.run.init},
-                                     {"data", r->config.data.path}};
-    xkd_test_chart tests;
-    xkd_report report = {.title = r->config.name,
-                         .facts = facts,
-                         .fact_count = sizeof facts / sizeof *facts,
-                         .charts = charts,
-                         .chart_count = sizeof charts / sizeof *charts,
-                         .config = r->at.state.config};
-    xkd_status status = xkd_test_chart_of(&r->tests, &tests);
-    const xkd_report_plot plot = {"test-by-epoch", tests.curves, tests.count};
-    report.plots = &plot;
-    report.plot_count = 1;
-    if (status == XKD_OK) status = xkd_report_write(r->cx, r->folder.path, &report);
-    xkd_test_chart_free(&tests);
-    return status;
-}
-
 /* Figures of this call; the tests' are of the whole run, since the log is. */
 static void summarise(run *r)
 {
@@ -460,7 +423,7 @@ static xkd_status save_all(run *r)
     xkd_status status = XKD_OK;
     XKD_TRY(xkd_position_save(&r->at));
     if (r->tests.last.step != r->at.state.step) XKD_TRY(write_model(r, "classifier.safetensors"));
-    XKD_TRY(write_report(r));
+    XKD_TRY(xkd_report_write(r->cx, r->folder.path, r->result->run.total_steps, NULL));
 fail:
     return status;
 }

@@ -118,29 +118,6 @@ static xkd_status append(xkd_test_log *log, xkd_test_scores *s)
     return status;
 }
 
-/* A curve a figure that these labels have, over the epochs. */
-xkd_status xkd_test_chart_of(const xkd_test_log *log, xkd_test_chart *out)
-{
-    int64_t n = log->count;
-    *out = (xkd_test_chart){0};
-    if (n == 0) return XKD_OK;
-    xkd_status status = xkd_alloc(log->cx, &out->values, n * (1 + FIGURES), sizeof *out->values);
-    if (status != XKD_OK) return status;
-    for (int64_t i = 0; i < n; i++) out->values[i] = (double)log->all[i].epoch;
-    for (int f = 0; f < FIGURES; f++) {
-        double *y = out->values + (1 + f) * n;
-        for (int64_t i = 0; i < n; i++) y[i] = *figure_of(&log->all[i], f);
-        if (!isnan(y[n - 1])) out->curves[out->count++] = (xkd_curve){figure_keys[f], out->values, y, n};
-    }
-    return XKD_OK;
-}
-
-void xkd_test_chart_free(xkd_test_chart *chart)
-{
-    xkd_free(chart->values);
-    *chart = (xkd_test_chart){0};
-}
-
 /* ---- a test ---- */
 
 typedef struct {

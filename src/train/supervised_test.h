@@ -3,7 +3,6 @@
 #define XKD_TRAIN_SUPERVISED_TEST_H
 
 #include "report/metrics.h"
-#include "report/plot.h"
 #include "train/folder.h"
 #include "train/supervised.h"
 #include "train/supervised_data.h"
@@ -22,16 +21,6 @@ typedef struct {
 /* Reads what is there up to `step` and drops later lines, which will be made again; -1: starts afresh. */
 xkd_status xkd_test_log_open(xkd_context *cx, const char *folder, int64_t step, xkd_test_log *out);
 void xkd_test_log_close(xkd_test_log *log);
-
-/* Curves of all tests over the epochs, for the report. Free with xkd_test_chart_free. */
-typedef struct {
-    xkd_curve curves[5];
-    int64_t count;  /* 0: no test yet */
-    double *values; /* owned; what the curves point into */
-} xkd_test_chart;
-
-xkd_status xkd_test_chart_of(const xkd_test_log *log, xkd_test_chart *out);
-void xkd_test_chart_free(xkd_test_chart *chart);
 
 /* What a test works with; the caller's. */
 typedef struct {

@@ -23,7 +23,7 @@ for file in classifier.safetensors best.safetensors tests.jsonl metrics.jsonl co
   check "a run leaves $file" [ -s "heard/$file" ]
 done
 check "a line a test" [ "$(wc -l <heard/tests.jsonl)" = 3 ]
-check "the report draws the tests" grep -q '>test-by-epoch</text>' heard/report.html
+check "the report draws the tests" grep -q '"title":"test-by-epoch"' heard/report.html
 right=0
 for class in bounce orbit sweep; do
   for file in toys/test/$class/*.mp4; do

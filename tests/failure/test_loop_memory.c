@@ -43,7 +43,7 @@ static xkd_status run_once(xkd_context *cx, const char *folder, xkd_account *acc
     assert_int_equal(status, XKD_OK);
     account->count = 0;
     account->fail_at = fail_at;
-    status = xkd_train(cx, &c, &options, &result);
+    status = xkd_train(cx, &c, &options, NULL, &result, NULL);
     xkd_config_free(&c);
     return status;
 }

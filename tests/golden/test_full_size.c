@@ -50,7 +50,7 @@ static void build(xkd_context *cx, full *f, const char *backend, xkd_dtype dtype
     }
     xkd_batch_shape shape = {.B = B, .views = {VIEWS, VIEWS}, .shape = {f->shape[0], f->shape[1]}};
     assert_int_equal(xkd_backend_new(cx, &f->be, backend, dtype, threads), XKD_OK);
-    if (xkd_trainer_new(cx, &f->trainer, f->be, &f->config, &shape, false) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    if (xkd_trainer_new(cx, &f->trainer, f->be, NULL, &f->config, &shape, false) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
 }
 
 static void run_step(full *f)

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "checkpoint/safetensors.h"
 #include "fake_loader.h"
+#include "loop_config.h"
 #include "train/loop.h"
 #include "train/watch.h"
 
@@ -47,38 +48,11 @@ static void must(xkd_context *cx, xkd_status status, const char *what)
     if (status != XKD_OK) fail_msg("%s: %s", what, xkd_last_error(cx));
 }
 
-/* 3 epochs of 3 steps of 2 micro-batches of 2 samples. */
 static void configure(xkd_context *cx, xkd_config *c, const char *name)
 {
-    static const char *const small[] = {
-        "model.kwargs={frame_size: [3, 16, 16], num_frames: 4, vid_patch_spatial: [8, 8], vid_patch_temporal: 2}",
-        "model.kwargs={spec_size: [16, 16], spec_patch_spatial: [4, 8], decoder_cfg: {embed_dim: 16, depth: 1, "
-        "num_heads: 2}}",
-        "model.kwargs.teacher_cfg={embed_dim: 16, depth: 1, num_heads: 2}",
-        "model.kwargs.student_cfg={embed_dim: 16, depth: 1, num_heads: 2}",
-        "model.kwargs.projector_cfg={hidden_dim: 16, bottleneck_dim: 8, out_dim: 16}",
-        "model.fwd_kwargs={vid_mask_ratio: 0.5, aud_mask_ratio: 0.5}",
-        "dataset={crop_size: 16, clip_duration: 1, video_fps: 4, audio_fps: 1600, hop_length: 106, n_mels: 16, n_fft: "
-        "256}",
-        "dataset.train.vid_aug_kwargs={temporal_ratio: 1, spatial_ratio: 1}",
-        "dataset.train.aud_aug_kwargs.temporal_ratio=1",
-        "dataset.batch_size=4",
-        "num_node=1",
-        "train.accumulate=2",
-        "hyperparams.num_epochs=3",
-        "hyperparams.lr={warmup_epochs: 0, base_lr: 0.01}",
-        "run.backend=ref",
-        "run.threads=1",
-        "run.picture_steps=off",
-        "run.save_minutes=off",
-        "data.path=none",
-        "progress.log2tb=false"};
     char out[200];
-    must(cx, xkd_config_init(cx, c), "init");
-    for (size_t i = 0; i < sizeof small / sizeof *small; i++) must(cx, xkd_config_override(cx, c, small[i]), small[i]);
-    snprintf(out, sizeof out, "run.out=%s/%s", folder, name);
-    must(cx, xkd_config_override(cx, c, out), out);
-    must(cx, xkd_config_finish(cx, c), "finish");
+    snprintf(out, sizeof out, "%s/%s", folder, name);
+    must(cx, loop_configure(cx, c, out), "configure");
 }
 
 static int64_t stop_after; /* steps until the fake signal comes */
@@ -97,7 +71,7 @@ static xkd_status train(xkd_context *cx, const char *name, xkd_run_mode mode, co
     xkd_config c;
     configure(cx, &c, name);
     if (override) must(cx, xkd_config_override(cx, &c, override), override);
-    xkd_status status = xkd_train(cx, &c, &options, result);
+    xkd_status status = xkd_train(cx, &c, &options, NULL, result, NULL);
     xkd_config_free(&c);
     return status;
 }
@@ -186,7 +160,7 @@ static void test_what_a_run_leaves(void **state)
     configure(cx, &c, "run");
     c.run.max_steps = 2;
     c.run.picture_steps = 100; /* and one at the end */
-    must(cx, xkd_train(cx, &c, &options, &result), "train");
+    must(cx, xkd_train(cx, &c, &options, NULL, &result, NULL), "train");
     assert_int_equal(result.step, 2);
     assert_true(result.parameters > 1000 && isfinite(result.loss));
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) xkd_free(read_text(cx, "run", files[i]));
@@ -197,14 +171,14 @@ static void test_what_a_run_leaves(void **state)
     assert_int_equal(again.model.head.outputs, 16);
     xkd_config_free(&again);
     /* The same folder again: refused, unless asked for. */
-    assert_int_equal(xkd_train(cx, &c, &options, &result), XKD_ERR_CONFIG);
+    assert_int_equal(xkd_train(cx, &c, &options, NULL, &result, NULL), XKD_ERR_CONFIG);
     assert_non_null(strstr(xkd_last_error(cx), "--resume goes on with it, --force starts anew"));
     assert_int_equal(count_lines(cx, "run", "metrics.jsonl"), 2);
     xkd_clear_error(cx);
     c.run.max_steps = 1;
     c.run.picture_steps = 0;
     const xkd_run_options force = {.mode = XKD_RUN_FORCE};
-    must(cx, xkd_train(cx, &c, &force, &result), "force");
+    must(cx, xkd_train(cx, &c, &force, NULL, &result, NULL), "force");
     assert_int_equal(result.step, 1);
     snprintf(path, sizeof path, "%s/run/pictures/video-00000002.png", folder);
     assert_false(xkd_path_exists(path));
@@ -260,7 +234,7 @@ static void test_bad_steps_count_in_a_window(void **state)
         configure(cx, &c, window == 2 ? "two" : "four");
         c.run.max_bad_steps = 1;
         c.run.bad_step_window = window;
-        xkd_status status = xkd_train(cx, &c, &options, &result);
+        xkd_status status = xkd_train(cx, &c, &options, NULL, &result, NULL);
         xkd_config_free(&c);
         assert_int_equal(status, window == 2 ? XKD_OK : XKD_ERR_NUMERIC);
         assert_int_equal(result.step, window == 2 ? 9 : 5);
@@ -346,7 +320,7 @@ static void test_overfit(void **state)
     c.run.overfit = true;
     c.train.epochs = 20;
     const xkd_run_options options = {.mode = XKD_RUN_NEW};
-    must(cx, xkd_train(cx, &c, &options, &last), "overfit");
+    must(cx, xkd_train(cx, &c, &options, NULL, &last, NULL), "overfit");
     xkd_config_free(&c);
     assert_true(last.loss < first.loss);
 }
@@ -368,7 +342,7 @@ static void test_plan(void **state)
     assert_true(plan.ring_bytes == 1000 && plan.worker_bytes > 0 && plan.cache_bytes == 0 && plan.scratch_bytes >= 0);
     assert_true(plan.available_bytes > 0);
     xkd_train_plan grouped;
-    c.train.accumulate = 1;
+    c.train.accumulate = c.train.parts = 1;
     c.train.batch = 64;
     must(cx, xkd_plan_training(cx, &c, &plan), "plan of one group");
     c.step.mmd_group = 2;

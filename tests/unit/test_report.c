@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "report/html.h"
 #include "report/metrics.h"
+#include "report/page.h"
 #include "report/canvas.h"
 #include "report/plot.h"
 #include "report/png.h"
@@ -269,56 +270,213 @@ static void test_progress(void **state)
     assert_non_null(strstr(text, "ETA -"));
 }
 
+/* A folder of a run as one would be found. */
+static void write_text(xkd_context *cx, const char *name, const char *text)
+{
+    char *path;
+    assert_int_equal(xkd_join_path(cx, &path, folder, name), XKD_OK);
+    assert_int_equal(xkd_write_file(cx, path, text, (int64_t)strlen(text)), XKD_OK);
+    xkd_free(path);
+}
+
+static void clear_folder(void)
+{
+    char command[200];
+    snprintf(command, sizeof command, "rm -rf '%s'/*", folder);
+    assert_int_equal(system(command), 0);
+}
+
+static char *report(xkd_context *cx, int64_t total, int64_t *size)
+{
+    if (xkd_report_write(cx, folder, total, NULL) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    return read_text(cx, "report.html", size);
+}
+
+static int count_of(const char *text, const char *needle)
+{
+    int count = 0;
+    for (; (text = strstr(text, needle)); text++) count++;
+    return count;
+}
+
 static void test_report(void **state)
 {
     xkd_context *cx = *state;
     xkd_metrics *m;
     const uint8_t rgb[12] = {0};
+    clear_folder();
     assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, 0, false, &m), XKD_OK);
     for (int step = 1; step <= 2000; step++) {
         const double values[] = {step == 700 ? NAN : 100.0 / step, 1e-4};
-        assert_int_equal(xkd_metrics_step(m, step, 0, values), XKD_OK);
+        assert_int_equal(xkd_metrics_step(m, step, step / 1000, values), XKD_OK);
     }
-    assert_int_equal(xkd_metrics_picture(m, 2000, "video", rgb, 2, 2), XKD_OK);
+    for (int step = 100; step <= 2000; step += 100)
+        assert_int_equal(xkd_metrics_picture(m, step, "video", rgb, 2, 2), XKD_OK);
     xkd_metrics_close(m);
-    const xkd_report_fact facts[] = {{"steps", "2000"}, {"data", "a <b> & \"c\""}};
-    const xkd_report_chart charts[] = {{"losses", {"loss"}}, {"rates", {"lr", "absent"}}, {"none", {"nothing"}}};
-    const double epoch[] = {2, 4, 6}, top1[] = {30, 50, 40};
-    const xkd_curve curve = {"top1", epoch, top1, 3};
-    const xkd_report_plot plots[] = {{"tests", &curve, 1}, {"empty", NULL, 0}};
-    const xkd_report report = {.title = "run",
-                               .facts = facts,
-                               .fact_count = 2,
-                               .charts = charts,
-                               .chart_count = 3,
-                               .plots = plots,
-                               .plot_count = 2,
-                               .config = "name: \"<x>\"\n"};
-    if (xkd_report_write(cx, folder, &report) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    write_text(cx, "tests.jsonl",
+               "{\"step\": 9, \"epoch\": 1, \"top1\": 25, \"map\": null}\n{\"step\": 18, \"epoch\": 2, \"top1\": "
+               "62.5}\n{\"to");
+    write_text(cx, "config.yaml", "name: \"<x>\"\nhyperparams:\n  num_epochs: 3\n");
     int64_t size;
-    char *html = read_text(cx, "report.html", &size);
-    assert_non_null(strstr(html, "a &lt;b&gt; &amp; &quot;c&quot;"));
-    assert_non_null(strstr(html, "data:image/png;base64,iVBORw0KGgo"));
-    assert_non_null(strstr(html, ">losses</text>"));
-    assert_non_null(strstr(html, ">tests</text>"));
-    assert_null(strstr(html, ">empty</text>"));
+    char *html = report(cx, 0, &size);
+    assert_non_null(strstr(html, "default-src 'none'"));
+    assert_non_null(strstr(html, "<h1>&lt;x&gt;</h1>"));
     assert_null(strstr(html, "<x>"));
+    /* The first epoch has 999 steps, and three are wanted. */
+    assert_non_null(strstr(html, "2000 of 2997"));
+    assert_non_null(strstr(html, "stopped, still learning"));
+    assert_non_null(strstr(html, "xkd finetune --out /tmp/xkd-test-report-"));
+    assert_non_null(strstr(html, "<td>hyperparams.num_epochs</td><td><mark>3</mark></td><td class=\"soft\">"));
+    assert_non_null(strstr(html,
+                           "{\"title\":\"test-by-epoch\",\"x\":\"epoch\",\"series\":[{\"name\":\"top1\",\"run\":0,"
+                           "\"sparse\":true,\"x\":[1,2],\"y\":[25,62.5]}]}"));
+    assert_non_null(strstr(html, "data:image/png;base64,iVBORw0KGgo"));
+    assert_int_equal(count_of(html, "<div class=\"frame\""), 12); /* of 20 pictures */
+    assert_non_null(strstr(html, "data-step=\"100\""));
+    assert_non_null(strstr(html, "data-step=\"2000\""));
     assert_true(size < 100000); /* 2000 points are averaged down */
     xkd_free(html);
-    char *svg = read_text(cx, "curves/losses.svg", NULL);
+    html = report(cx, 2000, NULL);
+    assert_non_null(strstr(html, "finished, still learning"));
+    xkd_free(html);
+    char *svg = read_text(cx, "curves/loss.svg", NULL);
     assert_memory_equal(svg, "<svg", 4);
     xkd_free(svg);
 }
 
+/* What a folder without a step gives, and one that is of no run. */
 static void test_report_of_an_empty_run(void **state)
 {
     xkd_context *cx = *state;
     xkd_metrics *m;
+    clear_folder();
+    assert_int_equal(xkd_report_write(cx, folder, 0, NULL), XKD_ERR_STORAGE);
+    assert_non_null(strstr(xkd_last_error(cx), "neither metrics.csv nor config.yaml"));
+    xkd_clear_error(cx);
     assert_int_equal(xkd_metrics_open(cx, folder, columns, 2, -1, 0, false, &m), XKD_OK);
     xkd_metrics_close(m);
-    const xkd_report_chart charts[] = {{"losses", {"loss"}}};
-    const xkd_report report = {.title = "run", .charts = charts, .chart_count = 1, .config = ""};
-    assert_int_equal(xkd_report_write(cx, folder, &report), XKD_OK);
+    char *html = report(cx, 0, NULL);
+    assert_non_null(strstr(html, "No step is done yet."));
+    xkd_free(html);
+    write_text(cx, "metrics.csv", "step,epoch,loss\n1,0\n\nrubbish,,\n");
+    html = report(cx, 0, NULL);
+    assert_non_null(strstr(html, "not finite"));
+    xkd_free(html);
+}
+
+/* Means of the last 200 steps decide, by the thresholds of the collapse watch. */
+static void test_verdicts(void **state)
+{
+    static const struct {
+        double loss, falls, entropy, centre, spread, kd;
+        const char *word;
+    } cases[] = {
+        {2, 0, 3, 0.5, 0.5, 3, "<strong>finished</strong>"},
+        {2, 1, 3, 0.5, 0.5, 3, "<strong>finished, still learning</strong>"},
+        {2, 0, 3, 0.5, 0.005, 3, "nearly the same answer"},
+        {2, 0, 3, 0.99, 0.5, 3, "a centre that explains"},
+        {2, 0, 9, 0.5, 0.5, 3, "nearly uniform answers"},
+        {2, 0, 0.01, 0.5, 0.5, 0.01, "always picks one output"},
+        {2, 0, 3, 0.5, 0.5, 14, "worse than by guessing"},
+        {NAN, 0, 3, 0.5, 0.5, 3, "<strong>not finite</strong>"},
+    };
+    static const char *const names[] = {
+        "loss", "recon_loss", "audio_teacher_entropy", "audio_centre_norm", "audio_feature_spread", "at2vs_kd_loss"};
+    xkd_context *cx = *state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        xkd_metrics *m;
+        clear_folder();
+        assert_int_equal(xkd_metrics_open(cx, folder, names, 6, -1, 0, false, &m), XKD_OK);
+        for (int step = 1; step <= 300; step++) {
+            const double row[] = {cases[i].loss - 0.005 * step * cases[i].falls,
+                                  1,
+                                  cases[i].entropy,
+                                  cases[i].centre,
+                                  cases[i].spread,
+                                  cases[i].kd};
+            assert_int_equal(xkd_metrics_step(m, step, 0, row), XKD_OK);
+        }
+        xkd_metrics_close(m);
+        write_text(cx, "config.yaml", "name: x\n"); /* 8192 outputs: ln K is 9.01 */
+        char *html = report(cx, 300, NULL);
+        if (!strstr(html, cases[i].word)) fail_msg("case %zu: no '%s'", i, cases[i].word);
+        xkd_free(html);
+    }
+}
+
+/* Names and configuration of others reach the page as text, whatever they hold. */
+static void test_hostile_names(void **state)
+{
+    xkd_context *cx = *state;
+    clear_folder();
+    write_text(cx, "metrics.csv", "step,epoch,loss,</script><img src=x onerror=alert(1)>\n1,0,2,3\n");
+    write_text(cx, "config.yaml",
+               "name: \"</title></script><script>alert('1')</script>\\u202e\\x07\"\n"
+               "dataset:\n  data_path: \"\\\"><img src=x onerror='alert(2)'>\"\n");
+    write_text(cx, "bad_clips.jsonl",
+               "{\"path\": \"a\\\"b'c</script><b>\\u202egpj.mp4\\u0007\", \"reason\": \"broken\", \"message\": "
+               "\"<i>no</i>\"}\n"
+               "{\"path\": \"a\\\"b'c</script><b>\\u202egpj.mp4\\u0007\", \"reason\": \"broken\", \"message\": "
+               "\"<i>no</i>\"}\n"
+               "{\"path\": {\"base64\": \"//48Pg==\"}, \"reason\": \"<u>\"}\n[1]\n{\"path\": 7}\nnothing\n");
+    char *html = report(cx, 0, NULL);
+    assert_int_equal(count_of(html, "<script"), 2); /* ours: the data and the program */
+    assert_int_equal(count_of(html, "</script"), 2);
+    assert_int_equal(count_of(html, "<img"), 0);
+    assert_int_equal(count_of(html, "<b>"), 0);
+    assert_int_equal(count_of(html, "<i>"), 0);
+    assert_int_equal(count_of(html, "<u>"), 0);
+    assert_null(strstr(html, "\xe2\x80\xae"));
+    assert_null(strchr(html, 7));
+    assert_true(xkd_is_utf8(html));
+    assert_non_null(strstr(
+        html, "a&quot;b&#39;c&lt;/script&gt;&lt;b&gt;\\xe2\\x80\\xaegpj.mp4\\x07</td><td class=\"number\">2</td>"));
+    assert_non_null(strstr(html, "\\xff\\xfe&lt;&gt;"));
+    xkd_free(html);
+    /* A picture of other hands is left out, and one that is none does not end the report. */
+    char *path;
+    assert_int_equal(xkd_join_path(cx, &path, folder, "pictures"), XKD_OK);
+    assert_int_equal(xkd_make_folder(cx, path), XKD_OK);
+    write_text(cx, "pictures/video-<b>-3.png", "no picture");
+    write_text(cx, "pictures/video.png", "no picture");
+    html = report(cx, 0, NULL);
+    assert_int_equal(count_of(html, "<img"), 0);
+    assert_non_null(strstr(html, "video-&lt;b&gt;"));
+    xkd_free(html);
+    xkd_free(path);
+    /* Strings of a script are cut nowhere. */
+    xkd_text json = xkd_text_make(cx);
+    xkd_page_json(&json, "</script><!-- & \" \\ \xe2\x80\xa8\xff");
+    assert_string_equal(json.data, "\"\\u003c/script\\u003e\\u003c!-- \\u0026 \\\" \\\\ \\u2028\\ufffd\"");
+    xkd_text_free(&json);
+}
+
+static void test_comparison(void **state)
+{
+    xkd_context *cx = *state;
+    char *a, *b, *out;
+    clear_folder();
+    assert_int_equal(xkd_join_path(cx, &a, folder, "a<b>"), XKD_OK);
+    assert_int_equal(xkd_join_path(cx, &b, folder, "b"), XKD_OK);
+    assert_int_equal(xkd_join_path(cx, &out, folder, "both.html"), XKD_OK);
+    assert_int_equal(xkd_make_folder(cx, a), XKD_OK);
+    assert_int_equal(xkd_make_folder(cx, b), XKD_OK);
+    write_text(cx, "a<b>/metrics.csv", "step,epoch,loss\n1,0,2\n2,0,1.5\n");
+    write_text(cx, "b/metrics.csv", "step,epoch,loss\n1,0,3\n");
+    write_text(cx, "a<b>/config.yaml", "hyperparams:\n  num_epochs: 3\n  weight_decay: 0.25\n");
+    write_text(cx, "b/config.yaml", "hyperparams:\n  weight_decay: 0.25\n");
+    char *folders[] = {a, b};
+    if (xkd_report_compare(cx, folders, 2, out) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    char *html = read_text(cx, "both.html", NULL);
+    assert_non_null(strstr(html, "<td>hyperparams.num_epochs</td><td><mark>3</mark></td><td>"));
+    assert_null(strstr(html, "weight_decay")); /* alike in both */
+    assert_null(strstr(html, "<b>"));
+    assert_non_null(strstr(html, "<td>loss</td><td class=\"number\">1.5</td><td class=\"number\">3</td>"));
+    assert_non_null(strstr(html, "\"run\":1,\"sparse\":true,\"x\":[1],\"y\":[3]}]}"));
+    xkd_free(html);
+    xkd_free(a);
+    xkd_free(b);
+    xkd_free(out);
 }
 
 /* The path of a drawn curve: the picture's second, behind that of the axes. Within `out`. */
@@ -396,6 +554,9 @@ int main(void)
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_report),
         cmocka_unit_test(test_report_of_an_empty_run),
+        cmocka_unit_test(test_verdicts),
+        cmocka_unit_test(test_hostile_names),
+        cmocka_unit_test(test_comparison),
         cmocka_unit_test(test_gaps),
         cmocka_unit_test(test_spans),
     };

@@ -272,7 +272,7 @@ static void failing_allocations(void **state)
         xkd_batch_shape shape = {.B = s.B, .views = {g + s.locals[0], g + s.locals[1]}, .shape = {s.shapes[0], s.shapes[1]}};
         atomic_store(&xkd_context_account(s.cx)->fail_at, xkd_alloc_count(s.cx) + n);
         status = xkd_backend_new(s.cx, &s.be, "cpu", XKD_F32, 2);
-        if (status == XKD_OK) status = xkd_trainer_new(s.cx, &s.trainer, s.be, &s.config, &shape, false);
+        if (status == XKD_OK) status = xkd_trainer_new(s.cx, &s.trainer, s.be, NULL, &s.config, &shape, false);
         done = status == XKD_OK;
         if (!done) assert_int_equal(status, XKD_ERR_MEMORY);
         small_model_free(&s);

@@ -1,0 +1,67 @@
+/* The processes of one training: who they are, and how they exchange numbers. Every process of a run has a rank from 0 to
+ * size - 1. Ranks call the functions below in the same order with the same sizes; each returns when this rank's part is done.
+ *
+ * A rank that dies, hangs or gives up is found by heartbeats on connections of their own (heart.c). From then on every
+ * function returns XKD_ERR_PEER with a message that names the rank. NULL is a process alone: it has rank 0 of 1, and
+ * everything it exchanges is with itself. */
+#ifndef XKD_DIST_DIST_H
+#define XKD_DIST_DIST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef struct xkd_dist xkd_dist;
+
+enum { XKD_MOST_RANKS = 4096, XKD_MOST_NUMBERS = 8 };
+
+/* Where a process stands before it has met the others. */
+typedef struct {
+    int rank, size;
+    const char *address; /* where rank 0 listens */
+    int port;
+    int listener;   /* rank 0: a socket that listens there already; -1: none */
+    uint64_t token; /* the same on all ranks; connections with another one are turned away */
+    double timeout; /* s without a sign of life or progress after which a rank counts as lost */
+    /* Called from a thread of this module when a rank was lost and this process has not left `timeout` seconds later: it must end
+     * the process. NULL: nothing is done. */
+    void (*give_up)(void *user, const char *why);
+    void *user;
+} xkd_dist_place;
+
+/* Reads RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them, and XKD_LISTENER and XKD_TOKEN, which
+ * `--ranks` adds. size 1 where none is set. XKD_ERR_CONFIG where they contradict each other. */
+xkd_status xkd_dist_place_read(xkd_context *cx, xkd_dist_place *out);
+
+/* Meets the other ranks; waits for them `place->timeout` seconds at most. *out is NULL for a size of 1. XKD_ERR_PEER
+ * where one does not come, XKD_ERR_CONFIG where one is of another version or does not fit in. Leave with xkd_dist_leave. */
+xkd_status xkd_dist_join(xkd_context *cx, const xkd_dist_place *place, xkd_dist **out);
+
+/* Ends the part of this rank. With XKD_OK it waits until all ranks have come here and returns XKD_ERR_PEER where one will
+ * not; with any other status the others are told that this rank ended so, and why. Frees `dist`, which may be NULL. */
+xkd_status xkd_dist_leave(xkd_dist *dist, xkd_status status, const char *why);
+
+int xkd_dist_rank(const xkd_dist *dist);
+int xkd_dist_size(const xkd_dist *dist);
+/* Name of the machine that a rank runs on; "" for a process alone. Belongs to `dist`. */
+const char *xkd_dist_host(const xkd_dist *dist, int rank);
+
+/* all [size,bytes]: `mine` of every rank, in order of ranks. */
+xkd_status xkd_dist_gather(xkd_dist *dist, void *all, const void *mine, int64_t bytes);
+
+/* The same with pieces of different sizes: *all has sizes[r] bytes of rank r one behind the other. The caller frees it with
+ * xkd_free. sizes [size]. Not for a process alone. */
+xkd_status xkd_dist_gather_sized(xkd_dist *dist, void **all, int64_t *sizes, const void *mine, int64_t bytes);
+
+/* data = that of rank 0. */
+xkd_status xkd_dist_broadcast(xkd_dist *dist, void *data, int64_t bytes);
+
+/* values[i] = the largest of all ranks; at most XKD_MOST_NUMBERS of them. */
+xkd_status xkd_dist_largest(xkd_dist *dist, int64_t *values, int count);
+
+/* x [n] = sum over ranks, added in float32 in a fixed binary tree: ((0+1)+(2+3))+..., the same bits on every rank. Each
+ * rank adds up its share of x and sends it round, 2 (size-1)/size of x a rank each way, as a ring does. */
+xkd_status xkd_dist_sum(xkd_dist *dist, float *x, int64_t n);
+
+#endif

@@ -1,0 +1,46 @@
+/* Sums over the parts of a step: gradients and centre sums of one micro-batch each, added in a fixed binary tree over the
+ * parts. A tree does not depend on who computes which part, so ranks times accumulated micro-batches give the bits of as
+ * many micro-batches in one process wherever both numbers are powers of two.
+ *
+ * Part p of P: p = rank * accumulate + micro-batch. Within a process the tree is that of a binary counter: a sum waits until
+ * its equal is there. A step of one part needs no memory for it. */
+#ifndef XKD_TRAIN_PARTS_H
+#define XKD_TRAIN_PARTS_H
+
+#include "backend/backend.h"
+#include "base/arena.h"
+#include "config/config.h"
+
+enum { XKD_PARTS_VECTORS = 1 + XKD_MODALITIES, XKD_PARTS_WAITING = 17 /* of at most 65 536 parts */ };
+
+typedef struct {
+    void *x; /* [n] of the backend's dtype: where a part's values are made, and at the end the sum of all */
+    int64_t n;
+} xkd_part_vector;
+
+typedef struct {
+    xkd_part_vector vectors[XKD_PARTS_VECTORS];
+    int count;                                        /* of vectors */
+    int64_t parts;                                    /* of a step in this process */
+    int64_t done;                                     /* of the step in work */
+    int waiting;                                      /* sums that wait for their equals */
+    int most;                                         /* that ever wait */
+    void *sums[XKD_PARTS_WAITING][XKD_PARTS_VECTORS]; /* [n] each */
+    xkd_arena arena;
+} xkd_parts;
+
+/* Sums that wait at once for their equals, at most, in a step of `parts`. */
+int xkd_parts_waiting(int64_t parts);
+
+/* For vectors [count] in the memory of `be`, which the caller owns. Free with xkd_parts_free. */
+xkd_status xkd_parts_new(xkd_context *cx, xkd_parts *out, xkd_backend *be, const xkd_part_vector *vectors, int count,
+                         int64_t parts);
+void xkd_parts_free(xkd_parts *p);
+
+/* A step begins: the vectors are zero. */
+void xkd_parts_begin(xkd_backend *be, xkd_parts *p);
+
+/* A part's values are in the vectors. Behind the last part they hold the sums over all; else they are zero again. */
+void xkd_parts_add(xkd_backend *be, xkd_parts *p);
+
+#endif

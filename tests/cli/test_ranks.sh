@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# Several processes that train one model: the bits of one process, stops and resumes on other numbers of them, and what
+# the others do when one is lost.
+cd "$(dirname "$0")/../.."
+. tests/cli/tap.sh
+tiny=$PWD/tests/data/tiny.yaml
+cd "$work" || exit 1
+"$xkd" data synth --out toys --classes 3 --clips 10 --seconds 2 --size 64 --seed 1 -q >/dev/null || exit 1
+"$xkd" data index toys --out toys.jsonl -q >/dev/null || exit 1
+base=(-c "$tiny" --data toys.jsonl data.workers=1 run.peer_timeout=20)
+again=(--data toys.jsonl --resume) # with the configuration of the run
+short=(hyperparams.num_epochs=3)
+model() { cat "$1"/backbones/*.safetensors | sha256sum; }
+figures() { cut -d, -f1-14 "$1/metrics.csv"; } # not the times
+same() { [ "$(model "$1")" = "$(model "$2")" ] && cmp -s <(figures "$1") <(figures "$2"); }
+
+try pretrain "${base[@]}" "${short[@]}" --out one2 train.accumulate=2
+check "one process, two micro-batches" code 0
+try pretrain "${base[@]}" "${short[@]}" --out two --ranks 2
+stderr_has "two ranks" 0 "2 ranks: 0-1 on "
+check "have the bits of two micro-batches" same one2 two
+check "and one rank speaks" [ "$(grep -c '^step' <<<"$out")" = 1 -a "$(grep -c 'epoch 1 step' two/train.log)" -le 1 ]
+try pretrain "${base[@]}" "${short[@]}" --out one4 train.accumulate=4
+try pretrain "${base[@]}" "${short[@]}" --out four --ranks 4
+check "four ranks have those of four" same one4 four
+try pretrain "${base[@]}" "${short[@]}" --out twice --ranks 2 train.accumulate=2 run.device=guard
+check "and two with two each, on memory that the host cannot read" same one4 twice
+
+# Stopped and resumed on other numbers of ranks.
+for ranks in 4 1 2; do
+  case $ranks in 4) steps=2 ;; 1) steps=5 ;; *) steps=0 ;; esac
+  if [ -e moved ]; then how=("${again[@]}"); else how=("${base[@]}" "${short[@]}"); fi
+  try pretrain "${how[@]}" --out moved --ranks $ranks --max-steps $steps
+  check "$ranks ranks go on" code 0
+done
+check "with the bits of one that never stopped" same one4 moved
+try pretrain "${again[@]}" --out two --ranks 3 dataset.batch_size=6
+stderr_has "a number that cannot share the micro-batches" 2 "cannot be shared by 3 ranks, and other ones would change the losses: use 1, 2 ranks"
+try pretrain "${base[@]}" "${short[@]}" --out grouped --ranks 2 --max-steps 2 dataset.batch_size=12 model.fwd_kwargs.mmd_group=2
+try pretrain "${again[@]}" --out grouped --ranks 3
+check "groups of a fixed size go with any" code 0
+try pretrain "${base[@]}" --out no --ranks 3
+stderr_has "a batch that does not divide" 2 "cannot be shared by 3 ranks with 1 micro-batches each: the nearest batch that can is 6 or 9"
+try pretrain "${base[@]}" --out no --ranks 3 dataset.batch_size=2
+stderr_has "or is too small" 2 "the nearest batch that can is 3"
+try pretrain "${base[@]}" --ranks 4 --dry-run --json
+check "a plan for ranks" grep -q '"micro_batch": 2' <<<"$out"
+try pretrain "${base[@]}" --out no --ranks -1
+stderr_has "no number of ranks" 2 "--ranks wants a number from 1 to 4096"
+
+# As torchrun starts them: each by itself, with its place in the environment.
+port=$((20000 + RANDOM % 20000))
+rank() { # rank NUMBER OF ARG...
+  RANK=$1 WORLD_SIZE=$2 LOCAL_RANK=$1 MASTER_ADDR=localhost MASTER_PORT=$port "$xkd" pretrain "${base[@]}" "${@:3}" \
+    >"rank$1.out" 2>"rank$1.err" </dev/null
+}
+rank 1 2 "${short[@]}" --out torch & other=$!
+rank 0 2 "${short[@]}" --out torch
+check "torchrun's variables" [ $? -eq 0 ]
+wait $other
+check "the other rank ends well and in silence" [ $? -eq 0 -a ! -s rank1.out -a ! -s rank1.err ]
+check "with the same bits" same one2 torch
+try_rank() { # keeps what rank 1 said
+  rank "$@" & local first=$!
+  wait $first
+}
+# both ARGS0 ARGS1: two ranks with different arguments; codes in rc0 and rc1.
+both() {
+  port=$((port + 1))
+  rank 1 2 $2 & other=$!
+  rank 0 2 $1
+  rc0=$?
+  wait $other
+  rc1=$?
+}
+said() { # said NAME CODE0 CODE1 PART-OF-RANK-1
+  rc="$rc0 $rc1" out=$(cat rank0.err) err=$(cat rank1.err)
+  check "$1" [ "$rc0" = "$2" -a "$rc1" = "$3" -a -z "${err##*"$4"*}" ]
+}
+both "--out other" "--out other train.seed=4"
+said "another configuration" 7 2 "the configuration of rank 1"
+check "is named" grep -q "'seed: 4' and not 'seed: 0'" rank1.err
+check "to the others too" grep -q "rank 1 (.*) ended with an error (exit code 2)" rank0.err
+check "and no folder is made" [ ! -e other ]
+grep -v 00001 toys.jsonl >fewer.jsonl
+both "--out other" "--out other --data fewer.jsonl"
+said "fewer files" 7 2 "files and rank 0"
+sed '$s/"bytes":[0-9]*/"bytes":77/' toys.jsonl >others.jsonl
+both "--out other" "--out other --data others.jsonl"
+said "other files" 7 2 "finds other files than rank 0"
+both "--out other run.max_steps=3" "--out other run.max_steps=4"
+said "another end" 7 2 "max_steps: 4"
+WORLD_SIZE=2 try pretrain "${base[@]}" --out other
+stderr_has "half a place" 2 "RANK, MASTER_ADDR and MASTER_PORT are not all set"
+
+# Signals and losses in the middle of a run. begin NAME RANKS ARG...: starts one, and waits for its first steps.
+begin() {
+  local name=$1 ranks=$2
+  shift 2
+  "$xkd" pretrain "${base[@]}" hyperparams.num_epochs=4000 --out "$name" --ranks "$ranks" run.save_steps=2 "$@" \
+    >"$name.out" 2>"$name.err" </dev/null &
+  launcher=$!
+  for _ in $(seq 1000); do lines "$name/metrics.jsonl" 4 && break; kill -0 $launcher 2>/dev/null || break; sleep 0.02; done
+}
+lines() { [ -s "$1" ] && [ "$(wc -l <"$1")" -gt "$2" ]; }
+ranks_of() { pgrep -P "$1" | sort -n; } # in order of ranks
+ended() {
+  wait $launcher
+  rc=$? out=$(cat "$1.out") err=$(cat "$1.err")
+}
+begin term 2
+kill -TERM $launcher
+ended term
+stderr_has "SIGTERM stops all ranks and saves" 75 "stopped by signal 15"
+check "and is said once" [ "$(grep -c 'stopped by' term.err)" = 1 ]
+begin int 3 dataset.batch_size=6
+kill -INT $(ranks_of $launcher | sed -n 3p)
+ended int
+stderr_has "a signal to one rank stops all" 130 "stopped by signal 2"
+try pretrain "${again[@]}" --out int --ranks 1 --max-steps 40
+check "and the run goes on" code 0
+for victim in 1 2; do
+  begin kill$victim 2
+  pid=$(ranks_of $launcher | sed -n ${victim}p)
+  start=$(date +%s)
+  kill -KILL "$pid"
+  ended kill$victim
+  stderr_has "rank $((victim - 1)) is killed" 7 "rank $((victim - 1)) ("
+  check "and the others end at once" [ $(($(date +%s) - start)) -lt 10 ]
+  try verify kill$victim/checkpoints/*.safetensors
+  check "their checkpoint is whole" code 0
+done
+begin stop 2 run.peer_timeout=2
+pid=$(ranks_of $launcher | sed -n 2p)
+kill -STOP "$pid"
+for _ in $(seq 400); do grep -q 'no sign of life' stop.err && break; sleep 0.02; done
+kill -CONT "$pid"
+ended stop
+stderr_has "a rank that is stopped is lost" 7 "no sign of life for 2 s"
+begin gone 2
+kill -KILL $launcher
+wait $launcher 2>/dev/null
+for _ in $(seq 1000); do pgrep -f "$work/gone|--out gone" >/dev/null || break; sleep 0.02; done
+check "ranks whose starter dies save and end" [ -z "$(pgrep -f -- '--out gone')" ]
+check "like by SIGTERM" grep -q "stopped by signal 15" gone.err
+
+# Files that cannot be read count over all ranks, and rank 0 writes them down.
+mkdir broken
+cp -r toys/train broken/train
+for f in $(ls broken/train/*/*.mp4 | head -n 3); do head -c 300 /dev/urandom >"$f"; done
+bad=(--data broken hyperparams.num_epochs=2 data.max_bad_fraction=0.5)
+try pretrain "${base[@]}" "${bad[@]}" --out bad1 train.accumulate=2
+one=$(cut -d, -f2- bad1/bad_clips.jsonl | sort)
+try pretrain "${base[@]}" "${bad[@]}" --out bad2 --ranks 2
+check "bad clips of all ranks" [ "$rc" -eq 0 -a -n "$one" -a "$one" = "$(cut -d, -f2- bad2/bad_clips.jsonl | sort)" ]
+check "each named once" [ "$(grep -c 'xkd: warning: .*mp4: ' <<<"$err")" = 3 ]
+for f in $(ls broken/train/*/*.mp4 | head -n 14); do head -c 300 /dev/urandom >"$f"; done
+try pretrain "${base[@]}" --data broken hyperparams.num_epochs=9 data.max_bad_fraction=0.1 --out bad3 --ranks 2
+stderr_has "too many end the run on all" 3 "cannot be read, more than data.max_bad_fraction allows"
+check "by one sentence" [ "$(grep -c 'more than data.max' <<<"$err")" = 1 ]
+finish
