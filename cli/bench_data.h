@@ -25,7 +25,7 @@ struct data_bench {
     xkd_viewer *viewer;
     float *values; /* room for the largest view */
     struct bench_sink sink;
-    double decode, sample, worker; /* seconds a clip */
+    double decode, all_pictures, sample, worker; /* seconds a clip */
 };
 
 /* Processor seconds of this thread: other programs on the machine do not disturb it. */

@@ -149,7 +149,7 @@ double bench_cpu_now(void)
 }
 
 /* short_side 0 keeps the size: the bare decoding that a sample is compared with. */
-static xkd_status decode_clip(struct data_bench *b, int64_t short_side, double place)
+static xkd_status decode_clip(struct data_bench *b, int64_t short_side, double place, bool all_pictures)
 {
     xkd_status status = XKD_OK;
     xkd_media *media = NULL;
@@ -164,7 +164,8 @@ static xkd_status decode_clip(struct data_bench *b, int64_t short_side, double p
                                  .audio_rate = d->audio_rate,
                                  .video = true,
                                  .audio = true,
-                                 .stream_colour = d->stream_colour};
+                                 .stream_colour = d->stream_colour,
+                                 .all_pictures = all_pictures};
     xkd_media_sink sink = bench_sink_of(b);
     /* A file is opened for each clip, as in training: opening and seeking belong to the cost. */
     XKD_TRY(xkd_media_open(b->cli->cx, b->path, &media, &fault));
@@ -198,16 +199,19 @@ static xkd_status measure(struct data_bench *b)
     xkd_status status = XKD_OK;
     for (int64_t i = -1; i < b->count; i++) { /* -1 warms up */
         double place = bench_place_of(i), start = bench_cpu_now();
-        XKD_TRY(decode_clip(b, 0, place));
+        XKD_TRY(decode_clip(b, 0, place, false));
         double middle = bench_cpu_now();
-        XKD_TRY(decode_clip(b, b->data->crop_size, place));
+        XKD_TRY(decode_clip(b, b->data->crop_size, place, false));
         xkd_clip clip = {b->sink.rgb, b->sink.frames, b->sink.height, b->sink.width, b->sink.sound, b->sink.samples};
         XKD_TRY(bench_make_views(b, &clip, i + 1));
         double end = bench_cpu_now();
+        XKD_TRY(decode_clip(b, 0, place, true));
+        double last = bench_cpu_now();
         if (i < 0) continue;
         /* The mean over all clips; the first one is left out. */
         b->decode += (middle - start) / (double)b->count;
         b->sample += (end - middle) / (double)b->count;
+        b->all_pictures += (last - end) / (double)b->count;
     }
 fail:
     return status;
@@ -280,13 +284,16 @@ static void print(const struct data_bench *b)
 {
     double ratio = b->sample / b->decode;
     if (b->cli->json) {
-        printf("{\"clips\": %" PRId64
-               ", \"decode_ms\": %.3f, \"sample_ms\": %.3f, \"ratio\": %.4f, \"decode_per_second\": "
+        printf("{\"clips\": %" PRId64 ", \"decode_ms\": %.3f, \"all_pictures_ms\": %.3f, \"sample_ms\": %.3f, "
+               "\"ratio\": %.4f, \"decode_per_second\": "
                "%.3f, \"sample_per_second\": %.3f, \"worker_sample_per_second\": %.3f}\n",
-               b->count, 1e3 * b->decode, 1e3 * b->sample, ratio, 1 / b->decode, 1 / b->sample, 1 / b->worker);
+               b->count, 1e3 * b->decode, 1e3 * b->all_pictures, 1e3 * b->sample, ratio, 1 / b->decode, 1 / b->sample,
+               1 / b->worker);
         return;
     }
     printf("open + seek + decode      %8.2f ms a clip  %7.2f clips/s per core\n", 1e3 * b->decode, 1 / b->decode);
+    printf("with unseen pictures too  %8.2f ms a clip  %7.2f clips/s per core, %.2f times\n", 1e3 * b->all_pictures,
+           1 / b->all_pictures, b->all_pictures / b->decode);
     printf("whole sample, all views   %8.2f ms a clip  %7.2f clips/s per core, %.2f times the decoding\n",
            1e3 * b->sample, 1 / b->sample, ratio);
     printf("through a worker process  %8.2f ms a clip  %7.2f clips/s\n", 1e3 * b->worker, 1 / b->worker);

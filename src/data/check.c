@@ -204,6 +204,7 @@ static xkd_status check_one(job *j, checker *c, int64_t i)
                                  .audio = !j->data->left_out[XKD_AUDIO],
                                  .stream_colour = j->data->stream_colour,
                                  .hold_last_frame = j->data->hold_last_frame,
+                                 .all_pictures = true,
                                  .header_only = j->options->header_only,
                                  .audio_track = j->data->audio_track};
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};

@@ -184,7 +184,7 @@ fail:
 }
 
 /* Decodes the whole file into the record at hand. What is wrong with it stands in *r. */
-static xkd_status decode(job *j, packer *p, const xkd_sample *s, xkd_media_result *r)
+static xkd_status decode(job *j, packer *p, const xkd_sample *s, bool all_pictures, xkd_media_result *r)
 {
     xkd_status status = XKD_OK;
     const xkd_pack_settings *o = &j->options->settings;
@@ -206,6 +206,7 @@ static xkd_status decode(job *j, packer *p, const xkd_sample *s, xkd_media_resul
                                        .audio = o->streams[XKD_AUDIO],
                                        .stream_colour = o->stream_colour,
                                        .hold_last_frame = o->hold_last_frame,
+                                       .all_pictures = all_pictures,
                                        .audio_track = o->audio_track,
                                        .span = xkd_sample_span(s, source.fd, o->audio_track)};
     if (s->record) XKD_TRY(xkd_pack_fits(p->cx, j->manifest->pack, &request));
@@ -229,7 +230,13 @@ static xkd_status pack_one(job *j, packer *p, int64_t i, xkd_records_index *inde
     char *row = NULL;
     p->begin = xkd_writer_size(p->to);
     XKD_TRY(xkd_record_begin(p->record, p->to, i));
-    XKD_TRY(decode(j, p, s, r));
+    XKD_TRY(decode(j, p, s, false, r));
+    /* Damage is mended with pictures that were left out: again with all of them. */
+    if (r->fault == XKD_FAULT_NONE && r->tally.errors) {
+        XKD_TRY(xkd_writer_cut(p->to, p->begin));
+        XKD_TRY(xkd_record_begin(p->record, p->to, i));
+        XKD_TRY(decode(j, p, s, true, r));
+    }
     if (r->fault != XKD_FAULT_NONE) {
         XKD_TRY(xkd_writer_cut(p->to, p->begin));
         XKD_TRY(xkd_record_begin(p->record, p->to, i));

@@ -483,18 +483,20 @@ static xkd_status decode(xkd_clipper *c, const xkd_manifest *m, const xkd_sample
     xkd_status status = XKD_OK;
     const xkd_data_config *d = c->options.data;
     const bool *wanted = c->options.wanted;
-    xkd_media_request request = {.mode = XKD_CLIP_WHOLE,
-                                 .fps = d->video_fps,
-                                 .audio_rate = d->audio_rate,
-                                 .short_side =
-                                     c->options.three_crops ? c->options.short_side : xkd_clip_short_side(d->crop_size),
-                                 .video = wanted[XKD_VIDEO],
-                                 .audio = wanted[XKD_AUDIO],
-                                 .stream_colour = d->stream_colour,
-                                 .hold_last_frame = d->hold_last_frame,
-                                 .view_side = d->crop_size,
-                                 .audio_track = d->audio_track,
-                                 .span = xkd_sample_span(sample, source->fd, d->audio_track)};
+    xkd_media_request request = {
+        .mode = XKD_CLIP_WHOLE,
+        .fps = d->video_fps,
+        .audio_rate = d->audio_rate,
+        .short_side = c->options.three_crops ? c->options.short_side : xkd_clip_short_side(d->crop_size),
+        .video = wanted[XKD_VIDEO],
+        .audio = wanted[XKD_AUDIO],
+        .stream_colour = d->stream_colour,
+        .hold_last_frame = d->hold_last_frame,
+        .view_side = d->crop_size,
+        /* Little beside the encoder's work, and features of damaged films stay what they were. */
+        .all_pictures = true,
+        .audio_track = d->audio_track,
+        .span = xkd_sample_span(sample, source->fd, d->audio_track)};
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     if (m->pack) XKD_TRY(xkd_pack_fits(c->cx, m->pack, &request));
     XKD_TRY(xkd_worker_decode(c->worker, source, &request, &sink, result));

@@ -25,6 +25,9 @@ struct xkd_media {
 /* "name: text" of a libav error code into `out`. */
 const char *xkd_av_text(char out[128], int code);
 
+/* open.c: a fresh decoder for the sound. Emptying the one there is leaves it its noise, and with it other samples. */
+xkd_status xkd_media_renew_sound(xkd_media *media, xkd_media_fault *fault);
+
 /* span.c: whether the header lists every packet; else spans are found by reading the file, which must then be opened anew. */
 bool xkd_media_is_indexed(const xkd_media *media);
 void xkd_media_round_span(xkd_media_span *span); /* to what a manifest keeps */

@@ -114,6 +114,7 @@ typedef struct {
     bool on_grid;       /* PLACE: only starts that are multiples of 1 / fps, which is what a cache can give */
     bool hold_last_frame;
     int64_t view_side;   /* of the largest view that is made of the frames; matters where short_side is 0 */
+    bool all_pictures;   /* decode those too that no grid time shows: for who looks for damage */
     bool header_only;    /* for NONE; as in xkd_media_options */
     int64_t audio_track; /* likewise */
     xkd_media_span span; /* what is known of the file; .known false: it is found out */

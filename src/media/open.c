@@ -282,6 +282,12 @@ fail:
     return status;
 }
 
+xkd_status xkd_media_renew_sound(xkd_media *media, xkd_media_fault *fault)
+{
+    avcodec_free_context(&media->audio_codec);
+    return open_codec(media, media->audio, &media->audio_codec, fault);
+}
+
 /* Phones store turned films with a matrix. Anything between quarter turns would need interpolation
  * and is not done. */
 static void read_rotation(xkd_media *media)
