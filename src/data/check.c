@@ -195,7 +195,7 @@ static xkd_status check_one(job *j, checker *c, int64_t i)
     }
     XKD_TRY(status);
     /* Sizes and lengths go into the manifest even where the file turns out bad. */
-    if (!s->record) xkd_file_stamp(source.fd, &s->bytes, &s->modified);
+    if (!s->record && !s->archive_length) xkd_file_stamp(source.fd, &s->bytes, &s->modified);
     xkd_media_request request = {.mode = j->options->decode ? XKD_CLIP_WHOLE : XKD_CLIP_NONE,
                                  .fps = j->data->video_fps,
                                  .short_side = CHECK_SIDE,
@@ -223,7 +223,7 @@ static xkd_status check_one(job *j, checker *c, int64_t i)
     if (f->fault == XKD_FAULT_NONE) judge(j, c, &result, s->record != 0, f);
     if (!j->data->left_out[XKD_VIDEO]) note_keys(&result.info, f);
     /* A file that decodes but cannot be read to its end is told as unreadable, unless something worse was found. */
-    if (j->options->hash && !s->record && xkd_hash_file(c->cx, source.fd, source.size, s->hash) != XKD_OK) {
+    if (j->options->hash && !s->record && xkd_hash_file(c->cx, &source, s->hash) != XKD_OK) {
         find(f, XKD_FAULT_UNREADABLE, "%.190s", xkd_last_error(c->cx));
         xkd_clear_error(c->cx);
     }

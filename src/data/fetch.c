@@ -167,7 +167,7 @@ fail:
 
 /* XXH3, 128 bits, over the content: names and dates of files do not matter. A file that shrinks
  * meanwhile gives the hash of what was there. */
-xkd_status xkd_hash_file(xkd_context *cx, int fd, int64_t size, char out[33])
+xkd_status xkd_hash_file(xkd_context *cx, const xkd_source *file, char out[33])
 {
     enum { PIECE = 1 << 18 }; /* 256 KiB: large enough that calls do not matter */
     xkd_status status = XKD_OK;
@@ -176,9 +176,10 @@ xkd_status xkd_hash_file(xkd_context *cx, int fd, int64_t size, char out[33])
     if (!state) XKD_FAIL(XKD_ERR_MEMORY, "out of memory while hashing a file");
     XKD_TRY(xkd_alloc(cx, &buffer, PIECE, 1));
     XXH3_128bits_reset(state);
-    for (int64_t at = 0; at < size;) {
+    for (int64_t at = 0; at < file->size;) {
         /* pread leaves the position alone: the worker gets the same descriptor. */
-        ssize_t got = pread(fd, buffer, PIECE, at);
+        size_t most = file->size - at < PIECE ? (size_t)(file->size - at) : PIECE;
+        ssize_t got = pread(file->fd, buffer, most, file->offset + at);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) XKD_FAIL(XKD_ERR_STORAGE, "cannot read: %s", strerror(errno));
         if (got == 0) break;
@@ -371,7 +372,7 @@ static xkd_status find_hash(xkd_fetcher *f, int64_t i, const xkd_source *file, c
         memcpy(hash, f->manifest->samples[i].hash, sizeof f->manifest->samples[i].hash);
     /* In memory entries go by the sample's number; in a folder by content. */
     if (hash[0] || f->data->cache != XKD_CACHE_FOLDER || xkd_cache_hash(f->cache, i, size, hash)) return XKD_OK;
-    xkd_status status = xkd_hash_file(f->cx, fd, size, hash);
+    xkd_status status = xkd_hash_file(f->cx, file, hash);
     if (status == XKD_OK) {
         xkd_cache_set_hash(f->cache, i, size, hash);
     } else if (status == XKD_ERR_STORAGE) {

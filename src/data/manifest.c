@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/file.h"
 #include "data/links.h"
 #include "data/manifest_rows.h"
 #include "data/pack.h"
+#include "data/tar.h"
 
 /* Strings of fixed size are part of the sample; only the path is allocated. */
 void xkd_sample_free(xkd_sample *sample)
@@ -88,6 +90,22 @@ bool xkd_manifest_path_is_plain(const char *path)
     return true;
 }
 
+/* From the archive to its member. */
+static xkd_status enter_archive(xkd_context *cx, const xkd_sample *s, const char *path, xkd_source *out,
+                                xkd_media_fault *fault)
+{
+    xkd_status status = xkd_tar_check(cx, out->fd, out->size, path, s->member_at, s->bytes);
+    if (status == XKD_OK) {
+        out->offset = s->member_at;
+        out->size = s->bytes;
+        return XKD_OK;
+    }
+    *fault = status == XKD_ERR_STORAGE ? XKD_FAULT_UNREADABLE : XKD_FAULT_BROKEN;
+    close(out->fd);
+    out->fd = -1;
+    return status;
+}
+
 /* The real path must lie under the real root: links that lead outside are refused unless the user
  * allows them, for a downloaded data set may hold any. */
 static xkd_status open_file(xkd_context *cx, const xkd_manifest *m, const xkd_sample *s, bool follow_links,
@@ -98,6 +116,8 @@ static xkd_status open_file(xkd_context *cx, const xkd_manifest *m, const xkd_sa
     *out = (xkd_source){.fd = -1};
     *fault = XKD_FAULT_NONE;
     XKD_TRY(xkd_join_path(cx, &path, m->root, s->path));
+    /* The rest is a member's name, and no part of a path. */
+    if (s->archive_length) path[strlen(path) - strlen(s->path) + (size_t)s->archive_length] = 0;
     /* Resolves every link on the way, not only the last one. */
     real = realpath(path, NULL);
     if (!real) {
@@ -113,6 +133,7 @@ static xkd_status open_file(xkd_context *cx, const xkd_manifest *m, const xkd_sa
     /* The resolved path is opened, so that a link cannot be exchanged in between for one that leads elsewhere. */
     status = xkd_open_read(cx, real, &out->fd, &out->size);
     if (status != XKD_OK) *fault = XKD_FAULT_UNREADABLE;
+    if (status == XKD_OK && s->archive_length) status = enter_archive(cx, s, path, out, fault);
 fail:
     free(real);
     free(root);
@@ -181,6 +202,8 @@ bool xkd_sample_is(const xkd_sample *s, int fd)
     int64_t bytes, modified;
     if (s->record) return false;
     xkd_file_stamp(fd, &bytes, &modified);
+    /* The time is the archive's, the size was looked at when it was opened. */
+    if (s->archive_length) return s->modified < 0 || s->modified == modified;
     return s->bytes >= 0 && s->bytes == bytes && (s->modified < 0 || s->modified == modified);
 }
 
@@ -254,6 +277,8 @@ void xkd_sample_take_facts(xkd_sample *to, const xkd_sample *from)
     *to = *from;
     to->path = own.path;
     to->record = own.record;
+    to->archive_length = own.archive_length;
+    to->member_at = own.member_at;
     to->label = own.label;
     to->labels = own.labels;
     to->label_count = own.label_count;

@@ -1,5 +1,6 @@
 /* The list of samples: one JSON object a line. An optional first line holds what is common to all:
  *   {"xkd_manifest":1,"root":".","classes":["bounce","orbit"]}
+ *   {"path":"a.tar/0001.mp4","tar":5,"tar_at":1536,"bytes":81234,...}   (a member of a.tar, which has 5 bytes of the path)
  *   {"path":"train/bounce/0001.mp4","label":0,"split":"train","video_seconds":5.0,...,"hash":"..."}
  * Paths are relative to root, which is relative to the manifest's folder; never absolute, never with "..". They are data:
  * whatever they look like, they only ever name a file. A name that is no UTF-8 stands as "path_base64", a class as {"base64":"..."}. Only "path" is
@@ -31,6 +32,8 @@ typedef struct {
     int64_t bytes, modified;                /* -1: unknown; the time of change in ns since 1970 */
     char hash[33];                          /* XXH3-128 of the contents in hex; "": unknown */
     int64_t record;                         /* 1 + its number in the manifest's pack; 0: a file */
+    int32_t archive_length; /* of the path's part that is a tar archive, in which the rest is a member; 0: a file */
+    int64_t member_at;      /* where its contents, of `bytes`, begin in the archive */
     uint64_t identity; /* of the contents that features were made of (data/identity.h); 0: unknown, as in manifests */
 } xkd_sample;
 

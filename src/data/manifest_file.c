@@ -156,6 +156,26 @@ fail:
     return status;
 }
 
+/* A member of an archive: how much of the path is the archive's, and where its contents stand there. */
+static xkd_status read_member(const place *p, const json_t *object, xkd_sample *s)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    int64_t length = 0;
+    if (!json_object_get(object, "tar")) return XKD_OK;
+    XKD_TRY(read_integer(p, object, "tar", &length));
+    XKD_TRY(read_integer(p, object, "tar_at", &s->member_at));
+    if (length < 1 || length >= (int64_t)strlen(s->path) || s->path[length] != '/' || s->member_at < 512 ||
+        s->bytes < 0)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%s:%lld: a member of an archive needs \"tar\", the bytes of the path that are the archive's, "
+                 "\"tar_at\" and \"bytes\"",
+                 p->file, (long long)p->line);
+    s->archive_length = (int32_t)length;
+fail:
+    return status;
+}
+
 /* Exactly one of `path` and `path_base64`. Unknown keys are ignored, so that users may keep notes of
  * their own. */
 static xkd_status read_sample(place *p, xkd_manifest *m, const json_t *object)
@@ -196,6 +216,7 @@ static xkd_status read_sample(place *p, xkd_manifest *m, const json_t *object)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"has_audio\" must be true or false", p->file, (long long)p->line);
     if (json_is_boolean(sound)) s->has_audio = json_is_true(sound);
     XKD_TRY(read_measures(p, object, s));
+    XKD_TRY(read_member(p, object, s));
 fail:
     xkd_free(decoded);
     return status;
@@ -456,6 +477,10 @@ static void set_facts(json_t *o, const xkd_sample *s)
         }
         json_object_set_new(o, "sample_rate", json_integer(s->sample_rate));
         json_object_set_new(o, "channels", json_integer(s->channels));
+    }
+    if (s->archive_length) {
+        json_object_set_new(o, "tar", json_integer(s->archive_length));
+        json_object_set_new(o, "tar_at", json_integer(s->member_at));
     }
     if (s->bytes >= 0) json_object_set_new(o, "bytes", json_integer(s->bytes));
     if (s->modified >= 0) json_object_set_new(o, "modified", json_integer(s->modified));
