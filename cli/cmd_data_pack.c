@@ -160,7 +160,7 @@ static xkd_status pack(struct cli *cli, const struct values *v, const xkd_config
     o->progress = data_show_progress;
     o->stop = stop;
     o->user = &progress;
-    XKD_TRY(xkd_packing_plan(cli->cx, manifest, o, &forecast));
+    XKD_TRY(xkd_packing_plan(cli->cx, manifest, &config->data, o, &forecast));
     if (v->dry_run) {
         print_forecast(cli, &forecast);
         return XKD_OK;

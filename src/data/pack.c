@@ -307,15 +307,17 @@ void xkd_pack_ahead(xkd_pack *p, int64_t record, double place)
 {
     enum { MARGIN = 1 << 20 }; /* bytes: a clip and the table behind it */
     const entry *e = &p->entries[record];
+    if (e->fault != XKD_FAULT_NONE) return;
+    /* A descriptor of its own, for the call may wait for the disk, and the shard be closed meanwhile. */
     pthread_mutex_lock(&p->lock);
-    int fd = p->shards[e->shard].fd;
-    if (e->fault == XKD_FAULT_NONE && fd >= 0) {
-        int64_t from = (int64_t)(place * (double)e->bytes) - MARGIN, span = (int64_t)4 * MARGIN;
-        if (from < 0) from = 0;
-        if (span > e->bytes - from) span = e->bytes - from;
-        posix_fadvise(fd, e->offset + from, span, POSIX_FADV_WILLNEED);
-    }
+    int fd = p->shards[e->shard].fd < 0 ? -1 : fcntl(p->shards[e->shard].fd, F_DUPFD_CLOEXEC, 0);
     pthread_mutex_unlock(&p->lock);
+    if (fd < 0) return;
+    int64_t from = (int64_t)(place * (double)e->bytes) - MARGIN, span = (int64_t)4 * MARGIN;
+    if (from < 0) from = 0;
+    if (span > e->bytes - from) span = e->bytes - from;
+    posix_fadvise(fd, e->offset + from, span, POSIX_FADV_WILLNEED);
+    close(fd);
 }
 
 static xkd_status check_streams(xkd_context *cx, const xkd_pack *p, const xkd_media_request *q)

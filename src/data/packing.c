@@ -1,14 +1,13 @@
-#include "data/packing.h"
+/* Making a pack: each run of samples is one thread's, from file to shard. */
+#include "data/packing_parts.h"
 
 #include <inttypes.h>
 #include <jansson.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "base/alloc.h"
 #include "base/file.h"
@@ -20,15 +19,6 @@
 
 /* A shard is closed where it would grow past its size by this factor: lengths are not always known before. */
 enum { MOST_OVER = 2 };
-/* Of a file whose length nobody has measured. */
-static const double ASSUMED_SECONDS = 10;
-/* Bytes of a JPEG pixel, measured on films at a short side of 128: quality 95 with full and with half colour; they fall to
- * a third at quality 50. */
-static const double JPEG_FULL = 0.60, JPEG_HALF = 0.45;
-
-typedef struct {
-    int64_t first, count;
-} span;
 
 /* One thread's tools and the file at hand. */
 typedef struct {
@@ -45,7 +35,7 @@ typedef struct {
     const xkd_data_config *data;
     const xkd_packing_options *options;
     char *text; /* of the settings */
-    span *runs;
+    xkd_packing_stretch *runs;
     int64_t run_count;
     packer *packers; /* one a thread */
     int64_t total;   /* samples of this process */
@@ -55,97 +45,11 @@ typedef struct {
     xkd_packing_result result;
 } job;
 
-/* ---- the plan ---- */
-
-static uint64_t hash_rows(const xkd_manifest *m)
-{
-    XXH64_hash_t hash = 0;
-    for (int64_t i = 0; i < m->count; i++) {
-        const xkd_sample *s = &m->samples[i];
-        hash = XXH3_64bits_withSeed(s->path, strlen(s->path) + 1, hash);
-        hash = XXH3_64bits_withSeed(&s->label, sizeof s->label, hash);
-        if (s->label_count) hash = XXH3_64bits_withSeed(s->labels, (size_t)s->label_count * sizeof *s->labels, hash);
-        hash = XXH3_64bits_withSeed(s->split, strlen(s->split) + 1, hash);
-    }
-    return hash;
-}
-
-xkd_pack_settings xkd_pack_settings_of(const xkd_data_config *d, int64_t short_side, const xkd_record_options *record,
-                                       int64_t shard_bytes, const xkd_manifest *m)
-{
-    return (xkd_pack_settings){.samples = m->count,
-                               .short_side = short_side,
-                               .record = *record,
-                               .streams = {!d->left_out[XKD_VIDEO], !d->left_out[XKD_AUDIO]},
-                               .stream_colour = d->stream_colour,
-                               .hold_last_frame = d->hold_last_frame,
-                               .audio_track = d->audio_track,
-                               .shard_bytes = shard_bytes,
-                               .rows = hash_rows(m)};
-}
-
-static double length_of(const xkd_sample *s, const bool streams[XKD_MODALITIES])
-{
-    double seconds = streams[XKD_VIDEO] ? s->video_seconds : 0;
-    return streams[XKD_AUDIO] ? fmax(seconds, s->audio_seconds) : seconds;
-}
-
-/* Bytes of a sample's record, as far as can be told before. */
-static double bytes_of(const xkd_pack_settings *s, const xkd_sample *x, double seconds)
-{
-    double w = x->width > 0 ? (double)x->width : 16, h = x->height > 0 ? (double)x->height : 9,
-           side = (double)s->short_side;
-    double pixels = side > 0 ? side * side * fmax(w / h, h / w) : x->width > 0 ? w * h : 640 * 360, pixel = 3;
-    if (s->record.codec == XKD_CODEC_JPEG)
-        pixel =
-            (s->record.full_colour ? JPEG_FULL : JPEG_HALF) * pow(3, fmax((double)s->record.quality - 95, -95) / 45);
-    double video = s->streams[XKD_VIDEO] && x->has_video != 0 ? pixels * pixel * s->record.grid_fps : 0;
-    double audio = s->streams[XKD_AUDIO] && x->has_audio != 0 ? 2 * (double)s->record.audio_rate : 0;
-    return XKD_RECORD_ALIGN + seconds * (video + audio);
-}
-
-/* Cuts the list where the samples so far would fill a shard. `runs` NULL: they are counted only. */
-static int64_t cut_runs(const xkd_manifest *m, const xkd_packing_options *o, span *runs, xkd_packing_forecast *f)
-{
-    int64_t count = 0, first = 0, mine = 0;
-    double bytes = 0, seconds = 0, length;
-    for (int64_t i = 0; i < m->count; i++) {
-        length = length_of(&m->samples[i], o->settings.streams);
-        bool known = length > 0, is_mine = count % o->parts == o->part;
-        if (!known) length = ASSUMED_SECONDS;
-        f->without_length += is_mine && !known;
-        bytes += bytes_of(&o->settings, &m->samples[i], length);
-        seconds += length;
-        if (bytes < (double)o->settings.shard_bytes && i + 1 < m->count) continue;
-        if (is_mine) {
-            if (runs) runs[mine] = (span){first, i + 1 - first};
-            mine++;
-            f->samples += i + 1 - first;
-            f->bytes += bytes;
-            f->seconds += seconds;
-        }
-        count++;
-        first = i + 1;
-        bytes = seconds = 0;
-    }
-    return mine;
-}
-
-xkd_status xkd_packing_plan(xkd_context *cx, const xkd_manifest *m, const xkd_packing_options *o,
-                            xkd_packing_forecast *out)
-{
-    (void)cx;
-    *out = (xkd_packing_forecast){.free_bytes = xkd_free_space(o->out)};
-    out->runs = cut_runs(m, o, NULL, out);
-    return XKD_OK;
-}
-
 /* ---- one file ---- */
 
 static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
 {
-    (void)start;
-    (void)user, (void)info;
+    (void)user, (void)info, (void)start;
     return XKD_OK;
 }
 
@@ -417,7 +321,7 @@ fail:
     return status;
 }
 
-static xkd_status pack_run(job *j, packer *p, const span *run)
+static xkd_status pack_run(job *j, packer *p, const xkd_packing_stretch *run)
 {
     xkd_status status = XKD_OK;
     char name[64], *path = NULL;
@@ -507,7 +411,7 @@ xkd_status xkd_packing_run(xkd_context *cx, const xkd_manifest *manifest, const 
     XKD_TRY(xkd_pack_settings_write(cx, &options->settings, manifest, &j.text));
     XKD_TRY(claim_folder(&j));
     XKD_TRY(xkd_alloc(cx, &j.runs, manifest->count, sizeof *j.runs));
-    j.run_count = cut_runs(manifest, options, j.runs, &forecast);
+    j.run_count = xkd_packing_cut(manifest, options, j.runs, &forecast);
     j.total = forecast.samples;
     XKD_TRY(make_packers(&j));
     XKD_TRY(xkd_pool_new(cx, &pool, options->threads));

@@ -39,8 +39,9 @@ xkd_pack_settings xkd_pack_settings_of(const xkd_data_config *data, int64_t shor
                                        const xkd_record_options *record, int64_t shard_bytes,
                                        const xkd_manifest *manifest);
 
-xkd_status xkd_packing_plan(xkd_context *cx, const xkd_manifest *manifest, const xkd_packing_options *options,
-                            xkd_packing_forecast *out);
+/* Of JPEG a second of a few files is decoded, to see how much they take. */
+xkd_status xkd_packing_plan(xkd_context *cx, const xkd_manifest *manifest, const xkd_data_config *data,
+                            const xkd_packing_options *options, xkd_packing_forecast *out);
 
 /* XKD_ERR_CONFIG where the folder has a pack of other data or settings, or another process works on the same part;
  * XKD_ERR_DATA where more files than data->max_bad_fraction allows cannot be read; XKD_ERR_STORAGE where the disk is full:

@@ -21,6 +21,11 @@ size=$(stat -c %s raw/*.xkdpack)
 check "the forecast of a raw pack is right within a tenth" [ $((size * 10)) -gt $((forecast * 9)) -a $((size * 9)) -lt $((forecast * 10)) ]
 try data pack toys --out raw --codec raw --short-side 32 --json
 stdout_has "again: all is done" 0 '"packed": 15, "unreadable": 0, "damaged": 0, "done_before": 15'
+try data pack toys --out weighed --dry-run --json
+forecast=$(sed 's/.*"bytes": \([0-9]*\).*/\1/' <<<"$out")
+"$xkd" data pack toys --out weighed -q >/dev/null
+size=$(stat -c %s weighed/*.xkdpack)
+check "and that of JPEG within a third" [ $((size * 3)) -gt $((forecast * 2)) -a $((size * 2)) -lt $((forecast * 3)) ]
 try data pack toys --out raw --codec raw --short-side 48
 stderr_has "other settings need another folder" 2 "raw: holds a pack of other data or with other settings"
 
