@@ -248,6 +248,21 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* Of a member that stands in its archive twice the first one found is kept. Returns how many went. */
+static int64_t sort_and_drop_repeats(xkd_manifest *m, int64_t first)
+{
+    int64_t kept = first, all = m->count;
+    if (all == first) return 0;
+    qsort(m->samples + first, (size_t)(all - first), sizeof *m->samples, compare_samples);
+    for (int64_t i = first; i < all; i++) {
+        bool again = kept > first && !strcmp(m->samples[kept - 1].path, m->samples[i].path);
+        if (again) xkd_sample_free(&m->samples[i]);
+        if (!again) m->samples[kept++] = m->samples[i];
+    }
+    m->count = kept;
+    return all - kept;
+}
+
 /* Members of all archives, in the order of the archives and within them of their names. */
 static xkd_status index_archives(xkd_context *cx, xkd_manifest *m, const xkd_names *archives, bool follow_links)
 {
@@ -258,15 +273,7 @@ static xkd_status index_archives(xkd_context *cx, xkd_manifest *m, const xkd_nam
     for (int64_t i = 0; i < archives->count; i++)
         XKD_TRY(xkd_tar_index(cx, m, archives->items[i], follow_links, &labels, &found));
     XKD_TRY(xkd_tar_label(cx, m, first, &labels));
-    qsort(m->samples + first, (size_t)(m->count - first), sizeof *m->samples, compare_samples);
-    int64_t kept = first;
-    for (int64_t i = first; i < m->count; i++) {
-        bool again = kept > first && !strcmp(m->samples[kept - 1].path, m->samples[i].path);
-        if (again) xkd_sample_free(&m->samples[i]);
-        if (!again) m->samples[kept++] = m->samples[i];
-        found.refused += again;
-    }
-    m->count = kept;
+    found.refused += sort_and_drop_repeats(m, first);
     if (found.refused || found.cut_off)
         xkd_log(cx, XKD_LOG_WARN, "%lld members of archives are left out, and %lld archives are cut off%s%s",
                 (long long)found.refused, (long long)found.cut_off, found.example[0] ? ": " : "", found.example);
