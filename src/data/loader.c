@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "data/fetch.h"
 #include "data/index.h"
+#include "data/pack.h"
 #include "data/sampler.h"
 
 /* The ring is kept below this where two batches allow it: large batches need little look-ahead. */
@@ -164,6 +165,14 @@ fail:
     return status;
 }
 
+/* What is not an error and not quite the same: views of frames as they are in the files, made of those of a pack. */
+static void tell_of_pack(xkd_loader *l)
+{
+    int64_t side = l->manifest.pack ? xkd_pack_about(l->manifest.pack)->short_side : 0;
+    if (side && l->planned && l->plan.wanted[XKD_VIDEO] && !l->plan.short_side)
+        xkd_log(l->cx, XKD_LOG_INFO, "frames have the pack's short side of %" PRId64 ", not that of the files", side);
+}
+
 /* Messages of a thread's own context are passed on to the caller's. */
 static xkd_status start_workers(xkd_loader *l)
 {
@@ -230,6 +239,7 @@ static xkd_status loader_new(xkd_context *cx, const xkd_data_config *data, const
         l->shapes.audio_views = plan->wanted[XKD_AUDIO];
     }
     XKD_TRY(load_samples(l));
+    tell_of_pack(l);
     XKD_TRY(make_ring(l));
     XKD_TRY(start_workers(l));
     *out = l;

@@ -58,6 +58,7 @@ for kind in linear finetune; do
   try $kind from-pack raw36 --out $kind-run --max-steps 2 dataset.crop_size=32 dataset.batch_size=4 num_node=1
   check "$kind takes a pack" code 0
 done
+check "fine-tuning says whose frames it has" grep -q "frames have the pack's short side of 36, not that of the files" <<<"$err"
 try finetune from-pack raw36 --out larger --max-steps 2 dataset.crop_size=64 dataset.batch_size=4 num_node=1
 check "and refuses one that is too small" code 2
 
