@@ -5,7 +5,6 @@
 #include <setjmp.h>
 #include <stdio.h>
 #include <jpeglib.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -26,8 +25,9 @@ struct xkd_jpeg {
     struct jpeg_decompress_struct decoder;
     handler encoding, decoding;
     bool has_encoder, has_decoder;
-    unsigned char *data; /* the library's, from malloc */
-    unsigned long size;
+    struct jpeg_destination_mgr to;
+    uint8_t *data; /* [capacity] of the encoder's picture */
+    int64_t capacity;
 };
 
 static void leave(j_common_ptr common)
@@ -69,8 +69,36 @@ void xkd_jpeg_free(xkd_jpeg *j)
     if (!j) return;
     if (j->has_encoder) jpeg_destroy_compress(&j->encoder);
     if (j->has_decoder) jpeg_destroy_decompress(&j->decoder);
-    free(j->data);
+    xkd_free(j->data);
     xkd_free(j);
+}
+
+/* More than the worst picture takes: six bytes a pixel of whole blocks, as libjpeg-turbo reckons, and its headers. */
+static xkd_status make_room(xkd_jpeg *j, int64_t width, int64_t height)
+{
+    int64_t need = 6 * (width + 15) * (height + 15) + (1 << 16);
+    if (need <= j->capacity) return XKD_OK;
+    xkd_status status = xkd_resize(j->cx, &j->data, 0, need, 1);
+    if (status == XKD_OK) j->capacity = need;
+    return status;
+}
+
+static void begin_output(j_compress_ptr e)
+{
+    xkd_jpeg *j = e->client_data;
+    j->to.next_output_byte = j->data;
+    j->to.free_in_buffer = (size_t)j->capacity;
+}
+
+static boolean no_more_room(j_compress_ptr e)
+{
+    leave((j_common_ptr)e);
+    return FALSE;
+}
+
+static void end_output(j_compress_ptr e)
+{
+    (void)e;
 }
 
 static void set_colour(struct jpeg_compress_struct *e, bool full_colour)
@@ -83,6 +111,8 @@ xkd_status xkd_jpeg_encode(xkd_jpeg *j, const uint8_t *rgb, int64_t width, int64
                            bool full_colour, const uint8_t **data, int64_t *size)
 {
     struct jpeg_compress_struct *e = &j->encoder;
+    xkd_status status = make_room(j, width, height);
+    if (status != XKD_OK) return status;
     e->err = handle(&j->encoding);
     if (setjmp(j->encoding.back)) {
         jpeg_abort_compress(e);
@@ -90,7 +120,10 @@ xkd_status xkd_jpeg_encode(xkd_jpeg *j, const uint8_t *rgb, int64_t width, int64
     }
     if (!j->has_encoder) jpeg_create_compress(e);
     j->has_encoder = true;
-    jpeg_mem_dest(e, &j->data, &j->size);
+    j->to = (struct jpeg_destination_mgr){
+        .init_destination = begin_output, .empty_output_buffer = no_more_room, .term_destination = end_output};
+    e->dest = &j->to;
+    e->client_data = j;
     e->image_width = (JDIMENSION)width;
     e->image_height = (JDIMENSION)height;
     e->input_components = 3;
@@ -106,7 +139,7 @@ xkd_status xkd_jpeg_encode(xkd_jpeg *j, const uint8_t *rgb, int64_t width, int64
     }
     jpeg_finish_compress(e);
     *data = j->data;
-    *size = (int64_t)j->size;
+    *size = j->capacity - (int64_t)j->to.free_in_buffer;
     return XKD_OK;
 }
 
