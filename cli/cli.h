@@ -97,6 +97,7 @@ int cli_signal(void);
 
 extern const struct cli_command cmd_bench;
 extern const struct cli_command cmd_bench_data;
+extern const struct cli_command cmd_bench_dist;
 extern const struct cli_command cmd_bench_embed;
 extern const struct cli_command cmd_bench_gemm, cmd_bench_kernels, cmd_bench_optimizer, cmd_bench_step;
 extern const struct cli_command cmd_bench_svm;

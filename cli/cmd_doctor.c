@@ -18,6 +18,7 @@
 #include "backend/cpu/levels.h"
 #include "backend/cpu/onednn.h"
 #include "backend/cpu/rate.h"
+#include "dist/dist.h"
 #include "base/pool.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -38,7 +39,7 @@ static const struct cli_option options[] = {
 /* One line of the findings; all of them are text or JSON strings alike. */
 struct finding {
     const char *name;
-    char value[200];
+    char value[400];
 };
 
 enum { FINDINGS = 40 };
@@ -81,6 +82,15 @@ static void libraries(struct findings *f)
     note(f, "zlib", "%s", zlibVersion());
     note(f, "libpng", "%s", png_get_header_ver(NULL));
     note(f, "xxhash", "%u.%u.%u", xxh / 10000, xxh / 100 % 100, xxh % 100);
+}
+
+/* What several processes can talk through; over TCP they always can. */
+static void ranks(struct findings *f)
+{
+    char version[120];
+    const char *lack = xkd_dist_mpi_lack(version, sizeof version);
+    note(f, "ranks", "TCP (--ranks, torchrun, srun)%s%s",
+         *version ? ", MPI (mpirun, srun): " : "; no MPI: ", *version ? version : lack);
 }
 
 /* Which kernels there are, which of them run, and why. */
@@ -196,6 +206,7 @@ static int run(struct cli *cli, int argc, char **argv)
     note(&f, "xkd", "%s", xkd_version());
     features(&f);
     libraries(&f);
+    ranks(&f);
     processor(&f);
     /* The one part that takes time. */
     const xkd_cpu_level *level;

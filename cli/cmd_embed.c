@@ -13,6 +13,8 @@
 #include "data/csv.h"
 #include "data/index.h"
 #include "embed_args.h"
+#include "eval/embed_ranks.h"
+#include "ranks.h"
 
 /* Of options; LAST is a layer as well. No number that somebody might give stands for one that was not. */
 enum { LAST = -1, BATCH = 8 };
@@ -22,7 +24,7 @@ static const int64_t NOT_GIVEN = INT64_MIN;
 struct values {
     struct model_args model;
     const char *out, *pool, *protocol, *split, *shard;
-    int64_t layer, clips, batch;
+    int64_t layer, clips, batch, ranks;
     double stride;
     bool force, join;
 };
@@ -41,6 +43,7 @@ static const struct cli_option options[] = {
     {0, "shard", CLI_TEXT, offsetof(struct values, shard), "I/N", "do every N-th file from the I-th on, I = 1 .. N"},
     {0, "join", CLI_FLAG, offsetof(struct values, join), NULL,
      "put feature files together: FEATURES... instead of MODEL"},
+    RANKS_OPTION(struct values, ranks),
     {'b', "batch", CLI_INT, offsetof(struct values, batch), "B", "clips of a batch (default: 8)"},
     {0, "force", CLI_FLAG, offsetof(struct values, force), NULL, "replace F and forget an unfinished run"},
     {0},
@@ -63,6 +66,8 @@ struct embed {
     int64_t count;
     xkd_shard shard;
     xkd_embed_options options;
+    xkd_dist_place place;
+    xkd_dist *dist; /* NULL: this process alone */
     double start;
 };
 
@@ -265,6 +270,7 @@ static xkd_status embed_all(struct embed *e)
                          .count = e->count,
                          .path = e->v.out,
                          .shard = e->shard,
+                         .dist = e->dist,
                          /* The log's file beside --out is what a second call goes on with. */
                          .anew = e->v.force,
                          .max_bad = e->models.config.data.max_bad_fraction};
@@ -272,7 +278,7 @@ static xkd_status embed_all(struct embed *e)
     /* A stop is no error of the library's: its message is replaced by one that says how to go on. */
     if (status == XKD_ERR_INTERRUPTED) status = cli_stopped(e->cli);
     XKD_TRY(status);
-    XKD_TRY(tell(e, &counts));
+    if (xkd_dist_rank(e->dist) == 0) XKD_TRY(tell(e, &counts));
 fail:
     return status;
 }
@@ -289,10 +295,14 @@ static xkd_status from_model(struct embed *e, char **arguments, int count)
 {
     xkd_status status = XKD_OK;
     int files = count_files(arguments + 1, count - 1);
+    double timeout;
     /* The head is loaded only where it is asked for: files of one encoder do not have it. */
     e->v.model.projector = e->v.pool && strcmp(e->v.pool, "head") == 0;
     /* Before models_load, whose backend makes threads: they inherit the blocked signals. */
     cli_catch_signals();
+    /* The ranks meet first, since they share the processors. */
+    XKD_TRY(cli_peer_timeout(e->cli, arguments + 1 + files, count - 1 - files, &timeout));
+    XKD_TRY(cli_join_ranks(e->cli, &e->place, timeout, &e->dist));
     XKD_TRY(models_load(e->cli, &e->v.model, arguments[0], arguments + 1 + files, count - 1 - files, &e->models));
     XKD_TRY(set_options(e));
     XKD_TRY(list_inputs(e, arguments + 1, files));
@@ -303,37 +313,17 @@ fail:
 
 /* ---- joining ---- */
 
-/* Files without a clip were unreadable where they were embedded. */
-static xkd_embed_counts counts_of(const xkd_embeddings *e)
-{
-    xkd_embed_counts counts = {.files = e->files.count, .bad = e->files.count};
-    int64_t at[XKD_MODALITIES] = {0};
-    for (int64_t f = 0; f < e->files.count; f++) {
-        bool has = false;
-        for (int m = 0; m < XKD_MODALITIES; m++)
-            for (const xkd_feature_table *t = &e->table[m]; at[m] < t->count && t->file[at[m]] == f; at[m]++)
-                has = true;
-        counts.bad -= has;
-    }
-    for (int m = 0; m < XKD_MODALITIES; m++) counts.clips[m] = e->table[m].count;
-    return counts;
-}
-
 /* All parts are held beside the result. */
 static xkd_status join(struct embed *e, char **paths, int count, xkd_embeddings_form form)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
-    xkd_embeddings *parts = NULL, whole = {0};
-    XKD_TRY(xkd_alloc(cx, &parts, count, sizeof *parts));
-    for (int i = 0; i < count; i++) XKD_TRY(xkd_embeddings_read(cx, paths[i], &parts[i]));
-    XKD_TRY(xkd_embeddings_join(cx, parts, paths, count, &whole));
+    xkd_embeddings whole;
+    XKD_TRY(xkd_embeddings_join_files(cx, paths, count, &whole));
     XKD_TRY(xkd_embeddings_write(cx, &whole, e->v.out, form));
-    const xkd_embed_counts counts = counts_of(&whole);
+    const xkd_embed_counts counts = xkd_embed_counts_of(&whole);
     XKD_TRY(tell(e, &counts));
 fail:
-    for (int i = 0; parts && i < count; i++) xkd_embeddings_free(&parts[i]);
-    xkd_free(parts);
     xkd_embeddings_free(&whole);
     return status;
 }
@@ -354,6 +344,7 @@ static int run(struct cli *cli, int argc, char **argv)
         .cli = cli, .v = {.layer = LAST, .clips = NOT_GIVEN, .stride = NAN, .batch = BATCH}, .start = xkd_now()};
     xkd_embeddings_form form;
     int rest = 0;
+    bool launch;
     XKD_TRY(cli_parse(cli, &cmd_embed, argc, argv, &e.v, &rest));
     if (rest < (e.v.join ? 1 : 2) || !e.v.out)
         XKD_FAIL(XKD_ERR_CONFIG,
@@ -365,7 +356,11 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(xkd_embeddings_form_of(cx, e.v.out, &form));
     if (!e.v.force && xkd_path_exists(e.v.out))
         XKD_FAIL(XKD_ERR_CONFIG, "%s: exists already: --force replaces it", e.v.out);
-    XKD_TRY(e.v.join ? join(&e, argv + 1, rest, form) : from_model(&e, argv + 1, rest));
+    XKD_TRY(cli_ranks(cli, e.v.ranks, &e.place, &launch));
+    if (e.place.size > 1 && e.v.shard) XKD_FAIL(XKD_ERR_CONFIG, "embed: --shard and ranks exclude each other");
+    if (launch) return cli_launch_ranks(cli, e.v.ranks);
+    status = e.v.join ? join(&e, argv + 1, rest, form) : from_model(&e, argv + 1, rest);
+    status = cli_leave_ranks(cli, e.dist, status, status == XKD_OK);
 fail:
     for (int64_t i = 0; i < e.source_count; i++) {
         xkd_manifest_free(&e.sources[i].manifest);

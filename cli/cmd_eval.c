@@ -16,6 +16,7 @@
 #include "eval/draws.h"
 #include "eval_report.h"
 #include "eval_tasks.h"
+#include "ranks.h"
 #include "train/supervised.h"
 
 enum { MOST_FOLDS = 16 }; /* ESC50 has five, the most of all */
@@ -24,7 +25,7 @@ enum { MOST_FOLDS = 16 }; /* ESC50 has five, the most of all */
 struct values {
     struct model_args model;
     const char *data, *path, *out;
-    int64_t fold, classes;
+    int64_t fold, classes, ranks;
     bool partial, dry_run, markdown, list;
 };
 
@@ -44,6 +45,7 @@ static const struct cli_option options[] = {
     {0, "heads", CLI_INT, offsetof(struct values, model.heads), "H", "attention heads, where the file cannot say"},
     FOLLOW_LINKS_OPTION(struct values, model.follow_links),
     {0, "classes", CLI_INT, offsetof(struct values, classes), "N", "Kinetics-Sound: 32 or 31 classes (default: 32)"},
+    RANKS_OPTION(struct values, ranks),
     {0, "partial", CLI_FLAG, offsetof(struct values, partial), NULL,
      "accept other counts than the official ones and any number of absent files; the result says so"},
     {'n', "dry-run", CLI_FLAG, offsetof(struct values, dry_run), NULL,
@@ -64,6 +66,9 @@ struct eval {
     char fold[32];        /* dataset.fold=N: the last of them, since -c FILE may be one of another fold */
     xkd_clip_draws draws; /* of the first `drawn` folds, for an SVM */
     int64_t drawn;
+    xkd_dist_place place;
+    xkd_dist *dist; /* NULL: this process alone */
+    bool agreed;    /* an error is that of all ranks */
 };
 
 /* Takes a fold at any stage of fold_open. */
@@ -105,6 +110,7 @@ static xkd_status configure_training(struct eval *e, struct eval_fold *f, const 
     f->config.eval.mode = mode;
     f->config.eval.student |= e->v.model.student; /* |=: the configuration may ask for the student too */
     f->config.data.follow_links |= e->v.model.follow_links;
+    f->config.train.ranks = e->place.size;
     XKD_TRY(xkd_config_finish(cx, &f->config));
 fail:
     return status;
@@ -258,6 +264,7 @@ static xkd_status fold_open(struct eval *e, int64_t fold, struct eval_fold *f)
     *f = (struct eval_fold){.benchmark = e->benchmark,
                             .fold = fold,
                             .out = e->v.out,
+                            .dist = e->dist,
                             .model = sound ? e->v.model.audio_model : e->v.path,
                             .heads = e->v.model.heads};
     if (fold) snprintf(name, sizeof name, "fold-%" PRId64, fold);
@@ -338,18 +345,23 @@ static xkd_status fold_work(struct eval *e, struct eval_fold *f, xkd_fold_result
     xkd_context *cx = e->cli->cx;
     char *root = NULL;
     double start = xkd_now();
+    int64_t here = 0;
     /* For every set that has folds; the paper's figures are their means. */
     if (f->fold) cli_say(e->cli, "fold %" PRId64 " of %" PRId64, f->fold, e->benchmark->folds);
-    /* From here on the folder is this evaluation's. */
-    XKD_TRY(check_folder(e, f, true));
-    /* A manifest is written even where features are there: training loads it by path. */
-    XKD_TRY(data_root_text(e->cli, f->manifest_path, f->manifest.root, &root));
-    XKD_TRY(xkd_manifest_write(cx, &f->manifest, f->manifest_path, root));
-    XKD_TRY(data_tell_missing(e->cli, &f->imported, f->manifest_path));
+    /* From here on the folder is this evaluation's. A manifest is written even where features are there: training loads it
+     * by path. */
+    if (xkd_dist_rank(e->dist) == 0) {
+        XKD_TRY(check_folder(e, f, true));
+        XKD_TRY(data_root_text(e->cli, f->manifest_path, f->manifest.root, &root));
+        XKD_TRY(xkd_manifest_write(cx, &f->manifest, f->manifest_path, root));
+        XKD_TRY(data_tell_missing(e->cli, &f->imported, f->manifest_path));
+    }
+    XKD_TRY(xkd_dist_largest(e->dist, &here, 1)); /* it is there for all */
     XKD_TRY(eval_fold_run(e->cli, f, out));
     out->seconds = xkd_now() - start;
-    XKD_TRY(xkd_fold_result_write(cx, f->result_path, out));
+    if (xkd_dist_rank(e->dist) == 0) XKD_TRY(xkd_fold_result_write(cx, f->result_path, out));
 fail:
+    e->agreed = f->agreed;
     xkd_free(root);
     return status;
 }
@@ -362,6 +374,7 @@ static xkd_status one_fold(struct eval *e, int64_t fold, xkd_fold_result *out)
     bool done;
     XKD_TRY(fold_open(e, fold, &f));
     XKD_TRY(look_at_folder(e, &f, &done, out));
+    XKD_TRY(xkd_dist_broadcast(e->dist, &done, sizeof done));
     if (e->v.dry_run)
         XKD_TRY(eval_fold_plan(e->cli, &f, done));
     else if (done)
@@ -400,7 +413,7 @@ static xkd_status evaluate(struct eval *e)
     for (int64_t fold = first; fold <= last && last > first; fold++) XKD_TRY(check_fold(e, fold));
     /* Each fold's encoder is freed before the next one is loaded. */
     for (int64_t fold = first; fold <= last; fold++) XKD_TRY(one_fold(e, fold, &folds[report.count++]));
-    if (e->v.dry_run) return XKD_OK;
+    if (e->v.dry_run || xkd_dist_rank(e->dist) > 0) return XKD_OK;
     XKD_TRY(e->cli->json    ? eval_print_json(e->cli, &report)
             : e->v.markdown ? eval_print_markdown(e->cli, &report)
                             : eval_print_text(e->cli, &report));
@@ -448,8 +461,10 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    struct eval e = {.cli = cli, .v = {.classes = 32}, .fold = "dataset.fold=1"};
+    struct eval e = {.cli = cli, .v = {.classes = 32}, .fold = "dataset.fold=1", .place = {.size = 1}};
     int rest = 0;
+    bool launch;
+    double timeout;
     XKD_TRY(cli_parse(cli, &cmd_eval, argc, argv, &e.v, &rest));
     if (e.v.list) {
         eval_print_list();
@@ -462,9 +477,17 @@ static int run(struct cli *cli, int argc, char **argv)
     memcpy(e.overrides, argv + 2, (size_t)(rest - 1) * sizeof *e.overrides);
     e.overrides[rest - 1] = e.fold;
     XKD_TRY(read_budget(&e));
+    XKD_TRY(cli_ranks(cli, e.v.ranks, &e.place, &launch));
+    if (launch) {
+        status = (xkd_status)cli_launch_ranks(cli, e.v.ranks);
+        goto fail;
+    }
     /* Before any thread is made. */
     cli_catch_signals();
-    XKD_TRY(evaluate(&e));
+    XKD_TRY(cli_peer_timeout(cli, argv + 2, rest - 1, &timeout));
+    XKD_TRY(cli_join_ranks(cli, &e.place, timeout, &e.dist));
+    status = evaluate(&e);
+    status = cli_leave_ranks(cli, e.dist, status, status == XKD_OK || e.agreed);
 fail:
     xkd_clip_draws_free(&e.draws);
     xkd_free(e.overrides);

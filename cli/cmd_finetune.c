@@ -12,13 +12,14 @@
 #include "base/text.h"
 #include "class_table.h"
 #include "config_args.h"
+#include "ranks.h"
 #include "report/progress.h"
 #include "train/folder.h"
 #include "train/supervised.h"
 
 struct values {
     const char *out, *config, *split, *test, *test_split, *modality, *confusion;
-    int64_t max_steps, overfit, workers, heads;
+    int64_t max_steps, overfit, workers, heads, ranks;
     bool resume, force, dry_run, strict, student, classes, follow_links;
 };
 
@@ -41,6 +42,7 @@ static const struct cli_option options[] = {
      "open and check everything, and say what memory and time the training takes (not its tests)"},
     {0, "max-steps", CLI_INT, offsetof(struct values, max_steps), "N", "stop after step N"},
     {0, "overfit", CLI_INT, offsetof(struct values, overfit), "1", "train on the first batch only"},
+    RANKS_OPTION(struct values, ranks),
     {0, "workers", CLI_INT, offsetof(struct values, workers), "N", "decoding processes"},
     {0, "confusion", CLI_TEXT, offsetof(struct values, confusion), "FILE",
      "write the confusion matrix of the last test as a PNG"},
@@ -142,6 +144,7 @@ static xkd_status configure(struct cli *cli, const struct values *v, const struc
         config->eval.return_video = strcmp(v->modality, "video") == 0;
         config->eval.return_audio = !config->eval.return_video;
     }
+    config->train.ranks = v->ranks;
     /* Last, because it checks what all the layers came to. */
     XKD_TRY(xkd_config_finish(cx, config));
 fail:
@@ -329,13 +332,16 @@ static xkd_status dry_run(struct cli *cli, const xkd_supervised_options *o)
 }
 
 /* Signals are caught before any thread exists, so that all of them inherit the blocked ones. */
-static xkd_status train(struct cli *cli, const struct values *v, const xkd_supervised_options *o)
+static xkd_status train(struct cli *cli, const struct values *v, xkd_supervised_options *o, xkd_dist_place *place)
 {
     xkd_supervised_result result;
     cli_catch_signals();
-    xkd_status status = xkd_supervised_train(cli->cx, o, &result);
+    xkd_status status = cli_join_ranks(cli, place, o->config->run.peer_timeout, &o->dist);
+    if (status != XKD_OK) return status;
+    status = xkd_supervised_train(cli->cx, o, &result);
+    status = cli_leave_ranks(cli, o->dist, status, result.agreed);
     /* 0: the run failed before it was opened, and there is nothing to tell. */
-    if (result.run.total_steps > 0) {
+    if (result.run.total_steps > 0 && place->rank == 0) {
         xkd_status printed = print_result(cli, v, o->config, &result, status);
         if (status == XKD_OK) status = printed; /* the training's own error is the one that counts */
     }
@@ -350,20 +356,29 @@ static int run_mode(struct cli *cli, const struct cli_command *command, xkd_eval
     struct values v = {0};
     struct arguments arguments;
     xkd_config config = {0};
+    xkd_dist_place place;
     int rest = 0;
+    bool launch;
     XKD_TRY(cli_parse(cli, command, argc, argv, &v, &rest));
+    XKD_TRY(cli_ranks(cli, v.ranks, &place, &launch));
+    if (!launch) v.ranks = place.size;
     XKD_TRY(split_arguments(cli, &v, argv + 1, rest, &arguments));
     XKD_TRY(xkd_config_init(cli->cx, &config));
     XKD_TRY(configure(cli, &v, &arguments, mode, &config));
-    const xkd_supervised_options o = {.config = &config,
-                                      .heads = v.heads,
-                                      .run = {.mode = v.resume  ? XKD_RUN_RESUME
-                                                      : v.force ? XKD_RUN_FORCE
-                                                                : XKD_RUN_NEW,
-                                              .stop_signal = stop_signal,
-                                              .progress = progress,
-                                              .user = cli}};
-    XKD_TRY(v.dry_run ? dry_run(cli, &o) : train(cli, &v, &o));
+    xkd_supervised_options o = {.config = &config,
+                                .heads = v.heads,
+                                .run = {.mode = v.resume  ? XKD_RUN_RESUME
+                                                : v.force ? XKD_RUN_FORCE
+                                                          : XKD_RUN_NEW,
+                                        .stop_signal = stop_signal,
+                                        .progress = progress,
+                                        .user = cli}};
+    if (v.dry_run)
+        status = dry_run(cli, &o);
+    else if (launch)
+        status = (xkd_status)cli_launch_ranks(cli, v.ranks);
+    else
+        status = train(cli, &v, &o, &place);
 fail:
     xkd_config_free(&config);
     return status;

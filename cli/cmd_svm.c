@@ -9,6 +9,7 @@
 #include "class_table.h"
 #include "data/index.h"
 #include "eval/embeddings_lines.h"
+#include "ranks.h"
 #include "svm_args.h"
 
 /* Numbers that are negative were not given. */
@@ -17,7 +18,7 @@ struct values {
     struct model_args model; /* of videos; its modality is that of the features */
     const char *out, *cost, *confusion;
     double tolerance;
-    int64_t folds, iterations, seed, threads;
+    int64_t folds, iterations, seed, threads, ranks;
     bool scale, classes;
 };
 
@@ -43,6 +44,7 @@ static const struct cli_option options[] = {
     {0, "seed", CLI_INT, offsetof(struct values, seed), "N", "of the order of samples and the folds (default: 0)"},
     {0, "confusion", CLI_TEXT, offsetof(struct values, confusion), "FILE", "write the confusion matrix as a PNG"},
     {0, "classes", CLI_FLAG, offsetof(struct values, classes), NULL, "print a line for every class"},
+    RANKS_OPTION(struct values, ranks),
     {'t', "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: processors)"},
     {0},
 };
@@ -92,6 +94,7 @@ static xkd_status from_features(struct cli *cli, const struct values *v, char **
     xkd_feature_sets sets = {0};
     xkd_feature_choice choice = v->features;
     const xkd_listener listener = cli_listener(cli);
+    if (v->ranks) XKD_FAIL(XKD_ERR_CONFIG, "svm: --ranks is for MODEL and a manifest; features are made already");
     if (v->out || v->model.student || v->model.heads || v->model.audio_model)
         XKD_FAIL(XKD_ERR_CONFIG, "svm: --out, --student, --heads and --audio-model are for MODEL and a manifest; "
                                  "features are made already");
@@ -107,8 +110,9 @@ fail:
     return status;
 }
 
-/* A model, a manifest and what of the configuration to change. */
-static xkd_status from_videos(struct cli *cli, const struct values *v, char **arguments, int count)
+/* A model, a manifest and what of the configuration to change. Ranks share the files; what comes behind the features is
+ * rank 0's alone. */
+static xkd_status from_videos(struct cli *cli, const struct values *v, char **arguments, int count, xkd_dist *dist)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
@@ -121,8 +125,6 @@ static xkd_status from_videos(struct cli *cli, const struct values *v, char **ar
         XKD_FAIL(XKD_ERR_CONFIG,
                  "svm: with videos want --out DIR: it keeps the features, and the same command goes on");
     args.modality = v->features.modality;
-    /* Before the backend's threads are made. */
-    cli_catch_signals();
     /* A model and its data come first, KEY=VALUE behind them. */
     XKD_TRY(models_load(cli, &args, arguments[0], arguments + 2, count - 2, &models));
     /* The splits are only named here: files of both stand in one manifest. */
@@ -133,7 +135,8 @@ static xkd_status from_videos(struct cli *cli, const struct values *v, char **ar
                                    .train = v->features.train ? v->features.train : models.config.data.split,
                                    .test = v->features.test ? v->features.test : models.config.eval.test_split,
                                    .folder = v->out,
-                                   .subsample = v->features.subsample};
+                                   .subsample = v->features.subsample,
+                                   .dist = dist};
     xkd_feature_choice choice = v->features;
     choice.modality = models.wanted[XKD_VIDEO] && models.wanted[XKD_AUDIO] ? "both"
                       : models.wanted[XKD_VIDEO]                           ? "video"
@@ -141,11 +144,31 @@ static xkd_status from_videos(struct cli *cli, const struct values *v, char **ar
     /* Of one modality too, where the released file asks for it; both modalities are normalised anyway. */
     choice.normalise |= models.config.eval.l2_norm;
     XKD_TRY(svm_embed_videos(cli, &videos, &choice, &sets));
-    XKD_TRY(evaluate(cli, v, &models.config, &sets));
+    if (xkd_dist_rank(dist) == 0) XKD_TRY(evaluate(cli, v, &models.config, &sets));
 fail:
     xkd_feature_sets_free(&sets);
     xkd_manifest_free(&manifest);
     xkd_models_free(&models);
+    return status;
+}
+
+/* As one process or several. */
+static xkd_status with_ranks(struct cli *cli, const struct values *v, char **arguments, int count)
+{
+    xkd_status status = XKD_OK;
+    xkd_dist_place place;
+    xkd_dist *dist;
+    bool launch;
+    double timeout;
+    XKD_TRY(cli_ranks(cli, v->ranks, &place, &launch));
+    if (launch) return (xkd_status)cli_launch_ranks(cli, v->ranks);
+    /* Before the backend's threads are made. */
+    cli_catch_signals();
+    XKD_TRY(cli_peer_timeout(cli, arguments + 2, count - 2, &timeout));
+    XKD_TRY(cli_join_ranks(cli, &place, timeout, &dist));
+    status = from_videos(cli, v, arguments, count, dist);
+    status = cli_leave_ranks(cli, dist, status, status == XKD_OK);
+fail:
     return status;
 }
 
@@ -171,7 +194,7 @@ static int run(struct cli *cli, int argc, char **argv)
                                  "--subsample not negative");
     /* The second word tells the two forms apart. */
     if (rest >= 2 && is_data(argv[2]))
-        XKD_TRY(from_videos(cli, &v, argv + 1, rest));
+        XKD_TRY(with_ranks(cli, &v, argv + 1, rest));
     else
         XKD_TRY(from_features(cli, &v, argv + 1, rest));
 fail:

@@ -35,6 +35,7 @@ static xkd_svm_videos videos_of(struct eval_fold *f)
                             .train = f->models.config.data.split,
                             .test = f->models.config.eval.test_split,
                             .draws = f->draws,
+                            .dist = f->dist,
                             .folder = f->folder};
 }
 
@@ -76,6 +77,7 @@ static xkd_status run_svm(struct cli *cli, struct eval_fold *f, xkd_fold_result 
     videos.donors = donors;
     XKD_TRY(list_donors(cli->cx, f, donors, &videos.donor_count));
     XKD_TRY(svm_embed_videos(cli, &videos, &choice, &sets));
+    if (xkd_dist_rank(f->dist) > 0) goto fail; /* the rest is rank 0's */
     XKD_TRY(xkd_svm_run(cli->cx, &sets.train_set, &sets.test_set, &settings, &listener, &verdict));
     /* xkd_svm_chosen: the honest row where there was a cross-validation, else the best. */
     out->honest = figures_of(xkd_svm_chosen(&verdict));
@@ -141,13 +143,16 @@ static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_re
     XKD_TRY(xkd_join_path(cx, &config, run, "config.yaml"));
     xkd_supervised_options o = training_of(f);
     o.out = run;
+    o.dist = f->dist;
+    bool begun = xkd_path_exists(config);
+    XKD_TRY(xkd_dist_broadcast(f->dist, &begun, sizeof begun));
     /* The configuration is the last thing that a start writes. XKD_RUN_FORCE and not NEW: a start that was killed has
      * left a folder without a configuration. */
-    o.run = (xkd_run_options){.mode = xkd_path_exists(config) ? XKD_RUN_RESUME : XKD_RUN_FORCE,
-                              .stop_signal = stop_signal,
-                              .progress = progress,
-                              .user = cli};
-    XKD_TRY(xkd_supervised_train(cx, &o, &r));
+    o.run = (xkd_run_options){
+        .mode = begun ? XKD_RUN_RESUME : XKD_RUN_FORCE, .stop_signal = stop_signal, .progress = progress, .user = cli};
+    status = xkd_supervised_train(cx, &o, &r);
+    f->agreed = r.agreed;
+    XKD_TRY(status);
     /* No figure is made up from an unfinished training; the run stays for the next call. */
     if (!r.finished)
         XKD_FAIL(XKD_ERR_CONFIG,

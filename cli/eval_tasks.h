@@ -14,6 +14,8 @@ struct eval_fold {
     int64_t fold; /* 0: the set has none */
     const char *model;
     int64_t heads;     /* of the encoder, where the file cannot say */
+    xkd_dist *dist;    /* the ranks that work together; NULL: this process alone. Rank 0 writes and prints */
+    bool agreed;       /* the training of this fold ended alike on all ranks */
     xkd_models models; /* for an SVM; loaded with the configuration of this fold */
     xkd_config config; /* for training */
     xkd_manifest manifest;

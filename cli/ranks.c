@@ -16,7 +16,9 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/machine.h"
 #include "base/status.h"
+#include "config/config.h"
 #include "dist/socket.h"
 
 extern char **environ;
@@ -162,7 +164,26 @@ xkd_status cli_join_ranks(struct cli *cli, xkd_dist_place *place, double timeout
     place->timeout = timeout;
     place->give_up = give_up;
     place->user = place;
-    return xkd_dist_join(cli->cx, place, out);
+    xkd_status status = xkd_dist_join(cli->cx, place, out);
+    int processors;
+    if (status == XKD_OK) status = xkd_dist_processors(*out, &processors);
+    if (status == XKD_OK) xkd_limit_processors(processors);
+    if (status == XKD_OK) status = xkd_dist_tell(*out);
+    return status;
+}
+
+xkd_status cli_peer_timeout(struct cli *cli, char *const *overrides, int count, double *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_config config;
+    XKD_TRY(xkd_config_init(cli->cx, &config));
+    for (int i = 0; i < count; i++)
+        if (strncmp(overrides[i], "run.peer_timeout=", 17) == 0)
+            XKD_TRY(xkd_config_override(cli->cx, &config, overrides[i]));
+    *out = config.run.peer_timeout;
+fail:
+    xkd_config_free(&config);
+    return status;
 }
 
 xkd_status cli_leave_ranks(struct cli *cli, xkd_dist *dist, xkd_status status, bool agreed)

@@ -118,9 +118,18 @@ int xkd_processor_count_at(const char *root)
     return processors;
 }
 
+/* One for the process, as its processors are. */
+static _Atomic int most_processors;
+
+void xkd_limit_processors(int most)
+{
+    most_processors = most;
+}
+
 int xkd_processor_count(void)
 {
-    return xkd_processor_count_at("");
+    int count = xkd_processor_count_at("");
+    return most_processors && most_processors < count ? most_processors : count;
 }
 
 /* ---- memory ---- */

@@ -8,6 +8,9 @@
 /* At least 1: those of the affinity mask, and no more than a quota of processor time pays for, rounded up. */
 int xkd_processor_count(void);
 
+/* From now on the count is at most `most`, for a process that shares its processors with others of its kind; 0: no limit. */
+void xkd_limit_processors(int most);
+
 /* Bytes that could be handed out without swapping and below the limits of all control groups; SIZE_MAX where nothing says
  * so. */
 size_t xkd_available_memory(void);

@@ -130,7 +130,8 @@ typedef struct {
     int64_t batch;      /* effective: num_node * batch_size; set by xkd_config_finish */
     int64_t accumulate; /* micro-batches a step in one process */
     int64_t ranks; /* processes that train together; the launcher's to set before xkd_config_finish, 0 counts as 1 */
-    int64_t parts; /* micro-batches a step over all ranks: ranks * accumulate behind xkd_config_finish */
+    bool wire_bfloat16; /* gradients travel between ranks in bfloat16 */
+    int64_t parts;      /* micro-batches a step over all ranks: ranks * accumulate behind xkd_config_finish */
     uint64_t seed;
 } xkd_train_config;
 

@@ -331,6 +331,9 @@ static const xkd_option options[] = {
     INT_OR("auto", "train.parts", train.parts, 1, 1e6, "auto",
            "micro-batches a step over all ranks; auto: ranks * accumulate. A run keeps it with any number of ranks"),
 
+    SWITCH("train.wire", train.wire_bfloat16, "float32|bfloat16", "float32",
+           "gradients between ranks: bfloat16 sends half the bytes, and is no longer to the bit what one process does"),
+
     TEXT("run.out", run.out, "", "run folder, as --out"),
     TEXT("run.init", run.init, "",
          "weights to start from: a whole model or one backbone, in any form 'xkd inspect' reads; empty: fresh ones"),

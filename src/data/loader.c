@@ -262,7 +262,7 @@ xkd_status xkd_loader_new_planned(xkd_context *cx, const xkd_data_config *data, 
     *out = NULL;
     if (data->cache != XKD_CACHE_NONE)
         return xkd_fail(cx, XKD_ERR_CONFIG, "data.cache: is for pre-training only: set it to none");
-    return loader_new(cx, data, train, plan, 0, 1, out);
+    return loader_new(cx, data, train, plan, plan->rank, plan->world ? plan->world : 1, out);
 }
 
 /* Threads finish the place they are at, which a worker's time limit bounds, and are joined before

@@ -3,14 +3,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "base/alloc.h"
+#include "base/machine.h"
+#include "base/text.h"
 #include "dist/dist_parts.h"
+#include "dist/mpi.h"
 
 /* Bytes of a bucket of xkd_dist_sum: long enough for the link's rate, short enough to stay in a processor's cache while it
  * is added up. */
@@ -46,12 +51,52 @@ static xkd_status number_of(xkd_context *cx, const char *name, int64_t least, in
     return XKD_OK;
 }
 
+/* The first name of a list such as "node[007-012,020],gpu3". */
+static void first_host(const char *list, char *host, size_t size)
+{
+    int length = (int)strcspn(list, "[,");
+    const char *number = list[length] == '[' ? list + length + 1 : "";
+    snprintf(host, size, "%.*s%.*s", length, list, (int)strcspn(number, "-,]"), number);
+}
+
+/* What srun sets without MPI. All ranks of a job know its first machine and its number: the port follows from that. */
+static xkd_status place_of_slurm(xkd_context *cx, xkd_dist_place *out)
+{
+    static char host[256];
+    xkd_status status = XKD_OK;
+    const char *nodes = getenv("SLURM_STEP_NODELIST");
+    int64_t size = 1, rank = -1, job = 0, step = 0;
+    if (!getenv("SLURM_PROCID") || !nodes) return XKD_OK;
+    XKD_TRY(number_of(cx, "SLURM_STEP_NUM_TASKS", 1, XKD_MOST_RANKS, &size));
+    XKD_TRY(number_of(cx, "SLURM_PROCID", 0, size - 1, &rank));
+    XKD_TRY(number_of(cx, "SLURM_JOB_ID", 0, INT64_MAX, &job));
+    XKD_TRY(number_of(cx, "SLURM_STEP_ID", 0, INT64_MAX, &step));
+    if (size == 1) goto fail;
+    first_host(nodes, host, sizeof host);
+    out->rank = (int)rank;
+    out->size = (int)size;
+    out->address = host;
+    out->port = 20000 + (int)((job * 17 + step) % 20000);
+    out->token = (uint64_t)job << 16 ^ (uint64_t)step;
+fail:
+    return status;
+}
+
+/* torchrun listens on MASTER_PORT itself; the next port is ours. The run's name keeps two jobs apart. */
+static void leave_torchrun_its_port(xkd_dist_place *place)
+{
+    const char *agent = getenv("TORCHELASTIC_USE_AGENT_STORE"), *name = getenv("TORCHELASTIC_RUN_ID");
+    if (agent && strcmp(agent, "True") == 0) place->port += place->port < 65535 ? 1 : -1;
+    if (name) place->token ^= XXH3_64bits(name, strlen(name));
+}
+
 xkd_status xkd_dist_place_read(xkd_context *cx, xkd_dist_place *out)
 {
     xkd_status status = XKD_OK;
     const char *token = getenv("XKD_TOKEN"), *address = getenv("MASTER_ADDR");
     int64_t size = 1, rank = -1, port = 0, listener = -1;
     *out = (xkd_dist_place){.size = 1, .listener = -1};
+    if (!getenv("WORLD_SIZE")) return xkd_mpi_started() ? xkd_mpi_place(cx, out) : place_of_slurm(cx, out);
     XKD_TRY(number_of(cx, "WORLD_SIZE", 1, XKD_MOST_RANKS, &size));
     if (size == 1) goto fail;
     XKD_TRY(number_of(cx, "RANK", 0, size - 1, &rank));
@@ -65,6 +110,7 @@ xkd_status xkd_dist_place_read(xkd_context *cx, xkd_dist_place *out)
     *out = (xkd_dist_place){.rank = (int)rank, .size = (int)size, .address = address, .port = (int)port};
     out->listener = rank == 0 ? (int)listener : -1;
     out->token = token ? strtoull(token, NULL, 16) : 0;
+    leave_torchrun_its_port(out);
 fail:
     return status;
 }
@@ -106,6 +152,7 @@ static void free_dist(xkd_dist *d)
     xkd_free(d->polled);
     xkd_free(d->numbers);
     xkd_free(d->room);
+    xkd_free(d->packed);
     xkd_free(d);
 }
 
@@ -142,6 +189,7 @@ xkd_status xkd_dist_join(xkd_context *cx, const xkd_dist_place *place, xkd_dist 
     d->cx = cx;
     d->rank = place->rank;
     d->size = place->size;
+    d->mpi = place->mpi;
     d->timeout = place->timeout;
     d->wake[0] = d->wake[1] = -1;
     pthread_mutex_init(&d->lock, NULL);
@@ -168,8 +216,50 @@ xkd_status xkd_dist_leave(xkd_dist *d, xkd_status status, const char *why)
     if (!d) return status;
     if (status == XKD_OK) status = xkd_dist_largest(d, &here, 1);
     /* What ended all ranks alike, such as a signal, is no loss to anybody. */
+    (void)xkd_dist_wait(d); /* what was under way when this rank gave up ends with the loss of another, or well */
+    xkd_courier_free(d->courier);
     xkd_heart_stop(d->heart, status, why);
+    if (d->mpi && status == XKD_OK) xkd_mpi_end(); /* it would wait for a rank that is lost */
     free_dist(d);
+    return status;
+}
+
+xkd_status xkd_dist_tell(xkd_dist *dist)
+{
+    int size = xkd_dist_size(dist);
+    if (!dist || dist->rank != 0) return XKD_OK;
+    xkd_text line = xkd_text_make(dist->cx);
+    xkd_text_printf(&line, "%d ranks:", size);
+    for (int r = 0, last; r < size; r = last + 1) {
+        for (last = r; last + 1 < size && strcmp(xkd_dist_host(dist, last + 1), xkd_dist_host(dist, r)) == 0;) last++;
+        if (last > r)
+            xkd_text_printf(&line, "%s %d-%d on %s", r ? "," : "", r, last, xkd_dist_host(dist, r));
+        else
+            xkd_text_printf(&line, "%s %d on %s", r ? "," : "", r, xkd_dist_host(dist, r));
+    }
+    if (line.status == XKD_OK) xkd_log(dist->cx, XKD_LOG_INFO, "%s", line.data);
+    xkd_status status = line.status;
+    xkd_text_free(&line);
+    return status;
+}
+
+/* A launcher may have given each rank processors of its own, or all of them to all. */
+xkd_status xkd_dist_processors(xkd_dist *dist, int *out)
+{
+    xkd_status status = XKD_OK;
+    int rank = xkd_dist_rank(dist), sharing = 0;
+    cpu_set_t mine, *all = NULL;
+    *out = xkd_processor_count();
+    if (!dist) return XKD_OK;
+    CPU_ZERO(&mine);
+    (void)sched_getaffinity(0, sizeof mine, &mine);
+    XKD_TRY(xkd_alloc(dist->cx, &all, xkd_dist_size(dist), sizeof *all));
+    XKD_TRY(xkd_dist_gather(dist, all, &mine, sizeof mine));
+    for (int r = 0; r < xkd_dist_size(dist); r++)
+        sharing += CPU_EQUAL(&all[r], &mine) && strcmp(xkd_dist_host(dist, r), xkd_dist_host(dist, rank)) == 0;
+    *out = *out / sharing > 1 ? *out / sharing : 1;
+fail:
+    xkd_free(all);
     return status;
 }
 
@@ -187,7 +277,9 @@ static void set_lists(xkd_dist *d, const void *out, int64_t out_bytes, char *in,
 static xkd_status exchange(xkd_dist *d)
 {
     const xkd_exchange e = {d->out, d->out_bytes, d->in, d->in_bytes};
-    return xkd_dist_exchange(d, &e);
+    xkd_status status = xkd_dist_look(d);
+    if (status != XKD_OK) return status;
+    return d->mpi ? xkd_mpi_exchange_all(d, &e) : xkd_dist_exchange(d, &e);
 }
 
 xkd_status xkd_dist_gather(xkd_dist *d, void *all, const void *mine, int64_t bytes)
@@ -249,6 +341,23 @@ fail:
     return status;
 }
 
+/* bfloat16: the upper half of a float, rounded to nearest even; what is not a number stays so. */
+static uint16_t pack(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static float unpack(uint16_t half)
+{
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 /* Elements of rank r's share of a bucket of n. */
 static int64_t share_of(const xkd_dist *d, int64_t n, int r, int64_t *first)
 {
@@ -268,36 +377,78 @@ static void add_up(const xkd_dist *d, int64_t n)
         }
 }
 
+/* The exchanges of a bucket of n elements of `size` bytes. First each rank gets its share from all, into rows of `in`... */
+static void address_shares(xkd_dist *d, int64_t n, int64_t size, const void *out, void *in)
+{
+    int64_t first, mine = share_of(d, n, d->rank, &first), at;
+    for (int r = 0; r < d->size; r++) {
+        d->out_bytes[r] = share_of(d, n, r, &at) * size;
+        d->out[r] = (const char *)out + at * size;
+        d->in[r] = (char *)in + r * mine * size;
+        d->in_bytes[r] = mine * size;
+    }
+}
+
+/* ... and then all get its sum of it, each at its place in `all`. */
+static void address_sums(xkd_dist *d, int64_t n, int64_t size, void *all)
+{
+    int64_t first, mine = share_of(d, n, d->rank, &first), at;
+    for (int r = 0; r < d->size; r++) {
+        d->out[r] = (char *)all + first * size;
+        d->out_bytes[r] = mine * size;
+        d->in_bytes[r] = share_of(d, n, r, &at) * size;
+        d->in[r] = (char *)all + at * size;
+    }
+}
+
 /* One bucket: the shares go to the ranks that add them up, and the sums to all. */
 static xkd_status sum_bucket(xkd_dist *d, float *x, int64_t n)
 {
-    int64_t first, mine = share_of(d, n, d->rank, &first), at;
+    xkd_status status = XKD_OK;
+    int64_t first, mine = share_of(d, n, d->rank, &first);
     const int64_t size = (int64_t)sizeof *x;
     memcpy(d->room + d->rank * mine, x + first, (size_t)(mine * size));
-    for (int r = 0; r < d->size; r++) {
-        d->out_bytes[r] = share_of(d, n, r, &at) * size;
-        d->out[r] = x + at;
-        d->in[r] = d->room + r * mine;
-        d->in_bytes[r] = mine * size;
-    }
-    xkd_status status = exchange(d);
-    if (status != XKD_OK) return status;
+    address_shares(d, n, size, x, d->room);
+    XKD_TRY(exchange(d));
     add_up(d, mine);
     memcpy(x + first, d->room, (size_t)(mine * size));
-    for (int r = 0; r < d->size; r++) {
-        d->out[r] = x + first;
-        d->out_bytes[r] = mine * size;
-        d->in_bytes[r] = share_of(d, n, r, &at) * size;
-        d->in[r] = x + at;
-    }
-    return exchange(d);
+    address_sums(d, n, size, x);
+    XKD_TRY(exchange(d));
+fail:
+    return status;
+}
+
+/* The same in bfloat16: a rank's own numbers enter its share as they are, and all take the sums as they were sent. */
+static xkd_status sum_bucket_packed(xkd_dist *d, float *x, int64_t n)
+{
+    xkd_status status = XKD_OK;
+    int64_t first, mine = share_of(d, n, d->rank, &first);
+    uint16_t *sent = d->packed, *received = d->packed + d->size * d->share;
+    for (int64_t i = 0; i < n; i++) sent[i] = pack(x[i]);
+    address_shares(d, n, (int64_t)sizeof *sent, sent, received);
+    XKD_TRY(exchange(d));
+    for (int64_t i = 0; i < d->size * mine; i++) d->room[i] = unpack(received[i]);
+    memcpy(d->room + d->rank * mine, x + first, (size_t)mine * sizeof *x);
+    add_up(d, mine);
+    for (int64_t i = 0; i < mine; i++) sent[first + i] = pack(d->room[i]);
+    address_sums(d, n, (int64_t)sizeof *sent, sent);
+    XKD_TRY(exchange(d));
+    for (int64_t i = 0; i < n; i++) x[i] = unpack(sent[i]);
+fail:
+    return status;
+}
+
+xkd_status xkd_dist_halve(xkd_dist *d)
+{
+    return d && !d->packed ? xkd_alloc(d->cx, &d->packed, 2 * d->size * d->share, sizeof *d->packed) : XKD_OK;
 }
 
 xkd_status xkd_dist_sum(xkd_dist *d, float *x, int64_t n)
 {
     int64_t bucket = d ? d->share * d->size : n;
     for (int64_t at = 0; d && at < n; at += bucket) {
-        xkd_status status = sum_bucket(d, x + at, n - at < bucket ? n - at : bucket);
+        int64_t count = n - at < bucket ? n - at : bucket;
+        xkd_status status = d->packed ? sum_bucket_packed(d, x + at, count) : sum_bucket(d, x + at, count);
         if (status != XKD_OK) return status;
     }
     return XKD_OK;

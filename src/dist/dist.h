@@ -8,6 +8,7 @@
 #define XKD_DIST_DIST_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -19,7 +20,8 @@ enum { XKD_MOST_RANKS = 4096, XKD_MOST_NUMBERS = 8 };
 /* Where a process stands before it has met the others. */
 typedef struct {
     int rank, size;
-    const char *address; /* where rank 0 listens */
+    bool mpi;            /* messages go through MPI, which also tells the address; else over TCP */
+    const char *address; /* where rank 0 listens: names or numbers with blanks between them, any of which may do */
     int port;
     int listener;   /* rank 0: a socket that listens there already; -1: none */
     uint64_t token; /* the same on all ranks; connections with another one are turned away */
@@ -30,9 +32,13 @@ typedef struct {
     void *user;
 } xkd_dist_place;
 
-/* Reads RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them, and XKD_LISTENER and XKD_TOKEN, which
- * `--ranks` adds. size 1 where none is set. XKD_ERR_CONFIG where they contradict each other. */
+/* Reads the environment: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them, and XKD_LISTENER and XKD_TOKEN,
+ * which `--ranks` adds; else what mpirun, or srun with MPI, sets (it starts MPI then); else what srun sets. size 1 where
+ * nothing is set. XKD_ERR_CONFIG where it contradicts itself, XKD_ERR_DEVICE where MPI is wanted and not there. */
 xkd_status xkd_dist_place_read(xkd_context *cx, xkd_dist_place *out);
+
+/* Whether this program can use MPI: "" and the library's version in `version`, or why not. */
+const char *xkd_dist_mpi_lack(char *version, size_t size);
 
 /* Meets the other ranks; waits for them `place->timeout` seconds at most. *out is NULL for a size of 1. XKD_ERR_PEER
  * where one does not come, XKD_ERR_CONFIG where one is of another version or does not fit in. Leave with xkd_dist_leave. */
@@ -46,6 +52,12 @@ int xkd_dist_rank(const xkd_dist *dist);
 int xkd_dist_size(const xkd_dist *dist);
 /* Name of the machine that a rank runs on; "" for a process alone. Belongs to `dist`. */
 const char *xkd_dist_host(const xkd_dist *dist, int rank);
+
+/* Rank 0 logs which machines there are and which ranks they run. */
+xkd_status xkd_dist_tell(xkd_dist *dist);
+
+/* Processors for this rank: those that it may use, shared with the ranks of the same machine that may use the same ones. */
+xkd_status xkd_dist_processors(xkd_dist *dist, int *out);
 
 /* all [size,bytes]: `mine` of every rank, in order of ranks. */
 xkd_status xkd_dist_gather(xkd_dist *dist, void *all, const void *mine, int64_t bytes);
@@ -63,5 +75,14 @@ xkd_status xkd_dist_largest(xkd_dist *dist, int64_t *values, int count);
 /* x [n] = sum over ranks, added in float32 in a fixed binary tree: ((0+1)+(2+3))+..., the same bits on every rank. Each
  * rank adds up its share of x and sends it round, 2 (size-1)/size of x a rank each way, as a ring does. */
 xkd_status xkd_dist_sum(xkd_dist *dist, float *x, int64_t n);
+
+/* From now on sums travel as bfloat16, rounded to nearest even when they are sent, and are added in float32: half the bytes,
+ * and still the same bits on every rank. Called by all ranks. */
+xkd_status xkd_dist_halve(xkd_dist *dist);
+
+/* The same, beside what the caller goes on with, in the order of the calls. Until xkd_dist_wait returns nobody may touch x or
+ * call another function of this header; it returns the first fault. */
+xkd_status xkd_dist_sum_later(xkd_dist *dist, float *x, int64_t n);
+xkd_status xkd_dist_wait(xkd_dist *dist);
 
 #endif

@@ -33,15 +33,18 @@ typedef struct {
 } xkd_stream;
 
 typedef struct xkd_heart xkd_heart;
+typedef struct xkd_courier xkd_courier;
 
 struct xkd_dist {
     xkd_context *cx;
     int rank, size;
+    bool mpi; /* messages go through MPI and not the sockets */
     double timeout;
     char (*hosts)[XKD_HOST_NAME]; /* [size] */
     int *sockets;                 /* [size] to the other ranks, -1 for this one */
     uint32_t round;               /* exchanges so far: the two ends of one must agree on it */
     xkd_heart *heart;
+    xkd_courier *courier; /* NULL until something is to be added up later */
 
     /* Set once, by whoever finds that a rank is lost. */
     _Atomic bool lost;
@@ -58,6 +61,7 @@ struct xkd_dist {
     int64_t *numbers;      /* [size,XKD_MOST_NUMBERS] */
     float *room;           /* [size,share] */
     int64_t share;         /* floats of a rank's share of a bucket */
+    uint16_t *packed;      /* [2,size,share] of sums in bfloat16, as sent and as received; NULL: float32 */
 };
 
 /* Moves it; XKD_ERR_PEER where a rank is lost. */
@@ -71,6 +75,9 @@ xkd_status xkd_dist_look(xkd_dist *d);
 
 /* Fills hosts, sockets, and hearts [size]: the sockets of heartbeats, -1 where there is none. */
 xkd_status xkd_dist_meet(xkd_dist *d, const xkd_dist_place *place, int *hearts);
+
+/* Ends the thread that adds up beside the caller; NULL is allowed. */
+void xkd_courier_free(xkd_courier *courier);
 
 /* Starts the thread that watches over the ranks; takes over hearts [size]. */
 xkd_status xkd_heart_start(xkd_dist *d, const xkd_dist_place *place, const int *hearts);

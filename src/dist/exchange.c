@@ -108,7 +108,6 @@ xkd_status xkd_dist_exchange(xkd_dist *d, const xkd_exchange *e)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = d->cx;
-    XKD_TRY(xkd_dist_look(d));
     d->round++;
     prepare(d, e);
     while (ask(d)) {

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "dist/dist_parts.h"
+#include "dist/mpi.h"
 #include "dist/socket.h"
 
 static const uint32_t MAGIC = 0x31444B58; /* "XKD1" */
@@ -42,7 +43,10 @@ typedef struct {
     xkd_context *cx;
     xkd_dist *d;
     const xkd_dist_place *place;
-    int *hearts;    /* [size] */
+    int *hearts;         /* [size] */
+    const char *address; /* of rank 0, and the port and the token there */
+    int port;
+    uint64_t token;
     entry *entries; /* [size] */
     int listener;
     greeting mine;
@@ -69,7 +73,7 @@ static bool read_greeting(const meeting *m, int socket, greeting *g)
     double soon = xkd_now() + 5;
     if (!xkd_receive_all(socket, g, sizeof *g, soon < m->deadline ? soon : m->deadline)) return false;
     g->version[sizeof g->version - 1] = g->host[sizeof g->host - 1] = 0;
-    return g->magic == MAGIC && g->token == m->place->token && g->kind <= DATA;
+    return g->magic == MAGIC && g->token == m->token && g->kind <= DATA;
 }
 
 /* Rank 0: one connection after the other until all are there. */
@@ -78,13 +82,13 @@ static xkd_status receive_ranks(meeting *m)
     xkd_status status = XKD_OK;
     xkd_context *cx = m->cx;
     xkd_dist *d = m->d;
-    for (int missing = 2 * (d->size - 1); missing > 0;) {
+    for (int missing = (d->mpi ? 1 : 2) * (d->size - 1); missing > 0;) {
         greeting g;
         answer a = {.magic = MAGIC};
         int socket = xkd_accept(m->listener, m->deadline);
         if (socket < 0) {
             int absent = 1;
-            while (absent < d->size - 1 && d->sockets[absent] >= 0) absent++;
+            while (absent < d->size - 1 && (d->mpi ? m->hearts : d->sockets)[absent] >= 0) absent++;
             XKD_FAIL(XKD_ERR_PEER, "rank %d of %d did not come within %g s (run.peer_timeout)", absent, d->size,
                      m->place->timeout);
         }
@@ -125,12 +129,11 @@ static xkd_status call_rank_0(meeting *m, kind k, int *out)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = m->cx;
-    const xkd_dist_place *place = m->place;
     answer a;
-    XKD_TRY(xkd_connect(cx, place->address, place->port, m->deadline, out));
+    XKD_TRY(xkd_connect(cx, m->address, m->port, m->deadline, out));
     if (*out < 0)
-        XKD_FAIL(XKD_ERR_PEER, "rank 0 does not answer at %s:%d within %g s (run.peer_timeout)", place->address,
-                 place->port, place->timeout);
+        XKD_FAIL(XKD_ERR_PEER, "rank 0 does not answer at %s, port %d, within %g s (run.peer_timeout)", m->address,
+                 m->port, m->place->timeout);
     if (m->listener < 0) {
         xkd_address mine = {.length = sizeof mine.address};
         (void)getsockname(*out, (struct sockaddr *)&mine.address, &mine.length);
@@ -138,8 +141,12 @@ static xkd_status call_rank_0(meeting *m, kind k, int *out)
         XKD_TRY(xkd_listen(cx, &mine, &m->listener, &m->mine.port));
     }
     XKD_TRY(greet(m, *out, k));
-    if (!xkd_receive_all(*out, &a, sizeof a, m->deadline) || a.magic != MAGIC)
-        XKD_FAIL(XKD_ERR_PEER, "%s:%d: rank 0 turned this rank away: is it of this run?", place->address, place->port);
+    bool came = xkd_receive_all(*out, &a, sizeof a, m->deadline);
+    if (!came && xkd_now() >= m->deadline)
+        XKD_FAIL(XKD_ERR_PEER, "rank 0 at %s, port %d, fell silent while the run starts (run.peer_timeout=%g)",
+                 m->address, m->port, m->place->timeout);
+    if (!came || a.magic != MAGIC)
+        XKD_FAIL(XKD_ERR_PEER, "rank 0 at %s, port %d, turned this rank away: is it of this run?", m->address, m->port);
     a.why[sizeof a.why - 1] = 0;
     if (a.refused) XKD_FAIL(XKD_ERR_CONFIG, "%s", a.why);
 fail:
@@ -178,11 +185,11 @@ static xkd_status join_rank_0(meeting *m)
     xkd_status status = XKD_OK;
     xkd_context *cx = m->cx;
     XKD_TRY(call_rank_0(m, HEART, &m->hearts[0]));
-    XKD_TRY(call_rank_0(m, DATA, &m->d->sockets[0]));
+    if (!m->d->mpi) XKD_TRY(call_rank_0(m, DATA, &m->d->sockets[0]));
     if (!xkd_receive_all(m->hearts[0], m->entries, m->d->size * (int64_t)sizeof *m->entries, m->deadline))
         XKD_FAIL(XKD_ERR_PEER, "rank 0 is lost while the run starts, or other ranks did not come");
     for (int r = 0; r < m->d->size; r++) m->entries[r].host[XKD_HOST_NAME - 1] = 0;
-    XKD_TRY(call_each_other(m));
+    if (!m->d->mpi) XKD_TRY(call_each_other(m));
 fail:
     return status;
 }
@@ -191,19 +198,28 @@ xkd_status xkd_dist_meet(xkd_dist *d, const xkd_dist_place *place, int *hearts)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = d->cx;
-    int port;
+    char addresses[XKD_ADDRESSES];
     meeting m = {.cx = cx,
                  .d = d,
                  .place = place,
                  .hearts = hearts,
                  .listener = place->listener,
-                 .mine = {.magic = MAGIC, .rank = d->rank, .size = d->size, .token = place->token},
+                 .address = place->address,
+                 .port = place->port,
+                 .token = place->token,
+                 .mine = {.magic = MAGIC, .rank = d->rank, .size = d->size},
                  .deadline = xkd_now() + place->timeout};
     snprintf(m.mine.version, sizeof m.mine.version, "%s", xkd_version());
     (void)gethostname(m.mine.host, sizeof m.mine.host - 1);
     XKD_TRY(xkd_alloc(cx, &m.entries, d->size, sizeof *m.entries));
     memcpy(m.entries[0].host, m.mine.host, XKD_HOST_NAME);
-    if (d->rank == 0 && m.listener < 0) XKD_TRY(xkd_listen_everywhere(cx, place->port, &m.listener, &port));
+    if (d->rank == 0 && m.listener < 0) XKD_TRY(xkd_listen_everywhere(cx, m.port, &m.listener, &m.port));
+    if (d->mpi) {
+        m.token = (uint64_t)(1e9 * xkd_wall_time()) ^ (uint64_t)getpid() << 40;
+        XKD_TRY(xkd_mpi_tell_address(cx, d->rank, &m.port, &m.token, addresses));
+        m.address = addresses;
+    }
+    m.mine.token = m.token;
     XKD_TRY(d->rank == 0 ? receive_ranks(&m) : join_rank_0(&m));
     for (int r = 0; r < d->size; r++) memcpy(d->hosts[r], m.entries[r].host, XKD_HOST_NAME);
 fail:

@@ -144,23 +144,37 @@ int xkd_connect_to(const xkd_address *to, double deadline)
     return -1;
 }
 
-xkd_status xkd_connect(xkd_context *cx, const char *host, int port, double deadline, int *out)
+/* One try at each of the names. *fault: what is wrong with the last of them, NULL if nothing is. */
+static int connect_to_any(const char *hosts, const char *service, double deadline, const char **fault)
 {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     struct addrinfo *list = NULL;
+    char host[256];
+    int fd = -1;
+    for (const char *at = hosts + strspn(hosts, " "); *at && fd < 0; at += strspn(at, " ")) {
+        int length = (int)strcspn(at, " ");
+        snprintf(host, sizeof host, "%.*s", length, at);
+        at += length;
+        int code = getaddrinfo(host, service, &hints, &list);
+        *fault = code ? gai_strerror(code) : NULL;
+        for (const struct addrinfo *a = code ? NULL : list; a && fd < 0; a = a->ai_next)
+            fd = connect_once(a->ai_addr, a->ai_addrlen, attempt(deadline));
+        if (!code) freeaddrinfo(list);
+    }
+    return fd;
+}
+
+/* Names come up late where machines start together: also an unknown one is tried again. */
+xkd_status xkd_connect(xkd_context *cx, const char *hosts, int port, double deadline, int *out)
+{
     char service[16];
-    *out = -1;
+    const char *fault = NULL;
     snprintf(service, sizeof service, "%d", port);
     do {
-        /* Names come up late where machines start together. */
-        int fault = getaddrinfo(host, service, &hints, &list);
-        if (fault == EAI_NONAME && xkd_now() + 1 >= deadline)
-            return xkd_fail(cx, XKD_ERR_CONFIG, "MASTER_ADDR=%s: %s", host, gai_strerror(fault));
-        for (const struct addrinfo *a = fault ? NULL : list; a && *out < 0; a = a->ai_next)
-            *out = connect_once(a->ai_addr, a->ai_addrlen, attempt(deadline));
-        if (!fault) freeaddrinfo(list);
+        *out = connect_to_any(hosts, service, deadline, &fault);
         if (*out < 0) rest_briefly();
     } while (*out < 0 && xkd_now() < deadline);
+    if (*out < 0 && fault) return xkd_fail(cx, XKD_ERR_CONFIG, "cannot find rank 0's machine '%s': %s", hosts, fault);
     return XKD_OK;
 }
 

@@ -21,8 +21,9 @@ xkd_status xkd_listen_everywhere(xkd_context *cx, int port, int *out, int *got);
 /* The next connection before `deadline` (xkd_now); -1: none came. */
 int xkd_accept(int listener, double deadline);
 
-/* Connects to host:port, again and again until `deadline`. -1: nobody answered. XKD_ERR_CONFIG where `host` is no name. */
-xkd_status xkd_connect(xkd_context *cx, const char *host, int port, double deadline, int *out);
+/* Connects to a port of one of several hosts, names with blanks between them, again and again until `deadline`. -1: nobody
+ * answered. XKD_ERR_CONFIG where there is no such name. */
+xkd_status xkd_connect(xkd_context *cx, const char *hosts, int port, double deadline, int *out);
 int xkd_connect_to(const xkd_address *to, double deadline);
 
 /* All bytes before `deadline`; false where the connection ended or time was up. */

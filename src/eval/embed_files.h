@@ -3,6 +3,7 @@
 #ifndef XKD_EVAL_EMBED_FILES_H
 #define XKD_EVAL_EMBED_FILES_H
 
+#include "dist/dist.h"
 #include "eval/embed.h"
 #include "eval/embeddings.h"
 
@@ -19,7 +20,8 @@ typedef struct {
      * options is taken over, for it would be made again to the bit. Those that are not there or do not fit are passed over. */
     char *const *donors; /* [donor_count] */
     int64_t donor_count;
-    void *user; /* of the callbacks, each of which may be NULL */
+    xkd_dist *dist; /* for xkd_embed_files_heard: the ranks that share the work; NULL: this process alone */
+    void *user;     /* of the callbacks, each of which may be NULL */
     /* Once, where an earlier sitting has done some. */
     void (*resumed)(void *user, int64_t done, int64_t count);
     void (*taken)(void *user, int64_t taken, const char *from); /* files taken over from a donor */

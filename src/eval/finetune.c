@@ -228,12 +228,33 @@ xkd_status xkd_finetune_new(xkd_context *cx, xkd_backend *be, const xkd_encoder_
     /* After the allocation, for it gives every row its initial value. */
     if (!source->head) XKD_TRY(init_classifier(cx, out));
     XKD_TRY(xkd_finetune_resize(cx, out, shape->B));
+    XKD_TRY(xkd_finetune_share(cx, out, NULL, 1));
+fail:
+    return status;
+}
+
+xkd_status xkd_finetune_share(xkd_context *cx, xkd_finetune *f, xkd_dist *dist, int64_t accumulate)
+{
+    xkd_status status = XKD_OK;
+    const xkd_arena *grads = &f->encoder.params.grads;
+    /* One vector for all gradients, which stand together in their arena. */
+    const xkd_part_vector all = {grads->memory, grads->used / f->be->size};
+    xkd_parts_free(&f->parts);
+    xkd_free(f->moved);
+    f->moved = NULL;
+    f->dist = dist;
+    f->accumulate = accumulate;
+    XKD_TRY(xkd_parts_new(cx, &f->parts, f->be, &all, 1, accumulate));
+    if (dist && f->options.batch_norm)
+        XKD_TRY(xkd_alloc(cx, &f->moved, xkd_dist_size(dist) * accumulate * 2 * f->norm.width, sizeof *f->moved));
 fail:
     return status;
 }
 
 void xkd_finetune_free(xkd_finetune *f)
 {
+    xkd_parts_free(&f->parts);
+    xkd_free(f->moved);
     xkd_backbone_run_free(&f->run);
     xkd_arena_free(&f->arena);
     xkd_free(f->keep);
@@ -291,7 +312,7 @@ static void draw(xkd_finetune *f)
 {
     const xkd_finetune_options *o = &f->options;
     double p = o->dropout;
-    uint32_t step = (uint32_t)f->step, micro = (uint32_t)f->micro;
+    uint32_t step = (uint32_t)f->step, micro = (uint32_t)(xkd_dist_rank(f->dist) * f->accumulate + f->micro);
     xkd_rng rng = xkd_rng_make(o->seed, step, micro, XKD_STREAM_DROPOUT, XKD_RNG_EVAL);
     for (int64_t i = 0; i < f->B * f->classifier.in; i++)
         /* Inverted dropout: what is kept is scaled by 1/(1-p), so that scores need no factor. */
@@ -317,9 +338,48 @@ static xkd_batchnorm_args norm_args(const xkd_finetune *f)
                                 .inv = f->batch[1],
                                 .running = {f->next[0], f->next[1]},
                                 .eps = NORM_EPS,
-                                .momentum = NORM_MOMENTUM,
+                                .momentum = f->dist ? 1 : NORM_MOMENTUM,
                                 .B = f->B,
                                 .D = f->norm.width};
+}
+
+/* Numbers of all ranks' micro-batches are put together in their order once a step is done. */
+static double *moved_by(const xkd_finetune *f, int64_t part)
+{
+    return f->moved + part * 2 * f->norm.width;
+}
+
+/* Of several ranks `next` takes the statistics of one micro-batch as they are: they start at 0 and move by all of it. */
+static void norm_note(xkd_finetune *f)
+{
+    double *to = moved_by(f, xkd_dist_rank(f->dist) * f->accumulate + f->micro);
+    for (int k = 0; k < 2; k++) {
+        int64_t bytes = f->norm.width * (int64_t)sizeof *to;
+        xkd_memory_download(f->be->memory, to + k * f->norm.width, f->next[k], bytes);
+        xkd_memory_zero(f->be->memory, f->next[k], bytes);
+    }
+}
+
+/* The running statistics move on by every micro-batch of every rank, as they do in one process. `next` has room for the
+ * stored ones, which are read there first. */
+static xkd_status norm_join(xkd_context *cx, xkd_finetune *f)
+{
+    xkd_status status = XKD_OK;
+    int64_t D = f->norm.width, parts = xkd_dist_size(f->dist) * f->accumulate;
+    int64_t bytes = f->accumulate * 2 * D * (int64_t)sizeof(double);
+    double *now = NULL;
+    XKD_TRY(xkd_dist_gather(f->dist, f->moved, moved_by(f, xkd_dist_rank(f->dist) * f->accumulate), bytes));
+    XKD_TRY(xkd_alloc(cx, &now, D, sizeof *now));
+    for (int k = 0; k < 2; k++) {
+        f->be->ops->to_double(f->be, f->next[k], f->running[k]->value, D);
+        xkd_memory_download(f->be->memory, now, f->next[k], D * (int64_t)sizeof *now);
+        for (int64_t p = 0; p < parts; p++)
+            for (int64_t d = 0; d < D; d++) now[d] += NORM_MOMENTUM * (moved_by(f, p)[k * D + d] - now[d]);
+        xkd_memory_upload(f->be->memory, f->next[k], now, D * (int64_t)sizeof *now);
+    }
+fail:
+    xkd_free(now);
+    return status;
 }
 
 /* next = the running statistics as stored. */
@@ -369,12 +429,14 @@ static void update(xkd_finetune *f, double lr, double weight_decay)
     f->be->ops->adamw(f->be, f->list, count, NULL, f->scalars + FINITE);
 }
 
-/* One fill for all gradients, which stand together in their arena. */
 void xkd_finetune_begin(xkd_finetune *f)
 {
-    f->be->ops->fill(f->be, f->encoder.params.grads.memory, 0, f->encoder.params.grads.used / f->be->size);
+    xkd_parts_begin(f->be, &f->parts);
     f->micro = 0;
-    if (f->options.batch_norm) norm_begin(f);
+    if (!f->options.batch_norm) return;
+    norm_begin(f);
+    for (int k = 0; f->dist && k < 2; k++)
+        xkd_memory_zero(f->be->memory, f->next[k], f->norm.width * (int64_t)sizeof(double));
 }
 
 /* Gradients of everything before the classifier. */
@@ -421,6 +483,8 @@ xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const floa
     xkd_linear_weights(be, c, f->logits, f->input, B);
     /* Nothing that is trained stands before the classifier of a frozen encoder, except the batch norm. */
     if (!f->options.frozen || f->options.batch_norm) backward_features(f);
+    if (f->moved) norm_note(f);
+    xkd_parts_add(be, &f->parts);
     f->micro++;
     XKD_TRY(xkd_backend_status(be));
 fail:
@@ -434,6 +498,8 @@ xkd_status xkd_finetune_finish(xkd_context *cx, xkd_finetune *f, double lr, doub
     const xkd_arena *grads = &f->encoder.params.grads;
     const xkd_vector all = {grads->memory, grads->used / be->size};
     double finite;
+    XKD_TRY(xkd_parts_join(be, &f->parts, f->dist));
+    if (f->moved) XKD_TRY(norm_join(cx, f));
     /* The sum of squares is not finite exactly when some gradient is not, or overflows: both are refused. */
     be->ops->norms(be, f->scalars + SQUARES, f->scalars + FINITE, &all, 1, NULL, 0);
     xkd_memory_download(be->memory, &finite, f->scalars + FINITE, (int64_t)sizeof finite);

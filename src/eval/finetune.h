@@ -8,7 +8,9 @@
 #ifndef XKD_EVAL_FINETUNE_H
 #define XKD_EVAL_FINETUNE_H
 
+#include "dist/dist.h"
 #include "eval/encoder.h"
+#include "optim/parts.h"
 
 typedef struct {
     xkd_feature_kind kind; /* MEAN or CLS */
@@ -57,6 +59,10 @@ typedef struct {
     xkd_adamw_args *list;    /* [rows] of the parameters; owned */
     int64_t step;            /* steps done; names the random draws of the next one */
     int64_t micro;           /* micro-batches done of the step in work */
+    xkd_dist *dist;          /* the ranks that train together; NULL: this process alone */
+    int64_t accumulate;      /* micro-batches of a step in this process */
+    xkd_parts parts;
+    double *moved; /* [ranks*accumulate,2,D] of several ranks: mean and variance of every micro-batch; owned */
 } xkd_finetune;
 
 /* Loads the encoder, adds a classifier for K classes (orthogonal weights, zero bias; with source->head the file's own,
@@ -66,10 +72,13 @@ xkd_status xkd_finetune_new(xkd_context *cx, xkd_backend *be, const xkd_encoder_
                             xkd_finetune *out);
 void xkd_finetune_free(xkd_finetune *f);
 
+/* Steps of `accumulate` micro-batches in this process, and as many on all ranks of `dist` (NULL: none); before the first step. */
+xkd_status xkd_finetune_share(xkd_context *cx, xkd_finetune *f, xkd_dist *dist, int64_t accumulate);
+
 /* Plans anew for batches of B clips: a last batch of an epoch may be smaller. */
 xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B);
 
-/* A step of AdamW is begin, then micro-batches of clips [B,C,T,H,W] with targets [B,K] whose gradients count `share`
+/* A step of AdamW is begin, then accumulate micro-batches of clips [B,C,T,H,W] with targets [B,K] whose gradients count `share`
  * (1 / their number), then finish. XKD_ERR_NUMERIC, and nothing has changed, where a loss or gradient is not finite. */
 void xkd_finetune_begin(xkd_finetune *f);
 xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const float *clips, const float *targets,

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "eval/embed_ranks.h"
 
 void xkd_say(const xkd_listener *listener, const char *format, ...)
 {
@@ -65,7 +66,7 @@ xkd_status xkd_embed_files_heard(xkd_context *cx, xkd_backend *be, const char *t
     job->taken = taken;
     job->file = file_done;
     job->stop = stop;
-    return xkd_embed_files(cx, be, job, out);
+    return job->dist ? xkd_embed_files_shared(cx, be, job, out) : xkd_embed_files(cx, be, job, out);
 }
 
 /* The hash is taken of the work at hand, not of what the file says of itself: only equal work may be skipped. */
@@ -75,7 +76,9 @@ xkd_status xkd_embed_or_read(xkd_context *cx, xkd_backend *be, const char *title
     xkd_status status = XKD_OK;
     xkd_embed_counts counts;
     uint64_t settings;
-    if (!xkd_path_exists(job->path)) XKD_TRY(xkd_embed_files_heard(cx, be, title, job, listener, &counts));
+    bool exists = xkd_path_exists(job->path);
+    XKD_TRY(xkd_dist_broadcast(job->dist, &exists, sizeof exists));
+    if (!exists) XKD_TRY(xkd_embed_files_heard(cx, be, title, job, listener, &counts));
     /* Read as soon as the file exists: it was written as a whole. */
     XKD_TRY(xkd_embeddings_read(cx, job->path, out));
     /* Nor is it replaced unasked: figures may have been made from it. */

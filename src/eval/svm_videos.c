@@ -154,6 +154,7 @@ xkd_status xkd_svm_embed_videos(xkd_context *cx, const xkd_svm_videos *v, const 
                              .path = halves[h].path,
                              .donors = halves[h].donors,
                              .donor_count = halves[h].donor_count,
+                             .dist = v->dist,
                              .pairs = v->models->wanted[XKD_VIDEO] && v->models->wanted[XKD_AUDIO],
                              .max_bad = v->models->config.data.max_bad_fraction};
         XKD_TRY(xkd_embed_or_read(cx, v->models->be, h ? "test" : "train", &job, listener, features[h]));

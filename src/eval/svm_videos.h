@@ -17,6 +17,7 @@ typedef struct {
     int64_t donor_count;
     const char *folder; /* train-N.safetensors and test-N.safetensors, N clips a file, stay there */
     int64_t subsample;  /* clips of a training video; 0: as configured */
+    xkd_dist *dist;     /* the ranks that share the files; NULL: this process does all */
 } xkd_svm_videos;
 
 /* Clips of both splits and what they will take. */
@@ -26,7 +27,7 @@ typedef struct {
 } xkd_svm_plan;
 xkd_status xkd_svm_plan_videos(xkd_context *cx, const xkd_svm_videos *videos, xkd_svm_plan *plan);
 
-/* Embeds both splits, or reads what is there from an earlier call, into out->train and out->test. */
+/* On all ranks: embeds both splits, or reads what is there from an earlier call, into out->train and out->test. */
 xkd_status xkd_svm_embed_videos(xkd_context *cx, const xkd_svm_videos *videos, const xkd_feature_choice *choice,
                                 const xkd_listener *listener, xkd_feature_sets *out);
 

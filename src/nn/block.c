@@ -229,5 +229,6 @@ void xkd_transformer_backward(xkd_backend *be, const xkd_transformer *t, xkd_tra
         block_pass pass = pass_of(t, saved, i);
         mlp_backward(be, &t->blocks[i], &saved->blocks[i], dx, &pass, scratch);
         attention_half_backward(be, &t->blocks[i], &saved->blocks[i], dx, &pass, scratch);
+        if (saved->done) saved->done(saved->user, &t->blocks[i]);
     }
 }

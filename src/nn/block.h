@@ -46,6 +46,9 @@ typedef struct {
     /* Stochastic depth: factors of the two branches of each block, sequence by sequence: 0 or 1 / (1 - p), in the
      * backend's memory. The caller's; NULL: 1. xkd_draw_paths draws them. */
     const float *path; /* [depth,2,sequences] */
+    /* Called in the backward behind each block, whose parameters' gradients are complete then; NULL: nobody is told. */
+    void (*done)(void *user, const xkd_block *block);
+    void *user;
 } xkd_transformer_saved;
 
 /* Sequences of all segments together. */

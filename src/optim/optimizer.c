@@ -71,12 +71,6 @@ void xkd_optimizer_free(xkd_optimizer *o)
     *o = (xkd_optimizer){0};
 }
 
-/* All gradients lie in one arena: one fill clears them. */
-void xkd_optimizer_zero(xkd_backend *be, xkd_optimizer *o)
-{
-    be->ops->fill(be, o->params->grads.memory, 0, o->params->grads.used / be->size);
-}
-
 /* Norms before any update, so that a step with a value that is not finite can be left out as a whole. */
 void xkd_optimizer_norms(xkd_backend *be, xkd_optimizer *o, const double *scalars, int64_t n)
 {

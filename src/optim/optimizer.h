@@ -38,9 +38,6 @@ typedef struct {
 xkd_status xkd_optimizer_new(xkd_context *cx, xkd_optimizer *out, xkd_params *params, xkd_trained modality);
 void xkd_optimizer_free(xkd_optimizer *o);
 
-/* All gradients = 0. */
-void xkd_optimizer_zero(xkd_backend *be, xkd_optimizer *o);
-
 /* Gradient norms of every row, and whether they and scalars [n] of the backend's memory are all finite. Nothing waits. */
 void xkd_optimizer_norms(xkd_backend *be, xkd_optimizer *o, const double *scalars, int64_t n);
 

@@ -152,8 +152,9 @@ xkd_status xkd_run_folder_write_config(xkd_context *cx, const xkd_run_folder *fo
 }
 
 /* After the configuration's text was made: that keeps "auto" for a resume on another machine. */
-void xkd_run_fill_in_machine(xkd_config *config, int processors)
+void xkd_run_fill_in_machine(xkd_config *config)
 {
+    int processors = xkd_processor_count();
     if (config->threads == 0) config->threads = processors;
     if (config->data.workers == 0) config->data.workers = processors;
 }

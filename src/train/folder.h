@@ -25,9 +25,9 @@ xkd_status xkd_run_folder_check(xkd_context *cx, const char *path, xkd_run_mode 
 /* config.yaml, written anew at each start: what stands in the folder is what the last call used. */
 xkd_status xkd_run_folder_write_config(xkd_context *cx, const xkd_run_folder *folder, const char *yaml);
 
-/* "auto" numbers of threads and decoding processes become those of the `processors` at hand. Call it after the configuration
- * has been written: a run that is resumed elsewhere uses that machine's. Neither number changes a result. */
-void xkd_run_fill_in_machine(xkd_config *config, int processors);
+/* "auto" numbers of threads and decoding processes become this machine's. Call it after the configuration has been
+ * written: a run that is resumed elsewhere uses that machine's. Neither number changes a result. */
+void xkd_run_fill_in_machine(xkd_config *config);
 
 /* Warns of settings that changed since the run was saved: its numbers are no longer those of one configuration. Both
  * texts are of xkd_config_write; the section `run` does not touch the numbers. */

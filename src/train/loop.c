@@ -149,7 +149,6 @@ static xkd_status compare_ranks(run *r)
                                                 .data_hash = r->at.state.data_hash,
                                                 .samples = xkd_loader_sample_count(r->loader),
                                                 .kernels = level->name}));
-    XKD_TRY(xkd_ranks_tell(cx, r->dist));
 fail:
     return status;
 }
@@ -161,10 +160,8 @@ static xkd_status start(run *r)
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cx;
     const xkd_config *c = &r->config;
-    int processors;
     XKD_TRY(xkd_config_write(cx, c, &r->at.state.config));
-    XKD_TRY(xkd_ranks_processors(cx, r->dist, &processors));
-    xkd_run_fill_in_machine(&r->config, processors);
+    xkd_run_fill_in_machine(&r->config);
     XKD_TRY(xkd_loader_new(cx, &c->data, &c->train, xkd_dist_rank(r->dist), xkd_dist_size(r->dist), &r->loader));
     r->at.steps_per_epoch = xkd_loader_steps_per_epoch(r->loader);
     r->at.total = c->train.epochs * r->at.steps_per_epoch;
@@ -175,6 +172,7 @@ static xkd_status start(run *r)
     r->at.state.seed = c->train.seed;
     r->at.state.data_hash = xkd_loader_data_hash(r->loader);
     XKD_TRY(compare_ranks(r));
+    if (c->train.wire_bfloat16) XKD_TRY(xkd_dist_halve(r->dist));
     XKD_TRY(open_folder(r));
     XKD_TRY(open_logs(r));
     for (int m = 0; m < XKD_MODALITIES; m++) r->watch[m] = (xkd_watch){.outputs = c->model.head.outputs};

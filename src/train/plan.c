@@ -197,7 +197,7 @@ static xkd_status look_at_data(xkd_context *cx, const xkd_config *config, xkd_tr
     out->total_steps = out->steps_per_epoch * config->train.epochs;
     if (config->run.max_steps > 0 && config->run.max_steps < out->total_steps) out->total_steps = config->run.max_steps;
     xkd_config filled = *config;
-    xkd_run_fill_in_machine(&filled, xkd_processor_count());
+    xkd_run_fill_in_machine(&filled);
     xkd_data_footprint footprint = xkd_data_footprint_of(&config->data, loader, filled.data.workers);
     out->ring_bytes = footprint.ring;
     out->worker_bytes = footprint.workers;

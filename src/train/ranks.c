@@ -3,16 +3,13 @@
 #include "train/ranks.h"
 
 #include <inttypes.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "optim/parts.h"
 #include "base/text.h"
 #include "train/folder.h"
-
-/* Bytes that pass through the host at once, where a backend has memory of its own. */
-enum { STAGE = 4 << 20 };
 
 /* Facts as they travel; the configuration's text follows. */
 typedef struct {
@@ -70,82 +67,18 @@ fail:
     return status;
 }
 
-xkd_status xkd_ranks_tell(xkd_context *cx, xkd_dist *dist)
+/* Rank 0's bytes, in place on the host's memory, else through a stage. */
+static xkd_status broadcast(xkd_context *cx, xkd_dist *dist, xkd_memory *memory, void *x, int64_t bytes)
 {
-    xkd_text line = xkd_text_make(cx);
-    int size = xkd_dist_size(dist);
-    if (!dist || xkd_dist_rank(dist) != 0) return XKD_OK;
-    xkd_text_printf(&line, "%d ranks:", size);
-    for (int r = 0, last; r < size; r = last + 1) {
-        for (last = r; last + 1 < size && strcmp(xkd_dist_host(dist, last + 1), xkd_dist_host(dist, r)) == 0;) last++;
-        if (last > r)
-            xkd_text_printf(&line, "%s %d-%d on %s", r ? "," : "", r, last, xkd_dist_host(dist, r));
-        else
-            xkd_text_printf(&line, "%s %d on %s", r ? "," : "", r, xkd_dist_host(dist, r));
-    }
-    if (line.status == XKD_OK) xkd_log(cx, XKD_LOG_INFO, "%s", line.data);
-    xkd_status status = line.status;
-    xkd_text_free(&line);
-    return status;
-}
-
-/* A launcher may have given each rank processors of its own, or all of them to all. */
-xkd_status xkd_ranks_processors(xkd_context *cx, xkd_dist *dist, int *out)
-{
-    xkd_status status = XKD_OK;
-    int rank = xkd_dist_rank(dist), sharing = 0;
-    cpu_set_t mine, *all = NULL;
-    *out = xkd_processor_count();
-    if (!dist) return XKD_OK;
-    CPU_ZERO(&mine);
-    (void)sched_getaffinity(0, sizeof mine, &mine);
-    XKD_TRY(xkd_alloc(cx, &all, xkd_dist_size(dist), sizeof *all));
-    XKD_TRY(xkd_dist_gather(dist, all, &mine, sizeof mine));
-    for (int r = 0; r < xkd_dist_size(dist); r++)
-        sharing += CPU_EQUAL(&all[r], &mine) && strcmp(xkd_dist_host(dist, r), xkd_dist_host(dist, rank)) == 0;
-    *out = *out / sharing > 1 ? *out / sharing : 1;
-fail:
-    xkd_free(all);
-    return status;
-}
-
-/* What a vector passes through piece by piece: a sum or a copy of rank 0's. */
-typedef xkd_status (*piece_fn)(xkd_dist *dist, void *piece, int64_t bytes);
-
-static xkd_status sum_piece(xkd_dist *dist, void *piece, int64_t bytes)
-{
-    return xkd_dist_sum(dist, piece, bytes / (int64_t)sizeof(float));
-}
-
-/* In place on the host's memory, else through a stage. */
-static xkd_status each_piece(xkd_context *cx, xkd_dist *dist, xkd_memory *memory, void *x, int64_t bytes, piece_fn fn)
-{
-    xkd_status status = XKD_OK;
-    char *stage = NULL;
-    if (xkd_memory_is_host(memory)) return fn(dist, x, bytes);
-    XKD_TRY(xkd_alloc(cx, &stage, STAGE, 1));
-    for (int64_t at = 0; at < bytes; at += STAGE) {
-        int64_t n = bytes - at < STAGE ? bytes - at : STAGE;
-        xkd_memory_download(memory, stage, (char *)x + at, n);
-        XKD_TRY(fn(dist, stage, n));
-        xkd_memory_upload(memory, (char *)x + at, stage, n);
-    }
-fail:
-    xkd_free(stage);
-    return status;
-}
-
-xkd_status xkd_ranks_sum(xkd_dist *dist, xkd_backend *be, const xkd_part_vector *x)
-{
-    return dist ? each_piece(be->cx, dist, be->memory, x->x, x->n * be->size, sum_piece) : XKD_OK;
+    return xkd_pass_through(cx, dist, memory, x, bytes, xkd_dist_broadcast);
 }
 
 xkd_status xkd_ranks_share_params(xkd_context *cx, xkd_dist *dist, xkd_params *params)
 {
     xkd_status status = XKD_OK;
     if (!dist) return XKD_OK;
-    XKD_TRY(each_piece(cx, dist, params->memory, params->values.memory, params->values.used, xkd_dist_broadcast));
-    XKD_TRY(each_piece(cx, dist, params->memory, params->moments.memory, params->moments.used, xkd_dist_broadcast));
+    XKD_TRY(broadcast(cx, dist, params->memory, params->values.memory, params->values.used));
+    XKD_TRY(broadcast(cx, dist, params->memory, params->moments.memory, params->moments.used));
     for (int64_t i = 0; i < params->count; i++)
         XKD_TRY(xkd_dist_broadcast(dist, &params->rows[i]->steps, sizeof params->rows[i]->steps));
 fail:

@@ -3,10 +3,8 @@
 #ifndef XKD_TRAIN_RANKS_H
 #define XKD_TRAIN_RANKS_H
 
-#include "backend/backend.h"
 #include "checkpoint/state.h"
 #include "dist/dist.h"
-#include "train/parts.h"
 
 /* What must be the same everywhere for ranks to train one model. */
 typedef struct {
@@ -18,15 +16,6 @@ typedef struct {
 
 /* Compares them with rank 0's: XKD_ERR_CONFIG on a rank that differs, with what does. */
 xkd_status xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_rank_facts *mine);
-
-/* One line that lists the machines and their ranks. */
-xkd_status xkd_ranks_tell(xkd_context *cx, xkd_dist *dist);
-
-/* Processors for this rank: those that it may use, shared with the ranks of the same machine that may use the same ones. */
-xkd_status xkd_ranks_processors(xkd_context *cx, xkd_dist *dist, int *out);
-
-/* x = sum over ranks of x, in the fixed tree of xkd_dist_sum. Tensors of F32. */
-xkd_status xkd_ranks_sum(xkd_dist *dist, xkd_backend *be, const xkd_part_vector *x);
 
 /* Rank 0's values and moments of all rows, and their counts of updates, on every rank. */
 xkd_status xkd_ranks_share_params(xkd_context *cx, xkd_dist *dist, xkd_params *params);

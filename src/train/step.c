@@ -7,7 +7,6 @@
 #include <math.h>
 
 #include "base/alloc.h"
-#include "train/ranks.h"
 
 /* The sizes that the data side would deliver, as far as the configuration tells; floor as in its own
  * computation of a local view's side. */
@@ -116,6 +115,30 @@ void xkd_step_begin(xkd_trainer *t, xkd_step_result *result)
     t->centre_rows = t->micro = 0;
 }
 
+/* Behind the backward of a block whose gradients nothing adds to any more. A block's rows lie one behind the other. */
+static void block_done(void *user, const xkd_block *b)
+{
+    xkd_trainer *t = user;
+    const xkd_param *last = b->fc2.b;
+    int64_t first = ((char *)b->norm1.w->grad - t->networks.params.grads.memory) / t->be->size;
+    int64_t end = ((char *)last->grad - t->networks.params.grads.memory) / t->be->size + last->count;
+    xkd_parts_ready(t->be, &t->parts, t->dist, first, end - first);
+}
+
+/* Asks to be told of complete gradients. Blocks that both students share (MAS) are complete behind the second one. */
+static void listen(xkd_trainer *t)
+{
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        const xkd_transformer *own = &t->networks.student[m].blocks, *other = &t->networks.student[!m].blocks;
+        bool shared = own->depth > 0 && other->depth > 0 && own->blocks[0].norm1.w == other->blocks[0].norm1.w;
+        bool early = shared && m == XKD_VIDEO && t->pass.wants.modality[XKD_AUDIO];
+        xkd_student_run *s = &t->pass.student[m];
+        s->run.blocks.done = t->dist && !early ? block_done : NULL;
+        s->decoder.blocks.done = t->dist ? block_done : NULL;
+        s->run.blocks.user = s->decoder.blocks.user = t;
+    }
+}
+
 /* The share makes the sum over micro-batches a mean. The teachers' logits are summed for the centre, which is updated
  * once at the end, and looked at by the collapse watch. */
 void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_step_values *values)
@@ -126,6 +149,7 @@ void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_st
     double share = 1 / (double)part_count(t);
 
     pass->scalars = part_scalars(t->scalars, t, t->micro++);
+    listen(t);
     xkd_pass_load(pass, in);
     xkd_pass_teachers(be, pass);
     xkd_pass_students(be, pass);
@@ -147,7 +171,7 @@ static xkd_status join_ranks(xkd_trainer *t)
     xkd_status status = XKD_OK;
     int64_t bytes = t->accumulate * XKD_PART_SCALARS * (int64_t)sizeof *t->read;
     if (!t->dist) return XKD_OK;
-    for (int v = 0; v < t->parts.count; v++) XKD_TRY(xkd_ranks_sum(t->dist, t->be, &t->parts.vectors[v]));
+    XKD_TRY(xkd_parts_join(t->be, &t->parts, t->dist));
     double *mine = part_scalars(t->read, t, 0);
     xkd_memory_download(t->be->memory, mine, part_scalars(t->scalars, t, 0), bytes);
     XKD_TRY(xkd_dist_gather(t->dist, t->read, mine, bytes));

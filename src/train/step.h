@@ -5,7 +5,7 @@
 #include "dist/dist.h"
 #include "model/pass.h"
 #include "optim/optimizer.h"
-#include "train/parts.h"
+#include "optim/parts.h"
 
 /* Numbers that schedules give for one step. */
 typedef struct {

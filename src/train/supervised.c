@@ -7,12 +7,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/cpu/levels.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "report/html.h"
 #include "report/progress.h"
 #include "train/position.h"
+#include "train/ranks.h"
 #include "train/schedule.h"
 #include "train/supervised_test.h"
 
@@ -23,6 +25,9 @@ static const char *const columns[COLUMNS] = {"loss", "lr", "wd", "Time", "Data",
 typedef struct {
     xkd_context *cx;
     const xkd_supervised_options *options; /* the caller's; outlives the run */
+    xkd_dist *dist;                        /* of the options */
+    bool writes;                           /* rank 0: folder, logs and models are its own */
+    bool agreed;                           /* the status that ends the run is that of all ranks */
     xkd_config config;                     /* the caller's with what `options` replaces; its strings are the caller's */
     xkd_run_folder folder;
     xkd_supervised_data data;
@@ -31,7 +36,8 @@ typedef struct {
     xkd_metrics *metrics;
     xkd_test_log tests; /* tests.jsonl: the figures of all tests of the run */
     xkd_run_position at;
-    double samples, testing; /* clips trained on; seconds spent in tests */
+    double samples, testing; /* clips trained on by this rank; seconds spent in tests */
+    double *losses;          /* [parts] of the step's micro-batches; owned */
     double values[COLUMNS];
     xkd_supervised_result *result; /* the caller's; filled by tests and at the end */
 } run;
@@ -87,9 +93,9 @@ static xkd_status check_settings(run *r)
     if (!*c->data.path)
         return xkd_fail(cx, XKD_ERR_CONFIG, "which data? Name a manifest ('xkd data import' makes one)");
     if (c->train.epochs < 1) return xkd_fail(cx, XKD_ERR_CONFIG, "hyperparams.num_epochs: at least 1");
-    if (c->train.batch % c->train.accumulate)
-        return xkd_fail(cx, XKD_ERR_CONFIG, "the batch of %" PRId64 " is no multiple of train.accumulate=%" PRId64,
-                        c->train.batch, c->train.accumulate);
+    if (c->train.batch % c->train.parts)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "the batch of %" PRId64 " is no multiple of train.parts=%" PRId64,
+                        c->train.batch, c->train.parts);
     return XKD_OK;
 }
 
@@ -108,6 +114,7 @@ static xkd_status make_net(run *r)
     shape.B = r->data.batch;
     XKD_TRY(xkd_backend_new(r->cx, &r->be, c->device, XKD_F32, (int)c->threads));
     XKD_TRY(xkd_finetune_new(r->cx, r->be, &source, &shape, r->data.classes.count, &options, &r->net));
+    XKD_TRY(xkd_finetune_share(r->cx, &r->net, r->dist, c->train.accumulate));
     /* The encoder's file knows its width, depth and class token; the configuration that is stored must say the same. */
     c->model = r->net.encoder.config;
 fail:
@@ -145,7 +152,7 @@ static xkd_status check_batch_norm(run *r)
 {
     const xkd_train_config *t = &r->config.train;
     /* Clips of the last, smaller batch, per micro-batch. */
-    int64_t rest = r->config.data.drop_last ? 0 : r->data.train->count * r->data.plan.passes % t->batch / t->accumulate;
+    int64_t rest = r->config.data.drop_last ? 0 : r->data.train->count * r->data.plan.passes % t->batch / t->parts;
     if (!r->config.eval.batch_norm || (r->data.batch > 1 && rest != 1)) return XKD_OK;
     return xkd_fail(r->cx, XKD_ERR_CONFIG,
                     "batch norm needs two clips in every (micro-)batch: change dataset.batch_size or set "
@@ -170,13 +177,35 @@ static xkd_status open_parts(run *r)
     take_options(r, r->options);
     XKD_TRY(check_settings(r));
     XKD_TRY(choose_modality(r, &m));
-    xkd_run_fill_in_machine(&r->config, xkd_processor_count());
-    XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, r->options->manifest, &r->data));
+    xkd_run_fill_in_machine(&r->config);
+    XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, r->options->manifest, r->dist, &r->data));
     XKD_TRY(check_batch_norm(r));
     XKD_TRY(check_ensemble(r));
+    XKD_TRY(xkd_alloc(r->cx, &r->losses, r->config.train.parts, sizeof *r->losses));
     r->at.steps_per_epoch = xkd_loader_steps_per_epoch(r->data.loader);
     r->at.total = r->config.train.epochs * r->at.steps_per_epoch;
     XKD_TRY(make_net(r));
+fail:
+    return status;
+}
+
+/* Rank 0's: what it reads there reaches the others from it. */
+static xkd_status open_folder(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    const xkd_config *c = &r->config;
+    bool resume = r->options->run.mode == XKD_RUN_RESUME;
+    XKD_TRY(xkd_run_folder_open(cx, c->run.out, r->options->run.mode, &r->folder));
+    XKD_TRY(xkd_loader_set_folder(r->data.loader, r->folder.path));
+    /* Before the state is loaded: with other classes its rows would not fit, and the message would be about shapes. */
+    XKD_TRY(check_classes(r));
+    if (resume) XKD_TRY(xkd_position_restore(&r->at));
+    /* Lines of tests behind the checkpoint are dropped: those epochs are done again. */
+    XKD_TRY(xkd_test_log_open(cx, r->folder.path, resume ? r->at.state.step : -1, &r->tests));
+    XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->at.state.config));
+    XKD_TRY(xkd_metrics_open(cx, r->folder.path, columns, COLUMNS, resume ? r->at.state.step : -1, r->at.state.epoch,
+                             c->run.tensorboard, &r->metrics));
 fail:
     return status;
 }
@@ -198,21 +227,21 @@ static xkd_status start(run *r)
     written.threads = r->options->config->threads; /* "auto" stays */
     written.data.workers = r->options->config->data.workers;
     XKD_TRY(xkd_config_write(cx, &written, &r->at.state.config));
-    XKD_TRY(xkd_run_folder_open(cx, c->run.out, r->options->run.mode, &r->folder));
-    XKD_TRY(xkd_loader_set_folder(r->data.loader, r->folder.path));
     r->at.state.seed = c->train.seed;
     r->at.state.data_hash = xkd_loader_data_hash(r->data.loader);
-    /* Before the state is loaded: with other classes its rows would not fit, and the message would be about shapes. */
-    XKD_TRY(check_classes(r));
+    XKD_TRY(xkd_ranks_compare(cx, r->dist,
+                              &(xkd_rank_facts){.config = r->at.state.config,
+                                                .data_hash = r->at.state.data_hash,
+                                                .samples = xkd_loader_sample_count(r->data.loader),
+                                                .kernels = xkd_cpu_level_name()}));
+    if (c->train.wire_bfloat16) XKD_TRY(xkd_dist_halve(r->dist));
+    if (r->writes) XKD_TRY(open_folder(r));
+    if (resume) XKD_TRY(xkd_ranks_share_params(cx, r->dist, &r->net.encoder.params));
+    XKD_TRY(xkd_ranks_share_state(r->dist, &r->at.state));
+    XKD_TRY(xkd_test_log_share(&r->tests, r->dist));
     /* The first batch over and over is that of epoch 0. */
-    if (resume) XKD_TRY(xkd_position_restore(&r->at));
     if (resume && !c->run.overfit)
         XKD_TRY(xkd_loader_seek(r->data.loader, (uint32_t)r->at.state.epoch, r->at.state.epoch_step));
-    /* Lines of tests behind the checkpoint are dropped: those epochs are done again. */
-    XKD_TRY(xkd_test_log_open(cx, r->folder.path, resume ? r->at.state.step : -1, &r->tests));
-    XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->at.state.config));
-    XKD_TRY(xkd_metrics_open(cx, r->folder.path, columns, COLUMNS, resume ? r->at.state.step : -1, r->at.state.epoch,
-                             c->run.tensorboard, &r->metrics));
     XKD_TRY(xkd_position_start(&r->at));
 fail:
     return status;
@@ -224,6 +253,7 @@ fail:
 static xkd_status write_model(run *r, const char *name)
 {
     char *path;
+    if (!r->writes) return XKD_OK;
     xkd_status status = xkd_join_path(r->cx, &path, r->folder.path, name);
     if (status != XKD_OK) return status;
     status = xkd_classifier_write(r->cx, path, &r->net, &r->config, &r->data.classes);
@@ -255,10 +285,14 @@ static xkd_status test(run *r)
                                .run = &r->options->run,
                                .metrics = r->metrics,
                                .epoch = r->at.state.epoch,
-                               .step = r->at.state.step};
+                               .step = r->at.state.step,
+                               .dist = r->dist};
     /* Batches of one size, whatever the epoch ended with: a product's rounding may depend on it. */
     if (r->net.B != r->data.batch) XKD_TRY(xkd_finetune_resize(r->cx, &r->net, r->data.batch));
-    XKD_TRY(xkd_supervised_test(&tester, &r->tests, r->result, &best));
+    status = xkd_supervised_test(&tester, &r->tests, r->result, &best);
+    /* Ranks that share a test end it alike. */
+    r->agreed = status == XKD_ERR_DATA || status == XKD_ERR_INTERRUPTED || status == XKD_ERR_PREEMPTED;
+    XKD_TRY(status);
     r->testing += xkd_now() - begin; /* tests are no training time: speeds are told without them */
     XKD_TRY(write_model(r, "classifier.safetensors"));
     if (best) XKD_TRY(write_model(r, "best.safetensors"));
@@ -270,12 +304,26 @@ static xkd_status test(run *r)
                       r->metrics, "test after epoch %" PRId64 ": top-1 %.2f, top-5 %.2f, by clip %.2f and %.2f%s",
                       t->epoch, t->top1, t->top5, t->clip_top1, t->clip_top5, best ? ", the best so far" : ""));
     /* So that a kill during the next epoch does not cost this test's epoch. */
-    XKD_TRY(xkd_position_save(&r->at));
+    if (r->writes) XKD_TRY(xkd_position_save(&r->at));
 fail:
     return status;
 }
 
 /* ---- steps ---- */
+
+/* Loss of the step from those of its micro-batches, over all ranks and in their order; not finite where one is. */
+static xkd_status join_losses(run *r, double *loss, bool *skipped)
+{
+    xkd_status status = XKD_OK;
+    int64_t parts = r->config.train.parts, accumulate = r->config.train.accumulate;
+    const double *mine = r->losses + xkd_dist_rank(r->dist) * accumulate;
+    *loss = 0;
+    XKD_TRY(xkd_dist_gather(r->dist, r->losses, mine, accumulate * (int64_t)sizeof *mine));
+    for (int64_t p = 0; p < parts; p++) *loss += r->losses[p] / (double)parts;
+    *skipped = !isfinite(*loss);
+fail:
+    return status;
+}
 
 /* Gradients of all micro-batches of a step. A loss that is not finite leaves the others to be read, for the position. */
 static xkd_status micro_batches(run *r, double *loss, double *wait, bool *skipped)
@@ -283,10 +331,12 @@ static xkd_status micro_batches(run *r, double *loss, double *wait, bool *skippe
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cx;
     int64_t accumulate = r->config.train.accumulate;
+    double *mine = r->losses + xkd_dist_rank(r->dist) * accumulate;
     for (int64_t i = 0; i < accumulate; i++) {
         float *clips;
         int64_t count;
-        double seconds, part = NAN;
+        double seconds;
+        mine[i] = NAN;
         XKD_TRY(xkd_supervised_next(&r->config, &r->data, &clips, &count, &seconds));
         *wait += seconds;
         r->samples += (double)count; /* of the clips drawn, also where the step is skipped */
@@ -294,14 +344,15 @@ static xkd_status micro_batches(run *r, double *loss, double *wait, bool *skippe
         if (*skipped) continue;
         if (r->net.B != count) XKD_TRY(xkd_finetune_resize(cx, &r->net, count));
         if (i == 0) xkd_finetune_begin(&r->net); /* behind a new plan, which loses the batch norm's sums */
-        /* `share` makes gradients and loss the mean over micro-batches. */
-        status = xkd_finetune_micro_batch(cx, &r->net, clips, r->data.targets, 1 / (double)accumulate, &part);
+        /* The share makes gradients the mean over micro-batches. */
+        double share = 1 / (double)r->config.train.parts;
+        status = xkd_finetune_micro_batch(cx, &r->net, clips, r->data.targets, share, &mine[i]);
         *skipped = status == XKD_ERR_NUMERIC;
         if (!*skipped) XKD_TRY(status);
         /* The error has been noted as a skipped step, and the next micro-batch begins without it. */
         status = XKD_OK;
-        *loss += part / (double)accumulate;
     }
+    XKD_TRY(join_losses(r, loss, skipped));
 fail:
     return status;
 }
@@ -329,8 +380,13 @@ static xkd_status one_step(run *r, bool *skipped)
     if (*skipped) xkd_clear_error(cx);
     double seconds = xkd_now() - begin;
     xkd_position_count(&r->at, seconds, wait, loss, *skipped);
-    const double values[COLUMNS] = {
-        loss, lr, wd, seconds, wait, (r->samples - before) / seconds, (double)r->at.state.bad_steps};
+    const double values[COLUMNS] = {loss,
+                                    lr,
+                                    wd,
+                                    seconds,
+                                    wait,
+                                    (r->samples - before) * xkd_dist_size(r->dist) / seconds,
+                                    (double)r->at.state.bad_steps};
     memcpy(r->values, values, sizeof values);
 fail:
     return status;
@@ -352,7 +408,7 @@ static xkd_status report_step(const run *r)
     char tail[120], line[300];
     const double *v = r->values;
     double seconds = xkd_now() - r->at.started;
-    if (r->options->run.progress) {
+    if (r->options->run.progress && r->writes) {
         /* Waiting as a share of the time without tests, which wait for data of their own. */
         snprintf(tail, sizeof tail, "loss %.4f  %.1f samples/s  data %.0f %%", v[LOSS], v[SAMPLES_PER_SECOND],
                  100 * r->at.waited / (seconds - r->testing));
@@ -367,23 +423,36 @@ static xkd_status report_step(const run *r)
         v[TIME] > 0 ? 100 * v[DATA] / v[TIME] : 0);
 }
 
+/* As in pre-training: the largest signal of all ranks, and the files that any could not read. */
+static xkd_status agree(run *r, int *stop)
+{
+    const xkd_run_options *o = &r->options->run;
+    int64_t signal = o->stop_signal ? o->stop_signal(o->user) : 0;
+    xkd_status status = xkd_dist_largest(r->dist, &signal, 1);
+    *stop = (int)signal;
+    if (status == XKD_OK) status = xkd_loader_share(r->data.loader, r->dist);
+    r->agreed = status == XKD_ERR_DATA;
+    return status;
+}
+
 /* A test comes before the step behind it, so that a run that was stopped during one makes it when it goes on. */
 static xkd_status steps(run *r)
 {
     xkd_status status = XKD_OK;
-    const xkd_run_options *o = &r->options->run;
     int64_t end = xkd_position_end(&r->at);
     /* The test stands at the head of the loop: a run resumed at the end of an epoch comes here first. */
     for (;;) {
         if (test_is_due(r)) XKD_TRY(test(r));
         if (r->at.state.step >= end) break;
         bool skipped;
+        int stop;
         XKD_TRY(one_step(r, &skipped));
         XKD_TRY(advance(r));
         XKD_TRY(report_step(r));
         if (skipped) XKD_TRY(xkd_position_skipped(&r->at, r->at.state.step, "lower hyperparams.lr.base_lr"));
-        if (xkd_position_save_is_due(&r->at)) XKD_TRY(xkd_position_save(&r->at));
-        XKD_TRY(xkd_position_heed(&r->at, o->stop_signal ? o->stop_signal(o->user) : 0));
+        if (r->writes && xkd_position_save_is_due(&r->at)) XKD_TRY(xkd_position_save(&r->at));
+        XKD_TRY(agree(r, &stop));
+        XKD_TRY(xkd_position_heed(&r->at, stop));
     }
 fail:
     return status;
@@ -404,7 +473,7 @@ static void summarise(run *r)
                                 .bad_clips = data.bad_clips,
                                 .loss = r->at.state.step > r->at.first_step ? r->values[LOSS] : NAN,
                                 .seconds = seconds,
-                                .samples_per_second = r->samples / training,
+                                .samples_per_second = r->samples * xkd_dist_size(r->dist) / training,
                                 .data_share = r->at.waited / training};
     for (int64_t i = 0; i < r->net.encoder.params.count; i++)
         out->run.parameters += r->net.encoder.params.rows[i]->count;
@@ -451,6 +520,7 @@ static xkd_status finish(run *r, xkd_status status)
     if (r->options->run.progress) r->options->run.progress(r->options->run.user, NULL);
     summarise(r);
     /* Else the last checkpoint stays, and the first message is the one that is shown. */
+    if (!r->writes) return status;
     if (xkd_status_allows_save(status)) saved = save_all(r);
     counted = count_replaced(r);
     return status != XKD_OK ? status : saved != XKD_OK ? saved : counted;
@@ -464,6 +534,7 @@ static void release(run *r)
     xkd_finetune_free(&r->net);
     xkd_backend_free(r->be);
     xkd_supervised_data_free(&r->data);
+    xkd_free(r->losses);
     xkd_run_folder_close(&r->folder);
     xkd_position_free(&r->at);
 }
@@ -472,6 +543,9 @@ static void release(run *r)
 xkd_status xkd_supervised_train(xkd_context *cx, const xkd_supervised_options *options, xkd_supervised_result *result)
 {
     run r = {.cx = cx, .options = options, .folder = {.lock = -1}, .tests = {.fd = -1}, .result = result};
+    r.dist = options->dist;
+    r.tests.cx = cx;
+    r.writes = xkd_dist_rank(r.dist) == 0;
     r.at = (xkd_run_position){.cx = cx,
                               .backend = &r.be,
                               .config = &r.config,
@@ -484,6 +558,8 @@ xkd_status xkd_supervised_train(xkd_context *cx, const xkd_supervised_options *o
         status = steps(&r);
         status = finish(&r, status);
     }
+    result->agreed = status == XKD_OK || r.agreed || status == XKD_ERR_NUMERIC || status == XKD_ERR_PREEMPTED ||
+                     status == XKD_ERR_INTERRUPTED;
     release(&r);
     return status;
 }

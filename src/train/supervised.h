@@ -7,6 +7,7 @@
 #include <xkd/pretrain.h>
 
 #include "config/config.h"
+#include "dist/dist.h"
 #include "eval/metrics.h"
 
 /* Fills *config (initialised) for training on top of `model`: the option table's defaults, the geometry, frame grid and
@@ -31,6 +32,7 @@ typedef struct {
     const char *out;
     int64_t heads;       /* of the encoder, where neither file nor configuration can say; 0: they can */
     xkd_run_options run; /* new, resumed or forced; stop and progress */
+    xkd_dist *dist;      /* the ranks that train together; NULL: this process alone. Rank 0 writes */
 } xkd_supervised_options;
 
 /* One test. NAN where a figure does not exist: mean average precision of single labels, accuracies of several. */
@@ -43,6 +45,7 @@ typedef struct {
 typedef struct {
     xkd_run_result run;
     bool multi_label, finished;
+    bool agreed; /* the call ended alike on all ranks */
     int64_t classes, train_files, test_files;
     int64_t replaced;           /* training files that could not be read, so far in the whole run; -1: unknown */
     int64_t unreadable;         /* test files that could not be read in the last test: they are in no figure */

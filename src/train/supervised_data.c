@@ -209,7 +209,7 @@ static xkd_status make_memory(xkd_context *cx, const xkd_config *c, xkd_supervis
     xkd_status status = XKD_OK;
     xkd_view_shape s = xkd_clip_shape(&c->data, d->modality);
     int64_t accumulate = c->train.accumulate;
-    d->batch = c->train.batch / accumulate;
+    d->batch = c->train.batch / c->train.parts;
     d->planes = d->modality == XKD_VIDEO ? 3 * s.T : 1; /* a clip is `planes` pictures of height x width */
     d->height = s.H;
     d->width = s.W;
@@ -226,15 +226,17 @@ fail:
 
 /* The training split is looked at before the loader starts its threads, for the better message. */
 xkd_status xkd_supervised_data_open(xkd_context *cx, const xkd_config *c, xkd_modality modality,
-                                    const xkd_manifest *given, xkd_supervised_data *d)
+                                    const xkd_manifest *given, xkd_dist *dist, xkd_supervised_data *d)
 {
     xkd_status status = XKD_OK;
     xkd_manifest train = {0};
     int64_t most = -1, K;
-    *d = (xkd_supervised_data){.modality = modality};
+    *d = (xkd_supervised_data){.modality = modality, .dist = dist};
     XKD_TRY(check_split(cx, c->data.path, c->data.follow_links, given, c->data.split, &train));
     XKD_TRY(xkd_training_views_new(cx, c, modality, &d->views, &d->plan));
     d->plan.manifest = given;
+    d->plan.rank = xkd_dist_rank(dist);
+    d->plan.world = xkd_dist_size(dist);
     XKD_TRY(xkd_loader_new_planned(cx, &c->data, &c->train, &d->plan, &d->loader));
     d->train = xkd_loader_manifest(d->loader);
     /* The first file decides; check_labels holds the others to it. */
@@ -286,7 +288,8 @@ static void mix(const xkd_config *c, xkd_supervised_data *d, const xkd_batch *ba
     const xkd_eval_config *e = &c->eval;
     /* The number of the micro-batch within the epoch is the key of the draws: a resumed run mixes alike. */
     const xkd_mix how = {e->mixup, e->cutmix, e->mix_probability, e->switch_probability, e->label_smoothing};
-    uint32_t number = (uint32_t)(batch->step * c->train.accumulate + batch->micro);
+    int64_t part = xkd_dist_rank(d->dist) * c->train.accumulate + batch->micro;
+    uint32_t number = (uint32_t)(batch->step * c->train.parts + part);
     xkd_rng rng = xkd_rng_make(c->train.seed, batch->epoch, number, XKD_STREAM_MIX, XKD_RNG_EVAL);
     xkd_mix_batch(&rng, &how, clips, batch->count, d->planes, d->height, d->width, d->targets, d->classes.count);
 }

@@ -10,6 +10,7 @@
 typedef struct {
     xkd_modality modality;
     xkd_training_views views;
+    xkd_dist *dist; /* the caller's; NULL: one process */
     xkd_loader_plan plan;
     xkd_loader *loader;
     const xkd_manifest *train; /* the loader's */
@@ -29,11 +30,12 @@ typedef struct {
     int64_t copied, shown;
 } xkd_supervised_data;
 
-/* Opens both manifests and checks them: splits that exist, labels of one kind for every file, the same classes in both,
+/* `dist`: the ranks that share the training clips, NULL: none.
+ * Opens both manifests and checks them: splits that exist, labels of one kind for every file, the same classes in both,
  * eval.num_classes, a training file for every class. `given` is what data.path would hold, NULL: that is read. It and
  * `config` (whose data is that of one view) must outlive *out. Free with xkd_supervised_data_free in any case. */
 xkd_status xkd_supervised_data_open(xkd_context *cx, const xkd_config *config, xkd_modality modality,
-                                    const xkd_manifest *given, xkd_supervised_data *out);
+                                    const xkd_manifest *given, xkd_dist *dist, xkd_supervised_data *out);
 void xkd_supervised_data_free(xkd_supervised_data *data);
 
 /* Waits for the next micro-batch and makes its targets; clips and targets are mixed where the configuration says so.

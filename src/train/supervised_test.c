@@ -102,10 +102,27 @@ void xkd_test_log_close(xkd_test_log *log)
     *log = (xkd_test_log){.fd = -1};
 }
 
+xkd_status xkd_test_log_share(xkd_test_log *log, xkd_dist *dist)
+{
+    xkd_status status = XKD_OK;
+    int64_t count = log->count;
+    xkd_test_scores *all = NULL;
+    if (!dist) return XKD_OK;
+    XKD_TRY(xkd_dist_broadcast(dist, &count, sizeof count));
+    XKD_TRY(xkd_alloc(log->cx, &all, count, sizeof *all));
+    if (xkd_dist_rank(dist) == 0) memcpy(all, log->all, (size_t)count * sizeof *all);
+    XKD_TRY(xkd_dist_broadcast(dist, all, count * (int64_t)sizeof *all));
+    for (int64_t i = 0; i < count && xkd_dist_rank(dist) > 0; i++) XKD_TRY(note(log, &all[i]));
+fail:
+    xkd_free(all);
+    return status;
+}
+
 /* One write a line, so a crash leaves a torn last line at most. */
 static xkd_status append(xkd_test_log *log, xkd_test_scores *s)
 {
     xkd_text line = xkd_text_make(log->cx);
+    if (log->fd < 0) return XKD_OK;
     xkd_text_printf(&line, "{\"step\": %" PRId64 ", \"epoch\": %" PRId64, s->step, s->epoch);
     for (int i = 0; i < FIGURES; i++) {
         xkd_text_printf(&line, ", \"%s\": ", figure_keys[i]);
@@ -124,8 +141,15 @@ typedef struct {
     const xkd_tester *t;
     xkd_supervised_result *result;
     int64_t clips, clip_hits, clip_hits5;
+    int64_t *scored; /* [files of this rank] which of the test files each row of scores is of; owned */
     double started;
 } work;
+
+/* Every rank takes every size-th file; its `input`-th is this one. */
+static int64_t file_of(const xkd_tester *t, int64_t input)
+{
+    return xkd_dist_rank(t->dist) + input * xkd_dist_size(t->dist);
+}
 
 /* `scores` [clips,K] of one file. A clip is judged by itself here, before the ensemble. */
 static void count_clips(work *w, const float *scores, int64_t clips, int64_t label)
@@ -141,20 +165,30 @@ static void count_clips(work *w, const float *scores, int64_t clips, int64_t lab
     w->clips += clips;
 }
 
+/* The row of scores behind the last one is of this file. */
+static void add_row(work *w, int64_t number)
+{
+    xkd_supervised_result *r = w->result;
+    const xkd_sample *s = &w->t->data->test.samples[number];
+    r->label[r->scored] = (int32_t)s->label; /* -1 where there are several, and then not used */
+    if (r->truth) xkd_truth_of(s, r->classes, r->truth + r->scored * r->classes);
+    w->scored[r->scored++] = number;
+}
+
 /* An unreadable file is named and counted, and is in no figure. */
 static xkd_status file_done(void *user, const xkd_embedded *file)
 {
     work *w = user;
     xkd_supervised_result *r = w->result;
     const xkd_tester *t = w->t;
-    const xkd_sample *s = &t->data->test.samples[file->input];
+    int64_t number = file_of(t, file->input);
+    const xkd_sample *s = &t->data->test.samples[number];
     xkd_modality m = t->data->modality;
     int64_t K = r->classes;
     char line[300];
     if (t->run->progress) {
         /* In the caller's thread, like all of the test but the decoding. */
-        xkd_progress_line(line, sizeof line, "test", 0, file->input + 1, t->data->test.count, xkd_now() - w->started,
-                          "");
+        xkd_progress_line(line, sizeof line, "test", 0, number + 1, t->data->test.count, xkd_now() - w->started, "");
         t->run->progress(t->run->user, line);
     }
     if (file->result.fault != XKD_FAULT_NONE || file->count[m] == 0) {
@@ -169,9 +203,7 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
     xkd_ensemble_scores(t->net->options.loss, t->config->eval.ensemble, scores, file->count[m], K,
                         r->scores + r->scored * K);
     if (!t->data->multi_label) count_clips(w, scores, file->count[m], s->label);
-    r->label[r->scored] = (int32_t)s->label; /* -1 where there are several, and then not used */
-    if (r->truth) xkd_truth_of(s, K, r->truth + r->scored * K);
-    r->scored++;
+    add_row(w, number);
     return XKD_OK;
 }
 
@@ -193,6 +225,7 @@ static xkd_status make_room(work *w)
     r->classes = K;
     r->scored = r->unreadable = r->empty_classes = 0;
     /* A later test of the same run has the same sizes, so the memory stays. */
+    XKD_TRY(xkd_alloc(t->cx, &w->scored, n, sizeof *w->scored));
     if (!r->scores) XKD_TRY(xkd_alloc(t->cx, &r->scores, n * K, sizeof *r->scores));
     if (!r->label) XKD_TRY(xkd_alloc(t->cx, &r->label, n, sizeof *r->label));
     /* [files,K], this test's alone. */
@@ -201,6 +234,77 @@ static xkd_status make_room(work *w)
     XKD_TRY(xkd_alloc(t->cx, &r->names, K, sizeof *r->names));
     for (int64_t k = 0; k < K; k++) XKD_TRY(xkd_copy_string(t->cx, &r->names[k], t->data->classes.items[k]));
 fail:
+    return status;
+}
+
+/* This rank's files. */
+static xkd_status classify(work *w, const xkd_embed_sink *sink)
+{
+    xkd_status status = XKD_OK;
+    const xkd_tester *t = w->t;
+    xkd_embed_input *inputs = NULL;
+    int64_t count = 0;
+    if (!t->dist) return xkd_classify_files(t->cx, t->net, t->config, t->data->inputs, t->data->test.count, sink);
+    XKD_TRY(xkd_alloc(t->cx, &inputs, t->data->test.count, sizeof *inputs));
+    for (int64_t number; (number = file_of(t, count)) < t->data->test.count; count++)
+        inputs[count] = t->data->inputs[number];
+    if (count) XKD_TRY(xkd_classify_files(t->cx, t->net, t->config, inputs, count, sink));
+fail:
+    xkd_free(inputs);
+    return status;
+}
+
+/* Rows of all ranks in the order of files: number by number, from whichever rank has it. */
+static void merge(work *w, const float *scores, const int64_t *scored, const int64_t *rows)
+{
+    const xkd_tester *t = w->t;
+    xkd_supervised_result *r = w->result;
+    int64_t size = xkd_dist_size(t->dist), K = r->classes, at[XKD_MOST_RANKS], end[XKD_MOST_RANKS], sum = 0;
+    for (int64_t k = 0; k < size; sum += rows[k++]) {
+        at[k] = sum;
+        end[k] = sum + rows[k];
+    }
+    r->scored = 0;
+    for (int64_t number = 0; number < t->data->test.count; number++) {
+        int64_t k = number % size;
+        if (at[k] == end[k] || scored[at[k]] != number) continue; /* it could not be read */
+        memcpy(r->scores + r->scored * K, scores + at[k]++ * K, (size_t)K * sizeof *scores);
+        add_row(w, number);
+    }
+}
+
+/* What all ranks have, on every rank. A signal to any of them ends the test of all: *signal. */
+static xkd_status join(work *w, int *signal)
+{
+    xkd_status status = XKD_OK;
+    xkd_dist *dist = w->t->dist;
+    xkd_supervised_result *r = w->result;
+    enum { CLIPS, HITS, HITS5, UNREADABLE, SIGNAL, COUNTS };
+    int64_t mine[COUNTS] = {w->clips, w->clip_hits, w->clip_hits5, r->unreadable, *signal}, sums[COUNTS] = {0};
+    int64_t *all = NULL, *rows = NULL, *scored = NULL, K = r->classes;
+    float *scores = NULL;
+    if (!dist) return XKD_OK;
+    XKD_TRY(xkd_alloc(w->t->cx, &all, (int64_t)COUNTS * xkd_dist_size(dist), sizeof *all));
+    XKD_TRY(xkd_alloc(w->t->cx, &rows, xkd_dist_size(dist), sizeof *rows));
+    XKD_TRY(xkd_dist_gather(dist, all, mine, sizeof mine));
+    for (int64_t i = 0; i < (int64_t)COUNTS * xkd_dist_size(dist); i++) {
+        sums[i % COUNTS] += all[i];
+        if (i % COUNTS == SIGNAL && all[i] > *signal) *signal = (int)all[i];
+    }
+    if (*signal) goto fail;
+    w->clips = sums[CLIPS];
+    w->clip_hits = sums[HITS];
+    w->clip_hits5 = sums[HITS5];
+    r->unreadable = sums[UNREADABLE];
+    XKD_TRY(xkd_dist_gather_sized(dist, (void **)&scores, rows, r->scores, r->scored * K * (int64_t)sizeof *scores));
+    XKD_TRY(xkd_dist_gather_sized(dist, (void **)&scored, rows, w->scored, r->scored * (int64_t)sizeof *scored));
+    for (int k = 0; k < xkd_dist_size(dist); k++) rows[k] /= (int64_t)sizeof *scored;
+    merge(w, scores, scored, rows);
+fail:
+    xkd_free(all);
+    xkd_free(rows);
+    xkd_free(scored);
+    xkd_free(scores);
     return status;
 }
 
@@ -284,18 +388,22 @@ xkd_status xkd_supervised_test(const xkd_tester *t, xkd_test_log *log, xkd_super
     work w = {.t = t, .result = result, .started = xkd_now()};
     const xkd_embed_sink sink = {&w, file_done, stop};
     xkd_test_scores s;
+    int signal = 0;
     *best = false;
     XKD_TRY(make_room(&w));
-    status = xkd_classify_files(cx, t->net, t->config, t->data->inputs, t->data->test.count, &sink);
+    status = classify(&w, &sink);
     /* The embedder knows of `stop` and no more; which signal it was decides the code, as at a training step. */
     if (status == XKD_ERR_INTERRUPTED) {
-        int signal = stop(&w);
+        signal = stop(&w);
         xkd_clear_error(cx);
+        status = XKD_OK;
+    }
+    XKD_TRY(status);
+    XKD_TRY(join(&w, &signal));
+    if (signal)
         XKD_FAIL(signal == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED,
                  "stopped by signal %d during the test after step %" PRId64 "; the run is saved: --resume goes on",
                  signal, t->step);
-    }
-    XKD_TRY(status);
     XKD_TRY(check_budget(&w));
     XKD_TRY(measure(&w, &s));
     XKD_TRY(append(log, &s));
@@ -303,6 +411,7 @@ xkd_status xkd_supervised_test(const xkd_tester *t, xkd_test_log *log, xkd_super
     XKD_TRY(show(t, &s));
     *best = log->best.step == s.step; /* log->best was just updated by `note` */
 fail:
+    xkd_free(w.scored);
     if (status != XKD_OK) { /* some files' scores are no test */
         xkd_free(result->scores);
         xkd_free(result->label);

@@ -22,6 +22,9 @@ typedef struct {
 xkd_status xkd_test_log_open(xkd_context *cx, const char *folder, int64_t step, xkd_test_log *out);
 void xkd_test_log_close(xkd_test_log *log);
 
+/* Rank 0's log on all ranks; theirs have no file, and lines are written by rank 0 alone. */
+xkd_status xkd_test_log_share(xkd_test_log *log, xkd_dist *dist);
+
 /* What a test works with; the caller's. */
 typedef struct {
     xkd_context *cx;
@@ -31,10 +34,11 @@ typedef struct {
     const xkd_run_options *run;
     xkd_metrics *metrics;
     int64_t epoch, step;
+    xkd_dist *dist; /* the ranks that share the files; NULL: this process does all */
 } xkd_tester;
 
 /* Scores every test file, notes the figures in the log and in TensorBoard (test/top1 ...) and leaves scores, labels,
- * names and counts in *result. *best: no earlier test was as good. More unreadable files than data.max_bad_fraction
+ * names and counts in *result, on all ranks alike. *best: no earlier test was as good. More unreadable files than data.max_bad_fraction
  * allows: XKD_ERR_DATA, and no figure. */
 xkd_status xkd_supervised_test(const xkd_tester *tester, xkd_test_log *log, xkd_supervised_result *result, bool *best);
 

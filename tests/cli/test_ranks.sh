@@ -26,6 +26,11 @@ check "four ranks have those of four" same one4 four
 try pretrain "${base[@]}" "${short[@]}" --out twice --ranks 2 train.accumulate=2 run.device=guard
 check "and two with two each, on memory that the host cannot read" same one4 twice
 
+try pretrain "${base[@]}" "${short[@]}" --out half --ranks 2 train.wire=bfloat16
+ends() { tail -n 1 "$1/metrics.csv" | cut -d, -f12; }
+check "in bfloat16 between ranks: other bits, nearly the same loss" [ "$rc" -eq 0 -a "$(model half)" != "$(model two)" -a \
+  "$(awk -v a="$(ends half)" -v b="$(ends two)" 'BEGIN { d = a - b; print (d < 0 ? -d : d) < 0.03 * b }')" = 1 ]
+
 # Stopped and resumed on other numbers of ranks.
 for ranks in 4 1 2; do
   case $ranks in 4) steps=2 ;; 1) steps=5 ;; *) steps=0 ;; esac
@@ -93,6 +98,45 @@ said "another end" 7 2 "max_steps: 4"
 WORLD_SIZE=2 try pretrain "${base[@]}" --out other
 stderr_has "half a place" 2 "RANK, MASTER_ADDR and MASTER_PORT are not all set"
 
+# Supervised training: batch norm, dropout and mixed clips go by micro-batch, whichever rank has it; tests share the files.
+tuned=(one2 toys.jsonl hyperparams.num_epochs=2 dataset.batch_size=6 eval.batch_norm=true eval.dropout=0.3 data.workers=1 run.threads=1)
+head_of() { "$xkd" diff "$1/classifier.safetensors" "$2/classifier.safetensors" >/dev/null && cmp -s "$1/tests.jsonl" "$2/tests.jsonl"; }
+for command in finetune linear; do
+  try $command "${tuned[@]}" --out ${command}1 train.accumulate=2
+  check "$command in one process" code 0
+  try $command "${tuned[@]}" --out ${command}2 --ranks 2
+  check "$command by two ranks has the same bits and figures" head_of ${command}1 ${command}2
+  check "and tells them once" [ "$rc" -eq 0 -a "$(grep -c '^classifier' <<<"$out")" = 1 ]
+  try $command "${tuned[@]}" --out ${command}3 --ranks 2 --max-steps 5
+  try $command --out ${command}3 --resume
+  check "$command goes on with one" head_of ${command}1 ${command}3
+done
+try finetune "${tuned[@]}" --out no --ranks 4
+stderr_has "a batch that four cannot share" 2 "the nearest batch that can is 4 or 8"
+
+# Features: every rank does its part of the files, and the result is that of one process.
+try embed one2 toys.jsonl --out one.safetensors
+try embed one2 toys.jsonl --out three.safetensors --ranks 3
+check "features by three ranks" cmp -s one.safetensors three.safetensors
+check "without parts left" [ -z "$(ls three.safetensors.rank* 2>/dev/null)" -a "$(grep -c ' files, 0 unreadable' <<<"$out")" = 1 ]
+try embed one2 toys/test/orbit --out few.jsonl --ranks 4
+stdout_has "more ranks than files" 0 "few.jsonl: 2 files, 0 unreadable"
+try embed one2 toys.jsonl --out no.safetensors --ranks 2 --shard 1/2
+stderr_has "shards and ranks" 2 "exclude each other"
+mixed=$(ls toys/train/orbit | head -n 1)
+cp -r toys/train some && head -c 300 /dev/urandom >some/orbit/"$mixed"
+try embed one2 some --out some1.safetensors data.max_bad_fraction=0.5
+try embed one2 some --out some2.safetensors data.max_bad_fraction=0.5 --ranks 2
+check "a file that cannot be read" cmp -s some1.safetensors some2.safetensors
+try embed one2 some --out some3.safetensors data.max_bad_fraction=0.01 --ranks 2
+stderr_has "too many of them all" 3 "1 of 24 files cannot be read, more than data.max_bad_fraction allows"
+try svm one2 toys.jsonl --out svm1 --subsample 2
+figures=$(grep -v 'clips of' <<<"$out")
+try svm one2 toys.jsonl --out svm2 --subsample 2 --ranks 2
+check "an SVM's features by two ranks" [ "$rc" -eq 0 -a -n "$figures" -a "$figures" = "$(grep -v 'clips of' <<<"$out")" ]
+try svm one.safetensors --ranks 2
+stderr_has "an SVM on features has no use for ranks" 2 "--ranks is for MODEL and a manifest"
+
 # Signals and losses in the middle of a run. begin NAME RANKS ARG...: starts one, and waits for its first steps.
 begin() {
   local name=$1 ranks=$2
@@ -143,6 +187,35 @@ wait $launcher 2>/dev/null
 for _ in $(seq 1000); do pgrep -f "$work/gone|--out gone" >/dev/null || break; sleep 0.02; done
 check "ranks whose starter dies save and end" [ -z "$(pgrep -f -- '--out gone')" ]
 check "like by SIGTERM" grep -q "stopped by signal 15" gone.err
+
+# Under mpirun messages go through MPI, whose module lies beside the program. As root it runs in this test alone.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0
+if command -v mpirun >/dev/null && [ -e "$(dirname "$xkd")/libxkd-mpi.so" ]; then
+  mpi() { # mpi RANKS ARG...
+    out=$(mpirun --oversubscribe --bind-to none -n "$@" 2>"$work/.stderr" </dev/null)
+    rc=$? err=$(cat "$work/.stderr")
+  }
+  mpi 2 "$xkd" pretrain "${base[@]}" "${short[@]}" --out mpi
+  check "two ranks of mpirun" code 0
+  check "have the same bits" same one2 mpi
+  mpi 3 "$xkd" pretrain "${again[@]}" --out grouped hyperparams.num_epochs=5
+  check "three go on with the run of others" code 0
+  (
+    for _ in $(seq 1000); do lines mpikill/metrics.jsonl 4 && break; sleep 0.02; done
+    pkill -KILL -n -f -- '--out mpikill'
+  ) &
+  mpi 2 "$xkd" pretrain "${base[@]}" --out mpikill hyperparams.num_epochs=4000 run.save_steps=2
+  check "a rank that is killed is named" [ "$rc" -ne 0 -a -n "$(grep 'is lost: its process ended' <<<"$err")" ]
+  try verify mpikill/checkpoints/*.safetensors
+  check "the checkpoint is whole" code 0
+  try doctor --quick
+  stdout_has "doctor knows MPI" 0 "MPI (mpirun, srun): "
+else
+  echo "ok mpirun # SKIP there is no MPI"
+fi
+cp "$xkd" alone
+OMPI_COMM_WORLD_SIZE=2 xkd=./alone try pretrain "${base[@]}" --out none
+stderr_has "mpirun without the module" 9 "libxkd-mpi.so is neither beside the program nor in "
 
 # Files that cannot be read count over all ranks, and rank 0 writes them down.
 mkdir broken

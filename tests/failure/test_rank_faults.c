@@ -74,12 +74,12 @@ static void pass_by(int point)
 }
 
 /* In front of the library's functions. */
-xkd_status __real_xkd_ranks_tell(xkd_context *cx, xkd_dist *dist);
-xkd_status __wrap_xkd_ranks_tell(xkd_context *cx, xkd_dist *dist);
-xkd_status __wrap_xkd_ranks_tell(xkd_context *cx, xkd_dist *dist)
+xkd_status __real_xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_rank_facts *mine);
+xkd_status __wrap_xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_rank_facts *mine);
+xkd_status __wrap_xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_rank_facts *mine)
 {
     pass_by(START);
-    return __real_xkd_ranks_tell(cx, dist);
+    return __real_xkd_ranks_compare(cx, dist, mine);
 }
 
 void __real_xkd_step_begin(xkd_trainer *t, xkd_step_result *result);
@@ -98,11 +98,11 @@ void __wrap_xkd_pass_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatur
     __real_xkd_pass_backward(be, p, t, scale, last);
 }
 
-xkd_status __real_xkd_ranks_sum(xkd_dist *dist, xkd_backend *be, const xkd_part_vector *x);
-xkd_status __wrap_xkd_ranks_sum(xkd_dist *dist, xkd_backend *be, const xkd_part_vector *x);
-xkd_status __wrap_xkd_ranks_sum(xkd_dist *dist, xkd_backend *be, const xkd_part_vector *x)
+xkd_status __real_xkd_dist_sum(xkd_dist *dist, float *x, int64_t n);
+xkd_status __wrap_xkd_dist_sum(xkd_dist *dist, float *x, int64_t n);
+xkd_status __wrap_xkd_dist_sum(xkd_dist *dist, float *x, int64_t n)
 {
-    xkd_status status = __real_xkd_ranks_sum(dist, be, x);
+    xkd_status status = __real_xkd_dist_sum(dist, x, n);
     pass_by(REDUCTION); /* between two vectors */
     return status;
 }
@@ -313,7 +313,7 @@ static void judge(faulty *c, const char *whole)
 {
     int other = !c->victim;
     char name[16];
-    snprintf(name, sizeof name, "rank %d (", c->victim);
+    snprintf(name, sizeof name, "rank %d ", c->victim);
     const int wanted = c->kind == KILLED ? 200 + SIGKILL : c->kind == FULL ? XKD_ERR_STORAGE : XKD_ERR_PEER;
     if (!c->done)
         snprintf(c->fault, sizeof c->fault, "it did not happen");

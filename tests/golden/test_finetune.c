@@ -283,6 +283,7 @@ static void micro_batches(void **state)
     for (int i = 0; i < 2; i++) build(cx, be, XKD_AUDIO, &o, &f[i]);
     assert_int_equal(xkd_finetune_step(cx, &f[0], input, target, 0.01, 0.05, &loss), XKD_OK);
     assert_int_equal(xkd_finetune_resize(cx, &f[1], 1), XKD_OK);
+    assert_int_equal(xkd_finetune_share(cx, &f[1], NULL, B), XKD_OK);
     xkd_finetune_begin(&f[1]);
     for (int b = 0; b < B; b++)
         assert_int_equal(xkd_finetune_micro_batch(cx, &f[1], input + b * 16 * 64, target + b * K, 0.5, &loss), XKD_OK);
