@@ -16,7 +16,7 @@
 /* Frames that go out at once: large enough that calls do not matter, small enough for the second-level cache. */
 enum { BATCH_BYTES = 1 << 20 };
 /* JPEG of noise is smaller than its pixels, headers are 600 bytes. */
-enum { JPEG_EXTRA = 1 << 16 };
+enum { JPEG_EXTRA = 1 << 16, JPEG_LEAST = 256 };
 
 static const char *const CODEC_NAMES[XKD_CODEC_COUNT] = {"raw", "jpeg"};
 
@@ -118,6 +118,9 @@ static const char *fault_of_head(const xkd_record_head *h, int64_t size)
     if (h->frames && (h->width < 1 || h->height < 1 || h->width > XKD_MEDIA_MAX_PIXELS ||
                       h->height > XKD_MEDIA_MAX_PIXELS || h->width * h->height > XKD_MEDIA_MAX_PIXELS))
         return "has frames of an impossible size";
+    /* A picture of one colour takes two bits for 64 samples, and JPEG_LEAST pixels a byte are fewer than that. */
+    if (h->frames && h->width * h->height * 3 / (h->codec == XKD_CODEC_RAW ? 1 : 3 * JPEG_LEAST) > h->bytes)
+        return "has frames that are larger than itself";
     /* Divided, for the sum may be anything. */
     if (h->table_at < (int64_t)sizeof *h || h->table_at > h->bytes ||
         h->frames + chunks > (h->bytes - h->table_at) / pieces)

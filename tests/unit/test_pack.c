@@ -340,6 +340,43 @@ static void what_a_pack_cannot_give_is_refused(void **state)
     refused(other_track, "data.audio_track=0");
 }
 
+/* The smallest that JPEG can make of a size is still more than what is refused as too little for it. */
+static void a_picture_of_one_colour_is_believed(void **state)
+{
+    enum { SIDE = 2048 };
+    static uint8_t grey[3 * SIDE * SIDE], back[3 * SIDE * SIDE];
+    static const xkd_media_info info = {.has_video = true, .video_end = 1, .end = 1};
+    static const xkd_media_tally tally;
+    (void)state;
+    memset(grey, 128, sizeof grey);
+    for (int full = 0; full < 2; full++) {
+        const xkd_record_options options = {
+            .codec = XKD_CODEC_JPEG, .quality = 50, .full_colour = full, .grid_fps = 8, .audio_rate = 16000};
+        char path[5000];
+        xkd_writer *file = NULL;
+        xkd_record_writer *w = NULL;
+        xkd_record_reader *r = NULL;
+        xkd_record_head head;
+        xkd_source source = {.record = true};
+        xkd_media_fault fault;
+        snprintf(path, sizeof path, "%s/record", folder);
+        assert_int_equal(xkd_writer_open(cx, path, &file), XKD_OK);
+        assert_int_equal(xkd_record_writer_new(cx, &options, &w), XKD_OK);
+        assert_int_equal(xkd_record_begin(w, file, 0), XKD_OK);
+        assert_int_equal(xkd_record_add_frame(w, grey, SIDE, SIDE), XKD_OK);
+        assert_int_equal(xkd_record_end(w, &info, &tally, XKD_FAULT_NONE, "{}", &head), XKD_OK);
+        assert_int_equal(xkd_writer_commit(file), XKD_OK);
+        assert_int_equal(xkd_open_read(cx, path, &source.fd, &source.size), XKD_OK);
+        assert_int_equal(xkd_record_reader_new(cx, &r), XKD_OK);
+        if (xkd_record_open(r, &source, &fault) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+        assert_int_equal(xkd_record_frames(r, 0, 1, 1, back, &fault), XKD_OK);
+        assert_memory_equal(back, grey, sizeof grey);
+        xkd_record_reader_free(r);
+        xkd_record_writer_free(w);
+        close(source.fd);
+    }
+}
+
 static int stop_after;
 static int stop(void *user)
 {
@@ -667,6 +704,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(training_draws_the_same),
         cmocka_unit_test(jpeg_is_near_and_a_larger_pack_is_made_small),
         cmocka_unit_test(what_a_pack_cannot_give_is_refused),
+        cmocka_unit_test(a_picture_of_one_colour_is_believed),
         cmocka_unit_test(the_same_files_whatever_stops_it),
         cmocka_unit_test(a_full_disk_ends_it_and_it_goes_on),
         cmocka_unit_test(a_torn_part_is_found_and_done_again),
