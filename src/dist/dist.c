@@ -308,7 +308,7 @@ xkd_status xkd_dist_gather_sized(xkd_dist *d, void **all, int64_t *sizes, const 
     set_lists(d, mine, bytes, NULL, 0);
     for (int64_t r = 0; r < size; at += sizes[r++]) {
         if (r == d->rank) {
-            memcpy(joined + at, mine, (size_t)bytes);
+            if (bytes) memcpy(joined + at, mine, (size_t)bytes);
         } else {
             d->in[r] = joined + at;
             d->in_bytes[r] = sizes[r];

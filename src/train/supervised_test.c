@@ -110,7 +110,7 @@ xkd_status xkd_test_log_share(xkd_test_log *log, xkd_dist *dist)
     if (!dist) return XKD_OK;
     XKD_TRY(xkd_dist_broadcast(dist, &count, sizeof count));
     XKD_TRY(xkd_alloc(log->cx, &all, count, sizeof *all));
-    if (xkd_dist_rank(dist) == 0) memcpy(all, log->all, (size_t)count * sizeof *all);
+    if (xkd_dist_rank(dist) == 0 && count) memcpy(all, log->all, (size_t)count * sizeof *all);
     XKD_TRY(xkd_dist_broadcast(dist, all, count * (int64_t)sizeof *all));
     for (int64_t i = 0; i < count && xkd_dist_rank(dist) > 0; i++) XKD_TRY(note(log, &all[i]));
 fail:

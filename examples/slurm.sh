@@ -1,0 +1,20 @@
+#!/bin/bash
+# A pre-training on two machines of eight processors each, two ranks a machine. Before the time is up SLURM sends a signal:
+# the ranks save and exit with 75, and the job is queued again and goes on.
+#SBATCH --job-name=xkd
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=2
+#SBATCH --cpus-per-task=4
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+run=runs/first
+videos=videos.jsonl # on a folder that all machines see; 'xkd data index' makes it
+how=()
+[ -e "$run/config.yaml" ] && how=(--resume)
+srun --kill-on-bad-exit=0 xkd pretrain --data "$videos" --out "$run" num_node=2 dataset.batch_size=128 "${how[@]}"
+code=$?
+if [ $code -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit $code
