@@ -2,7 +2,7 @@
 # make demo    the whole way on data it makes itself: install, build, synthesise, index, pre-train
 # make test    install, build, run all tests
 # make asan / make tsan   the tests under sanitizers
-# make install [DESTDIR=] [PREFIX=/usr/local]   program, libraries, headers, pkg-config and CMake files
+# make install [DESTDIR=] [PREFIX=/usr/local]   program, libraries, headers, manual pages, completions, pkg-config, CMake files
 BUILD := build
 PREFIX := /usr/local
 DESTDIR :=

@@ -3,18 +3,23 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/spelling.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "report/progress.h"
+#include "terminal.h"
+
+/* Between lines of progress in a log: few enough to read, often enough to see that it goes on. */
+enum { PLAIN_SECONDS = 60 };
 
 /* Options of every command; their fields are in a struct of their own. */
 struct common {
@@ -22,7 +27,7 @@ struct common {
 };
 
 /* The list ends with an empty row, as every command's does. */
-static const struct cli_option common_options[] = {
+const struct cli_option cli_common_options[] = {
     {'q', "quiet", CLI_FLAG, offsetof(struct common, quiet), NULL, "log errors only"},
     {'v', "verbose", CLI_FLAG, offsetof(struct common, verbose), NULL, "log more"},
     {0, "json", CLI_FLAG, offsetof(struct common, json), NULL, "print the result as JSON"},
@@ -68,7 +73,7 @@ static xkd_status store(struct cli *cli, const struct cli_option *option, const 
 /* With the option that was probably meant, of the command or of all commands. */
 static xkd_status unknown_option(struct cli *cli, const struct cli_command *command, const char *given)
 {
-    const struct cli_option *tables[] = {command->options, common_options};
+    const struct cli_option *tables[] = {command->options, cli_common_options};
     const char *best = NULL;
     /* Three typing errors at most; further apart is another word. */
     int distance = 4;
@@ -99,7 +104,7 @@ static xkd_status parse_one(struct cli *cli, const struct cli_command *command, 
         is_long ? find_long(command->options, name, length) : find_letter(command->options, *name);
     /* The command's own option wins where both have the letter. */
     if (!option) {
-        option = is_long ? find_long(common_options, name, length) : find_letter(common_options, *name);
+        option = is_long ? find_long(cli_common_options, name, length) : find_letter(cli_common_options, *name);
         into = common;
     }
     if (!option) return unknown_option(cli, command, word);
@@ -120,11 +125,13 @@ static xkd_status parse_one(struct cli *cli, const struct cli_command *command, 
 void cli_log(void *user, xkd_log_level level, const char *line)
 {
     static const char *const names[] = {"error: ", "warning: ", "", "debug: "};
+    static const char *const colours[] = {"\033[1;31m", "\033[33m", "", "\033[2m"};
     char safe[4 * 9000]; /* the longest message, all escaped */
+    bool coloured = terminal_has_colours() && *names[level];
     (void)user;
     /* A progress bar occupies the terminal's last line; it is drawn anew at its next update. */
-    fprintf(stderr, "%sxkd: %s%s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", names[level],
-            xkd_escape(safe, sizeof safe, line, strlen(line), "\n\t"));
+    fprintf(stderr, "%sxkd: %s%s%s%s\n", terminal_fresh_line(), coloured ? colours[level] : "", names[level],
+            coloured ? "\033[0m" : "", xkd_escape(safe, sizeof safe, line, strlen(line), "\n\t"));
 }
 
 /* Takes effect after parsing, so that -v may stand anywhere. The log level is set on the context, for the library
@@ -178,8 +185,7 @@ void cli_say(struct cli *cli, const char *format, ...)
     if (length < 0) return;
     if (length >= (int)sizeof line) length = (int)sizeof line - 1;
     /* Lines name files of others, whose names may hold anything. */
-    fprintf(stderr, "%s%s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "",
-            xkd_escape(safe, sizeof safe, line, (size_t)length, "\t"));
+    fprintf(stderr, "%s%s\n", terminal_fresh_line(), xkd_escape(safe, sizeof safe, line, (size_t)length, "\t"));
 }
 
 const char *cli_name(char *buffer, size_t size, const char *name)
@@ -187,17 +193,23 @@ const char *cli_name(char *buffer, size_t size, const char *name)
     return isatty(STDOUT_FILENO) ? xkd_escape(buffer, size, name, strlen(name), "") : name;
 }
 
-/* Only where somebody is looking. Cut to the width, as a wrapped line could not be drawn over; NULL
- * removes the bar. */
+/* Only where somebody is looking; NULL removes the bar. */
 void cli_progress(struct cli *cli, const char *line)
 {
-    if (cli->level < XKD_LOG_INFO || !isatty(STDERR_FILENO)) return;
-    struct winsize window = {0};
-    /* 79 where the width is not known, and one column less than there are, since writing into the last one would
-     * wrap. */
-    int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col - 1 : 79;
-    fprintf(stderr, "\r\033[K%.*s", line ? width : 0, line ? line : "");
-    fflush(stderr);
+    if (cli->level >= XKD_LOG_INFO && terminal_on_stderr()) terminal_draw(line);
+}
+
+/* Elsewhere a line from time to time, for logs. */
+void cli_progress_plain(struct cli *cli, const char *title, int64_t done, int64_t total, double seconds)
+{
+    const char *every = getenv("XKD_PROGRESS_SECONDS");
+    double distance = every ? atof(every) : PLAIN_SECONDS;
+    char left[32];
+    if (terminal_on_stderr() || done <= 0 || done >= total || seconds - cli->told < distance) return;
+    cli->told = seconds;
+    xkd_format_duration(left, sizeof left, seconds / (double)done * (double)(total - done));
+    cli_say(cli, "%s: %" PRId64 " of %" PRId64 " (%.0f %%), ETA %s", title, done, total,
+            100 * (double)done / (double)total, left);
 }
 
 /* Two columns: how to write it, what it does. */
@@ -234,7 +246,7 @@ void cli_print_help(const char *path, const struct cli_command *command)
     puts("\nOptions:");
     /* Options of the command before those of all commands, as the parser looks them up. */
     print_options(command->options);
-    print_options(common_options);
+    print_options(cli_common_options);
     if (command->example) printf("\nExample:\n  %s\n", command->example);
 }
 

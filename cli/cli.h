@@ -17,6 +17,7 @@ struct cli {
     char **argv;         /* the whole line as it was given; ends with NULL */
     xkd_log_level level; /* -q: errors only, default: info, -v: debug */
     bool json;           /* --json: the result is one JSON document on stdout */
+    double told;         /* seconds into the work at which a log last heard of its progress */
 };
 
 typedef enum {
@@ -47,6 +48,9 @@ struct cli_command {
     int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the command's name; unused with subcommands */
     bool hidden;
 };
+
+/* Of every command; ends like a command's table. */
+extern const struct cli_option cli_common_options[];
 
 /* The option of every command that reads data, for its table. */
 #define FOLLOW_LINKS_OPTION(VALUES, FIELD)                                                                          \
@@ -84,6 +88,9 @@ void cli_say(struct cli *cli, const char *format, ...) __attribute__((format(pri
 /* Shows `line` as the progress bar of a terminal (NULL removes it). Does nothing when stderr is no terminal. */
 void cli_progress(struct cli *cli, const char *line);
 
+/* Where stderr is no terminal: a line of how far `seconds` of work have come, once a minute (or XKD_PROGRESS_SECONDS). */
+void cli_progress_plain(struct cli *cli, const char *title, int64_t done, int64_t total, double seconds);
+
 /* Called once, before any thread is made: a thread of its own takes SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP (unless that
  * was ignored), which end the program as they always do. */
 void cli_start_signals(void);
@@ -117,10 +124,12 @@ extern const struct cli_command cmd_map;
 extern const struct cli_command cmd_predict;
 extern const struct cli_command cmd_pretrain;
 extern const struct cli_command cmd_replay;
+extern const struct cli_command cmd_plan;
 extern const struct cli_command cmd_report;
 extern const struct cli_command cmd_retrieve;
 extern const struct cli_command cmd_svm;
 extern const struct cli_command cmd_verify;
 extern const struct cli_command cmd_version;
+extern const struct cli_command cmd_viz, cmd_viz_attention, cmd_viz_recon;
 
 #endif

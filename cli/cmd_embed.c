@@ -85,13 +85,16 @@ static xkd_status add_source(struct embed *e, const char *path)
     struct source *source = &e->sources[e->source_count++];
     xkd_manifest *m = &source->manifest;
     XKD_TRY(xkd_copy_string(cx, &source->name, path)); /* a line of stdin is gone when it is wanted */
-    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file or folder", path);
+    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file or folder (check the path)", path);
     if (manifest || xkd_is_folder(path)) {
         /* The split's filter holds for manifests; a file that is named is always taken. */
         XKD_TRY(xkd_manifest_load(cx, path, e->models.config.data.follow_links, m));
         if (e->v.split) xkd_manifest_keep_split(m, e->v.split);
         /* A split that is empty in one of several inputs is a mistake in its name. */
-        if (m->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has no file of split '%s'", path, e->v.split);
+        if (m->count == 0)
+            XKD_FAIL(XKD_ERR_DATA,
+                     "%s: has no file of split '%s': its lines name their splits; --split takes one of them", path,
+                     e->v.split);
     } else {
         XKD_TRY(xkd_manifest_of_file(cx, path, m));
     }

@@ -86,7 +86,8 @@ static xkd_status choose_points(struct map *m)
         }
         if (whole) m->file[m->files++] = f;
     }
-    if (m->files == 0) XKD_FAIL(XKD_ERR_DATA, "no file has features of what --modality asks for");
+    if (m->files == 0)
+        XKD_FAIL(XKD_ERR_DATA, "no file has features of what --modality asks for: leave it out to take what there is");
     m->n = m->files < most ? m->files : most;
     for (int64_t i = 0; i < m->n; i++) m->file[i] = m->file[i * m->files / m->n];
     for (int k = 0; k < XKD_MODALITIES; k++)

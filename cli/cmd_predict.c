@@ -118,7 +118,7 @@ static xkd_status list_files(struct predict *p)
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cli->cx;
     for (int64_t i = 0; i < p->count; i++) {
-        if (!xkd_path_exists(p->paths[i])) XKD_FAIL(XKD_ERR_DATA, "%s: no such file", p->paths[i]);
+        if (!xkd_path_exists(p->paths[i])) XKD_FAIL(XKD_ERR_DATA, "%s: no such file (check the path)", p->paths[i]);
         if (xkd_is_folder(p->paths[i])) XKD_FAIL(XKD_ERR_DATA, "%s: is a folder: name files", p->paths[i]);
     }
     XKD_TRY(xkd_input_list_of(cx, (const char *const *)p->paths, p->count, &p->list));
@@ -179,7 +179,8 @@ static int run(struct cli *cli, int argc, char **argv)
     /* Printed before the failure below, which only sets the exit code. */
     if (cli->json) printf("%s\n]\n", p.out.data);
     if (p.unreadable)
-        XKD_FAIL(XKD_ERR_DATA, "predict: %" PRId64 " of %" PRId64 " files could not be read", p.unreadable, p.count);
+        XKD_FAIL(XKD_ERR_DATA, "predict: %" PRId64 " of %" PRId64 " files could not be read: their names stand above",
+                 p.unreadable, p.count);
 fail:
     xkd_input_list_free(&p.list);
     xkd_free(p.scores);

@@ -293,7 +293,8 @@ const struct cli_command cmd_pretrain = {
         "save it\n"
         "(exit codes 130 and 75); --resume goes on and ends with the same bits as if never stopped.\n"
         "With train.accumulate=N a step is N micro-batches: gradients and centres average over all of them, but\n"
-        "MMD compares only the samples of one micro-batch, as with model.fwd_kwargs.mmd_group. --ranks N, mpirun, srun\n"
+        "MMD compares only the samples of one micro-batch, as with model.fwd_kwargs.mmd_group. --ranks N, mpirun, "
+        "srun\n"
         "and torchrun share the micro-batches over processes, to the same bits (docs/ranks.md).",
     .example = "xkd pretrain --data videos/ --out runs/first -c configs/xkd.yaml dataset.batch_size=8 num_node=1",
     .options = options,

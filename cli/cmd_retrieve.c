@@ -80,7 +80,7 @@ static xkd_status choose(struct retrieval *r)
     XKD_TRY(xkd_check_comparable(cx, e, r->query, r->against));
     /* The query of --like may stand in another file. */
     if ((!v->from && !e->table[r->query].count) || !e->table[r->against].count)
-        XKD_FAIL(XKD_ERR_DATA, "the features hold no %s",
+        XKD_FAIL(XKD_ERR_DATA, "the features hold no %s: embed with a model that has that encoder",
                  modality_names[e->table[r->against].count ? r->query : r->against]);
 fail:
     return status;
@@ -95,7 +95,8 @@ static xkd_status check_split(const struct retrieval *r)
 {
     for (int64_t f = 0; f < r->e.files.count; f++)
         if (in_split(r, f)) return XKD_OK;
-    return xkd_fail(r->cli->cx, XKD_ERR_DATA, "no file of split '%s'", r->v.split);
+    return xkd_fail(r->cli->cx, XKD_ERR_DATA,
+                    "no file of split '%s': leave out --split, or take one that the embedded manifest has", r->v.split);
 }
 
 /* ---- recall ---- */
@@ -122,7 +123,7 @@ static xkd_status make_pairs(struct retrieval *r)
         bool has_a = xkd_file_mean(a, f, &ca, p->a + p->n * p->D), has_b = xkd_file_mean(b, f, &cb, p->b + p->n * p->D);
         if (in_split(r, f) && has_a && has_b) p->file[p->n++] = f;
     }
-    if (p->n < 2) XKD_FAIL(XKD_ERR_DATA, "fewer than two files have what is asked for");
+    if (p->n < 2) XKD_FAIL(XKD_ERR_DATA, "fewer than two files have what is asked for: embed more files");
 fail:
     return status;
 }
@@ -321,7 +322,8 @@ static xkd_status show_like(struct retrieval *r)
     XKD_TRY(xkd_alloc(cx, &near, k, sizeof *near));
     /* In its own modality a file would find itself first. */
     XKD_TRY(xkd_nearest_clips(cx, r->pool, t, query, r->query == r->against ? file : -1, k, near, &found));
-    if (found == 0) XKD_FAIL(XKD_ERR_DATA, "there is no other %s clip to look in", modality_names[r->against]);
+    if (found == 0)
+        XKD_FAIL(XKD_ERR_DATA, "there is no other %s clip to look in: embed more files", modality_names[r->against]);
     XKD_TRY(print_clips(r, query, near, found));
 fail:
     xkd_free(near);

@@ -30,6 +30,7 @@ void data_show_progress(void *user, int64_t done, int64_t total)
     char line[256];
     xkd_progress_line(line, sizeof line, p->title, 0, done, total, xkd_now() - p->start, "");
     cli_progress(p->cli, done == total ? NULL : line);
+    cli_progress_plain(p->cli, p->title, done, total, xkd_now() - p->start);
 }
 
 static int stop(void *user)

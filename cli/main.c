@@ -14,6 +14,7 @@
 /* clang-format off */
 const struct cli_command *const cli_commands[] = {
     &cmd_data,
+    &cmd_plan,
     &cmd_pretrain,
     &cmd_finetune,
     &cmd_linear,
@@ -23,6 +24,7 @@ const struct cli_command *const cli_commands[] = {
     &cmd_svm,
     &cmd_knn,
     &cmd_retrieve,
+    &cmd_viz,
     &cmd_map,
     &cmd_report,
     &cmd_inspect,
@@ -100,7 +102,8 @@ static int dispatch(struct cli *cli, const struct cli_command *const *commands, 
     }
     /* Before the command reads or writes anything; what only informs runs everywhere. */
     const xkd_cpu_level *level;
-    bool informs = command == &cmd_doctor || command == &cmd_version || command == &cmd_help;
+    bool informs =
+        command == &cmd_doctor || command == &cmd_version || command == &cmd_help || command == &cmd_completion;
     xkd_status status = informs ? XKD_OK : xkd_cpu_level_choose(cli->cx, &level);
     if (status != XKD_OK) return status;
     /* Everything after the name is the command's to parse. */

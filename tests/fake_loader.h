@@ -90,6 +90,11 @@ int64_t xkd_loader_steps_per_epoch(const xkd_loader *l)
     return FAKE_SAMPLES / l->train->batch;
 }
 
+int64_t xkd_loader_last_count(const xkd_loader *l)
+{
+    return l->train->batch / (l->train->accumulate * l->world);
+}
+
 int64_t xkd_loader_sample_count(const xkd_loader *l)
 {
     (void)l;

@@ -36,6 +36,15 @@ fail:
     return status;
 }
 
+xkd_status xkd_arena_borrow(xkd_context *cx, xkd_arena *arena, const xkd_arena *owner)
+{
+    if (arena->peak > owner->size)
+        return xkd_fail(cx, XKD_ERR_INTERNAL, "a plan of %lld bytes in an arena of %lld", (long long)arena->peak,
+                        (long long)owner->size);
+    *arena = (xkd_arena){.of = owner->of, .memory = owner->memory, .size = owner->size, .borrowed = true};
+    return XKD_OK;
+}
+
 /* A plan that takes more the second time would get NULL; this names the fault instead. */
 xkd_status xkd_arena_check(xkd_context *cx, const xkd_arena *arena)
 {
@@ -46,6 +55,6 @@ xkd_status xkd_arena_check(xkd_context *cx, const xkd_arena *arena)
 
 void xkd_arena_free(xkd_arena *arena)
 {
-    xkd_memory_give(arena->of, arena->memory);
+    if (!arena->borrowed) xkd_memory_give(arena->of, arena->memory);
     *arena = (xkd_arena){.of = arena->of};
 }

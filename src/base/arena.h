@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <stdbool.h>
+
 #include "base/memory.h"
 #include "base/status.h"
 
@@ -15,6 +17,7 @@ typedef struct {
     int64_t used;   /* bytes handed out, each piece rounded up to 64 */
     int64_t peak;   /* highest `used` seen */
     int64_t size;   /* bytes of `memory` */
+    bool borrowed;  /* `memory` is another arena's */
 } xkd_arena;
 
 /* Next piece of `bytes`, 64-byte aligned. NULL while measuring or when the arena is full (see xkd_arena_check). */
@@ -28,6 +31,10 @@ void xkd_arena_rewind(xkd_arena *arena, int64_t mark);
 
 /* Turns a measured arena into one with memory for its peak, empty again. */
 xkd_status xkd_arena_commit(xkd_context *cx, xkd_arena *arena);
+
+/* The same with the memory of another arena, which must outlive it and is not used at the same time; an error if that is too
+ * small. */
+xkd_status xkd_arena_borrow(xkd_context *cx, xkd_arena *arena, const xkd_arena *owner);
 
 /* An error if more was taken than the arena holds: the two planning passes differed. */
 xkd_status xkd_arena_check(xkd_context *cx, const xkd_arena *arena);

@@ -317,6 +317,13 @@ int64_t xkd_loader_steps_per_epoch(const xkd_loader *l)
     return l->steps;
 }
 
+int64_t xkd_loader_last_count(const xkd_loader *l)
+{
+    int64_t first, count;
+    xkd_sampler_part(&l->sampler, l->steps - 1, 0, &first, &count);
+    return count;
+}
+
 int64_t xkd_loader_sample_count(const xkd_loader *l)
 {
     return l->manifest.count;

@@ -97,6 +97,8 @@ xkd_status xkd_loader_bad_files(xkd_loader *loader, int64_t *out);
 
 /* Optimiser steps in one epoch. Each consists of train->accumulate micro-batches. */
 int64_t xkd_loader_steps_per_epoch(const xkd_loader *loader);
+/* Samples of a micro-batch in the last step of an epoch: fewer than in others where that is kept though it is not full. */
+int64_t xkd_loader_last_count(const xkd_loader *loader);
 /* Samples the loader draws from, after split and audio policy. */
 int64_t xkd_loader_sample_count(const xkd_loader *loader);
 /* XXH3-64 of the paths, sizes and hashes of all samples: changes when the data set does. */

@@ -224,7 +224,7 @@ static xkd_status take_file(xkd_embedder *e, const char *path)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cx;
-    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file", path);
+    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file (check the path)", path);
     if (xkd_is_folder(path)) XKD_FAIL(XKD_ERR_DATA, "%s: is a folder: name files", path);
     xkd_manifest_free(&e->file);
     e->file = (xkd_manifest){0};

@@ -477,7 +477,9 @@ xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const floa
     ops->classify(be, f->scalars + LOSS, f->logits, f->logits, lent, f->options.loss, B, K);
     xkd_memory_download(be->memory, loss, f->scalars + LOSS, (int64_t)sizeof *loss);
     XKD_TRY(xkd_backend_status(be));
-    if (!isfinite(*loss)) XKD_FAIL(XKD_ERR_NUMERIC, "the loss of step %lld is not finite", (long long)f->step);
+    if (!isfinite(*loss))
+        XKD_FAIL(XKD_ERR_NUMERIC, "the loss of step %lld is not finite: lower hyperparams.lr.base_lr",
+                 (long long)f->step);
     /* The logits' memory holds dlogits [B,K] now: the operation writes its gradient over them. */
     if (share != 1) ops->axpby(be, f->logits, f->logits, 0, share, B * K);
     xkd_linear_weights(be, c, f->logits, f->input, B);
@@ -504,7 +506,9 @@ xkd_status xkd_finetune_finish(xkd_context *cx, xkd_finetune *f, double lr, doub
     be->ops->norms(be, f->scalars + SQUARES, f->scalars + FINITE, &all, 1, NULL, 0);
     xkd_memory_download(be->memory, &finite, f->scalars + FINITE, (int64_t)sizeof finite);
     XKD_TRY(xkd_backend_status(be));
-    if (finite == 0) XKD_FAIL(XKD_ERR_NUMERIC, "a gradient of step %lld is not finite", (long long)f->step);
+    if (finite == 0)
+        XKD_FAIL(XKD_ERR_NUMERIC, "a gradient of step %lld is not finite: lower hyperparams.lr.base_lr",
+                 (long long)f->step);
     update(f, lr, weight_decay);
     for (int k = 0; f->options.batch_norm && k < 2; k++)
         be->ops->from_double(be, f->running[k]->value, f->next[k], f->norm.width);

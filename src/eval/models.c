@@ -19,7 +19,8 @@ static xkd_status describe(xkd_context *cx, const xkd_model_request *q, const ch
     XKD_TRY(xkd_encoder_describe(cx, path, config, has));
     if (!q->audio_model) goto fail;
     XKD_TRY(xkd_encoder_describe(cx, q->audio_model, config, other));
-    if (!other[XKD_AUDIO]) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: has no audio encoder", q->audio_model);
+    if (!other[XKD_AUDIO])
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: has no audio encoder ('xkd inspect' says what it holds)", q->audio_model);
     /* The audio encoder of MODEL, if it has one, is not used then. */
     has[XKD_AUDIO] = true;
 fail:
@@ -75,7 +76,8 @@ static xkd_status choose(xkd_context *cx, const xkd_model_request *q, const char
         bool asked = by_name
                          ? q->wanted == XKD_WANT_BOTH || q->wanted == (m == XKD_VIDEO ? XKD_WANT_VIDEO : XKD_WANT_AUDIO)
                          : returned[m] && (by_file ? named[m] : !returned[!m]);
-        if (asked && !has[m]) XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: has no %s encoder", path, name);
+        if (asked && !has[m])
+            XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: has no %s encoder ('xkd inspect' says what it holds)", path, name);
         out->wanted[m] = asked || (!by_name && !by_file && returned[m] && has[m]);
     }
     if (!out->wanted[XKD_VIDEO] && !out->wanted[XKD_AUDIO])

@@ -117,7 +117,9 @@ xkd_status xkd_knn(xkd_context *cx, xkd_pool *pool, const xkd_clip_set *train, c
     xkd_status status = XKD_OK;
     float *a = NULL, *b = NULL;
     int64_t *near = NULL, D = train->D, K = train->K;
-    if (test->D != D || test->K > K) XKD_FAIL(XKD_ERR_DATA, "training and test set differ in width or classes");
+    if (test->D != D || test->K > K)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "training and test set differ in width or classes: embed both with one model and one list of classes");
     XKD_TRY(check_neighbours(cx, k, train->videos));
     XKD_TRY(xkd_alloc(cx, &a, test->videos * D, sizeof *a));
     XKD_TRY(xkd_alloc(cx, &b, train->videos * D, sizeof *b));

@@ -107,7 +107,7 @@ xkd_status xkd_predictor_file(xkd_predictor *p, const char *path, float *scores)
     xkd_manifest file = {0};
     const xkd_embed_input input = {.manifest = &file};
     xkd_clear_error(cx);
-    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file", path);
+    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file (check the path)", path);
     if (xkd_is_folder(path)) XKD_FAIL(XKD_ERR_DATA, "%s: is a folder: name files", path);
     XKD_TRY(xkd_manifest_of_file(cx, path, &file));
     XKD_TRY(predict_one(p, &input, path, scores));

@@ -3,6 +3,7 @@
  * which then works on about 80 % of the rows, and the loss needs no mask. */
 #include "model/autoencoder.h"
 
+#include "base/alloc.h"
 #include "loss/recon.h"
 
 /* Linears are declared only where widths differ, as in the release: files of such models lack those names
@@ -43,8 +44,9 @@ xkd_status xkd_decoder_plan(xkd_context *cx, xkd_arena *arena, const xkd_decoder
     run->B = B;
     run->kept = kept;
     run->masked = masked;
-    run->item = (xkd_segment){B, d->N + c};
-    xkd_segments segs = {1, &run->item, B * (d->N + c)};
+    if (!run->item) XKD_TRY(xkd_alloc(cx, &run->item, 1, sizeof *run->item)); /* on the first of two calls */
+    *run->item = (xkd_segment){B, d->N + c};
+    xkd_segments segs = {1, run->item, B * (d->N + c)};
     if (d->mid.w) run->z = xkd_arena_take(arena, B * (kept + c) * width * element);
     XKD_TRY(xkd_transformer_plan(cx, arena, &d->blocks, &segs, element, true, &run->blocks));
     run->gathered = xkd_arena_take(arena, B * masked * width * element);
@@ -58,6 +60,7 @@ fail:
 void xkd_decoder_run_free(xkd_decoder_run *run)
 {
     xkd_transformer_saved_free(&run->blocks);
+    xkd_free(run->item);
     *run = (xkd_decoder_run){0};
 }
 

@@ -18,8 +18,8 @@ typedef struct {
 /* Activations for B masked clips (g*B of the batch); Rm = B * masked tokens. */
 typedef struct {
     int64_t B, kept, masked; /* kept + masked = N */
-    xkd_segment item;
-    void *z; /* [B,kept+c,Dd] after mid_proj */
+    xkd_segment *item;       /* owned: a run may be moved */
+    void *z;                 /* [B,kept+c,Dd] after mid_proj */
     xkd_transformer_saved blocks;
     void *gathered; /* [Rm,Dd] decoder outputs of masked tokens */
     void *pred;     /* [Rm,P]; becomes its gradient in the backward */

@@ -196,7 +196,8 @@ fail:
 
 /* Either everything is allocated or nothing is left behind. After this a step allocates no tensors. */
 xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *networks, const xkd_step_config *config,
-                        const xkd_batch_shape *shape, xkd_memory *memory, int64_t element, bool report_all)
+                        const xkd_batch_shape *shape, xkd_memory *memory, const xkd_arena *room, int64_t element,
+                        bool report_all)
 {
     xkd_status status = XKD_OK;
     *out = (xkd_pass){.networks = networks,
@@ -210,7 +211,7 @@ xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *netw
         if (out->wants.teachers) XKD_TRY(teacher_new(cx, out, m, shape));
     }
     XKD_TRY(plan(cx, out, element));
-    status = xkd_arena_commit(cx, &out->arena);
+    status = room ? xkd_arena_borrow(cx, &out->arena, room) : xkd_arena_commit(cx, &out->arena);
     if (status == XKD_ERR_MEMORY)
         xkd_error_prefix(cx, "activations of %lld samples do not fit (raise train.accumulate or lower the batch)",
                          (long long)out->B);

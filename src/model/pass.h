@@ -68,10 +68,12 @@ typedef struct {
     double *scalars; /* [XKD_PASS_SCALARS] in the backend's memory */
 } xkd_pass;
 
-/* Plans and allocates all activations in `memory`. With `report_all` terms of coefficient 0 are computed too. `networks` must
+/* Plans and allocates all activations in `memory`, or in `room` (NULL: memory of its own), the arena of a larger pass that must
+ * outlive this one and whose activations it overwrites. With `report_all` terms of coefficient 0 are computed too. `networks` must
  * outlive the pass. Free with xkd_pass_free. */
 xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *networks, const xkd_step_config *config,
-                        const xkd_batch_shape *shape, xkd_memory *memory, int64_t element, bool report_all);
+                        const xkd_batch_shape *shape, xkd_memory *memory, const xkd_arena *room, int64_t element,
+                        bool report_all);
 void xkd_pass_free(xkd_pass *p);
 
 /* Chooses the tokens each student keeps, brings the views to the device and sets the scalars to 0. The arrays of `in` must

@@ -44,7 +44,7 @@ const char *xkd_format_loss(char *out, size_t size, double loss)
 void xkd_progress_line(char *out, size_t size, const char *title, int64_t start, int64_t done, int64_t total,
                        double seconds, const char *tail)
 {
-    enum { CELLS = 20 };
+    enum { CELLS = 12 };
     char bar[CELLS + 1], eta[32] = "-";
     double share = total > 0 ? (double)done / (double)total : 0;
     int filled = (int)(share * CELLS);

@@ -13,7 +13,7 @@ void xkd_format_count(char *out, size_t size, double count, const char *unit);
 /* "3.1416", or "-" for a run in which no step was done. Returns out. */
 const char *xkd_format_loss(char *out, size_t size, double loss);
 
-/* One line of a progress bar, e.g. "pretrain [=====>    ]  52 % 260/500  ETA 1:10  loss 3.21". `seconds` is the time
+/* One line of a progress bar, e.g. "pretrain [======>     ]  52 % 260/500  ETA 1:10  loss 3.21". `seconds` is the time
  * that `done - start` steps have taken; `tail` may be "". */
 void xkd_progress_line(char *out, size_t size, const char *title, int64_t start, int64_t done, int64_t total,
                        double seconds, const char *tail);

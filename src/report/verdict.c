@@ -63,19 +63,23 @@ static bool is_lost(const xkd_figures *m)
 static void judge_end(const xkd_run_files *f, const char *command, xkd_verdict *v)
 {
     double share = fall(&f->metrics);
-    bool done = f->total > 0 && f->steps >= f->total, learns = share > LEAST_FALL;
+    int64_t asked = f->config.run.max_steps;
+    bool whole = f->total > 0 && f->steps >= f->total, learns = share > LEAST_FALL;
+    /* As far as this call was asked to go, and no process goes on. */
+    bool as_asked = !whole && !f->running && asked > 0 && f->steps >= asked, done = whole || as_asked;
     char trend[120] = "";
     if (isfinite(share))
         snprintf(trend, sizeof trend, " Over the last tenth of the steps the mean loss %s by %.1f %%.",
                  share >= 0 ? "fell" : "rose", 100 * fabs(share));
-    if (done && !learns) {
+    if (done) {
         v->mood = "good";
-        v->word = "finished";
-        snprintf(v->reason, sizeof v->reason, "All %" PRId64 " steps are done.%s", f->steps, trend);
-    } else if (done) {
-        v->mood = "good";
-        v->word = "finished, still learning";
-        snprintf(v->reason, sizeof v->reason, "All %" PRId64 " steps are done.%s", f->steps, trend);
+        v->word = learns ? "finished, still learning" : "finished";
+        if (as_asked)
+            snprintf(v->reason, sizeof v->reason,
+                     "The %" PRId64 " steps that run.max_steps asked for are done; the schedule has more.%s", f->steps,
+                     trend);
+        else
+            snprintf(v->reason, sizeof v->reason, "All %" PRId64 " steps are done.%s", f->steps, trend);
     } else {
         v->mood = "warn";
         v->word = f->running ? learns ? "running, still learning" : "running"
@@ -87,7 +91,11 @@ static void judge_end(const xkd_run_files *f, const char *command, xkd_verdict *
         else
             snprintf(v->reason, sizeof v->reason, "%" PRId64 " steps are done.%s", f->steps, trend);
     }
-    if (done && learns)
+    if (as_asked)
+        snprintf(v->next, sizeof v->next,
+                 "Use the encoders (xkd embed, xkd eval), or go on with the schedule: xkd %s --out %.800s --resume",
+                 command, f->folder);
+    else if (done && learns)
         snprintf(v->next, sizeof v->next,
                  "Use the encoders (xkd embed, xkd eval). A new run with a larger "
                  "hyperparams.num_epochs is likely to learn more.");

@@ -15,6 +15,7 @@
 #include "checkpoint/params_file.h"
 #include "report/html.h"
 #include "report/progress.h"
+#include "report/sparkline.h"
 #include "train/feed.h"
 #include "train/position.h"
 #include "train/probe.h"
@@ -88,16 +89,27 @@ typedef struct {
     xkd_watch watch[XKD_MODALITIES];
     xkd_probe *probe;       /* NULL: not wanted */
     double values[COLUMNS]; /* the row of the step in work */
+    xkd_sparkline loss;     /* of this call, for the progress line */
     bool agreed;            /* the status that ends the run is that of all ranks */
 } run;
 
-/* The plan of activations is for full micro-batches. report_all is off: terms of coefficient 0 cost nothing. */
+/* A last batch of an epoch may be smaller where drop_last is off. */
+static xkd_status fit_pass(run *r, int64_t B)
+{
+    const xkd_batch_shape shape = xkd_feed_shape(&r->feed, B);
+    return xkd_trainer_fit(r->cx, &r->trainer, &shape);
+}
+
+/* Plans for full micro-batches and for the last ones of an epoch. report_all is off: terms of coefficient 0 cost nothing. */
 static xkd_status make_trainer(run *r)
 {
     xkd_batch_shape shape = xkd_feed_shape(&r->feed, r->feed.samples);
     xkd_status status = xkd_backend_new(r->cx, &r->backend, r->config.device, XKD_F32, (int)r->config.threads);
     if (status == XKD_OK) status = xkd_trainer_new(r->cx, &r->trainer, r->backend, r->dist, &r->config, &shape, false);
     r->has_trainer = status == XKD_OK;
+    int64_t last = xkd_loader_last_count(r->loader);
+    if (status == XKD_OK && last != r->feed.samples) status = fit_pass(r, last);
+    if (status == XKD_OK) status = fit_pass(r, r->feed.samples);
     /* A run that is resumed overwrites this with its own state. */
     if (status == XKD_OK && r->config.run.init[0])
         status = xkd_params_start_from(r->cx, &r->trainer.networks.params, r->config.run.init);
@@ -137,6 +149,17 @@ static xkd_status open_logs(run *r)
                             r->at.state.epoch, r->config.run.tensorboard, &r->metrics);
 }
 
+/* How a step is shared, for rank 0's log. */
+static void tell_shares(const run *r)
+{
+    const xkd_train_config *t = &r->config.train;
+    if (!r->dist || !r->writes) return;
+    xkd_log(r->cx, XKD_LOG_INFO,
+            "a step is %" PRId64 " samples, %" PRId64 " a rank in %" PRId64 " micro-batches of %" PRId64
+            "; on %s, %" PRId64 " threads a rank",
+            t->batch, t->batch / t->ranks, t->accumulate, t->batch / t->parts, r->config.device, r->config.threads);
+}
+
 /* Before anything is written: what makes this rank another one than rank 0. */
 static xkd_status compare_ranks(run *r)
 {
@@ -172,6 +195,7 @@ static xkd_status start(run *r)
     r->at.state.seed = c->train.seed;
     r->at.state.data_hash = xkd_loader_data_hash(r->loader);
     XKD_TRY(compare_ranks(r));
+    tell_shares(r);
     if (c->train.wire_bfloat16) XKD_TRY(xkd_dist_halve(r->dist));
     XKD_TRY(open_folder(r));
     XKD_TRY(open_logs(r));
@@ -179,18 +203,6 @@ static xkd_status start(run *r)
     XKD_TRY(xkd_position_start(&r->at));
 fail:
     return status;
-}
-
-/* A last batch of an epoch may be smaller where drop_last is off; the plan of activations is for one size.
- * The new plan stays until the size changes again, so an epoch costs two plans at most. */
-static xkd_status fit_pass(run *r, int64_t B)
-{
-    xkd_trainer *t = &r->trainer;
-    if (t->pass.B == B) return XKD_OK;
-    xkd_batch_shape shape = xkd_feed_shape(&r->feed, B);
-    xkd_pass_free(&t->pass);
-    return xkd_pass_new(r->cx, &t->pass, &t->networks, &r->config.step, &shape, r->backend->memory, r->backend->size,
-                        false);
 }
 
 /* The row of this step in metrics.csv, as far as it is known before the step's time is. */
@@ -319,13 +331,15 @@ static xkd_status advance(run *r)
 
 /* The bar counts from where this call began, so that the time left is right after a resume.
  * Called every step; the receiver decides how often it draws. */
-static void show_progress(const run *r)
+static void show_progress(run *r)
 {
-    char tail[120], line[300];
+    char spark[4 * XKD_SPARK_CELLS], tail[200], line[300];
     if (!r->options->progress || !r->writes) return;
-    double seconds = xkd_now() - r->at.started;
-    snprintf(tail, sizeof tail, "loss %.4f  %.1f samples/s  data %.0f %%", r->values[XKD_LOSS_TOTAL],
-             r->values[SAMPLES_PER_SECOND], 100 * r->at.waited / seconds);
+    double seconds = xkd_now() - r->at.started, loss = r->values[XKD_LOSS_TOTAL];
+    xkd_sparkline_add(&r->loss, loss);
+    xkd_sparkline_draw(&r->loss, spark, sizeof spark);
+    snprintf(tail, sizeof tail, "loss %.4f %s  data %.0f %%  %.1f samples/s", loss, spark, 100 * r->at.waited / seconds,
+             r->values[SAMPLES_PER_SECOND]);
     xkd_progress_line(line, sizeof line, "pretrain", r->at.first_step, r->at.state.step, r->at.total, seconds, tail);
     r->options->progress(r->options->user, line);
 }

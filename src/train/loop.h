@@ -18,4 +18,17 @@ xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_op
  * has the memory for it. Writes nothing. */
 xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_train_plan *out);
 
+/* What else a plan knows. */
+typedef struct {
+    double products_per_sample;    /* multiply-adds of matrix products; 0: not measured */
+    double backbone_bytes;         /* of the exported encoders */
+    double cache_folder_bytes;     /* of decoded files where data.cache is a folder; 0 without data */
+    double small, grouped, larger; /* bytes of activations of a few samples, from which those of any batch follow */
+} xkd_plan_details;
+
+/* The same with details; without `timed` no step is done. *details is {0}, or that of a plan of the same model with another batch,
+ * whose layout is not made again. */
+xkd_status xkd_plan_details_of(xkd_context *cx, const xkd_config *config, bool timed, xkd_train_plan *out,
+                               xkd_plan_details *details);
+
 #endif

@@ -2,6 +2,7 @@
  * Counts come from the declared model, memory from two small plans, time from one small step on random data,
  * and that only where the memory is there. Nothing touches the run folder. */
 #include <stdio.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -21,11 +22,15 @@
 /* Activations grow linearly with the batch, so two small plans tell those of any batch. Two samples are the least that
  * every loss accepts. */
 enum { SMALL = 2, LARGER = 4 };
+/* Small models are faster with more samples at a time: a step is timed with as many as take so long, up to the micro-batch. */
+static const double TIMED_SECONDS = 0.5;
+/* The first step touches memory for the first time and is not counted; the fastest of the others is. */
+enum { STEPS = 4 };
 
 /* Views of the configured sizes, filled with numbers that mean nothing. */
 typedef struct {
     xkd_view_shape shape[XKD_MODALITIES][XKD_MAX_VIEWS];                 /* [views] a modality */
-    float *clips[XKD_MODALITIES][XKD_MAX_VIEWS], *noise[XKD_MODALITIES]; /* [LARGER,C,T,H,W]; [g*LARGER,N] */
+    float *clips[XKD_MODALITIES][XKD_MAX_VIEWS], *noise[XKD_MODALITIES]; /* [B,C,T,H,W]; [g*B,N] */
     int64_t views[XKD_MODALITIES];
 } dummy;
 
@@ -56,17 +61,17 @@ static xkd_status random_floats(xkd_context *cx, float **out, int64_t count, uin
 }
 
 /* Noise is sized by pixels instead of tokens: more than enough, and it needs no patch sizes. */
-static xkd_status dummy_fill(xkd_context *cx, const xkd_config *c, dummy *d)
+static xkd_status dummy_fill(xkd_context *cx, const xkd_config *c, int64_t B, dummy *d)
 {
     xkd_status status = XKD_OK;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         int64_t channels = m == XKD_VIDEO ? c->model.channels : 1;
         for (int64_t v = 0; v < d->views[m]; v++) {
             const xkd_view_shape *s = &d->shape[m][v];
-            XKD_TRY(random_floats(cx, &d->clips[m][v], LARGER * channels * s->T * s->H * s->W, (uint32_t)(16 * m + v)));
+            XKD_TRY(random_floats(cx, &d->clips[m][v], B * channels * s->T * s->H * s->W, (uint32_t)(16 * m + v)));
         }
         const xkd_view_shape *s = &d->shape[m][0];
-        XKD_TRY(random_floats(cx, &d->noise[m], c->step.global_views * LARGER * s->T * s->H * s->W, 99));
+        XKD_TRY(random_floats(cx, &d->noise[m], c->step.global_views * B * s->T * s->H * s->W, 99));
     }
 fail:
     return status;
@@ -90,61 +95,92 @@ static xkd_status pass_bytes(xkd_context *cx, const xkd_networks *n, const xkd_s
     xkd_batch_shape shape = dummy_batch(d, B);
     xkd_step_config step = *config;
     step.mmd_group = group;
-    xkd_status status = xkd_pass_new(cx, &pass, n, &step, &shape, NULL, (int64_t)sizeof(float), false);
+    xkd_status status = xkd_pass_new(cx, &pass, n, &step, &shape, NULL, NULL, (int64_t)sizeof(float), false);
     *bytes = (double)pass.arena.size;
     if (status == XKD_OK) xkd_pass_free(&pass);
     return status;
 }
 
-/* All is linear in the batch but the pair weights of MMD, which are linear in batch times group: two plans of one group
- * size and a third of another tell both. *larger: what the plan of LARGER takes. */
-static xkd_status activation_bytes(xkd_context *cx, const xkd_networks *n, const xkd_config *c, const dummy *d,
-                                   double *larger, xkd_train_plan *out)
+/* What two small batches take in one group size, and the larger one in one group, unless a former plan has found out. */
+static xkd_status lay_out(xkd_context *cx, const xkd_networks *n, const xkd_config *c, const dummy *d,
+                          xkd_plan_details *details)
 {
     xkd_status status = XKD_OK;
-    double small, grouped, batch = (double)out->micro_batch;
-    double group = c->step.mmd_group ? (double)c->step.mmd_group : batch;
-    XKD_TRY(pass_bytes(cx, n, &c->step, d, SMALL, SMALL, &small));
-    XKD_TRY(pass_bytes(cx, n, &c->step, d, LARGER, SMALL, &grouped));
-    XKD_TRY(pass_bytes(cx, n, &c->step, d, LARGER, LARGER, larger));
-    double weights = (*larger - grouped) / (LARGER * (LARGER - SMALL)); /* of a sample and a sample of its group */
-    out->activation_bytes =
-        small + (grouped - small) / (LARGER - SMALL) * (batch - SMALL) + weights * batch * (group - SMALL);
+    if (details->larger > 0) return XKD_OK;
+    XKD_TRY(pass_bytes(cx, n, &c->step, d, SMALL, SMALL, &details->small));
+    XKD_TRY(pass_bytes(cx, n, &c->step, d, LARGER, SMALL, &details->grouped));
+    XKD_TRY(pass_bytes(cx, n, &c->step, d, LARGER, LARGER, &details->larger));
 fail:
     return status;
 }
 
-/* The second of two steps is taken. With learning rate 0 and EMA momentum 1 the weights stay as they are, so
- * both rounds do the same work. */
-static xkd_status time_step(xkd_context *cx, const xkd_config *c, dummy *d, xkd_train_plan *out)
+/* All is linear in the batch but the pair weights of MMD, which are linear in batch times group: two plans of one group
+ * size and a third of another tell both. */
+static double activation_bytes(const xkd_plan_details *d, double batch, double group)
+{
+    double weights = (d->larger - d->grouped) / (LARGER * (LARGER - SMALL)); /* of a sample and a sample of its group */
+    return d->small + (d->grouped - d->small) / (LARGER - SMALL) * (batch - SMALL) + weights * batch * (group - SMALL);
+}
+
+/* One step's times: of the micro-batch, and of the rest. */
+static xkd_status run_step(xkd_trainer *t, const xkd_pass_input *in, const xkd_step_values *values, double seconds[2])
+{
+    xkd_step_result result;
+    double begin = xkd_now();
+    xkd_step_begin(t, &result);
+    xkd_step_micro_batch(t, in, values);
+    double middle = xkd_now();
+    xkd_status status = xkd_step_finish(t, values, &result);
+    seconds[0] = middle - begin;
+    seconds[1] = xkd_now() - middle;
+    return status;
+}
+
+/* Steps of B samples. With learning rate 0 and EMA momentum 1 the weights stay as they are, so all rounds do the same work. A
+ * round that takes long is not repeated. */
+static xkd_status time_step(xkd_context *cx, const xkd_config *c, int64_t B, const dummy *shapes, xkd_train_plan *out,
+                            double *products)
 {
     xkd_status status = XKD_OK;
     xkd_backend *be = NULL;
     xkd_trainer trainer = {0};
-    xkd_batch_shape shape = dummy_batch(d, LARGER);
+    dummy d = *shapes;
+    xkd_batch_shape shape = dummy_batch(shapes, B);
     int threads = c->threads > 0 ? (int)c->threads : xkd_processor_count();
     xkd_step_values values = {.lr = 0, .ema = {1, 1}};
+    double seconds[2];
     for (int m = 0; m < XKD_MODALITIES; m++) values.temp.teacher_temp[m] = values.temp.student_temp[m] = 0.1;
-    XKD_TRY(dummy_fill(cx, c, d));
+    XKD_TRY(dummy_fill(cx, c, B, &d));
     XKD_TRY(xkd_backend_new(cx, &be, c->device, XKD_F32, threads));
     XKD_TRY(xkd_trainer_new(cx, &trainer, be, NULL, c, &shape, false));
-    const xkd_pass_input in = {.clips = {(const float *const *)d->clips[0], (const float *const *)d->clips[1]},
-                               .noise = {d->noise[0], d->noise[1]}};
-    for (int round = 0; round < 2; round++) { /* the first one touches memory for the first time */
-        xkd_step_result result;
-        double begin = xkd_now();
-        xkd_step_begin(&trainer, &result);
-        xkd_step_micro_batch(&trainer, &in, &values);
-        double middle = xkd_now();
-        out->seconds_per_sample = (middle - begin) / LARGER;
-        XKD_TRY(xkd_step_finish(&trainer, &values, &result));
-        out->seconds_per_step = xkd_now() - middle;
+    const xkd_pass_input in = {.clips = {(const float *const *)d.clips[0], (const float *const *)d.clips[1]},
+                               .noise = {d.noise[0], d.noise[1]}};
+    XKD_TRY(run_step(&trainer, &in, &values, seconds));
+    out->seconds_per_sample = out->seconds_per_step = INFINITY;
+    for (int round = 1; round < STEPS && (round == 1 || seconds[0] < TIMED_SECONDS); round++) {
+        be->products = 0;
+        XKD_TRY(run_step(&trainer, &in, &values, seconds));
+        out->seconds_per_sample = fmin(out->seconds_per_sample, seconds[0] / (double)B);
+        out->seconds_per_step = fmin(out->seconds_per_step, seconds[1]);
     }
+    *products = (double)be->products / (double)B;
     out->scratch_bytes = (double)xkd_backend_held(be);
 fail:
     xkd_trainer_free(&trainer);
     xkd_backend_free(be);
+    dummy_free(&d);
     return status;
+}
+
+/* With few samples first, which cannot take long; then with more where the model is small. */
+static xkd_status time_steps(xkd_context *cx, const xkd_config *c, const dummy *shapes, xkd_train_plan *out,
+                             double *products)
+{
+    xkd_status status = time_step(cx, c, LARGER, shapes, out, products);
+    if (status != XKD_OK) return status;
+    double more = floor(TIMED_SECONDS / (out->seconds_per_sample * LARGER)) * LARGER;
+    int64_t B = (int64_t)fmin(more, (double)out->micro_batch);
+    return B > LARGER ? time_step(cx, c, B, shapes, out, products) : XKD_OK;
 }
 
 /* Frozen, teacher and buffer rows have a value only. */
@@ -182,7 +218,8 @@ fail:
 
 /* One worker, since nothing is decoded: only the list of samples is read. Without a data path the plan covers
  * the model alone. */
-static xkd_status look_at_data(xkd_context *cx, const xkd_config *config, xkd_train_plan *out)
+static xkd_status look_at_data(xkd_context *cx, const xkd_config *config, xkd_train_plan *out,
+                               xkd_plan_details *details)
 {
     xkd_status status = XKD_OK;
     xkd_loader *loader = NULL;
@@ -202,30 +239,50 @@ static xkd_status look_at_data(xkd_context *cx, const xkd_config *config, xkd_tr
     out->ring_bytes = footprint.ring;
     out->worker_bytes = footprint.workers;
     out->cache_bytes = footprint.cache;
+    /* What a folder holds is what memory would: all files, decoded once. */
+    data.cache = XKD_CACHE_RAM;
+    data.cache_memory = 1e9;
+    if (config->data.cache == XKD_CACHE_FOLDER)
+        details->cache_folder_bytes = xkd_data_footprint_of(&data, loader, filled.data.workers).cache;
 fail:
     xkd_loader_free(loader);
     return status;
 }
 
+/* The files that a run exports at its end: each row that is an encoder's, under its own name and under a shared one. */
+static double backbone_bytes(const xkd_params *params)
+{
+    double count = 0;
+    for (int64_t i = 0; i < params->count; i++)
+        if (strstr(params->rows[i]->name, ".backbone.")) count += (double)params->rows[i]->count;
+    for (int64_t i = 0; i < params->alias_count; i++)
+        if (strstr(params->aliases[i].name, ".backbone.")) count += (double)params->aliases[i].row->count;
+    return count * (double)sizeof(float);
+}
+
 /* Order: what costs nothing first, so that a wrong data path is told before any model is declared. */
-xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_train_plan *out)
+xkd_status xkd_plan_details_of(xkd_context *cx, const xkd_config *config, bool timed, xkd_train_plan *out,
+                               xkd_plan_details *details)
 {
     xkd_status status = XKD_OK;
     xkd_networks networks = {0};
     dummy d = {0};
-    double larger = 0;
     xkd_config c = *config;
     const xkd_model_config *m = &c.model;
     *out = (xkd_train_plan){.micro_batch = c.train.batch / c.train.parts};
     c.step.mmd_group = 0; /* it need not divide the small batch that is timed */
     c.train.accumulate = c.train.parts = c.train.ranks = 1;
-    XKD_TRY(look_at_data(cx, config, out));
+    XKD_TRY(look_at_data(cx, config, out, details));
     XKD_TRY(look_at_probe(cx, config));
     dummy_shapes(&c, &d);
     XKD_TRY(xkd_networks_declare(cx, &networks, m));
     count_parameters(&networks.params, config->train.accumulate, out);
+    details->backbone_bytes = backbone_bytes(&networks.params);
     if (*c.run.init) XKD_TRY(xkd_params_start_from(cx, &networks.params, c.run.init));
-    XKD_TRY(activation_bytes(cx, &networks, config, &d, &larger, out));
+    XKD_TRY(lay_out(cx, &networks, config, &d, details));
+    double batch = (double)out->micro_batch;
+    out->activation_bytes =
+        activation_bytes(details, batch, config->step.mmd_group ? (double)config->step.mmd_group : batch);
     out->video_tokens =
         (m->num_frames / m->vid_patch_t) * (m->frame_height / m->vid_patch_h) * (m->frame_width / m->vid_patch_w);
     out->audio_tokens = (m->spec_freq / m->spec_patch_f) * (m->spec_time / m->spec_patch_t);
@@ -234,9 +291,15 @@ xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_trai
     /* Half of the memory: the rest of the machine has to live too, and a plan must never cause an
      * out-of-memory kill. */
     out->available_bytes = (double)xkd_available_memory();
-    if (out->state_bytes + larger < out->available_bytes / 2) XKD_TRY(time_step(cx, &c, &d, out));
+    if (timed && out->state_bytes + details->larger < out->available_bytes / 2)
+        XKD_TRY(time_steps(cx, &c, &d, out, &details->products_per_sample));
 fail:
     xkd_networks_free(&networks);
-    dummy_free(&d);
     return status;
+}
+
+xkd_status xkd_plan_training(xkd_context *cx, const xkd_config *config, xkd_train_plan *out)
+{
+    xkd_plan_details details = {0};
+    return xkd_plan_details_of(cx, config, true, out, &details);
 }

@@ -41,7 +41,8 @@ xkd_status xkd_position_restore(xkd_run_position *p)
     /* Another seed would give another order of data and other draws: the run would be neither the old one nor a new
      * one. */
     if (loaded.seed != p->config->train.seed)
-        XKD_FAIL(XKD_ERR_CONFIG, "train.seed is %" PRIu64 ", but the run was started with %" PRIu64,
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "train.seed is %" PRIu64 ", but the run was started with %" PRIu64 ": leave it out to go on",
                  p->config->train.seed, loaded.seed);
     if (loaded.data_hash != p->state.data_hash)
         xkd_log(cx, XKD_LOG_WARN, "resume: the data are not the ones of the run so far");

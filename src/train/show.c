@@ -2,79 +2,33 @@
  * so that they show the weights that are saved. */
 #include "train/show.h"
 
-#include <string.h>
+#include "eval/reconstruction.h"
 
-#include "base/alloc.h"
-#include "report/canvas.h"
-
-/* Rows of a picture, top to bottom. */
-enum { VIEW, MASKED, PREDICTED, FILLED, ROWS };
-
-/* The global view's grid: only it is masked and reconstructed. */
-static xkd_patch_grid grid_of(const xkd_model_config *c, xkd_modality m)
-{
-    if (m == XKD_VIDEO)
-        return (xkd_patch_grid){.C = c->channels,
-                                .T = c->num_frames,
-                                .H = c->frame_height,
-                                .W = c->frame_width,
-                                .pt = c->vid_patch_t,
-                                .ph = c->vid_patch_h,
-                                .pw = c->vid_patch_w};
-    return (xkd_patch_grid){
-        .C = 1, .T = 1, .H = c->spec_freq, .W = c->spec_time, .pt = 1, .ph = c->spec_patch_f, .pw = c->spec_patch_t};
-}
-
-/* hidden [N] and prediction [N,P] of sample 0 of the first global view; the decoder has only the masked patches.
- * Patches that were kept have no prediction; their entries stay 0 and are not drawn. */
-static void gather(const xkd_trainer *t, xkd_modality m, int64_t P, uint8_t *hidden, float *prediction)
-{
-    const xkd_student_run *run = &t->pass.student[m];
-    int64_t masked = run->in.mask.N - run->in.mask.kept;
-    for (int64_t i = 0; i < masked; i++) {
-        int64_t n = run->in.mask.masked[i];
-        hidden[n] = 1;
-        xkd_tensor_read_floats(t->be->memory, t->be->dtype, prediction + n * P, xkd_at(t->be, run->decoder.pred, i * P),
-                               P);
-    }
-}
-
-/* Video as a strip of frames a row, sound as one spectrogram a row. All rows are pictures of one size, so they can be
- * compared by eye. */
-static xkd_status draw(xkd_context *cx, const xkd_patch_grid *g, xkd_modality m, const float *const *rows,
+/* The view, then what was kept, predicted and both together: video as a strip of frames a row, sound as one spectrogram a row. All
+ * rows are pictures of one size, so they can be compared by eye. */
+static xkd_status draw(xkd_context *cx, const xkd_reconstruction *r, xkd_modality m, const float *clip,
                        xkd_canvas *picture)
 {
-    const int64_t size[3] = {g->T, g->H, g->W};
-    if (m == XKD_VIDEO) return xkd_canvas_clips(cx, rows, ROWS, size, picture);
-    return xkd_canvas_spectrograms(cx, rows, ROWS, g->H, g->W, picture);
+    const xkd_patch_grid *g = &r->grid;
+    const float *rows[] = {clip, r->masked, r->predicted, r->filled};
+    const int64_t count = sizeof rows / sizeof *rows, size[3] = {g->T, g->H, g->W};
+    if (m == XKD_VIDEO) return xkd_canvas_clips(cx, rows, count, size, picture);
+    return xkd_canvas_spectrograms(cx, rows, count, g->H, g->W, picture);
 }
 
-/* rows: the view itself, then three drawn ones in one block of memory. */
 static xkd_status show_one(xkd_context *cx, const xkd_trainer *t, xkd_modality m, const float *clip,
                            xkd_metrics *metrics, int64_t step)
 {
     static const char *const names[] = {"video", "audio"};
     xkd_status status = XKD_OK;
-    xkd_patch_grid g = grid_of(&t->networks.config, m);
-    int64_t P = g.pt * g.ph * g.pw * g.C, N = t->pass.student[m].in.mask.N, size = g.C * g.T * g.H * g.W;
-    float *memory = NULL, *prediction = NULL;
-    uint8_t *hidden = NULL;
+    xkd_reconstruction r = {0};
     xkd_canvas picture = {0};
-    XKD_TRY(xkd_alloc(cx, &memory, (ROWS - 1) * size, sizeof *memory));
-    XKD_TRY(xkd_alloc(cx, &prediction, N * P, sizeof *prediction));
-    XKD_TRY(xkd_alloc(cx, &hidden, N, 1));
-    /* One block of memory: three pictures of C*T*H*W floats. */
-    const float *rows[ROWS] = {clip, memory, memory + size, memory + 2 * size};
-    gather(t, m, P, hidden, prediction);
-    xkd_show_patches(&g, clip, hidden, prediction, t->networks.config.norm_pix_loss, memory, memory + size,
-                     memory + 2 * size);
-    XKD_TRY(draw(cx, &g, m, rows, &picture));
+    XKD_TRY(xkd_reconstruction_of(cx, t->be, &t->pass, m, clip, &r));
+    XKD_TRY(draw(cx, &r, m, clip, &picture));
     XKD_TRY(xkd_metrics_picture(metrics, step, names[m], picture.rgb, picture.width, picture.height));
 fail:
     xkd_canvas_free(&picture);
-    xkd_free(hidden);
-    xkd_free(prediction);
-    xkd_free(memory);
+    xkd_reconstruction_free(&r);
     return status;
 }
 

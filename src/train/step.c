@@ -73,7 +73,7 @@ xkd_status xkd_trainer_new(xkd_context *cx, xkd_trainer *out, xkd_backend *be, x
                          .eps = config->train.eps,
                          .accumulate = config->train.accumulate > 0 ? config->train.accumulate : 1};
     XKD_TRY(xkd_networks_declare(cx, &out->networks, &config->model));
-    XKD_TRY(xkd_pass_new(cx, &out->pass, &out->networks, &config->step, shape, be->memory, be->size, report_all));
+    XKD_TRY(xkd_pass_new(cx, &out->pass, &out->networks, &config->step, shape, be->memory, NULL, be->size, report_all));
     XKD_TRY(xkd_params_allocate(cx, &out->networks.params, be->memory, be->dtype, true));
     XKD_TRY(xkd_optimizer_new(cx, &out->optimizer, &out->networks.params, config->step.modality));
     XKD_TRY(allocate(cx, out));
@@ -83,9 +83,18 @@ fail:
     return status;
 }
 
+static void swap_plans(xkd_trainer *t)
+{
+    xkd_pass other = t->spare;
+    t->spare = t->pass;
+    t->pass = other;
+}
+
 /* Also frees a trainer that was only zeroed. */
 void xkd_trainer_free(xkd_trainer *t)
 {
+    if (t->pass.arena.borrowed) swap_plans(t);
+    xkd_pass_free(&t->spare); /* it works in the other one's memory */
     xkd_pass_free(&t->pass);
     xkd_optimizer_free(&t->optimizer);
     xkd_parts_free(&t->parts);
@@ -93,6 +102,21 @@ void xkd_trainer_free(xkd_trainer *t)
     xkd_arena_free(&t->memory);
     xkd_free(t->read);
     t->read = NULL;
+}
+
+/* The spare plan is that of the other size, if there is one: the larger of the two has the memory. */
+xkd_status xkd_trainer_fit(xkd_context *cx, xkd_trainer *t, const xkd_batch_shape *shape)
+{
+    if (t->pass.B == shape->B) return XKD_OK;
+    if (t->spare.B != shape->B) {
+        if (t->pass.arena.borrowed) swap_plans(t);
+        xkd_pass_free(&t->spare); /* of a third size */
+        xkd_status status = xkd_pass_new(cx, &t->spare, &t->networks, &t->config, shape, t->be->memory, &t->pass.arena,
+                                         t->be->size, t->pass.wants.all);
+        if (status != XKD_OK) return status;
+    }
+    swap_plans(t);
+    return XKD_OK;
 }
 
 /* method.md section 7, freeze_last_layer. */

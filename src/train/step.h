@@ -38,6 +38,7 @@ typedef struct {
     xkd_networks networks;
     xkd_optimizer optimizer;
     xkd_pass pass;
+    xkd_pass spare; /* of the other size of micro-batches, in the memory of the larger one; B 0: there is none */
     xkd_step_config config;
     double beta1, beta2, eps;
     int64_t accumulate; /* micro-batches a step in this process */
@@ -57,6 +58,10 @@ typedef struct {
 xkd_status xkd_trainer_new(xkd_context *cx, xkd_trainer *out, xkd_backend *be, xkd_dist *dist, const xkd_config *config,
                            const xkd_batch_shape *shape, bool report_all);
 void xkd_trainer_free(xkd_trainer *t);
+
+/* Makes `pass` one for shape->B samples, at most those that the trainer was made for. Nothing is allocated once both sizes
+ * of an epoch have been asked for. */
+xkd_status xkd_trainer_fit(xkd_context *cx, xkd_trainer *t, const xkd_batch_shape *shape);
 
 /* A step is begin, then `accumulate` micro-batches, then finish, on all ranks. */
 void xkd_step_begin(xkd_trainer *t, xkd_step_result *result);

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "report/html.h"
 #include "report/progress.h"
+#include "report/sparkline.h"
 #include "train/position.h"
 #include "train/ranks.h"
 #include "train/schedule.h"
@@ -39,6 +40,7 @@ typedef struct {
     double samples, testing; /* clips trained on by this rank; seconds spent in tests */
     double *losses;          /* [parts] of the step's micro-batches; owned */
     double values[COLUMNS];
+    xkd_sparkline loss;            /* of this call, for the progress line */
     xkd_supervised_result *result; /* the caller's; filled by tests and at the end */
 } run;
 
@@ -403,15 +405,17 @@ static xkd_status advance(run *r)
 }
 
 /* The bar on every step, the receiver decides how often it draws; the line by print_steps and at the end. */
-static xkd_status report_step(const run *r)
+static xkd_status report_step(run *r)
 {
-    char tail[120], line[300];
+    char spark[4 * XKD_SPARK_CELLS], tail[200], line[300];
     const double *v = r->values;
     double seconds = xkd_now() - r->at.started;
     if (r->options->run.progress && r->writes) {
         /* Waiting as a share of the time without tests, which wait for data of their own. */
-        snprintf(tail, sizeof tail, "loss %.4f  %.1f samples/s  data %.0f %%", v[LOSS], v[SAMPLES_PER_SECOND],
-                 100 * r->at.waited / (seconds - r->testing));
+        xkd_sparkline_add(&r->loss, v[LOSS]);
+        xkd_sparkline_draw(&r->loss, spark, sizeof spark);
+        snprintf(tail, sizeof tail, "loss %.4f %s  data %.0f %%  %.1f samples/s", v[LOSS], spark,
+                 100 * r->at.waited / (seconds - r->testing), v[SAMPLES_PER_SECOND]);
         xkd_progress_line(line, sizeof line, r->net.options.frozen ? "linear" : "finetune", r->at.first_step,
                           r->at.state.step, r->at.total, seconds, tail);
         r->options->run.progress(r->options->run.user, line);

@@ -19,7 +19,7 @@ fails_with "no workers" 2 "xkd: error: pretrain: --workers wants at least 1"
 pretrain data.workers=0
 fails_with "no workers by key" 2 "xkd: error: command line:1: data.workers: wants integer 1..256 or auto, not '0'"
 pretrain -c "$work/absent.yaml"
-fails_with "configuration is missing" 2 "xkd: error: $work/absent.yaml: cannot open: No such file or directory"
+fails_with "configuration is missing" 2 "xkd: error: $work/absent.yaml: cannot open: No such file or directory (check the path)"
 pretrain -c "$work/videos"
 stderr_has "configuration is a folder" 2 "not a regular file"
 pretrain --dry-run -v num_workers=20

@@ -43,7 +43,7 @@ try predict heard junk.mp4 toys/test/bounce/00010.mp4 --top 1
 stderr_has "predict names what it cannot read" 3 "junk.mp4: "
 check "and still predicts the rest" grep -q "^toys/test/bounce/00010.mp4" <<<"$out"
 try predict heard nowhere.mp4
-fails_with "predict: a missing file" 3 "xkd: error: nowhere.mp4: no such file"
+fails_with "predict: a missing file" 3 "xkd: error: nowhere.mp4: no such file (check the path)"
 try predict "$video" toys/test/bounce/00010.mp4
 stderr_has "predict: a model without classifier" 4 "has no classifier (head.weight): train one with 'xkd finetune' or 'xkd linear'"
 try predict heard/checkpoints/step-00000090.safetensors toys/test/bounce/00010.mp4

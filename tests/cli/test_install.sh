@@ -29,7 +29,9 @@ fi
 prefix=$work/stage$(sed -n 's/^CMAKE_INSTALL_PREFIX:PATH=//p' "$build/CMakeCache.txt")
 libdir=$(dirname "$(find "$prefix" -name libxkd.so)")
 for file in "$prefix/bin/xkd" "$prefix/include/xkd/xkd.h" "$libdir/libxkd.a" "$libdir/libxkd.so.0" \
-  "$libdir/pkgconfig/libxkd.pc" "$libdir/cmake/xkd/xkdConfig.cmake"; do
+  "$libdir/pkgconfig/libxkd.pc" "$libdir/cmake/xkd/xkdConfig.cmake" "$prefix"/share/man/man1/{xkd,xkd-pretrain,xkd-data-index}.1 \
+  "$prefix/share/man/man5/xkd-config.5" "$prefix/share/bash-completion/completions/xkd" \
+  "$prefix/share/zsh/site-functions/_xkd" "$prefix/share/fish/vendor_completions.d/xkd.fish"; do
   check "${file#"$prefix"/} is there" test -e "$file"
 done
 rc=0 out=$(readelf -d "$libdir/libxkd.so" | grep SONAME)

@@ -36,6 +36,24 @@ rm "videos/train/bounce/a\"b'<i>.mp4"
 try map heads.safetensors --media videos --out lost.html
 stderr_has "a file that is gone is named" 0 "has no picture in the map: missing"
 check "and stays a point" [ "$(grep -o 'data:image/png;base64,iVBOR' lost.html | wc -l)" = 11 ]
+# Of more files than a page holds, 20000 with PCA, every so-manieth.
+many() { # many N: features of three numbers
+  awk -v n="$1" 'BEGIN { srand(3); for (i = 0; i < n; i++) printf "{\"path\":\"%05d.mp4\",\"modality\":\"video\",\"clip\":0,\"seconds\":0,\"model\":\"m\",\"pool\":\"mean\",\"layer\":-1,\"feature\":[%.4f,%.4f,%.4f]}\n", i, rand(), rand(), rand() }'
+}
+many 20001 >more.jsonl
+try map more.jsonl --method pca -k 2 --out more.html --json
+stdout_has "20000 with PCA" 0 '{"points": 20000, "files": 20001}'
+check "and the page says so" grep -q '20000 of 20001 files, placed by picture; the others are left out, evenly' more.html
+check "the first is there and the last is not" [ "$(grep -o '"00000.mp4"\|"20000.mp4"' more.html)" = '"00000.mp4"' ]
+# Sound alone is shown by its waveform.
+if command -v ffmpeg >/dev/null; then
+  mkdir -p sounds/a
+  for name in bounce/00001 bounce/00002 bounce/00003; do ffmpeg -v error -i videos/train/$name.mp4 -vn "sounds/a/${name/\//-}.wav"; done
+  "$xkd" embed run sounds --out sounds.safetensors -q >/dev/null 2>&1
+  try map sounds.safetensors --media sounds --out waves.html
+  stdout_has "a map of sounds" 0 "waves.html: 3 of 3 files"
+  check "with a waveform each" [ "$(grep -o 'data:image/png;base64,iVBOR' waves.html | wc -l)" = 3 ]
+fi
 sed '$s/\[-*[0-9][-0-9.e]*,/[1e39,/' means.jsonl >large.jsonl # infinite as a float
 try map large.jsonl --out never.html
 check "numbers that are not finite" code 6

@@ -125,7 +125,7 @@ mkdir "$work/disk"
 if small true 2>/dev/null; then
   small "'$xkd' pretrain ${tiny[*]} --out '$work/disk/run' run.save_steps=1 run.keep_last=9 >'$work/.stdout' 2>'$work/.stderr'; echo \$? >'$work/.rc'; ls '$work/disk/run/checkpoints' >'$work/.list'"
   rc=$(cat "$work/.rc") out="" err=$(cat "$work/.stderr")
-  stderr_has "no space left" 5 "(free some space and --resume)"
+  stderr_has "no space left" 5 "(free some space, then give the command again; a training wants --resume)"
   check "the checkpoints before are still there" grep -qx 'step-00000001.safetensors' "$work/.list"
   check "no half checkpoint is left" [ -z "$(grep tmp "$work/.list")" ]
 else

@@ -16,6 +16,16 @@ cp "$run/report.html" "$work/before"
 try report "$run" --out "$work/elsewhere.html" --json
 stdout_has "another file" 0 "{\"report\": \"$work/elsewhere.html\"}"
 check "of the same bytes" cmp -s "$work/before" "$work/elsewhere.html"
+# Three of four steps, as run.max_steps asked.
+sed -i '$a run: {max_steps: 3}' "$run/config.yaml"
+try report "$run"
+check "as far as was asked is finished" \
+  grep -q '<strong>finished</strong><p>The 3 steps that run.max_steps asked for are done; the schedule has more.</p>' "$run/report.html"
+check "and says how to go on" grep -q "or go on with the schedule: xkd pretrain --out $run --resume" "$run/report.html"
+sed -i 's/max_steps: 3/max_steps: 4/' "$run/config.yaml"
+try report "$run"
+check "less than was asked is stopped" grep -q '<strong>stopped</strong>' "$run/report.html"
+sed -i '$d' "$run/config.yaml"
 # A process that holds the folder is a run that goes on.
 exec 9>"$run/.lock"
 flock 9

@@ -15,7 +15,7 @@ stdout_has "inspect as JSON" 0 '"content": "whole XKD model'
 try inspect
 fails_with "inspect needs a file" 2 "xkd: error: inspect needs one file (see 'xkd inspect --help')"
 try inspect /nonexistent/x.pth
-fails_with "inspect of nothing" 5 "xkd: error: /nonexistent/x.pth: cannot open: No such file or directory"
+fails_with "inspect of nothing" 5 "xkd: error: /nonexistent/x.pth: cannot open: No such file or directory (check the path)"
 try inspect README.md
 stderr_has "inspect of text" 4 "not a tensor file"
 

@@ -465,7 +465,7 @@ static void a_full_disk_ends_it_and_it_goes_on(void **state)
         disk_bytes = INT64_MAX;
         if (status == XKD_OK) break;
         assert_int_equal(status, XKD_ERR_STORAGE);
-        assert_non_null(strstr(xkd_last_error(cx), "free some space and give the same command again"));
+        assert_non_null(strstr(xkd_last_error(cx), "free some space, then give the command again"));
         xkd_clear_error(cx);
         assert_true(++full < 20);
     }

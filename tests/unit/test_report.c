@@ -20,6 +20,7 @@
 #include "report/plot.h"
 #include "report/png.h"
 #include "report/progress.h"
+#include "report/sparkline.h"
 #include "report/tensorboard.h"
 
 static char folder[] = "/tmp/xkd-test-report-XXXXXX";
@@ -265,9 +266,40 @@ static void test_progress(void **state)
     xkd_format_count(text, sizeof text, 812, "");
     assert_string_equal(text, "812");
     xkd_progress_line(text, sizeof text, "train", 0, 5, 10, 10, "loss 1");
-    assert_string_equal(text, "train [==========>         ]  50 % 5/10  ETA 0:10  loss 1");
+    assert_string_equal(text, "train [======>     ]  50 % 5/10  ETA 0:10  loss 1");
     xkd_progress_line(text, sizeof text, "train", 5, 5, 10, 0, "");
     assert_non_null(strstr(text, "ETA -"));
+}
+
+static void a_sparkline_spans_all_numbers(void **state)
+{
+    (void)state;
+    char text[100];
+    xkd_sparkline s = {.used = 0};
+    xkd_sparkline_add(&s, 3);
+    xkd_sparkline_draw(&s, text, sizeof text);
+    assert_string_equal(text, "");
+    xkd_sparkline_add(&s, NAN);
+    xkd_sparkline_add(&s, 2);
+    xkd_sparkline_add(&s, 1);
+    xkd_sparkline_draw(&s, text, sizeof text);
+    assert_string_equal(text, "█▅▁");
+    s = (xkd_sparkline){.used = 0};
+    for (int i = 0; i < 4; i++) xkd_sparkline_add(&s, 5);
+    xkd_sparkline_draw(&s, text, sizeof text);
+    assert_string_equal(text, "▁▁▁▁");
+    /* 0 .. 63: 16 cells of 4; the 65th number makes 8 cells of 8 and one more. */
+    s = (xkd_sparkline){.used = 0};
+    for (int i = 0; i < 64; i++) xkd_sparkline_add(&s, i);
+    xkd_sparkline_draw(&s, text, sizeof text);
+    assert_string_equal(text, "▁▁▂▂▃▃▄▄▅▅▆▆▇▇██");
+    xkd_sparkline_add(&s, 64);
+    assert_int_equal(s.used, 9);
+    xkd_sparkline_draw(&s, text, sizeof text);
+    assert_string_equal(text, "▁▂▃▄▅▆▇██");
+    /* Room for two blocks and the end. */
+    xkd_sparkline_draw(&s, text, 7);
+    assert_string_equal(text, "▁▂");
 }
 
 /* A folder of a run as one would be found. */
@@ -552,6 +584,7 @@ int main(void)
         cmocka_unit_test(test_patches),
         cmocka_unit_test(test_pictures),
         cmocka_unit_test(test_progress),
+        cmocka_unit_test(a_sparkline_spans_all_numbers),
         cmocka_unit_test(test_report),
         cmocka_unit_test(test_report_of_an_empty_run),
         cmocka_unit_test(test_verdicts),

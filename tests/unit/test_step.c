@@ -47,6 +47,42 @@ static void no_allocation_after_the_first_step(void **state)
     }
 }
 
+/* Steps with the last, smaller batch of an epoch between: after both sizes have been met nothing is allocated, and each step
+ * does what a trainer of its own size does. */
+static void smaller_batches_share_the_memory(void **state)
+{
+    (void)state;
+    small_model s = small_model_defaults(), small = small_model_defaults();
+    s.B = 4;
+    small.B = 2;
+    build(&s, "cpu", XKD_F32, 2);
+    build(&small, "cpu", XKD_F32, 2);
+    int64_t views = s.config.step.global_views;
+    xkd_batch_shape full = {.B = 4, .views = {views + s.locals[0], views + s.locals[1]}, .shape = {s.shapes[0], s.shapes[1]}};
+    xkd_batch_shape last = full;
+    last.B = 2;
+    const xkd_pass_input input = s.input;
+    int64_t before = 0;
+    for (int round = 0; round < 4; round++) {
+        s.input = small.input;
+        assert_int_equal(xkd_trainer_fit(s.cx, &s.trainer, &last), XKD_OK);
+        xkd_step_result a = one_step(&s);
+        if (round == 0) {
+            xkd_step_result b = one_step(&small);
+            assert_memory_equal(&a, &b, sizeof a);
+            assert_memory_equal(values_of(&s)->memory, values_of(&small)->memory, (size_t)values_of(&s)->used);
+        }
+        s.input = input;
+        assert_int_equal(xkd_trainer_fit(s.cx, &s.trainer, &full), XKD_OK);
+        one_step(&s);
+        if (round == 0) before = xkd_alloc_count(s.cx);
+    }
+    assert_int_equal(xkd_alloc_count(s.cx), before);
+    assert_int_equal(s.trainer.pass.B, 4);
+    small_model_free(&s);
+    small_model_free(&small);
+}
+
 /* Width 96, 2 blocks: the shapes of the demo; larger than one tile in rows. */
 static small_model demo_like(void)
 {
@@ -284,6 +320,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_allocation_after_the_first_step),
+        cmocka_unit_test(smaller_batches_share_the_memory),
         cmocka_unit_test(same_bits_for_any_threads),
         cmocka_unit_test(signals_change_nothing),
         cmocka_unit_test(accumulation_averages),

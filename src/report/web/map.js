@@ -114,8 +114,9 @@
     }
     return [best, x, y];
   };
-  let drag = null, moved = false;
-  canvas.addEventListener('pointerdown', event => { drag = [event.clientX - dx, event.clientY - dy, event.clientX, event.clientY]; moved = false; });
+  /* What is pressed is chosen: a click comes with rounded coordinates, and on a touch screen after the pointer has left. */
+  let drag = null, moved = false, pressed = -1;
+  canvas.addEventListener('pointerdown', event => { drag = [event.clientX - dx, event.clientY - dy, event.clientX, event.clientY]; moved = false; pressed = at(event)[0]; });
   canvas.addEventListener('pointermove', event => {
     if (drag && (moved || Math.hypot(event.clientX - drag[2], event.clientY - drag[3]) > 4)) {
       moved = true;
@@ -124,7 +125,7 @@
     } else hover(...at(event));
   });
   addEventListener('pointerup', () => { drag = null; });
-  canvas.addEventListener('click', event => { if (!moved) choose(at(event)[0]); });
+  canvas.addEventListener('click', () => { if (!moved) choose(pressed); });
   canvas.addEventListener('pointerleave', () => hover(-1, 0, 0));
   canvas.addEventListener('dblclick', () => { zoom = 1; dx = dy = 0; draw(); });
   canvas.addEventListener('wheel', event => {
