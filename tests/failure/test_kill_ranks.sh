@@ -24,6 +24,8 @@ for i in $(seq "${XKD_KILLS:-4}"); do
   victim=$(pgrep -P $pid -f -- '--ranks' | shuf -n 1 --random-source=<(yes $i))
   kill -KILL ${victim:-$pid} 2>/dev/null
   wait $pid 2>/dev/null
+  # Ranks whose starter was killed save and end by themselves.
+  for _ in $(seq 500); do pgrep -f -- "--out $work/$i " >/dev/null || break; sleep 0.02; done
   steps=$(cat "$work/$i/metrics.jsonl" 2>/dev/null | wc -l)
   if [ -e "$work/$i/config.yaml" ]; then again=(--resume); else again=(--force "${tiny[@]}" train.parts=4); fi
   try pretrain --out "$work/$i" --ranks "$after" "${again[@]}"
