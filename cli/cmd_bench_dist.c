@@ -1,5 +1,5 @@
 /* xkd bench dist: what adding up the gradients of several processes takes, and the weak scaling that follows from it and from
- * a link; the model is docs/scaling.md's. */
+ * a link; the model is docs/ranks.md's. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -86,7 +86,7 @@ struct machine {
     double bytes, early;        /* of gradients; of those that are complete before the backward pass ends */
 };
 
-/* docs/scaling.md: every rank sends and receives 2 (R-1)/R of the gradients, in buckets of two rounds each. What is complete
+/* docs/ranks.md: every rank sends and receives 2 (R-1)/R of the gradients, in buckets of two rounds each. What is complete
  * early travels beside the backward pass, of which half a step is counted. */
 static double efficiency(const struct machine *m, double ranks)
 {

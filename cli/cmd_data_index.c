@@ -12,6 +12,7 @@
 #include "data/index.h"
 #include "data/list.h"
 #include "data/links.h"
+#include "data/tar.h"
 #include "data_args.h"
 
 /* Without hash contents are not read beyond their headers; no_hash: what earlier versions needed for that. */
@@ -49,6 +50,9 @@ static xkd_status gather(struct cli *cli, const struct values *v, const char *so
         /* Told, since a set of an unknown ending would look empty. */
         if (skipped) cli_say(cli, "%" PRId64 " files without a media extension left out", skipped);
         XKD_TRY(v->out ? xkd_copy_string(cx, out, v->out) : xkd_join_path(cx, out, source, "manifest.jsonl"));
+    } else if (xkd_is_archive_name(source) && xkd_path_exists(source)) {
+        XKD_TRY(xkd_index_archive(cx, source, v->follow_links, m));
+        XKD_TRY(v->out ? xkd_copy_string(cx, out, v->out) : xkd_format_string(cx, out, "%s.jsonl", source));
     } else {
         if (!xkd_path_exists(source)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or list", source);
         XKD_TRY(xkd_copy_string(cx, &folder, source));

@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "base/status.h"
 #include "data/fetch.h"
+#include "data/index.h"
 #include "data/image.h"
 #include "data/wav.h"
 #include "data_args.h"
@@ -151,6 +152,25 @@ fail:
     return status;
 }
 
+/* A file by itself, or sample --sample of a set. */
+static xkd_status load(struct cli *cli, const struct values *v, const char *path, const xkd_config *config,
+                       xkd_manifest *m, int64_t *index)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    size_t length = strlen(path);
+    bool set = xkd_is_folder(path) || (length > 6 && !strcmp(path + length - 6, ".jsonl"));
+    *index = set ? v->sample : 0;
+    if (!set) return xkd_manifest_of_file(cx, path, m);
+    XKD_TRY(xkd_manifest_load(cx, path, config->data.follow_links, m));
+    if (*index < 0 || *index >= m->count)
+        XKD_FAIL(XKD_ERR_CONFIG, "--sample %lld: %s has samples 0 to %lld", (long long)*index, path,
+                 (long long)m->count - 1);
+    cli_say(cli, "sample %lld: %s", (long long)*index, m->samples[*index].path);
+fail:
+    return status;
+}
+
 /* The same draws as in training: key of the view, stream of the clip's place. */
 static xkd_status show_clip(struct cli *cli, const struct values *v, const char *path, const xkd_config *config)
 {
@@ -160,19 +180,22 @@ static xkd_status show_clip(struct cli *cli, const struct values *v, const char 
     xkd_fetcher *fetcher = NULL;
     xkd_media_result result;
     bool silent = false;
+    int64_t index;
     /* Sample and epoch are 32 bits wide in the keys of draws. */
     struct show s = {
         .cli = cli, .v = v, .config = config, .key = {config->train.seed, (uint32_t)v->epoch, (uint32_t)v->sample}};
-    XKD_TRY(xkd_manifest_of_file(cx, path, &manifest));
+    XKD_TRY(load(cli, v, path, config, &manifest, &index));
     XKD_TRY(xkd_view_shapes_of(cx, &config->data, &s.shapes));
     /* No cache: the clip is decoded for this one look. */
     XKD_TRY(xkd_fetcher_new(cx, &config->data, &manifest, NULL, &fetcher));
     XKD_TRY(xkd_viewer_new(cx, &config->data, &s.viewer));
     xkd_rng rng = xkd_rng_make(s.key.seed, s.key.epoch, s.key.sample, 0, XKD_RNG_CLIP);
-    XKD_TRY(xkd_fetch_clip(fetcher, 0, xkd_rng_uniform(&rng), &s.clip, &silent, &result));
+    XKD_TRY(xkd_fetch_clip(fetcher, index, xkd_rng_uniform(&rng), &s.clip, &silent, &result));
     if (result.fault != XKD_FAULT_NONE)
-        XKD_FAIL(XKD_ERR_DATA, "%s: %s: %s", path, xkd_media_fault_name(result.fault), result.message);
-    if (silent && !config->data.left_out[XKD_AUDIO]) cli_say(cli, "%s has no sound: the audio views are silence", path);
+        XKD_FAIL(XKD_ERR_DATA, "%s: %s: %s", manifest.samples[index].path, xkd_media_fault_name(result.fault),
+                 result.message);
+    if (silent && !config->data.left_out[XKD_AUDIO])
+        cli_say(cli, "%s has no sound: the audio views are silence", manifest.samples[index].path);
     XKD_TRY(show_views(&s));
 fail:
     xkd_fetcher_free(fetcher);
@@ -202,7 +225,7 @@ fail:
 const struct cli_command cmd_data_show = {
     .name = "show",
     .summary = "write the views that training would make of a clip as PNG and WAV",
-    .usage = "FILE [--out DIR] [-c FILE] [KEY=VALUE ...]",
+    .usage = "FILE|MANIFEST|PACK [--sample N] [--out DIR] [-c FILE] [KEY=VALUE ...]",
     .example = "xkd data show videos/cat.mp4 --out show",
     .options = options,
     .run = run,

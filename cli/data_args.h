@@ -38,6 +38,6 @@ xkd_status data_root_text(struct cli *cli, const char *path, const char *root, c
 xkd_status data_tell_missing(struct cli *cli, const xkd_import_result *result, const char *manifest);
 
 extern const struct cli_command cmd_data_import, cmd_data_index, cmd_data_check, cmd_data_stats, cmd_data_show,
-    cmd_data_synth;
+    cmd_data_synth, cmd_data_pack, cmd_data_unpack;
 
 #endif

@@ -7,7 +7,7 @@
 /* Sanitizers cannot follow the loader's choice, which comes before they are ready. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
     !defined(__SANITIZE_THREAD__)
-#define XKD_CLONES __attribute__((target_clones("avx2", "sse4.2", "default")))
+#define XKD_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "sse4.2", "default")))
 #else
 #define XKD_CLONES
 #endif

@@ -5,12 +5,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -43,6 +46,7 @@ struct xkd_writer {
     char *path, *temporary;   /* temporary: beside the path, so on the same file system */
     int fd;                   /* -1: closed */
     int64_t written, flushed; /* bytes; the disk was told to begin with those before `flushed` */
+    bool kept;                /* the temporary file outlives a writer that is given up */
 };
 
 /* So much is given to the disk at once while more is being written: large enough for its full speed, small beside what
@@ -77,6 +81,33 @@ static xkd_status read_all(xkd_context *cx, int fd, const char *path, char *out,
         done += got;
     }
     return XKD_OK;
+}
+
+xkd_status xkd_read_at(xkd_context *cx, int fd, const char *path, void *out, int64_t size, int64_t offset)
+{
+    for (int64_t done = 0; done < size;) {
+        ssize_t got = pread(fd, (char *)out + done, (size_t)(size - done), offset + done);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot read: %s", path, strerror(errno));
+        if (got == 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: is shorter than it should be", path);
+        done += got;
+    }
+    return XKD_OK;
+}
+
+int64_t xkd_free_space(const char *path)
+{
+    struct statvfs info;
+    char above[PATH_MAX];
+    int missing;
+    snprintf(above, sizeof above, "%s", path);
+    /* A folder that is still to be made goes where the nearest one above it is. */
+    while ((missing = statvfs(above, &info) != 0) && errno == ENOENT && strcmp(above, ".") && strcmp(above, "/")) {
+        char *slash = strrchr(above, '/');
+        if (!slash) strcpy(above, ".");
+        if (slash) slash[slash == above] = 0;
+    }
+    return missing ? -1 : (int64_t)info.f_bavail * (int64_t)info.f_frsize;
 }
 
 /* One byte more is allocated and is 0, so text may be used as a string. The limit comes before the
@@ -249,9 +280,12 @@ xkd_status xkd_writer_commit(xkd_writer *writer)
     xkd_status status = XKD_OK;
     xkd_context *cx = writer->cx;
     if (fsync(writer->fd) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot sync: %s", writer->path, reason(errno));
-    int closed = close(writer->fd);
-    writer->fd = -1;
-    if (closed != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot close: %s", writer->path, reason(errno));
+    /* What is kept goes by its lock until it has its name: another process would take it for unfinished. */
+    if (!writer->kept) {
+        int closed = close(writer->fd);
+        writer->fd = -1;
+        if (closed != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot close: %s", writer->path, reason(errno));
+    }
     if (rename(writer->temporary, writer->path) != 0)
         XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot rename into place: %s", writer->path, reason(errno));
     XKD_TRY(sync_folder_of(cx, writer->path));
@@ -262,11 +296,55 @@ fail:
     return status;
 }
 
+xkd_status xkd_writer_resume(xkd_context *cx, const char *path, xkd_writer **out, int *fd, int64_t *size)
+{
+    xkd_status status = XKD_OK;
+    xkd_writer *writer = NULL;
+    *out = NULL;
+    XKD_TRY(xkd_alloc(cx, &writer, 1, sizeof *writer));
+    *writer = (xkd_writer){.cx = cx, .fd = -1, .kept = true};
+    XKD_TRY(xkd_copy_string(cx, &writer->path, path));
+    XKD_TRY(xkd_format_string(cx, &writer->temporary, "%s.part", path));
+    XKD_TRY(xkd_lock_file(cx, writer->temporary, &writer->fd));
+    off_t end = lseek(writer->fd, 0, SEEK_END);
+    if (end < 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot seek: %s", writer->temporary, strerror(errno));
+    writer->written = writer->flushed = *size = end;
+    *fd = writer->fd;
+    *out = writer;
+    writer = NULL;
+fail:
+    if (writer) writer_free(writer);
+    return status;
+}
+
+xkd_status xkd_writer_cut(xkd_writer *writer, int64_t size)
+{
+    if (ftruncate(writer->fd, (off_t)size) != 0 || lseek(writer->fd, (off_t)size, SEEK_SET) != (off_t)size)
+        return xkd_fail(writer->cx, XKD_ERR_STORAGE, "%s: cannot shorten: %s", writer->path, strerror(errno));
+    writer->written = size;
+    if (writer->flushed > size) writer->flushed = size;
+    return XKD_OK;
+}
+
+int64_t xkd_writer_size(const xkd_writer *writer)
+{
+    return writer->written;
+}
+
+xkd_status xkd_writer_leave(xkd_writer *writer)
+{
+    xkd_status status = XKD_OK;
+    if (fsync(writer->fd) != 0)
+        status = xkd_fail(writer->cx, XKD_ERR_STORAGE, "%s: cannot sync: %s", writer->path, strerror(errno));
+    writer_free(writer);
+    return status;
+}
+
 /* NULL does nothing. The path's old content stays. */
 void xkd_writer_abort(xkd_writer *writer)
 {
     if (!writer) return;
-    unlink(writer->temporary);
+    if (!writer->kept) unlink(writer->temporary);
     writer_free(writer);
 }
 

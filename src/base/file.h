@@ -16,6 +16,12 @@ xkd_status xkd_read_file(xkd_context *cx, const char *path, int64_t limit, xkd_s
  * closes it with close(). */
 xkd_status xkd_open_read(xkd_context *cx, const char *path, int *fd, int64_t *size);
 
+/* Reads `size` bytes at `offset` of an open file, which has them: XKD_ERR_STORAGE where it has not, or fails. */
+xkd_status xkd_read_at(xkd_context *cx, int fd, const char *path, void *out, int64_t size, int64_t offset);
+
+/* Bytes that may be written below a folder, which need not be there yet; -1: not known. */
+int64_t xkd_free_space(const char *path);
+
 /* Reads all of a file and drops it: a disk or server that fails shows as XKD_ERR_STORAGE, while a map of the file would
  * end the process with a signal. */
 xkd_status xkd_read_through(xkd_context *cx, const char *path);
@@ -36,9 +42,17 @@ xkd_status xkd_writer_open(xkd_context *cx, const char *path, xkd_writer **out);
 xkd_status xkd_writer_write(xkd_writer *writer, const void *data, int64_t size);
 /* Replaces `size` bytes at `offset`, all of them written before: for sums that are known only at the end. */
 xkd_status xkd_writer_patch(xkd_writer *writer, int64_t offset, const void *data, int64_t size);
+/* For a file that takes hours: what is written stands in "<path>.part" and outlives a stop. Goes on with what is there,
+ * *size bytes, which *fd reads as well. XKD_ERR_CONFIG where another process writes it. */
+xkd_status xkd_writer_resume(xkd_context *cx, const char *path, xkd_writer **out, int *fd, int64_t *size);
+/* Takes back all bytes from `size` on; what comes next is written there. */
+xkd_status xkd_writer_cut(xkd_writer *writer, int64_t size);
+int64_t xkd_writer_size(const xkd_writer *writer);
+/* Safe on the disk as far as it is; the part stays for xkd_writer_resume. Frees the writer in any case. */
+xkd_status xkd_writer_leave(xkd_writer *writer);
 /* Publishes the file and frees the writer, in any case. */
 xkd_status xkd_writer_commit(xkd_writer *writer);
-/* Removes the temporary file and frees the writer; NULL is allowed. */
+/* Removes the temporary file (a part that was resumed stays) and frees the writer; NULL is allowed. */
 void xkd_writer_abort(xkd_writer *writer);
 
 /* All of it in one call. */

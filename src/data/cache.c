@@ -13,19 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/machine.h"
-#include "media/media.h"
-
-static const char MAGIC[8] = "XKDCLIP2";
-
-/* Start of a cache file; pixels and samples follow.
- * Native byte order: a cache is for one machine, and a file from another has the wrong magic or key. */
-typedef struct {
-    char magic[8];
-    XXH128_hash_t key;
-    int64_t frames, height, width, samples, has_audio;
-    double seconds;        /* of the common part, which starts are drawn from */
-    XXH64_hash_t checksum; /* of everything after the header */
-} header;
+#include "data/shard.h"
 
 /* Files are written side by side; only those of one key wait for each other. */
 enum { WRITE_LOCKS = 64 };
@@ -48,16 +36,13 @@ struct xkd_cache {
     pthread_mutex_t write[WRITE_LOCKS];
 };
 
-/* A mapped entry owns its mapping, one in memory its two arrays. */
+/* One of a file owns its descriptor, one in memory its two arrays. */
 void xkd_cached_free(xkd_cached *entry)
 {
     if (!entry) return;
-    if (entry->map.base) {
-        xkd_unmap(&entry->map);
-    } else {
-        xkd_free(entry->rgb);
-        xkd_free(entry->sound);
-    }
+    if (entry->source.record) close(entry->source.fd);
+    xkd_free(entry->rgb);
+    xkd_free(entry->sound);
     xkd_free(entry);
 }
 
@@ -111,16 +96,30 @@ void xkd_cache_free(xkd_cache *cache)
 }
 
 /* Everything that decides what a decoded file looks like. */
+static void describe_key(const xkd_data_config *d, const char *hash, char text[416])
+{
+    char decoders[64];
+    xkd_media_decoders(decoders);
+    snprintf(text, 416,
+             "%s fps=%.17g side=%" PRId64 " rate=%" PRId64 " stream_colour=%d hold=%d track=%" PRId64
+             " streams=%d%d decoders=%s",
+             hash, d->video_fps, d->crop_size, d->audio_rate, d->stream_colour, d->hold_last_frame, d->audio_track,
+             !d->left_out[XKD_VIDEO], !d->left_out[XKD_AUDIO], decoders);
+}
+
 static XXH128_hash_t key_of(const xkd_data_config *d, const char *hash)
 {
-    char text[416], decoders[64];
-    xkd_media_decoders(decoders);
-    int n = snprintf(text, sizeof text,
-                     "%s fps=%.17g side=%" PRId64 " rate=%" PRId64 " stream_colour=%d hold=%d track=%" PRId64
-                     " streams=%d%d decoders=%s",
-                     hash, d->video_fps, d->crop_size, d->audio_rate, d->stream_colour, d->hold_last_frame,
-                     d->audio_track, !d->left_out[XKD_VIDEO], !d->left_out[XKD_AUDIO], decoders);
-    return XXH3_128bits(text, (size_t)n);
+    char text[416];
+    describe_key(d, hash, text);
+    return XXH3_128bits(text, strlen(text));
+}
+
+/* What stands in front of an entry: the whole key, so that one of another key under the same name is seen. */
+static xkd_status text_of(xkd_cache *cache, xkd_context *cx, const char *hash, char **text)
+{
+    char key[416];
+    describe_key(cache->data, hash, key);
+    return xkd_format_string(cx, text, "{\"xkd_cache\": 1, \"key\": \"%s\"}\n", key);
 }
 
 /* The caller frees *path. */
@@ -131,23 +130,36 @@ static xkd_status file_of(xkd_cache *cache, xkd_context *cx, const char *hash, c
                              (uint64_t)key.high64, (uint64_t)key.low64);
 }
 
-/* True where the mapped file is what its header says.
- * Sizes are bounded before they are multiplied, so that a damaged header cannot overflow. */
-static bool valid(const xkd_cache *cache, const char *hash, const xkd_map *map, header *h)
+/* The record of an entry's file; XKD_ERR_DATA or _STORAGE where it is none, or damaged. */
+static xkd_status read_record(xkd_cache *cache, xkd_context *cx, const char *hash, const char *path, int fd,
+                              int64_t size, xkd_cached *out)
 {
-    XXH128_hash_t key = key_of(cache->data, hash);
-    if (map->size < (int64_t)sizeof *h) return false;
-    memcpy(h, map->base, sizeof *h);
-    if (memcmp(h->magic, MAGIC, sizeof MAGIC) || !XXH128_isEqual(h->key, key)) return false;
-    if (h->frames < 0 || h->height < 0 || h->width < 0 || h->samples < 0 || h->height > 1 << 20 || h->width > 1 << 20 ||
-        !(h->seconds >= 0 && h->seconds <= XKD_MEDIA_MAX_SECONDS))
-        return false;
-    /* Divided instead of multiplied: frame counts of a damaged header may be anything. Without pictures all are 0. */
-    int64_t frame = 3 * h->height * h->width, body = map->size - (int64_t)sizeof *h;
-    if (frame == 0 && h->frames != 0) return false;
-    if ((frame && h->frames > body / frame) || h->samples > body / 2 || h->frames * frame + 2 * h->samples != body)
-        return false;
-    return XXH3_64bits(map->base + sizeof *h, (size_t)body) == h->checksum;
+    xkd_status status = XKD_OK;
+    xkd_record_reader *reader = NULL;
+    char *text = NULL, *said = NULL;
+    int64_t first, at;
+    xkd_media_fault fault;
+    XKD_TRY(text_of(cache, cx, hash, &text));
+    XKD_TRY(xkd_records_open(cx, fd, size, path, &said, &first, &at));
+    if (strcmp(text, said)) XKD_FAIL(XKD_ERR_DATA, "%s: is an entry of another key", path);
+    xkd_source source = {.fd = fd, .offset = at, .size = size - at, .record = true};
+    XKD_TRY(xkd_record_reader_new(cx, &reader));
+    XKD_TRY(xkd_record_open(reader, &source, &fault));
+    const xkd_record_head *h = xkd_record_about(reader);
+    if (h->codec != XKD_CODEC_RAW) XKD_FAIL(XKD_ERR_DATA, "%s: is no raw record", path);
+    *out = (xkd_cached){.frames = h->frames,
+                        .height = h->height,
+                        .width = h->width,
+                        .samples = h->samples,
+                        .has_audio = h->has_audio,
+                        .source = source};
+    xkd_record_describe(h, !cache->data->left_out[XKD_VIDEO], !cache->data->left_out[XKD_AUDIO], &out->info);
+    out->seconds = fmax(out->info.end - out->info.start, 0);
+fail:
+    xkd_record_reader_free(reader);
+    xkd_free(text);
+    xkd_free(said);
+    return status;
 }
 
 /* A missing or damaged entry is no error: *entry stays NULL and the clip is decoded again. */
@@ -155,31 +167,25 @@ static xkd_status read_entry(xkd_cache *cache, xkd_context *cx, const char *hash
 {
     xkd_status status = XKD_OK;
     char *path = NULL;
-    xkd_map map = {0};
-    header h;
+    int fd = -1;
+    int64_t size;
     xkd_cached *found = NULL;
     XKD_TRY(file_of(cache, cx, hash, &path));
     if (!xkd_path_exists(path)) goto fail;
-    if (xkd_map_file(cx, path, &map) != XKD_OK) {
-        xkd_clear_error(cx); /* a bad disk costs decoding, not the run */
-        goto fail;
-    }
-    if (!valid(cache, hash, &map, &h)) goto fail; /* it will be decoded again and replaced */
     XKD_TRY(xkd_alloc(cx, &found, 1, sizeof *found));
-    uint8_t *body = (uint8_t *)(uintptr_t)map.base + sizeof h;
-    *found = (xkd_cached){.frames = h.frames,
-                          .height = h.height,
-                          .width = h.width,
-                          .samples = h.samples,
-                          .has_audio = h.has_audio,
-                          .seconds = h.seconds,
-                          .map = map,
-                          .sound = (int16_t *)(void *)body,
-                          .rgb = body + 2 * h.samples}; /* sound first: it needs the alignment */
-    map = (xkd_map){0};
-    *entry = found;
+    status = xkd_open_read(cx, path, &fd, &size);
+    if (status == XKD_OK) status = read_record(cache, cx, hash, path, fd, size, found);
+    if (status == XKD_OK) {
+        fd = -1;
+        *entry = found;
+        found = NULL;
+    } else if (status != XKD_ERR_MEMORY) {
+        xkd_clear_error(cx); /* a bad disk costs decoding, not the run */
+        status = XKD_OK;
+    }
 fail:
-    xkd_unmap(&map);
+    if (fd >= 0) close(fd);
+    xkd_free(found);
     xkd_free(path);
     return status;
 }
@@ -195,41 +201,41 @@ xkd_status xkd_cache_get(xkd_cache *cache, xkd_context *cx, int64_t i, const cha
     return XKD_OK;
 }
 
-/* Header, sound, pixels; published in one step, so a reader sees all of it or nothing. */
+/* Published in one step, so a reader sees all of it or nothing. */
 static xkd_status write_entry(xkd_cache *cache, xkd_context *cx, const char *hash, const xkd_cached *e)
 {
     xkd_status status = XKD_OK;
+    const xkd_record_options options = {
+        .codec = XKD_CODEC_RAW, .grid_fps = cache->data->video_fps, .audio_rate = cache->data->audio_rate};
+    static const xkd_media_tally whole; /* damaged files are not kept */
     xkd_writer *writer = NULL;
-    char *path = NULL;
-    header h = {.key = key_of(cache->data, hash),
-                .frames = e->frames,
-                .height = e->height,
-                .width = e->width,
-                .samples = e->samples,
-                .has_audio = e->has_audio,
-                .seconds = e->seconds};
-    int64_t pixels = 3 * e->frames * e->height * e->width;
-    /* Streaming, so that sound and pixels need not be joined in memory first. */
-    XXH3_state_t *state = XXH3_createState();
-    if (!state) XKD_FAIL(XKD_ERR_MEMORY, "out of memory while writing the clip cache");
-    memcpy(h.magic, MAGIC, sizeof MAGIC);
-    XXH3_64bits_reset(state);
-    XXH3_64bits_update(state, e->sound, (size_t)(2 * e->samples));
-    XXH3_64bits_update(state, e->rgb, (size_t)pixels);
-    h.checksum = XXH3_64bits_digest(state);
+    xkd_record_writer *record = NULL;
+    xkd_record_head head;
+    xkd_records_index index = {0};
+    char *path = NULL, *text = NULL;
     XKD_TRY(file_of(cache, cx, hash, &path));
+    XKD_TRY(text_of(cache, cx, hash, &text));
+    XKD_TRY(xkd_record_writer_new(cx, &options, &record));
     XKD_TRY(xkd_writer_open(cx, path, &writer));
-    XKD_TRY(xkd_writer_write(writer, &h, sizeof h));
-    XKD_TRY(xkd_writer_write(writer, e->sound, 2 * e->samples));
-    XKD_TRY(xkd_writer_write(writer, e->rgb, pixels));
+    XKD_TRY(xkd_records_begin(cx, writer, text, 0));
+    int64_t at = xkd_writer_size(writer), frame = 3 * e->height * e->width;
+    XKD_TRY(xkd_record_begin(record, writer, 0));
+    for (int64_t i = 0; i < e->frames; i++)
+        XKD_TRY(xkd_record_add_frame(record, e->rgb + i * frame, e->width, e->height));
+    XKD_TRY(xkd_record_add_sound(record, e->sound, e->samples));
+    XKD_TRY(xkd_record_end(record, &e->info, &whole, XKD_FAULT_NONE, "{}", &head));
+    XKD_TRY(xkd_records_note(cx, &index, &head, at, "{}"));
+    XKD_TRY(xkd_records_finish(writer, &index));
     /* Commit frees the writer also when it fails; aborting it again would free it twice. */
     xkd_writer *published = writer;
     writer = NULL;
     XKD_TRY(xkd_writer_commit(published));
 fail:
-    XXH3_freeState(state);
     xkd_writer_abort(writer);
+    xkd_record_writer_free(record);
+    xkd_records_free(&index);
     xkd_free(path);
+    xkd_free(text);
     return status;
 }
 

@@ -1,5 +1,6 @@
 /* Decoded files: 8-bit frames on the grid after the short-side resize, and 16-bit sound, so that small sets are decoded
- * once. In memory, or as files named by the hash of (contents, settings), checked when they are read.
+ * once. In memory, or as files named by the hash of (contents, settings): each is a shard of one raw record, as those of a
+ * pack are (docs/pack-format.md), of which a clip reads its own frames and sound and compares their sums.
  *
  * With a cache a clip starts on the file's own frame grid (a multiple of 1 / video_fps): frames between would need another
  * decoding. Cold, warm, in memory or in a folder, the clips are then the same to the bit. */
@@ -11,16 +12,18 @@
 
 #include "base/file.h"
 #include "config/config.h"
+#include "media/media.h"
 
-/* One whole decoded file. */
+/* One whole decoded file, in memory or as a raw record of a file. */
 typedef struct {
     int64_t frames, height, width; /* grid frames */
     int64_t samples;
     int64_t has_audio;
-    double seconds; /* of the common part of the streams */
-    uint8_t *rgb;   /* [frames,height,width,3] */
-    int16_t *sound; /* [samples] */
-    xkd_map map;    /* what the two point into, if they come from a cache file */
+    double seconds;      /* of the common part of the streams */
+    uint8_t *rgb;        /* [frames,height,width,3] */
+    int16_t *sound;      /* [samples] */
+    xkd_media_info info; /* of the file */
+    xkd_source source;   /* record: what is read instead of the two; the entry's own descriptor */
 } xkd_cached;
 
 typedef struct xkd_cache xkd_cache;

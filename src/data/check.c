@@ -14,6 +14,7 @@
 #include "base/pool.h"
 #include "data/check_log.h"
 #include "data/fetch.h"
+#include "data/pack.h"
 
 static const double SYNC_SECONDS = 0.25; /* later starts than this are noticed by people and models */
 /* The last packets may give a little less than they claim: less than this missing is no damage. */
@@ -132,7 +133,7 @@ static void note_keys(const xkd_media_info *info, xkd_finding *f)
 /* What is wrong with a file that could be opened.
  * Order of the questions: no picture, damage, truncation, length, sound, start of streams. The first
  * one that applies is the finding. */
-static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd_finding *f)
+static void judge(const job *j, const checker *c, const xkd_media_result *r, bool packed, xkd_finding *f)
 {
     const xkd_media_info *info = &r->info;
     const xkd_media_tally *t = &r->tally;
@@ -157,7 +158,8 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd
         f->seconds = fmax(seen - info->start, 0);
     }
     /* One frame less than a clip is allowed: rounding of the stream's end. */
-    if (r->span.known && length < clip - 1 / j->data->video_fps) {
+    bool placed = r->span.known || packed;
+    if (placed && length < clip - 1 / j->data->video_fps) {
         bool still = video && audio && info->audio_end - info->start >= clip && info->video_end < info->audio_end;
         find(f, XKD_FAULT_SHORT, "%.2f s, shorter than a clip of %g s%s", length, clip,
              still ? " (pictures end before the sound: data.hold_last_frame=true keeps the last one)" : "");
@@ -169,7 +171,7 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, xkd
         find(f, XKD_FAULT_NO_AUDIO, "no sound stream");
     else if (audio && j->options->decode && c->peak < SILENCE_PEAK)
         find_silence(f, info);
-    if (r->span.known && video && audio && fabs(info->video_start - info->audio_start) > SYNC_SECONDS)
+    if (placed && video && audio && fabs(info->video_start - info->audio_start) > SYNC_SECONDS)
         find(f, XKD_FAULT_OUT_OF_SYNC, "sound starts %.2f s %s the picture",
              fabs(info->audio_start - info->video_start), info->audio_start > info->video_start ? "after" : "before");
 }
@@ -183,10 +185,9 @@ static xkd_status check_one(job *j, checker *c, int64_t i)
     xkd_finding *f = &j->findings[i];
     xkd_media_result result = {0};
     xkd_media_fault fault;
-    int fd = -1;
-    int64_t size = 0;
+    xkd_source source;
     *f = (xkd_finding){0};
-    status = xkd_manifest_open(c->cx, j->manifest, s, j->data->follow_links, &fd, &size, &fault);
+    status = xkd_manifest_open(c->cx, j->manifest, s, j->data->follow_links, &source, &fault);
     if (status != XKD_OK && fault != XKD_FAULT_NONE) {
         find(f, fault, "%.190s", xkd_last_error(c->cx));
         xkd_clear_error(c->cx);
@@ -194,34 +195,40 @@ static xkd_status check_one(job *j, checker *c, int64_t i)
     }
     XKD_TRY(status);
     /* Sizes and lengths go into the manifest even where the file turns out bad. */
-    xkd_file_stamp(fd, &s->bytes, &s->modified);
+    if (!s->record && !s->archive_length) xkd_file_stamp(source.fd, &s->bytes, &s->modified);
     xkd_media_request request = {.mode = j->options->decode ? XKD_CLIP_WHOLE : XKD_CLIP_NONE,
                                  .fps = j->data->video_fps,
                                  .short_side = CHECK_SIDE,
                                  .audio_rate = j->data->audio_rate,
                                  .video = !j->data->left_out[XKD_VIDEO],
                                  .audio = !j->data->left_out[XKD_AUDIO],
+                                 .stream_colour = j->data->stream_colour,
                                  .hold_last_frame = j->data->hold_last_frame,
+                                 .all_pictures = true,
                                  .header_only = j->options->header_only,
                                  .audio_track = j->data->audio_track};
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     c->peak = 0; /* the worker may fail before on_begin */
-    XKD_TRY(xkd_worker_decode(c->worker, fd, size, &request, &sink, &result));
+    if (s->record) XKD_TRY(xkd_pack_fits(c->cx, j->manifest->pack, &request));
+    XKD_TRY(xkd_worker_decode(c->worker, &source, &request, &sink, &result));
+    if (result.fault != XKD_FAULT_NONE) xkd_manifest_blame(j->manifest, s, result.message, sizeof result.message);
     /* A sound file is broken to the decoder, which misses frames; here it is one without video, which
      * `judge` says better. */
     if (result.fault != XKD_FAULT_NONE &&
         !(result.fault == XKD_FAULT_BROKEN && result.info.has_audio && !result.info.has_video))
         find(f, result.fault, "%.190s", result.message);
-    if (result.info.has_video || result.info.has_audio) xkd_sample_describe(s, &result.info, &result.span);
-    if (f->fault == XKD_FAULT_NONE) judge(j, c, &result, f);
+    /* A pack's row has what was measured of the file itself. */
+    if (!s->record && (result.info.has_video || result.info.has_audio))
+        xkd_sample_describe(s, &result.info, &result.span);
+    if (f->fault == XKD_FAULT_NONE) judge(j, c, &result, s->record != 0, f);
     if (!j->data->left_out[XKD_VIDEO]) note_keys(&result.info, f);
     /* A file that decodes but cannot be read to its end is told as unreadable, unless something worse was found. */
-    if (j->options->hash && xkd_hash_file(c->cx, fd, size, s->hash) != XKD_OK) {
+    if (j->options->hash && !s->record && xkd_hash_file(c->cx, &source, s->hash) != XKD_OK) {
         find(f, XKD_FAULT_UNREADABLE, "%.190s", xkd_last_error(c->cx));
         xkd_clear_error(c->cx);
     }
 fail:
-    if (fd >= 0) close(fd);
+    if (source.fd >= 0) close(source.fd);
     return status;
 }
 

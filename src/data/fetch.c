@@ -12,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "data/pack.h"
 
 /* Files without an index in front are read through to find where their streams end. A fetcher remembers so many, which
  * is all of a set that nobody has run `data index` on. */
@@ -32,8 +33,10 @@ struct xkd_fetcher {
     int16_t *sound;
     int64_t sound_capacity, samples;
     bool has_audio;
-    double seconds; /* of the file's common part */
-    int64_t limit;  /* bytes that a whole file may take; a clip is bounded by its request */
+    double seconds;      /* of the file's common part */
+    xkd_media_info info; /* of the file, as the decoder told it */
+    xkd_record_reader *records;
+    int64_t limit; /* bytes that a whole file may take; a clip is bounded by its request */
     bool whole, too_long;
     struct {
         int64_t sample, bytes, modified; /* sample + 1, 0: empty; of the file */
@@ -83,6 +86,7 @@ void xkd_fetcher_free(xkd_fetcher *f)
     if (!f) return;
     let_go(f);
     xkd_worker_free(f->worker);
+    xkd_record_reader_free(f->records);
     xkd_free(f->rgb);
     xkd_free(f->sound);
     xkd_free(f);
@@ -108,6 +112,7 @@ static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
     f->frames = f->samples = f->height = f->width = 0;
     f->has_audio = info->has_audio;
     f->seconds = fmax(info->end - info->start, 0);
+    f->info = *info;
     if (!f->whole) return XKD_OK;
     /* The side of a frame is known, the other only by the file's word; on_frame has the true one. */
     double small = (double)f->short_side, w = (double)info->width, h = (double)info->height;
@@ -162,7 +167,7 @@ fail:
 
 /* XXH3, 128 bits, over the content: names and dates of files do not matter. A file that shrinks
  * meanwhile gives the hash of what was there. */
-xkd_status xkd_hash_file(xkd_context *cx, int fd, int64_t size, char out[33])
+xkd_status xkd_hash_file(xkd_context *cx, const xkd_source *file, char out[33])
 {
     enum { PIECE = 1 << 18 }; /* 256 KiB: large enough that calls do not matter */
     xkd_status status = XKD_OK;
@@ -171,9 +176,10 @@ xkd_status xkd_hash_file(xkd_context *cx, int fd, int64_t size, char out[33])
     if (!state) XKD_FAIL(XKD_ERR_MEMORY, "out of memory while hashing a file");
     XKD_TRY(xkd_alloc(cx, &buffer, PIECE, 1));
     XXH3_128bits_reset(state);
-    for (int64_t at = 0; at < size;) {
+    for (int64_t at = 0; at < file->size;) {
         /* pread leaves the position alone: the worker gets the same descriptor. */
-        ssize_t got = pread(fd, buffer, PIECE, at);
+        size_t most = file->size - at < PIECE ? (size_t)(file->size - at) : PIECE;
+        ssize_t got = pread(file->fd, buffer, most, file->offset + at);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) XKD_FAIL(XKD_ERR_STORAGE, "cannot read: %s", strerror(errno));
         if (got == 0) break;
@@ -220,39 +226,45 @@ static void judge_clip(const xkd_fetcher *f, xkd_media_result *r)
              f->data->max_clip_damage);
 }
 
-/* Decodes into the fetcher's buffers; a file's fault is not a status.
- * A file without any picture is a fault here where frames are wanted; one without sound is for
- * the policy to decide. */
-static xkd_status decode(xkd_fetcher *f, int64_t i, int fd, int64_t size, xkd_clip_mode mode, double place,
-                         xkd_media_result *result)
+static xkd_media_request request_of(const xkd_fetcher *f, xkd_clip_mode mode, double place)
 {
     const xkd_data_config *d = f->data;
-    xkd_media_request request = {.mode = mode,
-                                 .start = place,
-                                 .duration = d->clip_duration,
-                                 .fps = d->video_fps,
-                                 .short_side = f->short_side,
-                                 .audio_rate = d->audio_rate,
-                                 .video = f->wanted[XKD_VIDEO],
-                                 .audio = f->wanted[XKD_AUDIO],
-                                 .stream_colour = d->stream_colour,
-                                 /* With a cache all clips start on its grid, also those of files that are not in it. */
-                                 .on_grid = f->cache != NULL,
-                                 .hold_last_frame = d->hold_last_frame,
-                                 .audio_track = d->audio_track,
-                                 .span = span_of(f, i, fd)};
-    xkd_media_sink sink = {.user = f, .begin = on_begin, .frame = on_frame, .sound = on_sound};
-    /* Nothing of the clip before may be left if the worker fails at once. */
+    return (xkd_media_request){.mode = mode,
+                               .start = place,
+                               .duration = d->clip_duration,
+                               .fps = d->video_fps,
+                               .short_side = f->short_side,
+                               .audio_rate = d->audio_rate,
+                               .video = f->wanted[XKD_VIDEO],
+                               .audio = f->wanted[XKD_AUDIO],
+                               .stream_colour = d->stream_colour,
+                               /* With a cache all clips start on its grid, also those of files that are not in it. */
+                               .on_grid = f->cache != NULL,
+                               .hold_last_frame = d->hold_last_frame,
+                               .view_side = d->crop_size,
+                               .audio_track = d->audio_track};
+}
+
+xkd_status xkd_fetcher_check(const xkd_fetcher *f)
+{
+    const xkd_media_request q = request_of(f, XKD_CLIP_PLACE, 0);
+    return f->manifest->pack ? xkd_pack_fits(f->cx, f->manifest->pack, &q) : XKD_OK;
+}
+
+/* Nothing of the clip before may be left if a worker fails at once. */
+static void begin_clip(xkd_fetcher *f, bool whole)
+{
     f->frames = f->samples = 0;
     f->has_audio = f->too_long = false;
-    f->whole = mode == XKD_CLIP_WHOLE;
-    f->limit = f->whole ? xkd_cache_room(f->cache) : INT64_MAX;
-    xkd_status status = xkd_worker_decode(f->worker, fd, size, &request, &sink, result);
-    if (status != XKD_OK || result->fault != XKD_FAULT_NONE) return status;
-    keep_span(f, i, fd, &result->span);
-    if (!f->whole) judge_clip(f, result);
-    /* Where sound alone is wanted, a file without pictures is no fault. */
-    if (result->fault != XKD_FAULT_NONE || !f->wanted[XKD_VIDEO]) return status;
+    f->whole = whole;
+    f->limit = whole ? xkd_cache_room(f->cache) : INT64_MAX;
+}
+
+/* What a clip without frames is, where some are wanted. Where sound alone is wanted, a file without pictures is no
+ * fault. */
+static void judge_frames(const xkd_fetcher *f, xkd_media_result *result)
+{
+    if (result->fault != XKD_FAULT_NONE || !f->wanted[XKD_VIDEO]) return;
     if (!result->info.has_video) {
         result->fault = XKD_FAULT_NO_VIDEO;
         snprintf(result->message, sizeof result->message, "no video stream");
@@ -260,6 +272,23 @@ static xkd_status decode(xkd_fetcher *f, int64_t i, int fd, int64_t size, xkd_cl
         result->fault = XKD_FAULT_BROKEN;
         snprintf(result->message, sizeof result->message, "no frame could be decoded");
     }
+}
+
+/* Decodes into the fetcher's buffers; a file's fault is not a status.
+ * A file without any picture is a fault here where frames are wanted; one without sound is for
+ * the policy to decide. */
+static xkd_status decode(xkd_fetcher *f, int64_t i, const xkd_source *source, xkd_clip_mode mode, double place,
+                         xkd_media_result *result)
+{
+    xkd_media_request request = request_of(f, mode, place);
+    xkd_media_sink sink = {.user = f, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    if (!source->record) request.span = span_of(f, i, source->fd);
+    begin_clip(f, mode == XKD_CLIP_WHOLE);
+    xkd_status status = xkd_worker_decode(f->worker, source, &request, &sink, result);
+    if (status != XKD_OK || result->fault != XKD_FAULT_NONE) return status;
+    if (!source->record) keep_span(f, i, source->fd, &result->span);
+    if (!f->whole) judge_clip(f, result);
+    judge_frames(f, result);
     return XKD_OK;
 }
 
@@ -276,7 +305,8 @@ static xkd_status store(xkd_fetcher *f, int64_t i, const char *hash)
                           .width = f->width,
                           .samples = f->samples,
                           .has_audio = f->has_audio,
-                          .seconds = f->seconds};
+                          .seconds = f->seconds,
+                          .info = f->info};
     int64_t bytes = 3 * f->frames * f->height * f->width;
     XKD_TRY(xkd_alloc(cx, &fresh->rgb, bytes, 1));
     XKD_TRY(xkd_alloc(cx, &fresh->sound, f->samples, sizeof *fresh->sound));
@@ -309,33 +339,40 @@ static void cut_clip(const xkd_data_config *d, const xkd_cached *e, double place
     if (clip->samples < 0) clip->samples = 0;
 }
 
-/* Straight from the file. */
-static xkd_status fetch_clip(xkd_fetcher *f, int64_t i, int fd, int64_t size, double place, xkd_clip *clip,
-                             xkd_media_result *result)
+static void give_clip(const xkd_fetcher *f, xkd_clip *clip)
 {
-    xkd_status status = XKD_OK;
-    XKD_TRY(decode(f, i, fd, size, XKD_CLIP_PLACE, place, result));
     *clip = (xkd_clip){.frames = f->rgb,
                        .count = f->frames,
                        .height = f->height,
                        .width = f->width,
                        .sound = f->sound,
                        .samples = f->samples};
+}
+
+/* Straight from the file. */
+static xkd_status fetch_clip(xkd_fetcher *f, int64_t i, const xkd_source *source, double place, xkd_clip *clip,
+                             xkd_media_result *result)
+{
+    xkd_status status = XKD_OK;
+    XKD_TRY(decode(f, i, source, XKD_CLIP_PLACE, place, result));
+    give_clip(f, clip);
 fail:
     return status;
 }
 
 /* Without a hash in the manifest the file is read for it once, which is far cheaper than decoding. A file that cannot be
  * read is at fault itself. */
-static xkd_status find_hash(xkd_fetcher *f, int64_t i, int fd, int64_t size, char hash[33], xkd_media_result *result)
+static xkd_status find_hash(xkd_fetcher *f, int64_t i, const xkd_source *file, char hash[33], xkd_media_result *result)
 {
+    int fd = file->fd;
+    int64_t size = file->size;
     /* A hash of another file, which had this name, counts no more. */
     hash[0] = 0;
     if (xkd_sample_is(&f->manifest->samples[i], fd) || f->manifest->samples[i].bytes < 0)
         memcpy(hash, f->manifest->samples[i].hash, sizeof f->manifest->samples[i].hash);
     /* In memory entries go by the sample's number; in a folder by content. */
     if (hash[0] || f->data->cache != XKD_CACHE_FOLDER || xkd_cache_hash(f->cache, i, size, hash)) return XKD_OK;
-    xkd_status status = xkd_hash_file(f->cx, fd, size, hash);
+    xkd_status status = xkd_hash_file(f->cx, file, hash);
     if (status == XKD_OK) {
         xkd_cache_set_hash(f->cache, i, size, hash);
     } else if (status == XKD_ERR_STORAGE) {
@@ -349,10 +386,10 @@ static xkd_status find_hash(xkd_fetcher *f, int64_t i, int fd, int64_t size, cha
 
 /* Decodes the whole file into an entry. f->held stays NULL where it has no place in the cache: too long, or damaged, so
  * that each clip must be judged by itself. */
-static xkd_status fill_cache(xkd_fetcher *f, int64_t i, int fd, int64_t size, const char *hash,
+static xkd_status fill_cache(xkd_fetcher *f, int64_t i, const xkd_source *file, const char *hash,
                              xkd_media_result *result)
 {
-    xkd_status status = decode(f, i, fd, size, XKD_CLIP_WHOLE, 0, result);
+    xkd_status status = decode(f, i, file, XKD_CLIP_WHOLE, 0, result);
     const xkd_media_tally *t = &result->tally;
     if (f->too_long) {
         xkd_clear_error(f->cx);
@@ -371,20 +408,126 @@ fail:
     return status;
 }
 
-static xkd_status fetch_cached(xkd_fetcher *f, int64_t i, int fd, int64_t size, double place, xkd_clip *clip,
+/* Room for the clip in the fetcher's buffers. */
+static xkd_status make_room(xkd_fetcher *f, int64_t rgb_bytes, int64_t samples)
+{
+    xkd_status status = XKD_OK;
+    if (rgb_bytes > f->rgb_bytes) {
+        XKD_TRY(xkd_resize(f->cx, &f->rgb, 0, rgb_bytes, 1));
+        f->rgb_bytes = rgb_bytes;
+    }
+    if (samples > f->sound_capacity) {
+        XKD_TRY(xkd_resize(f->cx, &f->sound, 0, samples, sizeof *f->sound));
+        f->sound_capacity = samples;
+    }
+fail:
+    return status;
+}
+
+/* Frames of the views' size go from the file to where they are wanted in one step. */
+static xkd_status read_straight(xkd_fetcher *f, const xkd_record_clip *c, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    const xkd_record_head *h = xkd_record_about(f->records);
+    XKD_TRY(make_room(f, c->count * 3 * h->width * h->height, c->samples));
+    XKD_TRY(xkd_record_frames(f->records, c->first, c->step, c->count, f->rgb, fault));
+    XKD_TRY(xkd_record_sound(f->records, c->first_sample, c->samples, f->sound, fault));
+    f->frames = c->count;
+    f->width = h->width;
+    f->height = h->height;
+    f->samples = c->samples;
+fail:
+    return status;
+}
+
+/* A raw record: nothing of it is decoded, so no worker is needed. */
+static xkd_status read_raw(xkd_fetcher *f, const xkd_source *source, double place, xkd_media_result *result)
+{
+    xkd_status status = XKD_OK;
+    const xkd_media_request q = request_of(f, XKD_CLIP_PLACE, place);
+    const xkd_media_sink sink = {.user = f, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    xkd_record_clip clip;
+    begin_clip(f, false);
+    if (!f->records) XKD_TRY(xkd_record_reader_new(f->cx, &f->records));
+    XKD_TRY(xkd_record_open(f->records, source, &result->fault));
+    const xkd_record_head *h = xkd_record_about(f->records);
+    XKD_TRY(xkd_record_clip_of(f->cx, h, &q, &clip, &result->fault));
+    int64_t shorter = h->width < h->height ? h->width : h->height;
+    if (q.short_side == 0 || q.short_side == shorter) {
+        xkd_record_describe(h, q.video, q.audio, &result->info);
+        result->tally.video_damage = h->video_damage;
+        result->tally.audio_damage = h->audio_damage;
+        XKD_TRY(read_straight(f, &clip, &result->fault));
+    } else {
+        XKD_TRY(xkd_record_decode(f->records, &q, &sink, &result->info, &result->tally, &result->fault));
+    }
+    f->has_audio = result->info.has_audio;
+    judge_clip(f, result);
+    judge_frames(f, result);
+fail:
+    /* The record's fault and no trouble of ours. */
+    if (status == XKD_ERR_DATA && result->fault != XKD_FAULT_NONE) {
+        snprintf(result->message, sizeof result->message, "%.500s", xkd_last_error(f->cx));
+        xkd_clear_error(f->cx);
+        status = XKD_OK;
+    }
+    return status;
+}
+
+/* JPEG of strangers is for the worker. */
+static xkd_status fetch_packed(xkd_fetcher *f, int64_t i, const xkd_source *source, double place, xkd_clip *clip,
+                               xkd_media_result *result)
+{
+    xkd_status status = XKD_OK;
+    const xkd_manifest *m = f->manifest;
+    const xkd_media_request q = request_of(f, XKD_CLIP_PLACE, place);
+    XKD_TRY(xkd_pack_fits(f->cx, m->pack, &q));
+    if (xkd_pack_about(m->pack)->record.codec == XKD_CODEC_RAW)
+        XKD_TRY(read_raw(f, source, place, result));
+    else
+        XKD_TRY(decode(f, i, source, XKD_CLIP_PLACE, place, result));
+    give_clip(f, clip);
+    if (result->fault != XKD_FAULT_NONE) xkd_manifest_blame(m, &m->samples[i], result->message, sizeof result->message);
+fail:
+    return status;
+}
+
+/* A clip of the entry that is held; *good is false where its file is damaged, and then it is held no more. */
+static xkd_status cut_held(xkd_fetcher *f, double place, xkd_clip *clip, xkd_media_result *result, bool *good)
+{
+    xkd_status status = XKD_OK;
+    *good = true;
+    if (f->held->rgb) {
+        f->has_audio = f->held->has_audio != 0;
+        cut_clip(f->data, f->held, place, clip);
+        return XKD_OK;
+    }
+    XKD_TRY(read_raw(f, &f->held->source, place, result));
+    *good = result->fault == XKD_FAULT_NONE;
+    if (*good) give_clip(f, clip);
+    if (*good) goto fail;
+    *result = (xkd_media_result){0};
+    let_go(f);
+fail:
+    return status;
+}
+
+static xkd_status fetch_cached(xkd_fetcher *f, int64_t i, const xkd_source *file, double place, xkd_clip *clip,
                                xkd_media_result *result)
 {
     xkd_status status = XKD_OK;
     char hash[33];
-    if (xkd_cache_passes(f->cache, i)) return fetch_clip(f, i, fd, size, place, clip, result);
-    XKD_TRY(find_hash(f, i, fd, size, hash, result));
+    bool good = false;
+    if (xkd_cache_passes(f->cache, i)) return fetch_clip(f, i, file, place, clip, result);
+    XKD_TRY(find_hash(f, i, file, hash, result));
     if (result->fault != XKD_FAULT_NONE) goto fail;
     XKD_TRY(xkd_cache_get(f->cache, f->cx, i, hash, &f->held));
-    if (!f->held) XKD_TRY(fill_cache(f, i, fd, size, hash, result));
+    if (f->held) XKD_TRY(cut_held(f, place, clip, result, &good));
+    if (good) goto fail;
+    XKD_TRY(fill_cache(f, i, file, hash, result));
     if (result->fault != XKD_FAULT_NONE) goto fail;
-    if (!f->held) return fetch_clip(f, i, fd, size, place, clip, result);
-    f->has_audio = f->held->has_audio != 0;
-    cut_clip(f->data, f->held, place, clip);
+    if (!f->held) return fetch_clip(f, i, file, place, clip, result);
+    XKD_TRY(cut_held(f, place, clip, result, &good));
 fail:
     return status;
 }
@@ -395,15 +538,14 @@ xkd_status xkd_fetch_clip(xkd_fetcher *f, int64_t i, double place, xkd_clip *cli
                           xkd_media_result *result)
 {
     xkd_status status = XKD_OK;
-    int fd = -1;
-    int64_t size = 0;
+    xkd_source source;
     /* The clip before may point into the entry that is given back here. */
     let_go(f);
     *clip = (xkd_clip){0};
     *silent = false;
     *result = (xkd_media_result){0};
-    status = xkd_manifest_open(f->cx, f->manifest, &f->manifest->samples[i], f->data->follow_links, &fd, &size,
-                               &result->fault);
+    status =
+        xkd_manifest_open(f->cx, f->manifest, &f->manifest->samples[i], f->data->follow_links, &source, &result->fault);
     /* A file's fault, not ours: the message moves to the result, and the context stays clean for the next file. */
     if (status != XKD_OK && result->fault != XKD_FAULT_NONE) {
         snprintf(result->message, sizeof result->message, "%.500s", xkd_last_error(f->cx));
@@ -411,16 +553,24 @@ xkd_status xkd_fetch_clip(xkd_fetcher *f, int64_t i, double place, xkd_clip *cli
         return XKD_OK;
     }
     XKD_TRY(status);
-    if (f->cache) {
-        XKD_TRY(fetch_cached(f, i, fd, size, place, clip, result));
+    if (source.record) {
+        XKD_TRY(fetch_packed(f, i, &source, place, clip, result));
+    } else if (f->cache) {
+        XKD_TRY(fetch_cached(f, i, &source, place, clip, result));
     } else {
-        XKD_TRY(fetch_clip(f, i, fd, size, place, clip, result));
+        XKD_TRY(fetch_clip(f, i, &source, place, clip, result));
     }
     /* A stream that has nothing here is silence as much as none at all. */
     *silent = result->fault == XKD_FAULT_NONE && (!f->has_audio || clip->samples == 0);
     /* No half clip may reach the views. */
     if (result->fault != XKD_FAULT_NONE) *clip = (xkd_clip){0};
 fail:
-    if (fd >= 0) close(fd);
+    if (source.fd >= 0) close(source.fd);
     return status;
+}
+
+void xkd_fetch_ahead(const xkd_fetcher *f, int64_t i, double place)
+{
+    const xkd_sample *s = &f->manifest->samples[i];
+    if (s->record) xkd_pack_ahead(f->manifest->pack, s->record - 1, place);
 }

@@ -18,15 +18,21 @@ void xkd_fetcher_free(xkd_fetcher *fetcher); /* NULL is allowed */
  * of data->crop_size. Not with a cache. */
 void xkd_fetcher_want(xkd_fetcher *fetcher, const bool wanted[XKD_MODALITIES], int64_t short_side);
 
+/* XKD_ERR_CONFIG where the samples are of a pack that cannot give such clips. */
+xkd_status xkd_fetcher_check(const xkd_fetcher *fetcher);
+
 /* A clip of sample i at the fraction `place` in [0,1) of all admissible starts. result->fault says what is wrong with the
  * file, with XKD_OK; then *clip is empty. *silent: the file has no sound. *clip is valid until the next call. The status is
  * for our own troubles. */
 xkd_status xkd_fetch_clip(xkd_fetcher *fetcher, int64_t i, double place, xkd_clip *clip, bool *silent,
                           xkd_media_result *result);
 
+/* Of a pack: has the system read what such a clip will need, while another is being worked on. */
+void xkd_fetch_ahead(const xkd_fetcher *fetcher, int64_t i, double place);
+
 int64_t xkd_fetcher_restarts(const xkd_fetcher *fetcher);
 
 /* XXH3-128 of a file's contents as 32 hex digits. The descriptor is read with pread. */
-xkd_status xkd_hash_file(xkd_context *cx, int fd, int64_t size, char out[33]);
+xkd_status xkd_hash_file(xkd_context *cx, const xkd_source *file, char out[33]);
 
 #endif

@@ -14,6 +14,8 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "data/links.h"
+#include "data/pack.h"
+#include "data/tar.h"
 
 /* Links may form loops; real data sets are a few folders deep. */
 enum { MAX_DEPTH = 16 };
@@ -41,6 +43,7 @@ typedef struct {
     xkd_manifest *manifest;
     int64_t skipped;               /* files that are no media by name */
     int64_t links;                 /* folders that links lead to and that were passed over */
+    xkd_names *archives;           /* tar files; NULL: they are passed over */
     folder_id open[MAX_DEPTH + 2]; /* the folders on the way down, to notice a loop */
 } scan;
 
@@ -53,7 +56,7 @@ bool xkd_is_media_name(const char *name)
 }
 
 /* Any case of letters. NULL for a folder that is a class. */
-static const char *split_of(const char *folder)
+const char *xkd_split_of(const char *folder)
 {
     for (size_t i = 0; i < sizeof SPLITS / sizeof *SPLITS; i++)
         if (!strcasecmp(folder, SPLITS[i][0])) return SPLITS[i][1];
@@ -62,6 +65,17 @@ static const char *split_of(const char *folder)
 
 /* The two functions call each other once per folder level. */
 static xkd_status scan_folder(scan *s, const char *relative, int depth);
+
+/* Takes the path over. */
+static xkd_status add_archive(scan *s, char **path)
+{
+    xkd_names *a = s->archives;
+    xkd_status status = xkd_reserve(s->cx, &a->items, a->count, &a->capacity, sizeof *a->items);
+    if (status != XKD_OK) return status;
+    a->items[a->count++] = *path;
+    *path = NULL;
+    return XKD_OK;
+}
 
 /* An entry that vanishes while the folder is read is passed over. */
 static xkd_status scan_entry(scan *s, const char *relative, const struct dirent *entry, int depth)
@@ -88,6 +102,8 @@ static xkd_status scan_entry(scan *s, const char *relative, const struct dirent 
     } else if (S_ISREG(info.st_mode) && xkd_is_media_name(name)) {
         xkd_sample *sample = NULL;
         XKD_TRY(xkd_manifest_add(cx, s->manifest, path, &sample));
+    } else if (S_ISREG(info.st_mode) && s->archives && xkd_is_archive_name(name)) {
+        XKD_TRY(add_archive(s, &path));
     } else {
         s->skipped++;
     }
@@ -168,7 +184,7 @@ static first_folders look_at_folders(const xkd_manifest *m)
     char folder[NAME_MAX + 1];
     for (int64_t i = 0; i < m->count; i++) {
         if (!first_folder(m->samples[i].path, folder, sizeof folder)) continue;
-        const char *split = split_of(folder);
+        const char *split = xkd_split_of(folder);
         size_t row = 0;
         while (split && strcmp(SPLITS[row][1], split) != 0) row++;
         if (split && !f.split[row]) f.splits++;
@@ -206,7 +222,7 @@ static xkd_status label_by_folder(xkd_context *cx, xkd_manifest *m, bool splits,
     const char *path = sample->path;
     if (!first_folder(path, folder, sizeof folder)) return XKD_OK;
     if (splits) {
-        snprintf(sample->split, sizeof sample->split, "%s", split_of(folder));
+        snprintf(sample->split, sizeof sample->split, "%s", xkd_split_of(folder));
         if (!first_folder(path + strlen(folder) + 1, folder, sizeof folder)) return XKD_OK;
     }
     return xkd_manifest_class(cx, m, folder, true, &sample->label);
@@ -227,24 +243,89 @@ fail:
     return status;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Of a member that stands in its archive twice the first one found is kept. Returns how many went. */
+static int64_t sort_and_drop_repeats(xkd_manifest *m, int64_t first)
+{
+    int64_t kept = first, all = m->count;
+    if (all == first) return 0;
+    qsort(m->samples + first, (size_t)(all - first), sizeof *m->samples, compare_samples);
+    for (int64_t i = first; i < all; i++) {
+        bool again = kept > first && !strcmp(m->samples[kept - 1].path, m->samples[i].path);
+        if (again) xkd_sample_free(&m->samples[i]);
+        if (!again) m->samples[kept++] = m->samples[i];
+    }
+    m->count = kept;
+    return all - kept;
+}
+
+/* Members of all archives, in the order of the archives and within them of their names. */
+static xkd_status index_archives(xkd_context *cx, xkd_manifest *m, const xkd_names *archives, bool follow_links)
+{
+    xkd_status status = XKD_OK;
+    xkd_tar_labels labels = {0};
+    xkd_tar_findings found = {0};
+    int64_t first = m->count;
+    for (int64_t i = 0; i < archives->count; i++)
+        XKD_TRY(xkd_tar_index(cx, m, archives->items[i], follow_links, &labels, &found));
+    XKD_TRY(xkd_tar_label(cx, m, first, &labels));
+    found.refused += sort_and_drop_repeats(m, first);
+    if (found.refused || found.cut_off)
+        xkd_log(cx, XKD_LOG_WARN, "%lld members of archives are left out, and %lld archives are cut off%s%s",
+                (long long)found.refused, (long long)found.cut_off, found.example[0] ? ": " : "", found.example);
+fail:
+    xkd_tar_labels_free(&labels);
+    return status;
+}
+
+xkd_status xkd_index_archive(xkd_context *cx, const char *path, bool follow_links, xkd_manifest *out)
+{
+    xkd_status status = XKD_OK;
+    const char *slash = strrchr(path, '/');
+    char *name = (char *)(uintptr_t)(slash ? slash + 1 : path);
+    const xkd_names one = {.items = &name, .count = 1};
+    *out = (xkd_manifest){.named = true};
+    XKD_TRY(xkd_format_string(cx, &out->root, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1,
+                              slash ? path : "."));
+    XKD_TRY(index_archives(cx, out, &one, follow_links));
+    if (out->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: holds no media files", path);
+fail:
+    if (status != XKD_OK) xkd_manifest_free(out);
+    return status;
+}
+
 xkd_status xkd_index_folder(xkd_context *cx, const char *folder, bool follow_links, xkd_manifest *out, int64_t *skipped)
 {
     xkd_status status = XKD_OK;
+    xkd_names archives = {0};
     *out = (xkd_manifest){0};
-    scan s = {.cx = cx, .root = folder, .follow_links = follow_links, .manifest = out};
+    scan s = {.cx = cx, .root = folder, .follow_links = follow_links, .manifest = out, .archives = &archives};
     if (!xkd_is_folder(folder)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", folder);
     /* Paths are stored relative to the folder, so the manifest can move with it. */
     XKD_TRY(xkd_copy_string(cx, &out->root, folder));
     XKD_TRY(scan_folder(&s, "", 0));
+    int64_t files = out->count;
+    if (files && archives.count)
+        XKD_FAIL(XKD_ERR_DATA, "%s: holds files and archives, such as %s and %s: index them apart", folder,
+                 out->samples[0].path, archives.items[0]);
+    if (archives.count) qsort(archives.items, (size_t)archives.count, sizeof *archives.items, compare_names);
+    XKD_TRY(index_archives(cx, out, &archives, follow_links));
     if (out->count == 0)
         XKD_FAIL(XKD_ERR_DATA, "%s: no video files in it (%lld other files)", folder, (long long)s.skipped);
-    qsort(out->samples, (size_t)out->count, sizeof *out->samples, compare_samples);
-    XKD_TRY(label_all(cx, out));
+    if (files) {
+        qsort(out->samples, (size_t)out->count, sizeof *out->samples, compare_samples);
+        XKD_TRY(label_all(cx, out));
+    }
     if (s.links)
         xkd_log(cx, XKD_LOG_WARN, "%s: %lld links to folders passed over (--follow-links takes what is in them)",
                 folder, (long long)s.links);
     if (skipped) *skipped = s.skipped;
 fail:
+    xkd_free_names(&archives);
     if (status != XKD_OK) xkd_manifest_free(out);
     return status;
 }
@@ -303,6 +384,8 @@ xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_link
     *out = (xkd_manifest){0};
     if (!path || !path[0]) XKD_FAIL(XKD_ERR_CONFIG, "no data given: --data DIR or MANIFEST");
     if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or manifest", path);
+    if (xkd_is_pack(path)) return xkd_pack_read(cx, path, out);
+    if (xkd_is_archive_name(path) && !xkd_is_folder(path)) return xkd_index_archive(cx, path, follow_links, out);
     /* A file is taken as a manifest whatever it is called. */
     if (xkd_is_folder(path))
         XKD_TRY(xkd_join_path(cx, &inside, path, "manifest.jsonl"));

@@ -21,6 +21,12 @@ xkd_status xkd_listing_open(xkd_context *cx, const char *path, const char *split
     XKD_TRY(xkd_alloc(cx, &l, 1, sizeof *l));
     if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file or folder", path);
     XKD_TRY(xkd_manifest_load(cx, path, follow_links, &l->manifest));
+    if (l->manifest.pack)
+        XKD_FAIL(XKD_ERR_DATA, "%s: a pack has no files of its own to list (`xkd data unpack` makes some)", path);
+    for (int64_t i = 0; i < l->manifest.count; i++)
+        if (l->manifest.samples[i].archive_length)
+            XKD_FAIL(XKD_ERR_DATA, "%s: %s lies in an archive and has no path of its own", path,
+                     l->manifest.samples[i].path);
     if (split) xkd_manifest_keep_split(&l->manifest, split);
     if (l->manifest.count == 0 && split) XKD_FAIL(XKD_ERR_DATA, "%s: has no file of split '%s'", path, split);
     if (l->manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: holds no media files", path);

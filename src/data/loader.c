@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "data/fetch.h"
 #include "data/index.h"
+#include "data/pack.h"
 #include "data/sampler.h"
 
 /* The ring is kept below this where two batches allow it: large batches need little look-ahead. */
@@ -157,9 +158,19 @@ static xkd_status make_ring(xkd_loader *l)
     XKD_TRY(xkd_alloc(cx, &l->bad, l->manifest.count, 1));
     XKD_TRY(xkd_alloc(cx, &l->dropped, l->manifest.count, 1));
     l->order_epoch = -1;
-    if (l->data->cache != XKD_CACHE_NONE) XKD_TRY(xkd_cache_new(cx, l->data, l->manifest.count, &l->cache));
+    bool cached = l->data->cache != XKD_CACHE_NONE;
+    if (cached && l->manifest.pack) xkd_log(cx, XKD_LOG_INFO, "%s is a pack: data.cache has no effect", l->data->path);
+    if (cached && !l->manifest.pack) XKD_TRY(xkd_cache_new(cx, l->data, l->manifest.count, &l->cache));
 fail:
     return status;
+}
+
+/* What is not an error and not quite the same: views of frames as they are in the files, made of those of a pack. */
+static void tell_of_pack(xkd_loader *l)
+{
+    int64_t side = l->manifest.pack ? xkd_pack_about(l->manifest.pack)->short_side : 0;
+    if (side && l->planned && l->plan.wanted[XKD_VIDEO] && !l->plan.short_side)
+        xkd_log(l->cx, XKD_LOG_INFO, "frames have the pack's short side of %" PRId64 ", not that of the files", side);
 }
 
 /* Messages of a thread's own context are passed on to the caller's. */
@@ -180,6 +191,7 @@ static xkd_status start_workers(xkd_loader *l)
         } else if (status == XKD_OK) {
             status = xkd_viewer_new(w->cx, l->data, &w->viewer);
         }
+        if (status == XKD_OK) status = xkd_fetcher_check(w->fetcher);
         /* The thread's context dies with it, so its message is copied. */
         if (status != XKD_OK) XKD_FAIL(status, "%s", xkd_last_error(w->cx));
         if (pthread_create(&w->thread, NULL, xkd_loader_work, w) != 0)
@@ -227,6 +239,7 @@ static xkd_status loader_new(xkd_context *cx, const xkd_data_config *data, const
         l->shapes.audio_views = plan->wanted[XKD_AUDIO];
     }
     XKD_TRY(load_samples(l));
+    tell_of_pack(l);
     XKD_TRY(make_ring(l));
     XKD_TRY(start_workers(l));
     *out = l;

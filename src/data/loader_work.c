@@ -159,6 +159,17 @@ fail:
     return status;
 }
 
+/* By the time that the threads have gone round once, the disk has been asked for the clip that is next. */
+static void read_ahead(const xkd_loader_worker *w, const xkd_loader_slot *s, int64_t place)
+{
+    const xkd_loader *l = w->loader;
+    int64_t next = place + l->worker_count;
+    if (!l->manifest.pack || next >= s->batch.count) return;
+    int64_t drawn = s->batch.sample[next];
+    xkd_rng rng = xkd_rng_make(l->sampler.seed, s->batch.epoch, (uint32_t)drawn, 0, XKD_RNG_CLIP);
+    xkd_fetch_ahead(w->fetcher, drawn % l->manifest.count, xkd_rng_uniform(&rng));
+}
+
 /* The lock is held only while work is handed out and given back; decoding and views run without it. */
 void *xkd_loader_work(void *arg)
 {
@@ -177,6 +188,7 @@ void *xkd_loader_work(void *arg)
         pthread_mutex_unlock(&l->lock);
         /* A difference, because the fetcher counts since it was made. */
         int64_t before = xkd_fetcher_restarts(w->fetcher);
+        read_ahead(w, s, place);
         xkd_status status = fill_place(w, s, place);
         atomic_fetch_add(&l->restarts, xkd_fetcher_restarts(w->fetcher) - before);
         pthread_mutex_lock(&l->lock);

@@ -2,14 +2,18 @@
 #include "data/manifest.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/file.h"
 #include "data/links.h"
 #include "data/manifest_rows.h"
+#include "data/pack.h"
+#include "data/tar.h"
 
 /* Strings of fixed size are part of the sample; only the path is allocated. */
 void xkd_sample_free(xkd_sample *sample)
@@ -24,6 +28,7 @@ void xkd_manifest_free(xkd_manifest *m)
     xkd_manifest_free_classes(m);
     xkd_free(m->samples);
     xkd_free(m->root);
+    xkd_pack_release(m->pack);
     *m = (xkd_manifest){0};
 }
 
@@ -85,16 +90,34 @@ bool xkd_manifest_path_is_plain(const char *path)
     return true;
 }
 
+/* From the archive to its member. */
+static xkd_status enter_archive(xkd_context *cx, const xkd_sample *s, const char *path, xkd_source *out,
+                                xkd_media_fault *fault)
+{
+    xkd_status status = xkd_tar_check(cx, out->fd, out->size, path, s->member_at, s->bytes);
+    if (status == XKD_OK) {
+        out->offset = s->member_at;
+        out->size = s->bytes;
+        return XKD_OK;
+    }
+    *fault = status == XKD_ERR_STORAGE ? XKD_FAULT_UNREADABLE : XKD_FAULT_BROKEN;
+    close(out->fd);
+    out->fd = -1;
+    return status;
+}
+
 /* The real path must lie under the real root: links that lead outside are refused unless the user
  * allows them, for a downloaded data set may hold any. */
-xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *m, const xkd_sample *s, bool follow_links, int *fd,
-                             int64_t *size, xkd_media_fault *fault)
+static xkd_status open_file(xkd_context *cx, const xkd_manifest *m, const xkd_sample *s, bool follow_links,
+                            xkd_source *out, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
     char *path = NULL, *real = NULL, *root = NULL;
-    *fd = -1;
+    *out = (xkd_source){.fd = -1};
     *fault = XKD_FAULT_NONE;
     XKD_TRY(xkd_join_path(cx, &path, m->root, s->path));
+    /* The rest is a member's name, and no part of a path. */
+    if (s->archive_length) path[strlen(path) - strlen(s->path) + (size_t)s->archive_length] = 0;
     /* Resolves every link on the way, not only the last one. */
     real = realpath(path, NULL);
     if (!real) {
@@ -108,13 +131,29 @@ xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *m, const xkd_s
         XKD_FAIL(XKD_ERR_DATA, "%s: a link that leads out of the data folder (allow it with --follow-links)", path);
     }
     /* The resolved path is opened, so that a link cannot be exchanged in between for one that leads elsewhere. */
-    status = xkd_open_read(cx, real, fd, size);
+    status = xkd_open_read(cx, real, &out->fd, &out->size);
     if (status != XKD_OK) *fault = XKD_FAULT_UNREADABLE;
+    if (status == XKD_OK && s->archive_length) status = enter_archive(cx, s, path, out, fault);
 fail:
     free(real);
     free(root);
     xkd_free(path);
     return status;
+}
+
+xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *m, const xkd_sample *s, bool follow_links,
+                             xkd_source *out, xkd_media_fault *fault)
+{
+    if (s->record) return xkd_pack_open(cx, m->pack, s->record - 1, out, fault);
+    return open_file(cx, m, s, follow_links, out, fault);
+}
+
+void xkd_manifest_blame(const xkd_manifest *m, const xkd_sample *s, char *message, size_t size)
+{
+    char text[512];
+    if (!s->record) return;
+    snprintf(text, sizeof text, "%s", message);
+    snprintf(message, size, "%.60s: %.400s", xkd_pack_shard(m->pack, s->record - 1), text);
 }
 
 /* Sizes are those after rotation, as they are shown. */
@@ -161,7 +200,10 @@ void xkd_file_stamp(int fd, int64_t *bytes, int64_t *modified)
 bool xkd_sample_is(const xkd_sample *s, int fd)
 {
     int64_t bytes, modified;
+    if (s->record) return false;
     xkd_file_stamp(fd, &bytes, &modified);
+    /* The time is the archive's, the size was looked at when it was opened. */
+    if (s->archive_length) return s->modified < 0 || s->modified == modified;
     return s->bytes >= 0 && s->bytes == bytes && (s->modified < 0 || s->modified == modified);
 }
 
@@ -202,6 +244,7 @@ xkd_status xkd_manifest_copy(xkd_context *cx, const xkd_manifest *from, xkd_mani
     int64_t label;
     *out = (xkd_manifest){0};
     out->follow_links = from->follow_links;
+    out->pack = xkd_pack_share(from->pack);
     XKD_TRY(xkd_copy_string(cx, &out->root, from->root));
     for (int64_t k = 0; k < from->class_count; k++)
         XKD_TRY(xkd_manifest_class(cx, out, from->classes[k], true, &label));
@@ -233,6 +276,9 @@ void xkd_sample_take_facts(xkd_sample *to, const xkd_sample *from)
     const xkd_sample own = *to;
     *to = *from;
     to->path = own.path;
+    to->record = own.record;
+    to->archive_length = own.archive_length;
+    to->member_at = own.member_at;
     to->label = own.label;
     to->labels = own.labels;
     to->label_count = own.label_count;

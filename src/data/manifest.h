@@ -1,5 +1,6 @@
 /* The list of samples: one JSON object a line. An optional first line holds what is common to all:
  *   {"xkd_manifest":1,"root":".","classes":["bounce","orbit"]}
+ *   {"path":"a.tar/0001.mp4","tar":5,"tar_at":1536,"bytes":81234,...}   (a member of a.tar, which has 5 bytes of the path)
  *   {"path":"train/bounce/0001.mp4","label":0,"split":"train","video_seconds":5.0,...,"hash":"..."}
  * Paths are relative to root, which is relative to the manifest's folder; never absolute, never with "..". They are data:
  * whatever they look like, they only ever name a file. A name that is no UTF-8 stands as "path_base64", a class as {"base64":"..."}. Only "path" is
@@ -8,6 +9,7 @@
 #define XKD_DATA_MANIFEST_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -29,6 +31,9 @@ typedef struct {
     double video_last, clock_step, key_gap; /* as in xkd_media_info */
     int64_t bytes, modified;                /* -1: unknown; the time of change in ns since 1970 */
     char hash[33];                          /* XXH3-128 of the contents in hex; "": unknown */
+    int64_t record;                         /* 1 + its number in the manifest's pack; 0: a file */
+    int32_t archive_length; /* of the path's part that is a tar archive, in which the rest is a member; 0: a file */
+    int64_t member_at;      /* where its contents, of `bytes`, begin in the archive */
     uint64_t identity; /* of the contents that features were made of (data/identity.h); 0: unknown, as in manifests */
 } xkd_sample;
 
@@ -38,8 +43,9 @@ typedef struct xkd_manifest {
     int64_t class_count, class_capacity;
     int32_t *class_slots; /* [class_slot_count] hash table of the names */
     int64_t class_slot_count;
-    bool follow_links; /* a fact, not a permission: files were found through links that lead out of the root */
-    bool named;        /* its one file was named by the user, who may name a link */
+    bool follow_links;     /* a fact, not a permission: files were found through links that lead out of the root */
+    bool named;            /* its one file was named by the user, who may name a link */
+    struct xkd_pack *pack; /* that its samples are records of (data/pack.h), shared; NULL: they are files */
     xkd_sample *samples;
     int64_t count, capacity;
 } xkd_manifest;
@@ -100,10 +106,13 @@ int64_t xkd_sample_labels(const xkd_sample *sample, const int32_t **list, int32_
  * root or name one file in two ways. */
 bool xkd_manifest_path_is_plain(const char *path);
 
-/* Opens a sample's file for reading. Links are followed inside the root only, unless follow_links. On failure *fault is
- * missing, unreadable or refused. The caller closes *fd. */
+/* Opens a sample's file, or its record, for reading. Links are followed inside the root only, unless follow_links. On
+ * failure *fault is missing, unreadable or refused, or what the file was packed with. The caller closes out->fd. */
 xkd_status xkd_manifest_open(xkd_context *cx, const xkd_manifest *manifest, const xkd_sample *sample, bool follow_links,
-                             int *fd, int64_t *size, xkd_media_fault *fault);
+                             xkd_source *out, xkd_media_fault *fault);
+
+/* Puts the shard's name in front of what is wrong with a record. */
+void xkd_manifest_blame(const xkd_manifest *manifest, const xkd_sample *sample, char *message, size_t size);
 
 /* Copies what a look at the packets found into the sample. */
 void xkd_sample_describe(xkd_sample *sample, const xkd_media_info *info, const xkd_media_span *span);

@@ -25,6 +25,7 @@ typedef struct {
     const char *file;
     int64_t line;
     bool fixed_classes; /* the first line lists them all */
+    char *pack;         /* that the paths are in; NULL: they are files. Owned */
     int64_t number;     /* the first line whose label is a number; 0: none */
 } place;
 
@@ -155,6 +156,26 @@ fail:
     return status;
 }
 
+/* A member of an archive: how much of the path is the archive's, and where its contents stand there. */
+static xkd_status read_member(const place *p, const json_t *object, xkd_sample *s)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    int64_t length = 0;
+    if (!json_object_get(object, "tar")) return XKD_OK;
+    XKD_TRY(read_integer(p, object, "tar", &length));
+    XKD_TRY(read_integer(p, object, "tar_at", &s->member_at));
+    if (length < 1 || length >= (int64_t)strlen(s->path) || s->path[length] != '/' || s->member_at < 512 ||
+        s->bytes < 0)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%s:%lld: a member of an archive needs \"tar\", the bytes of the path that are the archive's, "
+                 "\"tar_at\" and \"bytes\"",
+                 p->file, (long long)p->line);
+    s->archive_length = (int32_t)length;
+fail:
+    return status;
+}
+
 /* Exactly one of `path` and `path_base64`. Unknown keys are ignored, so that users may keep notes of
  * their own. */
 static xkd_status read_sample(place *p, xkd_manifest *m, const json_t *object)
@@ -195,8 +216,26 @@ static xkd_status read_sample(place *p, xkd_manifest *m, const json_t *object)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"has_audio\" must be true or false", p->file, (long long)p->line);
     if (json_is_boolean(sound)) s->has_audio = json_is_true(sound);
     XKD_TRY(read_measures(p, object, s));
+    XKD_TRY(read_member(p, object, s));
 fail:
     xkd_free(decoded);
+    return status;
+}
+
+/* Like a root, but a pack. */
+static xkd_status read_pack(place *p, const json_t *object, const char *folder)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = p->cx;
+    const json_t *pack = json_object_get(object, "pack");
+    if (!pack) return XKD_OK;
+    const char *text = json_string_value(pack);
+    if (!text) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"pack\" must be a string", p->file, (long long)p->line);
+    if (text[0] == '/')
+        XKD_TRY(xkd_copy_string(cx, &p->pack, text));
+    else
+        XKD_TRY(xkd_join_path(cx, &p->pack, folder, text));
+fail:
     return status;
 }
 
@@ -227,6 +266,7 @@ static xkd_status read_header(place *p, xkd_manifest *m, const json_t *object, c
     if (links && !json_is_boolean(links))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"follow_links\" must be true or false", p->file, (long long)p->line);
     m->follow_links = json_is_true(links);
+    XKD_TRY(read_pack(p, object, folder));
     if (classes && !json_is_array(classes))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"classes\" must be a list of names", p->file, (long long)p->line);
     p->fixed_classes = classes != NULL;
@@ -370,7 +410,9 @@ xkd_status xkd_manifest_read(xkd_context *cx, const char *path, xkd_manifest *m)
     if (m->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no samples in it (make one with `xkd data index DIR`)", path);
     if (!p.fixed_classes && m->class_count) XKD_TRY(number_by_name(&p, m));
     XKD_TRY(check_duplicates(&p, m, lines));
+    if (p.pack) XKD_TRY(xkd_manifest_attach(cx, m, path, p.pack));
 fail:
+    xkd_free(p.pack);
     xkd_free(text);
     xkd_free(folder);
     xkd_free(lines);
@@ -436,6 +478,10 @@ static void set_facts(json_t *o, const xkd_sample *s)
         json_object_set_new(o, "sample_rate", json_integer(s->sample_rate));
         json_object_set_new(o, "channels", json_integer(s->channels));
     }
+    if (s->archive_length) {
+        json_object_set_new(o, "tar", json_integer(s->archive_length));
+        json_object_set_new(o, "tar_at", json_integer(s->member_at));
+    }
     if (s->bytes >= 0) json_object_set_new(o, "bytes", json_integer(s->bytes));
     if (s->modified >= 0) json_object_set_new(o, "modified", json_integer(s->modified));
     if (s->hash[0]) json_object_set_new(o, "hash", json_string(s->hash));
@@ -454,6 +500,13 @@ xkd_status xkd_sample_to_json(xkd_context *cx, const xkd_sample *s, json_t **out
 xkd_status xkd_manifest_add_json(xkd_context *cx, xkd_manifest *m, const char *file, int64_t line, const json_t *row)
 {
     place p = {.cx = cx, .file = file, .line = line};
+    return read_sample(&p, m, row);
+}
+
+xkd_status xkd_manifest_add_packed(xkd_context *cx, xkd_manifest *m, const char *file, int64_t number,
+                                   const json_t *row)
+{
+    place p = {.cx = cx, .file = file, .line = number, .fixed_classes = m->class_count > 0};
     return read_sample(&p, m, row);
 }
 
@@ -477,7 +530,7 @@ xkd_status xkd_manifest_write(xkd_context *cx, const xkd_manifest *m, const char
     xkd_status status = XKD_OK;
     xkd_writer *writer = NULL;
     XKD_TRY(xkd_writer_open(cx, path, &writer));
-    json_t *header = json_pack("{s:i,s:s}", "xkd_manifest", 1, "root", root_text ? root_text : ".");
+    json_t *header = json_pack("{s:i,s:s}", "xkd_manifest", 1, m->pack ? "pack" : "root", root_text ? root_text : ".");
     if (!header) XKD_FAIL(XKD_ERR_DATA, "%s: the root \"%s\" is no UTF-8 (move the folder)", path, root_text);
     if (m->class_count) {
         json_t *classes = json_array(), *name = NULL;

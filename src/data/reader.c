@@ -131,13 +131,12 @@ static xkd_status read_clip(xkd_reader *r, const char *path, xkd_clip_mode mode,
     const xkd_data_config *d = &r->config.data;
     xkd_manifest file = {0};
     xkd_media_result result = {0};
-    int fd = -1;
-    int64_t size = 0;
+    xkd_source source = {.fd = -1};
     xkd_clear_error(cx);
     if (!(start >= 0 && isfinite(start))) XKD_FAIL(XKD_ERR_CONFIG, "%s: a clip cannot begin at %g s", path, start);
     XKD_TRY(xkd_manifest_of_file(cx, path, &file));
     /* The caller names the file itself, so where a link leads is its own affair. */
-    XKD_TRY(xkd_manifest_open(cx, &file, &file.samples[0], true, &fd, &size, &result.fault));
+    XKD_TRY(xkd_manifest_open(cx, &file, &file.samples[0], true, &source, &result.fault));
     xkd_media_request request = {.mode = mode,
                                  .start = start,
                                  .duration = d->clip_duration,
@@ -149,11 +148,11 @@ static xkd_status read_clip(xkd_reader *r, const char *path, xkd_clip_mode mode,
                                  .stream_colour = d->stream_colour,
                                  .hold_last_frame = d->hold_last_frame,
                                  .audio_track = d->audio_track,
-                                 .span = xkd_sample_span(&file.samples[0], fd, d->audio_track)};
+                                 .span = xkd_sample_span(&file.samples[0], source.fd, d->audio_track)};
     xkd_media_sink sink = {.user = r, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     r->frames = r->samples = 0;
     r->duration = 0;
-    XKD_TRY(xkd_worker_decode(r->worker, fd, size, &request, &sink, &result));
+    XKD_TRY(xkd_worker_decode(r->worker, &source, &request, &sink, &result));
     double end = fmax(r->duration, result.info.end - result.info.start);
     /* The decoder calls a clip without frames broken, wherever it was asked for. */
     if (mode == XKD_CLIP_AT && end > 0 && start >= end)
@@ -164,7 +163,7 @@ static xkd_status read_clip(xkd_reader *r, const char *path, xkd_clip_mode mode,
         XKD_FAIL(XKD_ERR_DATA, "%s: no %s could be decoded at %.3f s", path, video ? "picture" : "picture and no sound",
                  start);
 fail:
-    if (fd >= 0) close(fd);
+    if (source.fd >= 0) close(source.fd);
     xkd_manifest_free(&file);
     return status;
 }

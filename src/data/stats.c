@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "data/mel.h"
+#include "data/pack.h"
 #include "media/worker.h"
 
 /* Sound of one clip, cut to `room` samples. */
@@ -63,8 +64,7 @@ static xkd_status hear(listener *l, xkd_worker *worker, xkd_mel *mel, const xkd_
                        const xkd_data_config *d, float *spec, double sums[2])
 {
     xkd_status status = XKD_OK;
-    int fd = -1;
-    int64_t size = 0;
+    xkd_source source = {.fd = -1};
     xkd_media_fault fault;
     xkd_media_result result;
     xkd_media_request request = {.mode = XKD_CLIP_PLACE,
@@ -78,7 +78,8 @@ static xkd_status hear(listener *l, xkd_worker *worker, xkd_mel *mel, const xkd_
                                  .audio_track = d->audio_track};
     xkd_media_sink sink = {.user = l, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     sums[0] = sums[1] = NAN;
-    status = xkd_manifest_open(l->cx, m, s, d->follow_links, &fd, &size, &fault);
+    if (m->pack) XKD_TRY(xkd_pack_fits(l->cx, m->pack, &request));
+    status = xkd_manifest_open(l->cx, m, s, d->follow_links, &source, &fault);
     if (status != XKD_OK) {
         xkd_clear_error(l->cx);
         /* A file's fault leaves its sums NAN and is counted by the caller; an error of ours ends it all. */
@@ -86,7 +87,7 @@ static xkd_status hear(listener *l, xkd_worker *worker, xkd_mel *mel, const xkd_
     }
     l->samples = 0;
     l->silent = false;
-    XKD_TRY(xkd_worker_decode(worker, fd, size, &request, &sink, &result));
+    XKD_TRY(xkd_worker_decode(worker, &source, &request, &sink, &result));
     l->silent = result.fault == XKD_FAULT_NO_AUDIO || (result.fault == XKD_FAULT_NONE && !result.info.has_audio);
     if (result.fault != XKD_FAULT_NONE || l->samples == 0) goto fail;
     while (l->samples < l->room) l->wave[l->samples++] = 0; /* as in training */
@@ -97,7 +98,7 @@ static xkd_status hear(listener *l, xkd_worker *worker, xkd_mel *mel, const xkd_
         sums[1] += (double)spec[i] * (double)spec[i];
     }
 fail:
-    if (fd >= 0) close(fd);
+    if (source.fd >= 0) close(source.fd);
     return status;
 }
 

@@ -43,7 +43,8 @@ static const xkd_mpi_table *load(char *why, size_t size)
 {
     char program[4096];
     if (mpi) return mpi;
-    snprintf(why, size, "%s is neither beside the program nor in %s: build with MPI there", NAME, XKD_MODULES);
+    snprintf(why, size, "%s is neither beside the program nor in %s: install the package xkd-mpi, or build with MPI",
+             NAME, XKD_MODULES);
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     if (length > 0) {
         program[length] = 0;

@@ -12,6 +12,7 @@
 #include "base/rng.h"
 #include "data/finetune_views.h"
 #include "data/mel.h"
+#include "data/pack.h"
 #include "media/resize.h"
 
 /* The test crop is this share of the short side, as in the release (112 of 128). */
@@ -476,24 +477,30 @@ static void judge_damage(const xkd_clipper *c, xkd_media_result *r)
 }
 
 /* Frames are made small in the worker already: a 4K frame never crosses the process border. */
-static xkd_status decode(xkd_clipper *c, const xkd_sample *sample, int fd, int64_t size, xkd_media_result *result)
+static xkd_status decode(xkd_clipper *c, const xkd_manifest *m, const xkd_sample *sample, const xkd_source *source,
+                         xkd_media_result *result)
 {
     xkd_status status = XKD_OK;
     const xkd_data_config *d = c->options.data;
     const bool *wanted = c->options.wanted;
-    xkd_media_request request = {.mode = XKD_CLIP_WHOLE,
-                                 .fps = d->video_fps,
-                                 .audio_rate = d->audio_rate,
-                                 .short_side =
-                                     c->options.three_crops ? c->options.short_side : xkd_clip_short_side(d->crop_size),
-                                 .video = wanted[XKD_VIDEO],
-                                 .audio = wanted[XKD_AUDIO],
-                                 .stream_colour = d->stream_colour,
-                                 .hold_last_frame = d->hold_last_frame,
-                                 .audio_track = d->audio_track,
-                                 .span = xkd_sample_span(sample, fd, d->audio_track)};
+    xkd_media_request request = {
+        .mode = XKD_CLIP_WHOLE,
+        .fps = d->video_fps,
+        .audio_rate = d->audio_rate,
+        .short_side = c->options.three_crops ? c->options.short_side : xkd_clip_short_side(d->crop_size),
+        .video = wanted[XKD_VIDEO],
+        .audio = wanted[XKD_AUDIO],
+        .stream_colour = d->stream_colour,
+        .hold_last_frame = d->hold_last_frame,
+        .view_side = d->crop_size,
+        /* Little beside the encoder's work, and features of damaged films stay what they were. */
+        .all_pictures = true,
+        .audio_track = d->audio_track,
+        .span = xkd_sample_span(sample, source->fd, d->audio_track)};
     xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
-    XKD_TRY(xkd_worker_decode(c->worker, fd, size, &request, &sink, result));
+    if (m->pack) XKD_TRY(xkd_pack_fits(c->cx, m->pack, &request));
+    XKD_TRY(xkd_worker_decode(c->worker, source, &request, &sink, result));
+    if (result->fault != XKD_FAULT_NONE) xkd_manifest_blame(m, sample, result->message, sizeof result->message);
     if (result->fault != XKD_FAULT_NONE) goto fail;
     /* The worker found a stream but delivered nothing of it, or there is no such stream: a fault of the file, with the
      * more telling of the reasons. A file with one of two wanted streams is no fault here; callers that need pairs say
@@ -615,15 +622,14 @@ xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t
                            const xkd_clip_sink *sink, xkd_media_result *result)
 {
     xkd_status status = XKD_OK;
-    int fd = -1;
-    int64_t size = 0;
+    xkd_source source;
     *result = (xkd_media_result){0};
     begin_file(c, number, draw, sink);
     /* The fault decides, not the status: errors of the machine, such as no memory, have none and go up. */
-    status = xkd_manifest_open(c->cx, manifest, &manifest->samples[i], c->options.data->follow_links, &fd, &size,
+    status = xkd_manifest_open(c->cx, manifest, &manifest->samples[i], c->options.data->follow_links, &source,
                                &result->fault);
     if (status == XKD_OK) {
-        status = decode(c, &manifest->samples[i], fd, size, result);
+        status = decode(c, manifest, &manifest->samples[i], &source, result);
         if (c->too_long) result->fault = XKD_FAULT_REFUSED;
     }
     if (status != XKD_OK && result->fault != XKD_FAULT_NONE) {
@@ -631,6 +637,6 @@ xkd_status xkd_clipper_run(xkd_clipper *c, const xkd_manifest *manifest, int64_t
         xkd_clear_error(c->cx);
         status = XKD_OK;
     }
-    if (fd >= 0) close(fd);
+    if (source.fd >= 0) close(source.fd);
     return status;
 }

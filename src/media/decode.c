@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "media/internal.h"
 #include "media/convert.h"
+#include "media/skip.h"
 #include "media/sound.h"
 
 /* Grid times and time stamps are both rounded to doubles; a frame this close behind a grid time counts as on it. */
@@ -42,11 +43,12 @@ typedef struct {
     int64_t next;                                       /* next grid frame to deliver */
     double shown_time, shown_end, frame_seconds;        /* s, on the file's clock */
     bool have_shown, converted, video_done, audio_done; /* converted: rgb holds `shown` */
-    bool sought; /* not at the file's beginning: the first frame and sound must prove that the seek was right */
-    bool again;  /* they did not: decode from further back */
-    bool heard;  /* a packet of sound has been seen since the seek */
-    bool placed; /* sound has been decoded since the seek */
-    double back; /* s before the clip's start that are sought in addition */
+    bool sought;  /* not at the file's beginning: the first frame and sound must prove that the seek was right */
+    bool again;   /* they did not: decode from further back */
+    bool plainly; /* again, but from the same place: without leaving pictures out */
+    bool heard;   /* a packet of sound has been seen since the seek */
+    bool placed;  /* sound has been decoded since the seek */
+    double back;  /* s before the clip's start that are sought in addition */
     /* Damage within the clip. */
     bool shown_bad, lost;            /* `shown` is damaged; a packet behind it gave no frame */
     int64_t bad_frames;              /* grid frames that show something else than they should */
@@ -54,6 +56,7 @@ typedef struct {
     const uint8_t *rgb;              /* [height,width,3], the converter's */
     int64_t width, height;
     int64_t packets; /* read so far, against the limit */
+    xkd_skipper skipper;
 } run;
 
 /* Grid frame k on the file's clock; computed from k, so that no error adds up. */
@@ -78,6 +81,17 @@ fail:
     return status;
 }
 
+/* A decoder mends damage with pictures of before, whether anything refers to them or not: all of them must be there. A whole
+ * file goes out piece by piece and cannot begin anew. */
+static void stop_skipping(run *r)
+{
+    bool skipped = r->skipper.spared > 0 && r->request->mode != XKD_CLIP_WHOLE;
+    if (!r->skipper.on) return;
+    r->skipper.on = false;
+    r->again = r->again || skipped;
+    r->plainly = skipped;
+}
+
 /* A new frame ends the time of the one before it: that one serves all grid times up to here.
  * A frame without time stamp is put one frame length behind the last one. */
 static xkd_status take_frame(run *r)
@@ -90,7 +104,13 @@ static xkd_status take_frame(run *r)
                       : (double)frame->best_effort_timestamp * base;
     double length = frame->pkt_duration > 0 ? (double)frame->pkt_duration * base : r->frame_seconds;
     bool bad = frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT;
-    if (bad) r->tally->errors++;
+    if (bad) {
+        r->tally->errors++;
+        stop_skipping(r);
+    }
+    /* What was left out was judged by time stamps in order. */
+    if (frame->pts != frame->best_effort_timestamp || (r->have_shown && time < r->shown_time)) stop_skipping(r);
+    if (r->again) return XKD_OK;
     /* After a seek the first frame must lie at or before the clip's start; else the index was wrong
      * and frames are missing in front. */
     if (!r->have_shown && r->sought && time > grid_time(r, 0) + TIME_EPSILON) {
@@ -207,7 +227,9 @@ fail:
 static void count_error(run *r, bool video)
 {
     r->tally->errors++;
-    if (video) r->lost = r->have_shown;
+    if (!video) return;
+    r->lost = r->have_shown;
+    stop_skipping(r);
 }
 
 /* Sends one packet (NULL: the end) and takes all frames that it completes. Damage is counted, not fatal. */
@@ -229,6 +251,43 @@ static xkd_status feed(run *r, AVCodecContext *codec, const AVPacket *packet)
         av_frame_unref(r->frame);
         if (status != XKD_OK) break;
     }
+    return status;
+}
+
+/* Whether a picture from `time` on that is followed by another at `until` at the latest is that of a grid time; the same
+ * comparisons as where it would be taken. What comes behind the clip ends it, and is decoded. */
+static bool is_shown(const run *r, double time, double until)
+{
+    int64_t k = (int64_t)floor(fmax((time - r->origin) * r->request->fps, 0)) - 1;
+    if (k < 0) k = 0;
+    while (grid_time(r, k) + TIME_EPSILON < time) k++;
+    return k >= r->wanted || grid_time(r, k) + TIME_EPSILON < until;
+}
+
+/* Sends what has waited long enough; `all`: everything, at the end. */
+static xkd_status feed_waiting(run *r, bool all)
+{
+    xkd_status status = XKD_OK;
+    double base = av_q2d(r->media->video->time_base);
+    AVPacket *packet;
+    int64_t until;
+    while (status == XKD_OK && !r->again && (packet = xkd_skipper_pop(&r->skipper, all, &until)) != NULL) {
+        bool spared = until < INT64_MAX && xkd_skipper_spares(&r->skipper, packet) &&
+                      !is_shown(r, (double)packet->pts * base, (double)until * base);
+        r->skipper.spared += spared;
+        if (!spared && !r->video_done) status = feed(r, r->media->video_codec, packet);
+        av_packet_free(&packet);
+    }
+    return status;
+}
+
+static xkd_status feed_video(run *r)
+{
+    xkd_status status = XKD_OK;
+    if (!r->skipper.on && r->skipper.count == 0) return feed(r, r->media->video_codec, r->packet);
+    XKD_TRY(xkd_skipper_push(&r->skipper, r->packet));
+    XKD_TRY(feed_waiting(r, false));
+fail:
     return status;
 }
 
@@ -272,7 +331,9 @@ static xkd_status drain(run *r)
 {
     xkd_status status = XKD_OK;
     if (!r->video_done) {
-        XKD_TRY(feed(r, r->media->video_codec, NULL));
+        XKD_TRY(feed_waiting(r, true));
+        if (!r->again) XKD_TRY(feed(r, r->media->video_codec, NULL));
+        if (r->again) goto fail;
         XKD_TRY(finish_video(r));
     }
     if (!r->audio_done) {
@@ -334,16 +395,19 @@ static xkd_status restart(run *r)
     xkd_status status = XKD_OK;
     xkd_media *m = r->media;
     r->again = r->heard = r->placed = r->have_shown = r->converted = r->lost = r->shown_bad = false;
-    r->back = r->back > 0 ? 4 * r->back : FIRST_STEP_BACK;
+    if (!r->plainly) r->back = r->back > 0 ? 4 * r->back : FIRST_STEP_BACK;
+    r->plainly = false;
     r->next = r->bad_frames = 0;
     r->bad_sound = r->sent = r->sounded = 0;
     r->video_done = !r->converter;
     r->audio_done = !r->sound;
     *r->tally = (xkd_media_tally){.audio_seen = m->info.audio_start};
     av_frame_unref(r->shown);
+    xkd_skipper_clear(&r->skipper);
     if (r->sound) {
         xkd_sound_free(r->sound);
         r->sound = NULL;
+        XKD_TRY(xkd_media_renew_sound(m, r->fault));
         XKD_TRY(xkd_sound_new(m, r->request->audio_rate, r->origin,
                               llround(r->request->duration * (double)r->request->audio_rate), r->sink, &r->sound));
     }
@@ -365,12 +429,15 @@ static xkd_status read_packets(run *r)
         if (code < 0) {
             if (code != AVERROR_EOF) r->tally->errors++;
             XKD_TRY(drain(r));
-            break;
+            if (!r->again) break;
+            /* The last packets of a file may be the first after a seek. */
+            XKD_TRY(restart(r));
+            continue;
         }
         int index = r->packet->stream_index;
         if (r->packet->flags & AV_PKT_FLAG_CORRUPT) r->tally->errors++;
         if (m->video && index == m->video->index && !r->video_done)
-            status = feed(r, m->video_codec, r->packet);
+            status = feed_video(r);
         else if (m->audio && index == m->audio->index && !r->audio_done)
             status = feed_sound(r);
         av_packet_unref(r->packet);
@@ -429,6 +496,8 @@ static xkd_status prepare(run *r)
     r->frame = av_frame_alloc();
     r->shown = av_frame_alloc();
     if (!r->packet || !r->frame || !r->shown) XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", m->name);
+    xkd_skipper_begin(&r->skipper, m);
+    if (q->all_pictures || !video) r->skipper.on = false;
     if (video) XKD_TRY(xkd_converter_new(m, q->short_side, q->stream_colour, &r->converter));
     int64_t samples = whole ? -1 : llround(q->duration * (double)q->audio_rate);
     if (audio) XKD_TRY(xkd_sound_new(m, q->audio_rate, r->origin, samples, r->sink, &r->sound));
@@ -450,6 +519,7 @@ static void release(run *r)
     av_packet_free(&r->packet);
     av_frame_free(&r->frame);
     av_frame_free(&r->shown);
+    xkd_skipper_clear(&r->skipper);
     xkd_converter_free(r->converter);
     xkd_sound_free(r->sound);
 }

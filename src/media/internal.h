@@ -11,7 +11,7 @@ struct xkd_media {
     xkd_context *cx;
     char *name;
     int fd;
-    int64_t size, offset; /* bytes */
+    int64_t first, size, offset; /* bytes; `first`: where the file begins in what fd reads */
     AVIOContext *io;
     AVFormatContext *format;
     AVStream *video, *audio;                   /* NULL: the file has none */
@@ -24,6 +24,9 @@ struct xkd_media {
 
 /* "name: text" of a libav error code into `out`. */
 const char *xkd_av_text(char out[128], int code);
+
+/* open.c: a fresh decoder for the sound. Emptying the one there is leaves it its noise, and with it other samples. */
+xkd_status xkd_media_renew_sound(xkd_media *media, xkd_media_fault *fault);
 
 /* span.c: whether the header lists every packet; else spans are found by reading the file, which must then be opened anew. */
 bool xkd_media_is_indexed(const xkd_media *media);

@@ -63,6 +63,14 @@ typedef struct {
     int64_t audio_track;                    /* of whose sound this is, as it was asked for; 0: the usual one */
 } xkd_media_span;
 
+/* Where the bytes of a file stand: a descriptor of its own, or a part of a larger file. */
+typedef struct {
+    int fd;
+    int64_t offset, size;
+    bool record;  /* a record of a pack (media/record.h) and no media file */
+    uint64_t row; /* sum of its row, by which an index and its records are compared; 0: not known */
+} xkd_source;
+
 typedef struct xkd_media xkd_media;
 
 /* Streams that are not wanted are neither opened nor judged, whatever codec they have. A span that is known spares
@@ -75,12 +83,12 @@ typedef struct {
     xkd_media_span span;
 } xkd_media_options;
 
-/* Opens a file by path, with both streams wanted, or a descriptor that the media object then owns (closed in any case);
+/* Opens a file by path, with both streams wanted, or a source, whose descriptor the media object then owns (closed in any case);
  * `name` is for messages; options NULL: both streams. On failure *fault says why. Errors: XKD_ERR_DATA,
  * XKD_ERR_STORAGE, XKD_ERR_MEMORY. Free with xkd_media_free. Sets libav's process-wide log level to quiet. */
 xkd_status xkd_media_open(xkd_context *cx, const char *path, xkd_media **out, xkd_media_fault *fault);
-xkd_status xkd_media_open_fd(xkd_context *cx, int fd, int64_t size, const char *name, const xkd_media_options *options,
-                             xkd_media **out, xkd_media_fault *fault);
+xkd_status xkd_media_open_source(xkd_context *cx, const xkd_source *source, const char *name,
+                                 const xkd_media_options *options, xkd_media **out, xkd_media_fault *fault);
 void xkd_media_free(xkd_media *media); /* NULL is allowed */
 
 const xkd_media_info *xkd_media_about(const xkd_media *media);
@@ -105,6 +113,8 @@ typedef struct {
     bool stream_colour; /* colour matrix and range from the file's tags instead of swscale's default */
     bool on_grid;       /* PLACE: only starts that are multiples of 1 / fps, which is what a cache can give */
     bool hold_last_frame;
+    int64_t view_side;   /* of the largest view that is made of the frames; matters where short_side is 0 */
+    bool all_pictures;   /* decode those too that no grid time shows: for who looks for damage */
     bool header_only;    /* for NONE; as in xkd_media_options */
     int64_t audio_track; /* likewise */
     xkd_media_span span; /* what is known of the file; .known false: it is found out */

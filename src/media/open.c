@@ -66,8 +66,11 @@ const char *xkd_av_text(char out[128], int code)
 static int read_bytes(void *opaque, uint8_t *buffer, int size)
 {
     xkd_media *media = opaque;
+    /* A member of an archive ends before its file does. */
+    if (media->offset >= media->size) return AVERROR_EOF;
+    if (size > media->size - media->offset) size = (int)(media->size - media->offset);
     for (;;) {
-        ssize_t got = pread(media->fd, buffer, (size_t)size, media->offset);
+        ssize_t got = pread(media->fd, buffer, (size_t)size, media->first + media->offset);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return AVERROR(errno);
         if (got == 0) return AVERROR_EOF;
@@ -277,6 +280,12 @@ static xkd_status open_codec(xkd_media *media, AVStream *stream, AVCodecContext 
 fail:
     av_dict_free(&options);
     return status;
+}
+
+xkd_status xkd_media_renew_sound(xkd_media *media, xkd_media_fault *fault)
+{
+    avcodec_free_context(&media->audio_codec);
+    return open_codec(media, media->audio, &media->audio_codec, fault);
 }
 
 /* Phones store turned films with a matrix. Anything between quarter turns would need interpolation
@@ -517,20 +526,22 @@ fail:
 
 /* Takes over the descriptor, also on failure. The fault says what to count, the message what to
  * print. */
-xkd_status xkd_media_open_fd(xkd_context *cx, int fd, int64_t size, const char *name, const xkd_media_options *options,
-                             xkd_media **out, xkd_media_fault *fault)
+xkd_status xkd_media_open_source(xkd_context *cx, const xkd_source *source, const char *name,
+                                 const xkd_media_options *options, xkd_media **out, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
     xkd_media *media = NULL;
+    int fd = source->fd;
     *out = NULL;
     *fault = XKD_FAULT_NONE;
     av_log_set_level(AV_LOG_QUIET); /* libav would print on stderr by itself */
     XKD_TRY(xkd_alloc(cx, &media, 1, sizeof *media));
-    *media = (xkd_media){.cx = cx, .fd = fd, .size = size, .options = {.video = true, .audio = true}};
+    *media = (xkd_media){
+        .cx = cx, .fd = fd, .first = source->offset, .size = source->size, .options = {.video = true, .audio = true}};
     if (options) media->options = *options;
     fd = -1;
     XKD_TRY(xkd_copy_string(cx, &media->name, name));
-    if (size == 0) {
+    if (source->size == 0) {
         *fault = XKD_FAULT_EMPTY;
         XKD_FAIL(XKD_ERR_DATA, "%s: is empty", name);
     }
@@ -548,16 +559,15 @@ fail:
 xkd_status xkd_media_open(xkd_context *cx, const char *path, xkd_media **out, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
-    int fd = -1;
-    int64_t size = 0;
+    xkd_source source = {.fd = -1};
     *out = NULL;
     *fault = XKD_FAULT_NONE;
-    status = xkd_open_read(cx, path, &fd, &size);
+    status = xkd_open_read(cx, path, &source.fd, &source.size);
     if (status != XKD_OK) {
         *fault = xkd_path_exists(path) ? XKD_FAULT_UNREADABLE : XKD_FAULT_MISSING;
         return status;
     }
-    return xkd_media_open_fd(cx, fd, size, path, NULL, out, fault);
+    return xkd_media_open_source(cx, &source, path, NULL, out, fault);
 }
 
 /* The order matters: codecs refer to streams, streams to the format, the format to our reader. */

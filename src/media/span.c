@@ -186,7 +186,7 @@ bool xkd_media_is_indexed(const xkd_media *m)
     int64_t at = 0;
     for (int boxes = 0; at + 8 <= m->size; boxes++) {
         uint8_t head[16];
-        if (boxes == 10000 || pread(m->fd, head, sizeof head, at) < 8) return false;
+        if (boxes == 10000 || pread(m->fd, head, sizeof head, m->first + at) < 8) return false;
         if (!memcmp(head + 4, "moof", 4)) return false;
         uint64_t size = AV_RB32(head);
         if (size == 1) size = AV_RB64(head + 8);

@@ -437,22 +437,22 @@ static int take_reply(xkd_worker *w, worker_reply *r, const xkd_media_request *q
 
 /* A fault of the file is a result, not a status: status is for our own failures and for those of the
  * sink. NULL `request` asks for the description only. */
-xkd_status xkd_worker_decode(xkd_worker *w, int fd, int64_t size, const xkd_media_request *request,
+xkd_status xkd_worker_decode(xkd_worker *w, const xkd_source *source, const xkd_media_request *request,
                              const xkd_media_sink *sink, xkd_media_result *result)
 {
     static const xkd_media_request DESCRIBE = {.mode = XKD_CLIP_NONE, .video = true, .audio = true};
     xkd_status status = XKD_OK;
-    worker_request q = {.size = size, .request = request ? *request : DESCRIBE};
+    worker_request q = {.source = *source, .request = request ? *request : DESCRIBE};
     worker_reply r;
     allowance left = {0};
     double limit = w->seconds, waited = 0;
     *result = (xkd_media_result){0};
-    if (!q.request.span.known) limit += (double)size / SLOWEST_READ;
+    if (!q.request.span.known && !source->record) limit += (double)source->size / SLOWEST_READ;
     /* Processor time is limited a little above the wall clock, against a parent that is stopped. Of a whole file the
      * parent's clock decides, once it knows how long it is: twelve days are no limit. */
     q.cpu_seconds = q.request.mode == XKD_CLIP_WHOLE ? 1e6 : limit + 1;
     XKD_TRY(start(w));
-    int how = send_request(w, &q, fd) ? 1 : 0;
+    int how = send_request(w, &q, source->fd) ? 1 : 0;
     while (how == 1) {
         /* The limit may have grown with the file's length meanwhile. */
         how = next_reply(w, &r, &waited, limit);

@@ -28,10 +28,10 @@ typedef struct {
 xkd_status xkd_worker_new(xkd_context *cx, const char *command, double seconds, xkd_worker **out);
 void xkd_worker_free(xkd_worker *worker); /* NULL is allowed */
 
-/* Decodes from the descriptor, which the caller keeps. What is wrong with the file stands in *result, with XKD_OK; the status
+/* Decodes from the source, whose descriptor the caller keeps. What is wrong with the file stands in *result, with XKD_OK; the status
  * is only for our own troubles: the worker cannot be started (XKD_ERR_INTERNAL), or a callback's status. A request of NULL
  * only opens the file, both streams, and fills result->info and span; so does XKD_CLIP_NONE for the streams it wants. After a crash or time-out the next request starts a fresh process. */
-xkd_status xkd_worker_decode(xkd_worker *worker, int fd, int64_t size, const xkd_media_request *request,
+xkd_status xkd_worker_decode(xkd_worker *worker, const xkd_source *source, const xkd_media_request *request,
                              const xkd_media_sink *sink, xkd_media_result *result);
 
 /* Process number, 0 while none runs; lets tests do to it what a bad file would. */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "media/record.h"
 #include "media/worker.h"
 #include "media/worker_protocol.h"
 
@@ -26,7 +27,8 @@ typedef struct {
     int64_t frames, width, height, first_index; /* frames in it */
     int64_t samples;                            /* in `sound` */
     int16_t sound[WORKER_SOUND];
-    worker_reply reply; /* the message being filled in */
+    worker_reply reply;         /* the message being filled in */
+    xkd_record_reader *records; /* made with the first record of a pack */
 } worker_state;
 
 /* The hidden first argument; a program must look for it before it does anything else. */
@@ -144,29 +146,50 @@ static void limit_processor_time(double seconds)
     setrlimit(RLIMIT_CPU, &limit);
 }
 
-/* One request. Failures go back as text and a fault; the loop goes on with the next file. */
-static void serve(worker_state *w, const worker_request *q, int fd)
+/* A media file. The descriptor goes with the media. */
+static xkd_status serve_file(worker_state *w, const worker_request *q, const xkd_media_sink *sink,
+                             xkd_media_tally *tally, xkd_media_fault *fault)
 {
+    xkd_status status = XKD_OK;
     xkd_media *media = NULL;
-    xkd_media_fault fault = XKD_FAULT_NONE;
-    xkd_media_sink sink = {.user = w, .begin = on_begin, .frame = on_frame, .sound = on_sound};
-    xkd_media_tally tally = {0};
-    limit_processor_time(q->cpu_seconds);
-    memset(&w->reply, 0, sizeof w->reply);
-    xkd_clear_error(w->cx);
     xkd_media_options options = {.video = q->request.video,
                                  .audio = q->request.audio,
                                  .hold_last_frame = q->request.hold_last_frame,
                                  .header_only = q->request.header_only && q->request.mode == XKD_CLIP_NONE,
                                  .audio_track = q->request.audio_track,
                                  .span = q->request.span};
-    xkd_status status = xkd_media_open_fd(w->cx, fd, q->size, "", &options, &media, &fault);
-    if (status == XKD_OK) {
-        w->reply.info = *xkd_media_about(media);
-        w->reply.span = *xkd_media_spans(media);
-        if (q->request.mode != XKD_CLIP_NONE) status = xkd_media_decode(media, &q->request, &sink, &tally, &fault);
-    }
+    XKD_TRY(xkd_media_open_source(w->cx, &q->source, "", &options, &media, fault));
+    w->reply.info = *xkd_media_about(media);
+    w->reply.span = *xkd_media_spans(media);
+    if (q->request.mode != XKD_CLIP_NONE) status = xkd_media_decode(media, &q->request, sink, tally, fault);
+fail:
     xkd_media_free(media);
+    return status;
+}
+
+/* A record of a pack. */
+static xkd_status serve_record(worker_state *w, const worker_request *q, const xkd_media_sink *sink,
+                               xkd_media_tally *tally, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    if (!w->records) XKD_TRY(xkd_record_reader_new(w->cx, &w->records));
+    XKD_TRY(xkd_record_open(w->records, &q->source, fault));
+    status = xkd_record_decode(w->records, &q->request, sink, &w->reply.info, tally, fault);
+fail:
+    close(q->source.fd);
+    return status;
+}
+
+/* One request. Failures go back as text and a fault; the loop goes on with the next file. */
+static void serve(worker_state *w, const worker_request *q)
+{
+    xkd_media_fault fault = XKD_FAULT_NONE;
+    xkd_media_sink sink = {.user = w, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    xkd_media_tally tally = {0};
+    limit_processor_time(q->cpu_seconds);
+    memset(&w->reply, 0, sizeof w->reply);
+    xkd_clear_error(w->cx);
+    xkd_status status = (q->source.record ? serve_record : serve_file)(w, q, &sink, &tally, &fault);
     flush_frames(w);
     flush_sound(w);
     for (w->slot = 0; w->slot < WORKER_SLOTS; w->slot++) claim_slot(w); /* so that no late ack meets a new request */
@@ -183,7 +206,7 @@ static void serve(worker_state *w, const worker_request *q, int fd)
 
 /* One request with its descriptor; false: the parent is gone.
  * The descriptor is ours from here on and closed with the media. */
-static bool receive(worker_request *q, int *fd)
+static bool receive(worker_request *q)
 {
     union {
         struct cmsghdr header;
@@ -197,7 +220,7 @@ static bool receive(worker_request *q, int *fd)
     while (got < 0 && errno == EINTR);
     const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     if (got != sizeof *q || !header || header->cmsg_type != SCM_RIGHTS) return false;
-    memcpy(fd, CMSG_DATA(header), sizeof *fd);
+    memcpy(&q->source.fd, CMSG_DATA(header), sizeof q->source.fd);
     return true;
 }
 
@@ -229,7 +252,6 @@ int xkd_media_worker_main(int argc, char **argv)
 {
     worker_state *w = NULL;
     worker_request request;
-    int fd = -1;
     (void)argc, (void)argv;
     confine();
     xkd_context *cx = xkd_context_new();
@@ -240,7 +262,8 @@ int xkd_media_worker_main(int argc, char **argv)
     if (w->memory == MAP_FAILED) return XKD_ERR_MEMORY;
     w->reply.count = WORKER_VERSION;
     send_reply(w, REPLY_HELLO);
-    while (receive(&request, &fd)) serve(w, &request, fd);
+    while (receive(&request)) serve(w, &request);
+    xkd_record_reader_free(w->records);
     xkd_free(w);
     xkd_context_free(cx);
     return 0;

@@ -5,7 +5,7 @@
 #include "media/media.h"
 
 enum {
-    WORKER_VERSION = 2,
+    WORKER_VERSION = 3,
     WORKER_SOCKET = 3, /* descriptors in the worker */
     WORKER_MEMORY = 4,
     WORKER_SLOTS = 2,
@@ -18,7 +18,7 @@ enum {
 };
 
 typedef struct {
-    int64_t size; /* of the file */
+    xkd_source source; /* fd: travels beside it */
     double cpu_seconds;
     xkd_media_request request;
 } worker_request;

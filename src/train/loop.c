@@ -11,7 +11,6 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "backend/cpu/levels.h"
 #include "checkpoint/params_file.h"
 #include "report/html.h"
 #include "report/progress.h"
@@ -160,22 +159,6 @@ static void tell_shares(const run *r)
             t->batch, t->batch / t->ranks, t->accumulate, t->batch / t->parts, r->config.device, r->config.threads);
 }
 
-/* Before anything is written: what makes this rank another one than rank 0. */
-static xkd_status compare_ranks(run *r)
-{
-    xkd_status status = XKD_OK;
-    xkd_context *cx = r->cx;
-    const xkd_cpu_level *level;
-    XKD_TRY(xkd_cpu_level_choose(cx, &level));
-    XKD_TRY(xkd_ranks_compare(cx, r->dist,
-                              &(xkd_rank_facts){.config = r->at.state.config,
-                                                .data_hash = r->at.state.data_hash,
-                                                .samples = xkd_loader_sample_count(r->loader),
-                                                .kernels = level->name}));
-fail:
-    return status;
-}
-
 /* Opens everything in the order data, model, folder, state, logs.
  * Whatever fails here leaves the run to `release`, which takes any half-open state. */
 static xkd_status start(run *r)
@@ -194,7 +177,7 @@ static xkd_status start(run *r)
     if (c->run.probe_epochs && r->writes) XKD_TRY(xkd_probe_new(cx, c, &r->trainer, &r->probe));
     r->at.state.seed = c->train.seed;
     r->at.state.data_hash = xkd_loader_data_hash(r->loader);
-    XKD_TRY(compare_ranks(r));
+    XKD_TRY(xkd_ranks_compare(cx, r->dist, &r->at.state, xkd_loader_sample_count(r->loader)));
     tell_shares(r);
     if (c->train.wire_bfloat16) XKD_TRY(xkd_dist_halve(r->dist));
     XKD_TRY(open_folder(r));
@@ -467,9 +450,7 @@ xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_op
         status = steps(&r);
         status = finish(&r, status, result);
     }
-    if (agreed)
-        *agreed = status == XKD_OK || r.agreed || status == XKD_ERR_NUMERIC || status == XKD_ERR_PREEMPTED ||
-                  status == XKD_ERR_INTERRUPTED;
+    if (agreed) *agreed = xkd_ranks_end_alike(status, r.agreed);
     release(&r);
     return status;
 }

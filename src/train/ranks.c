@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/cpu/levels.h"
 #include "base/alloc.h"
 #include "optim/parts.h"
-#include "base/text.h"
 #include "train/folder.h"
 
 /* Facts as they travel; the configuration's text follows. */
@@ -40,22 +40,22 @@ static xkd_status compare(xkd_context *cx, const xkd_dist *dist, const facts *mi
     return XKD_OK;
 }
 
-xkd_status xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_rank_facts *mine)
+xkd_status xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_run_state *state, int64_t samples)
 {
     xkd_status status = XKD_OK;
-    facts here = {.data_hash = mine->data_hash,
-                  .samples = mine->samples,
-                  .config_bytes = (int64_t)strlen(mine->config)},
-          first;
+    const xkd_cpu_level *level;
+    facts here = {.data_hash = state->data_hash, .samples = samples, .config_bytes = (int64_t)strlen(state->config)};
+    facts first;
     char *config = NULL, difference[400];
     if (!dist) return XKD_OK;
-    snprintf(here.kernels, sizeof here.kernels, "%s", mine->kernels);
+    XKD_TRY(xkd_cpu_level_choose(cx, &level));
+    snprintf(here.kernels, sizeof here.kernels, "%s", level->name);
     first = here;
     XKD_TRY(xkd_dist_broadcast(dist, &first, sizeof first));
     XKD_TRY(xkd_alloc(cx, &config, first.config_bytes + 1, 1));
-    if (xkd_dist_rank(dist) == 0) memcpy(config, mine->config, (size_t)first.config_bytes);
+    if (xkd_dist_rank(dist) == 0) memcpy(config, state->config, (size_t)first.config_bytes);
     XKD_TRY(xkd_dist_broadcast(dist, config, first.config_bytes));
-    if (xkd_run_first_difference(config, mine->config, difference, sizeof difference))
+    if (xkd_run_first_difference(config, state->config, difference, sizeof difference))
         XKD_FAIL(XKD_ERR_CONFIG, "the configuration of rank %d (%s) is not that of rank 0: %s", xkd_dist_rank(dist),
                  xkd_dist_host(dist, xkd_dist_rank(dist)), difference);
     XKD_TRY(compare(cx, dist, &here, &first));
@@ -65,6 +65,12 @@ xkd_status xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_rank_fac
 fail:
     xkd_free(config);
     return status;
+}
+
+bool xkd_ranks_end_alike(xkd_status status, bool agreed)
+{
+    return agreed || status == XKD_OK || status == XKD_ERR_NUMERIC || status == XKD_ERR_PREEMPTED ||
+           status == XKD_ERR_INTERRUPTED;
 }
 
 /* Rank 0's bytes, in place on the host's memory, else through a stage. */

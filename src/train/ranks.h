@@ -6,16 +6,13 @@
 #include "checkpoint/state.h"
 #include "dist/dist.h"
 
-/* What must be the same everywhere for ranks to train one model. */
-typedef struct {
-    const char *config;  /* the text of xkd_config_write */
-    uint64_t data_hash;  /* of xkd_loader_data_hash */
-    int64_t samples;     /* files that are drawn from */
-    const char *kernels; /* the level of the kernels in use: other levels round differently */
-} xkd_rank_facts;
+/* Compares configuration (state->config), data hash, number of samples and kernels with rank 0's: XKD_ERR_CONFIG on a rank that
+ * differs, with what does. Ranks train one model only where all of this is the same. */
+xkd_status xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_run_state *state, int64_t samples);
 
-/* Compares them with rank 0's: XKD_ERR_CONFIG on a rank that differs, with what does. */
-xkd_status xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_rank_facts *mine);
+/* Whether all ranks end with this status, as it follows from what they have in common: a stop, bad numbers, and what `agreed`
+ * knows of. Any other is that of one rank, and a loss to the others. */
+bool xkd_ranks_end_alike(xkd_status status, bool agreed);
 
 /* Rank 0's values and moments of all rows, and their counts of updates, on every rank. */
 xkd_status xkd_ranks_share_params(xkd_context *cx, xkd_dist *dist, xkd_params *params);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "backend/cpu/levels.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -231,11 +230,7 @@ static xkd_status start(run *r)
     XKD_TRY(xkd_config_write(cx, &written, &r->at.state.config));
     r->at.state.seed = c->train.seed;
     r->at.state.data_hash = xkd_loader_data_hash(r->data.loader);
-    XKD_TRY(xkd_ranks_compare(cx, r->dist,
-                              &(xkd_rank_facts){.config = r->at.state.config,
-                                                .data_hash = r->at.state.data_hash,
-                                                .samples = xkd_loader_sample_count(r->data.loader),
-                                                .kernels = xkd_cpu_level_name()}));
+    XKD_TRY(xkd_ranks_compare(cx, r->dist, &r->at.state, xkd_loader_sample_count(r->data.loader)));
     if (c->train.wire_bfloat16) XKD_TRY(xkd_dist_halve(r->dist));
     if (r->writes) XKD_TRY(open_folder(r));
     if (resume) XKD_TRY(xkd_ranks_share_params(cx, r->dist, &r->net.encoder.params));
@@ -562,8 +557,7 @@ xkd_status xkd_supervised_train(xkd_context *cx, const xkd_supervised_options *o
         status = steps(&r);
         status = finish(&r, status);
     }
-    result->agreed = status == XKD_OK || r.agreed || status == XKD_ERR_NUMERIC || status == XKD_ERR_PREEMPTED ||
-                     status == XKD_ERR_INTERRUPTED;
+    result->agreed = xkd_ranks_end_alike(status, r.agreed);
     release(&r);
     return status;
 }

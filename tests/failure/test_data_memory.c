@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "data/fetch.h"
 #include "data/index.h"
+#include "data/packing.h"
 #include "data_config.h"
 #include "media/encode.h"
 #include "media/worker.h"
@@ -148,6 +149,111 @@ static xkd_status fetch_through_cache(void)
     return status;
 }
 
+/* Threads of packing have contexts of their own, in which nothing fails; what is around them does. */
+static xkd_status pack_folder(void)
+{
+    xkd_manifest m = {0};
+    xkd_data_config data = small_data_config(folder);
+    xkd_packing_result result;
+    xkd_packing_forecast forecast;
+    const xkd_record_options record = {
+        .codec = XKD_CODEC_JPEG, .quality = 90, .grid_fps = 8, .audio_rate = data.audio_rate};
+    char out[6000], media_folder[6000];
+    snprintf(out, sizeof out, "%s/packed", folder);
+    snprintf(media_folder, sizeof media_folder, "%s/media", folder);
+    xkd_status status = xkd_manifest_load(cx, media_folder, false, &m);
+    xkd_packing_options o = {.out = out, .parts = 1, .threads = 1};
+    if (status == XKD_OK) o.settings = xkd_pack_settings_of(&data, 32, &record, 1 << 20, &m);
+    if (status == XKD_OK) status = xkd_packing_plan(cx, &m, &data, &o, &forecast);
+    if (status == XKD_OK) status = xkd_packing_run(cx, &m, &data, &o, &result);
+    xkd_manifest_free(&m);
+    return status;
+}
+
+static xkd_status fetch_from(const char *name, xkd_cache_mode mode)
+{
+    xkd_manifest m = {0};
+    xkd_fetcher *fetcher = NULL;
+    xkd_cache *cache = NULL;
+    xkd_media_result result;
+    xkd_clip clip;
+    bool silent;
+    xkd_data_config data = small_data_config(folder);
+    char in[6000], kept[6000];
+    snprintf(in, sizeof in, "%s/%s", folder, name);
+    snprintf(kept, sizeof kept, "%s/kept", folder);
+    data.cache = mode;
+    data.cache_folder = kept;
+    data.cache_memory = 1;
+    xkd_status status = xkd_manifest_load(cx, in, false, &m);
+    if (status == XKD_OK && mode != XKD_CACHE_NONE) status = xkd_cache_new(cx, &data, m.count, &cache);
+    if (status == XKD_OK) status = xkd_fetcher_new(cx, &data, &m, cache, &fetcher);
+    if (status == XKD_OK) status = xkd_fetch_clip(fetcher, 0, 0.5, &clip, &silent, &result);
+    xkd_fetcher_free(fetcher);
+    xkd_cache_free(cache);
+    xkd_manifest_free(&m);
+    return status;
+}
+
+static xkd_status fetch_from_raw_pack(void)
+{
+    return fetch_from("raw", XKD_CACHE_NONE);
+}
+
+static xkd_status fetch_from_larger_pack(void)
+{
+    return fetch_from("larger", XKD_CACHE_NONE);
+}
+
+/* Written by nobody but this: a failure while it is written is told and costs nothing, so it is there before. */
+static xkd_status fetch_from_folder_cache(void)
+{
+    return fetch_from("media", XKD_CACHE_FOLDER);
+}
+
+static xkd_status fetch_from_archive(void)
+{
+    return fetch_from("tars", XKD_CACHE_NONE);
+}
+
+static void shell(const char *format)
+{
+    char command[20000];
+    snprintf(command, sizeof command, format, folder, folder, folder, folder, folder);
+    assert_int_equal(system(command), 0);
+}
+
+static void make_pack(const char *name, int64_t side)
+{
+    xkd_manifest m;
+    xkd_data_config data = small_data_config(folder);
+    xkd_packing_result result;
+    const xkd_record_options record = {.codec = XKD_CODEC_RAW, .grid_fps = 8, .audio_rate = data.audio_rate};
+    char out[6000], in[6000];
+    snprintf(out, sizeof out, "%s/%s", folder, name);
+    snprintf(in, sizeof in, "%s/media", folder);
+    assert_int_equal(xkd_manifest_load(cx, in, false, &m), XKD_OK);
+    const xkd_packing_options o = {
+        .out = out, .parts = 1, .threads = 1, .settings = xkd_pack_settings_of(&data, side, &record, 1 << 20, &m)};
+    assert_int_equal(xkd_packing_run(cx, &m, &data, &o, &result), XKD_OK);
+    xkd_manifest_free(&m);
+}
+
+static void packs_and_archives(void **state)
+{
+    (void)state;
+    shell("mkdir -p '%s/media' '%s/tars' && cp '%s/a.mp4' '%s/media'");
+    shell("cd '%s/media' && echo cat >a.cls && tar cf ../tars/a.tar a.mp4 a.cls && rm a.cls");
+    make_pack("raw", 32);
+    make_pack("larger", 40);
+    assert_int_equal(fetch_from_folder_cache(), XKD_OK);
+    exhaust(pack_folder);
+    exhaust(fetch_from_raw_pack);
+    exhaust(fetch_from_larger_pack);
+    exhaust(fetch_from_folder_cache);
+    exhaust(fetch_from_archive);
+}
+
 static void data_structures(void **state)
 {
     (void)state;
@@ -167,7 +273,8 @@ static void media(void **state)
 int main(int argc, char **argv)
 {
     if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(data_structures), cmocka_unit_test(media)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(data_structures), cmocka_unit_test(media),
+                                       cmocka_unit_test(packs_and_archives)};
     cx = xkd_context_new();
     snprintf(folder, sizeof folder, "%s", test_folder("memory"));
     snprintf(path, sizeof path, "%s/a.mp4", folder);

@@ -194,13 +194,12 @@ static void names_are_only_names(void **state)
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
         xkd_manifest m = {0};
         xkd_sample *s = NULL;
-        int fd;
-        int64_t size;
+        xkd_source source;
         xkd_media_fault fault;
         xkd_clear_error(cx);
         assert_int_equal(xkd_copy_string(cx, &m.root, folder), XKD_OK);
         assert_int_equal(xkd_manifest_add(cx, &m, NAMES[i], &s), XKD_OK);
-        assert_int_not_equal(xkd_manifest_open(cx, &m, s, false, &fd, &size, &fault), XKD_OK);
+        assert_int_not_equal(xkd_manifest_open(cx, &m, s, false, &source, &fault), XKD_OK);
         assert_int_equal(fault, XKD_FAULT_MISSING);
         xkd_manifest_free(&m);
     }
@@ -212,8 +211,7 @@ static void links_stay_inside(void **state)
     char path[5000];
     xkd_manifest m = {0};
     xkd_sample *s = NULL;
-    int fd;
-    int64_t size;
+    xkd_source source;
     xkd_media_fault fault;
     (void)state;
     snprintf(path, sizeof path, "%s/out.mp4", folder);
@@ -222,14 +220,14 @@ static void links_stay_inside(void **state)
     assert_int_equal(symlink("good.mp4", path), 0);
     assert_int_equal(xkd_copy_string(cx, &m.root, folder), XKD_OK);
     assert_int_equal(xkd_manifest_add(cx, &m, "out.mp4", &s), XKD_OK);
-    assert_int_not_equal(xkd_manifest_open(cx, &m, s, false, &fd, &size, &fault), XKD_OK);
+    assert_int_not_equal(xkd_manifest_open(cx, &m, s, false, &source, &fault), XKD_OK);
     assert_int_equal(fault, XKD_FAULT_REFUSED);
     xkd_clear_error(cx);
-    assert_int_equal(xkd_manifest_open(cx, &m, s, true, &fd, &size, &fault), XKD_OK);
-    close(fd);
+    assert_int_equal(xkd_manifest_open(cx, &m, s, true, &source, &fault), XKD_OK);
+    close(source.fd);
     assert_int_equal(xkd_manifest_add(cx, &m, "in.mp4", &s), XKD_OK);
-    assert_int_equal(xkd_manifest_open(cx, &m, s, false, &fd, &size, &fault), XKD_OK);
-    close(fd);
+    assert_int_equal(xkd_manifest_open(cx, &m, s, false, &source, &fault), XKD_OK);
+    close(source.fd);
     xkd_manifest_free(&m);
     unlink(path);
     snprintf(path, sizeof path, "%s/out.mp4", folder);

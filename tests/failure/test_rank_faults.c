@@ -74,12 +74,12 @@ static void pass_by(int point)
 }
 
 /* In front of the library's functions. */
-xkd_status __real_xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_rank_facts *mine);
-xkd_status __wrap_xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_rank_facts *mine);
-xkd_status __wrap_xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_rank_facts *mine)
+xkd_status __real_xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_run_state *state, int64_t samples);
+xkd_status __wrap_xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_run_state *state, int64_t samples);
+xkd_status __wrap_xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_run_state *state, int64_t samples)
 {
     pass_by(START);
-    return __real_xkd_ranks_compare(cx, dist, mine);
+    return __real_xkd_ranks_compare(cx, dist, state, samples);
 }
 
 void __real_xkd_step_begin(xkd_trainer *t, xkd_step_result *result);

@@ -42,7 +42,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     xkd_media_sink sink = {.user = &sum, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     int fd = memfd_create("fuzz", MFD_CLOEXEC);
     if (cx && fd >= 0 && write(fd, data, size) == (ssize_t)size &&
-        xkd_media_open_fd(cx, fd, (int64_t)size, "fuzz", NULL, &media, &fault) == XKD_OK) {
+        xkd_media_open_source(cx, &(xkd_source){.fd = fd, .size = (int64_t)size}, "fuzz", NULL, &media, &fault) ==
+            XKD_OK) {
         xkd_media_request request = {.mode = XKD_CLIP_PLACE,
                                      .start = 0.5,
                                      .duration = 1,

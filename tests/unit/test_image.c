@@ -67,6 +67,30 @@ static void resize_is_pillow(void **state)
     resized("resized_crop", 9, 13, 44, 57, 32, 32);
 }
 
+/* Rows are made side by side where there are enough: each must be what it is alone. Buffers end where the picture does. */
+static void a_row_does_not_depend_on_its_neighbours(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 300; k++) {
+        int64_t w = 1 + k * 7 % 61, h = 1 + k % 14, to = 1 + k * 13 % 83;
+        uint8_t *in = malloc((size_t)(3 * w * h)), *out = malloc((size_t)(3 * to * h)), *row = malloc((size_t)(3 * to));
+        xkd_resizer *all = NULL, *one = NULL;
+        for (int64_t i = 0; i < 3 * w * h; i++) in[i] = (uint8_t)(i * i * 31 + k * 7 + i / 5);
+        assert_int_equal(xkd_resizer_new(cx, w, h, to, h, &all), XKD_OK);
+        assert_int_equal(xkd_resizer_new(cx, w, 1, to, 1, &one), XKD_OK);
+        xkd_resizer_run(all, in, 3 * w, out);
+        for (int64_t y = 0; y < h; y++) {
+            xkd_resizer_run(one, in + 3 * w * y, 3 * w, row);
+            assert_memory_equal(out + 3 * to * y, row, (size_t)(3 * to));
+        }
+        xkd_resizer_free(all);
+        xkd_resizer_free(one);
+        free(in);
+        free(out);
+        free(row);
+    }
+}
+
 static void colours_are_pillow(void **state)
 {
     float scratch[2 * PIXELS + 4 * 200];
@@ -230,6 +254,7 @@ static void affine_maps_are_pillow(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(resize_is_pillow),
+                                       cmocka_unit_test(a_row_does_not_depend_on_its_neighbours),
                                        cmocka_unit_test_setup(colours_are_pillow, load),
                                        cmocka_unit_test_setup(normalised_and_float_resize, load),
                                        cmocka_unit_test(hue_of_every_colour),

@@ -52,12 +52,11 @@ static const xkd_media_request WHOLE = {
 static xkd_media_result decode(xkd_worker *worker, const xkd_media_request *request, sums *s)
 {
     xkd_media_result result;
-    int fd;
-    int64_t size;
+    xkd_source source = {0};
     xkd_media_sink sink = {.user = s, .begin = on_begin, .frame = on_frame, .sound = on_sound};
-    assert_int_equal(xkd_open_read(cx, path, &fd, &size), XKD_OK);
-    assert_int_equal(xkd_worker_decode(worker, fd, size, request, &sink, &result), XKD_OK);
-    close(fd);
+    assert_int_equal(xkd_open_read(cx, path, &source.fd, &source.size), XKD_OK);
+    assert_int_equal(xkd_worker_decode(worker, &source, request, &sink, &result), XKD_OK);
+    close(source.fd);
     return result;
 }
 
@@ -128,19 +127,18 @@ static void a_wrong_program_is_told_from_a_bad_file(void **state)
     static const char *const PROGRAMS[] = {"/bin/true", "/nonexistent/xkd"};
     xkd_media_sink sink = {.begin = on_begin, .frame = on_frame, .sound = on_sound};
     xkd_media_result result;
-    int fd;
-    int64_t size;
+    xkd_source source = {0};
     (void)state;
-    assert_int_equal(xkd_open_read(cx, path, &fd, &size), XKD_OK);
+    assert_int_equal(xkd_open_read(cx, path, &source.fd, &source.size), XKD_OK);
     for (int i = 0; i < 2; i++) {
         xkd_worker *worker = NULL;
         xkd_clear_error(cx);
         assert_int_equal(xkd_worker_new(cx, PROGRAMS[i], 5, &worker), XKD_OK);
-        assert_int_equal(xkd_worker_decode(worker, fd, size, &WHOLE, &sink, &result), XKD_ERR_INTERNAL);
+        assert_int_equal(xkd_worker_decode(worker, &source, &WHOLE, &sink, &result), XKD_ERR_INTERNAL);
         xkd_worker_free(worker);
     }
     xkd_clear_error(cx);
-    close(fd);
+    close(source.fd);
 }
 
 /* Plays a worker that was taken over by a file. Its socket is descriptor 3 (worker_protocol.h). */
