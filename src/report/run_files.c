@@ -244,7 +244,7 @@ void xkd_run_files_free(xkd_run_files *f)
     xkd_free(f->bad);
     figures_free(&f->metrics);
     figures_free(&f->tests);
-    if (f->config_text) xkd_config_free(&f->config);
+    xkd_config_free(&f->config);
     xkd_free(f->config_text);
     xkd_free(f->folder);
     *f = (xkd_run_files){0};
