@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "backend/cuda/cuda.h"
 #include "backend/guard/guard.h"
 #include "base/alloc.h"
 
@@ -15,10 +16,10 @@ static xkd_status choose(xkd_context *cx, const char *name, xkd_dtype dtype, con
     if (strcmp(name, "ref") == 0 && (dtype == XKD_F32 || dtype == XKD_F64)) *ops = xkd_ref_ops(dtype);
     if (strcmp(name, "cpu") == 0 && dtype == XKD_F32) return xkd_cpu_ops(cx, ops);
     if (*ops) return XKD_OK;
-    return xkd_fail(
-        cx, XKD_ERR_CONFIG,
-        "run.device=%s: not available for %s: use cpu (float32), or for checking ref or guard (float32, float64)", name,
-        xkd_dtype_name(dtype));
+    return xkd_fail(cx, XKD_ERR_CONFIG,
+                    "run.device=%s: not available for %s: use cpu or cuda (float32), or for checking ref or guard "
+                    "(float32, float64)",
+                    name, xkd_dtype_name(dtype));
 }
 
 /* A backend that computes on the host's threads, in the host's memory. */
@@ -44,6 +45,8 @@ xkd_status xkd_backend_new(xkd_context *cx, xkd_backend **out, const char *name,
     *be = (xkd_backend){.cx = cx, .dtype = dtype, .size = xkd_dtype_size(dtype)};
     if (strcmp(name, "guard") == 0 || strncmp(name, "guard:", 6) == 0)
         XKD_TRY(xkd_guard_new(cx, be, name, threads));
+    else if (xkd_cuda_is_named(name))
+        XKD_TRY(xkd_cuda_new(cx, be, name));
     else
         XKD_TRY(start_threads(cx, be, name, threads));
     /* Ownership passes to the caller; the clean-up below then frees NULL. */
@@ -61,6 +64,7 @@ void xkd_backend_free(xkd_backend *be)
     for (int i = 0; be->scratch && i <= threads; i++) xkd_free(be->scratch[i]);
     xkd_free(be->scratch);
     xkd_free(be->scratch_bytes);
+    xkd_cuda_free(be);
     if (!be->guard) xkd_pool_free(be->pool);
     xkd_guard_free(be->guard);
     xkd_free(be);
@@ -70,6 +74,7 @@ void xkd_backend_free(xkd_backend *be)
 xkd_status xkd_backend_status(xkd_backend *be)
 {
     xkd_status status = be->status;
+    if (be->cuda) return xkd_cuda_status(be);
     if (be->guard && status == XKD_OK) status = xkd_guard_fault(be->guard);
     be->status = XKD_OK;
     return status;
@@ -110,7 +115,7 @@ void xkd_backend_settle(xkd_backend *be)
 
 int64_t xkd_backend_held(const xkd_backend *be)
 {
-    int64_t bytes = 0;
+    int64_t bytes = be->cuda ? xkd_cuda_held(be) : 0;
     for (int i = 0; be->scratch && i < xkd_pool_threads(be->pool); i++) bytes += be->scratch_bytes[i];
     return bytes;
 }

@@ -15,6 +15,7 @@ struct xkd_backend {
     int64_t size; /* bytes of one element */
     xkd_status status;
     int64_t products;        /* multiply-adds executed in matrix products since xkd_backend_new; 1 = 2 FLOP */
+    struct xkd_cuda *cuda;   /* of a GPU alone, likewise (cuda/cuda.h) */
     struct xkd_guard *guard; /* of the device "guard" alone; pool and memory are its own then */
     void **scratch;          /* [threads + 1]: per thread, and behind them the shared one */
     int64_t *scratch_bytes;

@@ -88,13 +88,18 @@ static xkd_status check_pair(xkd_context *cx, const char *key, const double pair
     return xkd_fail(cx, XKD_ERR_CONFIG, "%s: %g is above %g", key, pair[0], pair[1]);
 }
 
+/* Names of backends (xkd_backend_new); some take a number behind a colon. */
 bool xkd_device_is_known(const char *name)
 {
-    static const char *const names[] = {"cpu", "ref", "guard"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strncmp(name, names[i], strlen(names[i])) == 0 &&
-            (!name[strlen(names[i])] || (i == 2 && name[strlen(names[i])] == ':')))
+    static const struct {
+        const char *name;
+        bool numbered;
+    } names[] = {{"cpu", false}, {"cuda", true}, {"ref", false}, {"guard", true}, {"cuda-sim", false}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        size_t length = strlen(names[i].name);
+        if (strncmp(name, names[i].name, length) == 0 && (!name[length] || (names[i].numbered && name[length] == ':')))
             return true;
+    }
     return false;
 }
 
@@ -121,7 +126,7 @@ static xkd_status check_training(xkd_context *cx, const xkd_config *c)
     const xkd_step_config *s = &c->step;
     const xkd_train_config *t = &c->train;
     if (!xkd_device_is_known(c->device))
-        XKD_FAIL(XKD_ERR_CONFIG, "run.device: wants cpu, ref or guard, not '%.40s'", c->device);
+        XKD_FAIL(XKD_ERR_CONFIG, "run.device: wants cpu, cuda, cuda:N, ref or guard, not '%.40s'", c->device);
     XKD_TRY(check_batch(cx, t));
     /* The loss divides by this sum. */
     if (s->align_coeff + s->cmkd_coeff + s->recon_coeff <= 0)

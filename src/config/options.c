@@ -355,7 +355,8 @@ static const xkd_option options[] = {
     REAL("run.probe_memory", run.probe_memory, 0, 1e6, "1",
          "GB of decoded clips that are kept; where they need more, each probe decodes the files anew"),
     TEXT("run.device", device, "cpu",
-         "cpu; for checking: ref, plain and slow, and guard, whose memory only operations can read"),
+         "cpu, or cuda or cuda:N, an NVIDIA GPU; for checking: ref, plain and slow, and guard, whose memory only operations can "
+         "read"),
     ALIAS("run.backend", "run.device"),
     INT_OR("auto", "run.threads", threads, 1, 1024, "auto", "threads of a step; results do not depend on it"),
 

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/memory.h"
+
 #include "tensor/params.h"
 
 #define OPS be->ops
@@ -24,6 +26,42 @@
         (void)d;                                                                                                       \
         __VA_ARGS__;                                                                                                   \
     }
+
+/* Memory of the backend for the length of one operation. */
+enum { MOST_ROOMS = 8, MOST_HOST = 1 << 20 };
+static void *rooms[MOST_ROOMS];
+static int room_count;
+static void *room(xkd_backend *be, int64_t bytes)
+{
+    if (room_count == MOST_ROOMS || xkd_memory_take(be->cx, be->memory, &rooms[room_count], bytes) != XKD_OK) return NULL;
+    return rooms[room_count++];
+}
+/* An array of the host's as an argument. */
+static void *lend(xkd_backend *be, const void *host, int64_t bytes)
+{
+    void *to = room(be, bytes);
+    if (to) xkd_memory_upload(be->memory, to, host, bytes);
+    return to;
+}
+void operations_give_back(xkd_backend *be)
+{
+    while (room_count) xkd_memory_give(be->memory, rooms[--room_count]);
+}
+/* A tensor as the host may read it, until the next call. */
+static void *fetch(xkd_backend *be, const void *tensor, int64_t bytes)
+{
+    static double host[MOST_HOST];
+    if (bytes > (int64_t)sizeof host) return NULL;
+    xkd_memory_download(be->memory, host, tensor, bytes);
+    return host;
+}
+/* Variances and second moments are not negative. */
+static void square(xkd_backend *be, void *tensor, xkd_dtype type, int64_t n)
+{
+    void *x = fetch(be, tensor, n * xkd_dtype_size(type));
+    for (int64_t i = 0; i < n; i++) xkd_set(type, x, i, xkd_get(type, x, i) * xkd_get(type, x, i));
+    xkd_memory_upload(be->memory, tensor, x, n * xkd_dtype_size(type));
+}
 
 static int64_t by_d0(const int64_t *d) { return d[0]; }
 static int64_t by_d1(const int64_t *d) { return d[1]; }
@@ -63,7 +101,7 @@ SIZES(s_ln_back, D0 * D1, D1, D1, D0, D0, D0 * D1, D0 * D1, D0 * D1, D1, D1)
 RUN(r_ln_back, OPS->layernorm_forward(be, t[0], t[3], t[4], t[7], t[8], t[9], D0, D1);
     OPS->layernorm_backward(be, &(xkd_layernorm_grad){t[0], t[1], t[2], t[5], t[6], t[7], t[3], t[4], t[8], D0, D1}))
 SIZES(s_ln_back_plain, D0 * D1, D0, D0, D0 * D1)
-RUN(r_ln_back_plain, void *y = xkd_backend_scratch(be, 0, D0 * D1 * be->size); /* the rows' own output is not read */
+RUN(r_ln_back_plain, void *y = room(be, D0 * D1 * be->size); /* the rows' own output is not read */
     OPS->layernorm_forward(be, y, t[1], t[2], t[3], NULL, NULL, D0, D1);
     OPS->layernorm_backward(be, &(xkd_layernorm_grad){t[0], NULL, NULL, NULL, t[0], t[3], t[1], t[2], NULL, D0, D1}))
 SIZES(s_two, D0 * D1, D0 * D1)
@@ -121,7 +159,12 @@ static void make_keep(int32_t *keep, int32_t *rank, const int64_t *d)
             rank[b * D1 + keep[b * D2 + i]] = (int32_t)i;
         }
 }
-#define KEEP int32_t keep[MOST_TOKENS], rank[MOST_TOKENS]; make_keep(keep, rank, d)
+#define KEEP                                                                                                           \
+    int32_t host_keep[MOST_TOKENS], host_rank[MOST_TOKENS];                                                            \
+    make_keep(host_keep, host_rank, d);                                                                                \
+    const int32_t *keep = lend(be, host_keep, D0 * D2 * (int64_t)sizeof *keep);                                        \
+    const int32_t *rank = lend(be, host_rank, D0 * D1 * (int64_t)sizeof *rank);                                        \
+    (void)keep, (void)rank
 SIZES(s_positions, D0 * (D2 + 1) * D3, D0 * D2 * D3, D3, (D1 + 1) * D3)
 RUN(r_positions, KEEP; OPS->add_positions(be, t[0], t[1], t[2], t[3], keep, D0, D2, D3))
 SIZES(s_positions_all, D0 * D2 * D3, D0 * D2 * D3, D1 * D3)
@@ -141,16 +184,19 @@ static xkd_patch_geometry clip_of(const int64_t *d)
 static int64_t clip_floats(const int64_t *d) { xkd_patch_geometry g = clip_of(d); return g.B * g.C * g.T * g.H * g.W; }
 static int64_t clip_patch(const int64_t *d) { xkd_patch_geometry g = clip_of(d); return xkd_patch_length(&g); }
 #define PATCH_SHAPES {{1, 1, 1, 1}, {2, 1, 5, 3}, {3, 2, 7, 2}, {2, 3, 18, 3}}
+enum { MOST_FLOATS = 1 << 17 };
 /* The clip is always float32: the backend's own input is turned into one. */
 static void patches(xkd_backend *be, void **t, const int64_t *d, bool all)
 {
     xkd_patch_geometry g = clip_of(d);
     int32_t keep[MOST_TOKENS];
     int64_t count = clip_floats(d), N = xkd_patch_tokens(&g);
-    float *clip = xkd_backend_scratch(be, 0, count * (int64_t)sizeof *clip);
-    for (int64_t i = 0; i < count; i++) clip[i] = (float)xkd_get(be->dtype, t[1], i);
+    static float clip[MOST_FLOATS];
+    const void *numbers = fetch(be, t[1], count * be->size);
+    for (int64_t i = 0; i < count; i++) clip[i] = (float)xkd_get(be->dtype, numbers, i);
     for (int64_t i = 0; i < D0 * D2; i++) keep[i] = (int32_t)((5 * i + i / D2) % N);
-    OPS->patchify(be, t[0], clip, all ? NULL : keep, all ? N : D2, &g);
+    OPS->patchify(be, t[0], lend(be, clip, count * (int64_t)sizeof *clip),
+                  all ? NULL : lend(be, keep, D0 * D2 * (int64_t)sizeof *keep), all ? N : D2, &g);
 }
 SIZES(s_patches, D0 * D2 * clip_patch(d), clip_floats(d))
 RUN(r_patches, patches(be, t, d, false))
@@ -167,21 +213,20 @@ SIZES(s_pool_back, D0 * D1 * D3, D0 * D3)
 RUN(r_pool_back, OPS->pool_backward(be, t[0], t[1], D0, D1, D3, 1, D1))
 RUN(r_pool_first, OPS->pool_forward(be, t[0], t[1], D0, D1, D3, 0, 1))
 /* Factors, targets and the like are floats whatever the backend computes in. */
-enum { MOST_FLOATS = 1 << 17 };
-static float *floats(int64_t n, float step)
+static float *floats(xkd_backend *be, int64_t n, float step)
 {
     static float numbers[MOST_FLOATS];
     for (int64_t i = 0; i < n; i++) numbers[i] = (float)(i % 7) * step;
-    return numbers;
+    return lend(be, numbers, n * (int64_t)sizeof *numbers);
 }
 /* Two segments: D0 sequences of D1 tokens and one of D2. */
 SIZES(s_scale, (D0 * D1 + D2) * D3, (D0 * D1 + D2) * D3)
 #define TWO_SEGMENTS                                                                                                   \
     const xkd_segment items[] = {{D0, D1}, {1, D2}};                                                                   \
     xkd_segments segs = {2, items, D0 * D1 + D2}
-RUN(r_scale_sequences, TWO_SEGMENTS; OPS->scale_sequences(be, t[0], t[1], floats(D0 + 1, 0.3f), &segs, D3))
+RUN(r_scale_sequences, TWO_SEGMENTS; OPS->scale_sequences(be, t[0], t[1], floats(be, D0 + 1, 0.3f), &segs, D3))
 SIZES(s_scale_in_place, (D0 * D1 + D2) * D3)
-RUN(r_scale_in_place, TWO_SEGMENTS; OPS->scale_sequences(be, t[0], t[0], floats(D0 + 1, 0.3f), &segs, D3))
+RUN(r_scale_in_place, TWO_SEGMENTS; OPS->scale_sequences(be, t[0], t[0], floats(be, D0 + 1, 0.3f), &segs, D3))
 SIZES(s_sparse, D2 * D3, D1 * D3)
 static void sparse(xkd_backend *be, void **t, const int64_t *d, bool accumulate)
 {
@@ -192,7 +237,9 @@ static void sparse(xkd_backend *be, void **t, const int64_t *d, bool accumulate)
         index[k] = (int32_t)(3 * k % D1);
         weight[k] = 0.25 + 0.01 * (double)k;
     }
-    xkd_sparse_rows rows = {D2, D1, start, index, weight};
+    xkd_sparse_rows rows = {D2, D1, lend(be, start, (D2 + 1) * (int64_t)sizeof *start),
+                            lend(be, index, 2 * D2 * (int64_t)sizeof *index),
+                            lend(be, weight, 2 * D2 * (int64_t)sizeof *weight)};
     OPS->sparse_rows(be, t[0], t[1], &rows, D3, accumulate);
 }
 RUN(r_sparse, sparse(be, t, d, false))
@@ -243,24 +290,19 @@ SIZES(s_adamw, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1)
 static void adamw(xkd_backend *be, void **t, const int64_t *d, double finite)
 {
     const double squares[] = {4, 0};
-    for (int64_t i = 0; i < D0 * D1; i++) {
-        if (be->dtype == XKD_F64)
-            ((double *)t[2])[i] *= ((double *)t[2])[i];
-        else
-            ((float *)t[2])[i] *= ((float *)t[2])[i];
-    }
+    square(be, t[2], be->dtype, D0 * D1);
     xkd_adamw_args a = {.p = t[0], .m = t[1], .v = t[2], .g = t[4], .ema = {t[3], t[3]}, .ema_momentum = {0.9, 0.8},
                         .n = D0 * D1, .clip = 1, .lr = 0.01, .weight_decay = 0.3, .beta1 = 0.9, .beta2 = 0.95,
                         .eps = 1e-8, .correction1 = 0.19, .correction2 = 0.0975};
     const xkd_adamw_args list[] = {a, {.p = t[0], .ema = {t[5]}, .ema_momentum = {0.7}, .n = D0 * D1}};
-    OPS->adamw(be, list, 2, squares, &finite);
+    OPS->adamw(be, list, 2, lend(be, squares, sizeof squares), lend(be, &finite, sizeof finite));
 }
 RUN(r_adamw, adamw(be, t, d, 1))
 RUN(r_adamw_not_finite, adamw(be, t, d, 0))
 SIZES(s_centre, D0 * D1, D0 * D1, 1)
-RUN(r_centre, *(double *)t[2] = 1; OPS->centre(be, t[0], t[1], 0.9, 3, D0 * D1, t[2]))
-RUN(r_centre_not_finite, *(double *)t[2] = 0; OPS->centre(be, t[0], t[1], 0.9, 3, D0 * D1, t[2]))
-RUN(r_multiply, OPS->multiply(be, t[0], t[1], floats(D0 * D1, 0.5f), D0 * D1))
+RUN(r_centre, xkd_memory_upload(be->memory, t[2], &(double){1}, sizeof(double)); OPS->centre(be, t[0], t[1], 0.9, 3, D0 * D1, t[2]))
+RUN(r_centre_not_finite, xkd_memory_upload(be->memory, t[2], &(double){0}, sizeof(double)); OPS->centre(be, t[0], t[1], 0.9, 3, D0 * D1, t[2]))
+RUN(r_multiply, OPS->multiply(be, t[0], t[1], floats(be, D0 * D1, 0.5f), D0 * D1))
 RUN(r_to_double, OPS->to_double(be, t[0], t[1], D0 * D1))
 RUN(r_from_double, OPS->to_double(be, t[1], t[2], D0 * D1); OPS->from_double(be, t[0], t[1], D0 * D1))
 /* Batch norm: B D. */
@@ -269,25 +311,24 @@ RUN(r_from_double, OPS->to_double(be, t[1], t[2], D0 * D1); OPS->from_double(be,
     xkd_batchnorm_args a = {x, w, b, mean, inv, {mean_run, var_run}, 1e-5, 0.1, D0, D1}
 SIZES(s_batchnorm, D0 * D1, D1, D1, D1, D1, D0 * D1, D1, D1)
 RUN(r_batchnorm, BATCHNORM(t[1], t[2], t[3], t[4], t[5], t[6], t[7]); OPS->batchnorm_forward(be, t[0], &a))
-static void square(double *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) x[i] *= x[i]; /* a variance is not negative */
-}
 SIZES(s_batchnorm_apply, D0 * D1, D1, D1, D0 * D1, D1, D1)
-RUN(r_batchnorm_apply, BATCHNORM(NULL, NULL, t[1], t[2], t[3], t[4], t[5]); square(t[2], D1);
+RUN(r_batchnorm_apply, BATCHNORM(NULL, NULL, t[1], t[2], t[3], t[4], t[5]); square(be, t[2], XKD_F64, D1);
     OPS->batchnorm_apply(be, t[0], &a))
 SIZES(s_batchnorm_back, D0 * D1, D1, D1, D1, D1, D1, D1, D0 * D1, D0 * D1, D1)
 RUN(r_batchnorm_back, BATCHNORM(t[3], t[4], t[5], t[6], t[7], t[9], t[9]); OPS->batchnorm_forward(be, t[0], &a);
     OPS->batchnorm_backward(be, t[0], t[1], t[2], t[8], &a))
 /* Classifiers: B K. Targets are 0, 0.3, 0.6 and so on. */
 SIZES(s_classify, 1, D0 * D1, D0 * D1)
-RUN(r_softmax, OPS->classify(be, t[0], t[1], t[2], floats(D0 * D1, 0.3f), XKD_CLASSIFY_SOFTMAX, D0, D1))
-RUN(r_sigmoid, OPS->classify(be, t[0], t[1], t[2], floats(D0 * D1, 0.15f), XKD_CLASSIFY_SIGMOID, D0, D1))
+RUN(r_softmax, OPS->classify(be, t[0], t[1], t[2], floats(be, D0 * D1, 0.3f), XKD_CLASSIFY_SOFTMAX, D0, D1))
+RUN(r_sigmoid, OPS->classify(be, t[0], t[1], t[2], floats(be, D0 * D1, 0.15f), XKD_CLASSIFY_SIGMOID, D0, D1))
 static void scores(xkd_backend *be, void **t, const int64_t *d, xkd_classify_kind kind)
 {
-    float *out = floats(D0 * D1, 0);
+    static double wide[MOST_FLOATS];
+    float *out = floats(be, D0 * D1, 0);
     OPS->classify_scores(be, out, t[1], kind, D0, D1);
-    for (int64_t i = 0; i < D0 * D1; i++) ((double *)t[0])[i] = (double)out[i];
+    const float *scores = fetch(be, out, D0 * D1 * (int64_t)sizeof *scores);
+    for (int64_t i = 0; i < D0 * D1; i++) wide[i] = (double)scores[i];
+    xkd_memory_upload(be->memory, t[0], wide, D0 * D1 * (int64_t)sizeof *wide);
 }
 RUN(r_softmax_scores, scores(be, t, d, XKD_CLASSIFY_SOFTMAX))
 RUN(r_sigmoid_scores, scores(be, t, d, XKD_CLASSIFY_SIGMOID))
@@ -301,7 +342,7 @@ static void norms(xkd_backend *be, void **t, const int64_t *d, double scalar)
 {
     const xkd_vector list[] = {{t[2], D0 * D1}, {NULL, 0}};
     const double scalars[] = {1, scalar};
-    OPS->norms(be, t[0], t[1], list, 2, scalars, 2);
+    OPS->norms(be, t[0], t[1], list, 2, lend(be, scalars, sizeof scalars), 2);
 }
 RUN(r_norms, norms(be, t, d, 2))
 RUN(r_norms_scalar, norms(be, t, d, INFINITY))

@@ -22,4 +22,7 @@ typedef struct {
 extern const operation operations[];
 extern const int operation_count;
 
+/* Gives back what the last run took of the backend's memory besides its tensors. */
+void operations_give_back(xkd_backend *be);
+
 #endif

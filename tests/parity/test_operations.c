@@ -50,6 +50,27 @@ static void release(const operation *op, tensors *t)
     for (int i = 0; op->roles[i]; i++) xkd_free(t->t[i]);
 }
 
+/* Runs an operation on the tensors, in the backend's memory. */
+static void run(xkd_backend *be, const operation *op, tensors *t, const int64_t *d)
+{
+    void *there[MOST_TENSORS];
+    for (int i = 0; op->roles[i]; i++) {
+        int64_t bytes = (t->n[i] + GUARDS) * xkd_dtype_size(type_of(op, i, be->dtype));
+        there[i] = t->t[i];
+        if (xkd_memory_is_host(be->memory)) continue;
+        assert_int_equal(xkd_memory_take(be->cx, be->memory, &there[i], bytes), XKD_OK);
+        xkd_memory_upload(be->memory, there[i], t->t[i], bytes);
+    }
+    op->run(be, there, d);
+    for (int i = 0; op->roles[i] && !xkd_memory_is_host(be->memory); i++) {
+        int64_t bytes = (t->n[i] + GUARDS) * xkd_dtype_size(type_of(op, i, be->dtype));
+        xkd_memory_download(be->memory, t->t[i], there[i], bytes);
+        xkd_memory_give(be->memory, there[i]);
+    }
+    operations_give_back(be);
+    if (xkd_backend_status(be) != XKD_OK) fail_msg("%s: %s", op->name, xkd_last_error(be->cx));
+}
+
 /* Rounding of a sum of n terms grows as sqrt(n) for random signs; 8 covers what is not random. */
 static double tolerance(const operation *op, const int64_t *d)
 {
@@ -77,22 +98,34 @@ static void compare(const operation *op, const int64_t *d, const tensors *truth,
     }
 }
 
+/* NULL: the device is not here, which is said; the test is skipped. */
+static xkd_backend *open_device(xkd_context *cx, const char *name, int threads)
+{
+    xkd_backend *be = NULL;
+    xkd_status status = xkd_backend_new(cx, &be, name, XKD_F32, threads);
+    if (status == XKD_ERR_DEVICE) print_message("# %s\n", xkd_last_error(cx));
+    if (status != XKD_ERR_DEVICE) assert_int_equal(status, XKD_OK);
+    return be;
+}
+
 static void backend_parity(void **state)
 {
     const char *name = *state;
     xkd_context *cx = xkd_context_new();
-    xkd_backend *truth, *be;
+    xkd_backend *truth, *be = open_device(cx, name, 3);
+    if (!be) {
+        xkd_context_free(cx);
+        skip();
+    }
     assert_int_equal(xkd_backend_new(cx, &truth, "ref", XKD_F64, 1), XKD_OK);
-    assert_int_equal(xkd_backend_new(cx, &be, name, XKD_F32, 3), XKD_OK);
     int compared = 0;
     for (int o = 0; o < operation_count; o++)
         for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0]; d += MOST_DIMS) {
             tensors want, got;
             make(cx, &operations[o], d, XKD_F64, &want);
             make(cx, &operations[o], d, XKD_F32, &got);
-            operations[o].run(truth, want.t, d);
-            operations[o].run(be, got.t, d);
-            assert_int_equal(xkd_backend_status(be), XKD_OK);
+            run(truth, &operations[o], &want, d);
+            run(be, &operations[o], &got, d);
             compare(&operations[o], d, &want, &got, name);
             release(&operations[o], &want);
             release(&operations[o], &got);
@@ -116,10 +149,10 @@ static void thread_counts(void **state)
             const operation *op = &operations[o];
             tensors first, other;
             make(cx, op, d, XKD_F32, &first);
-            op->run(be[0], first.t, d);
+            run(be[0], op, &first, d);
             for (int c = 1; c < 5; c++) {
                 make(cx, op, d, XKD_F32, &other);
-                op->run(be[c], other.t, d);
+                run(be[c], op, &other, d);
                 for (int i = 0; op->roles[i]; i++)
                     if (memcmp(first.t[i], other.t[i], (size_t)(first.n[i] * xkd_dtype_size(type_of(op, i, XKD_F32)))))
                         fail_msg("%s: tensor %d differs between 1 and %d threads", op->name, i, counts[c]);
@@ -165,11 +198,13 @@ static void same_kind(const operation *op, const int64_t *d, const tensors *trut
 static void special_values(void **state)
 {
     xkd_context *cx = xkd_context_new();
-    xkd_backend *truth, *be;
+    xkd_backend *truth, *be = open_device(cx, *state, 2);
     int compared = 0;
-    (void)state;
+    if (!be) {
+        xkd_context_free(cx);
+        skip();
+    }
     assert_int_equal(xkd_backend_new(cx, &truth, "ref", XKD_F32, 1), XKD_OK);
-    assert_int_equal(xkd_backend_new(cx, &be, "cpu", XKD_F32, 2), XKD_OK);
     for (int o = 0; o < operation_count; o++)
         for (int shape = 1; shape < 3 && operations[o].shapes[shape][0]; shape++)
             for (int input = 0; operations[o].roles[input]; input++)
@@ -183,8 +218,8 @@ static void special_values(void **state)
                     int64_t at = want.n[input] / 2;
                     xkd_set(XKD_F32, want.t[input], at, specials[s].value);
                     xkd_set(XKD_F32, got.t[input], at, specials[s].value);
-                    op->run(truth, want.t, d);
-                    op->run(be, got.t, d);
+                    run(truth, op, &want, d);
+                    run(be, op, &got, d);
                     same_kind(op, d, &want, &got, input, s);
                     release(op, &want);
                     release(op, &got);
@@ -218,11 +253,11 @@ static void levels_agree(void **state)
             tensors first, other;
             make(cx, op, d, XKD_F32, &first);
             be->ops = &tables[0];
-            op->run(be, first.t, d);
+            run(be, op, &first, d);
             for (int l = 1; l < filled; l++) {
                 make(cx, op, d, XKD_F32, &other);
                 be->ops = &tables[l];
-                op->run(be, other.t, d);
+                run(be, op, &other, d);
                 for (int i = 0; op->roles[i]; i++)
                     if (memcmp(first.t[i], other.t[i], (size_t)(first.n[i] * xkd_dtype_size(type_of(op, i, XKD_F32)))))
                         fail_msg("%s, shape %lld %lld %lld %lld: tensor %d differs between levels", op->name,
@@ -284,8 +319,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         {"ref in float32", backend_parity, NULL, NULL, "ref"},
         {"cpu", backend_parity, NULL, NULL, "cpu"},
+        {"cuda on a simulation", backend_parity, NULL, NULL, "cuda-sim"},
+        {"cuda on a GPU", backend_parity, NULL, NULL, "cuda"},
         cmocka_unit_test(thread_counts),
-        cmocka_unit_test(special_values),
+        {"special values on cpu", special_values, NULL, NULL, "cpu"},
+        {"special values of cuda on a simulation", special_values, NULL, NULL, "cuda-sim"},
+        {"special values of cuda on a GPU", special_values, NULL, NULL, "cuda"},
         cmocka_unit_test(levels_agree),
         cmocka_unit_test(rows_stand_alone),
     };

@@ -1,0 +1,131 @@
+/* Finding and loading the module. */
+#include "backend/cuda/cuda.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Devices and their modules; one of each a process. */
+static struct {
+    const char *name, *file, *remedy;
+    const xkd_cuda_table *table;
+} modules[] = {
+    {"cuda", "libxkd-cuda.so", "install the package xkd-cuda, or build where nvcc and cuBLASLt are", NULL},
+    {"cuda-sim", "libxkd-cuda-sim.so", "it is built with the tests, beside the program", NULL},
+};
+
+enum { MODULES = sizeof modules / sizeof *modules };
+
+/* The module of a device's name, and the device's number; -1: none. */
+static int find_module(const char *name, int *device)
+{
+    const char *colon = strchr(name, ':');
+    size_t length = colon ? (size_t)(colon - name) : strlen(name);
+    char *end = NULL;
+    *device = 0;
+    if (colon) {
+        if (colon[1] < '0' || colon[1] > '9') return -1;
+        *device = (int)strtol(colon + 1, &end, 10);
+        if (*end || *device > 1023) return -1;
+    }
+    for (int m = 0; m < MODULES; m++)
+        if (strlen(modules[m].name) == length && strncmp(modules[m].name, name, length) == 0) return m;
+    return -1;
+}
+
+bool xkd_cuda_is_named(const char *name)
+{
+    int device;
+    return find_module(name, &device) >= 0;
+}
+
+static const xkd_cuda_table *load_from(const char *folder, const char *file, char *why, size_t size)
+{
+    char path[4200];
+    const xkd_cuda_table *(*table)(void);
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    if (access(path, F_OK) != 0) return NULL;
+    void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    void *symbol = module ? dlsym(module, "xkd_cuda_table_1") : NULL;
+    if (!symbol) {
+        const char *error = dlerror();
+        bool libraries = error && strstr(error, "cannot open shared object file");
+        snprintf(why, size, "%s%s", error ? error : path,
+                 libraries ? ": install CUDA 13's libraries (cuBLASLt), or put them where the loader looks"
+                           : ": it belongs to another version of the program: install both from one build");
+        return NULL;
+    }
+    memcpy(&table, &symbol, sizeof table);
+    return table();
+}
+
+/* NULL, and why. */
+static const xkd_cuda_table *load(int m, char *why, size_t size)
+{
+    char program[4096];
+    if (modules[m].table) return modules[m].table;
+    snprintf(why, size, "%s is neither beside the program nor in %s: %s", modules[m].file, XKD_MODULES, modules[m].remedy);
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (length > 0) {
+        program[length] = 0;
+        char *slash = strrchr(program, '/');
+        if (slash) *slash = 0;
+        modules[m].table = load_from(program, modules[m].file, why, size);
+    }
+    if (!modules[m].table) modules[m].table = load_from(XKD_MODULES, modules[m].file, why, size);
+    return modules[m].table;
+}
+
+/* The table of this backend's module. */
+static const xkd_cuda_table *table_of(const xkd_backend *be)
+{
+    int device, m = find_module(be->memory->name, &device);
+    return modules[m].table;
+}
+
+xkd_status xkd_cuda_new(xkd_context *cx, xkd_backend *be, const char *name)
+{
+    static const xkd_cuda_host host = {xkd_fail};
+    xkd_status status = XKD_OK;
+    char why[4700];
+    int device, m = find_module(name, &device);
+    if (be->dtype != XKD_F32)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "run.device=%s: not available for %s: it computes in float32", name,
+                        xkd_dtype_name(be->dtype));
+    const xkd_cuda_table *table = load(m, why, sizeof why);
+    if (!table) return xkd_fail(cx, XKD_ERR_DEVICE, "run.device=%s: %s", name, why);
+    XKD_TRY(xkd_pool_new(cx, &be->pool, 1));
+    XKD_TRY(table->open(&host, be, device));
+fail:
+    return status;
+}
+
+void xkd_cuda_free(xkd_backend *be)
+{
+    if (be->cuda) table_of(be)->close(be);
+}
+
+xkd_status xkd_cuda_status(xkd_backend *be)
+{
+    return table_of(be)->status(be);
+}
+
+int64_t xkd_cuda_held(const xkd_backend *be)
+{
+    return table_of(be)->held(be);
+}
+
+int xkd_cuda_counts(xkd_backend *be, xkd_cuda_count *out, int size)
+{
+    return be->cuda ? table_of(be)->count(be, out, size) : 0;
+}
+
+void xkd_cuda_describe(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack,
+                       size_t lack_size)
+{
+    const xkd_cuda_table *table = load(0, lack, lack_size);
+    *versions = *devices = 0;
+    if (table) table->describe(versions, versions_size, devices, devices_size, lack, lack_size);
+}

@@ -1,0 +1,26 @@
+/* The devices "cuda" and "cuda:N": a GPU of NVIDIA's, through a module that is loaded when it is first wanted, from beside the
+ * program or the folder that it is installed in, and from nowhere else. "cuda-sim" is the same code on a simulation; its module
+ * is built for tests and never installed. */
+#ifndef XKD_BACKEND_CUDA_CUDA_H
+#define XKD_BACKEND_CUDA_CUDA_H
+
+#include "backend/cuda/module.h"
+
+/* Whether the name is one of these devices'. */
+bool xkd_cuda_is_named(const char *name);
+
+/* Fills ops, memory, pool and device of `be`, of which context and type are set. XKD_ERR_DEVICE where there is no module or no
+ * device, with what to install. */
+xkd_status xkd_cuda_new(xkd_context *cx, xkd_backend *be, const char *name);
+void xkd_cuda_free(xkd_backend *be);
+xkd_status xkd_cuda_status(xkd_backend *be);
+int64_t xkd_cuda_held(const xkd_backend *be);
+
+/* Counts launches by operation from now on; with `out`, gives those so far. Their number; 0 on other devices. */
+int xkd_cuda_counts(xkd_backend *be, xkd_cuda_count *out, int size);
+
+/* What there is of CUDA: versions and devices, and why no device can be used, with what to install ("": one can be). */
+void xkd_cuda_describe(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack,
+                       size_t lack_size);
+
+#endif

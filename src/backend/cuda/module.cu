@@ -1,0 +1,311 @@
+/* The module's table: memory, the life of a backend, what can be used here, and what is launched. */
+#include "state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static xkd_cuda *of(xkd_memory *memory)
+{
+    return (xkd_cuda *)memory;
+}
+
+bool cuda_check(xkd_backend *be, int error, const char *what)
+{
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    if (error == 0) return true;
+    if (be->status != XKD_OK) return false;
+    if (dev_error_is_memory(error))
+        be->status = cuda->host->fail(be->cx, XKD_ERR_MEMORY,
+                                      "%s:%d is out of memory in %s: take a smaller dataset.batch_size, or more "
+                                      "train.accumulate",
+                                      be->memory->name, cuda->device, what);
+    else
+        be->status = cuda->host->fail(be->cx, XKD_ERR_DEVICE, "%s:%d failed in %s: %s", be->memory->name, cuda->device, what,
+                                      dev_error_text(error));
+    return false;
+}
+
+/* ---- memory ---- */
+
+static xkd_status take(xkd_memory *memory, xkd_context *cx, void **out, int64_t bytes)
+{
+    xkd_cuda *cuda = of(memory);
+    int error = dev_take(out, (size_t)(bytes ? bytes : 1));
+    if (!error) error = dev_zero(*out, (size_t)bytes, cuda->stream);
+    if (!error) return XKD_OK;
+    *out = NULL;
+    if (dev_error_is_memory(error))
+        return cuda->host->fail(cx, XKD_ERR_MEMORY,
+                                "%s:%d has no %.2f GB free: take a smaller dataset.batch_size, or more train.accumulate",
+                                memory->name, cuda->device, (double)bytes / 1e9);
+    return cuda->host->fail(cx, XKD_ERR_DEVICE, "%s:%d: %s", memory->name, cuda->device, dev_error_text(error));
+}
+
+/* Work that still uses the block is waited for. */
+static void give(xkd_memory *memory, void *block)
+{
+    xkd_cuda *cuda = of(memory);
+    cuda_check(cuda->be, dev_stream_wait(cuda->stream), "the work before a release");
+    dev_give(block);
+}
+
+static void zero(xkd_memory *memory, void *to, int64_t bytes)
+{
+    cuda_check(of(memory)->be, dev_zero(to, (size_t)bytes, of(memory)->stream), "zeroing");
+}
+
+static void copy(xkd_memory *memory, void *to, const void *from, int64_t bytes)
+{
+    cuda_check(of(memory)->be, dev_copy(to, from, (size_t)bytes, of(memory)->stream), "a copy");
+}
+
+static void upload(xkd_memory *memory, void *to, const void *host, int64_t bytes)
+{
+    cuda_upload(of(memory)->be, to, host, bytes);
+}
+
+static void download(xkd_memory *memory, void *host, const void *from, int64_t bytes)
+{
+    xkd_cuda *cuda = of(memory);
+    int error = dev_download(host, from, (size_t)bytes, cuda->stream);
+    if (!error) error = dev_stream_wait(cuda->stream);
+    /* What is not copied is at least not left over. */
+    if (!cuda_check(cuda->be, error, "a download")) memset(host, 0, (size_t)bytes);
+}
+
+/* The stage that was used longest ago, large enough and read by the stream. */
+static xkd_cuda_stage *next_stage(xkd_backend *be, size_t bytes)
+{
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    xkd_cuda_stage *s = &cuda->stage[cuda->next_stage];
+    cuda->next_stage = (cuda->next_stage + 1) % STAGES;
+    if (s->used && !cuda_check(be, dev_event_wait(s->passed), "an upload")) return NULL;
+    s->used = false;
+    if (!s->passed && !cuda_check(be, dev_event_new(&s->passed), "an upload")) return NULL;
+    if (s->bytes >= bytes) return s;
+    if (s->host) dev_give_pinned(s->host);
+    s->host = NULL;
+    s->bytes = 0;
+    if (!cuda_check(be, dev_take_pinned(&s->host, bytes), "pinned memory")) return NULL;
+    s->bytes = bytes;
+    return s;
+}
+
+/* Through pinned memory, so that the host goes on at once; in pieces, so that this stays small. */
+void cuda_upload(xkd_backend *be, void *to, const void *host, int64_t bytes)
+{
+    const int64_t piece = 4 << 20;
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    for (int64_t at = 0; at < bytes && be->status == XKD_OK; at += piece) {
+        size_t n = (size_t)(bytes - at < piece ? bytes - at : piece);
+        xkd_cuda_stage *s = next_stage(be, n);
+        if (!s) return;
+        memcpy(s->host, (const char *)host + at, n);
+        int error = dev_upload((char *)to + at, s->host, n, cuda->stream);
+        if (!error) error = dev_event_record(s->passed, cuda->stream);
+        s->used = cuda_check(be, error, "an upload");
+    }
+}
+
+void *cuda_scratch(xkd_backend *be, int64_t bytes)
+{
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    if (be->status != XKD_OK) return NULL;
+    if ((size_t)bytes <= cuda->scratch_bytes) return cuda->scratch;
+    /* Earlier operations may still use the old one. */
+    if (!cuda_check(be, dev_stream_wait(cuda->stream), "the work before a larger scratch")) return NULL;
+    if (cuda->scratch) dev_give(cuda->scratch);
+    cuda->scratch = NULL;
+    cuda->scratch_bytes = 0;
+    if (!cuda_check(be, dev_take(&cuda->scratch, (size_t)bytes), "scratch")) return NULL;
+    cuda->scratch_bytes = (size_t)bytes;
+    return cuda->scratch;
+}
+
+void *cuda_list(xkd_backend *be, int64_t bytes)
+{
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    if ((size_t)bytes <= cuda->list_bytes) return cuda->list;
+    free(cuda->list);
+    cuda->list = malloc((size_t)bytes);
+    cuda->list_bytes = cuda->list ? (size_t)bytes : 0;
+    if (!cuda->list) be->status = cuda->host->fail(be->cx, XKD_ERR_MEMORY, "out of memory for a list of tensors");
+    return cuda->list;
+}
+
+/* ---- operations ---- */
+
+bool cuda_begin(xkd_backend *be, const char *operation, int64_t bytes, int64_t flop)
+{
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    if (be->status != XKD_OK) return false;
+    if (!cuda->counting) return true;
+    int i = 0;
+    while (i < cuda->counted && strcmp(cuda->counts[i].name, operation) != 0) i++;
+    if (i == COUNTS) return true;
+    if (i == cuda->counted) cuda->counts[cuda->counted++] = xkd_cuda_count{operation, 0, 0, 0};
+    cuda->now = &cuda->counts[i];
+    cuda->now->bytes += bytes;
+    cuda->now->flop += flop;
+    return true;
+}
+
+void cuda_multiply(xkd_backend *be, const dev_product *product)
+{
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    be->products += product->M * product->N * product->K;
+    if (be->status != XKD_OK || product->M == 0) return;
+    if (cuda->now) cuda->now->launches++;
+    cuda_check(be, dev_multiply(cuda->gemm, product, cuda->stream), "a matrix product");
+}
+
+static int count(xkd_backend *be, xkd_cuda_count *out, int size)
+{
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    int n = out && cuda->counted < size ? cuda->counted : out ? size : 0;
+    for (int i = 0; i < n; i++) out[i] = cuda->counts[i];
+    cuda->counting = true;
+    cuda->counted = 0;
+    cuda->now = NULL;
+    return n;
+}
+
+/* ---- the backend ---- */
+
+template <class T> static const xkd_ops *operations(void)
+{
+    static xkd_ops ops;
+    ops.name = XKD_CUDA_NAME;
+    cuda_fill_products<T>(&ops);
+    cuda_fill_rows<T>(&ops);
+    cuda_fill_flat<T>(&ops);
+    cuda_fill_attention<T>(&ops);
+    cuda_fill_tokens<T>(&ops);
+    cuda_fill_loss<T>(&ops);
+    cuda_fill_align(&ops);
+    cuda_fill_classify(&ops);
+    cuda_fill_optim(&ops);
+    return &ops;
+}
+
+static void close(xkd_backend *be)
+{
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    if (!cuda) return;
+    if (cuda->stream) dev_stream_wait(cuda->stream);
+    for (int i = 0; i < STAGES; i++) {
+        if (cuda->stage[i].host) dev_give_pinned(cuda->stage[i].host);
+        if (cuda->stage[i].passed) dev_event_free(cuda->stage[i].passed);
+    }
+    if (cuda->scratch) dev_give(cuda->scratch);
+    dev_gemm_free(cuda->gemm);
+    if (cuda->stream) dev_stream_free(cuda->stream);
+    free(cuda->list);
+    free(cuda);
+    be->cuda = NULL;
+    be->memory = NULL;
+}
+
+/* Why no device can be used, and what to install; empty where one can. */
+static void find_lack(char *lack, size_t size)
+{
+    int count = 0, driver = dev_driver_version(), runtime = dev_runtime_version();
+    *lack = 0;
+    if (driver == 0) {
+        snprintf(lack, size, "there is no NVIDIA driver: install one for CUDA %d (Debian: nvidia-driver)", runtime / 1000);
+        return;
+    }
+    if (driver / 1000 < runtime / 1000) {
+        snprintf(lack, size, "the NVIDIA driver is for CUDA %d.%d: install one for CUDA %d or later", driver / 1000,
+                 driver % 1000 / 10, runtime / 1000);
+        return;
+    }
+    int error = dev_count(&count);
+    if (error || count == 0)
+        snprintf(lack, size, "the NVIDIA driver finds no device: %s", error ? dev_error_text(error) : "is a GPU fitted?");
+}
+
+static xkd_status choose_device(const xkd_cuda_host *host, xkd_backend *be, int device)
+{
+    int count = 0, error;
+    char lack[300];
+    dev_properties p;
+    find_lack(lack, sizeof lack);
+    if (*lack) return host->fail(be->cx, XKD_ERR_DEVICE, "run.device=%s: %s", XKD_CUDA_NAME, lack);
+    dev_count(&count);
+    if (device >= count)
+        return host->fail(be->cx, XKD_ERR_DEVICE, "run.device=%s:%d: there %s %d device%s here, numbered from 0",
+                          XKD_CUDA_NAME, device, count == 1 ? "is" : "are", count, count == 1 ? "" : "s");
+    error = dev_use(device);
+    if (!error) error = dev_describe(device, &p);
+    if (error)
+        return host->fail(be->cx, XKD_ERR_DEVICE, "run.device=%s:%d: %s", XKD_CUDA_NAME, device, dev_error_text(error));
+    if (dev_has_kernels() == 0) return XKD_OK;
+    return host->fail(be->cx, XKD_ERR_DEVICE,
+                      "run.device=%s:%d: %s has architecture %d.%d, for which this build has no kernels: take one of 8.0 "
+                      "or later, or build with XKD_CUDA_ARCHITECTURES",
+                      XKD_CUDA_NAME, device, p.name, p.major, p.minor);
+}
+
+static xkd_status open(const xkd_cuda_host *host, xkd_backend *be, int device)
+{
+    xkd_status status = choose_device(host, be, device);
+    if (status != XKD_OK) return status;
+    xkd_cuda *cuda = (xkd_cuda *)calloc(1, sizeof *cuda);
+    if (!cuda) return host->fail(be->cx, XKD_ERR_MEMORY, "out of memory");
+    cuda->memory.name = XKD_CUDA_NAME;
+    cuda->memory.take = take;
+    cuda->memory.give = give;
+    cuda->memory.zero = zero;
+    cuda->memory.copy = copy;
+    cuda->memory.upload = upload;
+    cuda->memory.download = download;
+    cuda->be = be;
+    cuda->host = host;
+    cuda->device = device;
+    be->cuda = cuda;
+    be->memory = &cuda->memory;
+    be->ops = operations<float>();
+    if (cuda_check(be, dev_stream_new(&cuda->stream), "its stream")) cuda_check(be, dev_gemm_new(&cuda->gemm), "cuBLASLt");
+    status = be->status;
+    if (status != XKD_OK) close(be);
+    return status;
+}
+
+static xkd_status status_of(xkd_backend *be)
+{
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    cuda_check(be, dev_stream_wait(cuda->stream), "the work asked for");
+    xkd_status status = be->status;
+    be->status = XKD_OK;
+    return status;
+}
+
+static int64_t held(const xkd_backend *be)
+{
+    return (int64_t)((const xkd_cuda *)be->cuda)->scratch_bytes;
+}
+
+static void describe(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack, size_t lack_size)
+{
+    int count = 0, driver = dev_driver_version(), runtime = dev_runtime_version(), gemm = dev_gemm_version();
+    size_t used = 0;
+    snprintf(versions, versions_size, "CUDA %d.%d, cuBLASLt %d.%d, driver for CUDA %d.%d", runtime / 1000,
+             runtime % 1000 / 10, gemm / 1000, gemm % 1000 / 10, driver / 1000, driver % 1000 / 10);
+    *devices = 0;
+    find_lack(lack, lack_size);
+    if (*lack || dev_count(&count)) return;
+    for (int i = 0; i < count && used + 1 < devices_size; i++) {
+        dev_properties p;
+        if (dev_describe(i, &p)) continue;
+        used += (size_t)snprintf(devices + used, devices_size - used, "%s%d: %s (%d.%d, %.0f GB)", i ? ", " : "", i, p.name,
+                                 p.major, p.minor, (double)p.memory / 1e9);
+    }
+}
+
+const xkd_cuda_table *xkd_cuda_table_1(void)
+{
+    static const xkd_cuda_table table = {describe, open, close, status_of, held, count};
+    return &table;
+}

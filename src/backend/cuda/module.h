@@ -1,0 +1,44 @@
+/* What the program and its module libxkd-cuda.so know of each other. CUDA stands in a module, so that the program runs, and can
+ * be installed, where there is no GPU. The simulation of the tests is a module with the same interface. */
+#ifndef XKD_BACKEND_CUDA_MODULE_H
+#define XKD_BACKEND_CUDA_MODULE_H
+
+#include <stddef.h>
+
+#include "backend/backend.h"
+
+/* What the module may call of the program. */
+typedef struct {
+    xkd_status (*fail)(xkd_context *cx, xkd_status status, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
+} xkd_cuda_host;
+
+/* What was launched, and what it moved and computed by its own account (xkd_cuda_table.count). */
+typedef struct {
+    const char *name; /* of the operation */
+    long long launches, bytes, flop;
+} xkd_cuda_count;
+
+typedef struct {
+    /* Versions of the libraries, and the devices that are there, each as a line of text. `lack`: why no device can be used, and
+     * what to install; empty where one can. */
+    void (*describe)(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack, size_t lack_size);
+    /* Fills memory, ops and device of a backend whose context and type are set. */
+    xkd_status (*open)(const xkd_cuda_host *host, xkd_backend *be, int device);
+    void (*close)(xkd_backend *be);
+    /* Waits for all work; the first fault since the last call. */
+    xkd_status (*status)(xkd_backend *be);
+    /* Bytes of scratch that operations have come to hold. */
+    int64_t (*held)(const xkd_backend *be);
+    /* From now on counts by operation; with `out` gives the counts so far and starts anew. The number of them. */
+    int (*count)(xkd_backend *be, xkd_cuda_count *out, int size);
+} xkd_cuda_table;
+
+/* The module's one symbol; its number changes with this header and with the table of operations. */
+#ifdef __cplusplus
+extern "C"
+#endif
+    __attribute__((visibility("default"))) const xkd_cuda_table *
+    xkd_cuda_table_1(void);
+
+#endif

@@ -1,0 +1,106 @@
+/* What the operations of this backend share on the host: the device, its stream, scratch, and how a kernel is launched. */
+#ifndef XKD_BACKEND_CUDA_STATE_H
+#define XKD_BACKEND_CUDA_STATE_H
+
+#include "device.h"
+
+extern "C" {
+#include "backend/cuda/module.h"
+}
+
+enum { COUNTS = 128, STAGES = 4 };
+
+/* Pinned memory through which arrays of the host travel, one piece a call in turn. */
+struct xkd_cuda_stage {
+    void *host;
+    size_t bytes;
+    dev_event passed; /* the stream has read it */
+    bool used;
+};
+
+struct xkd_cuda {
+    xkd_memory memory; /* first: the memory's functions get its address */
+    xkd_backend *be;
+    const xkd_cuda_host *host;
+    int device;
+    dev_stream stream;
+    dev_gemm gemm;
+    void *scratch;
+    size_t scratch_bytes;
+    void *list; /* of the host: cuda_list */
+    size_t list_bytes;
+    xkd_cuda_stage stage[STAGES];
+    int next_stage;
+    xkd_cuda_count *now; /* of the running operation; NULL: nothing is counted */
+    xkd_cuda_count counts[COUNTS];
+    int counted;
+    bool counting;
+};
+
+/* Keeps the first fault. Whether all is well. */
+bool cuda_check(xkd_backend *be, int error, const char *what);
+
+/* Begins an operation, which reads and writes `bytes` and computes `flop` at least. False: an earlier one has failed, and
+ * nothing is to be done. */
+bool cuda_begin(xkd_backend *be, const char *operation, int64_t bytes, int64_t flop);
+
+/* Device memory that one operation uses; NULL: out of memory, and the backend knows. */
+void *cuda_scratch(xkd_backend *be, int64_t bytes);
+
+/* Memory of the host for one list at a time; NULL likewise. */
+void *cuda_list(xkd_backend *be, int64_t bytes);
+
+/* Copies an array of the host to the device; `to` is usually scratch. */
+void cuda_upload(xkd_backend *be, void *to, const void *host, int64_t bytes);
+
+/* y = a b + c + bias, as device.h has it. */
+void cuda_multiply(xkd_backend *be, const dev_product *product);
+
+template <class... P, class... A>
+void cuda_launch(xkd_backend *be, const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... args)
+{
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    if (be->status != XKD_OK || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    if (cuda->now) cuda->now->launches++;
+    cuda_check(be, dev_launch(name, kernel, grid, block, shared, cuda->stream, args...), name);
+}
+
+/* LAUNCH(be, kernel, grid, block, shared bytes, arguments...); a kernel with several template arguments in parentheses. */
+#define LAUNCH(be, kernel, ...) cuda_launch(be, #kernel, kernel, __VA_ARGS__)
+
+static inline unsigned blocks_for(int64_t n, int64_t per_block)
+{
+    return (unsigned)((n + per_block - 1) / per_block);
+}
+
+/* Elements, one at a time and independent of each other: f(i) for i in [0, n). Each thread has EACH of them, a block apart,
+ * so that as many reads are under way. */
+enum { EACH = 4, EACH_THREADS = 256 };
+
+template <class F> __global__ void each_kernel(F f, int64_t n)
+{
+    int64_t first = (int64_t)blockIdx.x * EACH * EACH_THREADS + threadIdx.x;
+    for (int e = 0; e < EACH; e++)
+        if (first + e * EACH_THREADS < n) f(first + e * EACH_THREADS);
+}
+
+template <class F> void cuda_each(xkd_backend *be, const char *name, F f, int64_t n)
+{
+    cuda_launch(be, name, each_kernel<F>, blocks_for(n, EACH * EACH_THREADS), EACH_THREADS, 0, f, n);
+}
+
+/* sum [K] += column sums of x [R,K]. */
+template <class T> void cuda_column_sum(xkd_backend *be, float *sum, const T *x, int64_t R, int64_t K);
+
+/* The slots that a file fills: for elements of type T, with float where the table wants exact numbers. */
+template <class T> void cuda_fill_products(xkd_ops *ops);
+template <class T> void cuda_fill_rows(xkd_ops *ops);
+template <class T> void cuda_fill_flat(xkd_ops *ops);
+template <class T> void cuda_fill_attention(xkd_ops *ops);
+template <class T> void cuda_fill_tokens(xkd_ops *ops);
+template <class T> void cuda_fill_loss(xkd_ops *ops);
+void cuda_fill_align(xkd_ops *ops);
+void cuda_fill_classify(xkd_ops *ops);
+void cuda_fill_optim(xkd_ops *ops);
+
+#endif

@@ -1,0 +1,53 @@
+/* The parts of the simulation among themselves: who runs, what memory there is, and what the hooks look at. */
+#ifndef CUDASIM_FIBERS_H
+#define CUDASIM_FIBERS_H
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cudasim.h"
+
+namespace sim
+{
+enum { LANES = 32, MOST_THREADS = 1024 };
+
+/* One barrier interval of one block: numbers grow, so an older launch has smaller ones. */
+struct running_place {
+    bool in_kernel;
+    uint32_t launch_began, block_began, interval;
+    unsigned thread, warp_epoch; /* __syncwarps of its warp in this interval */
+    const char *kernel;
+};
+extern running_place now;
+
+/* Runs all threads of all blocks; false: a fault, whose text last_fault has. */
+bool run_grid(const char *kernel, dim3 grid, dim3 block, size_t shared, job *work);
+const char *last_fault(void);
+void forget_fault(void);
+/* Remembers a fault outside of kernels. */
+void note_fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
+uint64_t draw(void);
+bool is_on_stack(const void *address);
+/* Whether it is the running launch's own copy of its arguments. */
+bool is_argument(const void *address);
+
+/* The block's shared memory. */
+extern char *shared_begin;
+extern size_t shared_size;
+
+/* ---- device memory (memory.cpp) ---- */
+extern char *memory_begin, *memory_end; /* the range of addresses */
+/* The piece that holds the address: its end, or NULL. */
+char *piece_end(const void *address);
+void *take_memory(size_t bytes);
+bool give_memory(void *block);
+/* Between these the host may read and write device memory. */
+void open_memory(void);
+void close_memory(void);
+
+/* ---- shadows (hooks.cpp) ---- */
+void begin_shared_shadow(void);
+void reset_shadow_if_full(void);
+} // namespace sim
+
+#endif
