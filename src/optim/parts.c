@@ -51,6 +51,7 @@ void xkd_parts_begin(xkd_backend *be, xkd_parts *p)
     p->done = 0;
     p->waiting = 0;
     p->sent_count = 0;
+    p->status = XKD_OK;
     p->growing = (xkd_part_piece){0};
     clear(be, p);
 }
@@ -118,15 +119,15 @@ void xkd_parts_add(xkd_backend *be, xkd_parts *p)
     clear(be, p);
 }
 
-/* A piece that is long enough for the link goes on its way. A fault is told by xkd_parts_join. */
+/* A piece that is long enough for the link goes on its way. */
 static void send_piece(xkd_backend *be, xkd_parts *p, xkd_dist *dist)
 {
     xkd_part_piece piece = p->growing;
     p->growing = (xkd_part_piece){0};
-    if (piece.end == piece.first || p->sent_count == XKD_PARTS_PIECES) return;
+    if (piece.end == piece.first || p->sent_count == XKD_PARTS_PIECES || p->status != XKD_OK) return;
     merge_all(be, p, 0, piece.first, piece.end);
     p->sent[p->sent_count++] = piece;
-    (void)xkd_dist_sum_later(dist, xkd_at(be, p->vectors[0].x, piece.first), piece.end - piece.first);
+    p->status = xkd_dist_sum_later(dist, xkd_at(be, p->vectors[0].x, piece.first), piece.end - piece.first);
 }
 
 void xkd_parts_ready(xkd_backend *be, xkd_parts *p, xkd_dist *dist, int64_t first, int64_t n)
@@ -172,6 +173,7 @@ xkd_status xkd_parts_join(xkd_backend *be, xkd_parts *p, xkd_dist *dist)
     xkd_part_piece gap;
     if (!dist) return XKD_OK;
     XKD_TRY(xkd_dist_wait(dist));
+    XKD_TRY(p->status);
     for (int64_t at = 0; next_gap(p, &at, &gap);)
         XKD_TRY(xkd_pass_through(be->cx, dist, be->memory, xkd_at(be, p->vectors[0].x, gap.first),
                                  (gap.end - gap.first) * be->size, sum_piece));

@@ -38,7 +38,8 @@ typedef struct {
      * the backward pass goes on, and the one that is being put together. In the order in which they were sent. */
     xkd_part_piece sent[XKD_PARTS_PIECES], growing;
     int sent_count;
-    int64_t piece; /* elements that are worth a message of their own */
+    xkd_status status; /* of sending them, told by xkd_parts_join */
+    int64_t piece;     /* elements that are worth a message of their own */
 } xkd_parts;
 
 /* Sums that wait at once for their equals, at most, in a step of `parts`. */

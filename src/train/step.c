@@ -93,6 +93,7 @@ static void swap_plans(xkd_trainer *t)
 /* Also frees a trainer that was only zeroed. */
 void xkd_trainer_free(xkd_trainer *t)
 {
+    (void)xkd_dist_wait(t->dist); /* a step that was given up may have gradients on their way */
     if (t->pass.arena.borrowed) swap_plans(t);
     xkd_pass_free(&t->spare); /* it works in the other one's memory */
     xkd_pass_free(&t->pass);
