@@ -16,7 +16,7 @@ enum { XKD_PARTS_PIECES = 128 };
 enum { XKD_PARTS_VECTORS = 1 + XKD_MODALITIES, XKD_PARTS_WAITING = 17 /* of at most 65 536 parts */ };
 
 typedef struct {
-    void *x; /* [n] of the backend's dtype: where a part's values are made, and at the end the sum of all */
+    void *x; /* [n] exact: where a part's values are made, and at the end the sum of all */
     int64_t n;
 } xkd_part_vector;
 
