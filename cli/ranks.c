@@ -51,6 +51,7 @@ static void set_environment(int64_t ranks, int port, uint64_t token)
 {
     set_number("WORLD_SIZE", "%llu", (unsigned long long)ranks);
     setenv("MASTER_ADDR", "127.0.0.1", 1);
+    set_number("XKD_STARTER", "%llu", (unsigned long long)getpid());
     set_number("MASTER_PORT", "%llu", (unsigned long long)port);
     set_number("XKD_TOKEN", "%llx", token);
 }
@@ -151,12 +152,21 @@ static void give_up(void *user, const char *why)
     _exit(XKD_ERR_PEER);
 }
 
+/* Children of --ranks end with the process that started them, saved like by any scheduler; also where it has ended before
+ * they could ask to be told. */
+static void end_with_starter(void)
+{
+    const char *starter = getenv("XKD_STARTER");
+    if (!starter) return;
+    (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != (pid_t)strtol(starter, NULL, 10)) kill(getpid(), SIGTERM);
+}
+
 xkd_status cli_join_ranks(struct cli *cli, xkd_dist_place *place, double timeout, xkd_dist **out)
 {
     *out = NULL;
     if (place->size == 1) return XKD_OK;
-    /* Children of --ranks end with the process that started them, saved like by any scheduler. */
-    if (getenv("XKD_TOKEN")) (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+    end_with_starter();
     if (place->rank > 0) {
         cli->level = XKD_LOG_ERROR;
         xkd_context_set_log(cli->cx, cli_log, NULL, cli->level);

@@ -13,12 +13,13 @@
 static xkd_status choose(xkd_context *cx, const char *name, xkd_dtype dtype, const xkd_ops **ops)
 {
     *ops = NULL;
-    if (strcmp(name, "ref") == 0 && (dtype == XKD_F32 || dtype == XKD_F64)) *ops = xkd_ref_ops(dtype);
-    if (strcmp(name, "cpu") == 0 && dtype == XKD_F32) return xkd_cpu_ops(cx, ops);
+    bool known = dtype == XKD_F32 || dtype == XKD_BF16;
+    if (strcmp(name, "ref") == 0 && (known || dtype == XKD_F64)) *ops = xkd_ref_ops(dtype);
+    if (strcmp(name, "cpu") == 0 && known) return xkd_cpu_ops(cx, ops, dtype);
     if (*ops) return XKD_OK;
     return xkd_fail(cx, XKD_ERR_CONFIG,
-                    "run.device=%s: not available for %s: use cpu or cuda (float32), or for checking ref or guard "
-                    "(float32, float64)",
+                    "run.device=%s: not available for %s: use cpu or cuda (float32, bfloat16), or for checking ref or "
+                    "guard (float64 too)",
                     name, xkd_dtype_name(dtype));
 }
 
@@ -28,6 +29,7 @@ static xkd_status start_threads(xkd_context *cx, xkd_backend *be, const char *na
     xkd_status status = XKD_OK;
     be->memory = xkd_host_memory();
     XKD_TRY(choose(cx, name, be->dtype, &be->ops));
+    XKD_TRY(choose(cx, name, be->exact_dtype, &be->exact));
     XKD_TRY(xkd_pool_new(cx, &be->pool, threads));
     XKD_TRY(xkd_alloc(cx, &be->scratch, threads + 1, sizeof *be->scratch));
     XKD_TRY(xkd_alloc(cx, &be->scratch_bytes, threads + 1, sizeof *be->scratch_bytes));
@@ -42,7 +44,8 @@ xkd_status xkd_backend_new(xkd_context *cx, xkd_backend **out, const char *name,
     xkd_backend *be = NULL;
     *out = NULL;
     XKD_TRY(xkd_alloc(cx, &be, 1, sizeof *be));
-    *be = (xkd_backend){.cx = cx, .dtype = dtype, .size = xkd_dtype_size(dtype)};
+    *be =
+        (xkd_backend){.cx = cx, .dtype = dtype, .exact_dtype = xkd_exact_dtype(dtype), .element = xkd_widths_of(dtype)};
     if (strcmp(name, "guard") == 0 || strncmp(name, "guard:", 6) == 0)
         XKD_TRY(xkd_guard_new(cx, be, name, threads));
     else if (xkd_cuda_is_named(name))

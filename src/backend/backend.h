@@ -7,12 +7,13 @@
 #include "base/pool.h"
 
 struct xkd_backend {
-    const xkd_ops *ops;
+    const xkd_ops *ops;   /* on stored tensors; see ops.h for what is exact in them */
+    const xkd_ops *exact; /* the same operations where all tensors are exact */
     xkd_context *cx;
     xkd_memory *memory; /* where all tensors lie */
     xkd_pool *pool;
-    xkd_dtype dtype;
-    int64_t size; /* bytes of one element */
+    xkd_dtype dtype, exact_dtype; /* of stored and of exact tensors */
+    xkd_widths element;           /* their bytes an element */
     xkd_status status;
     int64_t products;        /* multiply-adds executed in matrix products since xkd_backend_new; 1 = 2 FLOP */
     struct xkd_cuda *cuda;   /* of a GPU alone, likewise (cuda/cuda.h) */
@@ -21,8 +22,9 @@ struct xkd_backend {
     int64_t *scratch_bytes;
 };
 
-/* Makes the backend of a device with a pool of `threads`: "cpu" (F32), "ref" (F32 or F64), or "guard", which is one of
- * both in memory that the host cannot read (guard/guard.h). Free with xkd_backend_free. */
+/* Makes the backend of a device with a pool of `threads`: "cpu" (F32 or BF16), "ref" (also F64), or "guard", which is
+ * one of both in memory that the host cannot read (guard/guard.h). `dtype` is that of stored tensors. Free with
+ * xkd_backend_free. */
 xkd_status xkd_backend_new(xkd_context *cx, xkd_backend **out, const char *name, xkd_dtype dtype, int threads);
 void xkd_backend_free(xkd_backend *be);
 
@@ -44,14 +46,20 @@ void xkd_backend_settle(xkd_backend *be);
 /* Bytes of scratch that the threads have come to hold. */
 int64_t xkd_backend_held(const xkd_backend *be);
 
-/* Address of element `index` of a tensor of the backend's dtype. */
+/* Address of element `index` of a stored tensor, and of an exact one. */
 static inline void *xkd_at(const xkd_backend *be, const void *tensor, int64_t index)
 {
-    return (char *)(uintptr_t)tensor + index * be->size;
+    return (char *)(uintptr_t)tensor + index * be->element.stored;
+}
+
+static inline void *xkd_exact_at(const xkd_backend *be, const void *tensor, int64_t index)
+{
+    return (char *)(uintptr_t)tensor + index * be->element.exact;
 }
 
 /* The tables. A table starts as a copy of ref's and overrides what it does better. */
 const xkd_ops *xkd_ref_ops(xkd_dtype dtype);
-xkd_status xkd_cpu_ops(xkd_context *cx, const xkd_ops **out); /* XKD_CPU may name a level that is not there */
+xkd_status xkd_cpu_ops(xkd_context *cx, const xkd_ops **out,
+                       xkd_dtype dtype); /* XKD_CPU may name a level that is not there */
 
 #endif

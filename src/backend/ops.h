@@ -5,8 +5,10 @@
  * - Every pointer to numbers lies in the backend's memory (base/memory.h), also indices, scalars and factors; the host must
  *   not read it. Structs of arguments and the arrays in them that are called lists are the host's, and are read before the
  *   call returns.
- * - `void *` tensors hold elements of the backend's dtype (F32 or F64). Indices are int32_t, losses and other scalars
- *   double, clips, targets, factors and scores float.
+ * - `void *` tensors hold stored elements (F32, F64 or BF16), or exact ones where it says `exact` (F32 beside BF16, else
+ *   the same type). An operation under the heading "exact" has exact tensors alone and is called through backend->exact, as
+ *   are others where all tensors of the call are exact: the head's last layer, targets, classifiers.
+ * - Indices are int32_t, losses and other scalars double, clips, targets, factors and scores float.
  * - "=" overwrites an output, "+=" accumulates into it; the same in every backend. Where nothing is said it is "=".
  * - Operations do not return a status: the first fault is kept in the backend (xkd_backend_status) and later
  *   operations may do nothing. Callers look once a step.
@@ -57,7 +59,7 @@ typedef struct {
 } xkd_sparse_rows;
 
 /* Backward of a LayerNorm. dx [R,D] = residual + gradient through the norm; residual [R,D] or NULL; dx may be residual
- * or dy. dw, db [D] += (or both NULL). x [R,D], mean, rstd [R] as in the forward; w [D] or NULL. */
+ * or dy. dw, db [D] exact, += (or both NULL). x [R,D], mean, rstd [R] as in the forward; w [D] or NULL. */
 typedef struct {
     void *dx, *dw, *db;
     const void *residual, *dy, *x, *mean, *rstd, *w;
@@ -91,8 +93,8 @@ typedef struct {
 /* Refinement of one teacher's features; method.md section 5. */
 typedef struct {
     const void *features;   /* [B,tokens,D] after encoder_norm */
-    const void *self_attn;  /* [B,H,N] class-token attention of this teacher */
-    const void *other_attn; /* [B,H,M] of the other one */
+    const void *self_attn;  /* [B,H,N] exact: class-token attention of this teacher */
+    const void *other_attn; /* [B,H,M] exact: of the other one */
     int64_t B, tokens, D, H, N, M;
     bool softmax; /* attn_mode */
 } xkd_refine_args;
@@ -103,6 +105,8 @@ typedef struct {
     const void *g;   /* [n] gradient; NULL: only the averages follow p */
     void *ema[2];    /* teachers that average this tensor, in order; NULL: none. May be the same twice (MATS) */
     double ema_momentum[2];
+    /* Working copies [n] in bfloat16 of p and of the averages, written with them; NULL: none. */
+    void *stored, *ema_stored[2];
     int64_t n;
     double clip; /* largest norm of the gradient, 0: any. A larger one is scaled by clip / (norm + 1e-6) */
     double lr, weight_decay, beta1, beta2, eps;
@@ -149,37 +153,32 @@ typedef struct {
     /* Behind y = gelu(h) w^T: dh [M,K] = (dy [M,N] w) * gelu'(h), a [M,K] = gelu(h); a may be h */
     void (*linear_gelu_backward_data)(xkd_backend *be, void *dh, void *a, const void *dy, const void *w, const void *h,
                                       int64_t M, int64_t N, int64_t K);
-    /* dw [N,K] += dy [M,N]^T x [M,K], db [N] += column sums of dy; db may be NULL */
+    /* dw [N,K] exact += dy [M,N]^T x [M,K], db [N] exact += column sums of dy; db may be NULL */
     void (*linear_backward_weight)(xkd_backend *be, void *dw, void *db, const void *dy, const void *x, int64_t M,
                                    int64_t N, int64_t K);
 
     /* ---- normalisation and activation ---- */
-    /* y [R,D] = (x - mean) * rstd * w + b, rstd = 1 / sqrt(var + 1e-5); mean, rstd [R] saved; w, b [D] or both NULL */
+    /* y [R,D] = (x - mean) * rstd * w + b, rstd = 1 / sqrt(var + 1e-5); mean, rstd [R] exact, saved; w, b [D] or both NULL */
     void (*layernorm_forward)(xkd_backend *be, void *y, void *mean, void *rstd, const void *x, const void *w,
                               const void *b, int64_t R, int64_t D);
     void (*layernorm_backward)(xkd_backend *be, const xkd_layernorm_grad *args);
     /* y [n] = x * Phi(x), the exact (erf) GELU; dx [n] = dy * (Phi(x) + x * phi(x)), dx may be dy */
     void (*gelu_forward)(xkd_backend *be, void *y, const void *x, int64_t n);
     void (*gelu_backward)(xkd_backend *be, void *dx, const void *dy, const void *x, int64_t n);
-    /* y [R,D] = x / max(|x|, 1e-12), inv [R] saved */
+    /* y [R,D] exact = x / max(|x|, 1e-12), inv [R] exact, saved */
     void (*l2norm_forward)(xkd_backend *be, void *y, void *inv, const void *x, int64_t R, int64_t D);
-    /* dx [R,D] = inv * (dy - y (y . dy)); dx may be dy */
+    /* dx [R,D] = inv * (dy - y (y . dy)), all but dx exact; dx may be dy where it is too */
     void (*l2norm_backward)(xkd_backend *be, void *dx, const void *dy, const void *y, const void *inv, int64_t R,
                             int64_t D);
-    /* w [K,D] = g [K] * v [K,D] / |v row|, inv [K] = 1 / |v row| saved */
-    void (*weightnorm_forward)(xkd_backend *be, void *w, void *inv, const void *v, const void *g, int64_t K, int64_t D);
-    /* dv [K,D] += g * inv * (dw - n (n . dw)), n = v * inv */
-    void (*weightnorm_backward)(xkd_backend *be, void *dv, const void *dw, const void *v, const void *g,
-                                const void *inv, int64_t K, int64_t D);
 
     /* ---- attention; qkv [R,3D] as q|k|v, each H heads of D/H ---- */
-    /* o [R,D] = softmax(q k^T / sqrt(D/H)) v within each sequence; lse [R,H] = log-sum-exp of the scaled scores */
+    /* o [R,D] = softmax(q k^T / sqrt(D/H)) v within each sequence; lse [R,H] exact = log-sum-exp of the scaled scores */
     void (*attention_forward)(xkd_backend *be, void *o, void *lse, const void *qkv, const xkd_segments *segs, int64_t H,
                               int64_t D);
     /* dqkv [R,3D] = from do [R,D] */
     void (*attention_backward)(xkd_backend *be, void *dqkv, const void *d_o, const void *qkv, const void *o,
                                const void *lse, const xkd_segments *segs, int64_t H, int64_t D);
-    /* w [B,H,N]: softmaxed attention of the class token to the N = tokens-1 patches (class column dropped, not
+    /* w [B,H,N] exact: softmaxed attention of the class token to the N = tokens-1 patches (class column dropped, not
      * renormalised); without class token the mean over queries, N = tokens. method.md section 5 */
     void (*attention_probe)(xkd_backend *be, void *w, const void *qkv, const void *lse, int64_t B, int64_t tokens,
                             int64_t H, int64_t D, bool cls);
@@ -192,13 +191,13 @@ typedef struct {
     /* x [B,M+c,D]: row 0 = cls + pos[0] if c = 1; others = e [B,M,D] + pos[c + keep[b][i]]; cls [D] NULL: c = 0 */
     void (*add_positions)(xkd_backend *be, void *x, const void *e, const void *cls, const void *pos,
                           const int32_t *keep, int64_t B, int64_t M, int64_t D);
-    /* de [B,M,D] =, dcls [D] += (NULL: c = 0), dpos += */
+    /* de [B,M,D] =, dcls [D] exact += (NULL: c = 0), dpos exact += */
     void (*add_positions_backward)(xkd_backend *be, void *de, void *dcls, void *dpos, const void *dx,
                                    const int32_t *keep, int64_t B, int64_t M, int64_t D);
     /* x [B,N+c,D] = pos [N+c,D] + (z [B,M+c,D] row of the kept token, mask_token [D] elsewhere); method.md section 4 */
     void (*unmask_forward)(xkd_backend *be, void *x, const void *z, const void *mask_token, const void *pos,
                            const xkd_unmask_args *args);
-    /* dz =, dmask [D] +=, dpos [N+c,D] += */
+    /* dz =, dmask [D] exact +=, dpos [N+c,D] exact += */
     void (*unmask_backward)(xkd_backend *be, void *dz, void *dmask, void *dpos, const void *dx,
                             const xkd_unmask_args *args);
     /* out [n,D] = in [rows,D] at rows index[n] */
@@ -210,25 +209,38 @@ typedef struct {
      * with S transposed. */
     void (*sparse_rows)(xkd_backend *be, void *out, const void *in, const xkd_sparse_rows *s, int64_t D,
                         bool accumulate);
-    /* y [B,D] = mean over tokens [first, last) of x [B,tokens,D]; one token is copied as it is */
+    /* y [B,D] exact = mean over tokens [first, last) of x [B,tokens,D]; one token is copied as it is */
     void (*pool_forward)(xkd_backend *be, void *y, const void *x, int64_t B, int64_t tokens, int64_t D, int64_t first,
                          int64_t last);
-    /* dx += dy / (last - first) on those tokens */
+    /* dx += dy / (last - first) on those tokens; dy exact */
     void (*pool_backward)(xkd_backend *be, void *dx, const void *dy, int64_t B, int64_t tokens, int64_t D,
                           int64_t first, int64_t last);
     /* y [R,D] = x, every sequence times its factor [sequences]; y may be x */
     void (*scale_sequences)(xkd_backend *be, void *y, const void *x, const float *factor, const xkd_segments *segs,
                             int64_t D);
-    /* y [B,D]: mean over patches of the refined features; never forms the N x M product. method.md section 5 */
+    /* y [B,D] exact: mean over patches of the refined features; never forms the N x M product. method.md section 5 */
     void (*refine_pool)(xkd_backend *be, void *y, const xkd_refine_args *args);
 
-    /* ---- losses; each forward leaves what its backward needs ---- */
+    /* ---- flat vectors ---- */
+    /* *loss = mean (pred - target)^2; target exact */
+    void (*mse_forward)(xkd_backend *be, double *loss, const void *pred, const void *target, int64_t n);
+    /* dpred [n] = scale * 2 (pred - target) / n; dpred may be pred; target exact */
+    void (*mse_backward)(xkd_backend *be, void *dpred, const void *pred, const void *target, double scale, int64_t n);
+    /* y [n] = x, one of both exact: rounded to the nearest (even) stored number, and as it is */
+    void (*narrow)(xkd_backend *be, void *y, const void *x, int64_t n);
+    void (*widen)(xkd_backend *be, void *y, const void *x, int64_t n);
+    /* y = a * x + b * y */
+    void (*axpby)(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n);
+    void (*fill)(xkd_backend *be, void *x, double value, int64_t n);
+
+    /* ---- exact: the head's last layer and losses; each forward leaves what its backward needs ---- */
+    /* w [K,D] = g [K] * v [K,D] / |v row|, inv [K] = 1 / |v row| saved */
+    void (*weightnorm_forward)(xkd_backend *be, void *w, void *inv, const void *v, const void *g, int64_t K, int64_t D);
+    /* dv [K,D] += g * inv * (dw - n (n . dw)), n = v * inv */
+    void (*weightnorm_backward)(xkd_backend *be, void *dv, const void *dw, const void *v, const void *g,
+                                const void *inv, int64_t K, int64_t D);
     /* x [R,P] = (x - mean) / sqrt(unbiased variance + 1e-6), in place: norm_pix_loss */
     void (*patch_normalize)(xkd_backend *be, void *x, int64_t R, int64_t P);
-    /* *loss = mean (pred - target)^2 */
-    void (*mse_forward)(xkd_backend *be, double *loss, const void *pred, const void *target, int64_t n);
-    /* dpred [n] = scale * 2 (pred - target) / n; dpred may be pred */
-    void (*mse_backward)(xkd_backend *be, void *dpred, const void *pred, const void *target, double scale, int64_t n);
     /* *loss = mean over rows of -sum q log softmax(s / ts), q = softmax((t - centre) / tt); s_lse [R], t_lse [B];
      * *entropy = mean entropy of q */
     void (*kd_forward)(xkd_backend *be, double *loss, double *entropy, void *s_lse, void *t_lse, const xkd_kd_args *a);
@@ -240,7 +252,7 @@ typedef struct {
     /* dx, dy += scale * gradient */
     void (*mmd_backward)(xkd_backend *be, void *dx, void *dy, const double *weights, const xkd_align_sides *a,
                          double scale);
-    /* CORAL, *loss += likewise; saved: gram [n,n] doubles, and centred [n,K] rows of the dtype */
+    /* CORAL, *loss += likewise; saved: gram [n,n] doubles, and centred [n,K] rows */
     void (*coral_forward)(xkd_backend *be, double *loss, double *gram, void *centred, const xkd_align_sides *a);
     void (*coral_backward)(xkd_backend *be, void *dx, void *dy, const double *gram, const void *centred,
                            const xkd_align_sides *a, double scale);
@@ -249,7 +261,7 @@ typedef struct {
     /* energy[0] = sum over k and b of (x - mean_k)^2, mean_k over b; energy[1] = sum of x^2; x [B,K] */
     void (*column_energy)(xkd_backend *be, double *energy, const void *x, int64_t B, int64_t K);
 
-    /* ---- classifiers; method.md section 10 ---- */
+    /* ---- exact: classifiers; method.md section 10 ---- */
     /* y [B,D] = (x - mean) inv w + b with the batch's statistics, and the running ones move on */
     void (*batchnorm_forward)(xkd_backend *be, void *y, const xkd_batchnorm_args *args);
     /* dx [B,D] from dy; dw, db [D] +=; dx may be dy */
@@ -264,7 +276,7 @@ typedef struct {
     void (*classify_scores)(xkd_backend *be, float *scores, const void *logits, xkd_classify_kind kind, int64_t B,
                             int64_t K);
 
-    /* ---- optimiser and flat vectors ---- */
+    /* ---- exact: optimiser ---- */
     /* squares[i] = sum of squares of list[i] for all count tensors; *finite = 1 if they and all of scalars [n] are finite,
      * else 0 */
     void (*norms)(xkd_backend *be, double *squares, double *finite, const xkd_vector *list, int64_t count,
@@ -278,12 +290,9 @@ typedef struct {
                    const double *finite);
     /* y [n] = x * factor; y may be x */
     void (*multiply)(xkd_backend *be, void *y, const void *x, const float *factor, int64_t n);
-    /* Between the backend's dtype and double, [n] each */
+    /* Between the exact type and double, [n] each */
     void (*to_double)(xkd_backend *be, double *y, const void *x, int64_t n);
     void (*from_double)(xkd_backend *be, void *y, const double *x, int64_t n);
-    /* y = a * x + b * y */
-    void (*axpby)(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n);
-    void (*fill)(xkd_backend *be, void *x, double value, int64_t n);
 } xkd_ops;
 
 #endif

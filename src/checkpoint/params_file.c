@@ -24,7 +24,7 @@ fail:
 static const void *part_of(const xkd_param *row, xkd_param_part part)
 {
     switch (part) {
-    case XKD_PARAM_VALUE: return row->value;
+    case XKD_PARAM_VALUE: return row->master;
     case XKD_PARAM_GRAD: return row->grad;
     case XKD_PARAM_MOMENT1: return row->moment1;
     case XKD_PARAM_MOMENT2: return row->moment2;
@@ -44,30 +44,31 @@ xkd_status xkd_params_list(xkd_context *cx, const xkd_params *params, xkd_param_
     }
     for (int64_t i = 0; part == XKD_PARAM_VALUE && i < params->alias_count; i++) {
         const xkd_param_alias *alias = &params->aliases[i];
-        if (alias->shared) XKD_TRY(append(cx, list, alias->name, params, alias->row, alias->row->value));
+        if (alias->shared) XKD_TRY(append(cx, list, alias->name, params, alias->row, alias->row->master));
     }
 fail:
     return status;
 }
 
 /* Floating-point types convert into each other, by element unless they are equal: a backbone kept in half precision, a
- * float64 recording into a float32 model. A run is resumed from its own type alone (state.c). */
-static xkd_status copy_elements(xkd_context *cx, const xkd_params *params, void *to, const xkd_stored_tensor *from,
-                                const char *path)
+ * float64 recording into a float32 model. A run is resumed from its own type alone (state.c). Rows that are only declared
+ * are compared and no more: a plan finds out whether a file would do. */
+static xkd_status copy_elements(xkd_context *cx, const xkd_params *params, const xkd_param *row,
+                                const xkd_stored_tensor *from, const char *path)
 {
     if (xkd_dtype_is_integer(from->dtype))
         return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: %s is %s: a floating-point type is needed here", path, from->name,
                         xkd_dtype_name(from->dtype));
-    if (to) xkd_tensor_write(params->memory, params->dtype, to, from->dtype, from->data, xkd_shape_count(&from->shape));
+    if (!row->master) return XKD_OK;
+    xkd_tensor_write(params->memory, params->dtype, row->master, from->dtype, from->data, row->count);
+    xkd_param_refresh(params, row);
     return XKD_OK;
 }
 
 xkd_status xkd_load_row(xkd_context *cx, const xkd_params *params, xkd_param *row, const xkd_stored_tensor *tensor,
                         const char *path, xkd_differences *d)
 {
-    /* Rows that are only declared are compared: a plan finds out whether a file would do. */
-    if (tensor && xkd_shape_equal(&tensor->shape, &row->shape))
-        return copy_elements(cx, params, row->value, tensor, path);
+    if (tensor && xkd_shape_equal(&tensor->shape, &row->shape)) return copy_elements(cx, params, row, tensor, path);
     if (tensor)
         xkd_differences_add(d, "is", row->name, &tensor->shape, &row->shape);
     else

@@ -81,14 +81,14 @@ static xkd_status list_of_run(xkd_context *cx, tensor_list *list, const xkd_para
     for (int64_t i = 0; i < params->count; i++) {
         const xkd_param *row = params->rows[i];
         steps[i] = row->steps;
-        list_add(list, "", row->name, params->dtype, &row->shape, row->value);
+        list_add(list, "", row->name, params->dtype, &row->shape, row->master);
         /* Rows that are not trained have no moments. */
         if (row->moment1) list_add(list, MOMENT1, row->name, params->dtype, &row->shape, row->moment1);
         if (row->moment2) list_add(list, MOMENT2, row->name, params->dtype, &row->shape, row->moment2);
     }
     for (int64_t i = 0; i < params->alias_count; i++) {
         const xkd_param_alias *alias = &params->aliases[i];
-        if (alias->shared) list_add(list, "", alias->name, params->dtype, &alias->row->shape, alias->row->value);
+        if (alias->shared) list_add(list, "", alias->name, params->dtype, &alias->row->shape, alias->row->master);
     }
     const xkd_shape one = {1, {params->count}};
     list->memory = NULL; /* the step counts are the host's */
@@ -287,14 +287,16 @@ static xkd_status copy_rows(xkd_context *cx, const char *path, const xkd_safeten
     /* With copy false this only checks, in the same order and by the same rules. */
     for (int64_t i = 0; i < params->count; i++) {
         xkd_param *row = params->rows[i];
-        void *const targets[] = {row->value, row->moment1, row->moment2};
+        void *const targets[] = {row->master, row->moment1, row->moment2};
         static const char *const prefixes[] = {"", MOMENT1, MOMENT2};
         for (int k = 0; k < 3; k++) {
             if (!targets[k]) continue;
             XKD_TRY(find_like(cx, path, file, row, params->dtype, prefixes[k], &t));
             if (copy) xkd_memory_upload(params->memory, targets[k], t->data, t->bytes);
         }
-        if (copy) row->steps = ((const int64_t *)steps->data)[i];
+        if (!copy) continue;
+        xkd_param_refresh(params, row);
+        row->steps = ((const int64_t *)steps->data)[i];
     }
 fail:
     return status;
@@ -447,12 +449,12 @@ static xkd_status export_backbone(xkd_context *cx, const char *folder, const xkd
     for (int64_t i = 0; i < params->count; i++) {
         const xkd_param *row = params->rows[i];
         if (strncmp(row->name, prefix, (size_t)length) == 0)
-            list_add(&list, "", row->name + length, params->dtype, &row->shape, row->value);
+            list_add(&list, "", row->name + length, params->dtype, &row->shape, row->master);
     }
     for (int64_t i = 0; i < params->alias_count; i++) {
         const xkd_param_alias *alias = &params->aliases[i];
         if (strncmp(alias->name, prefix, (size_t)length) == 0)
-            list_add(&list, "", alias->name + length, params->dtype, &alias->row->shape, alias->row->value);
+            list_add(&list, "", alias->name + length, params->dtype, &alias->row->shape, alias->row->master);
     }
     XKD_TRY(xkd_format_string(cx, &path, "%s/%s.safetensors", folder, network));
     XKD_TRY(xkd_safetensors_write(cx, path, list.items, list.count, metadata, 2));

@@ -36,7 +36,7 @@ const char *xkd_dist_host(const xkd_dist *d, int rank)
     return d ? d->hosts[rank] : "";
 }
 
-/* A number of the environment within its bounds; `otherwise` where there is none. */
+/* *value = a number of the environment within its bounds; it stays as it is where there is none. */
 static xkd_status number_of(xkd_context *cx, const char *name, int64_t least, int64_t most, int64_t *value)
 {
     const char *text = getenv(name);
@@ -215,7 +215,6 @@ xkd_status xkd_dist_leave(xkd_dist *d, xkd_status status, const char *why)
     int64_t here = 0;
     if (!d) return status;
     if (status == XKD_OK) status = xkd_dist_largest(d, &here, 1);
-    /* What ended all ranks alike, such as a signal, is no loss to anybody. */
     (void)xkd_dist_wait(d); /* what was under way when this rank gave up ends with the loss of another, or well */
     xkd_courier_free(d->courier);
     xkd_heart_stop(d->heart, status, why);
@@ -284,7 +283,8 @@ static xkd_status exchange(xkd_dist *d)
 
 xkd_status xkd_dist_gather(xkd_dist *d, void *all, const void *mine, int64_t bytes)
 {
-    memcpy((char *)all + xkd_dist_rank(d) * bytes, mine, (size_t)bytes);
+    char *place = (char *)all + xkd_dist_rank(d) * bytes;
+    if (place != mine && bytes) memcpy(place, mine, (size_t)bytes);
     if (!d || bytes == 0) return XKD_OK;
     set_lists(d, mine, bytes, all, bytes);
     return exchange(d);

@@ -59,7 +59,7 @@ xkd_status xkd_dist_tell(xkd_dist *dist);
 /* Processors for this rank: those that it may use, shared with the ranks of the same machine that may use the same ones. */
 xkd_status xkd_dist_processors(xkd_dist *dist, int *out);
 
-/* all [size,bytes]: `mine` of every rank, in order of ranks. */
+/* all [size,bytes]: `mine` of every rank, in order of ranks; it may stand at its place there already. */
 xkd_status xkd_dist_gather(xkd_dist *dist, void *all, const void *mine, int64_t bytes);
 
 /* The same with pieces of different sizes: *all has sizes[r] bytes of rank r one behind the other. The caller frees it with

@@ -25,10 +25,10 @@ xkd_status xkd_encoder_attention(xkd_context *cx, xkd_backend *be, const xkd_enc
     void *probe = NULL;
     if (t->depth < 1) XKD_FAIL(XKD_ERR_CONFIG, "attention: layer 0 is before the first block and attends to nothing");
     const xkd_block_saved *last = &r->run.blocks.blocks[t->depth - 1];
-    XKD_TRY(xkd_memory_take(cx, be->memory, &probe, count * be->size));
+    XKD_TRY(xkd_memory_take(cx, be->memory, &probe, count * be->element.exact));
     be->ops->attention_probe(be, probe, last->qkv, last->lse, r->B, r->run.items[0].tokens, t->heads, t->width,
                              r->backbone.cls != NULL);
-    xkd_tensor_read_floats(be->memory, be->dtype, w, probe, count);
+    xkd_tensor_read_floats(be->memory, be->exact_dtype, w, probe, count);
     XKD_TRY(xkd_backend_status(be));
 fail:
     xkd_memory_give(be->memory, probe);

@@ -32,7 +32,7 @@ static xkd_status declare_modality(xkd_context *cx, xkd_autoencoders *a, xkd_mod
     xkd_status status = XKD_OK;
     char prefix[XKD_PARAM_NAME];
     xkd_networks *n = &a->networks;
-    xkd_declare at = {cx, &n->params, prefix, XKD_ROLE_FROZEN, false};
+    xkd_declare at = {.cx = cx, .params = &n->params, .prefix = prefix, .role = XKD_ROLE_FROZEN};
     snprintf(prefix, sizeof prefix, "%s_student.backbone.", xkd_modality_prefix(m));
     XKD_TRY(xkd_backbone_declare(&at, &n->student[m], &n->config, m, n->config.student, NULL));
     snprintf(prefix, sizeof prefix, "%s_ae.", xkd_modality_prefix(m));
@@ -153,7 +153,7 @@ static xkd_status make_pass(xkd_context *cx, const xkd_autoencoders *a, const bo
     step.recon_coeff = 1;
     step.global_views = 1;
     step.mmd_group = 0;
-    return xkd_pass_new(cx, pass, &a->networks, &step, &batch, a->be->memory, NULL, a->be->size, false);
+    return xkd_pass_new(cx, pass, &a->networks, &step, &batch, a->be->memory, NULL, a->be->element, false);
 }
 
 xkd_status xkd_autoencoders_run(xkd_context *cx, const xkd_autoencoders *a, const float *const clips[XKD_MODALITIES],

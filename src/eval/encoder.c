@@ -356,7 +356,7 @@ static xkd_status hash_rows(xkd_context *cx, xkd_encoder *e)
     for (int64_t i = 0; i < e->params.count; i++) {
         const xkd_param *row = e->params.rows[i];
         XXH3_128bits_update(state, row->name, strlen(row->name));
-        xkd_memory_read(e->params.memory, row->value, row->count * xkd_dtype_size(e->params.dtype), hash_piece, state);
+        xkd_memory_read(e->params.memory, row->master, row->count * xkd_dtype_size(e->params.dtype), hash_piece, state);
     }
     XXH128_hash_t hash = XXH3_128bits_digest(state);
     snprintf(e->hash, sizeof e->hash, "%016llx%016llx", (unsigned long long)hash.high64,
@@ -396,8 +396,10 @@ void xkd_encoder_free(xkd_encoder *e)
 
 void xkd_encoder_borrow(xkd_encoder *out, const xkd_backbone *backbone, const xkd_head *head, const xkd_backend *be)
 {
-    *out = (xkd_encoder){
-        .backbone = *backbone, .head = *head, .projector = true, .params = {.memory = be->memory, .dtype = be->dtype}};
+    *out = (xkd_encoder){.backbone = *backbone,
+                         .head = *head,
+                         .projector = true,
+                         .params = {.memory = be->memory, .dtype = be->exact_dtype, .stored = be->dtype}};
 }
 
 /* ---- features ---- */
@@ -425,7 +427,7 @@ bool xkd_feature_kind_of(const char *word, xkd_feature_kind *out)
 
 /* Planned twice, on a measuring arena and on the real one. Sizes come from the same code that assigns, so they cannot
  * differ; xkd_arena_check proves it. */
-static xkd_status plan(xkd_context *cx, xkd_encoder_run *r, int64_t element)
+static xkd_status plan(xkd_context *cx, xkd_encoder_run *r, xkd_widths element)
 {
     xkd_status status = XKD_OK;
     int64_t R = r->run.segs.rows, D = r->backbone.blocks.width;
@@ -437,7 +439,7 @@ static xkd_status plan(xkd_context *cx, xkd_encoder_run *r, int64_t element)
         xkd_head_plan(&r->arena, r->head, r->B, element, &r->saved);
         r->pooled = r->saved.x;
     } else {
-        r->pooled = xkd_arena_take(&r->arena, r->B * D * element);
+        r->pooled = xkd_arena_take(&r->arena, r->B * D * element.exact);
     }
 fail:
     return status;
@@ -449,7 +451,8 @@ xkd_status xkd_encoder_run_new(xkd_context *cx, const xkd_encoder *e, const xkd_
                                xkd_feature_kind kind, int64_t layer, xkd_encoder_run *out)
 {
     xkd_status status = XKD_OK;
-    int64_t element = xkd_dtype_size(e->params.dtype), depth = e->backbone.blocks.depth;
+    xkd_widths element = xkd_widths_of(e->params.stored);
+    int64_t depth = e->backbone.blocks.depth;
     *out = (xkd_encoder_run){.backbone = e->backbone,
                              .kind = kind,
                              .B = shape->B,
@@ -484,9 +487,9 @@ void xkd_encoder_run_free(xkd_encoder_run *run)
 }
 
 /* Features leave as float32 whatever the backend computes in. */
-static void copy_out(const xkd_backend *be, float *out, const void *in, int64_t count)
+static void copy_out(const xkd_backend *be, xkd_dtype dtype, float *out, const void *in, int64_t count)
 {
-    xkd_tensor_read_floats(be->memory, be->dtype, out, in, count);
+    xkd_tensor_read_floats(be->memory, dtype, out, in, count);
 }
 
 xkd_status xkd_encoder_features(xkd_backend *be, xkd_encoder_run *r, const float *clips, float *out)
@@ -496,19 +499,19 @@ xkd_status xkd_encoder_features(xkd_backend *be, xkd_encoder_run *r, const float
     const float *lent = xkd_memory_lend(be->memory, r->clips, clips, r->B * r->clip_floats * (int64_t)sizeof *clips);
     xkd_backbone_forward(be, &r->backbone, &r->run, &lent, &keep, &r->scratch);
     if (r->kind == XKD_FEATURE_NONE) {
-        copy_out(be, out, r->run.z, r->B * tokens * D);
+        copy_out(be, be->dtype, out, r->run.z, r->B * tokens * D);
         return xkd_backend_status(be);
     }
     /* The class token is the first of each clip, and the patches are all others. */
     int64_t first = r->kind == XKD_FEATURE_CLS ? 0 : cls, last = r->kind == XKD_FEATURE_CLS ? 1 : tokens;
     be->ops->pool_forward(be, r->pooled, r->run.z, r->B, tokens, D, first, last);
     if (r->kind == XKD_FEATURE_HEAD) xkd_head_forward(be, r->head, &r->saved);
-    copy_out(be, out, r->kind == XKD_FEATURE_HEAD ? r->saved.logits : r->pooled, r->B * r->width);
+    copy_out(be, be->exact_dtype, out, r->kind == XKD_FEATURE_HEAD ? r->saved.logits : r->pooled, r->B * r->width);
     return xkd_backend_status(be);
 }
 
 /* Valid until the next forward pass. */
 void xkd_encoder_pooled(const xkd_backend *be, const xkd_encoder_run *r, int64_t count, float *out)
 {
-    copy_out(be, out, r->pooled, count * r->backbone.blocks.width);
+    copy_out(be, be->exact_dtype, out, r->pooled, count * r->backbone.blocks.width);
 }

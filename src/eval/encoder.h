@@ -80,7 +80,7 @@ typedef struct {
     xkd_block_scratch scratch;
     xkd_arena arena;
     float *clips; /* room for the clips on a device */
-    void *pooled; /* [B,D] of the backend's dtype */
+    void *pooled; /* [B,D] exact */
     const xkd_head *head;
     xkd_head_saved saved; /* of a projector; its input is `pooled` */
 } xkd_encoder_run;

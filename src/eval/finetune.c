@@ -1,7 +1,7 @@
 /* Fine-tuning of one encoder with a linear classifier, and training of the classifier alone on the frozen encoder. The
  * forward pass is encoder -> mean of the patches or class token -> [L2 norm] -> [batch norm] -> dropout -> linear;
- * every stage has its memory [B,D], and a stage that is off shares the one before it, so that the code below needs no
- * cases. A step is all or nothing: see xkd_finetune_finish. */
+ * every stage behind the encoder is exact and has its memory [B,D], and a stage that is off shares the one before it, so
+ * that the code below needs no cases. A step is all or nothing: see xkd_finetune_finish. */
 #include "eval/finetune.h"
 
 #include <math.h>
@@ -96,11 +96,11 @@ static xkd_status plan(xkd_context *cx, xkd_finetune *f)
 {
     xkd_status status = XKD_OK;
     const xkd_finetune_options *o = &f->options;
-    int64_t e = f->be->size, R = f->run.segs.rows, D = f->encoder.backbone.blocks.width, B = f->B;
-    XKD_TRY(xkd_backbone_plan(cx, &f->arena, &f->encoder.backbone, e, !o->frozen, &f->run));
-    xkd_block_scratch_plan(&f->arena, R, D, e, &f->scratch);
+    int64_t e = f->be->element.exact, R = f->run.segs.rows, D = f->encoder.backbone.blocks.width, B = f->B;
+    XKD_TRY(xkd_backbone_plan(cx, &f->arena, &f->encoder.backbone, f->be->element, !o->frozen, &f->run));
+    xkd_block_scratch_plan(&f->arena, R, D, f->be->element, &f->scratch);
     /* Only a backward pass through the encoder needs it. */
-    if (!o->frozen) f->dz = xkd_arena_take(&f->arena, R * D * e);
+    if (!o->frozen) f->dz = xkd_arena_take(&f->arena, R * D * f->be->element.stored);
     f->pooled = xkd_arena_take(&f->arena, B * D * e);
     /* Stages that are off: their output is their input. */
     f->unit = o->l2_norm ? xkd_arena_take(&f->arena, B * D * e) : f->pooled;
@@ -156,10 +156,10 @@ static xkd_status init_classifier(xkd_context *cx, xkd_finetune *f)
     int64_t n = f->K * f->classifier.in;
     XKD_TRY(xkd_alloc(cx, &w, n, sizeof *w));
     xkd_orthogonal(w, f->K, f->classifier.in, f->options.seed);
-    xkd_tensor_write(f->be->memory, f->be->dtype, f->classifier.w->value, XKD_F64, w, n);
+    xkd_tensor_write(f->be->memory, f->be->exact_dtype, f->classifier.w->value, XKD_F64, w, n);
     if (f->options.batch_norm) {
-        f->be->ops->fill(f->be, f->norm.w->value, 1, f->norm.width);
-        f->be->ops->fill(f->be, f->running[1]->value, 1, f->norm.width);
+        f->be->exact->fill(f->be, f->norm.w->value, 1, f->norm.width);
+        f->be->exact->fill(f->be, f->running[1]->value, 1, f->norm.width);
     }
 fail:
     xkd_free(w);
@@ -172,7 +172,7 @@ static xkd_status declare_classifier(xkd_context *cx, xkd_finetune *f)
     static const char *const names[] = {"head.bn.running_mean", "head.bn.running_var"};
     xkd_status status = XKD_OK;
     int64_t D = f->encoder.backbone.blocks.width;
-    xkd_declare at = {.cx = cx, .params = &f->encoder.params, .prefix = "", .role = XKD_ROLE_TRAINED};
+    xkd_declare at = {.cx = cx, .params = &f->encoder.params, .prefix = "", .role = XKD_ROLE_TRAINED, .exact = true};
     XKD_TRY(xkd_declare_linear(&at, &f->classifier, "head", D, f->K, true, XKD_INIT_ZERO, 0));
     if (!f->options.batch_norm) goto fail;
     XKD_TRY(xkd_declare_norm(&at, &f->norm, "head.bn", D));
@@ -238,7 +238,7 @@ xkd_status xkd_finetune_share(xkd_context *cx, xkd_finetune *f, xkd_dist *dist, 
     xkd_status status = XKD_OK;
     const xkd_arena *grads = &f->encoder.params.grads;
     /* One vector for all gradients, which stand together in their arena. */
-    const xkd_part_vector all = {grads->memory, grads->used / f->be->size};
+    const xkd_part_vector all = {grads->memory, grads->used / f->be->element.exact};
     xkd_parts_free(&f->parts);
     xkd_free(f->moved);
     f->moved = NULL;
@@ -301,9 +301,9 @@ static void encode(xkd_finetune *f, const float *clips)
     for (int64_t b = 0; b < f->B; b += f->together) {
         /* never negative: `together` is at most B */
         int64_t first = b + f->together > f->B ? f->B - f->together : b;
-        encode_some(f, clips + first * floats, xkd_at(f->be, f->pooled, first * D));
+        encode_some(f, clips + first * floats, xkd_exact_at(f->be, f->pooled, first * D));
     }
-    if (f->options.l2_norm) f->be->ops->l2norm_forward(f->be, f->unit, f->inv, f->pooled, f->B, D);
+    if (f->options.l2_norm) f->be->exact->l2norm_forward(f->be, f->unit, f->inv, f->pooled, f->B, D);
 }
 
 /* Draws of this step and micro-batch: the same seed gives the same run. A frozen encoder is no noisier than its
@@ -371,7 +371,7 @@ static xkd_status norm_join(xkd_context *cx, xkd_finetune *f)
     XKD_TRY(xkd_dist_gather(f->dist, f->moved, moved_by(f, xkd_dist_rank(f->dist) * f->accumulate), bytes));
     XKD_TRY(xkd_alloc(cx, &now, D, sizeof *now));
     for (int k = 0; k < 2; k++) {
-        f->be->ops->to_double(f->be, f->next[k], f->running[k]->value, D);
+        f->be->exact->to_double(f->be, f->next[k], f->running[k]->value, D);
         xkd_memory_download(f->be->memory, now, f->next[k], D * (int64_t)sizeof *now);
         for (int64_t p = 0; p < parts; p++)
             for (int64_t d = 0; d < D; d++) now[d] += NORM_MOMENTUM * (moved_by(f, p)[k * D + d] - now[d]);
@@ -385,7 +385,7 @@ fail:
 /* next = the running statistics as stored. */
 static void norm_begin(xkd_finetune *f)
 {
-    for (int k = 0; k < 2; k++) f->be->ops->to_double(f->be, f->next[k], f->running[k]->value, f->norm.width);
+    for (int k = 0; k < 2; k++) f->be->exact->to_double(f->be, f->next[k], f->running[k]->value, f->norm.width);
 }
 
 /* ---- a step ---- */
@@ -413,7 +413,8 @@ static void update(xkd_finetune *f, double lr, double weight_decay)
         row->steps++; /* bias correction by the row's own count */
         const xkd_finetune_options *o = &f->options;
         f->list[count++] =
-            (xkd_adamw_args){.p = row->value,
+            (xkd_adamw_args){.p = row->master,
+                             .stored = row->value != row->master ? row->value : NULL,
                              .m = row->moment1,
                              .v = row->moment2,
                              .g = row->grad,
@@ -426,7 +427,7 @@ static void update(xkd_finetune *f, double lr, double weight_decay)
                              .correction1 = 1 - pow(o->beta1, (double)row->steps),
                              .correction2 = 1 - pow(o->beta2, (double)row->steps)};
     }
-    f->be->ops->adamw(f->be, f->list, count, NULL, f->scalars + FINITE);
+    f->be->exact->adamw(f->be, f->list, count, NULL, f->scalars + FINITE);
 }
 
 void xkd_finetune_begin(xkd_finetune *f)
@@ -442,7 +443,7 @@ void xkd_finetune_begin(xkd_finetune *f)
 /* Gradients of everything before the classifier. */
 static void backward_features(xkd_finetune *f)
 {
-    const xkd_ops *ops = f->be->ops;
+    const xkd_ops *ops = f->be->exact;
     int64_t B = f->B, D = f->classifier.in;
     ops->linear_backward_data(f->be, f->dinput, f->logits, f->classifier.w->value, B, f->K, D);
     ops->multiply(f->be, f->dinput, f->dinput, f->dropout, B * D);
@@ -461,7 +462,7 @@ xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const floa
 {
     xkd_status status = XKD_OK;
     xkd_backend *be = f->be;
-    const xkd_ops *ops = be->ops;
+    const xkd_ops *ops = be->exact;
     const xkd_linear *c = &f->classifier;
     int64_t B = f->B, D = c->in, K = f->K;
     if (f->options.batch_norm && B < 2)
@@ -482,7 +483,7 @@ xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const floa
                  (long long)f->step);
     /* The logits' memory holds dlogits [B,K] now: the operation writes its gradient over them. */
     if (share != 1) ops->axpby(be, f->logits, f->logits, 0, share, B * K);
-    xkd_linear_weights(be, c, f->logits, f->input, B);
+    ops->linear_backward_weight(be, c->w->grad, c->b->grad, f->logits, f->input, B, K, D);
     /* Nothing that is trained stands before the classifier of a frozen encoder, except the batch norm. */
     if (!f->options.frozen || f->options.batch_norm) backward_features(f);
     if (f->moved) norm_note(f);
@@ -498,12 +499,12 @@ xkd_status xkd_finetune_finish(xkd_context *cx, xkd_finetune *f, double lr, doub
     xkd_status status = XKD_OK;
     xkd_backend *be = f->be;
     const xkd_arena *grads = &f->encoder.params.grads;
-    const xkd_vector all = {grads->memory, grads->used / be->size};
+    const xkd_vector all = {grads->memory, grads->used / be->element.exact};
     double finite;
     XKD_TRY(xkd_parts_join(be, &f->parts, f->dist));
     if (f->moved) XKD_TRY(norm_join(cx, f));
     /* The sum of squares is not finite exactly when some gradient is not, or overflows: both are refused. */
-    be->ops->norms(be, f->scalars + SQUARES, f->scalars + FINITE, &all, 1, NULL, 0);
+    be->exact->norms(be, f->scalars + SQUARES, f->scalars + FINITE, &all, 1, NULL, 0);
     xkd_memory_download(be->memory, &finite, f->scalars + FINITE, (int64_t)sizeof finite);
     XKD_TRY(xkd_backend_status(be));
     if (finite == 0)
@@ -511,7 +512,7 @@ xkd_status xkd_finetune_finish(xkd_context *cx, xkd_finetune *f, double lr, doub
                  (long long)f->step);
     update(f, lr, weight_decay);
     for (int k = 0; f->options.batch_norm && k < 2; k++)
-        be->ops->from_double(be, f->running[k]->value, f->next[k], f->norm.width);
+        be->exact->from_double(be, f->running[k]->value, f->next[k], f->norm.width);
     f->step++;
     XKD_TRY(xkd_backend_status(be));
 fail:
@@ -532,7 +533,7 @@ fail:
 xkd_status xkd_finetune_scores(xkd_finetune *f, const float *clips, float *scores)
 {
     xkd_backend *be = f->be;
-    const xkd_ops *ops = be->ops;
+    const xkd_ops *ops = be->exact;
     const xkd_linear *c = &f->classifier;
     f->run.blocks.path = NULL; /* no drop-path, and `keep` is not applied */
     encode(f, clips);

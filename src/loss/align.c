@@ -11,11 +11,11 @@ static int64_t rows_a_group(const xkd_align *a)
 
 /* Memory for every group, because the backward comes after all forwards: n x n pair weights in double, and
  * for CORAL the centred rows. */
-void xkd_align_plan(xkd_arena *arena, xkd_align *a, int64_t element)
+void xkd_align_plan(xkd_arena *arena, xkd_align *a, xkd_widths element)
 {
     int64_t n = rows_a_group(a), groups = a->sides.B / a->group;
     a->weights = xkd_arena_take(arena, groups * n * n * (int64_t)sizeof(double));
-    a->centred = a->kind == XKD_ALIGN_CORAL ? xkd_arena_take(arena, groups * n * a->sides.K * element) : NULL;
+    a->centred = a->kind == XKD_ALIGN_CORAL ? xkd_arena_take(arena, groups * n * a->sides.K * element.exact) : NULL;
 }
 
 /* The sides, and the saved memory, of group q. */
@@ -27,7 +27,7 @@ static xkd_align_sides group_of(const xkd_backend *be, const xkd_align *a, int64
     sides.samples = a->group;
     sides.divisor = (double)(a->sides.B / a->group);
     *weights = a->weights + q * n * n;
-    *centred = a->centred ? xkd_at(be, a->centred, q * n * sides.K) : NULL;
+    *centred = a->centred ? xkd_exact_at(be, a->centred, q * n * sides.K) : NULL;
     return sides;
 }
 
@@ -42,9 +42,9 @@ void xkd_align_forward(xkd_backend *be, double *loss, xkd_align *a, const void *
         void *centred;
         xkd_align_sides sides = group_of(be, a, q, &weights, &centred);
         if (a->kind == XKD_ALIGN_MMD)
-            be->ops->mmd_forward(be, loss, weights, &sides);
+            be->exact->mmd_forward(be, loss, weights, &sides);
         else
-            be->ops->coral_forward(be, loss, weights, centred, &sides);
+            be->exact->coral_forward(be, loss, weights, centred, &sides);
     }
 }
 
@@ -57,8 +57,8 @@ void xkd_align_backward(xkd_backend *be, void *dx, void *dy, xkd_align *a, doubl
         void *centred;
         xkd_align_sides sides = group_of(be, a, q, &weights, &centred);
         if (a->kind == XKD_ALIGN_MMD)
-            be->ops->mmd_backward(be, dx, dy, weights, &sides, scale / (double)groups);
+            be->exact->mmd_backward(be, dx, dy, weights, &sides, scale / (double)groups);
         else
-            be->ops->coral_backward(be, dx, dy, weights, centred, &sides, scale / (double)groups);
+            be->exact->coral_backward(be, dx, dy, weights, centred, &sides, scale / (double)groups);
     }
 }

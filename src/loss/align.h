@@ -16,7 +16,7 @@ typedef struct {
 } xkd_align;
 
 /* Plans memory; sides.{views_x,views_y,B,K}, kind and group are filled in. */
-void xkd_align_plan(xkd_arena *arena, xkd_align *a, int64_t element);
+void xkd_align_plan(xkd_arena *arena, xkd_align *a, xkd_widths element);
 
 /* *loss, in the backend's memory, += the mean over groups. */
 void xkd_align_forward(xkd_backend *be, double *loss, xkd_align *a, const void *x, const void *y);

@@ -6,7 +6,7 @@ void xkd_recon_forward(xkd_backend *be, double *loss, const void *pred, void *ta
                        bool norm_pix)
 {
     /* In place: the raw patches are not needed again. */
-    if (norm_pix) be->ops->patch_normalize(be, target, R, P);
+    if (norm_pix) be->exact->patch_normalize(be, target, R, P);
     be->ops->mse_forward(be, loss, pred, target, R * P);
 }
 

@@ -37,7 +37,7 @@ void xkd_decoder_free(xkd_decoder *d)
 /* B counts all masked clips of the pass, g views of every sample. Sizes: `gathered` and `pred` share memory
  * where there is no out_proj. */
 xkd_status xkd_decoder_plan(xkd_context *cx, xkd_arena *arena, const xkd_decoder *d, int64_t B, int64_t kept,
-                            int64_t element, xkd_decoder_run *run)
+                            xkd_widths element, xkd_decoder_run *run)
 {
     xkd_status status = XKD_OK;
     int64_t c = d->cls ? 1 : 0, width = d->blocks.width, masked = d->N - kept;
@@ -47,12 +47,12 @@ xkd_status xkd_decoder_plan(xkd_context *cx, xkd_arena *arena, const xkd_decoder
     if (!run->item) XKD_TRY(xkd_alloc(cx, &run->item, 1, sizeof *run->item)); /* on the first of two calls */
     *run->item = (xkd_segment){B, d->N + c};
     xkd_segments segs = {1, run->item, B * (d->N + c)};
-    if (d->mid.w) run->z = xkd_arena_take(arena, B * (kept + c) * width * element);
+    if (d->mid.w) run->z = xkd_arena_take(arena, B * (kept + c) * width * element.stored);
     XKD_TRY(xkd_transformer_plan(cx, arena, &d->blocks, &segs, element, true, &run->blocks));
-    run->gathered = xkd_arena_take(arena, B * masked * width * element);
-    run->pred = d->out.w ? xkd_arena_take(arena, B * masked * d->P * element) : run->gathered;
-    run->target = xkd_arena_take(arena, B * masked * d->P * element);
-    run->dx = xkd_arena_take(arena, segs.rows * width * element);
+    run->gathered = xkd_arena_take(arena, B * masked * width * element.stored);
+    run->pred = d->out.w ? xkd_arena_take(arena, B * masked * d->P * element.stored) : run->gathered;
+    run->target = xkd_arena_take(arena, B * masked * d->P * element.exact);
+    run->dx = xkd_arena_take(arena, segs.rows * width * element.stored);
 fail:
     return status;
 }
@@ -88,7 +88,8 @@ void xkd_decoder_forward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run 
      * patches are cut out. */
     for (int64_t v = 0; v * geometry->B < run->B; v++) {
         int64_t first = v * geometry->B * run->masked;
-        ops->patchify(be, xkd_at(be, run->target, first * d->P), clips[v], mask->masked + first, run->masked, geometry);
+        be->exact->patchify(be, xkd_exact_at(be, run->target, first * d->P), clips[v], mask->masked + first,
+                            run->masked, geometry);
     }
     xkd_recon_forward(be, loss, run->pred, run->target, rows, d->P, d->norm_pix);
 }

@@ -23,7 +23,7 @@ typedef struct {
     xkd_transformer_saved blocks;
     void *gathered; /* [Rm,Dd] decoder outputs of masked tokens */
     void *pred;     /* [Rm,P]; becomes its gradient in the backward */
-    void *target;   /* [Rm,P] */
+    void *target;   /* [Rm,P] exact */
     void *dx;       /* [B,N+c,Dd] */
 } xkd_decoder_run;
 
@@ -32,7 +32,7 @@ xkd_status xkd_decoder_declare(const xkd_declare *at, xkd_decoder *out, const xk
 void xkd_decoder_free(xkd_decoder *d);
 
 xkd_status xkd_decoder_plan(xkd_context *cx, xkd_arena *arena, const xkd_decoder *d, int64_t B, int64_t kept,
-                            int64_t element, xkd_decoder_run *run);
+                            xkd_widths element, xkd_decoder_run *run);
 void xkd_decoder_run_free(xkd_decoder_run *run);
 
 /* Clips and the arrays of `mask` lie in the backend's memory. latent [B,kept+c,D]: encoder output of the masked views.

@@ -178,23 +178,23 @@ fail:
 
 /* Interpolated positions need memory of their own, and a gradient only where there is a backward. R x D of
  * output, and the blocks' share. */
-xkd_status xkd_backbone_plan(xkd_context *cx, xkd_arena *arena, const xkd_backbone *b, int64_t element, bool keep,
+xkd_status xkd_backbone_plan(xkd_context *cx, xkd_arena *arena, const xkd_backbone *b, xkd_widths element, bool keep,
                              xkd_backbone_run *run)
 {
     xkd_status status = XKD_OK;
     int64_t D = b->blocks.width, R = run->segs.rows;
-    run->patches = xkd_arena_take(arena, run->patch_rows * b->embed.in * element);
+    run->patches = xkd_arena_take(arena, run->patch_rows * b->embed.in * element.stored);
     for (int64_t v = 0; v < run->views; v++) {
-        int64_t size = (run->view[v].tokens + xkd_cls_rows(b)) * D * element;
+        int64_t count = (run->view[v].tokens + xkd_cls_rows(b)) * D;
         if (!run->view[v].resampled) continue;
         XKD_TRY(place_resample(cx, arena->of, &run->view[v]));
-        run->view[v].pos = xkd_arena_take(arena, size);
-        if (keep) run->view[v].dpos = xkd_arena_take(arena, size);
+        run->view[v].pos = xkd_arena_take(arena, count * element.stored);
+        if (keep) run->view[v].dpos = xkd_arena_take(arena, count * element.exact);
     }
     XKD_TRY(xkd_transformer_plan(cx, arena, &b->blocks, &run->segs, element, keep, &run->blocks));
-    run->mean = xkd_arena_take(arena, R * element);
-    run->rstd = xkd_arena_take(arena, R * element);
-    run->z = xkd_arena_take(arena, R * D * element);
+    run->mean = xkd_arena_take(arena, R * element.exact);
+    run->rstd = xkd_arena_take(arena, R * element.exact);
+    run->z = xkd_arena_take(arena, R * D * element.stored);
 fail:
     return status;
 }
@@ -243,10 +243,10 @@ void xkd_backbone_backward(xkd_backend *be, const xkd_backbone *b, xkd_backbone_
         void *dpos = view->resampled ? view->dpos : b->pos->grad;
         /* The gradient of interpolated rows is summed up first and then spread over the table through the
          * transpose. */
-        if (view->resampled) ops->fill(be, dpos, 0, (view->tokens + xkd_cls_rows(b)) * D);
+        if (view->resampled) be->exact->fill(be, dpos, 0, (view->tokens + xkd_cls_rows(b)) * D);
         ops->add_positions_backward(be, xkd_at(be, de, view->first_patch * D), xkd_grad(b->cls), dpos,
                                     xkd_at(be, dz, view->first * D), keep[v], view->geometry.B, view->tokens, D);
-        if (view->resampled) ops->sparse_rows(be, b->pos->grad, dpos, &view->backward, D, true);
+        if (view->resampled) be->exact->sparse_rows(be, b->pos->grad, dpos, &view->backward, D, true);
     }
     xkd_linear_weights(be, &b->embed, de, run->patches, run->patch_rows);
 }

@@ -34,7 +34,7 @@ typedef struct {
     xkd_sparse_rows forward, backward; /* its matrices where operations can read them */
     xkd_memory *memory;                /* of `room` */
     void *room;                        /* their copy on a device; owned */
-    void *pos, *dpos;                  /* [M+c,D] resampled positions and their gradient */
+    void *pos, *dpos;                  /* [M+c,D] resampled positions and (exact) their gradient */
 } xkd_view_run;
 
 typedef struct {
@@ -45,7 +45,7 @@ typedef struct {
     int64_t patch_rows; /* sum of B*M */
     void *patches;      /* [patch_rows,P] */
     xkd_transformer_saved blocks;
-    void *mean, *rstd; /* [R] of encoder_norm */
+    void *mean, *rstd; /* [R] exact, of encoder_norm */
     void *z;           /* [R,D] output */
 } xkd_backbone_run;
 
@@ -71,7 +71,7 @@ xkd_status xkd_backbone_run_new(xkd_context *cx, const xkd_backbone *b, const xk
 void xkd_backbone_run_free(xkd_backbone_run *run);
 
 /* Plans the activations; called once to measure and once to assign. keep = false: no backward. */
-xkd_status xkd_backbone_plan(xkd_context *cx, xkd_arena *arena, const xkd_backbone *b, int64_t element, bool keep,
+xkd_status xkd_backbone_plan(xkd_context *cx, xkd_arena *arena, const xkd_backbone *b, xkd_widths element, bool keep,
                              xkd_backbone_run *run);
 
 /* In the backend's memory: clips[v] [B,C,T,H,W]; keep[v] [B,M] token numbers in order, NULL where the view is not masked. Output in run->z. */

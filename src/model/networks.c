@@ -21,7 +21,11 @@ static xkd_status declare_network(xkd_context *cx, xkd_networks *n, xkd_modality
     char prefix[XKD_PARAM_NAME];
     const char *role = teacher ? "teacher" : "student";
     xkd_backbone *backbone = teacher ? &n->teacher[m] : &n->student[m];
-    xkd_declare at = {cx, &n->params, prefix, teacher ? XKD_ROLE_TEACHER : XKD_ROLE_TRAINED, !teacher};
+    xkd_declare at = {.cx = cx,
+                      .params = &n->params,
+                      .prefix = prefix,
+                      .role = teacher ? XKD_ROLE_TEACHER : XKD_ROLE_TRAINED,
+                      .clipped = !teacher};
     snprintf(prefix, sizeof prefix, "%s_%s.backbone.", xkd_modality_prefix(m), role);
     XKD_TRY(
         xkd_backbone_declare(&at, backbone, &n->config, m, teacher ? n->config.teacher : n->config.student, shared));
@@ -37,7 +41,7 @@ static xkd_status declare_decoder(xkd_context *cx, xkd_networks *n, xkd_modality
 {
     char prefix[XKD_PARAM_NAME];
     snprintf(prefix, sizeof prefix, "%s_ae.", xkd_modality_prefix(m));
-    xkd_declare at = {cx, &n->params, prefix, XKD_ROLE_TRAINED, false};
+    xkd_declare at = {.cx = cx, .params = &n->params, .prefix = prefix, .role = XKD_ROLE_TRAINED};
     return xkd_decoder_declare(&at, &n->decoder[m], &n->config, &n->student[m]);
 }
 
@@ -113,7 +117,7 @@ xkd_status xkd_networks_declare(xkd_context *cx, xkd_networks *out, const xkd_mo
     }
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         /* A centre is state, not trained: a buffer, stored with the rest. */
-        xkd_declare at = {cx, &out->params, "", XKD_ROLE_BUFFER, false};
+        xkd_declare at = {.cx = cx, .params = &out->params, .prefix = "", .role = XKD_ROLE_BUFFER, .exact = true};
         XKD_TRY(xkd_declare_param(&at, &out->centre[m], centres[m], (xkd_shape){2, {1, config->head.outputs}},
                                   XKD_INIT_ZERO, 0));
         XKD_TRY(pair_modality(cx, out, m));

@@ -102,14 +102,14 @@ static xkd_status teacher_new(xkd_context *cx, xkd_pass *p, xkd_modality m, cons
 }
 
 /* Teachers' activations are needed only until their logits exist; students' are laid over them. */
-static xkd_status plan_teachers(xkd_context *cx, xkd_pass *p, int64_t element)
+static xkd_status plan_teachers(xkd_context *cx, xkd_pass *p, xkd_widths element)
 {
     xkd_status status = XKD_OK;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         const xkd_backbone *b = &p->networks->teacher[m];
         xkd_teacher_run *t = &p->teacher[m];
         XKD_TRY(xkd_backbone_plan(cx, &p->arena, b, element, false, &t->run));
-        t->attn = xkd_arena_take(&p->arena, p->B * b->blocks.heads * t->run.view[0].tokens * element);
+        t->attn = xkd_arena_take(&p->arena, p->B * b->blocks.heads * t->run.view[0].tokens * element.exact);
     }
 fail:
     return status;
@@ -117,13 +117,13 @@ fail:
 
 /* dz is as large as the output, since the gradient enters at every row: from the decoder, and from the pooled
  * heads. */
-static xkd_status plan_student(xkd_context *cx, xkd_pass *p, xkd_modality m, int64_t element)
+static xkd_status plan_student(xkd_context *cx, xkd_pass *p, xkd_modality m, xkd_widths element)
 {
     xkd_status status = XKD_OK;
     xkd_student_run *s = &p->student[m];
     const xkd_backbone *b = &p->networks->student[m];
     XKD_TRY(xkd_backbone_plan(cx, &p->arena, b, element, true, &s->run));
-    s->dz = xkd_arena_take(&p->arena, s->run.segs.rows * b->blocks.width * element);
+    s->dz = xkd_arena_take(&p->arena, s->run.segs.rows * b->blocks.width * element.stored);
     if (p->wants.recon)
         XKD_TRY(xkd_decoder_plan(cx, &p->arena, &p->networks->decoder[m], s->in.mask.B, s->in.mask.kept, element,
                                  &s->decoder));
@@ -133,17 +133,17 @@ fail:
 
 /* What heads and losses keep across the whole pass.
  * K-wide tensors of all rows: with K = 8192 the larger part of the heads' memory. */
-static void plan_heads(xkd_pass *p, int64_t element)
+static void plan_heads(xkd_pass *p, xkd_widths element)
 {
     int64_t K = p->networks->config.head.outputs;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         int64_t rows = student_rows(p, m), D = p->networks->student[m].blocks.width;
         xkd_head_plan(&p->arena, &p->networks->teacher_head[m], p->B, element, &p->teacher[m].head);
         xkd_head_plan(&p->arena, &p->networks->student_head[m], rows, element, &p->student[m].head);
-        p->teacher[m].lse = xkd_arena_take(&p->arena, p->B * element);
-        p->student[m].lse = xkd_arena_take(&p->arena, rows * element);
-        p->student[m].dlogits = xkd_arena_take(&p->arena, rows * K * element);
-        p->student[m].dpooled = xkd_arena_take(&p->arena, rows * D * element);
+        p->teacher[m].lse = xkd_arena_take(&p->arena, p->B * element.exact);
+        p->student[m].lse = xkd_arena_take(&p->arena, rows * element.exact);
+        p->student[m].dlogits = xkd_arena_take(&p->arena, rows * K * element.exact);
+        p->student[m].dpooled = xkd_arena_take(&p->arena, rows * D * element.exact);
     }
     int64_t vid = student_rows(p, XKD_VIDEO), aud = student_rows(p, XKD_AUDIO);
     xkd_head_scratch_plan(&p->arena, &p->networks->student_head[0], vid > aud ? vid : aud, element, &p->head_scratch);
@@ -160,7 +160,7 @@ static void plan_heads(xkd_pass *p, int64_t element)
 
 /* Largest rows x width of any transformer in the pass.
  * As a product of rows and width, because the scratch is used by networks of different widths. */
-static void plan_scratch(xkd_pass *p, int64_t element)
+static void plan_scratch(xkd_pass *p, xkd_widths element)
 {
     int64_t most = 0;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
@@ -177,7 +177,7 @@ static void plan_scratch(xkd_pass *p, int64_t element)
 
 /* Order matters: what lives through the pass first, then the mark, behind which teachers and students
  * overlap. Both runs must take the same amounts, which xkd_arena_check confirms. */
-static xkd_status plan(xkd_context *cx, xkd_pass *p, int64_t element)
+static xkd_status plan(xkd_context *cx, xkd_pass *p, xkd_widths element)
 {
     xkd_status status = XKD_OK;
     p->scalars = xkd_arena_take(&p->arena, XKD_PASS_SCALARS * (int64_t)sizeof *p->scalars);
@@ -196,7 +196,7 @@ fail:
 
 /* Either everything is allocated or nothing is left behind. After this a step allocates no tensors. */
 xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *networks, const xkd_step_config *config,
-                        const xkd_batch_shape *shape, xkd_memory *memory, const xkd_arena *room, int64_t element,
+                        const xkd_batch_shape *shape, xkd_memory *memory, const xkd_arena *room, xkd_widths element,
                         bool report_all)
 {
     xkd_status status = XKD_OK;
@@ -301,7 +301,7 @@ void xkd_pass_students(xkd_backend *be, xkd_pass *p)
                                 p->scalars + (m == XKD_VIDEO ? XKD_LOSS_VID_RECON : XKD_LOSS_AUD_RECON));
         if (!p->wants.heads) continue;
         for (int64_t v = 0; v < p->views[m]; v++)
-            be->ops->pool_forward(be, xkd_at(be, s->head.x, v * p->B * D),
+            be->ops->pool_forward(be, xkd_exact_at(be, s->head.x, v * p->B * D),
                                   xkd_at(be, s->run.z, s->run.view[v].first * D), p->B, s->run.items[v].tokens, D,
                                   cls_rows(p, m), s->run.items[v].tokens);
         xkd_head_forward(be, &p->networks->student_head[m], &s->head);
@@ -352,7 +352,7 @@ static void losses_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatures
 {
     const xkd_step_config *c = &p->config;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
-        be->ops->fill(be, p->student[m].dlogits, 0, student_rows(p, m) * p->networks->config.head.outputs);
+        be->exact->fill(be, p->student[m].dlogits, 0, student_rows(p, m) * p->networks->config.head.outputs);
     for (xkd_modality m = 0; p->wants.kd && m < XKD_MODALITIES; m++) {
         xkd_kd_args args = kd_args(p, m, t);
         xkd_distill_backward(be, p->student[!m].dlogits, &args, p->student[!m].lse, p->teacher[m].lse,
@@ -380,7 +380,7 @@ static void student_backward(xkd_backend *be, xkd_pass *p, xkd_modality m, doubl
                           &p->head_scratch);
         for (int64_t v = 0; v < p->views[m]; v++)
             be->ops->pool_backward(be, xkd_at(be, s->dz, s->run.view[v].first * D),
-                                   xkd_at(be, s->dpooled, v * p->B * D), p->B, s->run.items[v].tokens, D,
+                                   xkd_exact_at(be, s->dpooled, v * p->B * D), p->B, s->run.items[v].tokens, D,
                                    cls_rows(p, m), s->run.items[v].tokens);
     }
     xkd_backbone_backward(be, b, &s->run, s->dz, s->in.keep, &p->scratch);

@@ -35,16 +35,16 @@ typedef struct {
     xkd_decoder_run decoder;
     xkd_head_saved head; /* (g+n)*B rows */
     void *dz;            /* [R,D] */
-    void *dlogits;       /* [rows,K] */
-    void *dpooled;       /* [rows,D] */
-    void *lse;           /* [rows] of the distillation loss */
+    void *dlogits;       /* [rows,K] exact */
+    void *dpooled;       /* [rows,D] exact */
+    void *lse;           /* [rows] exact, of the distillation loss */
 } xkd_student_run;
 
 typedef struct {
     xkd_backbone_run run;
     xkd_head_saved head; /* B rows */
-    void *attn;          /* [B,H,N] class-token attention of the last block */
-    void *lse;           /* [B] */
+    void *attn;          /* [B,H,N] exact: class-token attention of the last block */
+    void *lse;           /* [B] exact */
 } xkd_teacher_run;
 
 /* What the coefficients ask for. */
@@ -72,7 +72,7 @@ typedef struct {
  * outlive this one and whose activations it overwrites. With `report_all` terms of coefficient 0 are computed too. `networks` must
  * outlive the pass. Free with xkd_pass_free. */
 xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *networks, const xkd_step_config *config,
-                        const xkd_batch_shape *shape, xkd_memory *memory, const xkd_arena *room, int64_t element,
+                        const xkd_batch_shape *shape, xkd_memory *memory, const xkd_arena *room, xkd_widths element,
                         bool report_all);
 void xkd_pass_free(xkd_pass *p);
 

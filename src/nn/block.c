@@ -48,25 +48,25 @@ void xkd_transformer_free(xkd_transformer *t)
 
 /* Per block and row: 4 statistics, H log-sum-exps, and 3D + D + 4D values. The inputs x and mid are planned
  * by the caller, because the output of one block is the input of the next. */
-static void plan_block(xkd_arena *arena, const xkd_transformer *t, int64_t R, int64_t element, bool keep,
+static void plan_block(xkd_arena *arena, const xkd_transformer *t, int64_t R, xkd_widths element, bool keep,
                        xkd_block_saved *s)
 {
     int64_t D = t->width;
-    s->mean1 = xkd_arena_take(arena, R * element);
-    s->rstd1 = xkd_arena_take(arena, R * element);
-    s->mean2 = xkd_arena_take(arena, R * element);
-    s->rstd2 = xkd_arena_take(arena, R * element);
-    s->lse = xkd_arena_take(arena, R * t->heads * element);
-    s->qkv = xkd_arena_take(arena, R * 3 * D * element);
-    s->o = xkd_arena_take(arena, R * D * element);
-    s->h = keep ? xkd_arena_take(arena, R * XKD_MLP_RATIO * D * element) : NULL;
+    s->mean1 = xkd_arena_take(arena, R * element.exact);
+    s->rstd1 = xkd_arena_take(arena, R * element.exact);
+    s->mean2 = xkd_arena_take(arena, R * element.exact);
+    s->rstd2 = xkd_arena_take(arena, R * element.exact);
+    s->lse = xkd_arena_take(arena, R * t->heads * element.exact);
+    s->qkv = xkd_arena_take(arena, R * 3 * D * element.stored);
+    s->o = xkd_arena_take(arena, R * D * element.stored);
+    s->h = keep ? xkd_arena_take(arena, R * XKD_MLP_RATIO * D * element.stored) : NULL;
 }
 
 xkd_status xkd_transformer_plan(xkd_context *cx, xkd_arena *arena, const xkd_transformer *t, const xkd_segments *segs,
-                                int64_t element, bool keep, xkd_transformer_saved *saved)
+                                xkd_widths element, bool keep, xkd_transformer_saved *saved)
 {
     xkd_status status = XKD_OK;
-    int64_t rows = segs->rows * t->width * element;
+    int64_t rows = segs->rows * t->width * element.stored;
     /* Called twice, to measure and to assign; the array survives the first call. One entry at least, so that
      * blocks[0].x exists for a decoder of depth 0. */
     if (!saved->blocks) XKD_TRY(xkd_alloc(cx, &saved->blocks, t->depth > 0 ? t->depth : 1, sizeof *saved->blocks));
@@ -99,10 +99,10 @@ void xkd_transformer_saved_free(xkd_transformer_saved *saved)
 }
 
 /* Two tensors that live no longer than one half of a block; all blocks and networks share them. */
-void xkd_block_scratch_plan(xkd_arena *arena, int64_t R, int64_t D, int64_t element, xkd_block_scratch *scratch)
+void xkd_block_scratch_plan(xkd_arena *arena, int64_t R, int64_t D, xkd_widths element, xkd_block_scratch *scratch)
 {
-    scratch->n = xkd_arena_take(arena, R * D * element);
-    scratch->a = xkd_arena_take(arena, R * XKD_MLP_RATIO * D * element);
+    scratch->n = xkd_arena_take(arena, R * D * element.stored);
+    scratch->a = xkd_arena_take(arena, R * XKD_MLP_RATIO * D * element.stored);
 }
 
 int64_t xkd_sequence_count(const xkd_segments *segs)
@@ -149,7 +149,7 @@ static void add_branch(xkd_backend *be, void *out, const void *residual, const v
     }
     ops->linear_forward(be, spare, x, l->w->value, l->b->value, R, D, l->in);
     ops->scale_sequences(be, spare, spare, path, segs, D);
-    if (out != residual) xkd_memory_copy(be->memory, out, residual, R * D * be->size);
+    if (out != residual) xkd_memory_copy(be->memory, out, residual, R * D * be->element.stored);
     ops->axpby(be, out, spare, 1, 1, R * D);
 }
 

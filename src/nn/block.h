@@ -19,12 +19,12 @@ typedef struct {
  * 6 of 16 widths a token and cost 2 % of the time. */
 typedef struct {
     void *x;             /* [R,D] input; the next block's x is this one's output */
-    void *mean1, *rstd1; /* [R] */
+    void *mean1, *rstd1; /* [R] exact */
     void *qkv;           /* [R,3D] */
     void *o;             /* [R,D] attention output */
-    void *lse;           /* [R,H] */
+    void *lse;           /* [R,H] exact */
     void *mid;           /* [R,D] between the two halves */
-    void *mean2, *rstd2; /* [R] */
+    void *mean2, *rstd2; /* [R] exact */
     void *h;             /* [R,4D] before GELU; NULL where there is no backward */
 } xkd_block_saved;
 
@@ -67,11 +67,11 @@ void xkd_transformer_free(xkd_transformer *t);
  * buffers, for passes without backward. `saved->blocks` is allocated on the first of the two planning calls and freed
  * by xkd_transformer_saved_free. */
 xkd_status xkd_transformer_plan(xkd_context *cx, xkd_arena *arena, const xkd_transformer *t, const xkd_segments *segs,
-                                int64_t element, bool keep, xkd_transformer_saved *saved);
+                                xkd_widths element, bool keep, xkd_transformer_saved *saved);
 void xkd_transformer_saved_free(xkd_transformer_saved *saved);
 
 /* Scratch for R rows of width D. */
-void xkd_block_scratch_plan(xkd_arena *arena, int64_t R, int64_t D, int64_t element, xkd_block_scratch *scratch);
+void xkd_block_scratch_plan(xkd_arena *arena, int64_t R, int64_t D, xkd_widths element, xkd_block_scratch *scratch);
 
 /* Input in saved->blocks[0].x, output in saved->out. */
 void xkd_transformer_forward(xkd_backend *be, const xkd_transformer *t, xkd_transformer_saved *saved,

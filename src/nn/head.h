@@ -15,34 +15,36 @@ typedef struct {
     int64_t width; /* D */
 } xkd_head;
 
-/* Activations of R rows; F = hidden, E = bottleneck. */
+/* Activations of R rows; F = hidden, E = bottleneck. The features come and the last layer works exact. */
 typedef struct {
     int64_t R;
-    void *x;                            /* [R,D] pooled features: the input */
+    void *x;                            /* [R,D] exact: pooled features, the input */
+    void *stored_x;                     /* [R,D]: the same, stored; x itself where both are of one type */
     void *h1, *mean1, *rstd1, *n1, *g1; /* [R,F], [R], [R], [R,F], [R,F] */
     void *h2, *mean2, *rstd2, *n2, *g2;
-    void *e, *unit, *inv;             /* [R,E], [R,E], [R] */
-    void *w, *w_inv;                  /* [K,E], [K]: normalised last layer */
-    void *z, *mean3, *rstd3, *logits; /* [R,K], [R], [R], [R,K] */
+    void *e, *unit, *inv;             /* [R,E]; [R,E], [R] exact */
+    void *w, *w_inv;                  /* [K,E], [K] exact: normalised last layer */
+    void *z, *mean3, *rstd3, *logits; /* [R,K], [R], [R], [R,K] exact */
 } xkd_head_saved;
 
 /* Working memory of the backward. */
 typedef struct {
-    void *dz; /* [R,K] */
-    void *dw; /* [K,E] */
-    void *de; /* [R,E] */
-    void *dh; /* [R,F] */
+    void *dz;    /* [R,K] exact */
+    void *dw;    /* [K,E] exact */
+    void *dunit; /* [R,E] exact */
+    void *de;    /* [R,E]; dunit itself where both are of one type */
+    void *dh;    /* [R,F] */
 } xkd_head_scratch;
 
 xkd_status xkd_head_declare(const xkd_declare *at, xkd_head *out, int64_t D, xkd_head_size size);
-void xkd_head_plan(xkd_arena *arena, const xkd_head *head, int64_t R, int64_t element, xkd_head_saved *saved);
-void xkd_head_scratch_plan(xkd_arena *arena, const xkd_head *head, int64_t R, int64_t element,
+void xkd_head_plan(xkd_arena *arena, const xkd_head *head, int64_t R, xkd_widths element, xkd_head_saved *saved);
+void xkd_head_scratch_plan(xkd_arena *arena, const xkd_head *head, int64_t R, xkd_widths element,
                            xkd_head_scratch *scratch);
 
 /* Input in saved->x, output in saved->logits. */
 void xkd_head_forward(xkd_backend *be, const xkd_head *head, xkd_head_saved *saved);
 
-/* dx [R,D] = from dlogits [R,K]; parameter gradients +=. `train_last` false leaves the last layer's gradient alone. */
+/* dx [R,D] exact = from dlogits [R,K] exact; parameter gradients +=. `train_last` false leaves the last layer's gradient alone. */
 void xkd_head_backward(xkd_backend *be, const xkd_head *head, xkd_head_saved *saved, void *dx, const void *dlogits,
                        bool train_last, const xkd_head_scratch *scratch);
 

@@ -25,6 +25,7 @@ typedef struct {
     const char *prefix; /* public name up to the module, e.g. "vid_student.backbone." */
     xkd_param_role role;
     bool clipped;
+    bool exact; /* operations read the master itself */
 } xkd_declare;
 
 /* Adds the row prefix + name. `shape` by value; `scale` as in xkd_param. */

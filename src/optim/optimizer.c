@@ -30,7 +30,7 @@ static void find_averages(const xkd_params *params, xkd_update *u)
     for (int64_t i = 0; i < params->pair_count && n < 2; i++) {
         const xkd_ema_pair *pair = &params->pairs[i];
         if (pair->student != u->row) continue;
-        u->ema[n] = pair->teacher->value;
+        u->ema[n] = pair->teacher;
         u->ema_modality[n++] = pair->modality;
     }
 }
@@ -74,12 +74,23 @@ void xkd_optimizer_free(xkd_optimizer *o)
 /* Norms before any update, so that a step with a value that is not finite can be left out as a whole. */
 void xkd_optimizer_norms(xkd_backend *be, xkd_optimizer *o, const double *scalars, int64_t n)
 {
-    be->ops->norms(be, o->device_squares, o->device_squares + o->count, o->gradients, o->count, scalars, n);
+    be->exact->norms(be, o->device_squares, o->device_squares + o->count, o->gradients, o->count, scalars, n);
 }
 
 const double *xkd_optimizer_finite(const xkd_optimizer *o)
 {
     return o->device_squares + o->count;
+}
+
+static void *master(const xkd_param *row)
+{
+    return row ? row->master : NULL;
+}
+
+/* The working copy of a row, where it has one. */
+static void *copy(const xkd_param *row)
+{
+    return row && row->value != row->master ? row->value : NULL;
 }
 
 /* Steps are counted per tensor: a last layer that joins later (freeze_last_layer) starts its bias correction
@@ -89,13 +100,15 @@ static xkd_adamw_args arguments(const xkd_update *u, const xkd_optimizer_step *s
 {
     const xkd_param *row = u->row;
     double steps = (double)(row->steps + 1);
-    return (xkd_adamw_args){.p = row->value,
+    return (xkd_adamw_args){.p = row->master,
                             .m = row->moment1,
                             .v = row->moment2,
                             .g = u->stepped ? row->grad : NULL,
                             .n = row->count,
                             .clip = row->clipped ? s->clip_grad : 0,
-                            .ema = {u->ema[0], u->ema[1]},
+                            .ema = {master(u->ema[0]), master(u->ema[1])},
+                            .stored = copy(row),
+                            .ema_stored = {copy(u->ema[0]), copy(u->ema[1])},
                             .ema_momentum = {s->ema[u->ema_modality[0]], s->ema[u->ema_modality[1]]},
                             .lr = s->lr,
                             .weight_decay = row->decayed ? s->weight_decay : 0,
@@ -113,7 +126,7 @@ void xkd_optimizer_apply(xkd_backend *be, xkd_optimizer *o, const xkd_optimizer_
         u->stepped = is_trained(o, u->row) && (s->train_last_layer || !u->row->last_layer);
         o->list[i] = arguments(u, s);
     }
-    be->ops->adamw(be, o->list, o->count, o->device_squares, xkd_optimizer_finite(o));
+    be->exact->adamw(be, o->list, o->count, o->device_squares, xkd_optimizer_finite(o));
 }
 
 /* The sum runs over all tensors, clipped or not; it is reported only. */

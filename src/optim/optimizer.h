@@ -9,7 +9,7 @@
 /* A row and the averages that follow it. Rows that are not updated may still feed an average (the head's gain). */
 typedef struct {
     xkd_param *row;
-    void *ema[2]; /* values of teacher rows in order, NULL: none */
+    xkd_param *ema[2]; /* teacher rows in order, NULL: none */
     int ema_modality[2];
     bool stepped; /* the last call of xkd_optimizer_apply updated it, unless something was not finite */
 } xkd_update;

@@ -29,7 +29,8 @@ xkd_status xkd_parts_new(xkd_context *cx, xkd_parts *out, xkd_backend *be, const
     out->arena.of = be->memory;
     for (int round = 0; round < 2; round++) { /* measure, then assign */
         for (int k = 0; k < out->most; k++)
-            for (int v = 0; v < count; v++) out->sums[k][v] = xkd_arena_take(&out->arena, vectors[v].n * be->size);
+            for (int v = 0; v < count; v++)
+                out->sums[k][v] = xkd_arena_take(&out->arena, vectors[v].n * be->element.exact);
         if (round == 0) XKD_TRY(xkd_arena_commit(cx, &out->arena));
     }
 fail:
@@ -43,7 +44,7 @@ void xkd_parts_free(xkd_parts *p)
 
 static void clear(xkd_backend *be, xkd_parts *p)
 {
-    for (int v = 0; v < p->count; v++) be->ops->fill(be, p->vectors[v].x, 0, p->vectors[v].n);
+    for (int v = 0; v < p->count; v++) be->exact->fill(be, p->vectors[v].x, 0, p->vectors[v].n);
 }
 
 void xkd_parts_begin(xkd_backend *be, xkd_parts *p)
@@ -51,6 +52,7 @@ void xkd_parts_begin(xkd_backend *be, xkd_parts *p)
     p->done = 0;
     p->waiting = 0;
     p->sent_count = 0;
+    p->status = XKD_OK;
     p->growing = (xkd_part_piece){0};
     clear(be, p);
 }
@@ -58,7 +60,8 @@ void xkd_parts_begin(xkd_backend *be, xkd_parts *p)
 /* Elements [first, end) of vector v += those of the waiting sum. */
 static void add_waiting(xkd_backend *be, xkd_parts *p, int sum, int v, int64_t first, int64_t end)
 {
-    be->ops->axpby(be, xkd_at(be, p->vectors[v].x, first), xkd_at(be, p->sums[sum][v], first), 1, 1, end - first);
+    be->exact->axpby(be, xkd_exact_at(be, p->vectors[v].x, first), xkd_exact_at(be, p->sums[sum][v], first), 1, 1,
+                     end - first);
 }
 
 /* The sum that came last joins the vectors. */
@@ -113,20 +116,20 @@ void xkd_parts_add(xkd_backend *be, xkd_parts *p)
     }
     for (int64_t bits = p->done++; bits & 1; bits >>= 1) merge(be, p);
     for (int v = 0; v < p->count; v++)
-        xkd_memory_copy(be->memory, p->sums[p->waiting][v], p->vectors[v].x, p->vectors[v].n * be->size);
+        xkd_memory_copy(be->memory, p->sums[p->waiting][v], p->vectors[v].x, p->vectors[v].n * be->element.exact);
     p->waiting++;
     clear(be, p);
 }
 
-/* A piece that is long enough for the link goes on its way. A fault is told by xkd_parts_join. */
+/* A piece that is long enough for the link goes on its way. */
 static void send_piece(xkd_backend *be, xkd_parts *p, xkd_dist *dist)
 {
     xkd_part_piece piece = p->growing;
     p->growing = (xkd_part_piece){0};
-    if (piece.end == piece.first || p->sent_count == XKD_PARTS_PIECES) return;
+    if (piece.end == piece.first || p->sent_count == XKD_PARTS_PIECES || p->status != XKD_OK) return;
     merge_all(be, p, 0, piece.first, piece.end);
     p->sent[p->sent_count++] = piece;
-    (void)xkd_dist_sum_later(dist, xkd_at(be, p->vectors[0].x, piece.first), piece.end - piece.first);
+    p->status = xkd_dist_sum_later(dist, xkd_exact_at(be, p->vectors[0].x, piece.first), piece.end - piece.first);
 }
 
 void xkd_parts_ready(xkd_backend *be, xkd_parts *p, xkd_dist *dist, int64_t first, int64_t n)
@@ -172,11 +175,13 @@ xkd_status xkd_parts_join(xkd_backend *be, xkd_parts *p, xkd_dist *dist)
     xkd_part_piece gap;
     if (!dist) return XKD_OK;
     XKD_TRY(xkd_dist_wait(dist));
+    XKD_TRY(p->status);
     for (int64_t at = 0; next_gap(p, &at, &gap);)
-        XKD_TRY(xkd_pass_through(be->cx, dist, be->memory, xkd_at(be, p->vectors[0].x, gap.first),
-                                 (gap.end - gap.first) * be->size, sum_piece));
+        XKD_TRY(xkd_pass_through(be->cx, dist, be->memory, xkd_exact_at(be, p->vectors[0].x, gap.first),
+                                 (gap.end - gap.first) * be->element.exact, sum_piece));
     for (int v = 1; v < p->count; v++)
-        XKD_TRY(xkd_pass_through(be->cx, dist, be->memory, p->vectors[v].x, p->vectors[v].n * be->size, sum_piece));
+        XKD_TRY(xkd_pass_through(be->cx, dist, be->memory, p->vectors[v].x, p->vectors[v].n * be->element.exact,
+                                 sum_piece));
 fail:
     return status;
 }

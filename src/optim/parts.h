@@ -16,7 +16,7 @@ enum { XKD_PARTS_PIECES = 128 };
 enum { XKD_PARTS_VECTORS = 1 + XKD_MODALITIES, XKD_PARTS_WAITING = 17 /* of at most 65 536 parts */ };
 
 typedef struct {
-    void *x; /* [n] of the backend's dtype: where a part's values are made, and at the end the sum of all */
+    void *x; /* [n] exact: where a part's values are made, and at the end the sum of all */
     int64_t n;
 } xkd_part_vector;
 
@@ -38,7 +38,8 @@ typedef struct {
      * the backward pass goes on, and the one that is being put together. In the order in which they were sent. */
     xkd_part_piece sent[XKD_PARTS_PIECES], growing;
     int sent_count;
-    int64_t piece; /* elements that are worth a message of their own */
+    xkd_status status; /* of sending them, told by xkd_parts_join */
+    int64_t piece;     /* elements that are worth a message of their own */
 } xkd_parts;
 
 /* Sums that wait at once for their equals, at most, in a step of `parts`. */

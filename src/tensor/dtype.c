@@ -1,9 +1,11 @@
-/* Element types and shapes. Training uses float32 and float64 alone; the others are there for files. */
+/* Element types and shapes. Networks compute in float32, float64 and bfloat16; the others are there for files. */
 #include "tensor/dtype.h"
 
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
+
+#include "tensor/bfloat16.h"
 
 /* In the order of xkd_dtype; names are numpy's and PyTorch's. */
 static const struct {
@@ -27,15 +29,6 @@ const char *xkd_dtype_name(xkd_dtype dtype)
     return types[dtype].name;
 }
 
-/* Exact: every bfloat16 is a float32. */
-static double from_bfloat16(uint16_t half)
-{
-    uint32_t bits = (uint32_t)half << 16; /* the upper half of a float32 */
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return (double)value;
-}
-
 /* IEEE 754 half: sign, 5 bits of exponent, 10 of mantissa; not every compiler here has the type. */
 static double from_float16(uint16_t half)
 {
@@ -43,6 +36,16 @@ static double from_float16(uint16_t half)
     double value = exponent == 31 ? (mantissa ? NAN : INFINITY)
                                   : ldexp(exponent ? mantissa + 1024 : mantissa, (exponent ? exponent : 1) - 25);
     return half >> 15 ? -value : value;
+}
+
+xkd_dtype xkd_exact_dtype(xkd_dtype stored)
+{
+    return stored == XKD_BF16 ? XKD_F32 : stored;
+}
+
+xkd_widths xkd_widths_of(xkd_dtype stored)
+{
+    return (xkd_widths){xkd_dtype_size(stored), xkd_dtype_size(xkd_exact_dtype(stored))};
 }
 
 bool xkd_dtype_is_integer(xkd_dtype dtype)
@@ -65,7 +68,7 @@ double xkd_element(xkd_dtype dtype, const void *data, int64_t index)
     case XKD_F32: return (double)((const float *)data)[index];
     case XKD_F64: return ((const double *)data)[index];
     case XKD_F16: return from_float16(((const uint16_t *)data)[index]);
-    case XKD_BF16: return from_bfloat16(((const uint16_t *)data)[index]);
+    case XKD_BF16: return (double)xkd_from_bfloat16(((const uint16_t *)data)[index]);
     case XKD_I64: return (double)((const int64_t *)data)[index];
     case XKD_I32: return ((const int32_t *)data)[index];
     case XKD_I16: return ((const int16_t *)data)[index];

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Element types of tensors and tensor files. Computation knows F32 and F64; the others only travel. */
+/* Element types of tensors and tensor files. Computation knows F32, F64 and BF16; the others only travel. */
 typedef enum {
     XKD_F32,
     XKD_F64,
@@ -24,6 +24,16 @@ typedef enum {
 
 int64_t xkd_dtype_size(xkd_dtype dtype);     /* bytes of one element */
 const char *xkd_dtype_name(xkd_dtype dtype); /* "float32", as PyTorch and numpy say */
+
+/* Bytes of an element of each kind in a run. Stored are the weights that operations read, activations and their gradients;
+ * exact are master weights and what trains them, statistics, logits and features. */
+typedef struct {
+    int64_t stored, exact;
+} xkd_widths;
+
+/* The exact type of a run by its stored one: F32 beside BF16, else the same. */
+xkd_dtype xkd_exact_dtype(xkd_dtype stored);
+xkd_widths xkd_widths_of(xkd_dtype stored);
 
 /* Whether elements are integers; bool counts as one. */
 bool xkd_dtype_is_integer(xkd_dtype dtype);

@@ -70,11 +70,14 @@ xkd_param *xkd_params_find(const xkd_params *params, const char *name)
 
 /* Planning function of the arenas: runs once to measure and once to assign.
  * Gradients and moments exist for trained rows only. */
-static void assign(xkd_params *params, int64_t size, bool training)
+static void assign(xkd_params *params, bool training)
 {
+    int64_t size = xkd_dtype_size(params->dtype);
     for (int64_t i = 0; i < params->count; i++) {
         xkd_param *row = params->rows[i];
-        row->value = xkd_arena_take(&params->values, row->count * size);
+        row->value = row->master = xkd_arena_take(&params->values, row->count * size);
+        if (params->stored != params->dtype && !row->exact)
+            row->value = xkd_arena_take(&params->copies, row->count * xkd_dtype_size(params->stored));
         if (!training || row->role != XKD_ROLE_TRAINED) continue;
         row->grad = xkd_arena_take(&params->grads, row->count * size);
         row->moment1 = xkd_arena_take(&params->moments, row->count * size);
@@ -82,20 +85,27 @@ static void assign(xkd_params *params, int64_t size, bool training)
     }
 }
 
-/* Three arenas, so that all gradients lie together and can be cleared with one fill. */
-xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_memory *memory, xkd_dtype dtype, bool training)
+/* Arenas of their own, so that all gradients lie together and can be cleared with one fill. */
+xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_memory *memory, xkd_dtype stored, bool training)
 {
     xkd_status status = XKD_OK;
-    int64_t size = xkd_dtype_size(dtype);
-    params->dtype = dtype;
-    params->memory = params->values.of = params->grads.of = params->moments.of = memory;
-    assign(params, size, training);
+    params->dtype = xkd_exact_dtype(stored);
+    params->stored = stored;
+    params->memory = params->values.of = params->copies.of = params->grads.of = params->moments.of = memory;
+    assign(params, training);
     XKD_TRY(xkd_arena_commit(cx, &params->values));
+    XKD_TRY(xkd_arena_commit(cx, &params->copies));
     XKD_TRY(xkd_arena_commit(cx, &params->grads));
     XKD_TRY(xkd_arena_commit(cx, &params->moments));
-    assign(params, size, training);
+    assign(params, training);
 fail:
     return status;
+}
+
+void xkd_param_refresh(const xkd_params *params, const xkd_param *row)
+{
+    if (row->value != row->master)
+        xkd_tensor_convert(params->memory, params->stored, row->value, params->dtype, row->master, row->count);
 }
 
 /* One value. Truncation is at +-2, as in PyTorch's trunc_normal_, which for std 0.02 never happens. */
@@ -129,7 +139,7 @@ typedef struct {
 
 static char *drawn_row(const init_job *job, const xkd_param *row)
 {
-    return job->drawn + ((char *)row->value - job->params->values.memory);
+    return job->drawn + ((char *)row->master - job->params->values.memory);
 }
 
 /* One row; its numbers depend on the seed and its place in the table alone, so rows may be drawn in any order. */
@@ -153,9 +163,10 @@ xkd_status xkd_params_init(xkd_context *cx, xkd_params *params, uint64_t seed, x
     if (!host) xkd_memory_upload(params->memory, params->values.memory, job.drawn, params->values.size);
     for (int64_t i = 0; i < params->pair_count; i++) {
         const xkd_ema_pair *pair = &params->pairs[i];
-        xkd_memory_copy(params->memory, pair->teacher->value, pair->student->value,
+        xkd_memory_copy(params->memory, pair->teacher->master, pair->student->master,
                         pair->teacher->count * xkd_dtype_size(params->dtype));
     }
+    for (int64_t i = 0; i < params->count; i++) xkd_param_refresh(params, params->rows[i]);
 fail:
     if (!host) xkd_free(job.drawn);
     return status;
@@ -169,6 +180,7 @@ void xkd_params_free(xkd_params *params)
     xkd_free(params->aliases);
     xkd_free(params->pairs);
     xkd_arena_free(&params->values);
+    xkd_arena_free(&params->copies);
     xkd_arena_free(&params->grads);
     xkd_arena_free(&params->moments);
     *params = (xkd_params){0};

@@ -41,8 +41,10 @@ typedef struct {
     bool decayed;                   /* weight decay applies: neither one-dimensional nor a bias */
     bool clipped;                   /* per-tensor gradient clipping applies: encoder and head of a student */
     bool last_layer;                /* left out of the update in the first freeze_last_layer epochs */
-    void *value;                    /* all of the dtype given to xkd_params_allocate */
-    void *grad, *moment1, *moment2; /* NULL unless trained */
+    bool exact;                     /* operations read the master itself: the head's last layer, classifiers */
+    void *master;                   /* exact: what files hold, what is trained and averaged */
+    void *value;                    /* what operations read: the master, or its copy in the stored type */
+    void *grad, *moment1, *moment2; /* exact; NULL unless trained */
     int64_t steps;                  /* updates so far, for the moments' bias correction */
 } xkd_param;
 
@@ -66,9 +68,9 @@ typedef struct {
     int64_t alias_count, alias_capacity;
     xkd_ema_pair *pairs;
     int64_t pair_count, pair_capacity;
-    xkd_memory *memory; /* where the rows lie */
-    xkd_dtype dtype;
-    xkd_arena values, grads, moments;
+    xkd_memory *memory;      /* where the rows lie */
+    xkd_dtype dtype, stored; /* of masters, gradients and moments; of working copies */
+    xkd_arena values, copies, grads, moments;
 } xkd_params;
 
 /* Adds a copy of `row` (name, shape, init, scale, role and flags filled in; `decayed` is derived here) and returns the
@@ -81,8 +83,13 @@ xkd_status xkd_params_add_pair(xkd_context *cx, xkd_params *params, xkd_param *t
 /* The row with this name or alias, or NULL. */
 xkd_param *xkd_params_find(const xkd_params *params, const char *name);
 
-/* Memory for all rows: values; gradients and moments too if `training`. Everything is zero. */
-xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_memory *memory, xkd_dtype dtype, bool training);
+/* Memory for all rows: masters, and working copies where the stored type is another one; gradients and moments too if
+ * `training`. Everything is zero. */
+xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_memory *memory, xkd_dtype stored,
+                               bool training);
+
+/* Brings the working copy of a row up to date with a master that was written from outside, by a file. */
+void xkd_param_refresh(const xkd_params *params, const xkd_param *row);
 
 /* Draws every row from (seed, row number), rows in parallel, then copies students into teachers. dtype F32 or F64. */
 xkd_status xkd_params_init(xkd_context *cx, xkd_params *params, uint64_t seed, xkd_pool *pool);

@@ -95,7 +95,7 @@ static xkd_status pass_bytes(xkd_context *cx, const xkd_networks *n, const xkd_s
     xkd_batch_shape shape = dummy_batch(d, B);
     xkd_step_config step = *config;
     step.mmd_group = group;
-    xkd_status status = xkd_pass_new(cx, &pass, n, &step, &shape, NULL, NULL, (int64_t)sizeof(float), false);
+    xkd_status status = xkd_pass_new(cx, &pass, n, &step, &shape, NULL, NULL, xkd_widths_of(XKD_F32), false);
     *bytes = (double)pass.arena.size;
     if (status == XKD_OK) xkd_pass_free(&pass);
     return status;

@@ -45,15 +45,16 @@ static xkd_status allocate(xkd_context *cx, xkd_trainer *t)
     t->memory.of = t->be->memory;
     for (int round = 0; round < 2; round++) { /* measure, then assign */
         for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
-            t->centre_sum[m] = xkd_arena_take(&t->memory, K * t->be->size);
+            t->centre_sum[m] = xkd_arena_take(&t->memory, K * t->be->element.exact);
         t->scalars = xkd_arena_take(&t->memory, scalar_count(t) * (int64_t)sizeof *t->scalars);
         if (round == 0) XKD_TRY(xkd_arena_commit(cx, &t->memory));
     }
     XKD_TRY(xkd_alloc(cx, &t->read, scalar_count(t), sizeof *t->read));
     /* All gradients lie in one arena. */
-    const xkd_part_vector vectors[XKD_PARTS_VECTORS] = {{params->grads.memory, params->grads.used / t->be->size},
-                                                        {t->centre_sum[XKD_VIDEO], K},
-                                                        {t->centre_sum[XKD_AUDIO], K}};
+    const xkd_part_vector vectors[XKD_PARTS_VECTORS] = {
+        {params->grads.memory, params->grads.used / t->be->element.exact},
+        {t->centre_sum[XKD_VIDEO], K},
+        {t->centre_sum[XKD_AUDIO], K}};
     XKD_TRY(xkd_parts_new(cx, &t->parts, t->be, vectors, XKD_PARTS_VECTORS, t->accumulate));
 fail:
     return status;
@@ -73,7 +74,8 @@ xkd_status xkd_trainer_new(xkd_context *cx, xkd_trainer *out, xkd_backend *be, x
                          .eps = config->train.eps,
                          .accumulate = config->train.accumulate > 0 ? config->train.accumulate : 1};
     XKD_TRY(xkd_networks_declare(cx, &out->networks, &config->model));
-    XKD_TRY(xkd_pass_new(cx, &out->pass, &out->networks, &config->step, shape, be->memory, NULL, be->size, report_all));
+    XKD_TRY(
+        xkd_pass_new(cx, &out->pass, &out->networks, &config->step, shape, be->memory, NULL, be->element, report_all));
     XKD_TRY(xkd_params_allocate(cx, &out->networks.params, be->memory, be->dtype, true));
     XKD_TRY(xkd_optimizer_new(cx, &out->optimizer, &out->networks.params, config->step.modality));
     XKD_TRY(allocate(cx, out));
@@ -93,6 +95,7 @@ static void swap_plans(xkd_trainer *t)
 /* Also frees a trainer that was only zeroed. */
 void xkd_trainer_free(xkd_trainer *t)
 {
+    (void)xkd_dist_wait(t->dist); /* a step that was given up may have gradients on their way */
     if (t->pass.arena.borrowed) swap_plans(t);
     xkd_pass_free(&t->spare); /* it works in the other one's memory */
     xkd_pass_free(&t->pass);
@@ -112,7 +115,7 @@ xkd_status xkd_trainer_fit(xkd_context *cx, xkd_trainer *t, const xkd_batch_shap
         if (t->pass.arena.borrowed) swap_plans(t);
         xkd_pass_free(&t->spare); /* of a third size */
         xkd_status status = xkd_pass_new(cx, &t->spare, &t->networks, &t->config, shape, t->be->memory, &t->pass.arena,
-                                         t->be->size, t->pass.wants.all);
+                                         t->be->element, t->pass.wants.all);
         if (status != XKD_OK) return status;
     }
     swap_plans(t);
@@ -144,8 +147,8 @@ static void block_done(void *user, const xkd_block *b)
 {
     xkd_trainer *t = user;
     const xkd_param *last = b->fc2.b;
-    int64_t first = ((char *)b->norm1.w->grad - t->networks.params.grads.memory) / t->be->size;
-    int64_t end = ((char *)last->grad - t->networks.params.grads.memory) / t->be->size + last->count;
+    int64_t first = ((char *)b->norm1.w->grad - t->networks.params.grads.memory) / t->be->element.exact;
+    int64_t end = ((char *)last->grad - t->networks.params.grads.memory) / t->be->element.exact + last->count;
     xkd_parts_ready(t->be, &t->parts, t->dist, first, end - first);
 }
 
@@ -182,8 +185,8 @@ void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in, const xkd_st
 
     for (xkd_modality m = 0; pass->wants.kd && m < XKD_MODALITIES; m++) {
         const void *logits = pass->teacher[m].head.logits;
-        be->ops->column_sum(be, t->centre_sum[m], logits, pass->B, K);
-        be->ops->column_energy(be, pass->scalars + XKD_PASS_SCALARS + 2 * m, logits, pass->B, K);
+        be->exact->column_sum(be, t->centre_sum[m], logits, pass->B, K);
+        be->exact->column_energy(be, pass->scalars + XKD_PASS_SCALARS + 2 * m, logits, pass->B, K);
     }
     t->centre_rows += pass->B;
     xkd_parts_add(be, &t->parts);
@@ -210,7 +213,7 @@ static void measure(xkd_trainer *t)
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         double *watch = t->scalars + part_count(t) * XKD_PART_SCALARS + 2 * m;
         const xkd_vector centre = {t->networks.centre[m]->value, t->networks.config.head.outputs};
-        t->be->ops->norms(t->be, watch, watch + 1, &centre, 1, NULL, 0);
+        t->be->exact->norms(t->be, watch, watch + 1, &centre, 1, NULL, 0);
     }
 }
 
@@ -255,9 +258,9 @@ xkd_status xkd_step_finish(xkd_trainer *t, const xkd_step_values *values, xkd_st
     xkd_optimizer_norms(be, &t->optimizer, t->scalars, part_count(t) * XKD_PART_SCALARS);
     xkd_optimizer_apply(be, &t->optimizer, &step);
     for (xkd_modality m = 0; t->pass.wants.kd && m < XKD_MODALITIES; m++)
-        be->ops->centre(be, t->networks.centre[m]->value, t->centre_sum[m], model->center_momentum[m],
-                        xkd_dist_size(t->dist) * t->centre_rows, model->head.outputs,
-                        xkd_optimizer_finite(&t->optimizer));
+        be->exact->centre(be, t->networks.centre[m]->value, t->centre_sum[m], model->center_momentum[m],
+                          xkd_dist_size(t->dist) * t->centre_rows, model->head.outputs,
+                          xkd_optimizer_finite(&t->optimizer));
     if (t->pass.wants.kd) measure(t);
     read_result(t, result);
     /* After the first step every thread has the scratch it will ever need, and a step allocates nothing. */

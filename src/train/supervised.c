@@ -287,8 +287,9 @@ static xkd_status test(run *r)
     /* Batches of one size, whatever the epoch ended with: a product's rounding may depend on it. */
     if (r->net.B != r->data.batch) XKD_TRY(xkd_finetune_resize(r->cx, &r->net, r->data.batch));
     status = xkd_supervised_test(&tester, &r->tests, r->result, &best);
-    /* Ranks that share a test end it alike. */
-    r->agreed = status == XKD_ERR_DATA || status == XKD_ERR_INTERRUPTED || status == XKD_ERR_PREEMPTED;
+    /* Ranks that have put a test together end it alike; before that a fault is one rank's. */
+    r->agreed =
+        r->result->agreed && (status == XKD_ERR_DATA || status == XKD_ERR_INTERRUPTED || status == XKD_ERR_PREEMPTED);
     XKD_TRY(status);
     r->testing += xkd_now() - begin; /* tests are no training time: speeds are told without them */
     XKD_TRY(write_model(r, "classifier.safetensors"));

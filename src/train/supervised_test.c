@@ -389,7 +389,7 @@ xkd_status xkd_supervised_test(const xkd_tester *t, xkd_test_log *log, xkd_super
     const xkd_embed_sink sink = {&w, file_done, stop};
     xkd_test_scores s;
     int signal = 0;
-    *best = false;
+    *best = result->agreed = false;
     XKD_TRY(make_room(&w));
     status = classify(&w, &sink);
     /* The embedder knows of `stop` and no more; which signal it was decides the code, as at a training step. */
@@ -400,6 +400,7 @@ xkd_status xkd_supervised_test(const xkd_tester *t, xkd_test_log *log, xkd_super
     }
     XKD_TRY(status);
     XKD_TRY(join(&w, &signal));
+    result->agreed = true;
     if (signal)
         XKD_FAIL(signal == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED,
                  "stopped by signal %d during the test after step %" PRId64 "; the run is saved: --resume goes on",

@@ -101,7 +101,7 @@ SIZES(s_ln_back, D0 * D1, D1, D1, D0, D0, D0 * D1, D0 * D1, D0 * D1, D1, D1)
 RUN(r_ln_back, OPS->layernorm_forward(be, t[0], t[3], t[4], t[7], t[8], t[9], D0, D1);
     OPS->layernorm_backward(be, &(xkd_layernorm_grad){t[0], t[1], t[2], t[5], t[6], t[7], t[3], t[4], t[8], D0, D1}))
 SIZES(s_ln_back_plain, D0 * D1, D0, D0, D0 * D1)
-RUN(r_ln_back_plain, void *y = room(be, D0 * D1 * be->size); /* the rows' own output is not read */
+RUN(r_ln_back_plain, void *y = room(be, D0 * D1 * be->element.stored); /* the rows' own output is not read */
     OPS->layernorm_forward(be, y, t[1], t[2], t[3], NULL, NULL, D0, D1);
     OPS->layernorm_backward(be, &(xkd_layernorm_grad){t[0], NULL, NULL, NULL, t[0], t[3], t[1], t[2], NULL, D0, D1}))
 SIZES(s_two, D0 * D1, D0 * D1)
@@ -141,7 +141,7 @@ static void probe(xkd_backend *be, void **t, const int64_t *d, bool cls)
     xkd_segment item = {D0, D1};
     xkd_segments segs = {1, &item, D0 * D1};
     OPS->attention_forward(be, t[1], t[2], t[3], &segs, D2, AWIDTH);
-    OPS->fill(be, t[0], 0, D0 * D2 * D1); /* with a class token the last D0*D2 elements are not written */
+    be->exact->fill(be, t[0], 0, D0 * D2 * D1); /* with a class token the last D0*D2 elements are not written */
     OPS->attention_probe(be, t[0], t[3], t[2], D0, D1, D2, AWIDTH, cls);
 }
 RUN(r_probe_cls, probe(be, t, d, true))
@@ -192,7 +192,7 @@ static void patches(xkd_backend *be, void **t, const int64_t *d, bool all)
     int32_t keep[MOST_TOKENS];
     int64_t count = clip_floats(d), N = xkd_patch_tokens(&g);
     static float clip[MOST_FLOATS];
-    const void *numbers = fetch(be, t[1], count * be->size);
+    const void *numbers = fetch(be, t[1], count * be->element.stored);
     for (int64_t i = 0; i < count; i++) clip[i] = (float)xkd_get(be->dtype, numbers, i);
     for (int64_t i = 0; i < D0 * D2; i++) keep[i] = (int32_t)((5 * i + i / D2) % N);
     OPS->patchify(be, t[0], lend(be, clip, count * (int64_t)sizeof *clip),
@@ -248,8 +248,8 @@ RUN(r_sparse_add, sparse(be, t, d, true))
 SIZES(s_refine, D0 * D3, D0 * D2 * 2, D0 * D1 * 2, D0 * (D1 + 1) * D3, D0 * 2 * D1, D0 * 2 * D2)
 static void refine(xkd_backend *be, void **t, const int64_t *d, bool softmax)
 {
-    OPS->gelu_forward(be, t[2], t[4], D0 * 2 * D1); /* some numbers that are not symmetric about 0 */
-    OPS->gelu_forward(be, t[1], t[5], D0 * 2 * D2);
+    be->exact->gelu_forward(be, t[2], t[4], D0 * 2 * D1); /* some numbers that are not symmetric about 0 */
+    be->exact->gelu_forward(be, t[1], t[5], D0 * 2 * D2);
     xkd_refine_args a = {.features = t[3], .self_attn = t[2], .other_attn = t[1], .B = D0, .tokens = D1 + 1, .D = D3,
                          .H = 2, .N = D1, .M = D2, .softmax = softmax};
     OPS->refine_pool(be, t[0], &a);
@@ -290,7 +290,7 @@ SIZES(s_adamw, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1)
 static void adamw(xkd_backend *be, void **t, const int64_t *d, double finite)
 {
     const double squares[] = {4, 0};
-    square(be, t[2], be->dtype, D0 * D1);
+    square(be, t[2], be->exact_dtype, D0 * D1);
     xkd_adamw_args a = {.p = t[0], .m = t[1], .v = t[2], .g = t[4], .ema = {t[3], t[3]}, .ema_momentum = {0.9, 0.8},
                         .n = D0 * D1, .clip = 1, .lr = 0.01, .weight_decay = 0.3, .beta1 = 0.9, .beta2 = 0.95,
                         .eps = 1e-8, .correction1 = 0.19, .correction2 = 0.0975};
@@ -336,6 +336,8 @@ SIZES(s_energy, 2, D0 * D1)
 RUN(r_energy, OPS->column_energy(be, t[0], t[1], D0, D1))
 RUN(r_axpby, OPS->axpby(be, t[0], t[1], 0.3, -0.6, D0 * D1))
 RUN(r_scale, OPS->axpby(be, t[0], t[1], 0.3, 0, D0 * D1))
+RUN(r_narrow, OPS->narrow(be, t[0], t[1], D0 * D1))
+RUN(r_widen, OPS->widen(be, t[0], t[1], D0 * D1))
 RUN(r_fill, OPS->fill(be, t[0], 0.125, D0 * D1))
 SIZES(s_norms, 2, 1, D0 * D1)
 static void norms(xkd_backend *be, void **t, const int64_t *d, double scalar)
@@ -357,68 +359,70 @@ const operation operations[] = {
     {"linear_backward_data", "oii", s_backward_data, r_backward_data, by_d1, LINEAR_SHAPES, 0},
     {"linear_gelu_backward_data", "osiii", s_gelu_data, r_gelu_data, by_d1, LINEAR_SHAPES, 0},
     {"linear_gelu_backward_data in place", "oaii", s_gelu_data_in_place, r_gelu_data_in_place, by_d1, LINEAR_SHAPES, 0},
-    {"linear_backward_weight", "aaii", s_backward_weight, r_backward_weight, by_d0, LINEAR_SHAPES, 0},
-    {"layernorm_forward", "ossiii", s_ln, r_ln, by_d1, ROW_SHAPES, 50},
-    {"layernorm_forward without affine", "ossi", s_ln_plain, r_ln_plain, by_d1, ROW_SHAPES, 50},
-    {"layernorm_backward", "oaassiiiii", s_ln_back, r_ln_back, by_d1, ROW_SHAPES, 200},
-    {"layernorm_backward without affine, in place", "assi", s_ln_back_plain, r_ln_back_plain, by_d1, ROW_SHAPES, 200},
+    {"linear_backward_weight", "AAii", s_backward_weight, r_backward_weight, by_d0, LINEAR_SHAPES, 0},
+    {"layernorm_forward", "oSSiii", s_ln, r_ln, by_d1, ROW_SHAPES, 50},
+    {"layernorm_forward without affine", "oSSi", s_ln_plain, r_ln_plain, by_d1, ROW_SHAPES, 50},
+    {"layernorm_backward", "oAASSiiiii", s_ln_back, r_ln_back, by_d1, ROW_SHAPES, 200},
+    {"layernorm_backward without affine, in place", "aSSi", s_ln_back_plain, r_ln_back_plain, by_d1, ROW_SHAPES, 200},
     {"gelu_forward", "oi", s_two, r_gelu, one, FLAT_SHAPES, 0},
     {"gelu_backward", "oii", s_three, r_gelu_back, one, FLAT_SHAPES, 0},
-    {"l2norm_forward", "osi", s_l2, r_l2, by_d1, ROW_SHAPES, 0},
-    {"l2norm_backward", "ossii", s_l2_back, r_l2_back, by_d1, ROW_SHAPES, 10},
-    {"weightnorm_forward", "osii", s_wn, r_wn, by_d1, ROW_SHAPES, 0},
-    {"weightnorm_backward", "assiii", s_wn_back, r_wn_back, by_d1, ROW_SHAPES, 10},
-    {"attention_forward", "osi", s_attention, r_attention, by_d1, ATTENTION_SHAPES, 4},
-    {"attention_backward", "ossii", s_attention_back, r_attention_back, by_d1, ATTENTION_SHAPES, 20},
-    {"attention_probe of the class token", "ossi", s_probe, r_probe_cls, by_d1, ATTENTION_SHAPES, 4},
-    {"attention_probe mean", "ossi", s_probe, r_probe_mean, by_d1, ATTENTION_SHAPES, 4},
+    {"l2norm_forward", "OSi", s_l2, r_l2, by_d1, ROW_SHAPES, 0},
+    {"l2norm_backward", "oSSIi", s_l2_back, r_l2_back, by_d1, ROW_SHAPES, 10},
+    {"weightnorm_forward", "OSII", s_wn, r_wn, by_d1, ROW_SHAPES, 0},
+    {"weightnorm_backward", "ASSIII", s_wn_back, r_wn_back, by_d1, ROW_SHAPES, 10},
+    {"attention_forward", "oSi", s_attention, r_attention, by_d1, ATTENTION_SHAPES, 4},
+    {"attention_backward", "osSii", s_attention_back, r_attention_back, by_d1, ATTENTION_SHAPES, 20},
+    {"attention_probe of the class token", "OsSi", s_probe, r_probe_cls, by_d1, ATTENTION_SHAPES, 4},
+    {"attention_probe mean", "OsSi", s_probe, r_probe_mean, by_d1, ATTENTION_SHAPES, 4},
     {"patchify of kept tokens", "oi", s_patches, r_patches, one, PATCH_SHAPES, 0},
     {"patchify of all", "oi", s_patches_all, r_patches_all, one, PATCH_SHAPES, 0},
     {"add_positions", "oiii", s_positions, r_positions, one, TOKEN_SHAPES, 0},
     {"add_positions of all tokens", "oii", s_positions_all, r_positions_all, one, TOKEN_SHAPES, 0},
-    {"add_positions_backward", "oaai", s_positions_back, r_positions_back, by_d0, TOKEN_SHAPES, 0},
+    {"add_positions_backward", "oAAi", s_positions_back, r_positions_back, by_d0, TOKEN_SHAPES, 0},
     {"unmask_forward", "oiii", s_unmask, r_unmask, one, TOKEN_SHAPES, 0},
-    {"unmask_backward", "oaai", s_unmask_back, r_unmask_back, by_total, TOKEN_SHAPES, 0},
+    {"unmask_backward", "oAAi", s_unmask_back, r_unmask_back, by_total, TOKEN_SHAPES, 0},
     {"gather_rows", "oi", s_gather, r_gather, one, TOKEN_SHAPES, 0},
     {"scatter_rows", "oi", s_scatter, r_scatter, one, TOKEN_SHAPES, 0},
-    {"pool_forward", "oi", s_pool, r_pool, by_d1, TOKEN_SHAPES, 0},
-    {"pool_forward of one token", "oi", s_pool, r_pool_first, one, TOKEN_SHAPES, 0},
+    {"pool_forward", "Oi", s_pool, r_pool, by_d1, TOKEN_SHAPES, 0},
+    {"pool_forward of one token", "Oi", s_pool, r_pool_first, one, TOKEN_SHAPES, 0},
     {"scale_sequences", "oi", s_scale, r_scale_sequences, one, TOKEN_SHAPES, 0},
     {"scale_sequences in place", "a", s_scale_in_place, r_scale_in_place, one, TOKEN_SHAPES, 0},
-    {"pool_backward", "ai", s_pool_back, r_pool_back, one, TOKEN_SHAPES, 0},
+    {"pool_backward", "aI", s_pool_back, r_pool_back, one, TOKEN_SHAPES, 0},
     {"sparse_rows", "oi", s_sparse, r_sparse, one, TOKEN_SHAPES, 0},
     {"sparse_rows accumulating", "ai", s_sparse, r_sparse_add, one, TOKEN_SHAPES, 0},
-    {"refine_pool mean", "ossiii", s_refine, r_refine_mean, by_d1, TOKEN_SHAPES, 2000},
-    {"refine_pool softmax", "ossiii", s_refine, r_refine_softmax, by_d1, TOKEN_SHAPES, 50},
-    {"patch_normalize", "a", s_one, r_patch_normalize, by_d1, ROW_SHAPES, 50},
-    {"mse_forward", "dii", s_mse, r_mse, one, FLAT_SHAPES, 0},
-    {"mse_backward", "oii", s_three, r_mse_back, one, FLAT_SHAPES, 0},
-    {"kd_forward", "ddssiii", s_kd, r_kd, by_d2, KD_SHAPES, 10},
-    {"kd_backward", "adssiii", s_kd_back, r_kd_back, by_d2, KD_SHAPES, 10},
-    {"mmd_forward", "edii", s_mmd, r_mmd, by_k, ALIGN_SHAPES, 10},
-    {"mmd_backward", "aaedii", s_mmd_back, r_mmd_back, by_k, ALIGN_SHAPES, 10},
-    {"coral_forward", "edsii", s_coral, r_coral, by_k, ALIGN_SHAPES, 10},
-    {"coral_backward", "aaedsii", s_coral_back, r_coral_back, by_k, ALIGN_SHAPES, 10},
-    {"column_sum", "ai", s_column_sum, r_column_sum, by_d0, ROW_SHAPES, 0},
-    {"column_energy", "di", s_energy, r_energy, by_total, ROW_SHAPES, 0},
-    {"batchnorm_forward", "oddeeiii", s_batchnorm, r_batchnorm, by_d0, BATCH_SHAPES, 50},
-    {"batchnorm_apply", "oeeiii", s_batchnorm_apply, r_batchnorm_apply, one, BATCH_SHAPES, 50},
-    {"batchnorm_backward", "oaaddeeiii", s_batchnorm_back, r_batchnorm_back, by_d0, BATCH_SHAPES, 500},
-    {"classify one class", "doi", s_classify, r_softmax, by_d1, ROW_SHAPES, 10},
-    {"classify several classes", "doi", s_classify, r_sigmoid, one, ROW_SHAPES, 10},
-    {"classify_scores one class", "di", s_two, r_softmax_scores, by_d1, ROW_SHAPES, 0},
-    {"classify_scores several classes", "di", s_two, r_sigmoid_scores, one, ROW_SHAPES, 0},
-    {"norms", "ddi", s_norms, r_norms, one, FLAT_SHAPES, 0},
-    {"norms with a scalar that is not finite", "ddi", s_norms, r_norms_scalar, one, FLAT_SHAPES, 0},
-    {"adamw", "aaaaia", s_adamw, r_adamw, one, FLAT_SHAPES, 10},
-    {"adamw where something is not finite", "aaaaia", s_adamw, r_adamw_not_finite, one, FLAT_SHAPES, 0},
-    {"centre", "aid", s_centre, r_centre, one, FLAT_SHAPES, 0},
-    {"centre where something is not finite", "aid", s_centre, r_centre_not_finite, one, FLAT_SHAPES, 0},
-    {"multiply", "oi", s_two, r_multiply, one, FLAT_SHAPES, 0},
-    {"to_double", "di", s_two, r_to_double, one, FLAT_SHAPES, 0},
-    {"from_double", "odi", s_three, r_from_double, one, FLAT_SHAPES, 0},
+    {"refine_pool mean", "OSSiII", s_refine, r_refine_mean, by_d1, TOKEN_SHAPES, 2000},
+    {"refine_pool softmax", "OSSiII", s_refine, r_refine_softmax, by_d1, TOKEN_SHAPES, 50},
+    {"patch_normalize", "A", s_one, r_patch_normalize, by_d1, ROW_SHAPES, 50},
+    {"mse_forward", "diI", s_mse, r_mse, one, FLAT_SHAPES, 0},
+    {"mse_backward", "oiI", s_three, r_mse_back, one, FLAT_SHAPES, 0},
+    {"kd_forward", "ddSSIII", s_kd, r_kd, by_d2, KD_SHAPES, 10},
+    {"kd_backward", "AdSSIII", s_kd_back, r_kd_back, by_d2, KD_SHAPES, 10},
+    {"mmd_forward", "edII", s_mmd, r_mmd, by_k, ALIGN_SHAPES, 10},
+    {"mmd_backward", "AAedII", s_mmd_back, r_mmd_back, by_k, ALIGN_SHAPES, 10},
+    {"coral_forward", "edSII", s_coral, r_coral, by_k, ALIGN_SHAPES, 10},
+    {"coral_backward", "AAedSII", s_coral_back, r_coral_back, by_k, ALIGN_SHAPES, 10},
+    {"column_sum", "AI", s_column_sum, r_column_sum, by_d0, ROW_SHAPES, 0},
+    {"column_energy", "dI", s_energy, r_energy, by_total, ROW_SHAPES, 0},
+    {"batchnorm_forward", "OddeeIII", s_batchnorm, r_batchnorm, by_d0, BATCH_SHAPES, 50},
+    {"batchnorm_apply", "OeeIII", s_batchnorm_apply, r_batchnorm_apply, one, BATCH_SHAPES, 50},
+    {"batchnorm_backward", "OAAddeeIII", s_batchnorm_back, r_batchnorm_back, by_d0, BATCH_SHAPES, 500},
+    {"classify one class", "dOI", s_classify, r_softmax, by_d1, ROW_SHAPES, 10},
+    {"classify several classes", "dOI", s_classify, r_sigmoid, one, ROW_SHAPES, 10},
+    {"classify_scores one class", "dI", s_two, r_softmax_scores, by_d1, ROW_SHAPES, 0},
+    {"classify_scores several classes", "dI", s_two, r_sigmoid_scores, one, ROW_SHAPES, 0},
+    {"norms", "ddI", s_norms, r_norms, one, FLAT_SHAPES, 0},
+    {"norms with a scalar that is not finite", "ddI", s_norms, r_norms_scalar, one, FLAT_SHAPES, 0},
+    {"adamw", "AAAAIA", s_adamw, r_adamw, one, FLAT_SHAPES, 10},
+    {"adamw where something is not finite", "AAAAIA", s_adamw, r_adamw_not_finite, one, FLAT_SHAPES, 0},
+    {"centre", "AId", s_centre, r_centre, one, FLAT_SHAPES, 0},
+    {"centre where something is not finite", "AId", s_centre, r_centre_not_finite, one, FLAT_SHAPES, 0},
+    {"multiply", "OI", s_two, r_multiply, one, FLAT_SHAPES, 0},
+    {"to_double", "dI", s_two, r_to_double, one, FLAT_SHAPES, 0},
+    {"from_double", "OdI", s_three, r_from_double, one, FLAT_SHAPES, 0},
     {"axpby", "ai", s_two, r_axpby, one, FLAT_SHAPES, 0},
     {"axpby without y", "oi", s_two, r_scale, one, FLAT_SHAPES, 0},
+    {"narrow", "oI", s_two, r_narrow, one, FLAT_SHAPES, 0},
+    {"widen", "Oi", s_two, r_widen, one, FLAT_SHAPES, 0},
     {"fill", "o", s_one, r_fill, one, FLAT_SHAPES, 0},
 };
 

@@ -9,8 +9,8 @@ enum { MOST_TENSORS = 10, MOST_DIMS = 6, MOST_SHAPES = 7 };
 
 typedef struct {
     const char *name;
-    /* One letter a tensor: i input, o output (=), a accumulated (+=), s saved output, d output of doubles,
-     * e accumulated doubles. */
+    /* One letter a tensor: i input, o output (=), a accumulated (+=), s saved output; the same in capitals where the tensor
+     * is exact; d output of doubles, e accumulated doubles. */
     const char *roles;
     void (*sizes)(const int64_t *d, int64_t *n); /* elements of each tensor */
     void (*run)(xkd_backend *be, void **t, const int64_t *d);

@@ -1,10 +1,11 @@
-/* Parity of backends: every operation on float32 backends against the reference in float64, over several shapes, with
+/* Parity of backends: every operation in float32 and bfloat16 against the reference in float64, over several shapes, with
  * the same inputs. Outputs start as NaN where they are overwritten, and guard values behind every tensor must survive.
- * The last test runs each operation with 1, 2, 3, 5 and 8 threads and wants the same bits. */
+ * Each operation also runs with 1, 2, 3, 5 and 8 threads, and gives the same bits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <ctype.h>
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -15,32 +16,45 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "operations.h"
+#include "tensor/bfloat16.h"
 #include "tensor/params.h"
 
 enum { GUARDS = 16, SEED = 20260301 };
-static const double GUARD = 12345.0;
+static const double GUARD = 12352.0; /* a bfloat16 too */
 
 typedef struct {
     void *t[MOST_TENSORS];
     int64_t n[MOST_TENSORS];
 } tensors;
 
-static xkd_dtype type_of(const operation *op, int i, xkd_dtype dtype)
+/* What a tensor is, in small letters. */
+static int role_of(const operation *op, int i)
 {
-    return op->roles[i] == 'd' || op->roles[i] == 'e' ? XKD_F64 : dtype;
+    return tolower(op->roles[i]);
 }
 
-/* Inputs are rounded to float32, so that all dtypes see the same numbers. */
-static void make(xkd_context *cx, const operation *op, const int64_t *d, xkd_dtype dtype, tensors *out)
+/* Of a tensor in a run whose stored type is `dtype`. */
+static xkd_dtype type_of(const operation *op, int i, xkd_dtype dtype)
+{
+    if (role_of(op, i) == 'd' || role_of(op, i) == 'e') return XKD_F64;
+    return isupper(op->roles[i]) ? xkd_exact_dtype(dtype) : dtype;
+}
+
+/* Inputs are rounded to the types of a run in `rounding`, so that runs in all types see the same numbers. */
+static void make(xkd_context *cx, const operation *op, const int64_t *d, xkd_dtype dtype, xkd_dtype rounding,
+                 tensors *out)
 {
     op->sizes(d, out->n);
     for (int i = 0; op->roles[i]; i++) {
-        xkd_dtype type = type_of(op, i, dtype);
+        xkd_dtype type = type_of(op, i, dtype), grid = type_of(op, i, rounding);
         xkd_rng rng = xkd_rng_make(SEED, 0, (uint32_t)i, 0, XKD_RNG_TEST);
-        bool given = op->roles[i] == 'i' || op->roles[i] == 'a' || op->roles[i] == 'e';
+        bool given = strchr("iae", role_of(op, i)) != NULL;
         assert_int_equal(xkd_alloc(cx, &out->t[i], out->n[i] + GUARDS, (size_t)xkd_dtype_size(type)), XKD_OK);
-        for (int64_t k = 0; k < out->n[i]; k++)
-            xkd_set(type, out->t[i], k, given ? (double)(float)xkd_rng_normal(&rng) : NAN);
+        for (int64_t k = 0; k < out->n[i]; k++) {
+            float drawn = (float)xkd_rng_normal(&rng);
+            if (grid == XKD_BF16) drawn = xkd_from_bfloat16(xkd_to_bfloat16(drawn));
+            xkd_set(type, out->t[i], k, given ? (double)drawn : NAN);
+        }
         for (int64_t k = 0; k < GUARDS; k++) xkd_set(type, out->t[i], out->n[i] + k, GUARD);
     }
 }
@@ -71,62 +85,72 @@ static void run(xkd_backend *be, const operation *op, tensors *t, const int64_t 
     if (xkd_backend_status(be) != XKD_OK) fail_msg("%s: %s", op->name, xkd_last_error(be->cx));
 }
 
-/* Rounding of a sum of n terms grows as sqrt(n) for random signs; 8 covers what is not random. */
-static double tolerance(const operation *op, const int64_t *d)
+/* Rounding of a sum of n terms grows as sqrt(n) for random signs; 8 covers what is not random. A stored bfloat16 is off by
+ * 2^-8 of itself, and by as much again where it was made from a stored one (GELU's slope times a stored product). */
+static double tolerance(const operation *op, int tensor, const int64_t *d, xkd_dtype dtype)
 {
-    return 8 * FLT_EPSILON * (op->condition > 0 ? op->condition : 1) * sqrt((double)op->reduction(d));
+    double sums = 8 * FLT_EPSILON * (op->condition > 0 ? op->condition : 1) * sqrt((double)op->reduction(d));
+    return type_of(op, tensor, dtype) == XKD_BF16 ? sums + 1.0 / 128 : sums;
 }
 
-static void compare(const operation *op, const int64_t *d, const tensors *truth, const tensors *got, const char *backend)
+/* A backend and the stored type of a run on it. */
+typedef struct {
+    const char *device;
+    xkd_dtype dtype;
+} place;
+
+static void compare(const operation *op, const int64_t *d, const tensors *truth, const tensors *got, const place *at)
 {
     for (int i = 0; op->roles[i]; i++) {
-        xkd_dtype type = type_of(op, i, XKD_F32), wide = type_of(op, i, XKD_F64);
-        double largest = 0, error = 0;
+        xkd_dtype type = type_of(op, i, at->dtype), wide = type_of(op, i, XKD_F64);
+        double largest = 0, error = 0, allowed = tolerance(op, i, d, at->dtype);
         for (int64_t k = 0; k < GUARDS; k++)
             if (xkd_get(type, got->t[i], got->n[i] + k) != GUARD)
-                fail_msg("%s on %s, seed %d: writes behind tensor %d", op->name, backend, SEED, i);
+                fail_msg("%s on %s, seed %d: writes behind tensor %d", op->name, at->device, SEED, i);
         for (int64_t k = 0; k < truth->n[i]; k++) {
             double want = xkd_get(wide, truth->t[i], k), have = xkd_get(type, got->t[i], k);
             largest = fmax(largest, fabs(want));
             if (!isfinite(want) || !isfinite(have)) error = INFINITY;
             error = fmax(error, fabs(want - have));
         }
-        if (!(error <= tolerance(op, d) * fmax(largest, 1e-3)))
-            fail_msg("%s on %s, seed %d, shape %lld %lld %lld %lld, tensor %d: off by %g of %g, %g allowed", op->name,
-                     backend, SEED, (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3], i, error,
-                     largest, tolerance(op, d) * largest);
+        if (!(error <= allowed * fmax(largest, 1e-3)))
+            fail_msg("%s on %s in %s, seed %d, shape %lld %lld %lld %lld, tensor %d: off by %g of %g, %g allowed",
+                     op->name, at->device, xkd_dtype_name(at->dtype), SEED, (long long)d[0], (long long)d[1],
+                     (long long)d[2], (long long)d[3], i, error, largest, allowed * largest);
     }
 }
 
-/* NULL: the device is not here, which is said; the test is skipped. */
-static xkd_backend *open_device(xkd_context *cx, const char *name, int threads)
+/* NULL: the device is not here, which is said. */
+static xkd_backend *open_device(xkd_context *cx, const place *at, int threads)
 {
     xkd_backend *be = NULL;
-    xkd_status status = xkd_backend_new(cx, &be, name, XKD_F32, threads);
-    if (status == XKD_ERR_DEVICE) print_message("# %s\n", xkd_last_error(cx));
-    if (status != XKD_ERR_DEVICE) assert_int_equal(status, XKD_OK);
+    xkd_status status = xkd_backend_new(cx, &be, at->device, at->dtype, threads);
+    if (status == XKD_ERR_DEVICE)
+        print_message("# %s\n", xkd_last_error(cx));
+    else
+        assert_int_equal(status, XKD_OK);
     return be;
 }
 
 static void backend_parity(void **state)
 {
-    const char *name = *state;
+    const place *at = *state;
     xkd_context *cx = xkd_context_new();
-    xkd_backend *truth, *be = open_device(cx, name, 3);
+    xkd_backend *truth, *be = open_device(cx, at, 3);
+    int compared = 0;
     if (!be) {
         xkd_context_free(cx);
         skip();
     }
     assert_int_equal(xkd_backend_new(cx, &truth, "ref", XKD_F64, 1), XKD_OK);
-    int compared = 0;
     for (int o = 0; o < operation_count; o++)
         for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0]; d += MOST_DIMS) {
             tensors want, got;
-            make(cx, &operations[o], d, XKD_F64, &want);
-            make(cx, &operations[o], d, XKD_F32, &got);
+            make(cx, &operations[o], d, XKD_F64, at->dtype, &want);
+            make(cx, &operations[o], d, at->dtype, at->dtype, &got);
             run(truth, &operations[o], &want, d);
             run(be, &operations[o], &got, d);
-            compare(&operations[o], d, &want, &got, name);
+            compare(&operations[o], d, &want, &got, at);
             release(&operations[o], &want);
             release(&operations[o], &got);
             compared++;
@@ -137,25 +161,31 @@ static void backend_parity(void **state)
     xkd_context_free(cx);
 }
 
+/* Tensors that differ in a bit, told as `when`. */
+static void same_bits(const operation *op, const tensors *a, const tensors *b, xkd_dtype dtype, const char *when)
+{
+    for (int i = 0; op->roles[i]; i++)
+        if (memcmp(a->t[i], b->t[i], (size_t)(a->n[i] * xkd_dtype_size(type_of(op, i, dtype)))))
+            fail_msg("%s: tensor %d differs %s", op->name, i, when);
+}
+
 static void thread_counts(void **state)
 {
     static const int counts[] = {1, 2, 3, 5, 8};
+    const place *at = *state;
     xkd_context *cx = xkd_context_new();
     xkd_backend *be[5];
-    (void)state;
-    for (int c = 0; c < 5; c++) assert_int_equal(xkd_backend_new(cx, &be[c], "cpu", XKD_F32, counts[c]), XKD_OK);
+    for (int c = 0; c < 5; c++) assert_int_equal(xkd_backend_new(cx, &be[c], "cpu", at->dtype, counts[c]), XKD_OK);
     for (int o = 0; o < operation_count; o++)
         for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0]; d += MOST_DIMS) {
             const operation *op = &operations[o];
             tensors first, other;
-            make(cx, op, d, XKD_F32, &first);
+            make(cx, op, d, at->dtype, at->dtype, &first);
             run(be[0], op, &first, d);
             for (int c = 1; c < 5; c++) {
-                make(cx, op, d, XKD_F32, &other);
+                make(cx, op, d, at->dtype, at->dtype, &other);
                 run(be[c], op, &other, d);
-                for (int i = 0; op->roles[i]; i++)
-                    if (memcmp(first.t[i], other.t[i], (size_t)(first.n[i] * xkd_dtype_size(type_of(op, i, XKD_F32)))))
-                        fail_msg("%s: tensor %d differs between 1 and %d threads", op->name, i, counts[c]);
+                same_bits(op, &first, &other, at->dtype, "between one and more threads");
                 release(op, &other);
             }
             release(op, &first);
@@ -170,10 +200,11 @@ static const struct {
     double value;
 } specials[] = {{"NaN", NAN}, {"infinity", INFINITY}, {"-infinity", -INFINITY}, {"a denormal", 1e-41}, {"3e4", 3e4}};
 
-static void same_kind(const operation *op, const int64_t *d, const tensors *truth, const tensors *got, int input, int s)
+static void same_kind(const operation *op, const int64_t *d, const tensors *truth, const tensors *got, xkd_dtype dtype,
+                      int input, int s)
 {
     for (int i = 0; op->roles[i]; i++) {
-        xkd_dtype type = type_of(op, i, XKD_F32);
+        xkd_dtype type = type_of(op, i, dtype);
         double largest = 0, error = 0;
         for (int64_t k = 0; k < truth->n[i]; k++) {
             double want = xkd_get(type, truth->t[i], k), have = xkd_get(type, got->t[i], k);
@@ -188,7 +219,7 @@ static void same_kind(const operation *op, const int64_t *d, const tensors *trut
         /* Twice the usual bound: both sides round here. Huge scores are rounded to more than a softmax bears: finite is
          * all that is asked. */
         if (specials[s].value == 3e4) continue;
-        if (!(error <= 2 * tolerance(op, d) * fmax(largest, 1e-3)))
+        if (!(error <= 2 * tolerance(op, i, d, dtype) * fmax(largest, 1e-3)))
             fail_msg("%s with %s in tensor %d, shape %lld %lld %lld %lld: tensor %d off by %g of %g", op->name,
                      specials[s].name, input, (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3], i, error,
                      largest);
@@ -198,13 +229,14 @@ static void same_kind(const operation *op, const int64_t *d, const tensors *trut
 static void special_values(void **state)
 {
     xkd_context *cx = xkd_context_new();
-    xkd_backend *truth, *be = open_device(cx, *state, 2);
+    const place *at = *state;
+    xkd_backend *truth, *be = open_device(cx, at, 2);
     int compared = 0;
     if (!be) {
         xkd_context_free(cx);
         skip();
     }
-    assert_int_equal(xkd_backend_new(cx, &truth, "ref", XKD_F32, 1), XKD_OK);
+    assert_int_equal(xkd_backend_new(cx, &truth, "ref", at->dtype, 1), XKD_OK);
     for (int o = 0; o < operation_count; o++)
         for (int shape = 1; shape < 3 && operations[o].shapes[shape][0]; shape++)
             for (int input = 0; operations[o].roles[input]; input++)
@@ -212,15 +244,15 @@ static void special_values(void **state)
                     const operation *op = &operations[o];
                     const int64_t *d = op->shapes[shape];
                     tensors want, got;
-                    if (op->roles[input] != 'i') continue;
-                    make(cx, op, d, XKD_F32, &want);
-                    make(cx, op, d, XKD_F32, &got);
-                    int64_t at = want.n[input] / 2;
-                    xkd_set(XKD_F32, want.t[input], at, specials[s].value);
-                    xkd_set(XKD_F32, got.t[input], at, specials[s].value);
+                    if (role_of(op, input) != 'i') continue;
+                    make(cx, op, d, at->dtype, at->dtype, &want);
+                    make(cx, op, d, at->dtype, at->dtype, &got);
+                    int64_t middle = want.n[input] / 2;
+                    xkd_set(type_of(op, input, at->dtype), want.t[input], middle, specials[s].value);
+                    xkd_set(type_of(op, input, at->dtype), got.t[input], middle, specials[s].value);
                     run(truth, op, &want, d);
                     run(be, op, &got, d);
-                    same_kind(op, d, &want, &got, input, s);
+                    same_kind(op, d, &want, &got, at->dtype, input, s);
                     release(op, &want);
                     release(op, &got);
                     compared++;
@@ -235,33 +267,34 @@ static void special_values(void **state)
 static void levels_agree(void **state)
 {
     int count, filled = 0;
+    const place *at = *state;
     const xkd_cpu_level *levels = xkd_cpu_levels(&count);
-    xkd_ops tables[4];
+    xkd_ops tables[4], exact[4];
     xkd_context *cx = xkd_context_new();
     xkd_backend *be;
-    (void)state;
     for (int i = 0; i < count; i++) {
         if (!levels[i].present || strcmp(levels[i].name, "v2") == 0) continue;
-        tables[filled] = *xkd_ref_ops(XKD_F32);
-        levels[i].fill(&tables[filled++]);
+        tables[filled] = *xkd_ref_ops(at->dtype);
+        exact[filled] = *xkd_ref_ops(XKD_F32);
+        levels[i].fill(&exact[filled], XKD_F32);
+        levels[i].fill(&tables[filled++], at->dtype);
     }
     if (filled < 2) skip();
-    assert_int_equal(xkd_backend_new(cx, &be, "cpu", XKD_F32, 2), XKD_OK);
+    assert_int_equal(xkd_backend_new(cx, &be, "cpu", at->dtype, 2), XKD_OK);
     for (int o = 0; o < operation_count; o++)
         for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0]; d += MOST_DIMS) {
             const operation *op = &operations[o];
             tensors first, other;
-            make(cx, op, d, XKD_F32, &first);
+            make(cx, op, d, at->dtype, at->dtype, &first);
             be->ops = &tables[0];
+            be->exact = &exact[0];
             run(be, op, &first, d);
             for (int l = 1; l < filled; l++) {
-                make(cx, op, d, XKD_F32, &other);
+                make(cx, op, d, at->dtype, at->dtype, &other);
                 be->ops = &tables[l];
+                be->exact = &exact[l];
                 run(be, op, &other, d);
-                for (int i = 0; op->roles[i]; i++)
-                    if (memcmp(first.t[i], other.t[i], (size_t)(first.n[i] * xkd_dtype_size(type_of(op, i, XKD_F32)))))
-                        fail_msg("%s, shape %lld %lld %lld %lld: tensor %d differs between levels", op->name,
-                                 (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3], i);
+                same_bits(op, &first, &other, at->dtype, "between levels");
                 release(op, &other);
             }
             release(op, &first);
@@ -276,57 +309,63 @@ static void rows_stand_alone(void **state)
 {
     enum { M = 333, N = 100, K = 500 };
     static const int64_t few[] = {1, 2, 7, 20, 200};
+    const place *at = *state;
+    size_t size = (size_t)xkd_dtype_size(at->dtype);
     xkd_context *cx = xkd_context_new();
     xkd_backend *be;
-    float *x, *w, *b, *all, *some, *h;
-    (void)state;
-    assert_int_equal(xkd_backend_new(cx, &be, "cpu", XKD_F32, 3), XKD_OK);
-    assert_int_equal(xkd_alloc(cx, &x, M * K, sizeof *x), XKD_OK);
-    assert_int_equal(xkd_alloc(cx, &w, N * K, sizeof *w), XKD_OK);
-    assert_int_equal(xkd_alloc(cx, &b, N, sizeof *b), XKD_OK);
-    assert_int_equal(xkd_alloc(cx, &all, M * K, sizeof *all), XKD_OK);
-    assert_int_equal(xkd_alloc(cx, &some, M * K, sizeof *some), XKD_OK);
-    assert_int_equal(xkd_alloc(cx, &h, M * K, sizeof *h), XKD_OK);
+    char *t[6]; /* x, w, b, all, some, h: M x K is the largest */
+    assert_int_equal(xkd_backend_new(cx, &be, "cpu", at->dtype, 3), XKD_OK);
+    for (int i = 0; i < 6; i++) assert_int_equal(xkd_alloc(cx, &t[i], M * K, size), XKD_OK);
+    char *x = t[0], *w = t[1], *b = t[2], *all = t[3], *some = t[4], *h = t[5];
     xkd_rng rng = xkd_rng_make(SEED, 0, 0, 0, XKD_RNG_TEST);
-    for (int i = 0; i < M * K; i++) x[i] = (float)xkd_rng_normal(&rng);
-    for (int i = 0; i < N * K; i++) w[i] = (float)xkd_rng_normal(&rng);
+    for (int i = 0; i < M * K; i++) xkd_set(at->dtype, x, i, xkd_rng_normal(&rng));
+    for (int i = 0; i < N * K; i++) xkd_set(at->dtype, w, i, xkd_rng_normal(&rng));
     for (size_t f = 0; f < sizeof few / sizeof *few; f++) {
         be->ops->linear_gelu_forward(be, all, h, x, w, b, M, N, K);
         be->ops->linear_gelu_forward(be, some, h, x, w, b, few[f], N, K);
-        assert_memory_equal(all, some, (size_t)(few[f] * N) * sizeof *all);
+        assert_memory_equal(all, some, (size_t)(few[f] * N) * size);
         be->ops->linear_backward_data(be, all, x, w, M, N, K); /* x as [M,N] */
         be->ops->linear_backward_data(be, some, x, w, few[f], N, K);
-        assert_memory_equal(all, some, (size_t)(few[f] * K) * sizeof *all);
+        assert_memory_equal(all, some, (size_t)(few[f] * K) * size);
     }
     /* 27 tokens of 2 heads of 18: the second of two sequences, and alone. */
     xkd_segment two = {2, 27}, one = {1, 27};
     xkd_segments both = {1, &two, 54}, alone = {1, &one, 27};
     be->ops->attention_forward(be, all, h, x, &both, 2, 36);
-    be->ops->attention_forward(be, some, h, x + 27 * 108, &alone, 2, 36);
-    assert_memory_equal(all + 27 * 36, some, 27 * 36 * sizeof *all);
-    xkd_free(x);
-    xkd_free(w);
-    xkd_free(b);
-    xkd_free(all);
-    xkd_free(some);
-    xkd_free(h);
+    be->ops->attention_forward(be, some, h, x + 27 * 108 * size, &alone, 2, 36);
+    assert_memory_equal(all + 27 * 36 * size, some, 27 * 36 * size);
+    for (int i = 0; i < 6; i++) xkd_free(t[i]);
     xkd_backend_free(be);
     xkd_context_free(cx);
 }
 
 int main(void)
 {
+    static place ref = {"ref", XKD_F32}, cpu = {"cpu", XKD_F32};
+    static place ref_half = {"ref", XKD_BF16}, cpu_half = {"cpu", XKD_BF16};
+    static place sim = {"cuda-sim", XKD_F32}, sim_half = {"cuda-sim", XKD_BF16};
+    static place gpu = {"cuda", XKD_F32}, gpu_half = {"cuda", XKD_BF16};
     const struct CMUnitTest tests[] = {
-        {"ref in float32", backend_parity, NULL, NULL, "ref"},
-        {"cpu", backend_parity, NULL, NULL, "cpu"},
-        {"cuda on a simulation", backend_parity, NULL, NULL, "cuda-sim"},
-        {"cuda on a GPU", backend_parity, NULL, NULL, "cuda"},
-        cmocka_unit_test(thread_counts),
-        {"special values on cpu", special_values, NULL, NULL, "cpu"},
-        {"special values of cuda on a simulation", special_values, NULL, NULL, "cuda-sim"},
-        {"special values of cuda on a GPU", special_values, NULL, NULL, "cuda"},
-        cmocka_unit_test(levels_agree),
-        cmocka_unit_test(rows_stand_alone),
+        {"ref in float32", backend_parity, NULL, NULL, &ref},
+        {"ref in bfloat16", backend_parity, NULL, NULL, &ref_half},
+        {"cpu in float32", backend_parity, NULL, NULL, &cpu},
+        {"cpu in bfloat16", backend_parity, NULL, NULL, &cpu_half},
+        {"cuda on a simulation in float32", backend_parity, NULL, NULL, &sim},
+        {"cuda on a simulation in bfloat16", backend_parity, NULL, NULL, &sim_half},
+        {"cuda on a GPU in float32", backend_parity, NULL, NULL, &gpu},
+        {"cuda on a GPU in bfloat16", backend_parity, NULL, NULL, &gpu_half},
+        {"thread counts in float32", thread_counts, NULL, NULL, &cpu},
+        {"thread counts in bfloat16", thread_counts, NULL, NULL, &cpu_half},
+        {"special values in float32", special_values, NULL, NULL, &cpu},
+        {"special values in bfloat16", special_values, NULL, NULL, &cpu_half},
+        {"special values of cuda on a simulation in float32", special_values, NULL, NULL, &sim},
+        {"special values of cuda on a simulation in bfloat16", special_values, NULL, NULL, &sim_half},
+        {"special values of cuda on a GPU in float32", special_values, NULL, NULL, &gpu},
+        {"special values of cuda on a GPU in bfloat16", special_values, NULL, NULL, &gpu_half},
+        {"levels agree in float32", levels_agree, NULL, NULL, &cpu},
+        {"levels agree in bfloat16", levels_agree, NULL, NULL, &cpu_half},
+        {"rows stand alone in float32", rows_stand_alone, NULL, NULL, &cpu},
+        {"rows stand alone in bfloat16", rows_stand_alone, NULL, NULL, &cpu_half},
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

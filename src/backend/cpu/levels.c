@@ -9,9 +9,9 @@
 #include "base/status.h"
 
 #if defined(__x86_64__)
-void xkd_cpu_fill_v2(xkd_ops *ops);
-void xkd_cpu_fill_v3(xkd_ops *ops);
-void xkd_cpu_fill_v4(xkd_ops *ops);
+void xkd_cpu_fill_v2(xkd_ops *ops, xkd_dtype dtype);
+void xkd_cpu_fill_v3(xkd_ops *ops, xkd_dtype dtype);
+void xkd_cpu_fill_v4(xkd_ops *ops, xkd_dtype dtype);
 extern const xkd_double_loops xkd_cpu_loops_v2, xkd_cpu_loops_v3, xkd_cpu_loops_v4;
 static xkd_cpu_level levels[] = {
     {"v2", "SSE4.2 and POPCNT", false, xkd_cpu_fill_v2, &xkd_cpu_loops_v2},
@@ -19,7 +19,7 @@ static xkd_cpu_level levels[] = {
     {"v4", "AVX-512 F, BW, CD, DQ and VL", false, xkd_cpu_fill_v4, &xkd_cpu_loops_v4},
 };
 #elif defined(__aarch64__)
-void xkd_cpu_fill_neon(xkd_ops *ops);
+void xkd_cpu_fill_neon(xkd_ops *ops, xkd_dtype dtype);
 extern const xkd_double_loops xkd_cpu_loops_neon;
 static xkd_cpu_level levels[] = {{"neon", "Advanced SIMD", true, xkd_cpu_fill_neon, &xkd_cpu_loops_neon}};
 #else

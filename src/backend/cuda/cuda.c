@@ -91,8 +91,8 @@ xkd_status xkd_cuda_new(xkd_context *cx, xkd_backend *be, const char *name)
     xkd_status status = XKD_OK;
     char why[4700];
     int device, m = find_module(name, &device);
-    if (be->dtype != XKD_F32)
-        return xkd_fail(cx, XKD_ERR_CONFIG, "run.device=%s: not available for %s: it computes in float32", name,
+    if (be->dtype != XKD_F32 && be->dtype != XKD_BF16)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "run.device=%s: not available for %s: take float32 or bfloat16", name,
                         xkd_dtype_name(be->dtype));
     const xkd_cuda_table *table = load(m, why, sizeof why);
     if (!table) return xkd_fail(cx, XKD_ERR_DEVICE, "run.device=%s: %s", name, why);

@@ -84,24 +84,24 @@ static void from_double(xkd_backend *be, void *y, const double *x, int64_t n)
 }
 
 /* b = 0 does not read y, which may be uninitialised. */
-struct axpby_element {
-    float *y;
-    const float *x;
+template <class T> struct axpby_element {
+    T *y;
+    const T *x;
     double a, b;
     __device__ void operator()(int64_t i) const
     {
-        y[i] = (float)(a * (double)x[i] + (b == 0 ? 0 : b * (double)y[i]));
+        set(y, i, (float)(a * (double)get(x, i) + (b == 0 ? 0 : b * (double)get(y, i))));
     }
 };
 
-static void axpby(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n)
+template <class T> static void axpby(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n)
 {
-    if (!cuda_begin(be, __func__, passes<float>(n, b == 0 ? 2 : 3), 2 * n)) return;
-    cuda_each(be, __func__, axpby_element{(float *)y, (const float *)x, a, b}, n);
+    if (!cuda_begin(be, __func__, passes<T>(n, b == 0 ? 2 : 3), 2 * n)) return;
+    cuda_each(be, __func__, axpby_element<T>{(T *)y, (const T *)x, a, b}, n);
 }
 
 struct centre_element {
-    axpby_element move;
+    axpby_element<float> move;
     const double *finite;
     __device__ void operator()(int64_t i) const
     {
@@ -112,23 +112,45 @@ struct centre_element {
 static void centre(xkd_backend *be, void *centre, const void *sum, double m, int64_t rows, int64_t K, const double *finite)
 {
     if (!cuda_begin(be, __func__, passes<float>(K, 3), 2 * K)) return;
-    axpby_element move = {(float *)centre, (const float *)sum, (1 - m) / (double)rows, m};
+    axpby_element<float> move = {(float *)centre, (const float *)sum, (1 - m) / (double)rows, m};
     cuda_each(be, __func__, centre_element{move, finite}, K);
 }
 
-struct fill_element {
-    float *x;
+template <class T> struct fill_element {
+    T *x;
     float value;
     __device__ void operator()(int64_t i) const
     {
-        x[i] = value;
+        set(x, i, value);
     }
 };
 
-static void fill(xkd_backend *be, void *x, double value, int64_t n)
+template <class T> static void fill(xkd_backend *be, void *x, double value, int64_t n)
 {
-    if (!cuda_begin(be, __func__, passes<float>(n, 1), 0)) return;
-    cuda_each(be, __func__, fill_element{(float *)x, (float)value}, n);
+    if (!cuda_begin(be, __func__, passes<T>(n, 1), 0)) return;
+    cuda_each(be, __func__, fill_element<T>{(T *)x, (float)value}, n);
+}
+
+/* From one type to another, rounded to nearest even where that is narrower. */
+template <class Y, class X> struct copy_element {
+    Y *y;
+    const X *x;
+    __device__ void operator()(int64_t i) const
+    {
+        set(y, i, get(x, i));
+    }
+};
+
+template <class T> static void narrow(xkd_backend *be, void *y, const void *x, int64_t n)
+{
+    if (!cuda_begin(be, __func__, passes<T>(n, 1) + passes<float>(n, 1), 0)) return;
+    cuda_each(be, __func__, copy_element<T, float>{(T *)y, (const float *)x}, n);
+}
+
+template <class T> static void widen(xkd_backend *be, void *y, const void *x, int64_t n)
+{
+    if (!cuda_begin(be, __func__, passes<T>(n, 1) + passes<float>(n, 1), 0)) return;
+    cuda_each(be, __func__, copy_element<float, T>{(float *)y, (const T *)x}, n);
 }
 
 template <class T> struct mse_gradient {
@@ -157,9 +179,11 @@ template <class T> void cuda_fill_flat(xkd_ops *ops)
     ops->multiply = multiply;
     ops->to_double = to_double;
     ops->from_double = from_double;
-    ops->axpby = axpby;
+    ops->axpby = axpby<T>;
     ops->centre = centre;
-    ops->fill = fill;
+    ops->fill = fill<T>;
+    ops->narrow = narrow<T>;
+    ops->widen = widen<T>;
     ops->mse_backward = mse_backward<T>;
 }
 

@@ -266,7 +266,8 @@ static xkd_status open(const xkd_cuda_host *host, xkd_backend *be, int device)
     cuda->device = device;
     be->cuda = cuda;
     be->memory = &cuda->memory;
-    be->ops = operations<float>();
+    be->ops = be->dtype == XKD_BF16 ? operations<bf16>() : operations<float>();
+    be->exact = operations<float>();
     if (cuda_check(be, dev_stream_new(&cuda->stream), "its stream")) cuda_check(be, dev_gemm_new(&cuda->gemm), "cuBLASLt");
     status = be->status;
     if (status != XKD_OK) close(be);

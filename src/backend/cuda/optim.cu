@@ -139,10 +139,13 @@ __device__ inline void adamw_element(const xkd_adamw_args &a, const adamw_number
         v[i] = m2;
         value = value * n.decay - n.step * m1 / (sqrtf(m2) * n.root + (float)a.eps);
         p[i] = value;
+        if (a.stored) set((bf16 *)a.stored, i, value);
     }
     for (int k = 0; k < 2; k++) {
         float *t = (float *)a.ema[k];
-        if (t) t[i] = n.momentum[k] * t[i] + (1 - n.momentum[k]) * value;
+        if (!t) continue;
+        t[i] = n.momentum[k] * t[i] + (1 - n.momentum[k]) * value;
+        if (a.ema_stored[k]) set((bf16 *)a.ema_stored[k], i, t[i]);
     }
 }
 
@@ -164,14 +167,18 @@ static int64_t adamw_length(const void *list, int64_t i)
     return ((const xkd_adamw_args *)list)[i].n;
 }
 
-/* Bytes of a list: p, m, v are read and written, g is read; an average is read and written, and p read for it. */
+/* Bytes of a list: p, m, v are read and written, g is read; an average is read and written, and p read for it where it is
+ * not trained; copies are written. */
 static int64_t adamw_bytes(const xkd_adamw_args *list, int64_t count)
 {
     int64_t bytes = 0;
     for (int64_t i = 0; i < count; i++) {
-        int64_t passes = list[i].g ? 7 : 1;
-        for (int k = 0; k < 2; k++) passes += list[i].ema[k] ? 2 : 0;
-        bytes += passes * list[i].n * (int64_t)sizeof(float);
+        int64_t passes = list[i].g ? 7 : 1, copies = list[i].stored ? 1 : 0;
+        for (int k = 0; k < 2; k++) {
+            passes += list[i].ema[k] ? 2 : 0;
+            copies += list[i].ema_stored[k] ? 1 : 0;
+        }
+        bytes += list[i].n * (passes * (int64_t)sizeof(float) + copies * (int64_t)sizeof(bf16));
     }
     return bytes;
 }

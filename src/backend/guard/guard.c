@@ -113,7 +113,7 @@ static xkd_status reserve(xkd_context *cx, char **out)
     return XKD_OK;
 }
 
-/* float32 runs on the CPU's backend, which is fast enough for whole trainings; float64 on the reference. */
+/* float32 and bfloat16 run on the CPU's backend, which is fast enough for whole trainings; float64 on the reference. */
 xkd_status xkd_guard_new(xkd_context *cx, xkd_backend *be, const char *name, int threads)
 {
     xkd_status status = XKD_OK;
@@ -131,9 +131,10 @@ xkd_status xkd_guard_new(xkd_context *cx, xkd_backend *be, const char *name, int
     XKD_TRY(read_name(cx, g, name));
     XKD_TRY(reserve(cx, &g->closed));
     XKD_TRY(reserve(cx, &g->open));
-    XKD_TRY(xkd_backend_new(cx, &g->behind, be->dtype == XKD_F32 ? "cpu" : "ref", be->dtype, threads));
+    XKD_TRY(xkd_backend_new(cx, &g->behind, be->dtype == XKD_F64 ? "ref" : "cpu", be->dtype, threads));
     be->memory = &g->memory;
     be->ops = xkd_guard_ops();
+    be->exact = xkd_guard_exact_ops();
     be->pool = g->behind->pool;
 fail:
     return status;

@@ -21,8 +21,9 @@ void xkd_guard_free(xkd_guard *guard);
 /* The fault of a copy since the last call; clears it. */
 xkd_status xkd_guard_fault(xkd_guard *guard);
 
-/* The table of operations. */
+/* The tables of operations. */
 const xkd_ops *xkd_guard_ops(void);
+const xkd_ops *xkd_guard_exact_ops(void);
 
 /* For the operations: the readable address, NULL for NULL and for what is not the guard's; the latter is remembered. */
 void *xkd_guard_open(xkd_backend *be, const void *address);

@@ -1,13 +1,15 @@
 /* Template: attention in plain C, one (sequence, head) at a time. */
-#ifndef REAL
-#error "included by ref_f32.c and ref_f64.c"
+#ifndef STORED
+#error "included by ref_f32.c, ref_f64.c and ref_bf16.c"
 #endif
 
 /* Arguments of one call; each task handles one head of one sequence. */
 typedef struct {
     xkd_backend *be;
-    REAL *o, *lse, *dqkv;                        /* outputs */
-    const REAL *qkv, *d_o, *saved_o, *saved_lse; /* [R,3D]; [R,D]; [R,D]; [R,H] */
+    STORED *o, *dqkv; /* outputs */
+    EXACT *lse;
+    const STORED *qkv, *d_o, *saved_o; /* [R,3D]; [R,D]; [R,D] */
+    const EXACT *saved_lse;            /* [R,H] */
     const xkd_segments *segs;
     int64_t H, D; /* heads, width */
 } NAME(attention);
@@ -53,7 +55,7 @@ static void NAME(attention_head)(void *arg, int64_t item, int thread)
     if (!p) return;
     double *sum = p + N;
     for (int64_t i = 0; i < N; i++) {
-        const REAL *q = a->qkv + (row + i) * 3 * D + h * d;
+        const STORED *q = a->qkv + (row + i) * 3 * D + h * d;
         double largest = -INFINITY, total = 0;
         for (int64_t j = 0; j < N; j++) {
             p[j] = scale * NAME(dot)(q, a->qkv + (row + j) * 3 * D + D + h * d, d);
@@ -61,14 +63,14 @@ static void NAME(attention_head)(void *arg, int64_t item, int thread)
         }
         for (int64_t j = 0; j < N; j++) total += exp(p[j] - largest);
         double lse = largest + log(total);
-        a->lse[(row + i) * a->H + h] = (REAL)lse;
+        SET(a->lse, (row + i) * a->H + h, lse);
         for (int64_t k = 0; k < d; k++) sum[k] = 0;
         for (int64_t j = 0; j < N; j++) {
             double w = exp(p[j] - lse);
-            const REAL *v = a->qkv + (row + j) * 3 * D + 2 * D + h * d;
-            for (int64_t k = 0; k < d; k++) sum[k] += w * (double)v[k];
+            const STORED *v = a->qkv + (row + j) * 3 * D + 2 * D + h * d;
+            for (int64_t k = 0; k < d; k++) sum[k] += w * AT(v, k);
         }
-        for (int64_t k = 0; k < d; k++) a->o[(row + i) * D + h * d + k] = (REAL)sum[k];
+        for (int64_t k = 0; k < d; k++) SET(a->o, (row + i) * D + h * d + k, sum[k]);
     }
 }
 
@@ -92,25 +94,25 @@ static void NAME(attention_head_backward)(void *arg, int64_t item, int thread)
     double *dk = acc, *dv = acc + N * d, *dq = acc + 2 * N * d;
     for (int64_t k = 0; k < 2 * N * d; k++) acc[k] = 0;
     for (int64_t i = 0; i < N; i++) {
-        const REAL *q = a->qkv + (row + i) * 3 * D + h * d, *g = a->d_o + (row + i) * D + h * d;
-        double lse = (double)a->saved_lse[(row + i) * a->H + h];
+        const STORED *q = a->qkv + (row + i) * 3 * D + h * d, *g = a->d_o + (row + i) * D + h * d;
+        double lse = AT(a->saved_lse, (row + i) * a->H + h);
         double along = NAME(dot)(g, a->saved_o + (row + i) * D + h * d, d);
         for (int64_t k = 0; k < d; k++) dq[k] = 0;
         for (int64_t j = 0; j < N; j++) {
-            const REAL *key = a->qkv + (row + j) * 3 * D + D + h * d, *v = key + D;
+            const STORED *key = a->qkv + (row + j) * 3 * D + D + h * d, *v = key + D;
             double p = exp(scale * NAME(dot)(q, key, d) - lse), ds = scale * p * (NAME(dot)(g, v, d) - along);
             for (int64_t k = 0; k < d; k++) {
-                dv[j * d + k] += p * (double)g[k];
-                dk[j * d + k] += ds * (double)q[k];
-                dq[k] += ds * (double)key[k];
+                dv[j * d + k] += p * AT(g, k);
+                dk[j * d + k] += ds * AT(q, k);
+                dq[k] += ds * AT(key, k);
             }
         }
-        for (int64_t k = 0; k < d; k++) a->dqkv[(row + i) * 3 * D + h * d + k] = (REAL)dq[k];
+        for (int64_t k = 0; k < d; k++) SET(a->dqkv, (row + i) * 3 * D + h * d + k, dq[k]);
     }
     for (int64_t j = 0; j < N; j++)
         for (int64_t k = 0; k < d; k++) {
-            a->dqkv[(row + j) * 3 * D + D + h * d + k] = (REAL)dk[j * d + k];
-            a->dqkv[(row + j) * 3 * D + 2 * D + h * d + k] = (REAL)dv[j * d + k];
+            SET(a->dqkv, (row + j) * 3 * D + D + h * d + k, dk[j * d + k]);
+            SET(a->dqkv, (row + j) * 3 * D + 2 * D + h * d + k, dv[j * d + k]);
         }
 }
 
@@ -134,12 +136,12 @@ static void NAME(attention_probe)(xkd_backend *be, void *w, const void *qkv, con
     for (int64_t b = 0; b < B; b++)
         for (int64_t h = 0; h < H; h++)
             for (int64_t j = 0; j < N; j++) {
-                const REAL *key = (const REAL *)qkv + (b * tokens + c + j) * 3 * D + D + h * d;
+                const STORED *key = (const STORED *)qkv + (b * tokens + c + j) * 3 * D + D + h * d;
                 double sum = 0;
                 for (int64_t i = 0; i < queries; i++) {
-                    const REAL *q = (const REAL *)qkv + (b * tokens + i) * 3 * D + h * d;
-                    sum += exp(scale * NAME(dot)(q, key, d) - (double)((const REAL *)lse)[(b * tokens + i) * H + h]);
+                    const STORED *q = (const STORED *)qkv + (b * tokens + i) * 3 * D + h * d;
+                    sum += exp(scale * NAME(dot)(q, key, d) - AT((const EXACT *)lse, (b * tokens + i) * H + h));
                 }
-                ((REAL *)w)[(b * H + h) * N + j] = (REAL)(sum / (double)queries);
+                SET((EXACT *)w, (b * H + h) * N + j, sum / (double)queries);
             }
 }

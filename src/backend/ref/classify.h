@@ -1,20 +1,20 @@
 /* Template: what stands behind an encoder that is a classifier, in plain C: B x D and B x K numbers a step. */
-#ifndef REAL
-#error "included by ref_f32.c and ref_f64.c"
+#ifndef STORED
+#error "included by ref_f32.c, ref_f64.c and ref_bf16.c"
 #endif
 
 /* y = (x - mean) inv w + b in column d. */
-static void NAME(batchnorm_column)(REAL *y, const xkd_batchnorm_args *a, int64_t d, double mean, double inv)
+static void NAME(batchnorm_column)(EXACT *y, const xkd_batchnorm_args *a, int64_t d, double mean, double inv)
 {
-    double w = (double)((const REAL *)a->w)[d], bias = (double)((const REAL *)a->b)[d];
+    double w = (double)((const EXACT *)a->w)[d], bias = (double)((const EXACT *)a->b)[d];
     for (int64_t i = d; i < a->B * a->D; i += a->D)
-        y[i] = (REAL)(((double)((const REAL *)a->x)[i] - mean) * inv * w + bias);
+        y[i] = (EXACT)(((double)((const EXACT *)a->x)[i] - mean) * inv * w + bias);
 }
 
 /* The biased variance normalises, the unbiased one is kept, as in PyTorch. */
 static void NAME(batchnorm_forward)(xkd_backend *be, void *y, const xkd_batchnorm_args *a)
 {
-    const REAL *x = a->x;
+    const EXACT *x = a->x;
     double n = (double)a->B;
     (void)be;
     for (int64_t d = 0; d < a->D; d++) {
@@ -44,21 +44,21 @@ static void NAME(batchnorm_apply)(xkd_backend *be, void *y, const xkd_batchnorm_
 static void NAME(batchnorm_backward)(xkd_backend *be, void *dx, void *dw, void *db, const void *dy,
                                      const xkd_batchnorm_args *a)
 {
-    const REAL *x = a->x, *g = dy;
+    const EXACT *x = a->x, *g = dy;
     double count = (double)a->B;
     (void)be;
     for (int64_t d = 0; d < a->D; d++) {
-        double mean = a->mean[d], inv = a->inv[d], dot = 0, sum = 0, w = (double)((const REAL *)a->w)[d];
-        REAL *weight = (REAL *)dw + d, *bias = (REAL *)db + d;
+        double mean = a->mean[d], inv = a->inv[d], dot = 0, sum = 0, w = (double)((const EXACT *)a->w)[d];
+        EXACT *weight = (EXACT *)dw + d, *bias = (EXACT *)db + d;
         for (int64_t i = d; i < a->B * a->D; i += a->D) {
             dot += (double)g[i] * ((double)x[i] - mean) * inv;
             sum += (double)g[i];
         }
-        *weight = (REAL)((double)*weight + dot);
-        *bias = (REAL)((double)*bias + sum);
+        *weight = (EXACT)((double)*weight + dot);
+        *bias = (EXACT)((double)*bias + sum);
         for (int64_t i = d; i < a->B * a->D; i += a->D) {
             double n = ((double)x[i] - mean) * inv;
-            ((REAL *)dx)[i] = (REAL)(inv * w * ((double)g[i] - sum / count - n * dot / count));
+            ((EXACT *)dx)[i] = (EXACT)(inv * w * ((double)g[i] - sum / count - n * dot / count));
         }
     }
 }
@@ -68,26 +68,26 @@ static double NAME(sigmoid)(double z)
     return z >= 0 ? 1 / (1 + exp(-z)) : exp(z) / (1 + exp(z));
 }
 
-static double NAME(softmax_row)(REAL *dz, const REAL *z, const float *t, int64_t B, int64_t K)
+static double NAME(softmax_row)(EXACT *dz, const EXACT *z, const float *t, int64_t B, int64_t K)
 {
     double lse = NAME(log_sum_exp)(z, NULL, 1, K), total = 0, loss = 0;
     for (int64_t k = 0; k < K; k++) total += (double)t[k]; /* 1, but for rounding */
     for (int64_t k = 0; k < K; k++) {
         double value = (double)z[k];
         loss -= (double)t[k] * (value - lse);
-        dz[k] = (REAL)((total * exp(value - lse) - (double)t[k]) / (double)B);
+        dz[k] = (EXACT)((total * exp(value - lse) - (double)t[k]) / (double)B);
     }
     return loss / (double)B;
 }
 
-static double NAME(sigmoid_row)(REAL *dz, const REAL *z, const float *t, int64_t B, int64_t K)
+static double NAME(sigmoid_row)(EXACT *dz, const EXACT *z, const float *t, int64_t B, int64_t K)
 {
     double loss = 0, scale = 1 / ((double)B * (double)K);
     for (int64_t k = 0; k < K; k++) {
         double value = (double)z[k];
         /* max(z,0) - z t + log(1 + exp(-|z|)): no overflow for any z. */
         loss += fmax(value, 0) - value * (double)t[k] + log1p(exp(-fabs(value)));
-        dz[k] = (REAL)((NAME(sigmoid)(value) - (double)t[k]) * scale);
+        dz[k] = (EXACT)((NAME(sigmoid)(value) - (double)t[k]) * scale);
     }
     /* fmax drops a NaN. */
     for (int64_t k = 0; k < K; k++)
@@ -101,8 +101,8 @@ static void NAME(classify)(xkd_backend *be, double *loss, void *dlogits, const v
     (void)be;
     *loss = 0;
     for (int64_t b = 0; b < B; b++) {
-        REAL *dz = (REAL *)dlogits + b * K;
-        const REAL *z = (const REAL *)logits + b * K;
+        EXACT *dz = (EXACT *)dlogits + b * K;
+        const EXACT *z = (const EXACT *)logits + b * K;
         *loss += kind == XKD_CLASSIFY_SOFTMAX ? NAME(softmax_row)(dz, z, targets + b * K, B, K)
                                               : NAME(sigmoid_row)(dz, z, targets + b * K, B, K);
     }
@@ -113,7 +113,7 @@ static void NAME(classify_scores)(xkd_backend *be, float *scores, const void *lo
 {
     (void)be;
     for (int64_t b = 0; b < B; b++) {
-        const REAL *z = (const REAL *)logits + b * K;
+        const EXACT *z = (const EXACT *)logits + b * K;
         double lse = kind == XKD_CLASSIFY_SOFTMAX ? NAME(log_sum_exp)(z, NULL, 1, K) : 0;
         for (int64_t k = 0; k < K; k++)
             scores[b * K + k] =

@@ -1,6 +1,6 @@
 /* Template: losses of pre-training in plain C. Sums run in double. */
-#ifndef REAL
-#error "included by ref_f32.c and ref_f64.c"
+#ifndef STORED
+#error "included by ref_f32.c, ref_f64.c and ref_bf16.c"
 #endif
 
 /* Per patch over its P values, with the unbiased variance (P - 1). The variance is taken about the mean in a
@@ -9,39 +9,18 @@ static void NAME(patch_normalize)(xkd_backend *be, void *x, int64_t R, int64_t P
 {
     (void)be;
     for (int64_t r = 0; r < R; r++) {
-        REAL *row = (REAL *)x + r * P;
+        EXACT *row = (EXACT *)x + r * P;
         double sum = 0, squares = 0;
         for (int64_t p = 0; p < P; p++) sum += (double)row[p];
         double mean = sum / (double)P;
         for (int64_t p = 0; p < P; p++) squares += ((double)row[p] - mean) * ((double)row[p] - mean);
         double scale = 1 / sqrt(squares / (double)(P - 1) + XKD_PATCH_EPS);
-        for (int64_t p = 0; p < P; p++) row[p] = (REAL)(((double)row[p] - mean) * scale);
-    }
-}
-
-static void NAME(mse_forward)(xkd_backend *be, double *loss, const void *pred, const void *target, int64_t n)
-{
-    double sum = 0;
-    (void)be;
-    for (int64_t i = 0; i < n; i++) {
-        double e = (double)((const REAL *)pred)[i] - (double)((const REAL *)target)[i];
-        sum += e * e;
-    }
-    *loss = sum / (double)n;
-}
-
-static void NAME(mse_backward)(xkd_backend *be, void *dpred, const void *pred, const void *target, double scale,
-                               int64_t n)
-{
-    (void)be;
-    for (int64_t i = 0; i < n; i++) {
-        double e = (double)((const REAL *)pred)[i] - (double)((const REAL *)target)[i];
-        ((REAL *)dpred)[i] = (REAL)(scale * 2 * e / (double)n);
+        for (int64_t p = 0; p < P; p++) row[p] = (EXACT)(((double)row[p] - mean) * scale);
     }
 }
 
 /* log sum_k exp((x_k - centre_k) / temp); centre NULL: 0. */
-static double NAME(log_sum_exp)(const REAL *x, const REAL *centre, double temp, int64_t K)
+static double NAME(log_sum_exp)(const EXACT *x, const EXACT *centre, double temp, int64_t K)
 {
     double largest = -INFINITY, sum = 0;
     for (int64_t k = 0; k < K; k++) largest = fmax(largest, ((double)x[k] - (centre ? (double)centre[k] : 0)) / temp);
@@ -54,13 +33,13 @@ static double NAME(log_sum_exp)(const REAL *x, const REAL *centre, double temp, 
 static void NAME(kd_forward)(xkd_backend *be, double *loss, double *entropy, void *s_lse, void *t_lse,
                              const xkd_kd_args *a)
 {
-    const REAL *centre = a->centre;
+    const EXACT *centre = a->centre;
     (void)be;
     *loss = *entropy = 0;
     for (int64_t b = 0; b < a->B; b++) {
-        const REAL *t = (const REAL *)a->t + b * a->K;
+        const EXACT *t = (const EXACT *)a->t + b * a->K;
         double lse = NAME(log_sum_exp)(t, centre, a->teacher_temp, a->K);
-        ((REAL *)t_lse)[b] = (REAL)lse;
+        ((EXACT *)t_lse)[b] = (EXACT)lse;
         for (int64_t k = 0; k < a->K; k++) {
             double log_q = ((double)t[k] - (double)centre[k]) / a->teacher_temp - lse;
             /* q log q tends to 0 where q underflows: exp gives 0 and log_q stays finite. */
@@ -68,10 +47,10 @@ static void NAME(kd_forward)(xkd_backend *be, double *loss, double *entropy, voi
         }
     }
     for (int64_t r = 0; r < a->R; r++) {
-        const REAL *s = (const REAL *)a->s + r * a->K, *t = (const REAL *)a->t + r % a->B * a->K;
+        const EXACT *s = (const EXACT *)a->s + r * a->K, *t = (const EXACT *)a->t + r % a->B * a->K;
         double s_log = NAME(log_sum_exp)(s, NULL, a->student_temp, a->K);
-        double t_log = (double)((const REAL *)t_lse)[r % a->B], sum = 0;
-        ((REAL *)s_lse)[r] = (REAL)s_log;
+        double t_log = (double)((const EXACT *)t_lse)[r % a->B], sum = 0;
+        ((EXACT *)s_lse)[r] = (EXACT)s_log;
         for (int64_t k = 0; k < a->K; k++) {
             double q = exp(((double)t[k] - (double)centre[k]) / a->teacher_temp - t_log);
             sum -= q * ((double)s[k] / a->student_temp - s_log);
@@ -84,17 +63,17 @@ static void NAME(kd_forward)(xkd_backend *be, double *loss, double *entropy, voi
 static void NAME(kd_backward)(xkd_backend *be, void *ds, const xkd_kd_args *a, const void *s_lse, const void *t_lse,
                               double scale)
 {
-    const REAL *centre = a->centre;
+    const EXACT *centre = a->centre;
     double factor = scale / ((double)a->R * a->student_temp);
     (void)be;
     for (int64_t r = 0; r < a->R; r++) {
-        const REAL *s = (const REAL *)a->s + r * a->K, *t = (const REAL *)a->t + r % a->B * a->K;
-        REAL *grad = (REAL *)ds + r * a->K;
-        double s_log = (double)((const REAL *)s_lse)[r], t_log = (double)((const REAL *)t_lse)[r % a->B];
+        const EXACT *s = (const EXACT *)a->s + r * a->K, *t = (const EXACT *)a->t + r % a->B * a->K;
+        EXACT *grad = (EXACT *)ds + r * a->K;
+        double s_log = (double)((const EXACT *)s_lse)[r], t_log = (double)((const EXACT *)t_lse)[r % a->B];
         for (int64_t k = 0; k < a->K; k++) {
             double q = exp(((double)t[k] - (double)centre[k]) / a->teacher_temp - t_log);
             double p = exp((double)s[k] / a->student_temp - s_log);
-            grad[k] = (REAL)((double)grad[k] + factor * (p - q));
+            grad[k] = (EXACT)((double)grad[k] + factor * (p - q));
         }
     }
 }
@@ -102,12 +81,12 @@ static void NAME(kd_backward)(xkd_backend *be, void *ds, const xkd_kd_args *a, c
 /* Row i of the union of both sides, as a pointer into `x` and `y` (values or gradients).
  * Samples [first, first + samples) of each view, view by view. Casting away const is for gradients, which
  * share the layout of the values. */
-static REAL *NAME(align_row)(const xkd_align_sides *a, const void *x, const void *y, int64_t i)
+static EXACT *NAME(align_row)(const xkd_align_sides *a, const void *x, const void *y, int64_t i)
 {
     int64_t of_x = a->views_x * a->samples, in_y = i >= of_x;
     if (in_y) i -= of_x;
     int64_t row = i / a->samples * a->B + a->first + i % a->samples;
-    return (REAL *)(uintptr_t)(in_y ? y : x) + row * a->K;
+    return (EXACT *)(uintptr_t)(in_y ? y : x) + row * a->K;
 }
 
 /* Coefficient of pair (i, j): 1/m^2, 1/n^2 or -1/(mn). */
@@ -128,7 +107,7 @@ static void NAME(mmd_forward)(xkd_backend *be, double *loss, double *weights, co
     (void)be;
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j <= i; j++) {
-            const REAL *p = NAME(align_row)(a, a->x, a->y, i), *q = NAME(align_row)(a, a->x, a->y, j);
+            const EXACT *p = NAME(align_row)(a, a->x, a->y, i), *q = NAME(align_row)(a, a->x, a->y, j);
             double distance = 0, kernel = 0, slope = 0, c = NAME(align_coefficient)(a, i, j);
             for (int64_t k = 0; k < a->K; k++)
                 distance += ((double)p[k] - (double)q[k]) * ((double)p[k] - (double)q[k]);
@@ -147,28 +126,28 @@ static void NAME(mmd_backward)(xkd_backend *be, void *dx, void *dy, const double
     int64_t n = (a->views_x + a->views_y) * a->samples;
     (void)be;
     for (int64_t i = 0; i < n; i++) {
-        REAL *grad = NAME(align_row)(a, dx, dy, i);
-        const REAL *p = NAME(align_row)(a, a->x, a->y, i);
+        EXACT *grad = NAME(align_row)(a, dx, dy, i);
+        const EXACT *p = NAME(align_row)(a, a->x, a->y, i);
         for (int64_t j = 0; j < n; j++) {
-            const REAL *q = NAME(align_row)(a, a->x, a->y, j);
+            const EXACT *q = NAME(align_row)(a, a->x, a->y, j);
             double w = scale * weights[i * n + j];
             if (w == 0) continue;
-            for (int64_t k = 0; k < a->K; k++) grad[k] = (REAL)((double)grad[k] + w * ((double)p[k] - (double)q[k]));
+            for (int64_t k = 0; k < a->K; k++) grad[k] = (EXACT)((double)grad[k] + w * ((double)p[k] - (double)q[k]));
         }
     }
 }
 
 /* centred = rows [first, first+count) of the union less their column means, which stay in mean [K]. */
-static void NAME(centre_side)(REAL *centred, double *mean, const xkd_align_sides *a, int64_t first, int64_t count)
+static void NAME(centre_side)(EXACT *centred, double *mean, const xkd_align_sides *a, int64_t first, int64_t count)
 {
     for (int64_t k = 0; k < a->K; k++) mean[k] = 0;
     for (int64_t i = first; i < first + count; i++) {
-        const REAL *row = NAME(align_row)(a, a->x, a->y, i);
+        const EXACT *row = NAME(align_row)(a, a->x, a->y, i);
         for (int64_t k = 0; k < a->K; k++) mean[k] += (double)row[k] / (double)count;
     }
     for (int64_t i = first; i < first + count; i++) {
-        const REAL *row = NAME(align_row)(a, a->x, a->y, i);
-        for (int64_t k = 0; k < a->K; k++) centred[i * a->K + k] = (REAL)((double)row[k] - mean[k]);
+        const EXACT *row = NAME(align_row)(a, a->x, a->y, i);
+        for (int64_t k = 0; k < a->K; k++) centred[i * a->K + k] = (EXACT)((double)row[k] - mean[k]);
     }
 }
 
@@ -185,11 +164,11 @@ static void NAME(coral_forward)(xkd_backend *be, double *loss, double *gram, voi
     for (int64_t k = 0; k < a->K; k++) means += (mean[k] - mean[a->K + k]) * (mean[k] - mean[a->K + k]);
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < n; j++) {
-            const REAL *rows = centred;
+            const EXACT *rows = centred;
             /* The sign carries the minus of the mixed terms, so one double sum covers all three parts. */
             double side_i = i < m ? (double)(m - 1) : -(double)(n - m - 1);
             double side_j = j < m ? (double)(m - 1) : -(double)(n - m - 1);
-            gram[i * n + j] = NAME(dot)(rows + i * a->K, rows + j * a->K, a->K);
+            gram[i * n + j] = NAME(exact_dot)(rows + i * a->K, rows + j * a->K, a->K);
             covariances += gram[i * n + j] * gram[i * n + j] / (side_i * side_j);
         }
     *loss += (means / (double)a->K + covariances / ((double)a->K * (double)a->K)) / a->divisor;
@@ -211,15 +190,15 @@ static void NAME(coral_backward)(xkd_backend *be, void *dx, void *dy, const doub
             difference[k] += (double)NAME(align_row)(a, a->x, a->y, i)[k] / (i < m ? (double)m : -(double)(n - m));
     }
     for (int64_t i = 0; i < n; i++) {
-        REAL *grad = NAME(align_row)(a, dx, dy, i);
+        EXACT *grad = NAME(align_row)(a, dx, dy, i);
         double side_i = i < m ? (double)(m - 1) : -(double)(n - m - 1);
         double of_mean = scale * 2 / ((double)K * (i < m ? (double)m : -(double)(n - m)));
-        for (int64_t k = 0; k < K; k++) grad[k] = (REAL)((double)grad[k] + of_mean * difference[k]);
+        for (int64_t k = 0; k < K; k++) grad[k] = (EXACT)((double)grad[k] + of_mean * difference[k]);
         for (int64_t j = 0; j < n; j++) {
             double side_j = j < m ? (double)(m - 1) : -(double)(n - m - 1);
             double w = scale * 4 * gram[i * n + j] / ((double)K * (double)K * side_i * side_j);
-            const REAL *row = (const REAL *)centred + j * K;
-            for (int64_t k = 0; k < K; k++) grad[k] = (REAL)((double)grad[k] + w * (double)row[k]);
+            const EXACT *row = (const EXACT *)centred + j * K;
+            for (int64_t k = 0; k < K; k++) grad[k] = (EXACT)((double)grad[k] + w * (double)row[k]);
         }
     }
 }
@@ -232,7 +211,7 @@ static void NAME(column_energy)(xkd_backend *be, double *energy, const void *x, 
     for (int64_t k = 0; k < K; k++) {
         double sum = 0, squares = 0;
         for (int64_t b = 0; b < B; b++) {
-            double value = (double)((const REAL *)x)[b * K + k];
+            double value = (double)((const EXACT *)x)[b * K + k];
             sum += value;
             squares += value * value;
         }

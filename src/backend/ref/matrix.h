@@ -1,32 +1,36 @@
-/* Template: matrix products in plain C. REAL is the element type, NAME(x) the name with its suffix.
- * Sums run in double over fixed lanes or in index order, so the result is the same on every machine. */
-#ifndef REAL
-#error "included by ref_f32.c and ref_f64.c"
+/* Template: matrix products in plain C. Sums run in double over fixed lanes or in index order, so the result is the same
+ * on every machine. */
+#ifndef STORED
+#error "included by ref_f32.c, ref_f64.c and ref_bf16.c"
 #endif
 
 /* Eight lanes let the compiler use vectors in a fixed order of sums; eight rows share one reading of b. */
 enum { NAME(LANES) = 8, NAME(ROWS_A_TASK) = 8 };
 
 /* Double products of float are exact, so only the additions round. */
-static double NAME(dot)(const REAL *a, const REAL *b, int64_t n)
-{
-    double lane[NAME(LANES)] = {0}, sum = 0;
-    int64_t i = 0;
-    for (; i + NAME(LANES) <= n; i += NAME(LANES))
-        for (int l = 0; l < NAME(LANES); l++) lane[l] += (double)a[i + l] * (double)b[i + l];
-    for (int l = 0; l < NAME(LANES); l++) sum += lane[l];
-    for (; i < n; i++) sum += (double)a[i] * (double)b[i];
-    return sum;
-}
+#define DEFINE_DOT(name, type)                                                            \
+    static double NAME(name)(const type *a, const type *b, int64_t n)                     \
+    {                                                                                     \
+        double lane[NAME(LANES)] = {0}, sum = 0;                                          \
+        int64_t i = 0;                                                                    \
+        for (; i + NAME(LANES) <= n; i += NAME(LANES))                                    \
+            for (int l = 0; l < NAME(LANES); l++) lane[l] += AT(a, i + l) * AT(b, i + l); \
+        for (int l = 0; l < NAME(LANES); l++) sum += lane[l];                             \
+        for (; i < n; i++) sum += AT(a, i) * AT(b, i);                                    \
+        return sum;                                                                       \
+    }
+DEFINE_DOT(dot, STORED)
+DEFINE_DOT(exact_dot, EXACT)
+#undef DEFINE_DOT
 
 /* One product y [M,N] of the layouts that a linear layer needs. */
 typedef struct {
     xkd_backend *be;
-    REAL *y;                  /* [M,N] */
-    const REAL *a, *b, *bias; /* operands; bias [N] or NULL */
+    STORED *y;                  /* [M,N] =, or NULL */
+    EXACT *dw;                  /* [M,N] +=, or NULL */
+    const STORED *a, *b, *bias; /* operands; bias [N] or NULL */
     int64_t M, N, K;
     int64_t a_row, a_col; /* strides of a [m,k] */
-    bool accumulate;      /* y += instead of y = */
 } NAME(product);
 
 /* One row of y = a b^T + bias: both operands are read along their rows. */
@@ -35,8 +39,7 @@ static void NAME(product_nt_row)(void *arg, int64_t m, int thread)
     const NAME(product) *p = arg;
     (void)thread;
     for (int64_t n = 0; n < p->N; n++)
-        p->y[m * p->N + n] =
-            (REAL)(NAME(dot)(p->a + m * p->K, p->b + n * p->K, p->K) + (p->bias ? (double)p->bias[n] : 0));
+        SET(p->y, m * p->N + n, NAME(dot)(p->a + m * p->K, p->b + n * p->K, p->K) + (p->bias ? AT(p->bias, n) : 0));
 }
 
 /* ROWS_A_TASK rows of y = op(a) b [K,N], b's rows read once for all of them. */
@@ -49,14 +52,17 @@ static void NAME(product_n_rows)(void *arg, int64_t task, int thread)
     if (!sum) return;
     for (int64_t i = 0; i < rows * p->N; i++) sum[i] = 0;
     for (int64_t k = 0; k < p->K; k++) {
-        const REAL *b = p->b + k * p->N;
+        const STORED *b = p->b + k * p->N;
         for (int64_t r = 0; r < rows; r++) {
-            double a = p->a[(first + r) * p->a_row + k * p->a_col], *s = sum + r * p->N;
-            for (int64_t n = 0; n < p->N; n++) s[n] += a * (double)b[n];
+            double a = AT(p->a, (first + r) * p->a_row + k * p->a_col), *s = sum + r * p->N;
+            for (int64_t n = 0; n < p->N; n++) s[n] += a * AT(b, n);
         }
     }
-    REAL *y = p->y + first * p->N;
-    for (int64_t i = 0; i < rows * p->N; i++) y[i] = (REAL)(p->accumulate ? (double)y[i] + sum[i] : sum[i]);
+    for (int64_t i = 0, at = first * p->N; i < rows * p->N; i++, at++)
+        if (p->dw)
+            SET(p->dw, at, AT(p->dw, at) + sum[i]);
+        else
+            SET(p->y, at, sum[i]);
 }
 
 /* Loops below this many multiply-adds are not worth waking a thread for. */
@@ -85,17 +91,17 @@ static void NAME(linear_gelu_forward)(xkd_backend *be, void *y, void *h, const v
                                       int64_t M, int64_t N, int64_t K)
 {
     NAME(linear_forward)(be, h, x, w, b, M, N, K);
-    be->ops->gelu_forward(be, y, h, M * N);
+    NAME(gelu_forward)(be, y, h, M * N);
 }
 
 /* The sum and the bias are added to the residual in double, with one rounding at the end. */
 static void NAME(residual_row)(void *arg, int64_t m, int thread)
 {
-    const NAME(product) *p = arg; /* a: x, b: w; accumulate onto what y holds */
+    const NAME(product) *p = arg; /* a: x, b: w; added to what y holds */
     (void)thread;
     for (int64_t n = 0; n < p->N; n++) {
-        double sum = NAME(dot)(p->a + m * p->K, p->b + n * p->K, p->K) + (p->bias ? (double)p->bias[n] : 0);
-        p->y[m * p->N + n] = (REAL)((double)p->y[m * p->N + n] + sum);
+        double sum = NAME(dot)(p->a + m * p->K, p->b + n * p->K, p->K) + (p->bias ? AT(p->bias, n) : 0);
+        SET(p->y, m * p->N + n, AT(p->y, m * p->N + n) + sum);
     }
 }
 
@@ -103,7 +109,7 @@ static void NAME(linear_residual_forward)(xkd_backend *be, void *y, const void *
                                           const void *b, int64_t M, int64_t N, int64_t K)
 {
     NAME(product) p = {.be = be, .y = y, .a = x, .b = w, .bias = b, .M = M, .N = N, .K = K};
-    if (y != residual) memcpy(y, residual, (size_t)(M * N) * sizeof(REAL));
+    if (y != residual) memcpy(y, residual, (size_t)(M * N) * sizeof(STORED));
     be->products += M * N * K;
     NAME(run)(be, M * N * K, M, NAME(residual_row), &p);
 }
@@ -122,30 +128,32 @@ static void NAME(linear_gelu_backward_data)(xkd_backend *be, void *dh, void *a, 
                                             const void *h, int64_t M, int64_t N, int64_t K)
 {
     NAME(linear_backward_data)(be, dh, dy, w, M, N, K);
-    be->ops->gelu_backward(be, dh, dh, h, M * K);
-    be->ops->gelu_forward(be, a, h, M * K);
+    NAME(gelu_backward)(be, dh, dh, h, M * K);
+    NAME(gelu_forward)(be, a, h, M * K);
 }
 
 /* Adds in row order within each column; single-threaded. */
-static void NAME(column_sum)(xkd_backend *be, void *sum, const void *x, int64_t R, int64_t K)
-{
-    REAL *s = sum;
-    const REAL *in = x;
-    (void)be;
-    for (int64_t k = 0; k < K; k++) {
-        double total = 0;
-        for (int64_t r = 0; r < R; r++) total += (double)in[r * K + k];
-        s[k] = (REAL)((double)s[k] + total);
+#define DEFINE_COLUMN_SUM(name, type)                                                        \
+    static void NAME(name)(xkd_backend * be, void *sum, const void *x, int64_t R, int64_t K) \
+    {                                                                                        \
+        (void)be;                                                                            \
+        for (int64_t k = 0; k < K; k++) {                                                    \
+            double total = 0;                                                                \
+            for (int64_t r = 0; r < R; r++) total += AT((const type *)x, r * K + k);         \
+            SET((EXACT *)sum, k, AT((EXACT *)sum, k) + total);                               \
+        }                                                                                    \
     }
-}
+DEFINE_COLUMN_SUM(column_sum, EXACT)
+DEFINE_COLUMN_SUM(bias_sum, STORED)
+#undef DEFINE_COLUMN_SUM
 
-/* a's strides (1, N): dy transposed without a copy. `accumulate`: gradients of several passes add up. */
+/* a's strides (1, N): dy transposed without a copy. Gradients of several passes add up. */
 static void NAME(linear_backward_weight)(xkd_backend *be, void *dw, void *db, const void *dy, const void *x, int64_t M,
                                          int64_t N, int64_t K)
 {
     NAME(product)
-    p = {.be = be, .y = dw, .a = dy, .b = x, .M = N, .N = K, .K = M, .a_row = 1, .a_col = N, .accumulate = true};
+    p = {.be = be, .dw = dw, .a = dy, .b = x, .M = N, .N = K, .K = M, .a_row = 1, .a_col = N};
     be->products += M * N * K;
     NAME(run)(be, M * N * K, (N + NAME(ROWS_A_TASK) - 1) / NAME(ROWS_A_TASK), NAME(product_n_rows), &p);
-    if (db) NAME(column_sum)(be, db, dy, M, N);
+    if (db) NAME(bias_sum)(be, db, dy, M, N);
 }

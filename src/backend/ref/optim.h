@@ -1,6 +1,6 @@
-/* Template: optimiser and flat vectors in plain C. */
-#ifndef REAL
-#error "included by ref_f32.c and ref_f64.c"
+/* Template: the optimiser in plain C. */
+#ifndef STORED
+#error "included by ref_f32.c, ref_f64.c and ref_bf16.c"
 #endif
 
 /* The gradient norms of clipping, one tensor at a time. A square that overflows double counts as not finite. */
@@ -10,7 +10,7 @@ static void NAME(norms)(xkd_backend *be, double *squares, double *finite, const 
     (void)be;
     *finite = 1;
     for (int64_t i = 0; i < count; i++) {
-        squares[i] = list[i].x ? NAME(dot)(list[i].x, list[i].x, list[i].n) : 0;
+        squares[i] = list[i].x ? NAME(exact_dot)(list[i].x, list[i].x, list[i].n) : 0;
         if (!isfinite(squares[i])) *finite = 0;
     }
     for (int64_t i = 0; i < n; i++)
@@ -21,26 +21,28 @@ static void NAME(norms)(xkd_backend *be, double *squares, double *finite, const 
 static void NAME(average)(const xkd_adamw_args *a, int64_t i)
 {
     for (int k = 0; k < 2; k++) {
-        REAL *t = a->ema[k];
-        if (t)
-            t[i] =
-                (REAL)(a->ema_momentum[k] * (double)t[i] + (1 - a->ema_momentum[k]) * (double)((const REAL *)a->p)[i]);
+        EXACT *t = a->ema[k];
+        if (!t) continue;
+        double mean = a->ema_momentum[k] * (double)t[i] + (1 - a->ema_momentum[k]) * (double)((const EXACT *)a->p)[i];
+        t[i] = (EXACT)mean;
+        if (a->ema_stored[k]) ((uint16_t *)a->ema_stored[k])[i] = xkd_to_bfloat16((float)t[i]);
     }
 }
 
 /* Decoupled weight decay (Loshchilov and Hutter, ICLR 2019) in PyTorch's order of operations. */
 static void NAME(adamw_tensor)(const xkd_adamw_args *a, double scale)
 {
-    REAL *p = a->p, *m = a->m, *v = a->v;
-    const REAL *g = a->g;
+    EXACT *p = a->p, *m = a->m, *v = a->v;
+    const EXACT *g = a->g;
     for (int64_t i = 0; i < a->n; i++) {
         double grad = scale * (double)g[i];
         double m1 = a->beta1 * (double)m[i] + (1 - a->beta1) * grad;
         double m2 = a->beta2 * (double)v[i] + (1 - a->beta2) * grad * grad;
         double step = a->lr / a->correction1 * m1 / (sqrt(m2) / sqrt(a->correction2) + a->eps);
-        m[i] = (REAL)m1;
-        v[i] = (REAL)m2;
-        p[i] = (REAL)((double)p[i] * (1 - a->lr * a->weight_decay) - step);
+        m[i] = (EXACT)m1;
+        v[i] = (EXACT)m2;
+        p[i] = (EXACT)((double)p[i] * (1 - a->lr * a->weight_decay) - step);
+        if (a->stored) ((uint16_t *)a->stored)[i] = xkd_to_bfloat16((float)p[i]);
         NAME(average)(a, i);
     }
 }
@@ -58,41 +60,31 @@ static void NAME(adamw)(xkd_backend *be, const xkd_adamw_args *list, int64_t cou
     }
 }
 
-/* b = 0 does not read y, which may be uninitialised. */
-static void NAME(axpby)(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n)
-{
-    (void)be;
-    for (int64_t i = 0; i < n; i++)
-        ((REAL *)y)[i] = (REAL)(a * (double)((const REAL *)x)[i] + (b == 0 ? 0 : b * (double)((REAL *)y)[i]));
-}
-
-static void NAME(fill)(xkd_backend *be, void *x, double value, int64_t n)
-{
-    (void)be;
-    for (int64_t i = 0; i < n; i++) ((REAL *)x)[i] = (REAL)value;
-}
-
 /* Sums of all micro-batches, so accumulation does not change the result. */
 static void NAME(centre)(xkd_backend *be, void *centre, const void *sum, double m, int64_t rows, int64_t K,
                          const double *finite)
 {
-    if (*finite != 0) NAME(axpby)(be, centre, sum, (1 - m) / (double)rows, m, K);
+    EXACT *c = centre;
+    (void)be;
+    if (*finite == 0) return;
+    for (int64_t k = 0; k < K; k++)
+        c[k] = (EXACT)((1 - m) / (double)rows * (double)((const EXACT *)sum)[k] + (m == 0 ? 0 : m * (double)c[k]));
 }
 
 static void NAME(multiply)(xkd_backend *be, void *y, const void *x, const float *factor, int64_t n)
 {
     (void)be;
-    for (int64_t i = 0; i < n; i++) ((REAL *)y)[i] = (REAL)((double)((const REAL *)x)[i] * (double)factor[i]);
+    for (int64_t i = 0; i < n; i++) ((EXACT *)y)[i] = (EXACT)((double)((const EXACT *)x)[i] * (double)factor[i]);
 }
 
 static void NAME(to_double)(xkd_backend *be, double *y, const void *x, int64_t n)
 {
     (void)be;
-    for (int64_t i = 0; i < n; i++) y[i] = (double)((const REAL *)x)[i];
+    for (int64_t i = 0; i < n; i++) y[i] = (double)((const EXACT *)x)[i];
 }
 
 static void NAME(from_double)(xkd_backend *be, void *y, const double *x, int64_t n)
 {
     (void)be;
-    for (int64_t i = 0; i < n; i++) ((REAL *)y)[i] = (REAL)x[i];
+    for (int64_t i = 0; i < n; i++) ((EXACT *)y)[i] = (EXACT)x[i];
 }

@@ -1,4 +1,4 @@
-/* The two tables made from the templates. Single-threaded or in a fixed order throughout: the results that
+/* The three tables made from the templates. Single-threaded or in a fixed order throughout: the results that
  * golden files and the parity tests are measured against. */
 #ifndef XKD_BACKEND_REF_REF_H
 #define XKD_BACKEND_REF_REF_H
@@ -7,5 +7,6 @@
 
 const xkd_ops *xkd_ref_ops_f32(void);
 const xkd_ops *xkd_ref_ops_f64(void);
+const xkd_ops *xkd_ref_ops_bf16(void);
 
 #endif

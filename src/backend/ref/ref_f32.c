@@ -1,5 +1,6 @@
 /* The reference backend in float. */
-#define REAL float
+#define STORED float
+#define EXACT float
 #define NAME(x) x##_f32
 #include "backend/ref/table.h"
 #include "backend/ref/ref.h"

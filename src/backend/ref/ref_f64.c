@@ -1,5 +1,6 @@
 /* The reference backend in double. */
-#define REAL double
+#define STORED double
+#define EXACT double
 #define NAME(x) x##_f64
 #include "backend/ref/table.h"
 #include "backend/ref/ref.h"

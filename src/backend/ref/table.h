@@ -1,6 +1,8 @@
-/* Template: every operation of ops.h for one element type, and the table of them. */
-#ifndef REAL
-#error "included by ref_f32.c and ref_f64.c"
+/* Template: every operation of ops.h for one pair of element types, and the table of them. STORED and EXACT are the types
+ * (bfloat16 is uint16_t), NAME(x) is the name with its suffix. Every result is computed in double and rounded once, where it
+ * is stored. */
+#ifndef STORED
+#error "included by ref_f32.c, ref_f64.c and ref_bf16.c"
 #endif
 
 #include <math.h>
@@ -9,12 +11,22 @@
 #include "backend/backend.h"
 #include "backend/constants.h"
 
+/* Element i of an array of either type as a double, and its assignment. */
+#define AT(x, i) \
+    _Generic((x), const uint16_t *: xkd_ref_get_bf16, uint16_t *: xkd_ref_get_bf16, const float *: xkd_ref_get_f32, \
+             float *: xkd_ref_get_f32, const double *: xkd_ref_get_f64, double *: xkd_ref_get_f64)((x), (i))
+#define SET(x, i, value) \
+    _Generic((x), uint16_t *: xkd_ref_set_bf16, float *: xkd_ref_set_f32, double *: xkd_ref_set_f64)((x), (i), (value))
+
+#include "backend/ref/element.h"
+#include "backend/ref/gelu.h"
 #include "backend/ref/matrix.h"
 #include "backend/ref/norm.h"
 #include "backend/ref/attention.h"
 #include "backend/ref/tokens.h"
 #include "backend/ref/loss.h"
 #include "backend/ref/classify.h"
+#include "backend/ref/flat.h"
 #include "backend/ref/optim.h"
 
 /* Every entry must be there: the cpu backend starts from a copy and overrides only part of it. */
@@ -52,6 +64,8 @@ static const xkd_ops NAME(table) = {
     .patch_normalize = NAME(patch_normalize),
     .mse_forward = NAME(mse_forward),
     .mse_backward = NAME(mse_backward),
+    .narrow = NAME(narrow),
+    .widen = NAME(widen),
     .kd_forward = NAME(kd_forward),
     .kd_backward = NAME(kd_backward),
     .mmd_forward = NAME(mmd_forward),

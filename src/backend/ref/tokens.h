@@ -1,6 +1,6 @@
 /* Template: what moves, fills, interpolates and pools tokens, in plain C. */
-#ifndef REAL
-#error "included by ref_f32.c and ref_f64.c"
+#ifndef STORED
+#error "included by ref_f32.c, ref_f64.c and ref_bf16.c"
 #endif
 
 /* Reads scattered pixels and writes patches in order. Masked views embed only what is kept, so the work
@@ -9,7 +9,7 @@ static void NAME(patchify)(xkd_backend *be, void *out, const float *clip, const 
                            const xkd_patch_geometry *g)
 {
     int64_t nh = g->H / g->ph, nw = g->W / g->pw, P = xkd_patch_length(g);
-    REAL *to = out;
+    STORED *to = out;
     (void)be;
     for (int64_t b = 0; b < g->B; b++)
         for (int64_t m = 0; m < M; m++, to += P) {
@@ -20,7 +20,7 @@ static void NAME(patchify)(xkd_backend *be, void *out, const float *clip, const 
                 for (int64_t h = 0; h < g->ph; h++)
                     for (int64_t w = 0; w < g->pw; w++)
                         for (int64_t c = 0; c < g->C; c++)
-                            to[p++] = (REAL)clip[(((b * g->C + c) * g->T + t0 + t) * g->H + h0 + h) * g->W + w0 + w];
+                            SET(to, p++, clip[(((b * g->C + c) * g->T + t0 + t) * g->H + h0 + h) * g->W + w0 + w]);
         }
 }
 
@@ -28,24 +28,24 @@ static void NAME(patchify)(xkd_backend *be, void *out, const float *clip, const 
 static void NAME(add_positions)(xkd_backend *be, void *x, const void *e, const void *cls, const void *pos,
                                 const int32_t *keep, int64_t B, int64_t M, int64_t D)
 {
-    const REAL *token = e, *first = cls, *table = pos;
+    const STORED *token = e, *first = cls, *table = pos;
     int64_t c = cls ? 1 : 0;
-    REAL *out = x;
+    STORED *out = x;
     (void)be;
     for (int64_t b = 0; b < B; b++) {
         if (c)
-            for (int64_t d = 0; d < D; d++) *out++ = first[d] + table[d];
+            for (int64_t d = 0; d < D; d++) SET(out++, 0, AT(first, d) + AT(table, d));
         for (int64_t m = 0; m < M; m++) {
-            const REAL *row = table + (c + (keep ? keep[b * M + m] : m)) * D;
-            for (int64_t d = 0; d < D; d++) *out++ = *token++ + row[d];
+            const STORED *row = table + (c + (keep ? keep[b * M + m] : m)) * D;
+            for (int64_t d = 0; d < D; d++) SET(out++, 0, AT(token++, 0) + AT(row, d));
         }
     }
 }
 
-/* Gradients of shared rows add in the element type, in the order of samples. */
-static void NAME(add_row)(REAL *to, const REAL *from, int64_t D)
+/* Gradients of shared rows add in the exact type, in the order of samples. */
+static void NAME(add_row)(EXACT *to, const STORED *from, int64_t D)
 {
-    for (int64_t d = 0; d < D; d++) to[d] += from[d];
+    for (int64_t d = 0; d < D; d++) SET(to, d, AT(to, d) + AT(from, d));
 }
 
 /* The class token and row 0 of the table meet in one sum, so both get the same gradient. */
@@ -53,8 +53,9 @@ static void NAME(add_positions_backward)(xkd_backend *be, void *de, void *dcls, 
                                          const int32_t *keep, int64_t B, int64_t M, int64_t D)
 {
     int64_t c = dcls ? 1 : 0;
-    const REAL *grad = dx;
-    REAL *table = dpos, *token = de;
+    const STORED *grad = dx;
+    EXACT *table = dpos;
+    STORED *token = de;
     (void)be;
     for (int64_t b = 0; b < B; b++) {
         if (c) {
@@ -63,7 +64,7 @@ static void NAME(add_positions_backward)(xkd_backend *be, void *de, void *dcls, 
             grad += D;
         }
         for (int64_t m = 0; m < M; m++, grad += D, token += D) {
-            memcpy(token, grad, (size_t)D * sizeof(REAL));
+            memcpy(token, grad, (size_t)D * sizeof(STORED));
             NAME(add_row)(table + (c + (keep ? keep[b * M + m] : m)) * D, grad, D);
         }
     }
@@ -75,16 +76,16 @@ static void NAME(unmask_forward)(xkd_backend *be, void *x, const void *z, const 
                                  const xkd_unmask_args *a)
 {
     int64_t c = a->cls ? 1 : 0, D = a->D;
-    REAL *out = x;
+    STORED *out = x;
     (void)be;
     for (int64_t b = 0; b < a->B; b++)
         for (int64_t n = -c; n < a->N; n++, out += D) {
-            const REAL *row = (const REAL *)pos + (c + n) * D, *from = mask_token;
+            const STORED *row = (const STORED *)pos + (c + n) * D, *from = mask_token;
             if (n < 0)
-                from = (const REAL *)z + b * (a->M + c) * D;
+                from = (const STORED *)z + b * (a->M + c) * D;
             else if (a->rank[b * a->N + n] >= 0)
-                from = (const REAL *)z + (b * (a->M + c) + c + a->rank[b * a->N + n]) * D;
-            for (int64_t d = 0; d < D; d++) out[d] = from[d] + row[d];
+                from = (const STORED *)z + (b * (a->M + c) + c + a->rank[b * a->N + n]) * D;
+            for (int64_t d = 0; d < D; d++) SET(out, d, AT(from, d) + AT(row, d));
         }
 }
 
@@ -94,16 +95,16 @@ static void NAME(unmask_backward)(xkd_backend *be, void *dz, void *dmask, void *
                                   const xkd_unmask_args *a)
 {
     int64_t c = a->cls ? 1 : 0, D = a->D;
-    const REAL *grad = dx;
+    const STORED *grad = dx;
     (void)be;
     for (int64_t b = 0; b < a->B; b++)
         for (int64_t n = -c; n < a->N; n++, grad += D) {
-            NAME(add_row)((REAL *)dpos + (c + n) * D, grad, D);
+            NAME(add_row)((EXACT *)dpos + (c + n) * D, grad, D);
             int64_t kept = n < 0 ? -1 : a->rank[b * a->N + n];
             if (n >= 0 && kept < 0)
                 NAME(add_row)(dmask, grad, D);
             else
-                memcpy((REAL *)dz + (b * (a->M + c) + (n < 0 ? 0 : c + kept)) * D, grad, (size_t)D * sizeof(REAL));
+                memcpy((STORED *)dz + (b * (a->M + c) + (n < 0 ? 0 : c + kept)) * D, grad, (size_t)D * sizeof(STORED));
         }
 }
 
@@ -111,7 +112,7 @@ static void NAME(gather_rows)(xkd_backend *be, void *out, const void *in, const 
 {
     (void)be;
     for (int64_t i = 0; i < n; i++)
-        memcpy((REAL *)out + i * D, (const REAL *)in + index[i] * D, (size_t)D * sizeof(REAL));
+        memcpy((STORED *)out + i * D, (const STORED *)in + index[i] * D, (size_t)D * sizeof(STORED));
 }
 
 /* Indices are distinct, so storing is enough and nothing is added. */
@@ -119,9 +120,9 @@ static void NAME(scatter_rows)(xkd_backend *be, void *din, const void *dout, con
                                int64_t rows, int64_t D)
 {
     (void)be;
-    memset(din, 0, (size_t)(rows * D) * sizeof(REAL));
+    memset(din, 0, (size_t)(rows * D) * sizeof(STORED));
     for (int64_t i = 0; i < n; i++)
-        memcpy((REAL *)din + index[i] * D, (const REAL *)dout + i * D, (size_t)D * sizeof(REAL));
+        memcpy((STORED *)din + index[i] * D, (const STORED *)dout + i * D, (size_t)D * sizeof(STORED));
 }
 
 /* Serial over rows; a row has at most 8 taps (trilinear) and is summed in double. */
@@ -131,11 +132,11 @@ static void NAME(sparse_rows)(xkd_backend *be, void *out, const void *in, const 
     (void)be;
     for (int64_t r = 0; r < s->rows_out; r++)
         for (int64_t d = 0; d < D; d++) {
-            REAL *to = (REAL *)out + r * D + d;
-            double sum = accumulate ? (double)*to : 0;
+            STORED *to = (STORED *)out + r * D + d;
+            double sum = accumulate ? AT(to, 0) : 0;
             for (int32_t k = s->start[r]; k < s->start[r + 1]; k++)
-                sum += s->weight[k] * (double)((const REAL *)in)[s->index[k] * D + d];
-            *to = (REAL)sum;
+                sum += s->weight[k] * AT((const STORED *)in, s->index[k] * D + d);
+            SET(to, 0, sum);
         }
 }
 
@@ -147,8 +148,8 @@ static void NAME(pool_forward)(xkd_backend *be, void *y, const void *x, int64_t 
     for (int64_t b = 0; b < B; b++)
         for (int64_t d = 0; d < D; d++) {
             double sum = 0;
-            for (int64_t n = first; n < last; n++) sum += (double)((const REAL *)x)[(b * tokens + n) * D + d];
-            ((REAL *)y)[b * D + d] = (REAL)(sum / (double)(last - first));
+            for (int64_t n = first; n < last; n++) sum += AT((const STORED *)x, (b * tokens + n) * D + d);
+            SET((EXACT *)y, b * D + d, sum / (double)(last - first));
         }
 }
 
@@ -160,8 +161,8 @@ static void NAME(pool_backward)(xkd_backend *be, void *dx, const void *dy, int64
     for (int64_t b = 0; b < B; b++)
         for (int64_t n = first; n < last; n++)
             for (int64_t d = 0; d < D; d++) {
-                REAL *to = (REAL *)dx + (b * tokens + n) * D + d;
-                *to = (REAL)((double)*to + share * (double)((const REAL *)dy)[b * D + d]);
+                STORED *to = (STORED *)dx + (b * tokens + n) * D + d;
+                SET(to, 0, AT(to, 0) + share * AT((const EXACT *)dy, b * D + d));
             }
 }
 
@@ -169,21 +170,21 @@ static void NAME(pool_backward)(xkd_backend *be, void *dx, const void *dy, int64
 static void NAME(scale_sequences)(xkd_backend *be, void *y, const void *x, const float *factor,
                                   const xkd_segments *segs, int64_t D)
 {
-    const REAL *in = x;
-    REAL *out = y;
+    const STORED *in = x;
+    STORED *out = y;
     (void)be;
     for (int64_t s = 0; s < segs->count; s++)
         for (int64_t b = 0; b < segs->items[s].batch; b++, factor++)
-            for (int64_t i = 0; i < segs->items[s].tokens * D; i++) *out++ = (REAL)((double)*factor * (double)*in++);
+            for (int64_t i = 0; i < segs->items[s].tokens * D; i++) SET(out++, 0, (double)*factor * AT(in++, 0));
 }
 
 /* weight [N]: head average of av_i mean(aa) / mean(av), or of softmax_i(av_i mean(aa)); the outer product
  * av_i * aa_j is never formed because its row means factor. */
-static void NAME(refine_weights)(double *weight, const REAL *self, const REAL *other, const xkd_refine_args *a)
+static void NAME(refine_weights)(double *weight, const EXACT *self, const EXACT *other, const xkd_refine_args *a)
 {
     for (int64_t i = 0; i < a->N; i++) weight[i] = 0;
     for (int64_t h = 0; h < a->H; h++) {
-        const REAL *av = self + h * a->N, *aa = other + h * a->M;
+        const EXACT *av = self + h * a->N, *aa = other + h * a->M;
         double self_mean = 0, other_mean = 0, total = 0, largest = -INFINITY;
         for (int64_t i = 0; i < a->N; i++) self_mean += (double)av[i] / (double)a->N;
         for (int64_t j = 0; j < a->M; j++) other_mean += (double)aa[j] / (double)a->M;
@@ -204,15 +205,15 @@ static void NAME(refine_pool)(xkd_backend *be, void *y, const xkd_refine_args *a
     if (!weight) return;
     double *plain = weight + a->N, *refined = plain + a->D;
     for (int64_t b = 0; b < a->B; b++) {
-        const REAL *f = (const REAL *)a->features + (b * a->tokens + a->tokens - a->N) * a->D;
+        const STORED *f = (const STORED *)a->features + (b * a->tokens + a->tokens - a->N) * a->D;
         double plain_energy = 0, refined_energy = 0;
         NAME(refine_weights)
-        (weight, (const REAL *)a->self_attn + b * a->H * a->N, (const REAL *)a->other_attn + b * a->H * a->M, a);
+        (weight, (const EXACT *)a->self_attn + b * a->H * a->N, (const EXACT *)a->other_attn + b * a->H * a->M, a);
         for (int64_t d = 0; d < 2 * a->D; d++) plain[d] = 0;
         for (int64_t i = 0; i < a->N; i++)
             for (int64_t d = 0; d < a->D; d++) {
-                plain[d] += (double)f[i * a->D + d] / (double)a->N;
-                refined[d] += weight[i] * (double)f[i * a->D + d] / (double)a->N;
+                plain[d] += AT(f, i * a->D + d) / (double)a->N;
+                refined[d] += weight[i] * AT(f, i * a->D + d) / (double)a->N;
             }
         for (int64_t d = 0; d < a->D; d++) {
             plain_energy += plain[d] * plain[d];
@@ -220,6 +221,6 @@ static void NAME(refine_pool)(xkd_backend *be, void *y, const xkd_refine_args *a
         }
         /* 0 only if the weighted features cancel exactly, which those of real clips do not. */
         double s = sqrt(plain_energy / refined_energy);
-        for (int64_t d = 0; d < a->D; d++) ((REAL *)y)[b * a->D + d] = (REAL)(s * refined[d]);
+        for (int64_t d = 0; d < a->D; d++) SET((EXACT *)y, b * a->D + d, s * refined[d]);
     }
 }

@@ -10,6 +10,7 @@
  * rest 0. */
 typedef struct {
     float *y;           /* output */
+    uint16_t *half;     /* the same in bfloat16 */
     const float *x, *z; /* inputs, of the length of y */
     double a, b;        /* scalars of the operation, rounded to float in the task */
     int64_t n;
@@ -163,12 +164,15 @@ INLINE void adamw_vector(const xkd_adamw_args *a, const adamw_factors *f, int64_
     vec_store_part(m, m1, n);
     vec_store_part(v, m2, n);
     vec_store_part(p, x, n);
+    if (a->stored) vec_store_half((uint16_t *)a->stored + i, x, n);
     /* In the order given: with the teacher's blocks shared (MATS) both entries name the same tensor, and
      * video's average comes first (method.md section 8). */
     for (int k = 0; k < 2; k++) {
         if (!a->ema[k]) continue;
         float *t = (float *)a->ema[k] + i;
-        vec_store_part(t, vec_fma(vec_load_part(t, n), vec_set(f->old[k]), x * f->fresh[k]), n);
+        vec mean = vec_fma(vec_load_part(t, n), vec_set(f->old[k]), x * f->fresh[k]);
+        vec_store_part(t, mean, n);
+        if (a->ema_stored[k]) vec_store_half((uint16_t *)a->ema_stored[k] + i, mean, n);
     }
 }
 
@@ -214,6 +218,15 @@ static void axpby(xkd_backend *be, void *y, const void *x, double a, double b, i
     run_flat(be, &f, axpby_task);
 }
 
+static void narrow_task(void *arg, int64_t task, int thread)
+{
+    const flat *f = arg;
+    int64_t end = task * ELEMENTS_A_TASK + task_size(task, f->n, ELEMENTS_A_TASK);
+    (void)thread;
+    for (int64_t i = task * ELEMENTS_A_TASK; i < end; i += W)
+        vec_store_half(f->half + i, vec_load_part(f->x + i, end - i), end - i);
+}
+
 /* An average alone, t = m t + (1 - m) p, is axpby with the parameter as x. */
 static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, const double *squares,
                   const double *finite)
@@ -223,8 +236,12 @@ static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, co
         const xkd_adamw_args *a = &list[i];
         flat f = {.n = a->n, .adamw = a, .a = a->clip > 0 ? xkd_clip_factor(a->clip, squares[i]) : 1};
         if (a->g) run_flat(be, &f, adamw_task);
-        for (int k = 0; !a->g && k < 2; k++)
-            if (a->ema[k]) axpby(be, a->ema[k], a->p, 1 - a->ema_momentum[k], a->ema_momentum[k], a->n);
+        for (int k = 0; !a->g && k < 2; k++) {
+            if (!a->ema[k]) continue;
+            axpby(be, a->ema[k], a->p, 1 - a->ema_momentum[k], a->ema_momentum[k], a->n);
+            flat copy = {.half = a->ema_stored[k], .x = a->ema[k], .n = a->n};
+            if (copy.half) run_flat(be, &copy, narrow_task);
+        }
     }
 }
 

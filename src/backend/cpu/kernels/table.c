@@ -28,11 +28,12 @@ static void add_scaled(double *w, double scale, const double *x, int64_t n)
 extern const xkd_double_loops LEVEL(xkd_cpu_loops);
 const xkd_double_loops LEVEL(xkd_cpu_loops) = {dot, add_scaled};
 
-void LEVEL(xkd_cpu_fill)(xkd_ops *ops);
+void LEVEL(xkd_cpu_fill)(xkd_ops *ops, xkd_dtype dtype);
 
 /* Order does not matter: no two files override the same entry. */
-void LEVEL(xkd_cpu_fill)(xkd_ops *ops)
+void LEVEL(xkd_cpu_fill)(xkd_ops *ops, xkd_dtype dtype)
 {
+    if (dtype == XKD_BF16) return;
     LEVEL(xkd_cpu_linear_ops)(ops);
     LEVEL(xkd_cpu_norm_ops)(ops);
     LEVEL(xkd_cpu_attention_ops)(ops);

@@ -137,18 +137,24 @@ INLINE vec vec_fma(vec a, vec b, vec c)
 #endif
 }
 
+/* Lane by lane: yes where x is NaN. */
+INLINE vec vec_if_nan(vec x, vec yes, vec no)
+{
+#if defined(__AVX512F__)
+    return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), yes);
+#elif defined(__AVX2__)
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+#elif defined(__x86_64__)
+    return _mm_blendv_ps(no, yes, _mm_cmpunord_ps(x, x));
+#else
+    return vbslq_f32(vceqq_f32(x, x), no, yes);
+#endif
+}
+
 /* Where a lane is NaN, the result is NaN. */
 INLINE vec vec_nan_or(vec a, vec otherwise)
 {
-#if defined(__AVX512F__)
-    return _mm512_mask_mov_ps(otherwise, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
-#elif defined(__AVX2__)
-    return _mm256_blendv_ps(otherwise, a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
-#elif defined(__x86_64__)
-    return _mm_blendv_ps(otherwise, a, _mm_cmpunord_ps(a, a));
-#else
-    return vbslq_f32(vceqq_f32(a, a), otherwise, a);
-#endif
+    return vec_if_nan(a, a, otherwise);
 }
 
 /* Maximum and minimum against a bound that is no NaN: x86's instructions return their second operand where one is NaN,
@@ -329,6 +335,54 @@ INLINE float vec_dot(const float *a, const float *b, int64_t n)
         s.v[j] =
             vec_fma(vec_load_part(a + i + j * W, n - i - j * W), vec_load_part(b + i + j * W, n - i - j * W), s.v[j]);
     return lanes_sum(s);
+}
+
+/* ---- bfloat16 ---- */
+/* The W numbers at p, widened. */
+INLINE vec vec_load_whole_half(const uint16_t *p)
+{
+#if defined(__AVX512F__)
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p)), 16));
+#elif defined(__AVX2__)
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)), 16));
+#elif defined(__x86_64__)
+    return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)), 16));
+#else
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+#endif
+}
+
+/* The first n of W numbers at p, zeros behind; memory past them is not touched. n >= W loads all. */
+INLINE vec vec_load_half(const uint16_t *p, int64_t n)
+{
+    if (n >= W) return vec_load_whole_half(p);
+    uint16_t x[W] = {0};
+    for (int64_t i = 0; i < n; i++) x[i] = p[i];
+    return vec_load_whole_half(x);
+}
+
+/* The first n lanes to the nearest bfloat16, the even one of two equally near ones; NaN stays NaN. */
+INLINE void vec_store_half(uint16_t *p, vec v, int64_t n)
+{
+    uint16_t x[W], *to = n >= W ? p : x;
+    veci bits = (veci)v, odd = (veci)((bits >> 16) & 1);
+    /* Rounding could turn a NaN into infinity: it keeps its upper bits and becomes quiet. */
+    veci rounded = (veci)vec_if_nan(v, (vec)(bits | 0x400000), (vec)(bits + 0x7fff + odd));
+#if defined(__AVX512F__)
+    _mm256_storeu_si256((__m256i *)(void *)to, _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)rounded, 16)));
+#elif defined(__AVX2__)
+    __m256i high = _mm256_srli_epi32((__m256i)rounded, 16);
+    __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08);
+    _mm_storeu_si128((__m128i *)(void *)to, _mm256_castsi256_si128(packed));
+#elif defined(__x86_64__)
+    __m128i high = _mm_srli_epi32((__m128i)rounded, 16);
+    _mm_storel_epi64((__m128i *)(void *)to, _mm_packus_epi32(high, high));
+#else
+    vst1_u16(to, vshrn_n_u32((uint32x4_t)rounded, 16));
+#endif
+    for (int64_t i = 0; to == x && i < n; i++) p[i] = x[i];
 }
 
 /* ---- functions ---- */

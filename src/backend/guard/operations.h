@@ -1,5 +1,9 @@
-/* Every operation through the guard: addresses are exchanged for those that can be read, and the operation runs on the
- * backend behind. */
+/* Template: every operation through the guard. Addresses are exchanged for those that can be read, and the operation runs on
+ * the backend behind, in its table OPS: `ops` or `exact`. TABLE is the name of the function that gives the guard's table. */
+#ifndef TABLE
+#error "included by stored.c and exact.c"
+#endif
+
 #include "backend/guard/guard.h"
 
 /* The readable address of a tensor; see xkd_guard_open. */
@@ -9,7 +13,7 @@
 #define RUN(operation, ...)                                      \
     do {                                                         \
         xkd_backend *behind = xkd_guard_enter(be, #operation);   \
-        if (behind) behind->ops->operation(behind, __VA_ARGS__); \
+        if (behind) behind->OPS->operation(behind, __VA_ARGS__); \
         xkd_guard_leave(be);                                     \
     } while (0)
 
@@ -507,6 +511,20 @@ static void from_double(xkd_backend *be, void *y, const double *x, int64_t n)
     RUN(from_double, y, x, n);
 }
 
+static void narrow(xkd_backend *be, void *y, const void *x, int64_t n)
+{
+    HERE(y);
+    HERE(x);
+    RUN(narrow, y, x, n);
+}
+
+static void widen(xkd_backend *be, void *y, const void *x, int64_t n)
+{
+    HERE(y);
+    HERE(x);
+    RUN(widen, y, x, n);
+}
+
 static void axpby(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n)
 {
     HERE(y);
@@ -549,13 +567,16 @@ static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, co
         HERE(own[i].m);
         HERE(own[i].v);
         HERE(own[i].g);
-        HERE(own[i].ema[0]);
-        HERE(own[i].ema[1]);
+        HERE(own[i].stored);
+        for (int k = 0; k < 2; k++) {
+            HERE(own[i].ema[k]);
+            HERE(own[i].ema_stored[k]);
+        }
     }
     RUN(adamw, own, count, squares, finite);
 }
 
-const xkd_ops *xkd_guard_ops(void)
+const xkd_ops *TABLE(void)
 {
     static const xkd_ops ops = {
         .name = "guard",
@@ -610,6 +631,8 @@ const xkd_ops *xkd_guard_ops(void)
         .multiply = multiply,
         .to_double = to_double,
         .from_double = from_double,
+        .narrow = narrow,
+        .widen = widen,
         .axpby = axpby,
         .fill = fill,
     };
