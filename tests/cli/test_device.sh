@@ -50,7 +50,7 @@ check "equal scores" cmp -s guard-scores.json cpu-scores.json
 try "${train[@]}" --out none run.device=guard:x
 stderr_has "a fault that is no number" 2 "run.device=guard:x: want guard or guard:N"
 try "${train[@]}" --out none run.device=gpu
-stderr_has "an unknown device" 2 "run.device: wants cpu, ref or guard, not 'gpu'"
+stderr_has "an unknown device" 2 "run.device: wants cpu, cuda, cuda:N, ref or guard, not 'gpu'"
 
 # An operation in every part of the run fails: the exit code says so, and what is on the disk is the CPU's.
 reached=0

@@ -56,8 +56,6 @@ inline void warp_sync(const char *file, int line, unsigned mask = 0xffffffffu)
     warp_exchange(WARP_SYNC, mask, 0, 0, file, line);
 }
 int lane(void);
-/* An atomic's read and write: ordered against other atomics. */
-void atomic_access(void *at, size_t bytes);
 /* Copies to shared memory that are under way: done when they are waited for. */
 void copy_begin(void *to, const void *from, size_t bytes);
 void copy_commit(void);
@@ -120,13 +118,10 @@ template <class V> V shuffle(unsigned mask, V value, int from, const char *file,
 #define __any_sync(mask, predicate) (__ballot_sync(mask, predicate) != 0)
 #define __all_sync(mask, predicate) (__ballot_sync(mask, predicate) == (mask))
 
-template <class N> N atomicAdd(N *at, N value)
-{
-    sim::atomic_access(at, sizeof *at);
-    N old = *at;
-    *at = old + value;
-    return old;
-}
+float atomicAdd(float *at, float value);
+double atomicAdd(double *at, double value);
+int atomicAdd(int *at, int value);
+unsigned atomicAdd(unsigned *at, unsigned value);
 
 using std::isfinite;
 using std::isnan;

@@ -122,23 +122,30 @@ bool is_own(const char *address)
     return is_on_stack(address) || is_argument(address) || (address >= &__ehdr_start && address < &_end);
 }
 
-inline void access(const void *at, size_t bytes, bool writes, const void *caller)
+/* Whether the place is one that has a shadow; ends the launch where it is no place for a kernel. */
+inline bool check_place(const char *address, size_t bytes, bool writes)
 {
-    const char *address = (const char *)at;
-    if (!now.in_kernel || bytes == 0) return;
     if (address >= memory_begin && address < memory_end) {
         const char *end = piece_end(address);
         if (!end || address + bytes > end)
             fault("%s %zu bytes at an address of the device that %s", writes ? "writes" : "reads", bytes,
-                  end ? "end behind their piece" : "belongs to no piece");
-    } else if (address >= shared_begin && address < shared_begin + shared_size + 64) {
+                  end ? "ends behind its piece" : "belongs to no piece");
+        return true;
+    }
+    if (address >= shared_begin && address < shared_begin + shared_size + 64) {
         if (address + bytes > shared_begin + shared_size)
             fault("%s %zu bytes behind the %zu of its shared memory", writes ? "writes" : "reads", bytes, shared_size);
-    } else {
-        if (!is_own(address)) fault("%s memory of the host", writes ? "writes" : "reads");
-        return;
+        return true;
     }
-    touch(address, bytes, writes, false, caller);
+    if (!is_own(address)) fault("%s memory of the host", writes ? "writes" : "reads");
+    return false;
+}
+
+inline void access(const void *at, size_t bytes, bool writes, const void *caller)
+{
+    const char *address = (const char *)at;
+    if (!now.in_kernel || bytes == 0) return;
+    if (check_place(address, bytes, writes)) touch(address, bytes, writes, false, caller);
 }
 } // namespace
 
@@ -158,12 +165,27 @@ void reset_shadow_if_full(void)
     now.interval = 0;
 }
 
-void atomic_access(void *at, size_t bytes)
-{
-    access(at, 0, true, __builtin_return_address(0));
-    touch((const char *)at, bytes, true, true, __builtin_return_address(0));
-}
 } // namespace sim
+
+/* Ordered against other atomics; not itself under the hooks. */
+template <class N> static N atomic_add(N *at, N value, const void *caller)
+{
+    sim::check_place((const char *)at, sizeof *at, true);
+    sim::touch((const char *)at, sizeof *at, true, true, caller);
+    N old = *at;
+    *at = old + value;
+    return old;
+}
+
+#define ATOMIC_ADD(type)                                               \
+    type atomicAdd(type *at, type value)                               \
+    {                                                                  \
+        return atomic_add(at, value, __builtin_return_address(0));     \
+    }
+ATOMIC_ADD(float)
+ATOMIC_ADD(double)
+ATOMIC_ADD(int)
+ATOMIC_ADD(unsigned)
 
 #define HOOK(name, bytes, writes)                               \
     extern "C" void __tsan_##name(void *at)                     \

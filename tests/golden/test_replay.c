@@ -107,6 +107,16 @@ static void check_state(xkd_context *cx, const golden_case *c, const char *out)
     xkd_safetensors_close(init);
 }
 
+/* A GPU, and the simulation of one where it was not built. */
+static bool may_be_absent(const char *device)
+{
+#ifdef XKD_HAVE_CUDASIM
+    return strcmp(device, "cuda") == 0;
+#else
+    return strncmp(device, "cuda", 4) == 0;
+#endif
+}
+
 static void replay_case(void **state)
 {
     const golden_case *c = *state;
@@ -114,7 +124,14 @@ static void replay_case(void **state)
     xkd_context *cx = xkd_context_new();
     assert_non_null(mkdtemp(out));
     xkd_replay_options o = {.folder = c->folder, .out = out, .device = c->backend, .float64 = c->dtype == XKD_F64, .threads = 2};
-    if (xkd_replay(cx, &o) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    xkd_status status = xkd_replay(cx, &o);
+    if (status == XKD_ERR_DEVICE && may_be_absent(c->backend)) {
+        print_message("# %s\n", xkd_last_error(cx));
+        xkd_context_free(cx);
+        rmdir(out);
+        skip();
+    }
+    if (status != XKD_OK) fail_msg("%s", xkd_last_error(cx));
     check_losses(c, out);
     check_gradients(cx, c, out);
     check_state(cx, c, out);
@@ -131,7 +148,8 @@ static void replay_case(void **state)
     {#name " on " backend " " #dtype, replay_case, NULL, NULL,                                                          \
      &(golden_case){CASE(#name), backend, XKD_##dtype, loss, gradient, update}}
 #define ALL(name)                                                                                                      \
-    ON(name, "ref", F64, 1e-11, 1e-7, 1e-3), ON(name, "ref", F32, 2e-4, 1e-4, 2e-2), ON(name, "cpu", F32, 2e-4, 1e-4, 2e-2)
+    ON(name, "ref", F64, 1e-11, 1e-7, 1e-3), ON(name, "ref", F32, 2e-4, 1e-4, 2e-2), ON(name, "cpu", F32, 2e-4, 1e-4, 2e-2), \
+        ON(name, "cuda-sim", F32, 2e-4, 1e-4, 2e-2), ON(name, "cuda", F32, 2e-4, 1e-4, 2e-2)
 
 int main(void)
 {

@@ -120,12 +120,22 @@ static void compare(const operation *op, const int64_t *d, const tensors *truth,
     }
 }
 
+/* A GPU, and the simulation of one where it was not built. */
+static bool may_be_absent(const char *device)
+{
+#ifdef XKD_HAVE_CUDASIM
+    return strcmp(device, "cuda") == 0;
+#else
+    return strncmp(device, "cuda", 4) == 0;
+#endif
+}
+
 /* NULL: the device is not here, which is said. */
 static xkd_backend *open_device(xkd_context *cx, const place *at, int threads)
 {
     xkd_backend *be = NULL;
     xkd_status status = xkd_backend_new(cx, &be, at->device, at->dtype, threads);
-    if (status == XKD_ERR_DEVICE)
+    if (status == XKD_ERR_DEVICE && may_be_absent(at->device))
         print_message("# %s\n", xkd_last_error(cx));
     else
         assert_int_equal(status, XKD_OK);

@@ -235,7 +235,7 @@ static void test_refusals(void **state)
     refused(cx, "train: {accumulate: 3}", "train.accumulate (3) does not divide");
     refused(cx, "model: {fwd_kwargs: {mmd_group: 5}}", "mmd_group (5) does not divide the micro-batch (256)");
     refused(cx, "model: {fwd_kwargs: {align_coeff: 0, cmkd_coeff: 0, recon_coeff: 0}}", "nothing to learn");
-    refused(cx, "run: {backend: gpu}", "wants cpu, ref or guard");
+    refused(cx, "run: {backend: gpu}", "wants cpu, cuda, cuda:N, ref or guard");
     refused(cx, "dataset: {train: {vid_aug_kwargs: {local: {crop_scale: [0.5, 0.2]}}}}", "0.5 is above 0.2");
     refused(cx, "dataset: {crop_size: 96}", "differs from model.kwargs.frame_size");
     refused(cx, "dataset: {video_fps: 16}", "64 frames, model.kwargs.num_frames 32");
