@@ -18,6 +18,7 @@
 #include "backend/cpu/levels.h"
 #include "backend/cpu/onednn.h"
 #include "backend/cpu/rate.h"
+#include "backend/cuda/cuda.h"
 #include "dist/dist.h"
 #include "base/pool.h"
 #include "base/status.h"
@@ -93,6 +94,15 @@ static void ranks(struct findings *f)
          *version ? ", MPI (mpirun, srun): " : "; no MPI: ", *version ? version : lack);
 }
 
+/* GPUs, or what is missing to use one. */
+static void gpus(struct findings *f)
+{
+    char versions[160], devices[300], lack[400];
+    xkd_cuda_describe(versions, sizeof versions, devices, sizeof devices, lack, sizeof lack);
+    note(f, "CUDA", "%s%s%s", versions, *versions && *lack ? "; " : "", lack);
+    note(f, "GPUs", "%s", *devices ? devices : "none that can be used");
+}
+
 /* Which kernels there are, which of them run, and why. */
 static void levels(struct findings *f)
 {
@@ -159,7 +169,7 @@ static const char *has_decoder(enum AVCodecID id)
 /* What is built in. Decoders differ between builds of FFmpeg. */
 static void features(struct findings *f)
 {
-    note(f, "backends", "cpu (float32), ref (float32, float64)");
+    note(f, "backends", "cpu and cuda (float32), ref (float32, float64)");
     note(f, "H.264 decoder", "%s", has_decoder(AV_CODEC_ID_H264));
     note(f, "HEVC decoder", "%s", has_decoder(AV_CODEC_ID_HEVC));
     note(f, "VP9 decoder", "%s", has_decoder(AV_CODEC_ID_VP9));
@@ -167,7 +177,7 @@ static void features(struct findings *f)
     note(f, "AAC decoder", "%s", has_decoder(AV_CODEC_ID_AAC));
     note(f, "Opus decoder", "%s", has_decoder(AV_CODEC_ID_OPUS));
     note(f, "H.264 encoder", "%s", xkd_encoder_has_h264() ? "yes" : "no: synthetic videos are MPEG-4");
-    note(f, "not built in", "CUDA, NCCL, bfloat16");
+    note(f, "not built in", "NCCL, bfloat16");
 }
 
 /* People get two columns, programs one JSON object. */
@@ -207,6 +217,7 @@ static int run(struct cli *cli, int argc, char **argv)
     features(&f);
     libraries(&f);
     ranks(&f);
+    gpus(&f);
     processor(&f);
     /* The one part that takes time. */
     const xkd_cpu_level *level;

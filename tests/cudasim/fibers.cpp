@@ -99,8 +99,6 @@ struct fiber {
 #endif
     const char *file; /* where it waits */
     int line;
-    warp_operation what;
-    unsigned mask, warp_epoch;
     int from;
     uint64_t bits;
     std::vector<std::pair<char *, std::vector<char>>> copies; /* cp.async under way */
@@ -111,7 +109,17 @@ fiber fibers[MOST_THREADS], home;
 char *stacks;
 std::vector<int> ready;
 int current, threads, live;
-unsigned warp_epochs[MOST_THREADS / LANES];
+/* Lanes of a warp that wait for others to come with the same mask. */
+struct meeting {
+    warp_operation what;
+    unsigned mask, here;
+};
+struct warp_state {
+    unsigned epoch; /* whole __syncwarps in this interval */
+    unsigned absent; /* lanes that have ended or never were */
+    std::vector<meeting> meetings;
+};
+warp_state warps[MOST_THREADS / LANES];
 job *body;
 std::string fault_text;
 bool faulted;
@@ -183,10 +191,12 @@ void change(fiber *from, fiber *to)
 
 namespace
 {
-/* A page without rights at the low end of each stack. */
+/* A page without rights at the low end of each stack. Shared memory has a range of its own, that no other data are near. */
 void make_stacks(void)
 {
     if (stacks) return;
+    shared_begin = (char *)mmap(nullptr, MOST_SHARED, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (shared_begin == MAP_FAILED) std::abort();
     stacks = (char *)mmap(nullptr, (size_t)MOST_THREADS * STACK, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (stacks == MAP_FAILED) std::abort();
@@ -208,7 +218,7 @@ fiber *next_fiber(void)
     }
     thread_index = f->index;
     now.thread = (unsigned)current;
-    now.warp_epoch = warp_epochs[current / LANES];
+    now.warp_epoch = warps[current / LANES].epoch;
     return f;
 }
 
@@ -224,7 +234,7 @@ void release_barrier(void)
     for (int i = 0; i < threads; i++)
         if (fibers[i].state != AT_BARRIER && fibers[i].state != ENDED) return;
     now.interval++;
-    std::memset(warp_epochs, 0, sizeof warp_epochs);
+    for (warp_state &w : warps) w.epoch = 0;
     for (int i = 0; i < threads; i++)
         if (fibers[i].state == AT_BARRIER) {
             fibers[i].state = READY;
@@ -236,6 +246,7 @@ void end_of_fiber(void)
 {
     fiber *self = &fibers[current];
     self->state = ENDED;
+    warps[current / LANES].absent |= 1u << current % LANES;
     if (!self->groups.empty() || !self->copies.empty())
         note_fault("%s: a thread ends while copies to shared memory are under way", now.kernel);
     live--;
@@ -271,7 +282,10 @@ void run_block(void)
     now.block_began = ++now.interval;
     live = threads;
     ready.clear();
-    std::memset(warp_epochs, 0, sizeof warp_epochs);
+    for (warp_state &w : warps) {
+        w.epoch = w.absent = 0;
+        w.meetings.clear();
+    }
     for (int i = 0; i < threads; i++) {
         fibers[i].state = READY;
         fibers[i].begun = false;
@@ -280,7 +294,6 @@ void run_block(void)
         ready.push_back(i);
     }
     std::memset(shared_begin, 0xff, shared_size); /* NaN, or an index that is nowhere */
-    begin_shared_shadow();
     change(&home, next_fiber());
     if (!faulted && live > 0) tell_deadlock();
 }
@@ -334,11 +347,8 @@ bool is_argument(const void *address)
 bool run_grid(const char *kernel, dim3 grid, dim3 block, size_t shared, job *work)
 {
     int64_t blocks = (int64_t)grid.x * grid.y * grid.z;
-    static std::vector<char> memory;
     threads = (int)(block.x * block.y * block.z);
     make_stacks();
-    memory.resize(shared + 64);
-    shared_begin = (char *)(((uintptr_t)memory.data() + 63) & ~(uintptr_t)63);
     shared_size = shared;
     block_size = block;
     grid_size = grid;
@@ -402,34 +412,31 @@ void finish_exchange(int first, unsigned mask, warp_operation what)
         if (first + l != current) ready.push_back(first + l);
     }
     /* Only what the whole warp does orders its memory here. */
-    if (what == WARP_SYNC && mask == ~0u) now.warp_epoch = ++warp_epochs[first / LANES];
+    if (what == WARP_SYNC && mask == ~0u) now.warp_epoch = ++warps[first / LANES].epoch;
 }
 } // namespace
 
 uint64_t warp_exchange(warp_operation what, unsigned mask, uint64_t bits, int from, const char *file, int line)
 {
     fiber *self = &fibers[current];
-    int first = current / LANES * LANES;
-    bool complete = true;
-    if (!(mask >> (current - first) & 1)) fault("a lane is not in its own mask (%s:%d)", short_name(file), line);
+    warp_state *warp = &warps[current / LANES];
+    const unsigned me = 1u << current % LANES;
+    if (!(mask & me)) fault("a lane is not in its own mask (%s:%d)", short_name(file), line);
+    if (mask & warp->absent)
+        fault("a mask names lane %d, which has ended (%s:%d)", __builtin_ctz(mask & warp->absent), short_name(file), line);
     self->state = AT_WARP;
     self->file = file;
     self->line = line;
-    self->what = what;
-    self->mask = mask;
     self->from = from;
     self->bits = bits;
-    for (int l = 0; l < LANES; l++) {
-        if (!(mask >> l & 1)) continue;
-        const fiber &other = fibers[first + l];
-        if (first + l >= threads || other.state == ENDED)
-            fault("a mask names lane %d, which has ended (%s:%d)", l, short_name(file), line);
-        complete = complete && other.state == AT_WARP && other.mask == mask && other.what == what;
-    }
-    if (complete) {
-        finish_exchange(first, mask, what);
-        /* The one that came last may go on last. */
-        ready.push_back(current);
+    size_t m = 0;
+    while (m < warp->meetings.size() && (warp->meetings[m].mask != mask || warp->meetings[m].what != what)) m++;
+    if (m == warp->meetings.size()) warp->meetings.push_back({what, mask, 0});
+    warp->meetings[m].here |= me;
+    if (warp->meetings[m].here == mask) {
+        warp->meetings.erase(warp->meetings.begin() + (long)m);
+        finish_exchange(current / LANES * LANES, mask, what);
+        ready.push_back(current); /* the one that came last may go on last */
     }
     leave(self);
     return self->bits;

@@ -9,7 +9,8 @@
 
 namespace sim
 {
-enum { LANES = 32, MOST_THREADS = 1024 };
+/* An H100 gives a block 227 KB of shared memory; the range of addresses is a little larger. */
+enum { LANES = 32, MOST_THREADS = 1024, MOST_SHARED = 256 << 10 };
 
 /* One barrier interval of one block: numbers grow, so an older launch has smaller ones. */
 struct running_place {
@@ -46,7 +47,6 @@ void open_memory(void);
 void close_memory(void);
 
 /* ---- shadows (hooks.cpp) ---- */
-void begin_shared_shadow(void);
 void reset_shadow_if_full(void);
 } // namespace sim
 

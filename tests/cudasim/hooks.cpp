@@ -30,7 +30,7 @@ struct cell {
 };
 
 cell *device_shadow;
-cell shared_shadow[(256 << 10) / GRAIN];
+cell shared_shadow[MOST_SHARED / GRAIN]; /* stamps of earlier blocks are older than this one's begin */
 
 __attribute__((noinline)) void make_device_shadow(void)
 {
@@ -132,7 +132,7 @@ inline bool check_place(const char *address, size_t bytes, bool writes)
                   end ? "ends behind its piece" : "belongs to no piece");
         return true;
     }
-    if (address >= shared_begin && address < shared_begin + shared_size + 64) {
+    if (address >= shared_begin && address < shared_begin + MOST_SHARED) {
         if (address + bytes > shared_begin + shared_size)
             fault("%s %zu bytes behind the %zu of its shared memory", writes ? "writes" : "reads", bytes, shared_size);
         return true;
@@ -148,12 +148,6 @@ inline void access(const void *at, size_t bytes, bool writes, const void *caller
     if (check_place(address, bytes, writes)) touch(address, bytes, writes, false, caller);
 }
 } // namespace
-
-void begin_shared_shadow(void)
-{
-    /* Stamps of earlier blocks are older than this one's begin. */
-    if (shared_size > sizeof shared_shadow / sizeof *shared_shadow * GRAIN) std::abort();
-}
 
 /* Intervals have 32 bits; when most are used, all begins anew. */
 void reset_shadow_if_full(void)

@@ -349,8 +349,10 @@ static void rows_stand_alone(void **state)
     xkd_context_free(cx);
 }
 
-int main(void)
+/* An argument: the tests of this name alone, with * for any letters. */
+int main(int argc, char **argv)
 {
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     static place ref = {"ref", XKD_F32}, cpu = {"cpu", XKD_F32};
     static place ref_half = {"ref", XKD_BF16}, cpu_half = {"cpu", XKD_BF16};
     static place sim = {"cuda-sim", XKD_F32}, sim_half = {"cuda-sim", XKD_BF16};

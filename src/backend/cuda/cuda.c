@@ -12,7 +12,7 @@ static struct {
     const char *name, *file, *remedy;
     const xkd_cuda_table *table;
 } modules[] = {
-    {"cuda", "libxkd-cuda.so", "install the package xkd-cuda, or build where nvcc and cuBLASLt are", NULL},
+    {"cuda", "libxkd-cuda.so", "build where CUDA 13's nvcc and cuBLASLt are", NULL},
     {"cuda-sim", "libxkd-cuda-sim.so", "it is built with the tests, beside the program", NULL},
 };
 
