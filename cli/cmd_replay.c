@@ -17,7 +17,7 @@ static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "DIR", "where losses.json and the tensors go (needed)"},
     {0, "device", CLI_TEXT, offsetof(struct values, device), "NAME", "cpu (default) or ref, plain C"},
     {0, "backend", CLI_TEXT, offsetof(struct values, device), "NAME", "the same as --device"},
-    {0, "dtype", CLI_TEXT, offsetof(struct values, dtype), "TYPE", "f32 (default), or f64 with --device ref"},
+    {0, "dtype", CLI_TEXT, offsetof(struct values, dtype), "TYPE", "f32 (default), bf16, or f64 with --device ref"},
     {0, "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: all processors)"},
     {0},
 };
@@ -28,13 +28,10 @@ static xkd_status replay(struct cli *cli, const struct values *v, const char *fo
     xkd_context *cx = cli->cx;
     xkd_status status = XKD_OK;
     /* The library writes into --out and prints nothing. */
-    xkd_replay_options o = {.folder = folder, .out = v->out, .device = v->device, .threads = (int)v->threads};
-    if (strcmp(v->dtype, "f32") != 0 && strcmp(v->dtype, "f64") != 0)
-        XKD_FAIL(XKD_ERR_CONFIG, "--dtype=%s: wants f32 or f64", v->dtype);
+    xkd_replay_options o = {.folder = folder, .out = v->out, .device = v->device, .dtype = v->dtype};
+    o.threads = (int)v->threads;
     if (v->threads < 1 || v->threads > 1024)
         XKD_FAIL(XKD_ERR_CONFIG, "--threads=%lld: wants 1 to 1024", (long long)v->threads);
-    /* float64 with the cpu backend is refused by the backend itself. */
-    o.float64 = strcmp(v->dtype, "f64") == 0;
     XKD_TRY(xkd_replay(cx, &o));
     if (!cli->json) printf("%s/losses.json\n%s/grads.safetensors\n%s/state.safetensors\n", v->out, v->out, v->out);
 fail:

@@ -32,12 +32,12 @@ XKD_API const char *xkd_predictor_error(const xkd_predictor *predictor);
 
 typedef struct {
     xkd_modality modality;
-    int64_t classes; /* K */
-    int multi_label; /* 1: each class has a probability of its own; 0: they sum to 1 */
-    int64_t clip[4]; /* C,T,H,W of a clip */
-    double seconds;  /* a clip lasts */
-    double rate;     /* frames or samples a second */
-    char hash[33];   /* of the model */
+    int64_t classes;           /* K */
+    int multi_label;           /* 1: each class has a probability of its own; 0: they sum to 1 */
+    int64_t clip[4];           /* C,T,H,W of a clip */
+    double seconds;            /* a clip lasts */
+    double rate;               /* frames or samples a second */
+    char hash[XKD_MODEL_HASH]; /* of the model */
 } xkd_predictor_description;
 
 XKD_API xkd_predictor_description xkd_predictor_info(const xkd_predictor *predictor);

@@ -22,6 +22,9 @@ extern "C" {
 /* Index of everything that there is for pictures and for sound; XKD_MODALITIES is their number. */
 typedef enum { XKD_VIDEO, XKD_AUDIO, XKD_MODALITIES } xkd_modality;
 
+/* Characters of a model's hash, the end included. */
+enum { XKD_MODEL_HASH = 48 };
+
 /* Pictures of the caller's, which stay its own: 8-bit R, G, B, full range, of any size, at the model's rate (8 a second
  * unless it was trained otherwise). Pixel (x,y) of frame t begins at data + t*frame_stride + y*row_stride + x*pixel_stride;
  * strides are in bytes, may be negative, and 0 stands for packed: [count,height,width,3]. */

@@ -70,7 +70,8 @@ typedef struct {
     int64_t clip[4];     /* C,T,H,W of a clip: video 3,32,112,112; audio 1,1,80,448 */
     double seconds;      /* a clip lasts */
     double rate;         /* frames or samples a second */
-    char hash[33];       /* of geometry, names and values: features of models with other hashes cannot be compared */
+    char hash
+        [XKD_MODEL_HASH]; /* of geometry, names and values: features of models with other hashes cannot be compared */
 } xkd_encoder_info;
 
 XKD_API xkd_encoder_info xkd_embedder_info(const xkd_embedder *embedder, xkd_modality modality);

@@ -33,9 +33,9 @@ XKD_API const char *xkd_collection_error(const xkd_collection *collection);
 typedef struct {
     int64_t files;
     int64_t clips[XKD_MODALITIES];
-    int64_t width[XKD_MODALITIES];  /* numbers of a clip's feature; 0 where there are no clips */
-    int comparable;                 /* 1: video and sound lie in one space, that of the projection heads */
-    char model[XKD_MODALITIES][33]; /* hashes of the encoders, as xkd_encoder_info; "" where unknown */
+    int64_t width[XKD_MODALITIES];              /* numbers of a clip's feature; 0 where there are no clips */
+    int comparable;                             /* 1: video and sound lie in one space, that of the projection heads */
+    char model[XKD_MODALITIES][XKD_MODEL_HASH]; /* hashes of the encoders, as xkd_encoder_info; "" where unknown */
 } xkd_collection_description;
 
 XKD_API xkd_collection_description xkd_collection_info(const xkd_collection *collection);

@@ -226,9 +226,6 @@ typedef struct {
     void (*mse_forward)(xkd_backend *be, double *loss, const void *pred, const void *target, int64_t n);
     /* dpred [n] = scale * 2 (pred - target) / n; dpred may be pred; target exact */
     void (*mse_backward)(xkd_backend *be, void *dpred, const void *pred, const void *target, double scale, int64_t n);
-    /* y [n] = x, one of both exact: rounded to the nearest (even) stored number, and as it is */
-    void (*narrow)(xkd_backend *be, void *y, const void *x, int64_t n);
-    void (*widen)(xkd_backend *be, void *y, const void *x, int64_t n);
     /* y = a * x + b * y */
     void (*axpby)(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n);
     void (*fill)(xkd_backend *be, void *x, double value, int64_t n);

@@ -28,6 +28,11 @@ typedef struct {
     xkd_text ignored; /* keys without effect, for one note at the end */
 } reader;
 
+xkd_dtype xkd_config_dtype(const xkd_config *config)
+{
+    return config->precision == XKD_PRECISION_BFLOAT16 ? XKD_BF16 : XKD_F32;
+}
+
 /* Where the option's value is. One function for readers and writers, hence the lost const. */
 static void *field_of(const xkd_option *option, const xkd_config *config)
 {

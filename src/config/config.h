@@ -8,6 +8,7 @@
 #include <xkd/clip.h>
 
 #include "base/status.h"
+#include "tensor/dtype.h"
 
 typedef enum { XKD_VARIANT_XKD, XKD_VARIANT_MAS, XKD_VARIANT_MATS } xkd_variant;
 typedef enum { XKD_ALIGN_MMD, XKD_ALIGN_CORAL } xkd_align_loss;
@@ -198,6 +199,9 @@ typedef struct {
     double probe_memory; /* GB of decoded clips that are kept from probe to probe */
 } xkd_run_config;
 
+/* What networks compute in; bfloat16 stores weights, activations and their gradients, and all else is float32. */
+typedef enum { XKD_PRECISION_FLOAT32, XKD_PRECISION_BFLOAT16 } xkd_precision;
+
 typedef struct {
     char *name;
     xkd_model_config model;
@@ -206,9 +210,13 @@ typedef struct {
     xkd_train_config train;
     xkd_run_config run;
     xkd_eval_config eval;
-    char *device;    /* name of a backend: xkd_backend_new */
+    char *device; /* name of a backend: xkd_backend_new */
+    xkd_precision precision;
     int64_t threads; /* 0: as many as there are processors */
 } xkd_config;
+
+/* Stored type of the run's tensors. */
+xkd_dtype xkd_config_dtype(const xkd_config *config);
 
 /* Fills *config with the defaults of the option table: the XKD preset. Release with xkd_config_free in any case. */
 xkd_status xkd_config_init(xkd_context *cx, xkd_config *config);

@@ -358,6 +358,8 @@ static const xkd_option options[] = {
          "cpu, or cuda or cuda:N, an NVIDIA GPU; for checking: ref, plain and slow, and guard, whose memory only operations can "
          "read"),
     ALIAS("run.backend", "run.device"),
+    CHOICE("run.precision", precision, "float32|bfloat16", "float32",
+           "of weights, activations and their gradients; with bfloat16 masters, sums and losses stay float32"),
     INT_OR("auto", "run.threads", threads, 1, 1024, "auto", "threads of a step; results do not depend on it"),
 
     /* Behind their maps: fixed keys are not written, so the order of written keys is not disturbed. */

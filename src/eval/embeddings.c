@@ -357,7 +357,8 @@ xkd_status xkd_embeddings_compare(xkd_context *cx, const xkd_embeddings *a, cons
         const xkd_feature_table *x = &a->table[m], *y = &b->table[m];
         if (!used[m] || !x->count || !y->count) continue;
         if (strcmp(a->model[m], b->model[m]) != 0 || x->rows != y->rows || x->width != y->width)
-            XKD_FAIL(XKD_ERR_DATA, "%s and %s: their %s features are of different models: embed both with one", a_name,
+            XKD_FAIL(XKD_ERR_DATA,
+                     "%s and %s: their %s features are of different models or precisions: embed both alike", a_name,
                      b_name, modality_names[m]);
     }
     xkd_cpu_level_note(cx, a_name, a->level, b->level);

@@ -23,8 +23,8 @@ typedef struct {
 } xkd_shard;
 
 typedef struct {
-    xkd_feature_table table[XKD_MODALITIES]; /* count 0: none */
-    char model[XKD_MODALITIES][33];          /* hash of the encoder, "" where there is none */
+    xkd_feature_table table[XKD_MODALITIES];    /* count 0: none */
+    char model[XKD_MODALITIES][XKD_MODEL_HASH]; /* hash of the encoder, "" where there is none */
     xkd_feature_kind kind;
     int64_t layer;
     char level[8];     /* processor level of the kernels, "" unknown: bits may depend on it */

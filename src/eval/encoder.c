@@ -359,8 +359,9 @@ static xkd_status hash_rows(xkd_context *cx, xkd_encoder *e)
         xkd_memory_read(e->params.memory, row->master, row->count * xkd_dtype_size(e->params.dtype), hash_piece, state);
     }
     XXH128_hash_t hash = XXH3_128bits_digest(state);
-    snprintf(e->hash, sizeof e->hash, "%016llx%016llx", (unsigned long long)hash.high64,
-             (unsigned long long)hash.low64);
+    snprintf(e->hash, sizeof e->hash, "%016llx%016llx%s%s", (unsigned long long)hash.high64,
+             (unsigned long long)hash.low64, e->params.stored == XKD_BF16 ? "-" : "",
+             e->params.stored == XKD_BF16 ? xkd_dtype_name(e->params.stored) : "");
     XXH3_freeState(state);
     return XKD_OK;
 }
@@ -436,7 +437,7 @@ static xkd_status plan(xkd_context *cx, xkd_encoder_run *r, xkd_widths element)
     xkd_block_scratch_plan(&r->arena, R, D, element, &r->scratch);
     /* The head owns the memory of its input, and the mean is pooled straight into it. */
     if (r->kind == XKD_FEATURE_HEAD) {
-        xkd_head_plan(&r->arena, r->head, r->B, element, &r->saved);
+        xkd_head_plan(&r->arena, r->head, r->B, element.exact, &r->saved);
         r->pooled = r->saved.x;
     } else {
         r->pooled = xkd_arena_take(&r->arena, r->B * D * element.exact);

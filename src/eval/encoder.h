@@ -28,10 +28,11 @@ typedef struct {
     xkd_params params;
     xkd_backbone backbone;
     bool projector;
-    bool classifier;      /* rows head.* come from the file */
-    xkd_head head;        /* of a projector */
-    char hash[33];        /* XXH3-128 over geometry, names and values: tells features of different models apart */
-    xkd_tensor_file file; /* open between declare and allocate only */
+    bool classifier;           /* rows head.* come from the file */
+    xkd_head head;             /* of a projector */
+    char hash[XKD_MODEL_HASH]; /* XXH3-128 over geometry, names and values as float32, and behind it a precision that is
+                                * not float32: tells features of different models apart */
+    xkd_tensor_file file;      /* open between declare and allocate only */
     xkd_content content;
 } xkd_encoder;
 

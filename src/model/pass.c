@@ -138,15 +138,16 @@ static void plan_heads(xkd_pass *p, xkd_widths element)
     int64_t K = p->networks->config.head.outputs;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         int64_t rows = student_rows(p, m), D = p->networks->student[m].blocks.width;
-        xkd_head_plan(&p->arena, &p->networks->teacher_head[m], p->B, element, &p->teacher[m].head);
-        xkd_head_plan(&p->arena, &p->networks->student_head[m], rows, element, &p->student[m].head);
+        xkd_head_plan(&p->arena, &p->networks->teacher_head[m], p->B, element.exact, &p->teacher[m].head);
+        xkd_head_plan(&p->arena, &p->networks->student_head[m], rows, element.exact, &p->student[m].head);
         p->teacher[m].lse = xkd_arena_take(&p->arena, p->B * element.exact);
         p->student[m].lse = xkd_arena_take(&p->arena, rows * element.exact);
         p->student[m].dlogits = xkd_arena_take(&p->arena, rows * K * element.exact);
         p->student[m].dpooled = xkd_arena_take(&p->arena, rows * D * element.exact);
     }
     int64_t vid = student_rows(p, XKD_VIDEO), aud = student_rows(p, XKD_AUDIO);
-    xkd_head_scratch_plan(&p->arena, &p->networks->student_head[0], vid > aud ? vid : aud, element, &p->head_scratch);
+    xkd_head_scratch_plan(&p->arena, &p->networks->student_head[0], vid > aud ? vid : aud, element.exact,
+                          &p->head_scratch);
     /* mmd_group 0 means one group of all samples. */
     int64_t group = p->config.mmd_group ? p->config.mmd_group : p->B;
     p->align_students = (xkd_align){.kind = p->networks->config.align_loss,

@@ -1,5 +1,8 @@
 /* Projection head; method.md section 4: pooled feature [R,D] -> Linear -> LN -> GELU -> Linear -> the same LN -> GELU ->
- * Linear -> L2 normalise -> weight-normalised linear -> LN without affine -> logits [R,K]. */
+ * Linear -> L2 normalise -> weight-normalised linear -> LN without affine -> logits [R,K].
+ *
+ * All of it is exact: its rows are few (a view each), and the temperatures of the distillation loss, down to 0.04, multiply
+ * what is rounded here. */
 #ifndef XKD_NN_HEAD_H
 #define XKD_NN_HEAD_H
 
@@ -15,36 +18,35 @@ typedef struct {
     int64_t width; /* D */
 } xkd_head;
 
-/* Activations of R rows; F = hidden, E = bottleneck. The features come and the last layer works exact. */
+/* Activations of R rows; F = hidden, E = bottleneck. */
 typedef struct {
     int64_t R;
-    void *x;                            /* [R,D] exact: pooled features, the input */
-    void *stored_x;                     /* [R,D]: the same, stored; x itself where both are of one type */
+    void *x;                            /* [R,D] pooled features: the input */
     void *h1, *mean1, *rstd1, *n1, *g1; /* [R,F], [R], [R], [R,F], [R,F] */
     void *h2, *mean2, *rstd2, *n2, *g2;
-    void *e, *unit, *inv;             /* [R,E]; [R,E], [R] exact */
-    void *w, *w_inv;                  /* [K,E], [K] exact: normalised last layer */
-    void *z, *mean3, *rstd3, *logits; /* [R,K], [R], [R], [R,K] exact */
+    void *e, *unit, *inv;             /* [R,E], [R,E], [R] */
+    void *w, *w_inv;                  /* [K,E], [K]: normalised last layer */
+    void *z, *mean3, *rstd3, *logits; /* [R,K], [R], [R], [R,K] */
 } xkd_head_saved;
 
 /* Working memory of the backward. */
 typedef struct {
-    void *dz;    /* [R,K] exact */
-    void *dw;    /* [K,E] exact */
-    void *dunit; /* [R,E] exact */
-    void *de;    /* [R,E]; dunit itself where both are of one type */
-    void *dh;    /* [R,F] */
+    void *dz; /* [R,K] */
+    void *dw; /* [K,E] */
+    void *de; /* [R,E] */
+    void *dh; /* [R,F] */
 } xkd_head_scratch;
 
-xkd_status xkd_head_declare(const xkd_declare *at, xkd_head *out, int64_t D, xkd_head_size size);
-void xkd_head_plan(xkd_arena *arena, const xkd_head *head, int64_t R, xkd_widths element, xkd_head_saved *saved);
-void xkd_head_scratch_plan(xkd_arena *arena, const xkd_head *head, int64_t R, xkd_widths element,
-                           xkd_head_scratch *scratch);
+xkd_status xkd_head_declare(const xkd_declare *around, xkd_head *out, int64_t D, xkd_head_size size);
+
+/* `exact`: bytes of an exact element. */
+void xkd_head_plan(xkd_arena *arena, const xkd_head *head, int64_t R, int64_t exact, xkd_head_saved *saved);
+void xkd_head_scratch_plan(xkd_arena *arena, const xkd_head *head, int64_t R, int64_t exact, xkd_head_scratch *scratch);
 
 /* Input in saved->x, output in saved->logits. */
 void xkd_head_forward(xkd_backend *be, const xkd_head *head, xkd_head_saved *saved);
 
-/* dx [R,D] exact = from dlogits [R,K] exact; parameter gradients +=. `train_last` false leaves the last layer's gradient alone. */
+/* dx [R,D] = from dlogits [R,K]; parameter gradients +=. `train_last` false leaves the last layer's gradient alone. */
 void xkd_head_backward(xkd_backend *be, const xkd_head *head, xkd_head_saved *saved, void *dx, const void *dlogits,
                        bool train_last, const xkd_head_scratch *scratch);
 

@@ -88,14 +88,15 @@ static void dummy_free(dummy *d)
 
 /* Plans a pass and reads off its arena. Parameters are only declared, not allocated, so this works for models
  * that do not fit into memory. */
-static xkd_status pass_bytes(xkd_context *cx, const xkd_networks *n, const xkd_step_config *config, const dummy *d,
+static xkd_status pass_bytes(xkd_context *cx, const xkd_networks *n, const xkd_config *config, const dummy *d,
                              int64_t B, int64_t group, double *bytes)
 {
     xkd_pass pass = {0};
     xkd_batch_shape shape = dummy_batch(d, B);
-    xkd_step_config step = *config;
+    xkd_step_config step = config->step;
+    xkd_widths element = xkd_widths_of(xkd_config_dtype(config));
     step.mmd_group = group;
-    xkd_status status = xkd_pass_new(cx, &pass, n, &step, &shape, NULL, NULL, xkd_widths_of(XKD_F32), false);
+    xkd_status status = xkd_pass_new(cx, &pass, n, &step, &shape, NULL, NULL, element, false);
     *bytes = (double)pass.arena.size;
     if (status == XKD_OK) xkd_pass_free(&pass);
     return status;
@@ -107,9 +108,9 @@ static xkd_status lay_out(xkd_context *cx, const xkd_networks *n, const xkd_conf
 {
     xkd_status status = XKD_OK;
     if (details->larger > 0) return XKD_OK;
-    XKD_TRY(pass_bytes(cx, n, &c->step, d, SMALL, SMALL, &details->small));
-    XKD_TRY(pass_bytes(cx, n, &c->step, d, LARGER, SMALL, &details->grouped));
-    XKD_TRY(pass_bytes(cx, n, &c->step, d, LARGER, LARGER, &details->larger));
+    XKD_TRY(pass_bytes(cx, n, c, d, SMALL, SMALL, &details->small));
+    XKD_TRY(pass_bytes(cx, n, c, d, LARGER, SMALL, &details->grouped));
+    XKD_TRY(pass_bytes(cx, n, c, d, LARGER, LARGER, &details->larger));
 fail:
     return status;
 }
@@ -151,7 +152,7 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, int64_t B, con
     double seconds[2];
     for (int m = 0; m < XKD_MODALITIES; m++) values.temp.teacher_temp[m] = values.temp.student_temp[m] = 0.1;
     XKD_TRY(dummy_fill(cx, c, B, &d));
-    XKD_TRY(xkd_backend_new(cx, &be, c->device, XKD_F32, threads));
+    XKD_TRY(xkd_backend_new(cx, &be, c->device, xkd_config_dtype(c), threads));
     XKD_TRY(xkd_trainer_new(cx, &trainer, be, NULL, c, &shape, false));
     const xkd_pass_input in = {.clips = {(const float *const *)d.clips[0], (const float *const *)d.clips[1]},
                                .noise = {d.noise[0], d.noise[1]}};
@@ -183,17 +184,19 @@ static xkd_status time_steps(xkd_context *cx, const xkd_config *c, const dummy *
     return B > LARGER ? time_step(cx, c, B, shapes, out, products) : XKD_OK;
 }
 
-/* Frozen, teacher and buffer rows have a value only. */
-static void count_parameters(const xkd_params *params, int64_t accumulate, xkd_train_plan *out)
+/* Frozen, teacher and buffer rows have a value only; in bfloat16 what operations read of it is a copy. */
+static void count_parameters(const xkd_params *params, const xkd_config *config, xkd_train_plan *out)
 {
-    int64_t size = (int64_t)sizeof(float), waiting = xkd_parts_waiting(accumulate);
+    xkd_widths element = xkd_widths_of(xkd_config_dtype(config));
+    int64_t waiting = xkd_parts_waiting(config->train.accumulate);
     for (int64_t i = 0; i < params->count; i++) {
         const xkd_param *row = params->rows[i];
         bool trained = row->role == XKD_ROLE_TRAINED;
         out->parameters += row->count;
         out->trained += trained ? row->count : 0;
         /* Value, gradient, two moments, and the gradients that wait for those of other micro-batches. */
-        out->state_bytes += (double)(row->count * size * (trained ? 4 + waiting : 1));
+        out->state_bytes += (double)(row->count * element.exact * (trained ? 4 + waiting : 1));
+        if (element.stored != element.exact && !row->exact) out->state_bytes += (double)(row->count * element.stored);
     }
 }
 
@@ -276,7 +279,7 @@ xkd_status xkd_plan_details_of(xkd_context *cx, const xkd_config *config, bool t
     XKD_TRY(look_at_probe(cx, config));
     dummy_shapes(&c, &d);
     XKD_TRY(xkd_networks_declare(cx, &networks, m));
-    count_parameters(&networks.params, config->train.accumulate, out);
+    count_parameters(&networks.params, config, out);
     details->backbone_bytes = backbone_bytes(&networks.params);
     if (*c.run.init) XKD_TRY(xkd_params_start_from(cx, &networks.params, c.run.init));
     XKD_TRY(lay_out(cx, &networks, config, &d, details));

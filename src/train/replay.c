@@ -238,12 +238,29 @@ fail:
     return status;
 }
 
+static xkd_status choose_type(xkd_context *cx, const char *word, xkd_dtype *out)
+{
+    static const struct {
+        const char *word;
+        xkd_dtype dtype;
+    } types[] = {{"f32", XKD_F32}, {"bf16", XKD_BF16}, {"f64", XKD_F64}};
+    *out = XKD_F32;
+    if (!word) return XKD_OK;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        if (strcmp(word, types[i].word) != 0) continue;
+        *out = types[i].dtype;
+        return XKD_OK;
+    }
+    return xkd_fail(cx, XKD_ERR_CONFIG, "dtype %.20s: wants f32, bf16 or f64", word);
+}
+
 /* Opens everything, and builds the model in the recorded state.
  * report_all is on: losses of coefficient 0 are compared as well. */
 static xkd_status prepare(xkd_context *cx, replay *r)
 {
     xkd_status status = XKD_OK;
     xkd_safetensors *init = NULL;
+    xkd_dtype dtype = XKD_F32;
     const char *folder = r->options->folder;
     XKD_TRY(load_config(cx, r));
     XKD_TRY(xkd_join_path(cx, &r->batch_path, folder, "batch.safetensors"));
@@ -252,8 +269,8 @@ static xkd_status prepare(xkd_context *cx, replay *r)
     XKD_TRY(load_steps(cx, r));
     XKD_TRY(xkd_safetensors_open(cx, r->batch_path, &r->batch));
     XKD_TRY(find_views(cx, r));
-    XKD_TRY(
-        xkd_backend_new(cx, &r->be, r->options->device, r->options->float64 ? XKD_F64 : XKD_F32, r->options->threads));
+    XKD_TRY(choose_type(cx, r->options->dtype, &dtype));
+    XKD_TRY(xkd_backend_new(cx, &r->be, r->options->device, dtype, r->options->threads));
     xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
     XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, NULL, &r->config, &shape, true));
     XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));

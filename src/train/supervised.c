@@ -113,7 +113,7 @@ static xkd_status make_net(run *r)
     xkd_view_shape shape = xkd_clip_shape(&c->data, r->data.modality);
     xkd_finetune_options options = xkd_finetune_options_of(c, r->data.multi_label);
     shape.B = r->data.batch;
-    XKD_TRY(xkd_backend_new(r->cx, &r->be, c->device, XKD_F32, (int)c->threads));
+    XKD_TRY(xkd_backend_new(r->cx, &r->be, c->device, xkd_config_dtype(c), (int)c->threads));
     XKD_TRY(xkd_finetune_new(r->cx, r->be, &source, &shape, r->data.classes.count, &options, &r->net));
     XKD_TRY(xkd_finetune_share(r->cx, &r->net, r->dist, c->train.accumulate));
     /* The encoder's file knows its width, depth and class token; the configuration that is stored must say the same. */
@@ -610,7 +610,7 @@ xkd_status xkd_supervised_look(xkd_context *cx, const xkd_supervised_options *op
                                   .total_steps = r.at.total,
                                   .tokens = r.net.run.items[0].tokens,
                                   .activation_bytes = (double)r.net.arena.size};
-    plan->state_bytes = (double)(params->values.size + params->grads.size + params->moments.size);
+    plan->state_bytes = (double)(params->values.size + params->copies.size + params->grads.size + params->moments.size);
     for (int64_t i = 0; i < params->count; i++) {
         plan->parameters += params->rows[i]->count;
         plan->trained += params->rows[i]->role == XKD_ROLE_TRAINED ? params->rows[i]->count : 0;

@@ -1,6 +1,11 @@
 /* Whole recorded training steps against the float64 oracle: all four cases on both backends, within the bounds of the
  * recordings' own README: losses 2e-4 relative to max(1, value); each gradient 1e-4 in L2 relative to max(its norm, 1e-5
- * of the largest); each tensor's total update 2e-2 in L2. In float64 the reference must do far better. */
+ * of the largest); each tensor's total update 2e-2 in L2. In float64 the reference must do far better.
+ *
+ * In bfloat16, losses within 1 % and all gradients concatenated within 3 % by norm, but for what DISTILL is about. A way from
+ * the pixels to a gradient passes some 60 stored tensors in these models, each off by up to 2^-8 of itself: 2^-8 / sqrt(3) *
+ * sqrt(60) are 1.7 %, the temperatures multiply what comes from the distillation, and a tensor whose gradient is a small rest of
+ * sums that cancel has more: each is held to 8 % of its norm and 1 % of the largest one (ROUGH). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,6 +27,11 @@ typedef struct {
     xkd_dtype dtype;
     double loss, gradient, update; /* bounds */
 } golden_case;
+
+/* Of a distillation loss in bfloat16. Its temperatures (0.04 to 0.1 in these cases) multiply what rounding does to logits by 10
+ * to 25: rounding the weights alone to bfloat16 moves it by up to 1.6 % and
+ * all gradients by up to 2 %; the cases xkd and xkd_mats have a bound of their own for it. */
+static const double DISTILL = 0.05, ROUGH = 0.08;
 
 #define CASE(name) "tests/golden/" name
 
@@ -62,12 +72,30 @@ static void check_losses(const golden_case *c, const char *out)
         json_object_foreach(json_array_get(steps, i), name, value) {
             double want = json_number_value(value);
             double got = json_number_value(json_object_get(json_array_get(losses, i), name));
-            if (!(fabs(got - want) <= c->loss * fmax(1, fabs(want))))
+            double bound = c->dtype == XKD_BF16 && strstr(name, "kd_loss") ? DISTILL : c->loss;
+            if (!(fabs(got - want) <= bound * fmax(1, fabs(want))))
                 fail_msg("step %zu %s: %.12g, expected %.12g", i + 1, name, got, want);
         }
     }
     json_decref(losses);
     json_decref(expected);
+}
+
+/* All gradients in bfloat16 together, and each. */
+static void check_rough_gradients(const golden_case *c, const xkd_safetensors *got, const xkd_safetensors *want,
+                                  double largest)
+{
+    double errors = 0, norms = 0;
+    for (int64_t i = 0; i < xkd_safetensors_count(want); i++) {
+        const xkd_stored_tensor *w = xkd_safetensors_at(want, i), *g = xkd_safetensors_find(got, w->name);
+        double error = distance(g, w), norm = distance(w, NULL);
+        if (!(error <= ROUGH * norm + ROUGH / 8 * largest))
+            fail_msg("gradient of %s is off by %g of %g", w->name, error, norm);
+        errors += error * error;
+        norms += norm * norm;
+    }
+    if (!(sqrt(errors) <= c->gradient * sqrt(norms)))
+        fail_msg("all gradients are off by %g of %g", sqrt(errors), sqrt(norms));
 }
 
 static void check_gradients(xkd_context *cx, const golden_case *c, const char *out)
@@ -78,7 +106,8 @@ static void check_gradients(xkd_context *cx, const golden_case *c, const char *o
     assert_true(n > 80);
     assert_int_equal(xkd_safetensors_count(got), n);
     for (int64_t i = 0; i < n; i++) largest = fmax(largest, distance(xkd_safetensors_at(want, i), NULL));
-    for (int64_t i = 0; i < n; i++) {
+    if (c->dtype == XKD_BF16) check_rough_gradients(c, got, want, largest);
+    for (int64_t i = 0; c->dtype != XKD_BF16 && i < n; i++) {
         const xkd_stored_tensor *w = xkd_safetensors_at(want, i), *g = xkd_safetensors_find(got, w->name);
         assert_non_null(g);
         assert_true(xkd_shape_equal(&w->shape, &g->shape));
@@ -117,13 +146,18 @@ static bool may_be_absent(const char *device)
 #endif
 }
 
+static const char *type_name(xkd_dtype dtype)
+{
+    return dtype == XKD_F64 ? "f64" : dtype == XKD_BF16 ? "bf16" : "f32";
+}
+
 static void replay_case(void **state)
 {
     const golden_case *c = *state;
     char out[] = "/tmp/xkd-replay-XXXXXX", path[300];
     xkd_context *cx = xkd_context_new();
     assert_non_null(mkdtemp(out));
-    xkd_replay_options o = {.folder = c->folder, .out = out, .device = c->backend, .float64 = c->dtype == XKD_F64, .threads = 2};
+    xkd_replay_options o = {.folder = c->folder, .out = out, .device = c->backend, .dtype = type_name(c->dtype), .threads = 2};
     xkd_status status = xkd_replay(cx, &o);
     if (status == XKD_ERR_DEVICE && may_be_absent(c->backend)) {
         print_message("# %s\n", xkd_last_error(cx));
@@ -147,12 +181,16 @@ static void replay_case(void **state)
 #define ON(name, backend, dtype, loss, gradient, update)                                                               \
     {#name " on " backend " " #dtype, replay_case, NULL, NULL,                                                          \
      &(golden_case){CASE(#name), backend, XKD_##dtype, loss, gradient, update}}
-#define ALL(name)                                                                                                      \
-    ON(name, "ref", F64, 1e-11, 1e-7, 1e-3), ON(name, "ref", F32, 2e-4, 1e-4, 2e-2), ON(name, "cpu", F32, 2e-4, 1e-4, 2e-2), \
-        ON(name, "cuda-sim", F32, 2e-4, 1e-4, 2e-2), ON(name, "cuda", F32, 2e-4, 1e-4, 2e-2)
+#define ALL(name, rough)                                                                                               \
+    ON(name, "ref", F64, 1e-11, 1e-7, 1e-3), ON(name, "ref", F32, 2e-4, 1e-4, 2e-2),                                   \
+        ON(name, "cpu", F32, 2e-4, 1e-4, 2e-2), ON(name, "ref", BF16, 1e-2, rough, 0.5),                               \
+        ON(name, "cpu", BF16, 1e-2, rough, 0.5), ON(name, "cuda-sim", F32, 2e-4, 1e-4, 2e-2),                          \
+        ON(name, "cuda-sim", BF16, 1e-2, rough, 0.5), ON(name, "cuda", F32, 2e-4, 1e-4, 2e-2),                         \
+        ON(name, "cuda", BF16, 1e-2, rough, 0.5)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {ALL(xkd), ALL(xkd_mas), ALL(xkd_mats), ALL(xkd_teacher_global)};
+    const struct CMUnitTest tests[] = {ALL(xkd, 5e-2), ALL(xkd_mas, 3e-2), ALL(xkd_mats, 3.5e-2),
+                                        ALL(xkd_teacher_global, 3e-2)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -336,8 +336,6 @@ SIZES(s_energy, 2, D0 * D1)
 RUN(r_energy, OPS->column_energy(be, t[0], t[1], D0, D1))
 RUN(r_axpby, OPS->axpby(be, t[0], t[1], 0.3, -0.6, D0 * D1))
 RUN(r_scale, OPS->axpby(be, t[0], t[1], 0.3, 0, D0 * D1))
-RUN(r_narrow, OPS->narrow(be, t[0], t[1], D0 * D1))
-RUN(r_widen, OPS->widen(be, t[0], t[1], D0 * D1))
 RUN(r_fill, OPS->fill(be, t[0], 0.125, D0 * D1))
 SIZES(s_norms, 2, 1, D0 * D1)
 static void norms(xkd_backend *be, void **t, const int64_t *d, double scalar)
@@ -421,8 +419,6 @@ const operation operations[] = {
     {"from_double", "OdI", s_three, r_from_double, one, FLAT_SHAPES, 0},
     {"axpby", "ai", s_two, r_axpby, one, FLAT_SHAPES, 0},
     {"axpby without y", "oi", s_two, r_scale, one, FLAT_SHAPES, 0},
-    {"narrow", "oI", s_two, r_narrow, one, FLAT_SHAPES, 0},
-    {"widen", "Oi", s_two, r_widen, one, FLAT_SHAPES, 0},
     {"fill", "o", s_one, r_fill, one, FLAT_SHAPES, 0},
 };
 

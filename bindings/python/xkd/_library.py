@@ -57,7 +57,7 @@ class EmbedderOptions(Structure):
 
 class EncoderInfo(Structure):
     _fields_ = [("present", c_int), ("rows", c_int64), ("width", c_int64), ("clip", c_int64 * 4),
-                ("seconds", c_double), ("rate", c_double), ("hash", c_char * 33)]
+                ("seconds", c_double), ("rate", c_double), ("hash", c_char * 48)]
 
 
 class EncoderGeometry(Structure):
@@ -80,12 +80,12 @@ class Window(Structure):
 
 class PredictorDescription(Structure):
     _fields_ = [("modality", c_int), ("classes", c_int64), ("multi_label", c_int), ("clip", c_int64 * 4),
-                ("seconds", c_double), ("rate", c_double), ("hash", c_char * 33)]
+                ("seconds", c_double), ("rate", c_double), ("hash", c_char * 48)]
 
 
 class CollectionDescription(Structure):
     _fields_ = [("files", c_int64), ("clips", PAIR), ("width", PAIR), ("comparable", c_int),
-                ("model", (c_char * 33) * 2)]
+                ("model", (c_char * 48) * 2)]
 
 
 class Match(Structure):

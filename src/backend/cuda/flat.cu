@@ -131,28 +131,6 @@ template <class T> static void fill(xkd_backend *be, void *x, double value, int6
     cuda_each(be, __func__, fill_element<T>{(T *)x, (float)value}, n);
 }
 
-/* From one type to another, rounded to nearest even where that is narrower. */
-template <class Y, class X> struct copy_element {
-    Y *y;
-    const X *x;
-    __device__ void operator()(int64_t i) const
-    {
-        set(y, i, get(x, i));
-    }
-};
-
-template <class T> static void narrow(xkd_backend *be, void *y, const void *x, int64_t n)
-{
-    if (!cuda_begin(be, __func__, passes<T>(n, 1) + passes<float>(n, 1), 0)) return;
-    cuda_each(be, __func__, copy_element<T, float>{(T *)y, (const float *)x}, n);
-}
-
-template <class T> static void widen(xkd_backend *be, void *y, const void *x, int64_t n)
-{
-    if (!cuda_begin(be, __func__, passes<T>(n, 1) + passes<float>(n, 1), 0)) return;
-    cuda_each(be, __func__, copy_element<float, T>{(float *)y, (const T *)x}, n);
-}
-
 template <class T> struct mse_gradient {
     T *dpred;
     const T *pred;
@@ -182,8 +160,6 @@ template <class T> void cuda_fill_flat(xkd_ops *ops)
     ops->axpby = axpby<T>;
     ops->centre = centre;
     ops->fill = fill<T>;
-    ops->narrow = narrow<T>;
-    ops->widen = widen<T>;
     ops->mse_backward = mse_backward<T>;
 }
 

@@ -511,20 +511,6 @@ static void from_double(xkd_backend *be, void *y, const double *x, int64_t n)
     RUN(from_double, y, x, n);
 }
 
-static void narrow(xkd_backend *be, void *y, const void *x, int64_t n)
-{
-    HERE(y);
-    HERE(x);
-    RUN(narrow, y, x, n);
-}
-
-static void widen(xkd_backend *be, void *y, const void *x, int64_t n)
-{
-    HERE(y);
-    HERE(x);
-    RUN(widen, y, x, n);
-}
-
 static void axpby(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n)
 {
     HERE(y);
@@ -631,8 +617,6 @@ const xkd_ops *TABLE(void)
         .multiply = multiply,
         .to_double = to_double,
         .from_double = from_double,
-        .narrow = narrow,
-        .widen = widen,
         .axpby = axpby,
         .fill = fill,
     };

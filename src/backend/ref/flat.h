@@ -24,18 +24,6 @@ static void NAME(mse_backward)(xkd_backend *be, void *dpred, const void *pred, c
     }
 }
 
-static void NAME(narrow)(xkd_backend *be, void *y, const void *x, int64_t n)
-{
-    (void)be;
-    for (int64_t i = 0; i < n; i++) SET((STORED *)y, i, AT((const EXACT *)x, i));
-}
-
-static void NAME(widen)(xkd_backend *be, void *y, const void *x, int64_t n)
-{
-    (void)be;
-    for (int64_t i = 0; i < n; i++) SET((EXACT *)y, i, AT((const STORED *)x, i));
-}
-
 /* b = 0 does not read y, which may be uninitialised. */
 static void NAME(axpby)(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n)
 {
