@@ -1,9 +1,11 @@
 /* xkd bench step: what one training step costs, beside what this machine reaches in matrix products in the same run. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
 #include "backend/cpu/rate.h"
+#include "backend/cuda/cuda.h"
 #include "base/alloc.h"
 #include "base/status.h"
 #include "bench_model.h"
@@ -12,6 +14,7 @@
 struct values {
     const char *config, *device;
     int64_t batch, threads, repeats;
+    bool count;
 };
 
 static const struct cli_option options[] = {
@@ -19,7 +22,9 @@ static const struct cli_option options[] = {
     {'b', "batch", CLI_INT, offsetof(struct values, batch), "N", "samples a step (default 8)"},
     {0, "repeats", CLI_INT, offsetof(struct values, repeats), "N", "timed steps; the median counts (default 5)"},
     {0, "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: all processors)"},
-    {0, "device", CLI_TEXT, offsetof(struct values, device), "NAME", "cpu (default) or ref"},
+    {0, "device", CLI_TEXT, offsetof(struct values, device), "NAME", "cpu (default), cuda or ref"},
+    {0, "count", CLI_FLAG, offsetof(struct values, count), NULL,
+     "on cuda: launches, bytes and FLOP of each operation of a step, by the program's own account"},
     {0, "backend", CLI_TEXT, offsetof(struct values, device), "NAME", "the same as --device"},
     {0},
 };
@@ -104,14 +109,53 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
     printf("%-34s %10lld\n", "allocations after the first step", (long long)b->new_allocations);
 }
 
+enum { OPERATIONS = 128 };
+
+static void print_count(const struct cli *cli, const xkd_cuda_count *c, bool first)
+{
+    if (cli->json)
+        printf("%s\"%s\": {\"launches\": %lld, \"bytes\": %lld, \"flop\": %lld}", first ? "" : ", ", c->name,
+               c->launches, c->bytes, c->flop);
+    else
+        printf("%-28s %8lld launches %12.3f GB %14.3f GFLOP\n", c->name, c->launches, (double)c->bytes / 1e9,
+               (double)c->flop / 1e9);
+}
+
+/* One step, told by operation in the order in which it first asks for them. */
+static xkd_status count_step(struct cli *cli, struct bench *b)
+{
+    xkd_cuda_count list[OPERATIONS], all = {.name = "all"};
+    xkd_backend *be = b->model.be;
+    xkd_cuda_counts(be, NULL, 0);
+    bench_model_step(&b->model);
+    int n = xkd_cuda_counts(be, list, OPERATIONS);
+    if (n == 0) return xkd_fail(cli->cx, XKD_ERR_CONFIG, "--count: wants --device cuda");
+    if (cli->json) printf("{");
+    for (int i = 0; i < n; i++) {
+        print_count(cli, &list[i], i == 0);
+        all.launches += list[i].launches;
+        all.bytes += list[i].bytes;
+        all.flop += list[i].flop;
+    }
+    print_count(cli, &all, false);
+    if (cli->json) printf("}\n");
+    return xkd_backend_status(be);
+}
+
 static xkd_status bench(struct cli *cli, const struct values *v, char **overrides, int count)
 {
     xkd_status status = XKD_OK;
     struct bench b = {0};
+    /* A simulation counts what is asked of it at any size, because it does none of it. */
+    const char *device = v->count && strcmp(v->device, "cuda-sim") == 0 ? "cuda-sim:count" : v->device;
     XKD_TRY(bench_model_make(cli->cx, &b.model,
-                             &(struct bench_model_args){v->config, v->device, v->batch, v->threads, overrides, count}));
-    XKD_TRY(measure(cli, &b, v));
-    print(cli, &b, v);
+                             &(struct bench_model_args){v->config, device, v->batch, v->threads, overrides, count}));
+    if (v->count) {
+        XKD_TRY(count_step(cli, &b));
+    } else {
+        XKD_TRY(measure(cli, &b, v));
+        print(cli, &b, v);
+    }
 fail:
     bench_model_free(&b.model);
     return status;

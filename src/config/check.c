@@ -94,7 +94,7 @@ bool xkd_device_is_known(const char *name)
     static const struct {
         const char *name;
         bool numbered;
-    } names[] = {{"cpu", false}, {"cuda", true}, {"ref", false}, {"guard", true}, {"cuda-sim", false}};
+    } names[] = {{"cpu", false}, {"cuda", true}, {"ref", false}, {"guard", true}, {"cuda-sim", true}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         size_t length = strlen(names[i].name);
         if (strncmp(name, names[i].name, length) == 0 && (!name[length] || (names[i].numbered && name[length] == ':')))

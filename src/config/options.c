@@ -355,7 +355,8 @@ static const xkd_option options[] = {
     REAL("run.probe_memory", run.probe_memory, 0, 1e6, "1",
          "GB of decoded clips that are kept; where they need more, each probe decodes the files anew"),
     TEXT("run.device", device, "cpu",
-         "cpu, or cuda or cuda:N, an NVIDIA GPU; for checking: ref, plain and slow, and guard, whose memory only operations can "
+         "cpu, or cuda or cuda:N, an NVIDIA GPU; for checking: ref, plain and slow, and guard, whose memory only "
+         "operations can "
          "read"),
     ALIAS("run.backend", "run.device"),
     CHOICE("run.precision", precision, "float32|bfloat16", "float32",

@@ -49,13 +49,15 @@ void *shared_memory(void);
 void block_barrier(const char *file, int line);
 /* Waits until all lanes of `mask` have come with the same one; gives each the bits that lane `from` brought, or with a vote
  * which of them brought anything but 0. */
-enum warp_operation { WARP_SYNC, WARP_SHUFFLE, WARP_BALLOT };
+enum warp_operation { WARP_SYNC, WARP_SHUFFLE, WARP_BALLOT, WARP_MEET };
 uint64_t warp_exchange(warp_operation what, unsigned mask, uint64_t bits, int from, const char *file, int line);
 inline void warp_sync(const char *file, int line, unsigned mask = 0xffffffffu)
 {
     warp_exchange(WARP_SYNC, mask, 0, 0, file, line);
 }
 int lane(void);
+/* All lanes of a warp come with something of theirs; the last one calls `all` with the 32 of them. */
+void warp_meet(void *mine, void (*all)(void **lanes), const char *file, int line);
 /* Copies to shared memory that are under way: done when they are waited for. */
 void copy_begin(void *to, const void *from, size_t bytes);
 void copy_commit(void);
@@ -160,8 +162,8 @@ inline __nv_bfloat16 __float2bfloat16_rn(float value)
 
 /* As that of device.h: arguments are copied now, the threads run when the stream comes by. */
 template <class... P, class... A>
-int dev_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, struct dev_stream_state *stream,
-               A... args)
+int dev_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+               struct dev_stream_state *stream, A... args)
 {
     return sim::launch(reinterpret_cast<sim::stream *>(stream), name, grid, block, shared,
                        new sim::job_of<P...>(kernel, static_cast<P>(args)...));

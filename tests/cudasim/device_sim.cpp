@@ -44,7 +44,8 @@ struct dev_gemm_state {
 };
 
 static std::map<char *, size_t> pinned; /* of the host, by begin: bytes */
-static int stuck; /* the first fault of a task stays, as that of a device does */
+static bool idle;                       /* work is asked for and not done */
+static int stuck;                       /* the first fault of a task stays, as that of a device does */
 
 static sim::stream *of(dev_stream stream)
 {
@@ -53,7 +54,8 @@ static sim::stream *of(dev_stream stream)
 
 const char *dev_error_text(int error)
 {
-    static const char *const texts[] = {"no error", "", "out of memory", "no such device", "a product that is not simulated"};
+    static const char *const texts[] = {"no error", "", "out of memory", "no such device",
+                                        "a product that is not simulated"};
     if (error == FAULT && sim::last_fault()) return sim::last_fault();
     return error > 0 && error < 5 ? texts[error] : "an unknown error";
 }
@@ -104,7 +106,8 @@ int dev_use(int device)
 {
     sim::forget_fault();
     stuck = 0;
-    return device == 0 ? 0 : NO_DEVICE;
+    idle = device == -1;
+    return device <= 0 ? 0 : NO_DEVICE;
 }
 
 /* ---- streams ---- */
@@ -127,6 +130,7 @@ enum { MOST_WAITING = 1 << 14 };
 
 static int put(sim::stream *s, task work)
 {
+    if (idle) return 0;
     if (s->capture) {
         s->capture->push_back(std::move(work));
         return stuck;
@@ -140,10 +144,10 @@ int sim::launch(stream *s, const char *kernel, dim3 grid, dim3 block, size_t sha
 {
     std::shared_ptr<job> work(own);
     unsigned threads = block.x * block.y * block.z;
-    if (threads == 0 || threads > MOST_THREADS || threads % LANES || shared > 227 << 10 || grid.y > 65535 || grid.z > 65535 ||
-        (int64_t)grid.x * grid.y * grid.z == 0) {
-        note_fault("%s: a launch of %u x %u x %u blocks of %u threads with %zu bytes of shared memory is refused", kernel, grid.x,
-                   grid.y, grid.z, threads, shared);
+    if (threads == 0 || threads > MOST_THREADS || threads % LANES || shared > 227 << 10 || grid.y > 65535 ||
+        grid.z > 65535 || (int64_t)grid.x * grid.y * grid.z == 0) {
+        note_fault("%s: a launch of %u x %u x %u blocks of %u threads with %zu bytes of shared memory is refused",
+                   kernel, grid.x, grid.y, grid.z, threads, shared);
         return stuck = FAULT;
     }
     return put(s, [=]() { return run_grid(kernel, grid, block, shared, work.get()) ? 0 : (int)FAULT; });
@@ -277,6 +281,7 @@ int dev_upload(void *to, const void *host, size_t bytes, dev_stream stream)
 
 int dev_download(void *host, const void *from, size_t bytes, dev_stream stream)
 {
+    if (idle) memset(host, 0, bytes);
     return put(of(stream), [=]() {
         if (!is_device(from, bytes, "a download")) return (int)FAULT;
         memcpy(host, from, bytes);

@@ -101,6 +101,7 @@ struct fiber {
     int line;
     int from;
     uint64_t bits;
+    void (*all)(void **lanes);                                /* of a meeting */
     std::vector<std::pair<char *, std::vector<char>>> copies; /* cp.async under way */
     std::vector<size_t> groups;                               /* copies up to the end of each committed group */
 };
@@ -115,7 +116,7 @@ struct meeting {
     unsigned mask, here;
 };
 struct warp_state {
-    unsigned epoch; /* whole __syncwarps in this interval */
+    unsigned epoch;  /* whole __syncwarps in this interval */
     unsigned absent; /* lanes that have ended or never were */
     std::vector<meeting> meetings;
 };
@@ -317,8 +318,8 @@ void fault(const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    note_fault("%s, block (%u,%u,%u), thread %u: %s", now.kernel, block_index.x, block_index.y, block_index.z, now.thread,
-               text);
+    note_fault("%s, block (%u,%u,%u), thread %u: %s", now.kernel, block_index.x, block_index.y, block_index.z,
+               now.thread, text);
     now.in_kernel = false;
     change(&fibers[current], &home); /* the block's fibers are dropped as they are */
     std::abort();
@@ -394,10 +395,25 @@ void block_barrier(const char *file, int line)
 
 namespace
 {
+/* Lanes on different lines may not do one thing together. */
+void do_together(int first)
+{
+    void *lanes[LANES];
+    for (int l = 0; l < LANES; l++) {
+        const fiber &f = fibers[first + l];
+        lanes[l] = (void *)(uintptr_t)f.bits;
+        if (f.all != fibers[current].all)
+            fault("lanes of a warp are at %s:%d and at %s:%d", short_name(f.file), f.line,
+                  short_name(fibers[current].file), fibers[current].line);
+    }
+    fibers[current].all(lanes);
+}
+
 /* All lanes of the mask are here: their answers. */
 void finish_exchange(int first, unsigned mask, warp_operation what)
 {
     uint64_t brought[LANES], votes = 0;
+    if (what == WARP_MEET) do_together(first);
     for (int l = 0; l < LANES; l++) {
         brought[l] = fibers[first + l].bits;
         if ((mask >> l & 1) && brought[l]) votes |= (uint64_t)1 << l;
@@ -406,7 +422,8 @@ void finish_exchange(int first, unsigned mask, warp_operation what)
         fiber *f = &fibers[first + l];
         if (!(mask >> l & 1)) continue;
         if (what == WARP_SHUFFLE && !(mask >> (f->from & 31) & 1))
-            fault("lane %d reads lane %d, which its mask does not name (%s:%d)", l, f->from, short_name(f->file), f->line);
+            fault("lane %d reads lane %d, which its mask does not name (%s:%d)", l, f->from, short_name(f->file),
+                  f->line);
         f->bits = what == WARP_BALLOT ? votes : what == WARP_SHUFFLE ? brought[f->from & 31] : 0;
         f->state = READY;
         if (first + l != current) ready.push_back(first + l);
@@ -423,7 +440,8 @@ uint64_t warp_exchange(warp_operation what, unsigned mask, uint64_t bits, int fr
     const unsigned me = 1u << current % LANES;
     if (!(mask & me)) fault("a lane is not in its own mask (%s:%d)", short_name(file), line);
     if (mask & warp->absent)
-        fault("a mask names lane %d, which has ended (%s:%d)", __builtin_ctz(mask & warp->absent), short_name(file), line);
+        fault("a mask names lane %d, which has ended (%s:%d)", __builtin_ctz(mask & warp->absent), short_name(file),
+              line);
     self->state = AT_WARP;
     self->file = file;
     self->line = line;
@@ -440,6 +458,12 @@ uint64_t warp_exchange(warp_operation what, unsigned mask, uint64_t bits, int fr
     }
     leave(self);
     return self->bits;
+}
+
+void warp_meet(void *mine, void (*all)(void **lanes), const char *file, int line)
+{
+    fibers[current].all = all;
+    warp_exchange(WARP_MEET, ~0u, (uint64_t)(uintptr_t)mine, 0, file, line);
 }
 
 /* ---- cp.async ---- */
@@ -459,7 +483,7 @@ void copy_commit(void)
     f.groups.push_back(f.copies.size());
 }
 
-extern "C" void __tsan_write_range(void *at, size_t bytes);
+extern "C" void __tsan_write_range(void *at, long bytes);
 
 /* Done at the wait and not before: who reads earlier reads what was there. */
 void copy_wait(int groups_left)
@@ -468,7 +492,7 @@ void copy_wait(int groups_left)
     if ((int)f.groups.size() <= groups_left) return;
     size_t done = f.groups.size() - (size_t)groups_left, count = f.groups[done - 1];
     for (size_t i = 0; i < count; i++) {
-        __tsan_write_range(f.copies[i].first, f.copies[i].second.size());
+        __tsan_write_range(f.copies[i].first, (long)f.copies[i].second.size());
         std::memcpy(f.copies[i].first, f.copies[i].second.data(), f.copies[i].second.size());
     }
     f.copies.erase(f.copies.begin(), f.copies.begin() + (long)count);

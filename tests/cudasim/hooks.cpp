@@ -51,7 +51,8 @@ bool is_before(const stamp &s)
     return who < BLOCK_READERS && warp == now.thread / LANES && s.warp_epoch < now.warp_epoch;
 }
 
-[[noreturn]] void tell_race(const char *address, const stamp &other, const char *did, const char *does, const void *caller)
+[[noreturn]] void tell_race(const char *address, const stamp &other, const char *did, const char *does,
+                            const void *caller)
 {
     Dl_info info;
     size_t offset = dladdr(caller, &info) ? (size_t)((const char *)caller - (const char *)info.dli_fbase) : 0;
@@ -65,7 +66,8 @@ bool is_before(const stamp &s)
     else
         snprintf(thread, sizeof thread, "several threads");
     fault("race: it %s %s memory at byte %zu, which %s has %s with nothing between them (code at +0x%zx)", does,
-          shared ? "shared" : "device", (size_t)(address - (shared ? shared_begin : memory_begin)), thread, did, offset);
+          shared ? "shared" : "device", (size_t)(address - (shared ? shared_begin : memory_begin)), thread, did,
+          offset);
 }
 
 inline stamp mine(void)
@@ -110,7 +112,8 @@ inline void touch(const char *address, size_t bytes, bool writes, bool atomic, c
                 add_reader(&c->reader);
             continue;
         }
-        if (c->reader.interval >= begin && !is_before(c->reader)) tell_race(address, c->reader, "read", "writes", caller);
+        if (c->reader.interval >= begin && !is_before(c->reader))
+            tell_race(address, c->reader, "read", "writes", caller);
         c->writer = mine();
         if (atomic) c->writer.who |= ATOMIC;
     }
@@ -171,24 +174,24 @@ template <class N> static N atomic_add(N *at, N value, const void *caller)
     return old;
 }
 
-#define ATOMIC_ADD(type)                                               \
-    type atomicAdd(type *at, type value)                               \
-    {                                                                  \
-        return atomic_add(at, value, __builtin_return_address(0));     \
+#define ATOMIC_ADD(type)                                           \
+    type atomicAdd(type *at, type value)                           \
+    {                                                              \
+        return atomic_add(at, value, __builtin_return_address(0)); \
     }
 ATOMIC_ADD(float)
 ATOMIC_ADD(double)
 ATOMIC_ADD(int)
 ATOMIC_ADD(unsigned)
 
-#define HOOK(name, bytes, writes)                               \
-    extern "C" void __tsan_##name(void *at)                     \
-    {                                                           \
+#define HOOK(name, bytes, writes)                                    \
+    extern "C" void __tsan_##name(void *at)                          \
+    {                                                                \
         sim::access(at, bytes, writes, __builtin_return_address(0)); \
     }
-#define HOOKS(bytes)                       \
-    HOOK(read##bytes, bytes, false)        \
-    HOOK(write##bytes, bytes, true)        \
+#define HOOKS(bytes)                          \
+    HOOK(read##bytes, bytes, false)           \
+    HOOK(write##bytes, bytes, true)           \
     HOOK(unaligned_read##bytes, bytes, false) \
     HOOK(unaligned_write##bytes, bytes, true)
 HOOKS(1)
@@ -197,14 +200,14 @@ HOOKS(4)
 HOOKS(8)
 HOOKS(16)
 
-extern "C" void __tsan_read_range(void *at, size_t bytes)
+extern "C" void __tsan_read_range(void *at, long bytes)
 {
-    sim::access(at, bytes, false, __builtin_return_address(0));
+    sim::access(at, (size_t)bytes, false, __builtin_return_address(0));
 }
 
-extern "C" void __tsan_write_range(void *at, size_t bytes)
+extern "C" void __tsan_write_range(void *at, long bytes)
 {
-    sim::access(at, bytes, true, __builtin_return_address(0));
+    sim::access(at, (size_t)bytes, true, __builtin_return_address(0));
 }
 
 extern "C" void __tsan_init(void)

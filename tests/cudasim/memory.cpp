@@ -11,7 +11,7 @@ char *memory_begin, *memory_end;
 
 namespace
 {
-const size_t RANGE = (size_t)1 << 34, PAGE = 4096;
+const size_t RANGE = (size_t)1 << 37, PAGE = 4096;
 std::map<char *, size_t> pieces; /* by begin: bytes */
 size_t used;
 int open_count;

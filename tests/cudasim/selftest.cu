@@ -21,7 +21,8 @@ static void tell(bool good, const std::string &name)
 static dev_stream stream;
 
 /* What a kernel of one float array and one block of N threads ends with: "" or the fault. */
-template <class K> static std::string run(K kernel, unsigned blocks = 1, int64_t floats = N, size_t shared = N * sizeof(float))
+template <class K>
+static std::string run(K kernel, unsigned blocks = 1, int64_t floats = N, size_t shared = N * sizeof(float))
 {
     void *x = nullptr;
     dev_use(0);
@@ -29,7 +30,8 @@ template <class K> static std::string run(K kernel, unsigned blocks = 1, int64_t
     int error = dev_zero(x, (size_t)floats * sizeof(float), stream);
     if (!error) error = dev_launch("kernel", kernel, dim3(blocks), dim3(N), shared, stream, (float *)x);
     std::string text = error ? dev_error_text(error) : "";
-    error = dev_stream_wait(stream); /* also behind a launch that was refused: what was asked before it uses the memory */
+    error =
+        dev_stream_wait(stream); /* also behind a launch that was refused: what was asked before it uses the memory */
     if (text.empty() && error) text = dev_error_text(error);
     dev_give(x);
     return text;
@@ -185,7 +187,8 @@ __global__ void warp_words(float *x)
     unsigned odd = __ballot_sync(0xffffffffu, lane & 1);
     float half = 0;
     if (lane < 16) half = __shfl_down_sync(0x0000ffffu, (float)lane, lane < 15 ? 1 : 0);
-    bool good = sum == 496 && odd == 0xaaaaaaaau && __any_sync(0xffffffffu, lane == 7) && !__all_sync(0xffffffffu, lane == 7);
+    bool good =
+        sum == 496 && odd == 0xaaaaaaaau && __any_sync(0xffffffffu, lane == 7) && !__all_sync(0xffffffffu, lane == 7);
     x[threadIdx.x] = good && half == (lane < 15 ? (float)lane + 1 : lane == 15 ? 15.0f : 0.0f) ? 1.0f : 0.0f;
 }
 

@@ -124,7 +124,7 @@ RUN(r_patch_normalize, OPS->patch_normalize(be, t[0], D0, D1))
 SIZES(s_one, D0 * D1)
 
 /* Attention: B N H head-width, and a second segment of B+1 sequences of N/2+1 tokens. */
-#define ATTENTION_SHAPES {{2, 5, 2, 3}, {1, 1, 1, 4}, {1, 130, 3, 16}, {2, 300, 2, 64}, {1, 70, 2, 72}, {1, 9, 1, 400}}
+#define ATTENTION_SHAPES {{2, 5, 2, 3}, {1, 1, 1, 4}, {1, 130, 3, 16}, {2, 300, 2, 64}, {1, 70, 2, 72}, {1, 9, 1, 400}, {2, 45, 2, 32}}
 #define AROWS (D0 * D1 + (D0 + 1) * (D1 / 2 + 1))
 #define AWIDTH (D2 * D3)
 #define SEGMENTS                                                                                                       \

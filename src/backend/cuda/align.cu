@@ -25,7 +25,8 @@ __device__ inline const float *align_row(const align_sides &a, int64_t i)
 static align_sides sides(const xkd_align_sides *a)
 {
     int64_t of_x = a->views_x * a->samples;
-    return {(const float *)a->x, (const float *)a->y, of_x, of_x + a->views_y * a->samples, a->B, a->K, a->first, a->samples};
+    return {(const float *)a->x, (const float *)a->y, of_x, of_x + a->views_y * a->samples, a->B, a->K, a->first,
+            a->samples};
 }
 
 /* ---- pairs ---- */
@@ -205,7 +206,8 @@ static void mmd_forward(xkd_backend *be, double *loss, double *weights, const xk
     if (!cuda_begin(be, __func__, a.n * a.K * 4 + 8 * a.n * a.n, 3 * a.n * a.n / 2 * a.K)) return;
     double *partial = (double *)cuda_scratch(be, tiles_of(a.n) * (int64_t)sizeof(double));
     if (!partial) return;
-    all_pairs(be, __func__, loss, partial, 1 / args->divisor, rows_of_sides{a}, mmd_pair{weights, a.of_x, a.n}, a.n, a.K);
+    all_pairs(be, __func__, loss, partial, 1 / args->divisor, rows_of_sides{a}, mmd_pair{weights, a.of_x, a.n}, a.n,
+              a.K);
 }
 
 static void mmd_backward(xkd_backend *be, void *dx, void *dy, const double *weights, const xkd_align_sides *args,

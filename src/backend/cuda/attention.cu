@@ -145,9 +145,21 @@ template <class T> attention_kernels<T> attention_plain(int width)
 
 /* ---- operations ---- */
 
-template <class T> static attention_kernels<T> kernels_for(int width)
+static bool has_tiles(int width)
 {
-    return width == 32 || width == 64 ? attention_tiled<T>(width) : attention_plain<T>(width);
+    return width == 32 || width == 64;
+}
+
+static attention_kernels<float> kernels_for(int width, const float *, const float *, const float *)
+{
+    return has_tiles(width) ? attention_tiled<float>(width) : attention_plain<float>(width);
+}
+
+static attention_kernels<bf16> kernels_for(int width, const bf16 *qkv, const bf16 *o, const bf16 *d_o)
+{
+    if (!has_tiles(width)) return attention_plain<bf16>(width);
+    bool aligned = ((uintptr_t)qkv | (uintptr_t)o | (uintptr_t)d_o) % 16 == 0;
+    return aligned ? attention_mma(width) : attention_tiled<bf16>(width);
 }
 
 /* Multiply-adds of `per_pair` products over all pairs of tokens. */
@@ -178,8 +190,7 @@ static bool next_segments(const xkd_segments *segs, int64_t *at, int64_t *row, s
     return out->count > 0;
 }
 
-template <class T>
-static attention<T> arguments(const void *qkv, const void *o, const void *lse, int64_t H, int64_t D)
+template <class T> static attention<T> arguments(const void *qkv, const void *o, const void *lse, int64_t H, int64_t D)
 {
     attention<T> a = attention<T>();
     a.qkv = (const T *)qkv;
@@ -196,7 +207,7 @@ static void attention_forward(xkd_backend *be, void *o, void *lse, const void *q
                               int64_t D)
 {
     attention<T> a = arguments<T>(qkv, NULL, NULL, H, D);
-    attention_kernels<T> k = kernels_for<T>((int)(D / H));
+    attention_kernels<T> k = kernels_for((int)(D / H), a.qkv, (const T *)o, (const T *)NULL);
     int64_t work = pairs(segs, D, 2), at = 0, row = 0, sequences, longest;
     be->products += work;
     if (!cuda_begin(be, __func__, segs->rows * (4 * D * (int64_t)sizeof(T) + 4 * H), 2 * work)) return;
@@ -213,7 +224,7 @@ static void attention_backward(xkd_backend *be, void *dqkv, const void *d_o, con
                                const void *lse, const xkd_segments *segs, int64_t H, int64_t D)
 {
     attention<T> a = arguments<T>(qkv, o, lse, H, D);
-    attention_kernels<T> k = kernels_for<T>((int)(D / H));
+    attention_kernels<T> k = kernels_for((int)(D / H), a.qkv, (const T *)dqkv, (const T *)d_o);
     int64_t work = pairs(segs, D, 5), at = 0, row = 0, sequences, longest;
     be->products += work;
     if (!cuda_begin(be, __func__, segs->rows * (9 * D * (int64_t)sizeof(T) + 8 * H), 2 * work)) return;
@@ -249,16 +260,16 @@ template <class T> struct probe_element {
 };
 
 template <class T>
-static void attention_probe(xkd_backend *be, void *w, const void *qkv, const void *lse, int64_t B, int64_t tokens, int64_t H,
-                            int64_t D, bool cls)
+static void attention_probe(xkd_backend *be, void *w, const void *qkv, const void *lse, int64_t B, int64_t tokens,
+                            int64_t H, int64_t D, bool cls)
 {
     int64_t c = cls ? 1 : 0, N = tokens - c, queries = cls ? 1 : tokens;
     be->products += B * queries * N * D;
     if (!cuda_begin(be, __func__, B * tokens * D * (int64_t)sizeof(T) + 4 * B * H * N, 2 * B * queries * N * D)) return;
-    cuda_each(be, __func__,
-              probe_element<T>{(float *)w, (const T *)qkv, (const float *)lse, tokens, H, D, c,
-                               1 / sqrtf((float)(D / H))},
-              B * H * N);
+    cuda_each(
+        be, __func__,
+        probe_element<T>{(float *)w, (const T *)qkv, (const float *)lse, tokens, H, D, c, 1 / sqrtf((float)(D / H))},
+        B * H * N);
 }
 
 template <class T> void cuda_fill_attention(xkd_ops *ops)

@@ -14,10 +14,10 @@ struct segment_list {
 };
 
 template <class T> struct attention {
-    T *o, *dqkv;           /* [R,D], [R,3D] */
-    float *lse, *along;    /* [R,H]: log-sum-exp, and do . o for the backward */
-    const T *qkv, *d_o;    /* [R,3D], [R,D] */
-    const T *saved_o;      /* [R,D] */
+    T *o, *dqkv;            /* [R,D], [R,3D] */
+    float *lse, *along;     /* [R,H]: log-sum-exp, and do . o for the backward */
+    const T *qkv, *d_o;     /* [R,3D], [R,D] */
+    const T *saved_o;       /* [R,D] */
     const float *saved_lse; /* [R,H] */
     segment_list segs;
     int H, D;
@@ -61,5 +61,7 @@ template <class T> struct attention_kernels {
 template <class T> attention_kernels<T> attention_plain(int width);
 /* Widths 32 and 64. */
 template <class T> attention_kernels<T> attention_tiled(int width);
+/* The same widths on tensor cores; tensors begin at multiples of 16 bytes. */
+attention_kernels<bf16> attention_mma(int width);
 
 #endif

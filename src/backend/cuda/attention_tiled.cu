@@ -168,8 +168,9 @@ template <class T, int WIDTH> __global__ void __launch_bounds__(ROW_THREADS) til
 template <class T, int WIDTH> static attention_kernels<T> of_width(void)
 {
     size_t tiles = 2 * TILE * WIDTH * sizeof(float);
-    return {tiled_forward<T, WIDTH>, tiled_queries<T, WIDTH>, tiled_keys<T, WIDTH>, ROW_THREADS, ROWS, tiles, tiles,
-            tiles + 2 * TILE * sizeof(float)};
+    return {
+        tiled_forward<T, WIDTH>,         tiled_queries<T, WIDTH>, tiled_keys<T, WIDTH>, ROW_THREADS, ROWS, tiles, tiles,
+        tiles + 2 * TILE * sizeof(float)};
 }
 
 template <class T> attention_kernels<T> attention_tiled(int width)

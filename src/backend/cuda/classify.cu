@@ -66,8 +66,17 @@ struct batchnorm_gradient {
 
 static batchnorm arguments(const xkd_batchnorm_args *a)
 {
-    return {(const float *)a->x, (const float *)a->w, (const float *)a->b, a->mean, a->inv, a->running[0], a->running[1],
-            a->eps,              a->momentum,         a->B,                a->D};
+    return {(const float *)a->x,
+            (const float *)a->w,
+            (const float *)a->b,
+            a->mean,
+            a->inv,
+            a->running[0],
+            a->running[1],
+            a->eps,
+            a->momentum,
+            a->B,
+            a->D};
 }
 
 static void batchnorm_forward(xkd_backend *be, void *y, const xkd_batchnorm_args *a)
@@ -82,10 +91,12 @@ static void batchnorm_apply(xkd_backend *be, void *y, const xkd_batchnorm_args *
     cuda_each(be, __func__, batchnorm_kept{arguments(a), (float *)y}, a->D);
 }
 
-static void batchnorm_backward(xkd_backend *be, void *dx, void *dw, void *db, const void *dy, const xkd_batchnorm_args *a)
+static void batchnorm_backward(xkd_backend *be, void *dx, void *dw, void *db, const void *dy,
+                               const xkd_batchnorm_args *a)
 {
     if (!cuda_begin(be, __func__, 3 * a->B * a->D * (int64_t)sizeof(float), 9 * a->B * a->D)) return;
-    cuda_each(be, __func__, batchnorm_gradient{arguments(a), (float *)dx, (float *)dw, (float *)db, (const float *)dy}, a->D);
+    cuda_each(be, __func__, batchnorm_gradient{arguments(a), (float *)dx, (float *)dw, (float *)db, (const float *)dy},
+              a->D);
 }
 
 /* ---- losses and scores: one row a block ---- */
@@ -155,7 +166,8 @@ __global__ void score_rows(float *scores, const float *logits, bool softmax, int
         scores[(int64_t)blockIdx.x * K + k] = softmax ? expf(z[k] - lse) : (float)sigmoid((double)z[k]);
 }
 
-static void classify_scores(xkd_backend *be, float *scores, const void *logits, xkd_classify_kind kind, int64_t B, int64_t K)
+static void classify_scores(xkd_backend *be, float *scores, const void *logits, xkd_classify_kind kind, int64_t B,
+                            int64_t K)
 {
     if (!cuda_begin(be, __func__, 2 * B * K * (int64_t)sizeof(float), 4 * B * K)) return;
     LAUNCH(be, score_rows, (unsigned)B, THREADS, WARPS * sizeof(log_sum), scores, (const float *)logits,

@@ -25,7 +25,9 @@ static int find_module(const char *name, int *device)
     size_t length = colon ? (size_t)(colon - name) : strlen(name);
     char *end = NULL;
     *device = 0;
-    if (colon) {
+    if (strcmp(name, "cuda-sim:count") == 0)
+        *device = -1;
+    else if (colon) {
         if (colon[1] < '0' || colon[1] > '9') return -1;
         *device = (int)strtol(colon + 1, &end, 10);
         if (*end || *device > 1023) return -1;
@@ -66,7 +68,8 @@ static const xkd_cuda_table *load(int m, char *why, size_t size)
 {
     char program[4096];
     if (modules[m].table) return modules[m].table;
-    snprintf(why, size, "%s is neither beside the program nor in %s: %s", modules[m].file, XKD_MODULES, modules[m].remedy);
+    snprintf(why, size, "%s is neither beside the program nor in %s: %s", modules[m].file, XKD_MODULES,
+             modules[m].remedy);
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     if (length > 0) {
         program[length] = 0;

@@ -1,6 +1,6 @@
 /* The devices "cuda" and "cuda:N": a GPU of NVIDIA's, through a module that is loaded when it is first wanted, from beside the
  * program or the folder that it is installed in, and from nowhere else. "cuda-sim" is the same code on a simulation; its module
- * is built for tests and never installed. */
+ * is built for tests and never installed; "cuda-sim:count" does no work, for counting what a step asks of a device. */
 #ifndef XKD_BACKEND_CUDA_CUDA_H
 #define XKD_BACKEND_CUDA_CUDA_H
 

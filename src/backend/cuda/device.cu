@@ -321,8 +321,8 @@ static int choose(dev_gemm gemm, shape_choice *c)
     for (size_t i = 0; !error && i < sizeof list / sizeof *list; i++)
         error = failed(cublasLtMatmulPreferenceSetAttribute(wish, list[i].name, list[i].value, list[i].size));
     if (!error)
-        error = failed(cublasLtMatmulAlgoGetHeuristic(gemm->handle, c->description, c->b, c->a, c->y, c->y, wish, 1, &found,
-                                                      &count));
+        error = failed(cublasLtMatmulAlgoGetHeuristic(gemm->handle, c->description, c->b, c->a, c->y, c->y, wish, 1,
+                                                      &found, &count));
     if (!error && count == 0) error = GEMM_ERRORS + CUBLAS_STATUS_NOT_SUPPORTED;
     if (!error) c->algorithm = found.algo;
     if (wish) cublasLtMatmulPreferenceDestroy(wish);

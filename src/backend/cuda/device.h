@@ -41,7 +41,7 @@ int dev_count(int *count);
 int dev_describe(int device, dev_properties *out);
 /* Whether kernels were built for the device's architecture. */
 int dev_has_kernels(void);
-/* All that follows is meant for this device. */
+/* All that follows is meant for this device. On a simulation -1 is one that does no work: for counting what is asked of it. */
 int dev_use(int device);
 
 int dev_take(void **out, size_t bytes);
@@ -92,7 +92,8 @@ int dev_allow_shared(const void *kernel, size_t bytes);
 
 /* kernel<<<grid, block, shared, stream>>>(args...); `name` is for the simulation. */
 template <class... P, class... A>
-int dev_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, dev_stream stream, A... args)
+int dev_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, dev_stream stream,
+               A... args)
 {
     (void)name;
     struct pack {
@@ -107,7 +108,7 @@ int dev_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, si
 }
 
 /* The block's shared memory as an array; its size is given at the launch. */
-#define SHARED(type, name)                                          \
+#define SHARED(type, name)                                         \
     extern __shared__ __align__(16) unsigned char shared_bytes_[]; \
     type *name = reinterpret_cast<type *>(shared_bytes_)
 #endif

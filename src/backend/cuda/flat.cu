@@ -109,7 +109,8 @@ struct centre_element {
     }
 };
 
-static void centre(xkd_backend *be, void *centre, const void *sum, double m, int64_t rows, int64_t K, const double *finite)
+static void centre(xkd_backend *be, void *centre, const void *sum, double m, int64_t rows, int64_t K,
+                   const double *finite)
 {
     if (!cuda_begin(be, __func__, passes<float>(K, 3), 2 * K)) return;
     axpby_element<float> move = {(float *)centre, (const float *)sum, (1 - m) / (double)rows, m};

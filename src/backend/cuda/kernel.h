@@ -112,7 +112,7 @@ __device__ inline log_sum warp_log_sum(log_sum a)
     return a;
 }
 
-/* Of the whole block, in every thread; `room` [WARPS] as in block_sum. */
+/* Of the whole block, in every thread; `room` [WARPS] may be used again behind the next barrier. */
 __device__ inline log_sum block_log_sum(log_sum a, log_sum *room)
 {
     a = warp_log_sum(a);
@@ -120,7 +120,6 @@ __device__ inline log_sum block_log_sum(log_sum a, log_sum *room)
     __syncthreads();
     log_sum total = room[0];
     for (int w = 1; w < WARPS; w++) log_sum_add(&total, room[w]);
-    __syncthreads();
     return total;
 }
 

@@ -13,7 +13,8 @@ template <class T> struct squared_error {
     }
 };
 
-template <class T> static void mse_forward(xkd_backend *be, double *loss, const void *pred, const void *target, int64_t n)
+template <class T>
+static void mse_forward(xkd_backend *be, double *loss, const void *pred, const void *target, int64_t n)
 {
     if (!cuda_begin(be, __func__, n * (int64_t)(sizeof(T) + sizeof(float)), 3 * n)) return;
     sum_all(be, __func__, sum_target{{loss}, {1 / (double)n}, false},
@@ -48,7 +49,7 @@ static void column_energy(xkd_backend *be, double *energy, const void *x, int64_
 struct kd_args {
     const float *s, *t, *centre;
     float *s_lse, *t_lse;
-    double *row_loss, *row_entropy; /* [R], [B] */
+    double *row_loss, *row_entropy;     /* [R], [B] */
     float student_scale, teacher_scale; /* 1 / temperature */
     int64_t B, K;
 };
@@ -146,13 +147,15 @@ struct kd_gradient {
     }
 };
 
-static void kd_backward(xkd_backend *be, void *ds, const xkd_kd_args *a, const void *s_lse, const void *t_lse, double scale)
+static void kd_backward(xkd_backend *be, void *ds, const xkd_kd_args *a, const void *s_lse, const void *t_lse,
+                        double scale)
 {
     kd_args args = arguments(a);
     if (!cuda_begin(be, __func__, 4 * a->K * (3 * a->R + a->B), 8 * a->K * a->R)) return;
     args.s_lse = (float *)(uintptr_t)s_lse;
     args.t_lse = (float *)(uintptr_t)t_lse;
-    cuda_each(be, __func__, kd_gradient{(float *)ds, args, (float)(scale / ((double)a->R * a->student_temp))}, a->R * a->K);
+    cuda_each(be, __func__, kd_gradient{(float *)ds, args, (float)(scale / ((double)a->R * a->student_temp))},
+              a->R * a->K);
 }
 
 template <class T> void cuda_fill_loss(xkd_ops *ops)

@@ -20,7 +20,8 @@ template <class F> __global__ void sum_blocks(double *partial, F f, int64_t n)
 {
     SHARED(double, room); /* [WARPS] */
     double sum[F::COUNT] = {0};
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += (int64_t)gridDim.x * THREADS) f.add(sum, i);
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += (int64_t)gridDim.x * THREADS)
+        f.add(sum, i);
     for (int c = 0; c < F::COUNT; c++) {
         double total = block_sum(sum[c], room);
         if (threadIdx.x == 0) partial[c * gridDim.x + blockIdx.x] = total;
@@ -43,8 +44,8 @@ static __global__ void sum_partials(sum_target to, const double *partial, int64_
 static inline void sum_rows(xkd_backend *be, const char *name, double *out, const double *rows, int64_t n, double scale,
                             bool accumulate)
 {
-    cuda_launch(be, name, sum_partials, 1, THREADS, WARPS * sizeof(double), sum_target{{out}, {scale}, accumulate}, rows, n,
-                1);
+    cuda_launch(be, name, sum_partials, 1, THREADS, WARPS * sizeof(double), sum_target{{out}, {scale}, accumulate},
+                rows, n, 1);
 }
 
 template <class F> static void sum_all(xkd_backend *be, const char *name, sum_target to, F f, int64_t n)
@@ -54,8 +55,8 @@ template <class F> static void sum_all(xkd_backend *be, const char *name, sum_ta
     double *partial = (double *)cuda_scratch(be, (int64_t)blocks * F::COUNT * (int64_t)sizeof *partial);
     if (!partial) return;
     cuda_launch(be, name, sum_blocks<F>, blocks, THREADS, WARPS * sizeof(double), partial, f, n);
-    cuda_launch(be, name, sum_partials, 1, THREADS, WARPS * sizeof(double), to, (const double *)partial, (int64_t)blocks,
-                (int)F::COUNT);
+    cuda_launch(be, name, sum_partials, 1, THREADS, WARPS * sizeof(double), to, (const double *)partial,
+                (int64_t)blocks, (int)F::COUNT);
 }
 
 #endif

@@ -21,8 +21,8 @@ bool cuda_check(xkd_backend *be, int error, const char *what)
                                       "train.accumulate",
                                       be->memory->name, cuda->device, what);
     else
-        be->status = cuda->host->fail(be->cx, XKD_ERR_DEVICE, "%s:%d failed in %s: %s", be->memory->name, cuda->device, what,
-                                      dev_error_text(error));
+        be->status = cuda->host->fail(be->cx, XKD_ERR_DEVICE, "%s:%d failed in %s: %s", be->memory->name, cuda->device,
+                                      what, dev_error_text(error));
     return false;
 }
 
@@ -36,9 +36,10 @@ static xkd_status take(xkd_memory *memory, xkd_context *cx, void **out, int64_t 
     if (!error) return XKD_OK;
     *out = NULL;
     if (dev_error_is_memory(error))
-        return cuda->host->fail(cx, XKD_ERR_MEMORY,
-                                "%s:%d has no %.2f GB free: take a smaller dataset.batch_size, or more train.accumulate",
-                                memory->name, cuda->device, (double)bytes / 1e9);
+        return cuda->host->fail(
+            cx, XKD_ERR_MEMORY,
+            "%s:%d has no %.2f GB free: take a smaller dataset.batch_size, or more train.accumulate", memory->name,
+            cuda->device, (double)bytes / 1e9);
     return cuda->host->fail(cx, XKD_ERR_DEVICE, "%s:%d: %s", memory->name, cuda->device, dev_error_text(error));
 }
 
@@ -213,7 +214,8 @@ static void find_lack(char *lack, size_t size)
     int count = 0, driver = dev_driver_version(), runtime = dev_runtime_version();
     *lack = 0;
     if (driver == 0) {
-        snprintf(lack, size, "there is no NVIDIA driver: install one for CUDA %d (Debian: nvidia-driver)", runtime / 1000);
+        snprintf(lack, size, "there is no NVIDIA driver: install one for CUDA %d (Debian: nvidia-driver)",
+                 runtime / 1000);
         return;
     }
     if (driver / 1000 < runtime / 1000) {
@@ -223,7 +225,8 @@ static void find_lack(char *lack, size_t size)
     }
     int error = dev_count(&count);
     if (error || count == 0)
-        snprintf(lack, size, "the NVIDIA driver finds no device: %s", error ? dev_error_text(error) : "is a GPU fitted?");
+        snprintf(lack, size, "the NVIDIA driver finds no device: %s",
+                 error ? dev_error_text(error) : "is a GPU fitted?");
 }
 
 static xkd_status choose_device(const xkd_cuda_host *host, xkd_backend *be, int device)
@@ -234,7 +237,8 @@ static xkd_status choose_device(const xkd_cuda_host *host, xkd_backend *be, int 
     find_lack(lack, sizeof lack);
     if (*lack) return host->fail(be->cx, XKD_ERR_DEVICE, "run.device=%s: %s", XKD_CUDA_NAME, lack);
     dev_count(&count);
-    if (device >= count)
+    if (device < 0 && dev_use(device) == 0) return XKD_OK;
+    if (device < 0 || device >= count)
         return host->fail(be->cx, XKD_ERR_DEVICE, "run.device=%s:%d: there %s %d device%s here, numbered from 0",
                           XKD_CUDA_NAME, device, count == 1 ? "is" : "are", count, count == 1 ? "" : "s");
     error = dev_use(device);
@@ -242,10 +246,11 @@ static xkd_status choose_device(const xkd_cuda_host *host, xkd_backend *be, int 
     if (error)
         return host->fail(be->cx, XKD_ERR_DEVICE, "run.device=%s:%d: %s", XKD_CUDA_NAME, device, dev_error_text(error));
     if (dev_has_kernels() == 0) return XKD_OK;
-    return host->fail(be->cx, XKD_ERR_DEVICE,
-                      "run.device=%s:%d: %s has architecture %d.%d, for which this build has no kernels: take one of 8.0 "
-                      "or later, or build with XKD_CUDA_ARCHITECTURES",
-                      XKD_CUDA_NAME, device, p.name, p.major, p.minor);
+    return host->fail(
+        be->cx, XKD_ERR_DEVICE,
+        "run.device=%s:%d: %s has architecture %d.%d, for which this build has no kernels: take one of 8.0 "
+        "or later, or build with XKD_CUDA_ARCHITECTURES",
+        XKD_CUDA_NAME, device, p.name, p.major, p.minor);
 }
 
 static xkd_status open(const xkd_cuda_host *host, xkd_backend *be, int device)
@@ -268,7 +273,8 @@ static xkd_status open(const xkd_cuda_host *host, xkd_backend *be, int device)
     be->memory = &cuda->memory;
     be->ops = be->dtype == XKD_BF16 ? operations<bf16>() : operations<float>();
     be->exact = operations<float>();
-    if (cuda_check(be, dev_stream_new(&cuda->stream), "its stream")) cuda_check(be, dev_gemm_new(&cuda->gemm), "cuBLASLt");
+    if (cuda_check(be, dev_stream_new(&cuda->stream), "its stream"))
+        cuda_check(be, dev_gemm_new(&cuda->gemm), "cuBLASLt");
     status = be->status;
     if (status != XKD_OK) close(be);
     return status;
@@ -288,7 +294,8 @@ static int64_t held(const xkd_backend *be)
     return (int64_t)((const xkd_cuda *)be->cuda)->scratch_bytes;
 }
 
-static void describe(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack, size_t lack_size)
+static void describe(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack,
+                     size_t lack_size)
 {
     int count = 0, driver = dev_driver_version(), runtime = dev_runtime_version(), gemm = dev_gemm_version();
     size_t used = 0;
@@ -300,8 +307,8 @@ static void describe(char *versions, size_t versions_size, char *devices, size_t
     for (int i = 0; i < count && used + 1 < devices_size; i++) {
         dev_properties p;
         if (dev_describe(i, &p)) continue;
-        used += (size_t)snprintf(devices + used, devices_size - used, "%s%d: %s (%d.%d, %.0f GB)", i ? ", " : "", i, p.name,
-                                 p.major, p.minor, (double)p.memory / 1e9);
+        used += (size_t)snprintf(devices + used, devices_size - used, "%s%d: %s (%d.%d, %.0f GB)", i ? ", " : "", i,
+                                 p.name, p.major, p.minor, (double)p.memory / 1e9);
     }
 }
 

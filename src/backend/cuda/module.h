@@ -22,8 +22,10 @@ typedef struct {
 typedef struct {
     /* Versions of the libraries, and the devices that are there, each as a line of text. `lack`: why no device can be used, and
      * what to install; empty where one can. */
-    void (*describe)(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack, size_t lack_size);
-    /* Fills memory, ops and device of a backend whose context and type are set. */
+    void (*describe)(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack,
+                     size_t lack_size);
+    /* Fills memory, ops and device of a backend whose context and type are set. Device -1: the simulation's that does no work, so
+     * that what a step asks of it can be counted at full size. */
     xkd_status (*open)(const xkd_cuda_host *host, xkd_backend *be, int device);
     void (*close)(xkd_backend *be);
     /* Waits for all work; the first fault since the last call. */

@@ -184,7 +184,8 @@ static int64_t adamw_bytes(const xkd_adamw_args *list, int64_t count)
 }
 
 /* A tensor that is averaged alone may be one that was trained, so these come behind in a launch of their own. */
-static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, const double *squares, const double *finite)
+static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, const double *squares,
+                  const double *finite)
 {
     bool trained = false, averaged = false;
     int64_t list_bytes = count * (int64_t)sizeof *list;

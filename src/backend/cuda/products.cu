@@ -68,8 +68,8 @@ template <class T> struct gelu_of {
 };
 
 template <class T>
-static void linear_gelu_forward(xkd_backend *be, void *y, void *h, const void *x, const void *w, const void *b, int64_t M,
-                                int64_t N, int64_t K)
+static void linear_gelu_forward(xkd_backend *be, void *y, void *h, const void *x, const void *w, const void *b,
+                                int64_t M, int64_t N, int64_t K)
 {
     const int64_t size[] = {M, N, K};
     if (!cuda_begin(be, __func__, (numbers(M, N, K) + 2 * M * N) * (int64_t)sizeof(T), 2 * M * N * K)) return;
@@ -78,7 +78,8 @@ static void linear_gelu_forward(xkd_backend *be, void *y, void *h, const void *x
 }
 
 template <class T>
-static void linear_backward_data(xkd_backend *be, void *dx, const void *dy, const void *w, int64_t M, int64_t N, int64_t K)
+static void linear_backward_data(xkd_backend *be, void *dx, const void *dy, const void *w, int64_t M, int64_t N,
+                                 int64_t K)
 {
     const int64_t size[] = {M, K, N};
     if (!cuda_begin(be, __func__, numbers(M, N, K) * (int64_t)sizeof(T), 2 * M * N * K)) return;
@@ -108,8 +109,8 @@ static void linear_gelu_backward_data(xkd_backend *be, void *dh, void *a, const 
 }
 
 template <class T>
-static void linear_backward_weight(xkd_backend *be, void *dw, void *db, const void *dy, const void *x, int64_t M, int64_t N,
-                                   int64_t K)
+static void linear_backward_weight(xkd_backend *be, void *dw, void *db, const void *dy, const void *x, int64_t M,
+                                   int64_t N, int64_t K)
 {
     const int64_t size[] = {N, K, M}, reads = (M * K + (db ? 2 : 1) * M * N) * (int64_t)sizeof(T);
     if (!cuda_begin(be, __func__, reads + 2 * N * K * (int64_t)sizeof(float), 2 * M * N * K)) return;

@@ -34,8 +34,8 @@ __global__ void layernorm_rows(T *y, float *mean, float *rstd, const T *x, const
 }
 
 template <class T>
-static void layernorm_forward(xkd_backend *be, void *y, void *mean, void *rstd, const void *x, const void *w, const void *b,
-                              int64_t R, int64_t D)
+static void layernorm_forward(xkd_backend *be, void *y, void *mean, void *rstd, const void *x, const void *w,
+                              const void *b, int64_t R, int64_t D)
 {
     if (!cuda_begin(be, __func__, 2 * R * D * (int64_t)sizeof(T) + 8 * R, 8 * R * D)) return;
     LAUNCH(be, layernorm_rows<T>, blocks_for(R, ROW_WARPS), ROW_WARPS * WARP, 0, (T *)y, (float *)mean, (float *)rstd,
@@ -157,14 +157,20 @@ template <class T> struct layernorm_columns {
 /* The columns first: dx may be dy. */
 template <class T> static void layernorm_backward(xkd_backend *be, const xkd_layernorm_grad *a)
 {
-    layernorm_grad<T> g = {(T *)a->dx,         (const T *)a->residual, (const T *)a->dy,      (const T *)a->x,
-                           (const T *)a->w,    (const float *)a->mean, (const float *)a->rstd, a->R,
+    layernorm_grad<T> g = {(T *)a->dx,
+                           (const T *)a->residual,
+                           (const T *)a->dy,
+                           (const T *)a->x,
+                           (const T *)a->w,
+                           (const float *)a->mean,
+                           (const float *)a->rstd,
+                           a->R,
                            a->D};
     int64_t passes = 3 + (a->residual ? 1 : 0) + (a->dw || a->db ? 2 : 0);
     if (!cuda_begin(be, __func__, passes * a->R * a->D * (int64_t)sizeof(T), 14 * a->R * a->D)) return;
     if (a->dw || a->db)
-        add_columns(be, __func__, (float *)a->dw, (float *)a->db,
-                    layernorm_columns<T>{g.dy, g.x, g.mean, g.rstd, a->D}, a->R, a->D);
+        add_columns(be, __func__, (float *)a->dw, (float *)a->db, layernorm_columns<T>{g.dy, g.x, g.mean, g.rstd, a->D},
+                    a->R, a->D);
     LAUNCH(be, layernorm_gradient<T>, blocks_for(a->R, ROW_WARPS), ROW_WARPS * WARP, 0, g);
 }
 
@@ -186,7 +192,8 @@ template <class T> __global__ void l2norm_rows(float *y, float *inv, const T *x,
 template <class T> static void l2norm_forward(xkd_backend *be, void *y, void *inv, const void *x, int64_t R, int64_t D)
 {
     if (!cuda_begin(be, __func__, R * D * (int64_t)(sizeof(T) + sizeof(float)), 3 * R * D)) return;
-    LAUNCH(be, l2norm_rows<T>, blocks_for(R, ROW_WARPS), ROW_WARPS * WARP, 0, (float *)y, (float *)inv, (const T *)x, R, D);
+    LAUNCH(be, l2norm_rows<T>, blocks_for(R, ROW_WARPS), ROW_WARPS * WARP, 0, (float *)y, (float *)inv, (const T *)x, R,
+           D);
 }
 
 /* dx = inv (dy - y (y . dy)); dx may be dy. */
@@ -203,7 +210,8 @@ __global__ void l2norm_gradient(T *dx, const float *dy, const float *y, const fl
 }
 
 template <class T>
-static void l2norm_backward(xkd_backend *be, void *dx, const void *dy, const void *y, const void *inv, int64_t R, int64_t D)
+static void l2norm_backward(xkd_backend *be, void *dx, const void *dy, const void *y, const void *inv, int64_t R,
+                            int64_t D)
 {
     if (!cuda_begin(be, __func__, R * D * (int64_t)(sizeof(T) + 2 * sizeof(float)), 5 * R * D)) return;
     LAUNCH(be, l2norm_gradient<T>, blocks_for(R, ROW_WARPS), ROW_WARPS * WARP, 0, (T *)dx, (const float *)dy,
@@ -225,13 +233,13 @@ __global__ void weightnorm_rows(float *w, float *inv, const float *v, const floa
 static void weightnorm_forward(xkd_backend *be, void *w, void *inv, const void *v, const void *g, int64_t K, int64_t D)
 {
     if (!cuda_begin(be, __func__, 2 * K * D * (int64_t)sizeof(float), 4 * K * D)) return;
-    LAUNCH(be, weightnorm_rows, blocks_for(K, ROW_WARPS), ROW_WARPS * WARP, 0, (float *)w, (float *)inv, (const float *)v,
-           (const float *)g, K, D);
+    LAUNCH(be, weightnorm_rows, blocks_for(K, ROW_WARPS), ROW_WARPS * WARP, 0, (float *)w, (float *)inv,
+           (const float *)v, (const float *)g, K, D);
 }
 
 /* The part along v goes, because scaling v changes nothing. */
-__global__ void weightnorm_gradient(float *dv, const float *dw, const float *v, const float *g, const float *inv, int64_t K,
-                                    int64_t D)
+__global__ void weightnorm_gradient(float *dv, const float *dw, const float *v, const float *g, const float *inv,
+                                    int64_t K, int64_t D)
 {
     int64_t k = warp_row(), first = k * D;
     if (k >= K) return;
@@ -242,8 +250,8 @@ __global__ void weightnorm_gradient(float *dv, const float *dw, const float *v, 
         dv[first + d] += g[k] * scale * (dw[first + d] - v[first + d] * scale * along);
 }
 
-static void weightnorm_backward(xkd_backend *be, void *dv, const void *dw, const void *v, const void *g, const void *inv,
-                                int64_t K, int64_t D)
+static void weightnorm_backward(xkd_backend *be, void *dv, const void *dw, const void *v, const void *g,
+                                const void *inv, int64_t K, int64_t D)
 {
     if (!cuda_begin(be, __func__, 4 * K * D * (int64_t)sizeof(float), 7 * K * D)) return;
     LAUNCH(be, weightnorm_gradient, blocks_for(K, ROW_WARPS), ROW_WARPS * WARP, 0, (float *)dv, (const float *)dw,

@@ -57,7 +57,8 @@ void cuda_upload(xkd_backend *be, void *to, const void *host, int64_t bytes);
 void cuda_multiply(xkd_backend *be, const dev_product *product);
 
 template <class... P, class... A>
-void cuda_launch(xkd_backend *be, const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... args)
+void cuda_launch(xkd_backend *be, const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                 A... args)
 {
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
     if (be->status != XKD_OK || grid.x == 0 || grid.y == 0 || grid.z == 0) return;

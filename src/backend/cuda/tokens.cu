@@ -49,12 +49,13 @@ template <class T> struct position_element {
 };
 
 template <class T>
-static void add_positions(xkd_backend *be, void *x, const void *e, const void *cls, const void *pos, const int32_t *keep,
-                          int64_t B, int64_t M, int64_t D)
+static void add_positions(xkd_backend *be, void *x, const void *e, const void *cls, const void *pos,
+                          const int32_t *keep, int64_t B, int64_t M, int64_t D)
 {
     int64_t c = cls ? 1 : 0, n = B * (M + c) * D;
     if (!cuda_begin(be, __func__, 3 * n * (int64_t)sizeof(T), n)) return;
-    cuda_each(be, __func__, position_element<T>{(T *)x, (const T *)e, (const T *)cls, (const T *)pos, keep, M, D, c}, n);
+    cuda_each(be, __func__, position_element<T>{(T *)x, (const T *)e, (const T *)cls, (const T *)pos, keep, M, D, c},
+              n);
 }
 
 /* The gradient of the table. Tokens of one sample stand at different places, those of different samples at the same ones, so
@@ -88,8 +89,8 @@ template <class T> __global__ void position_gradient(position_grad<T> a)
 }
 
 template <class T>
-static void add_positions_backward(xkd_backend *be, void *de, void *dcls, void *dpos, const void *dx, const int32_t *keep,
-                                   int64_t B, int64_t M, int64_t D)
+static void add_positions_backward(xkd_backend *be, void *de, void *dcls, void *dpos, const void *dx,
+                                   const int32_t *keep, int64_t B, int64_t M, int64_t D)
 {
     int64_t c = dcls ? 1 : 0, n = B * (M + c) * D;
     if (!cuda_begin(be, __func__, n * (int64_t)(2 * sizeof(T) + 2 * sizeof(float)), n)) return;
@@ -118,9 +119,10 @@ static void unmask_forward(xkd_backend *be, void *x, const void *z, const void *
 {
     int64_t c = a->cls ? 1 : 0, n = a->B * (a->N + c) * a->D;
     if (!cuda_begin(be, __func__, (2 * n + a->B * (a->M + c) * a->D) * (int64_t)sizeof(T), n)) return;
-    cuda_each(be, __func__,
-              unmask_element<T>{(T *)x, (const T *)z, (const T *)mask_token, (const T *)pos, a->rank, a->N, a->M, a->D, c},
-              n);
+    cuda_each(
+        be, __func__,
+        unmask_element<T>{(T *)x, (const T *)z, (const T *)mask_token, (const T *)pos, a->rank, a->N, a->M, a->D, c},
+        n);
 }
 
 /* One place and column over all samples: kept rows go back to z, the sum over all to the table, that over the masked ones to
@@ -150,7 +152,8 @@ template <class T> struct unmask_gradient {
 };
 
 template <class T>
-static void unmask_backward(xkd_backend *be, void *dz, void *dmask, void *dpos, const void *dx, const xkd_unmask_args *a)
+static void unmask_backward(xkd_backend *be, void *dz, void *dmask, void *dpos, const void *dx,
+                            const xkd_unmask_args *a)
 {
     int64_t c = a->cls ? 1 : 0, n = a->B * (a->N + c) * a->D;
     if (!cuda_begin(be, __func__, (n + a->B * (a->M + c) * a->D) * (int64_t)sizeof(T), n)) return;
@@ -222,11 +225,12 @@ template <class T> struct sparse_element {
 };
 
 template <class T>
-static void sparse_rows(xkd_backend *be, void *out, const void *in, const xkd_sparse_rows *s, int64_t D, bool accumulate)
+static void sparse_rows(xkd_backend *be, void *out, const void *in, const xkd_sparse_rows *s, int64_t D,
+                        bool accumulate)
 {
     if (!cuda_begin(be, __func__, (s->rows_out + s->rows_in) * D * (int64_t)sizeof(T), 0)) return;
-    cuda_each(be, __func__,
-              sparse_element<T>{(T *)out, (const T *)in, s->start, s->index, s->weight, D, accumulate}, s->rows_out * D);
+    cuda_each(be, __func__, sparse_element<T>{(T *)out, (const T *)in, s->start, s->index, s->weight, D, accumulate},
+              s->rows_out * D);
 }
 
 template <class T> struct pool_element {
@@ -261,8 +265,8 @@ template <class T> struct pool_gradient {
 };
 
 template <class T>
-static void pool_backward(xkd_backend *be, void *dx, const void *dy, int64_t B, int64_t tokens, int64_t D, int64_t first,
-                          int64_t last)
+static void pool_backward(xkd_backend *be, void *dx, const void *dy, int64_t B, int64_t tokens, int64_t D,
+                          int64_t first, int64_t last)
 {
     if (!cuda_begin(be, __func__, 2 * B * (last - first) * D * (int64_t)sizeof(T), 0)) return;
     cuda_each(be, __func__, pool_gradient<T>{(T *)dx, (const float *)dy, tokens, D, first, last - first},
@@ -282,7 +286,8 @@ template <class T> struct scale_element {
 };
 
 template <class T>
-static void scale_sequences(xkd_backend *be, void *y, const void *x, const float *factor, const xkd_segments *segs, int64_t D)
+static void scale_sequences(xkd_backend *be, void *y, const void *x, const float *factor, const xkd_segments *segs,
+                            int64_t D)
 {
     int64_t at = 0, sequence = 0;
     if (!cuda_begin(be, __func__, 2 * segs->rows * D * (int64_t)sizeof(T), 0)) return;
@@ -322,7 +327,8 @@ struct element_of {
 
 /* weight [N] of one sample: the mean over heads of av_i mean(aa) / mean(av), or of softmax_i(av_i mean(aa)). A thread has the
  * same elements in every loop. */
-template <class T> __device__ inline void refine_weights(const refine_args<T> &a, float *weight, float *room, log_sum *sums)
+template <class T>
+__device__ inline void refine_weights(const refine_args<T> &a, float *weight, float *room, log_sum *sums)
 {
     int64_t b = blockIdx.x;
     for (int64_t i = threadIdx.x; i < a.N; i += THREADS) weight[i] = 0;
