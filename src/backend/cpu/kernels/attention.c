@@ -17,9 +17,11 @@ enum { NARROW = 64, NARROW_ROW = NARROW + 16 };
 
 typedef struct {
     xkd_backend *be;
-    float *o, *lse, *dqkv;                        /* outputs */
-    const float *qkv, *d_o, *saved_o, *saved_lse; /* inputs; saved_*: outputs of the forward */
-    const xkd_segments *segs;                     /* how the R rows divide into sequences */
+    stored *o, *dqkv; /* outputs */
+    float *lse;
+    const stored *qkv, *d_o, *saved_o; /* inputs; saved_*: outputs of the forward */
+    const float *saved_lse;
+    const xkd_segments *segs; /* how the R rows divide into sequences */
     int64_t H, D;
 } attention;
 
@@ -96,17 +98,30 @@ static void weighted_sum(const slice *s, float *out, const float *columns, const
     }
 }
 
+/* A block of TB x TB turned around into stored numbers. */
+INLINE void turn_block(stored *out, int64_t ld, const float *in)
+{
+#ifdef XKD_HALF
+    float wide[TB * TB];
+    transpose_block(wide, TB, in, NR);
+    for (int r = 0; r < TB; r++)
+        for (int c = 0; c < TB; c++) write_one(out + r * ld + c, wide[r * TB + c]);
+#else
+    transpose_block(out, ld, in, NR);
+#endif
+}
+
 /* out [rows][d], ld apart = in [d][NR] turned around. */
-static void turn_around(float *out, int64_t ld, const float *in, int64_t rows, int64_t d)
+static void turn_around(stored *out, int64_t ld, const float *in, int64_t rows, int64_t d)
 {
     for (int64_t r = 0; r < rows; r += TB)
         for (int64_t c = 0; c < d; c += TB) {
             if (r + TB <= rows && c + TB <= d) {
-                transpose_block(out + r * ld + c, ld, in + c * NR + r, NR);
+                turn_block(out + r * ld + c, ld, in + c * NR + r);
                 continue;
             }
             for (int64_t i = r; i < rows && i < r + TB; i++)
-                for (int64_t j = c; j < d && j < c + TB; j++) out[i * ld + j] = in[j * NR + i];
+                for (int64_t j = c; j < d && j < c + TB; j++) write_one(out + i * ld + j, in[j * NR + i]);
         }
 }
 
@@ -146,7 +161,7 @@ static void forward_head(void *arg, int64_t index, int thread)
     const attention *a = arg;
     slice s = slice_of(a, index);
     int64_t ld = 3 * s.D;
-    const float *q = a->qkv + s.row * ld + s.head * s.d, *k = q + s.D, *v = k + s.D;
+    const stored *q = a->qkv + s.row * ld + s.head * s.d, *k = q + s.D, *v = k + s.D;
     cutter memory = {xkd_backend_scratch(a->be, thread, forward_floats(&s) * (int64_t)sizeof(float))};
     if (!memory.at) return;
     float *k_rows = cut(&memory, s.keys * row_of(&s)), *v_columns = cut(&memory, s.wide / MR * column_panel(&s));
@@ -175,6 +190,7 @@ typedef struct {
     float *q_panel, *do_panel;          /* [d][NR] of a panel */
     float *q_block, *do_block;          /* [d up to NR][BLOCK][NR] of a block, for dK and dV */
     float *out;                         /* [wide][NR] */
+    float *dk, *dv;                     /* [N][d]: sums over the blocks */
 } backward_memory;
 
 /* In all as many floats as backward_floats says. */
@@ -190,13 +206,15 @@ static backward_memory backward_cut(const slice *s, cutter *c)
     m.q_block = cut(c, block);
     m.do_block = cut(c, block);
     m.out = cut(c, s->wide * NR);
+    m.dk = cut(c, s->N * s->d);
+    m.dv = cut(c, s->N * s->d);
     return m;
 }
 
 static int64_t backward_floats(const slice *s)
 {
     int64_t rows = 2 * s->keys * row_of(s) + s->wide / MR * column_panel(s);
-    return rows + 2 * (s->keys + round_up(s->d, NR)) * BLOCK + (2 * s->d + s->wide) * NR + 10 * 32;
+    return rows + 2 * (s->keys + round_up(s->d, NR)) * BLOCK + (2 * s->d + s->wide) * NR + 2 * s->N * s->d + 12 * 32;
 }
 
 /* P^T and dS^T of one panel of queries, from scores and dP^T: P = exp(scale S - lse), dS = scale P (dP - along), where
@@ -207,7 +225,7 @@ static void panel_gradients(const attention *a, const slice *s, int64_t first, i
     for (int64_t r = 0; r < NR; r++) {
         int64_t at = (s->row + first + r) * s->D + s->head * s->d;
         lse[r] = r < rows ? a->saved_lse[(s->row + first + r) * a->H + s->head] : INFINITY;
-        along[r] = r < rows ? vec_dot(a->d_o + at, a->saved_o + at, s->d) : 0;
+        along[r] = r < rows ? stored_dot(a->d_o + at, a->saved_o + at, s->d) : 0;
         factor[r] = s->scale;
     }
     for (int v = 0; v < NV; v++) {
@@ -221,12 +239,12 @@ static void panel_gradients(const attention *a, const slice *s, int64_t first, i
     }
 }
 
-/* out [N][d], ld apart (+)= sum over the block's queries of panels [..][keys][NR] turned around times b [..][BLOCK][NR];
+/* out [N][d] (+)= sum over the block's queries of panels [..][keys][NR] turned around times b [..][BLOCK][NR];
  * `count` queries exist. */
 static void key_gradients(const slice *s, float *out, const float *panels, const float *b, int64_t count, bool add)
 {
     vec acc[MR][NV];
-    int64_t ld = 3 * s->D;
+    int64_t ld = s->d;
     for (int64_t j = 0; j < s->d; j += NR)
         for (int64_t i = 0; i < s->N; i += MR) {
             float *c = out + i * ld + j;
@@ -247,6 +265,13 @@ static void key_gradients(const slice *s, float *out, const float *panels, const
         }
 }
 
+/* out [N][d], ld apart = in [N][d]. */
+static void store_rows(stored *out, int64_t ld, const float *in, int64_t N, int64_t d)
+{
+    for (int64_t i = 0; i < N; i++)
+        for (int64_t j = 0; j < d; j += W) write_part(out + i * ld + j, vec_load_part(in + i * d + j, d - j), d - j);
+}
+
 /* dQ = dS K, dK = dS^T Q, dV = P^T dO. A task owns one head of one sequence, so nobody else writes its
  * columns of dqkv and no two threads ever add to one value. */
 static void backward_head(void *arg, int64_t index, int thread)
@@ -254,9 +279,9 @@ static void backward_head(void *arg, int64_t index, int thread)
     const attention *a = arg;
     slice s = slice_of(a, index);
     int64_t ld = 3 * s.D;
-    const float *q = a->qkv + s.row * ld + s.head * s.d, *k = q + s.D, *v = k + s.D;
-    const float *d_o = a->d_o + s.row * s.D + s.head * s.d;
-    float *dq = a->dqkv + s.row * ld + s.head * s.d;
+    const stored *q = a->qkv + s.row * ld + s.head * s.d, *k = q + s.D, *v = k + s.D;
+    const stored *d_o = a->d_o + s.row * s.D + s.head * s.d;
+    stored *dq = a->dqkv + s.row * ld + s.head * s.d;
     cutter memory = {xkd_backend_scratch(a->be, thread, backward_floats(&s) * (int64_t)sizeof(float))};
     if (!memory.at) return;
     backward_memory m = backward_cut(&s, &memory);
@@ -281,9 +306,11 @@ static void backward_head(void *arg, int64_t index, int thread)
             pack_panel(m.q_block + j * BLOCK, q + block * ld + j, ld, columns, count);
             pack_panel(m.do_block + j * BLOCK, d_o + block * s.D + j, s.D, columns, count);
         }
-        key_gradients(&s, dq + s.D, m.ds, m.q_block, count, block > 0);
-        key_gradients(&s, dq + 2 * s.D, m.p, m.do_block, count, block > 0);
+        key_gradients(&s, m.dk, m.ds, m.q_block, count, block > 0);
+        key_gradients(&s, m.dv, m.p, m.do_block, count, block > 0);
     }
+    store_rows(dq + s.D, ld, m.dk, s.N, s.d);
+    store_rows(dq + 2 * s.D, ld, m.dv, s.N, s.d);
 }
 
 /* Tasks, and the account of multiply-adds for `per_pair` products over all pairs of tokens. */
@@ -305,7 +332,7 @@ static void attention_forward(xkd_backend *be, void *o, void *lse, const void *q
     /* Two products over pairs: Q K^T and P V. */
     int64_t tasks = account(be, &a, 2);
     if (D / H > KC)
-        xkd_ref_ops(XKD_F32)->attention_forward(be, o, lse, qkv, segs, H, D);
+        xkd_ref_ops(STORED_DTYPE)->attention_forward(be, o, lse, qkv, segs, H, D);
     else
         xkd_parallel_for(be->pool, tasks, forward_head, &a);
 }
@@ -318,7 +345,7 @@ static void attention_backward(xkd_backend *be, void *dqkv, const void *d_o, con
     /* Five: the scores again, dP, dQ, dK, dV. */
     int64_t tasks = account(be, &a, 5);
     if (D / H > KC)
-        xkd_ref_ops(XKD_F32)->attention_backward(be, dqkv, d_o, qkv, o, lse, segs, H, D);
+        xkd_ref_ops(STORED_DTYPE)->attention_backward(be, dqkv, d_o, qkv, o, lse, segs, H, D);
     else
         xkd_parallel_for(be->pool, tasks, backward_head, &a);
 }

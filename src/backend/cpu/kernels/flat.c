@@ -1,5 +1,4 @@
-/* Element-wise work on long vectors: optimiser, averages, activations, squared errors. Bound by memory, so each tensor
- * is read once and everything that can be done with it is done then. */
+/* Element-wise work on long vectors: activations, squared errors, sums. */
 #include <math.h>
 
 #include "backend/constants.h"
@@ -9,13 +8,12 @@
 /* Work of one call, shared read-only by its tasks; each operation uses the fields it needs and leaves the
  * rest 0. */
 typedef struct {
-    float *y;           /* output */
-    uint16_t *half;     /* the same in bfloat16 */
-    const float *x, *z; /* inputs, of the length of y */
-    double a, b;        /* scalars of the operation, rounded to float in the task */
+    stored *y;           /* output */
+    const stored *x, *z; /* inputs, of the length of y */
+    const float *target; /* likewise */
+    double a, b;         /* scalars of the operation, rounded to float in the task */
     int64_t n;
-    double *sums;                /* [tasks] */
-    const xkd_adamw_args *adamw; /* for adamw alone; `a` is then the factor of clipping */
+    double *sums; /* [tasks] */
 } flat;
 
 /* Tasks are independent: each writes its own part of the vectors. */
@@ -37,60 +35,31 @@ static double run_sum(xkd_backend *be, flat *f, xkd_pool_fn fn)
     return total;
 }
 
-/* Squares are added in double: gradients of 10^7 elements would lose their small ones in float. Two sets of lanes hide
- * the latency of a sum. */
-static void sum_squares_task(void *arg, int64_t task, int thread)
-{
-    const flat *f = arg;
-    const float *x = f->x + task * ELEMENTS_A_TASK;
-    int64_t n = task_size(task, f->n, ELEMENTS_A_TASK), i = 0;
-    lanes_d even = lanes_d_zero(), odd = lanes_d_zero();
-    double rest = 0;
-    (void)thread;
-    for (; i + 2 * LANES_D <= n; i += 2 * LANES_D)
-        for (int j = 0; j < VECS_D; j++) {
-            vecd a = vecd_widen(x + i + j * WD), b = vecd_widen(x + i + LANES_D + j * WD);
-            even.v[j] = vecd_fma(a, a, even.v[j]);
-            odd.v[j] = vecd_fma(b, b, odd.v[j]);
-        }
-    for (; i < n; i++) rest += (double)x[i] * (double)x[i];
-    f->sums[task] = lanes_d_sum(even) + lanes_d_sum(odd) + rest;
-}
-
-static void norms(xkd_backend *be, double *squares, double *finite, const xkd_vector *list, int64_t count,
-                  const double *scalars, int64_t n)
-{
-    *finite = 1;
-    for (int64_t i = 0; i < count; i++) {
-        flat f = {.x = list[i].x, .n = list[i].n};
-        squares[i] = f.x ? run_sum(be, &f, sum_squares_task) : 0;
-        if (!isfinite(squares[i])) *finite = 0;
-    }
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(scalars[i])) *finite = 0;
-}
-
 /* The difference is taken in double as well, since pred and target may agree in all but their last bits. */
 static void mse_forward_task(void *arg, int64_t task, int thread)
 {
     const flat *f = arg;
-    const float *x = f->x + task * ELEMENTS_A_TASK, *z = f->z + task * ELEMENTS_A_TASK;
+    const stored *x = f->x + task * ELEMENTS_A_TASK;
+    const float *z = f->target + task * ELEMENTS_A_TASK;
     int64_t n = task_size(task, f->n, ELEMENTS_A_TASK), i = 0;
     lanes_d sum = lanes_d_zero();
     double rest = 0;
     (void)thread;
     for (; i + LANES_D <= n; i += LANES_D)
         for (int j = 0; j < VECS_D; j++) {
-            vecd e = vecd_widen(x + i + j * WD) - vecd_widen(z + i + j * WD);
+            vecd e = vecd_read(x + i + j * WD) - vecd_widen(z + i + j * WD);
             sum.v[j] = vecd_fma(e, e, sum.v[j]);
         }
-    for (; i < n; i++) rest += ((double)x[i] - (double)z[i]) * ((double)x[i] - (double)z[i]);
+    for (; i < n; i++) {
+        double e = (double)read_one(x + i) - (double)z[i];
+        rest += e * e;
+    }
     f->sums[task] = lanes_d_sum(sum) + rest;
 }
 
 static void mse_forward(xkd_backend *be, double *loss, const void *pred, const void *target, int64_t n)
 {
-    flat f = {.x = pred, .z = target, .n = n};
+    flat f = {.x = pred, .target = target, .n = n};
     *loss = run_sum(be, &f, mse_forward_task) / (double)n;
 }
 
@@ -100,13 +69,13 @@ static void mse_backward_task(void *arg, int64_t task, int thread)
     int64_t at = task * ELEMENTS_A_TASK, n = task_size(task, f->n, ELEMENTS_A_TASK);
     float a = (float)f->a;
     (void)thread;
-    for (int64_t i = at; i < at + n; i++) f->y[i] = a * (f->x[i] - f->z[i]);
+    for (int64_t i = at; i < at + n; i++) write_one(f->y + i, a * (read_one(f->x + i) - f->target[i]));
 }
 
 /* d/dpred of mean (pred - target)^2, times the loss coefficient; both constants are one factor. */
 static void mse_backward(xkd_backend *be, void *dpred, const void *pred, const void *target, double scale, int64_t n)
 {
-    flat f = {.y = dpred, .x = pred, .z = target, .a = 2 * scale / (double)n, .n = n};
+    flat f = {.y = dpred, .x = pred, .target = target, .a = 2 * scale / (double)n, .n = n};
     run_flat(be, &f, mse_backward_task);
 }
 
@@ -117,7 +86,7 @@ static void gelu_forward_task(void *arg, int64_t task, int thread)
     int64_t end = task * ELEMENTS_A_TASK + task_size(task, f->n, ELEMENTS_A_TASK);
     (void)thread;
     for (int64_t i = task * ELEMENTS_A_TASK; i < end; i += W)
-        vec_store_part(f->y + i, vec_gelu(vec_load_part(f->x + i, end - i)), end - i);
+        write_part(f->y + i, vec_gelu(read_part(f->x + i, end - i)), end - i);
 }
 
 static void gelu_forward(xkd_backend *be, void *y, const void *x, int64_t n)
@@ -133,9 +102,9 @@ static void gelu_backward_task(void *arg, int64_t task, int thread)
     int64_t end = task * ELEMENTS_A_TASK + task_size(task, f->n, ELEMENTS_A_TASK);
     (void)thread;
     for (int64_t i = task * ELEMENTS_A_TASK; i < end; i += W) {
-        vec distribution, density, x = vec_load_part(f->x + i, end - i), dy = vec_load_part(f->z + i, end - i);
+        vec distribution, density, x = read_part(f->x + i, end - i), dy = read_part(f->z + i, end - i);
         vec_normal(x, &distribution, &density);
-        vec_store_part(f->y + i, dy * vec_fma(x, density, distribution), end - i);
+        write_part(f->y + i, dy * vec_fma(x, density, distribution), end - i);
     }
 }
 
@@ -143,60 +112,6 @@ static void gelu_backward(xkd_backend *be, void *dx, const void *dy, const void 
 {
     flat f = {.y = dx, .x = x, .z = dy, .n = n};
     run_flat(be, &f, gelu_backward_task);
-}
-
-/* What a vector of parameters needs of the step. */
-typedef struct {
-    float clip, b1, b2, c1, c2, keep, rate, root, eps;
-    float old[2], fresh[2]; /* of the moving averages */
-} adamw_factors;
-
-/* One vector of parameter, gradient and moments, and the teachers that follow it. Decay is decoupled: it scales the
- * parameter by the learning rate alone and never enters the moments (method.md section 7). */
-INLINE void adamw_vector(const xkd_adamw_args *a, const adamw_factors *f, int64_t i, int64_t n)
-{
-    float *p = (float *)a->p + i, *m = (float *)a->m + i, *v = (float *)a->v + i;
-    vec g = vec_load_part((const float *)a->g + i, n) * f->clip;
-    vec m1 = vec_fma(vec_load_part(m, n), vec_set(f->b1), g * f->c1);
-    vec m2 = vec_fma(vec_load_part(v, n), vec_set(f->b2), g * g * f->c2);
-    vec step = m1 * f->rate / vec_fma(vec_sqrt(m2), vec_set(f->root), vec_set(f->eps));
-    vec x = vec_fma(vec_load_part(p, n), vec_set(f->keep), -step);
-    vec_store_part(m, m1, n);
-    vec_store_part(v, m2, n);
-    vec_store_part(p, x, n);
-    if (a->stored) vec_store_half((uint16_t *)a->stored + i, x, n);
-    /* In the order given: with the teacher's blocks shared (MATS) both entries name the same tensor, and
-     * video's average comes first (method.md section 8). */
-    for (int k = 0; k < 2; k++) {
-        if (!a->ema[k]) continue;
-        float *t = (float *)a->ema[k] + i;
-        vec mean = vec_fma(vec_load_part(t, n), vec_set(f->old[k]), x * f->fresh[k]);
-        vec_store_part(t, mean, n);
-        if (a->ema_stored[k]) vec_store_half((uint16_t *)a->ema_stored[k] + i, mean, n);
-    }
-}
-
-/* One pass over memory. Constants are rounded once to float; the bias corrections are in `rate` and `root`. */
-static void adamw_task(void *arg, int64_t task, int thread)
-{
-    const xkd_adamw_args *a = ((const flat *)arg)->adamw;
-    adamw_factors f = {.clip = (float)((const flat *)arg)->a,
-                       .b1 = (float)a->beta1,
-                       .b2 = (float)a->beta2,
-                       .c1 = (float)(1 - a->beta1),
-                       .c2 = (float)(1 - a->beta2),
-                       .keep = (float)(1 - a->lr * a->weight_decay),
-                       .rate = (float)(a->lr / a->correction1),
-                       .root = (float)(1 / sqrt(a->correction2)),
-                       .eps = (float)a->eps};
-    for (int k = 0; k < 2; k++) {
-        f.old[k] = (float)a->ema_momentum[k];
-        f.fresh[k] = (float)(1 - a->ema_momentum[k]);
-    }
-    int64_t i = task * ELEMENTS_A_TASK, end = i + task_size(task, a->n, ELEMENTS_A_TASK);
-    (void)thread;
-    for (; i + W <= end; i += W) adamw_vector(a, &f, i, W);
-    if (i < end) adamw_vector(a, &f, i, end - i);
 }
 
 static void axpby_task(void *arg, int64_t task, int thread)
@@ -207,9 +122,9 @@ static void axpby_task(void *arg, int64_t task, int thread)
     (void)thread;
     /* b = 0 must not read y, which may be uninitialised: 0 * NaN would be NaN. */
     if (b == 0)
-        for (int64_t i = first; i < end; i++) f->y[i] = a * f->x[i];
+        for (int64_t i = first; i < end; i++) write_one(f->y + i, a * read_one(f->x + i));
     else
-        for (int64_t i = first; i < end; i++) f->y[i] = a * f->x[i] + b * f->y[i];
+        for (int64_t i = first; i < end; i++) write_one(f->y + i, a * read_one(f->x + i) + b * read_one(f->y + i));
 }
 
 static void axpby(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n)
@@ -218,46 +133,13 @@ static void axpby(xkd_backend *be, void *y, const void *x, double a, double b, i
     run_flat(be, &f, axpby_task);
 }
 
-static void narrow_task(void *arg, int64_t task, int thread)
-{
-    const flat *f = arg;
-    int64_t end = task * ELEMENTS_A_TASK + task_size(task, f->n, ELEMENTS_A_TASK);
-    (void)thread;
-    for (int64_t i = task * ELEMENTS_A_TASK; i < end; i += W)
-        vec_store_half(f->half + i, vec_load_part(f->x + i, end - i), end - i);
-}
-
-/* An average alone, t = m t + (1 - m) p, is axpby with the parameter as x. */
-static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, const double *squares,
-                  const double *finite)
-{
-    if (*finite == 0) return;
-    for (int64_t i = 0; i < count; i++) {
-        const xkd_adamw_args *a = &list[i];
-        flat f = {.n = a->n, .adamw = a, .a = a->clip > 0 ? xkd_clip_factor(a->clip, squares[i]) : 1};
-        if (a->g) run_flat(be, &f, adamw_task);
-        for (int k = 0; !a->g && k < 2; k++) {
-            if (!a->ema[k]) continue;
-            axpby(be, a->ema[k], a->p, 1 - a->ema_momentum[k], a->ema_momentum[k], a->n);
-            flat copy = {.half = a->ema_stored[k], .x = a->ema[k], .n = a->n};
-            if (copy.half) run_flat(be, &copy, narrow_task);
-        }
-    }
-}
-
-static void centre(xkd_backend *be, void *centre, const void *sum, double m, int64_t rows, int64_t K,
-                   const double *finite)
-{
-    if (*finite != 0) axpby(be, centre, sum, (1 - m) / (double)rows, m, K);
-}
-
 static void fill_task(void *arg, int64_t task, int thread)
 {
     const flat *f = arg;
     int64_t first = task * ELEMENTS_A_TASK, end = first + task_size(task, f->n, ELEMENTS_A_TASK);
     float a = (float)f->a;
     (void)thread;
-    for (int64_t i = first; i < end; i++) f->y[i] = a;
+    for (int64_t i = first; i < end; i++) write_one(f->y + i, a);
 }
 
 static void fill(xkd_backend *be, void *x, double value, int64_t n)
@@ -269,13 +151,10 @@ static void fill(xkd_backend *be, void *x, double value, int64_t n)
 /* What is not named here stays the reference's single-threaded code. */
 void LEVEL(xkd_cpu_flat_ops)(xkd_ops *ops)
 {
-    ops->norms = norms;
     ops->mse_forward = mse_forward;
     ops->mse_backward = mse_backward;
     ops->gelu_forward = gelu_forward;
     ops->gelu_backward = gelu_backward;
-    ops->adamw = adamw;
     ops->axpby = axpby;
-    ops->centre = centre;
     ops->fill = fill;
 }

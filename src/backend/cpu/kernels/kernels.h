@@ -1,5 +1,6 @@
 /* What the files of the cpu backend's kernels share. They are compiled once for each level (v2, v3, v4; neon), and the
- * functions that they show each other carry its name. */
+ * functions that they show each other carry its name. Those that work on stored tensors are compiled once more with
+ * XKD_HALF, for bfloat16: `stored` is then uint16_t, and XKD_LEVEL ends with _half. */
 #ifndef XKD_BACKEND_CPU_KERNELS_KERNELS_H
 #define XKD_BACKEND_CPU_KERNELS_KERNELS_H
 
@@ -9,6 +10,14 @@
 #define XKD_JOIN_LEVEL(name, level) name##_##level
 #define XKD_JOIN(name, level) XKD_JOIN_LEVEL(name, level)
 #define LEVEL(name) XKD_JOIN(name, XKD_LEVEL)
+
+#ifdef XKD_HALF
+#define STORED_DTYPE XKD_BF16
+typedef uint16_t stored;
+#else
+#define STORED_DTYPE XKD_F32
+typedef float stored;
+#endif
 
 /* Elements and rows that one task of an element-wise or row-wise loop takes: fixed, so that partial sums never depend
  * on the number of threads, and large enough that a task outweighs its hand-out. */
@@ -31,6 +40,8 @@ void LEVEL(xkd_cpu_norm_ops)(xkd_ops *ops);
 void LEVEL(xkd_cpu_attention_ops)(xkd_ops *ops);
 void LEVEL(xkd_cpu_flat_ops)(xkd_ops *ops);
 void LEVEL(xkd_cpu_row_ops)(xkd_ops *ops);
+void LEVEL(xkd_cpu_exact_ops)(xkd_ops *ops);
+void LEVEL(xkd_cpu_optimizer_ops)(xkd_ops *ops);
 void LEVEL(xkd_cpu_loss_ops)(xkd_ops *ops);
 
 #endif

@@ -9,23 +9,31 @@ typedef enum { PLAIN, BIAS, BIAS_GELU, GELU_BACKWARD } epilogue;
 typedef struct {
     xkd_backend *be;
     int64_t M, N, K;
-    const float *a; /* [M,K] or, transposed, [K,M] */
-    const float *b; /* [K,N] or, transposed, [N,K] */
-    float *c;       /* [M,N] */
+    const stored *a; /* [M,K] or, transposed, [K,M] */
+    const stored *b; /* [K,N] or, transposed, [N,K] */
+    stored *y;       /* [M,N] =; NULL: see exact */
+    float *exact;    /* [M,N] +=: a weight gradient */
     int64_t lda, ldb;
     bool transpose_a, transpose_b;
-    const float *add; /* [M,N] what the sum starts from, may be c; NULL: 0 */
-    float *sums;      /* [M] += sums over K of a transposed operand; NULL: none */
+    const stored *add; /* [M,N] what is added to y, may be y; NULL: 0 */
+    float *sums;       /* [M] += sums over K of a transposed operand; NULL: none */
     epilogue then;
-    const float *bias; /* [N] or NULL */
-    float *gelu;       /* [M,N]: BIAS_GELU: output; GELU_BACKWARD: gelu of h */
-    const float *h;    /* [M,N]: GELU_BACKWARD: pre-activation */
+    const stored *bias; /* [N] or NULL */
+    stored *gelu;       /* [M,N]: BIAS_GELU: output; GELU_BACKWARD: gelu of h */
+    const stored *h;    /* [M,N]: GELU_BACKWARD: pre-activation */
     /* One round: K values from k0 on are packed at `packed`, in blocks of KC and panels of NR columns. */
     float *packed;
     int64_t k0, depth;
     int64_t panels;               /* of NR columns in N */
     int64_t rows, columns, slabs; /* of a task; slabs: tasks side by side over N */
 } product;
+
+/* Whether y is of another type than the sums, and the columns that are summed up at a time then: 800 KB for MC rows. */
+#ifdef XKD_HALF
+enum { OWN_SUMS = 1, OWN_COLUMNS = 512 };
+#else
+enum { OWN_SUMS = 0, OWN_COLUMNS = 512 };
+#endif
 
 /* The packed right operand may take this much; longer K goes in rounds. It is read once for each MC rows of the left
  * one, mostly from the last-level cache. */
@@ -58,58 +66,77 @@ static void pack_task(void *arg, int64_t index, int thread)
 
 /* sums [columns] += the sums over k rows of a [k,columns]: the bias gradient beside a weight gradient, a block of KC at
  * a time, from rows that are being packed anyway. */
-static void add_sums(float *sums, const float *a, int64_t ld, int64_t columns, int64_t k)
+static void add_sums(float *sums, const stored *a, int64_t ld, int64_t columns, int64_t k)
 {
     for (int64_t c = 0; c < columns; c += W) {
         vec sum = vec_set(0);
-        for (int64_t i = 0; i < k; i++) sum += vec_load_part(a + i * ld + c, columns - c);
+        for (int64_t i = 0; i < k; i++) sum += read_part(a + i * ld + c, columns - c);
         vec_store_part(sums + c, vec_load_part(sums + c, columns - c) + sum, columns - c);
     }
 }
 
-/* One vector of a finished tile; `at` is its place in the [M,N] outputs, n how many of its lanes exist. `then` and n are
- * constants where it is inlined. */
-INLINE void finish_vector(const product *p, const epilogue then, int64_t at, int64_t column, const int64_t n)
+/* Where the sums of a task are while K runs, `columns` apart. float32 outputs are summed up where they stand, and so are
+ * weight gradients; bfloat16 ones in memory of the task's own, which the epilogue rounds once. */
+typedef struct {
+    float *c;
+    int64_t ld;
+} sums_at;
+
+/* One vector of a finished tile: c are its sums, `at` is its place in the [M,N] outputs, n how many of its lanes exist.
+ * `then` and n are constants where it is inlined. */
+INLINE void finish_vector(const product *p, const epilogue then, const float *c, int64_t at, int64_t column,
+                          const int64_t n)
 {
-    vec y = vec_load_part(p->c + at, n);
-    if (p->bias) y += vec_load_part(p->bias + column, n);
+    vec y = vec_load_part(c, n);
+    if (OWN_SUMS && p->add) y += read_part(p->add + at, n);
+    if (p->bias) y += read_part(p->bias + column, n);
     if (then == BIAS_GELU) {
-        vec_store_part(p->gelu + at, vec_gelu(y), n);
-        if (p->gelu == p->c) return;
+        write_part(p->gelu + at, vec_gelu(y), n);
+        if (p->gelu == p->y) return;
     }
     if (then == GELU_BACKWARD) {
-        vec distribution, density, h = vec_load_part(p->h + at, n);
+        vec distribution, density, h = read_part(p->h + at, n);
         vec_normal(h, &distribution, &density);
-        vec_store_part(p->gelu + at, h * distribution, n);
+        write_part(p->gelu + at, h * distribution, n);
         y *= vec_fma(h, density, distribution);
     }
-    vec_store_part(p->c + at, y, n);
+    write_part(p->y + at, y, n);
 }
 
-INLINE void finish_rows(const product *p, const epilogue then, int64_t row, int64_t column, int64_t rows,
-                        int64_t columns)
+/* A finished tile. */
+typedef struct {
+    sums_at sums; /* c: of its first output */
+    int64_t row, column, rows, columns;
+} tile;
+
+INLINE void finish_rows(const product *p, const epilogue then, const tile *t)
 {
-    for (int64_t i = row; i < row + rows; i++) {
-        int64_t at = i * p->N + column, j = 0;
-        if (columns == NR)
+    for (int64_t i = 0; i < t->rows; i++) {
+        int64_t at = (t->row + i) * p->N + t->column, j = 0;
+        const float *c = t->sums.c + i * t->sums.ld;
+        if (t->columns == NR)
 #pragma GCC unroll 1 /* two at once want more registers than there are for the constants */
-            for (; j < NR; j += W) finish_vector(p, then, at + j, column + j, W);
-        for (; j < columns; j += W) finish_vector(p, then, at + j, column + j, columns - j);
+            for (; j < NR; j += W) finish_vector(p, then, c + j, at + j, t->column + j, W);
+        for (; j < t->columns; j += W) finish_vector(p, then, c + j, at + j, t->column + j, t->columns - j);
     }
 }
 
-static void finish_tile(const product *p, int64_t row, int64_t column, int64_t rows, int64_t columns)
+static void finish_tile(const product *p, const tile *t)
 {
-    if (p->then == BIAS && p->bias) finish_rows(p, BIAS, row, column, rows, columns);
-    if (p->then == BIAS_GELU) finish_rows(p, BIAS_GELU, row, column, rows, columns);
-    if (p->then == GELU_BACKWARD) finish_rows(p, GELU_BACKWARD, row, column, rows, columns);
+    if (!p->y) return;
+    if (p->then == BIAS_GELU)
+        finish_rows(p, BIAS_GELU, t);
+    else if (p->then == GELU_BACKWARD)
+        finish_rows(p, GELU_BACKWARD, t);
+    else if (OWN_SUMS || p->bias)
+        finish_rows(p, BIAS, t);
 }
 
 /* What a tile will read or add to is asked for before its product, which then hides the wait. */
-INLINE void prefetch_tile(const float *c, int64_t ld, int64_t rows)
+INLINE void prefetch_tile(const void *c, int64_t line, int64_t bytes, int64_t rows)
 {
     for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < NR; j += 16) __builtin_prefetch(c + i * ld + j, 1);
+        for (int64_t j = 0; j < bytes; j += 64) __builtin_prefetch((const char *)c + i * line + j, 1);
 }
 
 /* The next panel of b comes from the last-level cache or from memory. Each tile of a panel asks for its share of it; past
@@ -124,7 +151,9 @@ INLINE void prefetch_slice(const float *panel, int64_t row, int64_t rows)
 typedef struct {
     int64_t row, rows, k;
     const float *a;
-    const float *add; /* [M,N] what this block's sums are added to; NULL: nothing */
+    sums_at sums; /* of the task's first row, and of the column `first` */
+    int64_t first;
+    const float *add; /* like sums.c: what this block's sums are added to; NULL: nothing */
     bool last;
 } block_of_k;
 
@@ -133,22 +162,24 @@ INLINE void run_tile(const product *p, const block_of_k *t, int64_t i, int64_t c
                      const int64_t row, const int64_t step)
 {
     vec acc[MR][NV];
-    int64_t at = (t->row + i) * p->N + column, rows = t->rows - i, columns = p->N - column;
-    const float *a = t->a + (step == 1 ? i * row : i / MR * A_PANEL), *add = t->add ? t->add + at : NULL;
-    if (rows > MR) rows = MR;
-    if (columns > NR) columns = NR;
-    prefetch_tile(p->c + at, p->N, rows);
-    if (t->last && p->then == GELU_BACKWARD) prefetch_tile(p->h + at, p->N, rows);
+    int64_t offset = i * t->sums.ld + column - t->first;
+    tile out = {{t->sums.c + offset, t->sums.ld}, t->row + i, column, t->rows - i, p->N - column};
+    const float *a = t->a + (step == 1 ? i * row : i / MR * A_PANEL), *add = t->add ? t->add + offset : NULL;
+    if (out.rows > MR) out.rows = MR;
+    if (out.columns > NR) out.columns = NR;
+    prefetch_tile(out.sums.c, out.sums.ld * (int64_t)sizeof(float), NR * sizeof(float), out.rows);
+    if (t->last && p->then == GELU_BACKWARD)
+        prefetch_tile(p->h + out.row * p->N + column, p->N * (int64_t)sizeof *p->h, NR * sizeof *p->h, out.rows);
     tile_zero(acc);
-    if (columns > NR / 2)
+    if (out.columns > NR / 2)
         tile_add_part(acc, NV, t->k, a, row, step, b);
     else
         tile_add_part(acc, NV / 2, t->k, a, row, step, b);
-    if (rows == MR && columns == NR)
-        tile_store(acc, p->c + at, add, p->N);
+    if (out.rows == MR && out.columns == NR)
+        tile_store(acc, out.sums.c, add, out.sums.ld);
     else
-        tile_store_part(acc, p->c + at, add, p->N, rows, columns);
-    if (t->last) finish_tile(p, t->row + i, column, rows, columns);
+        tile_store_part(acc, out.sums.c, add, out.sums.ld, out.rows, out.columns);
+    if (t->last) finish_tile(p, &out);
 }
 
 /* Over b's panels first and rows of a inside: a panel of b stays in the first-level cache, the rows of a in the
@@ -163,32 +194,55 @@ INLINE void run_block(const product *p, const block_of_k *t, int64_t block, int6
         }
 }
 
-/* A task's rows and columns of one round. */
+/* Where the sums of a task's panels from `from` on are, and what its first block adds to. */
+static void place_sums(const product *p, block_of_k *t, int64_t from, float *own)
+{
+    t->first = from * NR;
+    if (OWN_SUMS && p->y) {
+        t->sums = (sums_at){own, OWN_COLUMNS};
+        t->add = NULL;
+        return;
+    }
+    float *c = p->y ? (float *)(void *)p->y : p->exact; /* y is float32 here */
+    const float *add = p->exact ? p->exact : (const float *)(const void *)p->add;
+    t->sums = (sums_at){c + t->row * p->N + t->first, p->N};
+    t->add = add ? add + t->row * p->N + t->first : NULL;
+}
+
+/* A task's rows, and panels [from, to), of one round. */
+static void run_panels(const product *p, block_of_k *t, int64_t from, int64_t to, float *a, float *own)
+{
+    place_sums(p, t, from, own);
+    t->a = a;
+    for (int64_t block = 0; block * KC < p->depth; block++) {
+        int64_t at = p->k0 + block * KC;
+        t->k = task_size(block, p->depth, KC);
+        if (at > 0) t->add = t->sums.c;
+        t->last = at + t->k == p->K;
+        if (p->transpose_a) {
+            const stored *in = p->a + at * p->lda + t->row;
+            if (p->sums && from == 0) add_sums(p->sums + t->row, in, p->lda, t->rows, t->k);
+            pack_columns(a, A_PANEL, in, p->lda, t->rows, t->k);
+            run_block(p, t, block, from, to, 1, MR);
+        } else {
+            pack_rows(a, A_ROW, p->a + t->row * p->lda + at, p->lda, t->rows, t->k);
+            run_block(p, t, block, from, to, A_ROW, 1);
+        }
+    }
+}
+
+/* Sums of its own hold some columns at a time, for which the rows of a are packed again. */
 static void product_task(void *arg, int64_t index, int thread)
 {
     const product *p = arg;
     block_of_k t = {.row = index / p->slabs * p->rows};
     int64_t from = index % p->slabs * p->columns / NR, to = (index % p->slabs + 1) * p->columns / NR;
-    float *a = xkd_backend_scratch(p->be, thread, (int64_t)(MC * A_ROW) * (int64_t)sizeof *a);
+    int64_t own = OWN_SUMS && p->y ? MC * OWN_COLUMNS : 0, each = own ? OWN_COLUMNS / NR : p->panels;
+    float *a = xkd_backend_scratch(p->be, thread, (MC * A_ROW + own) * (int64_t)sizeof *a);
     if (!a) return;
-    t.a = a;
     t.rows = p->M - t.row < p->rows ? p->M - t.row : p->rows;
     if (to > p->panels) to = p->panels;
-    for (int64_t block = 0; block * KC < p->depth; block++) {
-        int64_t at = p->k0 + block * KC;
-        t.k = task_size(block, p->depth, KC);
-        t.add = at == 0 ? p->add : p->c;
-        t.last = at + t.k == p->K;
-        if (p->transpose_a) {
-            const float *in = p->a + at * p->lda + t.row;
-            if (p->sums && from == 0) add_sums(p->sums + t.row, in, p->lda, t.rows, t.k);
-            pack_columns(a, A_PANEL, in, p->lda, t.rows, t.k);
-            run_block(p, &t, block, from, to, 1, MR);
-        } else {
-            pack_rows(a, A_ROW, p->a + t.row * p->lda + at, p->lda, t.rows, t.k);
-            run_block(p, &t, block, from, to, A_ROW, 1);
-        }
-    }
+    for (; from < to; from += each) run_panels(p, &t, from, from + each < to ? from + each : to, a, a + MC * A_ROW);
 }
 
 /* Every thread gets an equal number of tasks of equal size, at most MC rows each; where there are too few rows for
@@ -211,7 +265,8 @@ static void run_product(xkd_backend *be, product *p)
     p->be = be;
     p->panels = tasks_of(p->N, NR);
     int64_t block = p->panels * B_PANEL * (int64_t)sizeof *p->packed, blocks = tasks_of(p->K, KC);
-    int64_t fit = PACKED_BYTES / block > 1 ? PACKED_BYTES / block : 1, rounds = tasks_of(blocks, fit);
+    int64_t fit = PACKED_BYTES / block > 1 ? PACKED_BYTES / block : 1;
+    int64_t rounds = OWN_SUMS && p->y ? 1 : tasks_of(blocks, fit); /* sums of a task's own do not outlive it */
     int64_t depth = tasks_of(blocks, rounds) * KC;
     be->products += p->M * p->N * p->K;
     p->packed = xkd_backend_shared_scratch(be, (depth / KC) * block);
@@ -225,9 +280,9 @@ static void run_product(xkd_backend *be, product *p)
 }
 
 /* x [M,K] times the transpose of w [N,K]. */
-static product forward_product(float *y, const float *x, const float *w, int64_t M, int64_t N, int64_t K)
+static product forward_product(stored *y, const stored *x, const stored *w, int64_t M, int64_t N, int64_t K)
 {
-    return (product){.M = M, .N = N, .K = K, .a = x, .lda = K, .b = w, .ldb = K, .transpose_b = true, .c = y};
+    return (product){.M = M, .N = N, .K = K, .a = x, .lda = K, .b = w, .ldb = K, .transpose_b = true, .y = y};
 }
 
 static void linear_forward(xkd_backend *be, void *y, const void *x, const void *w, const void *b, int64_t M, int64_t N,
@@ -239,7 +294,7 @@ static void linear_forward(xkd_backend *be, void *y, const void *x, const void *
     run_product(be, &p);
 }
 
-/* The epilogue leaves h in c and writes y; where both are one, nobody wants h. */
+/* The product is h, and the epilogue writes y; where both are one, nobody wants h. */
 static void linear_gelu_forward(xkd_backend *be, void *y, void *h, const void *x, const void *w, const void *b,
                                 int64_t M, int64_t N, int64_t K)
 {
@@ -250,7 +305,8 @@ static void linear_gelu_forward(xkd_backend *be, void *y, void *h, const void *x
     run_product(be, &p);
 }
 
-/* The sum starts from the residual, so that y may be the residual and the bits are the same if it is not. */
+/* The sum starts from the residual, so that y may be the residual and the bits are the same if it is not; in bfloat16 the
+ * residual is added at the end, before the one rounding. */
 static void linear_residual_forward(xkd_backend *be, void *y, const void *residual, const void *x, const void *w,
                                     const void *b, int64_t M, int64_t N, int64_t K)
 {
@@ -262,9 +318,9 @@ static void linear_residual_forward(xkd_backend *be, void *y, const void *residu
 }
 
 /* dy [M,N] times w [N,K]: no transposition, both are read along their rows. */
-static product backward_product(float *dx, const float *dy, const float *w, int64_t M, int64_t N, int64_t K)
+static product backward_product(stored *dx, const stored *dy, const stored *w, int64_t M, int64_t N, int64_t K)
 {
-    return (product){.M = M, .N = K, .K = N, .a = dy, .lda = N, .b = w, .ldb = K, .c = dx};
+    return (product){.M = M, .N = K, .K = N, .a = dy, .lda = N, .b = w, .ldb = K, .y = dx};
 }
 
 static void linear_backward_data(xkd_backend *be, void *dx, const void *dy, const void *w, int64_t M, int64_t N,
@@ -291,17 +347,8 @@ static void linear_gelu_backward_data(xkd_backend *be, void *dh, void *a, const 
 static void linear_backward_weight(xkd_backend *be, void *dw, void *db, const void *dy, const void *x, int64_t M,
                                    int64_t N, int64_t K)
 {
-    product p = {.M = N,
-                 .N = K,
-                 .K = M,
-                 .a = dy,
-                 .lda = N,
-                 .transpose_a = true,
-                 .b = x,
-                 .ldb = K,
-                 .c = dw,
-                 .add = dw,
-                 .sums = db};
+    product p = {
+        .M = N, .N = K, .K = M, .a = dy, .lda = N, .transpose_a = true, .b = x, .ldb = K, .exact = dw, .sums = db};
     run_product(be, &p);
 }
 

@@ -1,4 +1,4 @@
-/* LayerNorm and the weight norm of the head's last layer, row by row. */
+/* LayerNorm, row by row. */
 #include <math.h>
 
 #include "backend/constants.h"
@@ -7,29 +7,30 @@
 
 /* Arguments of any of the operations below; rows are R of D elements. */
 typedef struct {
-    float *y, *mean, *rstd, *dx, *dw, *db, *partial; /* outputs; partial: [tasks,2,D] shares of dw and db */
-    const float *x, *w, *b, *residual, *dy, *saved_mean, *saved_rstd,
-        *gain;    /* inputs; saved_*: of the forward; gain: [K] */
-    int64_t R, D; /* weight norm: R = K */
+    stored *y, *dx;                          /* outputs */
+    float *mean, *rstd, *dw, *db, *partial;  /* partial: [tasks,2,D] shares of dw and db */
+    const stored *x, *w, *b, *residual, *dy; /* inputs */
+    const float *saved_mean, *saved_rstd;    /* of the forward */
+    int64_t R, D;
 } rows;
 
 /* Sums of a row and of its squares about the mean, in 16 lanes of float: two passes, because one pass of
  * squares loses the variance of rows with a large mean. */
-static void moments(const float *x, int64_t D, float *mean, float *rstd)
+static void moments(const stored *x, int64_t D, float *mean, float *rstd)
 {
     lanes sum = lanes_zero(), squares = lanes_zero();
     int64_t i = 0;
     for (; i + LANES <= D; i += LANES)
-        for (int j = 0; j < VECS; j++) sum.v[j] += vec_load(x + i + j * W);
-    for (int j = 0; i + j * W < D; j++) sum.v[j] += vec_load_part(x + i + j * W, D - i - j * W);
+        for (int j = 0; j < VECS; j++) sum.v[j] += read_part(x + i + j * W, W);
+    for (int j = 0; i + j * W < D; j++) sum.v[j] += read_part(x + i + j * W, D - i - j * W);
     float m = lanes_sum(sum) / (float)D;
     for (i = 0; i + LANES <= D; i += LANES)
         for (int j = 0; j < VECS; j++) {
-            vec e = vec_load(x + i + j * W) - m;
+            vec e = read_part(x + i + j * W, W) - m;
             squares.v[j] = vec_fma(e, e, squares.v[j]);
         }
     float rest = 0;
-    for (; i < D; i++) rest += (x[i] - m) * (x[i] - m);
+    for (; i < D; i++) rest += (read_one(x + i) - m) * (read_one(x + i) - m);
     *mean = m;
     *rstd = 1 / sqrtf((lanes_sum(squares) + rest) / (float)D + (float)XKD_LAYERNORM_EPS);
 }
@@ -41,15 +42,16 @@ static void forward_rows(void *arg, int64_t task, int thread)
     int64_t D = a->D, first = task * ROWS_A_TASK, count = task_size(task, a->R, ROWS_A_TASK);
     (void)thread;
     for (int64_t r = first; r < first + count; r++) {
-        const float *x = a->x + r * D;
-        float *y = a->y + r * D, m, s;
+        const stored *x = a->x + r * D;
+        stored *y = a->y + r * D;
+        float m, s;
         moments(x, D, &m, &s);
         a->mean[r] = m;
         a->rstd[r] = s;
         for (int64_t i = 0; i < D; i += W) {
-            vec n = (vec_load_part(x + i, D - i) - m) * s;
-            if (a->w) n = vec_fma(n, vec_load_part(a->w + i, D - i), vec_load_part(a->b + i, D - i));
-            vec_store_part(y + i, n, D - i);
+            vec n = (read_part(x + i, D - i) - m) * s;
+            if (a->w) n = vec_fma(n, read_part(a->w + i, D - i), read_part(a->b + i, D - i));
+            write_part(y + i, n, D - i);
         }
     }
 }
@@ -66,16 +68,17 @@ static void layernorm_forward(xkd_backend *be, void *y, void *mean, void *rstd, 
 static void backward_row(const rows *a, int64_t r, float *dw, float *db)
 {
     int64_t D = a->D, i = 0;
-    const float *x = a->x + r * D, *dy = a->dy + r * D, *residual = a->residual ? a->residual + r * D : NULL;
-    float *dx = a->dx + r * D, m = a->saved_mean[r], s = a->saved_rstd[r];
+    const stored *x = a->x + r * D, *dy = a->dy + r * D, *residual = a->residual ? a->residual + r * D : NULL;
+    stored *dx = a->dx + r * D;
+    float m = a->saved_mean[r], s = a->saved_rstd[r];
     lanes e_sum = lanes_zero(), en_sum = lanes_zero();
     /* Parts of vectors load zeros, which add nothing to any of the sums. */
     for (; i < D; i += LANES)
         for (int j = 0; j < VECS; j++) {
             int64_t at = i + j * W, part = D - at;
-            vec g = vec_load_part(dy + at, part), n = (vec_load_part(x + at, part) - m) * s;
+            vec g = read_part(dy + at, part), n = (read_part(x + at, part) - m) * s;
             vec e = g;
-            if (a->w) e *= vec_load_part(a->w + at, part);
+            if (a->w) e *= read_part(a->w + at, part);
             e_sum.v[j] += e;
             en_sum.v[j] = vec_fma(e, n, en_sum.v[j]);
             if (!dw) continue;
@@ -85,11 +88,11 @@ static void backward_row(const rows *a, int64_t r, float *dw, float *db)
     float e_mean = lanes_sum(e_sum) / (float)D, en_mean = lanes_sum(en_sum) / (float)D;
     for (i = 0; i < D; i += W) {
         int64_t part = D - i;
-        vec e = vec_load_part(dy + i, part);
-        if (a->w) e *= vec_load_part(a->w + i, part);
-        vec n = (vec_load_part(x + i, part) - m) * s, grad = (e - e_mean - n * en_mean) * s;
-        if (residual) grad += vec_load_part(residual + i, part);
-        vec_store_part(dx + i, grad, part);
+        vec e = read_part(dy + i, part);
+        if (a->w) e *= read_part(a->w + i, part);
+        vec n = (read_part(x + i, part) - m) * s, grad = (e - e_mean - n * en_mean) * s;
+        if (residual) grad += read_part(residual + i, part);
+        write_part(dx + i, grad, part);
     }
 }
 
@@ -144,52 +147,8 @@ static void layernorm_backward(xkd_backend *be, const xkd_layernorm_grad *g)
     if (g->dw) xkd_parallel_for(be->pool, tasks_of(D, COLUMNS_A_TASK), add_shares, &a);
 }
 
-/* A row of v is the direction of one of the K prototypes. Its norm has no lower bound in PyTorch either: a
- * zero row gives NaN there too, and does not occur, since rows start at random and weight decay only
- * scales them. */
-static void weightnorm_forward_rows(void *arg, int64_t task, int thread)
-{
-    const rows *a = arg;
-    int64_t D = a->D, first = task * ROWS_A_TASK, count = task_size(task, a->R, ROWS_A_TASK);
-    (void)thread;
-    for (int64_t k = first; k < first + count; k++) {
-        float inverse = 1 / sqrtf(vec_dot(a->x + k * D, a->x + k * D, D)), scale = inverse * a->gain[k];
-        a->rstd[k] = inverse;
-        for (int64_t i = 0; i < D; i++) a->y[k * D + i] = scale * a->x[k * D + i];
-    }
-}
-
-static void weightnorm_forward(xkd_backend *be, void *w, void *inv, const void *v, const void *g, int64_t K, int64_t D)
-{
-    rows a = {.y = w, .rstd = inv, .x = v, .gain = g, .R = K, .D = D};
-    xkd_parallel_for(be->pool, tasks_of(K, ROWS_A_TASK), weightnorm_forward_rows, &a);
-}
-
-/* The part of dw along v cannot change a normalised row, so it is taken out; what is left is scaled by gain /
- * |v|. */
-static void weightnorm_backward_rows(void *arg, int64_t task, int thread)
-{
-    const rows *a = arg;
-    int64_t D = a->D, first = task * ROWS_A_TASK, count = task_size(task, a->R, ROWS_A_TASK);
-    (void)thread;
-    for (int64_t k = first; k < first + count; k++) {
-        const float *v = a->x + k * D, *dw = a->dy + k * D;
-        float inverse = a->saved_rstd[k], scale = inverse * a->gain[k], along = vec_dot(v, dw, D) * inverse * inverse;
-        for (int64_t i = 0; i < D; i++) a->dx[k * D + i] += scale * (dw[i] - v[i] * along);
-    }
-}
-
-static void weightnorm_backward(xkd_backend *be, void *dv, const void *dw, const void *v, const void *g,
-                                const void *inv, int64_t K, int64_t D)
-{
-    rows a = {.dx = dv, .dy = dw, .x = v, .gain = g, .saved_rstd = inv, .R = K, .D = D};
-    xkd_parallel_for(be->pool, tasks_of(K, ROWS_A_TASK), weightnorm_backward_rows, &a);
-}
-
 void LEVEL(xkd_cpu_norm_ops)(xkd_ops *ops)
 {
     ops->layernorm_forward = layernorm_forward;
     ops->layernorm_backward = layernorm_backward;
-    ops->weightnorm_forward = weightnorm_forward;
-    ops->weightnorm_backward = weightnorm_backward;
 }

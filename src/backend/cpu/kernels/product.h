@@ -139,54 +139,67 @@ INLINE void transpose_block(float *out, int64_t ldo, const float *in, int64_t ld
 }
 #endif
 
+/* The same from stored numbers. */
+INLINE void transpose_stored(float *out, int64_t ldo, const stored *in, int64_t ld)
+{
+#ifdef XKD_HALF
+    float wide[TB * TB];
+    for (int r = 0; r < TB; r++)
+        for (int c = 0; c < TB; c++) wide[r * TB + c] = read_one(in + r * ld + c);
+    transpose_block(out, ldo, wide, TB);
+#else
+    transpose_block(out, ldo, in, ld);
+#endif
+}
+
 /* One panel of b from `rows` <= NR rows of a transposed operand (rows of in are columns of b), k values each: panel
  * [k][NR] = in [rows][k] turned around, 0 in the columns that do not exist. */
-INLINE void pack_transposed_panel(float *panel, const float *in, int64_t ld, int64_t rows, int64_t k)
+INLINE void pack_transposed_panel(float *panel, const stored *in, int64_t ld, int64_t rows, int64_t k)
 {
     for (int64_t j = 0; j < NR; j += TB) {
         int64_t i = 0, exist = rows - j < TB ? rows - j : TB;
         if (exist == TB)
-            for (; i + TB <= k; i += TB) transpose_block(panel + i * NR + j, NR, in + j * ld + i, ld);
+            for (; i + TB <= k; i += TB) transpose_stored(panel + i * NR + j, NR, in + j * ld + i, ld);
         for (; i < k; i++)
-            for (int64_t r = 0; r < TB; r++) panel[i * NR + j + r] = r < exist ? in[(j + r) * ld + i] : 0;
+            for (int64_t r = 0; r < TB; r++) panel[i * NR + j + r] = r < exist ? read_one(in + (j + r) * ld + i) : 0;
     }
 }
 
 /* One panel of b from k rows of an operand as it lies: panel [k][NR] = in [k][columns], columns <= NR. */
-INLINE void pack_panel(float *panel, const float *in, int64_t ld, int64_t columns, int64_t k)
+INLINE void pack_panel(float *panel, const stored *in, int64_t ld, int64_t columns, int64_t k)
 {
     if (columns == NR) {
         for (int64_t i = 0; i < k; i++)
 #pragma GCC unroll 16
-            for (int v = 0; v < NV; v++) vec_store(panel + i * NR + v * W, vec_load(in + i * ld + v * W));
+            for (int v = 0; v < NV; v++) vec_store(panel + i * NR + v * W, read_part(in + i * ld + v * W, W));
         return;
     }
     for (int64_t i = 0; i < k; i++)
         for (int64_t v = 0; v < NV; v++)
-            vec_store(panel + i * NR + v * W, vec_load_part(in + i * ld + v * W, columns - v * W));
+            vec_store(panel + i * NR + v * W, read_part(in + i * ld + v * W, columns - v * W));
 }
 
 /* Rows of a as they lie: out [rows up to a multiple of MR][k], rows `row` apart, zeros in the rows that do not exist. */
-INLINE void pack_rows(float *out, int64_t row, const float *in, int64_t ld, int64_t rows, int64_t k)
+INLINE void pack_rows(float *out, int64_t row, const stored *in, int64_t ld, int64_t rows, int64_t k)
 {
     for (int64_t r = 0; r < rows; r++) {
         int64_t i = 0;
-        for (; i + W <= k; i += W) vec_store(out + r * row + i, vec_load(in + r * ld + i));
-        for (; i < k; i++) out[r * row + i] = in[r * ld + i];
+        for (; i + W <= k; i += W) vec_store(out + r * row + i, read_part(in + r * ld + i, W));
+        for (; i < k; i++) out[r * row + i] = read_one(in + r * ld + i);
     }
     for (int64_t r = rows; r % MR; r++) memset(out + r * row, 0, (size_t)k * sizeof *out);
 }
 
 /* Columns of a transposed operand: panels [k][MR] of in [k][columns], `panel` apart, zeros in the columns that do not
  * exist. Whole vectors are stored; what they write past MR is overwritten by the next k, or lies between the panels. */
-INLINE void pack_columns(float *out, int64_t panel, const float *in, int64_t ld, int64_t columns, int64_t k)
+INLINE void pack_columns(float *out, int64_t panel, const stored *in, int64_t ld, int64_t columns, int64_t k)
 {
     for (int64_t i = 0; i < k; i++) {
-        const float *from = in + i * ld;
+        const stored *from = in + i * ld;
         float *to = out + i * MR;
         for (int64_t c = 0; c < columns; c += MR, to += panel)
             for (int v = 0; v < (MR + W - 1) / W; v++)
-                vec_store(to + v * W, vec_load_part(from + c + v * W, columns - c - v * W));
+                vec_store(to + v * W, read_part(from + c + v * W, columns - c - v * W));
     }
 }
 

@@ -18,35 +18,40 @@ typedef struct {
 } job;
 
 /* The reference's functions take plain pointers; tasks hand them addresses of their own sample. */
-static float *row_of(const void *base, int64_t element)
+static stored *row_of(const void *base, int64_t element)
+{
+    return (stored *)(uintptr_t)base + element;
+}
+
+static float *exact_row_of(const void *base, int64_t element)
 {
     return (float *)(uintptr_t)base + element;
 }
 
 /* Three channels of pw pixels each, side by side: the order of a patch has the channel fastest. */
-static void interleave3(float *out, const float *in, int64_t channel, int64_t pw)
+static void interleave3(stored *out, const float *in, int64_t channel, int64_t pw)
 {
     const float *r = in, *g = in + channel, *b = in + 2 * channel;
     for (int64_t w = 0; w < pw; w++) {
-        out[3 * w] = r[w];
-        out[3 * w + 1] = g[w];
-        out[3 * w + 2] = b[w];
+        write_one(out + 3 * w, r[w]);
+        write_one(out + 3 * w + 1, g[w]);
+        write_one(out + 3 * w + 2, b[w]);
     }
 }
 
 /* One patch whose first pixel of channel 0 is at `in`. */
-static void copy_patch(float *out, const float *in, const xkd_patch_geometry *g)
+static void copy_patch(stored *out, const float *in, const xkd_patch_geometry *g)
 {
     int64_t channel = g->T * g->H * g->W, run = g->pw * g->C;
     for (int64_t t = 0; t < g->pt; t++)
         for (int64_t h = 0; h < g->ph; h++, out += run) {
             const float *row = in + (t * g->H + h) * g->W;
             if (g->C == 1)
-                memcpy(out, row, (size_t)run * sizeof *out);
+                for (int64_t i = 0; i < run; i += W) write_part(out + i, vec_load_part(row + i, run - i), run - i);
             else if (g->C == 3)
                 interleave3(out, row, channel, g->pw);
             else
-                for (int64_t i = 0; i < run; i++) out[i] = row[i % g->C * channel + i / g->C];
+                for (int64_t i = 0; i < run; i++) write_one(out + i, row[i % g->C * channel + i / g->C]);
         }
 }
 
@@ -85,7 +90,7 @@ static void add_positions(xkd_backend *be, void *x, const void *e, const void *c
                           const int32_t *keep, int64_t B, int64_t M, int64_t D)
 {
     job j = {.be = be,
-             .ref = xkd_ref_ops(XKD_F32),
+             .ref = xkd_ref_ops(STORED_DTYPE),
              .out = x,
              .in = e,
              .cls = cls,
@@ -112,45 +117,14 @@ static void unmask_sample(void *arg, int64_t b, int thread)
 static void unmask_forward(xkd_backend *be, void *x, const void *z, const void *mask_token, const void *pos,
                            const xkd_unmask_args *args)
 {
-    job j = {
-        .be = be, .ref = xkd_ref_ops(XKD_F32), .out = x, .in = z, .mask_token = mask_token, .pos = pos, .unmask = args};
+    job j = {.be = be,
+             .ref = xkd_ref_ops(STORED_DTYPE),
+             .out = x,
+             .in = z,
+             .mask_token = mask_token,
+             .pos = pos,
+             .unmask = args};
     xkd_parallel_for(be->pool, args->B, unmask_sample, &j);
-}
-
-/* Mean and unbiased variance of each row in double, as in the reference. */
-static void normalize_row(float *row, int64_t P)
-{
-    lanes_d sum = lanes_d_zero(), squares = lanes_d_zero();
-    double rest = 0;
-    int64_t p = 0;
-    for (; p + LANES_D <= P; p += LANES_D)
-        for (int v = 0; v < VECS_D; v++) sum.v[v] += vecd_widen(row + p + v * WD);
-    for (int64_t i = p; i < P; i++) rest += row[i];
-    double mean = (lanes_d_sum(sum) + rest) / (double)P;
-    rest = 0;
-    for (p = 0; p + LANES_D <= P; p += LANES_D)
-        for (int v = 0; v < VECS_D; v++) {
-            vecd e = vecd_widen(row + p + v * WD) - mean;
-            squares.v[v] = vecd_fma(e, e, squares.v[v]);
-        }
-    for (int64_t i = p; i < P; i++) rest += (row[i] - mean) * (row[i] - mean);
-    double scale = 1 / sqrt((lanes_d_sum(squares) + rest) / (double)(P - 1) + XKD_PATCH_EPS);
-    for (p = 0; p < P; p++) row[p] = (float)((row[p] - mean) * scale);
-}
-
-/* The number of rows is not that of samples here, so tasks are blocks of rows. */
-static void patch_normalize_rows(void *arg, int64_t task, int thread)
-{
-    const job *j = arg;
-    int64_t first = task * ROWS_A_TASK, end = first + task_size(task, j->N, ROWS_A_TASK);
-    (void)thread;
-    for (int64_t r = first; r < end; r++) normalize_row(row_of(j->out, r * j->D), j->D);
-}
-
-static void patch_normalize(xkd_backend *be, void *x, int64_t R, int64_t P)
-{
-    job j = {.out = x, .N = R, .D = P};
-    xkd_parallel_for(be->pool, tasks_of(R, ROWS_A_TASK), patch_normalize_rows, &j);
 }
 
 /* The backend as one thread's task may hand it to the reference: the thread's scratch is number 0, and what the reference
@@ -170,8 +144,9 @@ static void keep_fault(xkd_backend *be, const xkd_backend *one)
 
 /* Gradients of rows that all samples share: a task adds up its own columns, in the order of samples. */
 typedef struct {
-    float *de, *dcls, *dpos; /* of the tokens; class or mask token; positional table */
-    const float *dx;
+    stored *de;         /* of the tokens */
+    float *dcls, *dpos; /* class or mask token; positional table */
+    const stored *dx;
     const int32_t *index;         /* [B,M] of add_positions, or NULL */
     const xkd_unmask_args *where; /* of unmask */
     int64_t B, M, D;
@@ -179,9 +154,9 @@ typedef struct {
 
 enum { COLUMNS_A_TASK = 64 };
 
-static void add_columns(float *to, const float *from, int64_t n)
+static void add_columns(float *to, const stored *from, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) to[i] += from[i];
+    for (int64_t i = 0; i < n; i++) to[i] += read_one(from + i);
 }
 
 /* The class token and row 0 of the table meet in one sum, so both get the same gradient. */
@@ -189,7 +164,7 @@ static void add_positions_columns(void *arg, int64_t task, int thread)
 {
     const shared_rows *j = arg;
     int64_t D = j->D, first = task * COLUMNS_A_TASK, n = task_size(task, D, COLUMNS_A_TASK), c = j->dcls ? 1 : 0;
-    const float *grad = j->dx + first;
+    const stored *grad = j->dx + first;
     (void)thread;
     for (int64_t b = 0; b < j->B; b++) {
         if (c) {
@@ -218,7 +193,7 @@ static void unmask_columns(void *arg, int64_t task, int thread)
     const shared_rows *j = arg;
     const xkd_unmask_args *a = j->where;
     int64_t D = a->D, first = task * COLUMNS_A_TASK, width = task_size(task, D, COLUMNS_A_TASK), c = a->cls ? 1 : 0;
-    const float *grad = j->dx + first;
+    const stored *grad = j->dx + first;
     (void)thread;
     for (int64_t b = 0; b < a->B; b++)
         for (int64_t n = -c; n < a->N; n++, grad += D) {
@@ -253,7 +228,7 @@ static void pool_forward_sample(void *arg, int64_t b, int thread)
 {
     const sample_job *j = arg;
     (void)thread;
-    j->ref->pool_forward(j->be, row_of(j->out, b * j->D), row_of(j->in, b * j->tokens * j->D), 1, j->tokens, j->D,
+    j->ref->pool_forward(j->be, exact_row_of(j->out, b * j->D), row_of(j->in, b * j->tokens * j->D), 1, j->tokens, j->D,
                          j->first, j->last);
 }
 
@@ -261,7 +236,7 @@ static void pool_forward(xkd_backend *be, void *y, const void *x, int64_t B, int
                          int64_t last)
 {
     sample_job j = {.be = be,
-                    .ref = xkd_ref_ops(XKD_F32),
+                    .ref = xkd_ref_ops(STORED_DTYPE),
                     .out = y,
                     .in = x,
                     .tokens = tokens,
@@ -275,15 +250,15 @@ static void pool_backward_sample(void *arg, int64_t b, int thread)
 {
     const sample_job *j = arg;
     (void)thread;
-    j->ref->pool_backward(j->be, row_of(j->out, b * j->tokens * j->D), row_of(j->in, b * j->D), 1, j->tokens, j->D,
-                          j->first, j->last);
+    j->ref->pool_backward(j->be, row_of(j->out, b * j->tokens * j->D), exact_row_of(j->in, b * j->D), 1, j->tokens,
+                          j->D, j->first, j->last);
 }
 
 static void pool_backward(xkd_backend *be, void *dx, const void *dy, int64_t B, int64_t tokens, int64_t D,
                           int64_t first, int64_t last)
 {
     sample_job j = {.be = be,
-                    .ref = xkd_ref_ops(XKD_F32),
+                    .ref = xkd_ref_ops(STORED_DTYPE),
                     .out = dx,
                     .in = dy,
                     .tokens = tokens,
@@ -298,8 +273,8 @@ static void probe_sample(void *arg, int64_t b, int thread)
     const sample_job *j = arg;
     xkd_backend one = for_thread(j->be, thread);
     int64_t N = j->tokens - j->first;
-    j->ref->attention_probe(&one, row_of(j->out, b * j->H * N), row_of(j->in, b * j->tokens * 3 * j->D),
-                            row_of(j->lse, b * j->tokens * j->H), 1, j->tokens, j->H, j->D, j->first);
+    j->ref->attention_probe(&one, exact_row_of(j->out, b * j->H * N), row_of(j->in, b * j->tokens * 3 * j->D),
+                            exact_row_of(j->lse, b * j->tokens * j->H), 1, j->tokens, j->H, j->D, j->first);
     keep_fault(j->be, &one);
 }
 
@@ -307,7 +282,7 @@ static void attention_probe(xkd_backend *be, void *w, const void *qkv, const voi
                             int64_t H, int64_t D, bool cls)
 {
     sample_job j = {.be = be,
-                    .ref = xkd_ref_ops(XKD_F32),
+                    .ref = xkd_ref_ops(STORED_DTYPE),
                     .out = w,
                     .in = qkv,
                     .lse = lse,
@@ -325,16 +300,16 @@ static void refine_sample(void *arg, int64_t b, int thread)
     xkd_backend view = for_thread(j->be, thread);
     xkd_refine_args one = *j->refine;
     one.features = row_of(one.features, b * one.tokens * one.D);
-    one.self_attn = row_of(one.self_attn, b * one.H * one.N);
-    one.other_attn = row_of(one.other_attn, b * one.H * one.M);
+    one.self_attn = exact_row_of(one.self_attn, b * one.H * one.N);
+    one.other_attn = exact_row_of(one.other_attn, b * one.H * one.M);
     one.B = 1;
-    j->ref->refine_pool(&view, row_of(j->out, b * one.D), &one);
+    j->ref->refine_pool(&view, exact_row_of(j->out, b * one.D), &one);
     keep_fault(j->be, &view);
 }
 
 static void refine_pool(xkd_backend *be, void *y, const xkd_refine_args *args)
 {
-    sample_job j = {.be = be, .ref = xkd_ref_ops(XKD_F32), .out = y, .refine = args};
+    sample_job j = {.be = be, .ref = xkd_ref_ops(STORED_DTYPE), .out = y, .refine = args};
     xkd_parallel_for(be->pool, args->B, refine_sample, &j);
 }
 
@@ -345,7 +320,6 @@ void LEVEL(xkd_cpu_row_ops)(xkd_ops *ops)
     ops->add_positions_backward = add_positions_backward;
     ops->unmask_forward = unmask_forward;
     ops->unmask_backward = unmask_backward;
-    ops->patch_normalize = patch_normalize;
     ops->pool_forward = pool_forward;
     ops->pool_backward = pool_backward;
     ops->attention_probe = attention_probe;

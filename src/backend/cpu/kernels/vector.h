@@ -11,6 +11,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "backend/cpu/kernels/kernels.h"
+#include "tensor/bfloat16.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -383,6 +386,75 @@ INLINE void vec_store_half(uint16_t *p, vec v, int64_t n)
     vst1_u16(to, vshrn_n_u32((uint32x4_t)rounded, 16));
 #endif
     for (int64_t i = 0; to == x && i < n; i++) p[i] = x[i];
+}
+
+/* ---- stored numbers, whichever type they are of; the lanes behind n as in vec_load_part ---- */
+#ifdef XKD_HALF
+INLINE vec read_part(const uint16_t *p, int64_t n)
+{
+    return vec_load_half(p, n);
+}
+
+INLINE void write_part(uint16_t *p, vec v, int64_t n)
+{
+    vec_store_half(p, v, n);
+}
+
+/* WD numbers as doubles. */
+INLINE vecd vecd_read(const uint16_t *p)
+{
+    float x[WD];
+    for (int i = 0; i < WD; i++) x[i] = xkd_from_bfloat16(p[i]);
+    return vecd_widen(x);
+}
+
+INLINE float read_one(const uint16_t *p)
+{
+    return xkd_from_bfloat16(*p);
+}
+
+INLINE void write_one(uint16_t *p, float x)
+{
+    *p = xkd_to_bfloat16(x);
+}
+#else
+INLINE vec read_part(const float *p, int64_t n)
+{
+    return vec_load_part(p, n);
+}
+
+INLINE void write_part(float *p, vec v, int64_t n)
+{
+    vec_store_part(p, v, n);
+}
+
+INLINE vecd vecd_read(const float *p)
+{
+    return vecd_widen(p);
+}
+
+INLINE float read_one(const float *p)
+{
+    return *p;
+}
+
+INLINE void write_one(float *p, float x)
+{
+    *p = x;
+}
+#endif
+
+/* vec_dot of stored numbers. */
+INLINE float stored_dot(const stored *a, const stored *b, int64_t n)
+{
+    lanes s = lanes_zero();
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < VECS; j++)
+            s.v[j] = vec_fma(read_part(a + i + j * W, W), read_part(b + i + j * W, W), s.v[j]);
+    for (int j = 0; i + j * W < n; j++)
+        s.v[j] = vec_fma(read_part(a + i + j * W, n - i - j * W), read_part(b + i + j * W, n - i - j * W), s.v[j]);
+    return lanes_sum(s);
 }
 
 /* ---- functions ---- */

@@ -30,14 +30,26 @@ const xkd_double_loops LEVEL(xkd_cpu_loops) = {dot, add_scaled};
 
 void LEVEL(xkd_cpu_fill)(xkd_ops *ops, xkd_dtype dtype);
 
+/* The stored kinds of a bfloat16 run; see kernels.h. */
+#define HALF_OF(name, level) XKD_JOIN(name, level##_half)
+#define HALF_LEVEL(name, level) HALF_OF(name, level)
+#define HALF(name) HALF_LEVEL(name, XKD_LEVEL)
+void HALF(xkd_cpu_linear_ops)(xkd_ops *ops);
+void HALF(xkd_cpu_norm_ops)(xkd_ops *ops);
+void HALF(xkd_cpu_attention_ops)(xkd_ops *ops);
+void HALF(xkd_cpu_flat_ops)(xkd_ops *ops);
+void HALF(xkd_cpu_row_ops)(xkd_ops *ops);
+
 /* Order does not matter: no two files override the same entry. */
 void LEVEL(xkd_cpu_fill)(xkd_ops *ops, xkd_dtype dtype)
 {
-    if (dtype == XKD_BF16) return;
-    LEVEL(xkd_cpu_linear_ops)(ops);
-    LEVEL(xkd_cpu_norm_ops)(ops);
-    LEVEL(xkd_cpu_attention_ops)(ops);
-    LEVEL(xkd_cpu_flat_ops)(ops);
-    LEVEL(xkd_cpu_row_ops)(ops);
+    bool half = dtype == XKD_BF16;
+    (half ? HALF(xkd_cpu_linear_ops) : LEVEL(xkd_cpu_linear_ops))(ops);
+    (half ? HALF(xkd_cpu_norm_ops) : LEVEL(xkd_cpu_norm_ops))(ops);
+    (half ? HALF(xkd_cpu_attention_ops) : LEVEL(xkd_cpu_attention_ops))(ops);
+    (half ? HALF(xkd_cpu_flat_ops) : LEVEL(xkd_cpu_flat_ops))(ops);
+    (half ? HALF(xkd_cpu_row_ops) : LEVEL(xkd_cpu_row_ops))(ops);
+    LEVEL(xkd_cpu_exact_ops)(ops);
+    LEVEL(xkd_cpu_optimizer_ops)(ops);
     LEVEL(xkd_cpu_loss_ops)(ops);
 }
