@@ -317,6 +317,11 @@ static void streams(void)
     tell(error && strstr(dev_error_text(error), "belongs to no piece"), "memory that was given back is no piece");
     dev_graph_free(graph);
     dev_graph_free(graph_of_new);
+    dev_give(x);
+    dev_give(y);
+    dev_give_pinned(pinned);
+    dev_event_free(event);
+    dev_stream_free(other);
 }
 
 static void closed_memory(void)
@@ -342,6 +347,7 @@ int main(void)
     values();
     streams();
     closed_memory();
+    dev_stream_free(stream);
     printf("1..%d\n", number);
     return failed != 0;
 }

@@ -34,6 +34,9 @@ static void product(xkd_backend *be, Y *y, const Y *c, const T *a, bool a_km, co
     cuda_multiply(be, &p);
 }
 
+/* What the count of a step calls an operation; in bfloat16, exact products are told apart, since their rate is another. */
+#define OPERATION(name) (be->dtype == XKD_BF16 && sizeof(T) == sizeof(float) ? name ", exact" : name)
+
 /* Numbers that a product reads and writes. */
 static int64_t numbers(int64_t M, int64_t N, int64_t K)
 {
@@ -45,7 +48,9 @@ static void linear_residual_forward(xkd_backend *be, void *y, const void *residu
                                     const void *b, int64_t M, int64_t N, int64_t K)
 {
     const int64_t size[] = {M, N, K};
-    if (!cuda_begin(be, __func__, (numbers(M, N, K) + M * N) * (int64_t)sizeof(T), 2 * M * N * K)) return;
+    if (!cuda_begin(be, OPERATION("linear_residual_forward"), (numbers(M, N, K) + M * N) * (int64_t)sizeof(T),
+                    2 * M * N * K))
+        return;
     product(be, (T *)y, (const T *)residual, (const T *)x, false, (const T *)w, true, (const T *)b, size);
 }
 
@@ -54,7 +59,7 @@ static void linear_forward(xkd_backend *be, void *y, const void *x, const void *
                            int64_t K)
 {
     const int64_t size[] = {M, N, K};
-    if (!cuda_begin(be, __func__, numbers(M, N, K) * (int64_t)sizeof(T), 2 * M * N * K)) return;
+    if (!cuda_begin(be, OPERATION("linear_forward"), numbers(M, N, K) * (int64_t)sizeof(T), 2 * M * N * K)) return;
     product(be, (T *)y, (const T *)NULL, (const T *)x, false, (const T *)w, true, (const T *)b, size);
 }
 
@@ -72,7 +77,9 @@ static void linear_gelu_forward(xkd_backend *be, void *y, void *h, const void *x
                                 int64_t M, int64_t N, int64_t K)
 {
     const int64_t size[] = {M, N, K};
-    if (!cuda_begin(be, __func__, (numbers(M, N, K) + 2 * M * N) * (int64_t)sizeof(T), 2 * M * N * K)) return;
+    if (!cuda_begin(be, OPERATION("linear_gelu_forward"), (numbers(M, N, K) + 2 * M * N) * (int64_t)sizeof(T),
+                    2 * M * N * K))
+        return;
     product(be, (T *)h, (const T *)NULL, (const T *)x, false, (const T *)w, true, (const T *)b, size);
     cuda_each(be, __func__, gelu_of<T>{(T *)y, (const T *)h}, M * N);
 }
@@ -82,7 +89,8 @@ static void linear_backward_data(xkd_backend *be, void *dx, const void *dy, cons
                                  int64_t K)
 {
     const int64_t size[] = {M, K, N};
-    if (!cuda_begin(be, __func__, numbers(M, N, K) * (int64_t)sizeof(T), 2 * M * N * K)) return;
+    if (!cuda_begin(be, OPERATION("linear_backward_data"), numbers(M, N, K) * (int64_t)sizeof(T), 2 * M * N * K))
+        return;
     product(be, (T *)dx, (const T *)NULL, (const T *)dy, false, (const T *)w, false, (const T *)NULL, size);
 }
 
@@ -103,7 +111,9 @@ static void linear_gelu_backward_data(xkd_backend *be, void *dh, void *a, const 
                                       int64_t M, int64_t N, int64_t K)
 {
     const int64_t size[] = {M, K, N};
-    if (!cuda_begin(be, __func__, (numbers(M, N, K) + 4 * M * K) * (int64_t)sizeof(T), 2 * M * N * K)) return;
+    if (!cuda_begin(be, OPERATION("linear_gelu_backward_data"), (numbers(M, N, K) + 4 * M * K) * (int64_t)sizeof(T),
+                    2 * M * N * K))
+        return;
     product(be, (T *)dh, (const T *)NULL, (const T *)dy, false, (const T *)w, false, (const T *)NULL, size);
     cuda_each(be, __func__, gelu_back<T>{(T *)dh, (T *)a, (const T *)h}, M * K);
 }
@@ -113,7 +123,8 @@ static void linear_backward_weight(xkd_backend *be, void *dw, void *db, const vo
                                    int64_t N, int64_t K)
 {
     const int64_t size[] = {N, K, M}, reads = (M * K + (db ? 2 : 1) * M * N) * (int64_t)sizeof(T);
-    if (!cuda_begin(be, __func__, reads + 2 * N * K * (int64_t)sizeof(float), 2 * M * N * K)) return;
+    if (!cuda_begin(be, OPERATION("linear_backward_weight"), reads + 2 * N * K * (int64_t)sizeof(float), 2 * M * N * K))
+        return;
     product(be, (float *)dw, (const float *)dw, (const T *)dy, true, (const T *)x, false, (const float *)NULL, size);
     if (db) cuda_column_sum(be, (float *)db, (const T *)dy, M, N);
 }
