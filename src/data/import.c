@@ -159,8 +159,8 @@ static xkd_status add_sample(xkd_import_job *job, const char *path, int64_t labe
     xkd_status status = XKD_OK;
     xkd_context *cx = job->cx;
     XKD_TRY(xkd_manifest_add(cx, job->manifest, path, sample));
-    (*sample)->label = label;
-    snprintf((*sample)->split, sizeof(*sample)->split, "%s", split);
+    (*sample)->label = (int32_t)label;
+    XKD_TRY(xkd_sample_set_split(cx, job->manifest, *sample, split));
 fail:
     return status;
 }

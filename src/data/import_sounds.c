@@ -71,9 +71,10 @@ static xkd_status set_labels(xkd_import_job *job, const xkd_lines *lines, xkd_sa
     xkd_status status = XKD_OK;
     xkd_context *cx = job->cx;
     /* As many labels as commas and one more, at most: empty parts are passed over. */
-    int64_t most = 1;
+    int64_t most = 1, count = 0;
+    int32_t *labels = NULL, *kept;
     for (const char *c = list; *c; c++) most += *c == ',';
-    XKD_TRY(xkd_alloc(cx, &s->labels, most, sizeof *s->labels));
+    XKD_TRY(xkd_alloc(cx, &labels, most, sizeof *labels));
     char *rest;
     for (char *name = strtok_r(list, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
         int64_t label = -1;
@@ -84,9 +85,12 @@ static xkd_status set_labels(xkd_import_job *job, const xkd_lines *lines, xkd_sa
         if (label < 0)
             XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"%s\" is no label of the vocabulary", lines->path,
                      (long long)lines->number, name);
-        s->labels[s->label_count++] = (int32_t)label;
+        labels[count++] = (int32_t)label;
     }
+    XKD_TRY(xkd_sample_set_labels(cx, job->manifest, s, count, &kept));
+    memcpy(kept, labels, (size_t)count * sizeof *kept);
 fail:
+    xkd_free(labels);
     return status;
 }
 

@@ -24,7 +24,7 @@ xkd_status xkd_listing_open(xkd_context *cx, const char *path, const char *split
     if (l->manifest.pack)
         XKD_FAIL(XKD_ERR_DATA, "%s: a pack has no files of its own to list (`xkd data unpack` makes some)", path);
     for (int64_t i = 0; i < l->manifest.count; i++)
-        if (l->manifest.samples[i].archive_length)
+        if (xkd_sample_archive_length(&l->manifest.samples[i]))
             XKD_FAIL(XKD_ERR_DATA, "%s: %s lies in an archive and has no path of its own", path,
                      l->manifest.samples[i].path);
     if (split) xkd_manifest_keep_split(&l->manifest, split);
@@ -60,11 +60,12 @@ xkd_listed_file xkd_listing_file(const xkd_listing *l, int64_t i)
 {
     if (i < 0 || i >= l->manifest.count) return (xkd_listed_file){0};
     const xkd_sample *s = &l->manifest.samples[i];
+    int64_t labels = xkd_sample_label_count(s);
     return (xkd_listed_file){.path = l->paths[i],
                              .split = s->split,
-                             .label = s->label_count ? s->labels[0] : s->label,
-                             .labels = s->labels,
-                             .label_count = s->label_count,
+                             .label = labels ? s->more->labels[0] : s->label,
+                             .labels = s->more ? s->more->labels : NULL,
+                             .label_count = labels,
                              .video_seconds = s->video_seconds,
                              .audio_seconds = s->audio_seconds};
 }

@@ -26,7 +26,7 @@ xkd_status xkd_manifest_attach(xkd_context *cx, xkd_manifest *m, const char *fil
         const xkd_sample **found =
             packed.count ? bsearch(&key, sorted, (size_t)packed.count, sizeof *sorted, by_path) : NULL;
         if (!found) XKD_FAIL(XKD_ERR_DATA, "%s: %s is not in the pack %s", file, key->path, pack);
-        xkd_sample_take_facts(&m->samples[i], *found);
+        XKD_TRY(xkd_sample_take_facts(cx, m, &m->samples[i], *found));
         m->samples[i].record = (*found)->record;
     }
     m->pack = xkd_pack_share(packed.pack);

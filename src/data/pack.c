@@ -123,7 +123,7 @@ static xkd_status add_record(xkd_context *cx, xkd_pack *p, const char *file, con
     int64_t had = m->count;
     if (!json_is_object(o)) XKD_FAIL(XKD_ERR_DATA, "%s: record %" PRId64 " has no row", file, e->number);
     XKD_TRY(xkd_manifest_add_packed(cx, m, file, e->number, o));
-    m->samples[had].record = p->count + 1;
+    m->samples[had].record = (int32_t)(p->count + 1);
     XKD_TRY(xkd_reserve(cx, &p->entries, p->count, &p->entry_capacity, sizeof *p->entries));
     XKD_TRY(xkd_reserve(cx, &p->faults, p->count, &p->fault_capacity, sizeof *p->faults));
     p->entries[p->count] = (entry){.offset = e->offset,
