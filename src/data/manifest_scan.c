@@ -41,16 +41,20 @@ static bool take(scan *s, char sign)
 static bool take_text(scan *s, xkd_row_value *v)
 {
     if (!take(s, '"')) return false;
-    unsigned char all = 0;
-    bool strange = false;
+    unsigned char all = 0, strange = 0;
     char *stop = memchr(s->at, '"', (size_t)(s->end - s->at));
     if (!stop) return false;
-    for (const char *c = s->at; c < stop; c++) {
-        all |= (unsigned char)*c;
-        strange |= *c == '\\' || (unsigned char)*c < ' ';
+    const unsigned char *text = (const unsigned char *)s->at;
+    int64_t length = stop - s->at;
+    for (int64_t i = 0; i < length; i++) {
+        all |= text[i];
+        strange |= (unsigned char)(text[i] == '\\') | (unsigned char)(text[i] < ' ');
     }
     if (strange) return false;
-    *v = (xkd_row_value){.kind = XKD_ROW_TEXT, .text = s->at, .length = stop - s->at, .ascii = all < 128};
+    v->kind = XKD_ROW_TEXT;
+    v->text = s->at;
+    v->length = length;
+    v->ascii = all < 128;
     s->at = stop + 1;
     return true;
 }
@@ -60,28 +64,38 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
+/* Digits from `at` on into *digits, at most `most` of them; returns what is behind. */
+static const char *take_digits(const char *at, const char *end, int64_t most, uint64_t *digits)
+{
+    const char *last = end - at > most ? at + most : end;
+    while (at < last && is_digit(*at)) *digits = 10 * *digits + (uint64_t)(*at++ - '0');
+    return at;
+}
+
 /* A whole number, or one with a few decimals: both parts are exact in a double, and so their quotient is the nearest double
  * to what stands there. */
 static bool take_number(scan *s, xkd_row_value *v)
 {
-    bool minus = *s->at == '-';
-    char *first = s->at += minus;
+    const char *at = s->at, *end = s->end;
+    bool minus = *at == '-';
+    const char *first = at += minus;
     uint64_t digits = 0;
-    while (s->at < s->end && is_digit(*s->at) && s->at - first < 19) digits = 10 * digits + (uint64_t)(*s->at++ - '0');
-    int64_t count = s->at - first, decimals = 0;
+    at = take_digits(at, end, 19, &digits);
+    int64_t count = at - first, decimals = 0;
     if (count < 1 || digits > INT64_MAX || (count > 1 && *first == '0')) return false; /* 007 is no number */
-    if (s->at < s->end && *s->at == '.') {
-        first = ++s->at;
-        while (s->at < s->end && is_digit(*s->at) && count < 16)
-            digits = 10 * digits + (uint64_t)(*s->at++ - '0'), count++;
-        decimals = s->at - first;
-        if (decimals < 1 || count > 15) return false;
+    if (at < end && *at == '.') {
+        if (count > 14) return false;
+        first = ++at;
+        at = take_digits(at, end, 15 - count, &digits);
+        decimals = at - first;
+        if (decimals < 1) return false;
     }
-    if (s->at == s->end || is_digit(*s->at) || *s->at == 'e' || *s->at == 'E' || *s->at == '.') return false;
+    if (at == end || is_digit(*at) || *at == 'e' || *at == 'E' || *at == '.') return false;
+    s->at += at - s->at;
     double whole = (double)digits;
-    *v = (xkd_row_value){.kind = decimals ? XKD_ROW_REAL : XKD_ROW_WHOLE,
-                         .whole = minus ? -(int64_t)digits : (int64_t)digits,
-                         .real = (minus ? -whole : whole) / POWERS[decimals]};
+    v->kind = decimals ? XKD_ROW_REAL : XKD_ROW_WHOLE;
+    v->whole = minus ? -(int64_t)digits : (int64_t)digits;
+    v->real = (minus ? -whole : whole) / POWERS[decimals];
     return true;
 }
 
@@ -95,7 +109,7 @@ static bool take_word(scan *s, xkd_row_value *v)
     for (size_t i = 0; i < sizeof WORDS / sizeof *WORDS; i++) {
         if ((size_t)(s->end - s->at) < WORDS[i].length || memcmp(s->at, WORDS[i].text, WORDS[i].length)) continue;
         s->at += WORDS[i].length;
-        *v = (xkd_row_value){.kind = WORDS[i].kind};
+        v->kind = WORDS[i].kind;
         return true;
     }
     return false;
@@ -173,7 +187,7 @@ xkd_status xkd_row_scan(xkd_context *cx, xkd_row *row, char *line, int64_t lengt
     scan s = {.at = line, .end = line + length};
     uint64_t seen = 0;
     int key = XKD_ROW_COUNT - 1;
-    memset(row->value, 0, sizeof row->value);
+    for (int k = 0; k < XKD_ROW_COUNT; k++) row->value[k].kind = XKD_ROW_ABSENT;
     *plain = false;
     if (!take(&s, '{')) return XKD_OK;
     do {
