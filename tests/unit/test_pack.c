@@ -445,23 +445,35 @@ static void the_same_files_whatever_stops_it(void **state)
     xkd_manifest_free(&m);
 }
 
+/* The media files, to be packed into a folder that is not there, and how. */
+typedef struct {
+    xkd_data_config d;
+    xkd_manifest m;
+    xkd_packing_options o;
+} packing;
+
+static void begin_packing(packing *p, int codec)
+{
+    p->d = small_data_config(media);
+    p->d.max_bad_fraction = 0.5;
+    assert_int_equal(xkd_manifest_load(cx, media, false, &p->m), XKD_OK);
+    p->o = small_pack(&p->m, &p->d, codec, 32);
+    shell("rm -rf '%s'", packed);
+}
+
 static void a_full_disk_ends_it_and_it_goes_on(void **state)
 {
     char once[64] = "", again[64] = "";
-    xkd_data_config d = small_data_config(media);
-    xkd_manifest m;
+    packing p;
     xkd_packing_result r;
+    int full = 0;
     (void)state;
-    d.max_bad_fraction = 0.5;
     pack(XKD_CODEC_RAW, 32, 1, &r);
     digest(once);
-    assert_int_equal(xkd_manifest_load(cx, media, false, &m), XKD_OK);
-    xkd_packing_options o = small_pack(&m, &d, XKD_CODEC_RAW, 32);
-    int full = 0;
-    shell("rm -rf '%s'", packed);
+    begin_packing(&p, XKD_CODEC_RAW);
     for (int64_t room = 100000;; room += 400000) {
         disk_bytes = room;
-        xkd_status status = xkd_packing_run(cx, &m, &d, &o, &r);
+        xkd_status status = xkd_packing_run(cx, &p.m, &p.d, &p.o, &r);
         disk_bytes = INT64_MAX;
         if (status == XKD_OK) break;
         assert_int_equal(status, XKD_ERR_STORAGE);
@@ -472,23 +484,19 @@ static void a_full_disk_ends_it_and_it_goes_on(void **state)
     assert_true(full > 1);
     digest(again);
     assert_string_equal(once, again);
-    xkd_manifest_free(&m);
+    xkd_manifest_free(&p.m);
 }
 
 /* A power cut leaves zeros or old bytes anywhere in what was not yet safe. */
 static void a_torn_part_is_found_and_done_again(void **state)
 {
     char once[64] = "", again[64] = "";
-    xkd_data_config d = small_data_config(media);
-    xkd_manifest m;
+    packing p;
     xkd_packing_result r;
     (void)state;
-    d.max_bad_fraction = 0.5;
-    assert_int_equal(xkd_manifest_load(cx, media, false, &m), XKD_OK);
-    xkd_packing_options o = small_pack(&m, &d, XKD_CODEC_JPEG, 32);
-    o.settings.shard_bytes = 1 << 24;
-    shell("rm -rf '%s'", packed);
-    assert_int_equal(xkd_packing_run(cx, &m, &d, &o, &r), XKD_OK);
+    begin_packing(&p, XKD_CODEC_JPEG);
+    p.o.settings.shard_bytes = 1 << 24;
+    assert_int_equal(xkd_packing_run(cx, &p.m, &p.d, &p.o, &r), XKD_OK);
     assert_int_equal(r.shards, 1);
     digest(once);
     for (int k = 0; k < 40; k++) {
@@ -505,11 +513,11 @@ static void a_torn_part_is_found_and_done_again(void **state)
         assert_int_equal(pwrite(fd, "torn!", 5, (off_t)at), 5);
         if (k % 3 == 0) assert_int_equal(ftruncate(fd, (off_t)at + 2), 0);
         close(fd);
-        if (xkd_packing_run(cx, &m, &d, &o, &r) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+        if (xkd_packing_run(cx, &p.m, &p.d, &p.o, &r) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
         digest(again);
         assert_string_equal(once, again);
     }
-    xkd_manifest_free(&m);
+    xkd_manifest_free(&p.m);
 }
 
 /* One bit or a few bytes anywhere: an error in words, one record at fault, or nothing; never other frames. */
