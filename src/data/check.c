@@ -393,7 +393,7 @@ static xkd_status run_all(job *j)
     xkd_context *cx = j->cx;
     xkd_pool *pool = NULL;
     int threads = j->options->threads;
-    if (threads < 1) XKD_FAIL(XKD_ERR_CONFIG, "--workers %d: at least one is needed", threads);
+    if (threads < 1) XKD_FAIL(XKD_ERR_CONFIG, "--workers %d: give at least 1", threads);
     XKD_TRY(xkd_alloc(cx, &j->checkers, threads, sizeof *j->checkers));
     for (int t = 0; t < threads; t++) XKD_TRY(open_checker(j, &j->checkers[t]));
     XKD_TRY(xkd_pool_new(cx, &pool, threads));

@@ -53,7 +53,8 @@ xkd_status xkd_import_esc50(xkd_import_job *job)
         snprintf(number, sizeof number, "class-%d", k); /* of a partial copy; numbers must stay what they are */
         XKD_TRY(xkd_manifest_class(cx, job->manifest, names[k] ? names[k] : number, true, &label));
         /* Two names for one target would have made more classes than targets. */
-        if (label != k) XKD_FAIL(XKD_ERR_DATA, "%s: category %s has two targets", lines.path, names[k]);
+        if (label != k)
+            XKD_FAIL(XKD_ERR_DATA, "%s: category %s has two targets (fetch the list anew)", lines.path, names[k]);
     }
 fail:
     xkd_lines_close(&lines);
@@ -249,7 +250,7 @@ xkd_status xkd_import_audioset(xkd_import_job *job)
     int64_t parts = 0;
     XKD_TRY(read_audioset_classes(job, &codes));
     for (int i = 0; i < 3; i++) XKD_TRY(audioset_part(job, folders[i], &codes, &parts));
-    if (parts == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has none of the folders of clips", job->root);
+    if (parts == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has none of the folders of clips (unpack them into it)", job->root);
 fail:
     xkd_free_names(&codes);
     return status;

@@ -138,7 +138,9 @@ static xkd_status scan_folder(scan *s, const char *relative, int depth)
         XKD_TRY(xkd_join_path(cx, &full, s->root, relative));
     else
         XKD_TRY(xkd_copy_string(cx, &full, s->root));
-    if (depth > MAX_DEPTH) XKD_FAIL(XKD_ERR_DATA, "%s: more than %d folders deep", full, MAX_DEPTH);
+    if (depth > MAX_DEPTH)
+        XKD_FAIL(XKD_ERR_DATA, "%s: more than %d folders deep (index a folder below, or write a list)", full,
+                 MAX_DEPTH);
     folder = opendir(full);
     if (!folder) XKD_FAIL(XKD_ERR_DATA, "%s: cannot read folder: %s", full, strerror(errno));
     XKD_TRY(enter(s, folder, full, depth));
@@ -296,7 +298,9 @@ xkd_status xkd_index_archive(xkd_context *cx, const char *path, bool follow_link
     XKD_TRY(xkd_format_string(cx, &out->root, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1,
                               slash ? path : "."));
     XKD_TRY(index_archives(cx, out, &one, follow_links));
-    if (out->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: holds no media files", path);
+    if (out->count == 0)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%s: holds no media files (docs/media-formats.md lists the endings of files that are taken)", path);
 fail:
     if (status != XKD_OK) xkd_manifest_free(out);
     return status;
@@ -308,7 +312,7 @@ xkd_status xkd_index_folder(xkd_context *cx, const char *folder, bool follow_lin
     xkd_names archives = {0};
     *out = (xkd_manifest){0};
     scan s = {.cx = cx, .root = folder, .follow_links = follow_links, .manifest = out, .archives = &archives};
-    if (!xkd_is_folder(folder)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", folder);
+    if (!xkd_is_folder(folder)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder (check the path)", folder);
     /* Paths are stored relative to the folder, so the manifest can move with it. */
     XKD_TRY(xkd_copy_string(cx, &out->root, folder));
     XKD_TRY(scan_folder(&s, "", 0));
@@ -343,7 +347,7 @@ xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_link
     int64_t skipped = 0;
     *out = (xkd_manifest){0};
     if (!path || !path[0]) XKD_FAIL(XKD_ERR_CONFIG, "no data given: --data DIR or MANIFEST");
-    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or manifest", path);
+    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or manifest (check the path)", path);
     if (xkd_is_pack(path)) return xkd_pack_read(cx, path, out);
     if (xkd_is_archive_name(path) && !xkd_is_folder(path)) return xkd_index_archive(cx, path, follow_links, out);
     /* A file is taken as a manifest whatever it is called. */

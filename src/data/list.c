@@ -37,7 +37,7 @@ static xkd_status check_text(xkd_context *cx, const char *list, const char *text
     first += strspn(first, " \t\r\n");
     if (size >= 2 && (memcmp(text, "\xFF\xFE", 2) == 0 || memcmp(text, "\xFE\xFF", 2) == 0))
         return xkd_fail(cx, XKD_ERR_DATA, "%s: is UTF-16: save it as UTF-8 (in Excel: CSV UTF-8)", list);
-    if (memchr(text, 0, (size_t)size)) return xkd_fail(cx, XKD_ERR_DATA, "%s: is no text file", list);
+    if (memchr(text, 0, (size_t)size)) return xkd_fail(cx, XKD_ERR_DATA, "%s: is no text file (save it as CSV)", list);
     if (*first == '{' || *first == '[')
         return xkd_fail(cx, XKD_ERR_DATA,
                         "%s: is JSON: a manifest (one object a line) is used as it is, and other JSON written as CSV "

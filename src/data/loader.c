@@ -125,10 +125,12 @@ static xkd_status load_samples(xkd_loader *l)
     if (without)
         xkd_log(cx, XKD_LOG_WARN, "%lld of %lld files have no sound and %s (data.audio_policy)", (long long)without,
                 (long long)(l->manifest.count + l->stats.dropped_files), DONE[d->audio_policy]);
-    if (l->manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file has sound", d->path);
+    if (l->manifest.count == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s: no file has sound (pictures alone: model.fwd_kwargs.modality=video)", d->path);
     /* Sample numbers are 32 bits wide in the keys of the random generator. With every pass, for passes count as
      * samples. */
-    if (l->manifest.count > UINT32_MAX / l->plan.passes) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^32 samples", d->path);
+    if (l->manifest.count > UINT32_MAX / l->plan.passes)
+        XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^32 samples (divide the set)", d->path);
     l->sampler.samples = l->manifest.count * l->plan.passes;
     XKD_TRY(xkd_sampler_check(cx, &l->sampler));
     int64_t left_out = xkd_sampler_left_out(&l->sampler);

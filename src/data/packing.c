@@ -81,7 +81,8 @@ static xkd_status row_of(xkd_context *cx, const xkd_sample *s, const xkd_media_r
     *out = json_dumps(row, JSON_COMPACT | JSON_REAL_PRECISION(12));
     if (!*out) XKD_FAIL(XKD_ERR_MEMORY, "out of memory");
     if (strlen(*out) > XKD_RECORD_MAX_ROW)
-        XKD_FAIL(XKD_ERR_DATA, "%s: its line of the manifest has more than %d bytes", s->path, XKD_RECORD_MAX_ROW);
+        XKD_FAIL(XKD_ERR_DATA, "%s: its line of the manifest has more than %d bytes (give it fewer labels)", s->path,
+                 XKD_RECORD_MAX_ROW);
 fail:
     json_decref(row);
     return status;

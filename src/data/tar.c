@@ -380,9 +380,11 @@ static xkd_status check_kind(tar *t)
     xkd_status status = XKD_OK;
     xkd_context *cx = t->cx;
     header h;
-    if (t->size < BLOCK) XKD_FAIL(XKD_ERR_DATA, "%s: is no tar archive", t->archive);
+    if (t->size < BLOCK)
+        XKD_FAIL(XKD_ERR_DATA, "%s: is no tar archive (compressed ones must be unpacked first)", t->archive);
     XKD_TRY(read_block(t, &h, BLOCK, 0));
-    if (!is_empty(&h) && !sum_is_right(&h)) XKD_FAIL(XKD_ERR_DATA, "%s: is no tar archive", t->archive);
+    if (!is_empty(&h) && !sum_is_right(&h))
+        XKD_FAIL(XKD_ERR_DATA, "%s: is no tar archive (compressed ones must be unpacked first)", t->archive);
 fail:
     return status;
 }
@@ -482,7 +484,7 @@ xkd_status xkd_tar_check(xkd_context *cx, int fd, int64_t archive_size, const ch
     xkd_status status = XKD_OK;
     header h;
     if (at < BLOCK || bytes < 0 || at > archive_size || bytes > archive_size - at)
-        XKD_FAIL(XKD_ERR_DATA, "%s: is shorter than when it was indexed", archive);
+        XKD_FAIL(XKD_ERR_DATA, "%s: is shorter than when it was indexed (xkd data index)", archive);
     XKD_TRY(xkd_read_at(cx, fd, archive, &h, BLOCK, at - BLOCK));
     int64_t size = number(h.size, sizeof h.size);
     /* Sizes that need pax stand in front of this header. */
