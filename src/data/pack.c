@@ -124,6 +124,7 @@ static xkd_status add_record(xkd_context *cx, xkd_pack *p, const char *file, con
     if (!json_is_object(o))
         XKD_FAIL(XKD_ERR_DATA, "%s: record %" PRId64 " has no row (remove the file and give its `xkd data pack` again)",
                  file, e->number);
+    if (p->count >= INT32_MAX) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^31 records (divide the pack)", p->folder);
     XKD_TRY(xkd_manifest_add_packed(cx, m, file, e->number, o));
     m->samples[had].record = (int32_t)(p->count + 1);
     XKD_TRY(xkd_reserve(cx, &p->entries, p->count, &p->entry_capacity, sizeof *p->entries));

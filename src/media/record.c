@@ -107,6 +107,15 @@ static xkd_status read_part(xkd_record_reader *r, void *out, int64_t size, int64
     return XKD_ERR_DATA;
 }
 
+/* As no film has it: a strip of one pixel would become a picture of terabytes where its short side is resized. Sides of a few
+ * pixels were rounded, hence the one more. */
+static bool is_frame_size(int64_t width, int64_t height)
+{
+    int64_t longer = width > height ? width : height, shorter = width < height ? width : height;
+    return shorter >= 1 && longer <= XKD_MEDIA_MAX_SIDE && width * height <= XKD_MEDIA_MAX_PIXELS &&
+           longer <= (shorter + 1) * XKD_MEDIA_MAX_ASPECT;
+}
+
 /* What must hold before any of the numbers is used. */
 static const char *fault_of_head(const xkd_record_head *h, int64_t size)
 {
@@ -115,9 +124,7 @@ static const char *fault_of_head(const xkd_record_head *h, int64_t size)
     if (h->frames < 0 || h->frames > XKD_RECORD_MAX_FRAMES || h->samples < 0 ||
         h->samples > (int64_t)XKD_MEDIA_MAX_SECONDS * XKD_MEDIA_MAX_RATE)
         return "has too many frames or samples";
-    if (h->frames && (h->width < 1 || h->height < 1 || h->width > XKD_MEDIA_MAX_PIXELS ||
-                      h->height > XKD_MEDIA_MAX_PIXELS || h->width * h->height > XKD_MEDIA_MAX_PIXELS))
-        return "has frames of an impossible size";
+    if (h->frames && !is_frame_size(h->width, h->height)) return "has frames of an impossible size";
     /* A picture of one colour takes two bits for 64 samples, and JPEG_LEAST pixels a byte are fewer than that. */
     if (h->frames && h->width * h->height * 3 / (h->codec == XKD_CODEC_RAW ? 1 : 3 * JPEG_LEAST) > h->bytes)
         return "has frames that are larger than itself";
@@ -351,7 +358,7 @@ xkd_status xkd_record_sound(xkd_record_reader *r, int64_t first, int64_t count, 
         XKD_TRY(check_piece(r, p, r->bytes, "second", c, fault));
         int64_t from = first > begin ? first - begin : 0, to = first + count - begin;
         if (to > samples) to = samples;
-        memcpy(out + begin + from - first, r->bytes + 2 * from, (size_t)(2 * (to - from)));
+        memcpy(out + (begin + from - first), r->bytes + 2 * from, (size_t)(2 * (to - from)));
     }
 fail:
     return status;

@@ -129,6 +129,7 @@ static void test_words_of_the_cache(void **state)
         assert_int_equal(c.data.cache, cases[i].mode);
         assert_string_equal(c.data.cache_folder, cases[i].folder);
     }
+    xkd_clear_error(cx); /* of another test */
     assert_int_equal(xkd_config_override(cx, &c, "data.cache=on"), XKD_ERR_CONFIG);
     assert_non_null(strstr(xkd_last_error(cx), "wants none, ram, or a folder"));
     xkd_clear_error(cx);
