@@ -110,14 +110,14 @@ static xkd_status count_classes(xkd_context *cx, const xkd_config *c, const xkd_
 static xkd_status no_such_split(xkd_context *cx, const xkd_manifest *m, const char *path, const char *split)
 {
     xkd_text names = xkd_text_make(cx);
+    const char *seen[NAMED];
     int64_t count = 0;
-    for (int64_t i = 0; i < m->count; i++) {
-        bool first = true;
-        /* Only as many comparisons as it takes to find an equal one: files of a split stand together. */
-        for (int64_t k = i - 1; k >= 0 && first && count < NAMED; k--)
-            first = strcmp(m->samples[k].split, m->samples[i].split) != 0;
-        if (first && count++ < NAMED) xkd_text_printf(&names, "%s%s", count > 1 ? ", " : "", m->samples[i].split);
-        if (count > NAMED) break;
+    for (int64_t i = 0; i < m->count && count < NAMED; i++) {
+        int64_t k = 0;
+        while (k < count && strcmp(seen[k], m->samples[i].split) != 0) k++;
+        if (k < count) continue;
+        xkd_text_printf(&names, "%s%s", count ? ", " : "", m->samples[i].split);
+        seen[count++] = m->samples[i].split;
     }
     xkd_status status = xkd_fail(cx, XKD_ERR_DATA, "%s: no file is of split '%s'; it has %s (--split, --test-split)",
                                  path, split, names.data && *names.data ? names.data : "no files");

@@ -151,16 +151,18 @@ try data check toys/test/orbit --out few2.jsonl --ranks 4 "${length[@]}"
 check "by more ranks than files" [ "$rc" -eq 0 -a "$out" = "$report" -a -n "$(cmp few1.jsonl few2.jsonl && echo same)" ]
 try data check toys --out short.jsonl dataset.clip_duration=9 --ranks 2 run.peer_timeout=20
 stderr_has "none in order" 0 "none of 30 files is in order, and short.jsonl is not written"
-"$xkd" data check toys.jsonl --out stopped.jsonl --ranks 3 --workers 1 "${length[@]}" >/dev/null 2>&1 &
+for k in $(seq 12); do cp -rl toys/train "many$k" && mkdir -p many && mv "many$k" "many/part$k"; done
+"$xkd" data index many --out many.jsonl -q >/dev/null
+"$xkd" data check many.jsonl --out stopped.jsonl --ranks 3 --workers 1 "${length[@]}" >/dev/null 2>&1 &
 pid=$!
 begun() { [ "$(cat stopped.jsonl.partial* 2>/dev/null | grep -c '"check"')" -gt 5 ]; }
 for _ in $(seq 1000); do begun && break; sleep 0.01; done
 kill -INT $pid
 wait $pid
 check "Ctrl-C stops all ranks" [ $? -eq 130 -a ! -e stopped.jsonl -a -e stopped.jsonl.partial-2 ]
-try data check toys.jsonl --out stopped.jsonl --ranks 2 "${length[@]}"
-check "another number of them goes on" grep -qE 'going on: [0-9]+ of 30 files are done' <<<"$err"
-try data check toys.jsonl --out never.jsonl "${length[@]}"
+try data check many.jsonl --out stopped.jsonl --ranks 2 "${length[@]}"
+check "another number of them goes on" grep -qE 'going on: [0-9]+ of 288 files are done' <<<"$err"
+try data check many.jsonl --out never.jsonl "${length[@]}"
 check "to the same manifest" cmp -s never.jsonl stopped.jsonl
 check "and the logs of all go" [ -z "$(ls stopped.jsonl.partial* 2>/dev/null)" ]
 
