@@ -62,11 +62,36 @@ static xkd_status store(struct cli *cli, const struct cli_option *option, const 
     switch (option->kind) {
     case CLI_FLAG: *(bool *)field = true; return XKD_OK;
     case CLI_TEXT: *(const char **)field = text; return XKD_OK;
+    case CLI_CHOICE: return XKD_ERR_INTERNAL; /* take_choice has done it */
     case CLI_INT: *(int64_t *)field = strtoll(text, &end, 10); break;
     case CLI_REAL: *(double *)field = strtod(text, &end); break;
     }
     if (end == text || *end || errno)
         return xkd_fail(cli->cx, XKD_ERR_CONFIG, "--%s wants a number, not '%s'", option->name, text);
+    return XKD_OK;
+}
+
+/* Which of the words "a|b|c" the text is; -1: none. *last: the number of the last one. */
+static int64_t choice_of(const char *words, const char *text, int64_t *last)
+{
+    int64_t found = -1;
+    for (*last = 0;; ++*last) {
+        size_t length = strcspn(words, "|");
+        if (text && strlen(text) == length && !strncmp(words, text, length)) found = *last;
+        if (!words[length]) return found;
+        words += length + 1;
+    }
+}
+
+/* The word after an option that may stand alone belongs to it where it is one of its words. */
+static xkd_status take_choice(struct cli *cli, const struct cli_option *option, const char *given, char *const *next,
+                              int *at, void *into)
+{
+    int64_t last, number = choice_of(option->value, given ? given : *next, &last);
+    if (given && number < 0)
+        return xkd_fail(cli->cx, XKD_ERR_CONFIG, "--%s wants one of %s, not '%s'", option->name, option->value, given);
+    *at += !given && number >= 0;
+    *(int64_t *)(void *)((char *)into + option->offset) = number < 0 ? last : number;
     return XKD_OK;
 }
 
@@ -114,6 +139,8 @@ static xkd_status parse_one(struct cli *cli, const struct cli_command *command, 
             return xkd_fail(cli->cx, XKD_ERR_CONFIG, "'%s': --%s takes no value", word, option->name);
         return store(cli, option, NULL, into);
     }
+    if (option->kind == CLI_CHOICE)
+        return take_choice(cli, option, equals ? equals + 1 : NULL, argv + *at + 1, at, into);
     if (equals) return store(cli, option, equals + 1, into);
     if (!is_long && length > 1) return store(cli, option, name + 1, into);
     if (*at + 1 >= argc)

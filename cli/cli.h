@@ -24,7 +24,8 @@ typedef enum {
     CLI_FLAG /* bool */,
     CLI_TEXT /* const char * */,
     CLI_INT /* int64_t */,
-    CLI_REAL /* double */
+    CLI_REAL,  /* double */
+    CLI_CHOICE /* int64_t: which of the words of `value`, "a|b|c"; the last one where the option stands alone */
 } cli_kind;
 
 /* One option of a command. The table ends with an entry whose name is NULL. */

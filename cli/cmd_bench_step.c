@@ -74,11 +74,11 @@ fail:
     return status;
 }
 
-/* Bytes that do not grow with the batch: parameters, gradients, moments. */
+/* Bytes that do not grow with the batch: parameters and their working copies, gradients, moments. */
 static double state_bytes(const struct bench *b)
 {
     const xkd_params *p = &b->model.trainer.networks.params;
-    return (double)(p->values.size + p->grads.size + p->moments.size);
+    return (double)(p->values.size + p->copies.size + p->grads.size + p->moments.size);
 }
 
 /* 2 FLOP a multiply-add; the share is what the step's products reach of what the machine can do. */

@@ -12,12 +12,13 @@
 #include "data/check.h"
 #include "data/index.h"
 #include "data_args.h"
+#include "ranks.h"
 
 /* workers: threads, each with a process of its own. */
 struct values {
     const char *out, *config;
-    int64_t workers;
-    bool follow_links, hash;
+    int64_t workers, hash, ranks;
+    bool follow_links;
 };
 
 static const struct cli_option options[] = {
@@ -26,13 +27,13 @@ static const struct cli_option options[] = {
     {'c', "config", CLI_TEXT, offsetof(struct values, config), "FILE", "configuration (clip length, time limit)"},
     {0, "workers", CLI_INT, offsetof(struct values, workers), "N",
      "files decoded side by side (default: data.workers)"},
-    {0, "hash", CLI_FLAG, offsetof(struct values, hash), NULL,
-     "note a hash of the contents of each file, which reads all of it once more"},
+    HASH_OPTION(struct values, hash),
+    RANKS_OPTION(struct values, ranks),
     FOLLOW_LINKS_OPTION(struct values, follow_links),
     {0},
 };
 
-/* Findings in order of the manifest, then counts by kind. The text is built first, so output is all
+/* out: NULL where no manifest will be written. Findings in order of the manifest, then counts by kind. The text is built first, so output is all
  * or nothing. */
 static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *findings, const char *out)
 {
@@ -81,14 +82,20 @@ static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *fi
         xkd_text_printf(&text, " (%" PRId64 " of them slow)", slow);
     if (cli->json) {
         xkd_text_puts(&text, ", \"clean\": ");
-        xkd_text_json_string(&text, out);
-        xkd_text_puts(&text, "}\n");
+        if (out) xkd_text_json_string(&text, out);
+        xkd_text_puts(&text, out ? "}\n" : "null}\n");
     } else {
-        xkd_text_printf(&text, "\nclean manifest: %s\n", out);
+        xkd_text_printf(&text, "\nclean manifest: %s\n", out ? out : "none");
     }
     /* Printed in one piece and only if it could be made. */
     if (text.status == XKD_OK) fputs(text.data, stdout);
     xkd_text_free(&text);
+}
+
+static bool is_in_order(const void *user, const xkd_sample *s, int64_t i)
+{
+    (void)s;
+    return ((const xkd_finding *)user)[i].fault == XKD_FAULT_NONE;
 }
 
 /* Takes everything with a finding out of the manifest; returns whether a broken file was among it. The findings
@@ -96,68 +103,117 @@ static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *fi
 static bool clean(xkd_manifest *m, const xkd_finding *findings)
 {
     bool broken = false;
-    int64_t kept = 0;
-    for (int64_t i = 0; i < m->count; i++) {
-        /* Short or silent files leave the manifest, but are no failure. */
-        broken = broken || xkd_fault_is_broken(findings[i].fault);
-        if (findings[i].fault == XKD_FAULT_NONE)
-            m->samples[kept++] = m->samples[i];
-        else
-            xkd_sample_free(&m->samples[i]);
-    }
-    m->count = kept;
+    /* Short or silent files leave the manifest, but are no failure. */
+    for (int64_t i = 0; i < m->count; i++) broken = broken || xkd_fault_is_broken(findings[i].fault);
+    xkd_manifest_keep(m, is_in_order, findings);
     return broken;
 }
 
 /* A manifest that has hashes gets those of the files as they are. */
-static bool has_hashes(const xkd_manifest *m)
+static int64_t hashes_of(const xkd_manifest *m)
 {
     for (int64_t i = 0; i < m->count; i++)
-        if (m->samples[i].hash[0]) return true;
-    return false;
+        if (m->samples[i].hashed) return m->samples[i].hashed;
+    return XKD_HASH_NONE;
 }
 
-/* The report is printed even if the clean manifest cannot be written afterwards. */
+/* A manifest of nothing could not be read again, and one of an earlier check would be taken for this one's. */
+static xkd_status write_clean(struct cli *cli, const xkd_manifest *m, int64_t all, const char *out)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    char *root = NULL;
+    if (m->count == 0) {
+        xkd_log(
+            cx, XKD_LOG_WARN,
+            "none of %" PRId64 " files is in order, and %s is not written: where they are short give a smaller "
+            "dataset.clip_duration, where they are silent train with data.audio_policy=silence or on pictures alone",
+            all, out);
+        return xkd_remove_file(cx, out);
+    }
+    /* "." where the file lies in the root: the set can then be moved. */
+    XKD_TRY(data_root_text(cli, out, m->root, &root));
+    XKD_TRY(xkd_manifest_write(cx, m, out, root));
+fail:
+    xkd_free(root);
+    return status;
+}
+
+/* Rank 0 says and writes what all have found. The report is printed even if the clean manifest cannot be written afterwards. */
+static xkd_status conclude(struct cli *cli, xkd_manifest *m, const xkd_finding *findings, const char *out)
+{
+    xkd_status status = XKD_OK;
+    int64_t all = m->count, good = 0;
+    for (int64_t i = 0; i < all; i++) good += findings[i].fault == XKD_FAULT_NONE;
+    /* Before the manifest is cut down: findings and samples have the same numbers only until then. */
+    report(cli, m, findings, good ? out : NULL);
+    bool broken = clean(m, findings);
+    XKD_TRY(write_clean(cli, m, all, out));
+    XKD_TRY(data_check_done(cli, out));
+    if (broken) status = XKD_ERR_DATA; /* documented: 3 where broken files were found; the report says which */
+fail:
+    return status;
+}
+
+/* *agreed: all ranks return alike, with what rank 0 has come to. */
+static xkd_status check(struct cli *cli, struct values *v, char **arguments, int count, xkd_dist *dist, bool *agreed)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = cli->cx;
+    xkd_config config = {0};
+    xkd_manifest manifest = {0};
+    xkd_finding *findings = NULL;
+    char *out = NULL;
+    /* The first word is the data, the others KEY=VALUE. */
+    XKD_TRY(data_configure(cli, v->config, arguments + 1, count - 1, &config));
+    /* Either way of saying it counts. */
+    config.data.follow_links = config.data.follow_links || v->follow_links;
+    /* A worker process for each processor. */
+    if (v->workers == DATA_NOT_GIVEN) v->workers = config.data.workers ? config.data.workers : xkd_processor_count();
+    XKD_TRY(xkd_manifest_load(cx, arguments[0], config.data.follow_links, &manifest));
+    /* Beside the data by default, where relative paths hold. */
+    XKD_TRY(v->out ? xkd_copy_string(cx, &out, v->out) : xkd_join_path(cx, &out, manifest.root, "clean.jsonl"));
+    XKD_TRY(xkd_check_folder_of(cx, out)); /* before hours of decoding */
+    XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
+    struct data_progress progress = {cli, "check", xkd_now()};
+    xkd_check_options options_of_check = {.decode = true,
+                                          .hash = (int)(v->hash ? v->hash : hashes_of(&manifest)),
+                                          .threads = (int)v->workers,
+                                          .dist = dist};
+    XKD_TRY(data_check(&progress, &manifest, &config, out, &options_of_check, findings));
+    if (xkd_dist_rank(dist) == 0) status = conclude(cli, &manifest, findings, out);
+    int32_t code = (int32_t)status;
+    XKD_TRY(xkd_dist_broadcast(dist, &code, sizeof code));
+    *agreed = true;
+    status = (xkd_status)code;
+fail:
+    xkd_free(findings);
+    xkd_free(out);
+    xkd_manifest_free(&manifest);
+    xkd_config_free(&config);
+    return status;
+}
+
+/* As one process or several, which all end with the status of rank 0. */
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
     struct values v = {.workers = DATA_NOT_GIVEN};
-    xkd_config config = {0};
-    xkd_manifest manifest = {0};
-    xkd_finding *findings = NULL;
-    char *out = NULL, *root = NULL;
+    xkd_dist_place place;
+    xkd_dist *dist = NULL;
+    double timeout;
+    bool launch, agreed = false;
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_data_check, argc, argv, &v, &rest));
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data check: which data? (xkd data check DIR|MANIFEST)");
-    /* The first word is the data, the others KEY=VALUE. */
-    XKD_TRY(data_configure(cli, v.config, argv + 2, rest - 1, &config));
-    /* Either way of saying it counts. */
-    config.data.follow_links = config.data.follow_links || v.follow_links;
-    /* A worker process for each processor. */
-    if (v.workers == DATA_NOT_GIVEN) v.workers = config.data.workers ? config.data.workers : xkd_processor_count();
-    XKD_TRY(xkd_manifest_load(cx, argv[1], config.data.follow_links, &manifest));
-    /* Beside the data by default, where relative paths hold. */
-    XKD_TRY(v.out ? xkd_copy_string(cx, &out, v.out) : xkd_join_path(cx, &out, manifest.root, "clean.jsonl"));
-    XKD_TRY(xkd_check_folder_of(cx, out)); /* before hours of decoding */
-    XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
-    struct data_progress progress = {cli, "check", xkd_now()};
-    xkd_check_options check = {.decode = true, .hash = v.hash || has_hashes(&manifest), .threads = (int)v.workers};
-    XKD_TRY(data_check(&progress, &manifest, &config, out, &check, findings));
-    /* Before the manifest is cut down: findings and samples have the same numbers only until then. */
-    report(cli, &manifest, findings, out);
-    bool broken = clean(&manifest, findings);
-    /* "." where the file lies in the root: the set can then be moved. */
-    XKD_TRY(data_root_text(cli, out, manifest.root, &root));
-    XKD_TRY(xkd_manifest_write(cx, &manifest, out, root));
-    XKD_TRY(data_check_done(cli, out));
-    if (broken) status = XKD_ERR_DATA; /* documented: 3 where broken files were found; the report says which */
+    XKD_TRY(cli_ranks(cli, v.ranks, &place, &launch));
+    if (launch) return cli_launch_ranks(cli, v.ranks);
+    XKD_TRY(cli_peer_timeout(cli, argv + 2, rest - 1, &timeout));
+    XKD_TRY(cli_join_ranks(cli, &place, timeout, &dist));
+    status = check(cli, &v, argv + 1, rest, dist, &agreed);
+    status = cli_leave_ranks(cli, dist, status, agreed);
 fail:
-    xkd_free(findings);
-    xkd_free(out);
-    xkd_free(root);
-    xkd_manifest_free(&manifest);
-    xkd_config_free(&config);
     return status;
 }
 
@@ -167,7 +223,8 @@ const struct cli_command cmd_data_check = {
     .usage = "DIR|MANIFEST [--out FILE]",
     .description =
         "Decodes all of every file, names what is wrong with each, and writes a manifest of those that are in\n"
-        "order. Exit 3 where a file is broken (not where it is only short, silent or out of sync). Ctrl-C keeps what\n"
+        "order, or none where none is. Exit 3 where a file is broken (not where it is only short, silent or out of "
+        "sync). Ctrl-C keeps what\n"
         "was found in FILE.partial, and the same command goes on.",
     .example = "xkd data check videos/",
     .options = options,

@@ -104,34 +104,46 @@ fail:
     return status;
 }
 
+struct counts {
+    int64_t done, failed;
+};
+
+static xkd_status unpack_all(struct cli *cli, const struct values *v, const xkd_manifest *m, struct counts *n)
+{
+    xkd_status status = XKD_OK;
+    for (int64_t i = 0; i < m->count && n->done + n->failed < v->most; i++) {
+        const char *path = m->samples[i].path;
+        char why[512];
+        if (v->like && !strstr(path, v->like)) continue;
+        XKD_TRY(unpack(cli->cx, m, i, v->out, why));
+        n->done += !why[0];
+        n->failed += why[0] != 0;
+        if (why[0]) cli_say(cli, "%s: %s", path, why);
+    }
+fail:
+    return status;
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
     struct values v = {.most = INT64_MAX};
     xkd_manifest manifest = {0};
-    int64_t done = 0, failed = 0;
+    struct counts n = {0};
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_data_unpack, argc, argv, &v, &rest));
     if (rest != 1) XKD_FAIL(XKD_ERR_CONFIG, "data unpack: which pack? (xkd data unpack DIR --out DIR)");
     if (!v.out) XKD_FAIL(XKD_ERR_CONFIG, "data unpack: --out DIR is missing");
     if (v.most < 1) XKD_FAIL(XKD_ERR_CONFIG, "--most %" PRId64 ": at least one", v.most);
     XKD_TRY(xkd_manifest_load(cx, argv[1], false, &manifest));
-    if (!manifest.pack) XKD_FAIL(XKD_ERR_CONFIG, "%s: is no pack", argv[1]);
-    for (int64_t i = 0; i < manifest.count && done + failed < v.most; i++) {
-        const char *path = manifest.samples[i].path;
-        char why[512];
-        if (v.like && !strstr(path, v.like)) continue;
-        XKD_TRY(unpack(cx, &manifest, i, v.out, why));
-        done += !why[0];
-        failed += why[0] != 0;
-        if (why[0]) cli_say(cli, "%s: %s", path, why);
-    }
+    if (!manifest.pack) XKD_FAIL(XKD_ERR_CONFIG, "%s: is no pack ('xkd data pack' makes one)", argv[1]);
+    XKD_TRY(unpack_all(cli, &v, &manifest, &n));
     if (cli->json)
-        printf("{\"samples\": %" PRId64 ", \"unreadable\": %" PRId64 "}\n", done, failed);
+        printf("{\"samples\": %" PRId64 ", \"unreadable\": %" PRId64 "}\n", n.done, n.failed);
     else
-        printf("%" PRId64 " samples in %s, %" PRId64 " unreadable\n", done, v.out, failed);
-    if (failed) status = XKD_ERR_DATA; /* the lines above say which */
+        printf("%" PRId64 " samples in %s, %" PRId64 " unreadable\n", n.done, v.out, n.failed);
+    if (n.failed) status = XKD_ERR_DATA; /* the lines above say which */
 fail:
     xkd_manifest_free(&manifest);
     return status;

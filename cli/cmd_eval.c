@@ -136,7 +136,7 @@ static xkd_status check_classes(struct eval *e, const struct eval_fold *f)
             if (strcmp(x->split, splits[s]) != 0) continue;
             files++;
             if (x->label >= 0) seen[x->label] = 1;
-            for (int64_t k = 0; k < x->label_count; k++) seen[x->labels[k]] = 1;
+            for (int64_t k = 0; k < xkd_sample_label_count(x); k++) seen[x->more->labels[k]] = 1;
         }
         if (files == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has no file of split '%s'", e->v.data, splits[s]);
         for (int64_t k = 0; k < m->class_count && !e->v.partial; k++)
@@ -184,8 +184,8 @@ static xkd_status hash_settings(struct eval *e, struct eval_fold *f)
     uint64_t contents = 0, identity;
     for (int64_t i = 0; i < f->manifest.count; i++) {
         const xkd_sample *s = &f->manifest.samples[i];
-        xkd_text_printf(&t, "\n%s %s %" PRId64, s->path, s->split, s->label);
-        for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(&t, ",%d", (int)s->labels[k]);
+        xkd_text_printf(&t, "\n%s %s %" PRId64, s->path, s->split, (int64_t)s->label);
+        for (int64_t k = 0; k < xkd_sample_label_count(s); k++) xkd_text_printf(&t, ",%d", (int)s->more->labels[k]);
         XKD_TRY(xkd_sample_identity(e->cli->cx, &f->manifest, s, &identity));
         contents = XXH3_64bits_withSeed(&identity, sizeof identity, contents);
     }

@@ -209,7 +209,7 @@ static xkd_status write_map(struct map *m, const char *features)
     for (int64_t i = 0; i < m->n; i++) {
         const xkd_sample *s = &files->samples[m->file[i]];
         names[i] = s->path;
-        label[i] = s->label_count ? s->labels[0] : s->label;
+        label[i] = xkd_sample_label_count(s) ? s->more->labels[0] : s->label;
     }
     XKD_TRY(make_places(m, pca, tsne, cluster));
     snprintf(about, sizeof about, "%" PRId64 " of %" PRId64 " files, placed by %s%s", m->n, m->files,

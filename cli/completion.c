@@ -89,6 +89,14 @@ static void print_bash(void)
 
 /* ---- zsh ---- */
 
+/* "a|b" as zsh wants it: (a b). */
+static void print_words(const char *words)
+{
+    putchar('(');
+    for (; *words; words++) putchar(*words == '|' ? ' ' : *words);
+    putchar(')');
+}
+
 static void print_zsh_options(const struct cli_option *o)
 {
     for (; o && o->name; o++) {
@@ -99,6 +107,7 @@ static void print_zsh_options(const struct cli_option *o)
             printf(":");
             print_quoted(o->value, ":\\");
             printf(":%s", o->kind == CLI_TEXT ? "_files" : "");
+            if (o->kind == CLI_CHOICE) print_words(o->value);
         }
         printf("'");
     }

@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "data/check_log.h"
 #include "report/progress.h"
 
 /* The model's keys are checked as well, but not against the data's, as no training follows. */
@@ -59,7 +60,7 @@ static xkd_status hash_settings(xkd_context *cx, const xkd_config *config, const
     c.data.max_bad_fraction = plain.data.max_bad_fraction;
     c.data.max_absent_fraction = plain.data.max_absent_fraction;
     XKD_TRY(xkd_config_write_changed(cx, &c, &plain, &text));
-    XKD_TRY(xkd_format_string(cx, &whole, "2 %d %d %d\n%s", o->decode, o->hash, o->header_only, text));
+    XKD_TRY(xkd_format_string(cx, &whole, "3 %d %d %d\n%s", o->decode, o->hash, o->names_only, text));
     *out = XXH3_64bits(whole, strlen(whole));
 fail:
     xkd_config_free(&plain);
@@ -93,7 +94,7 @@ xkd_status data_check_done(struct cli *cli, const char *out)
 {
     char *log = NULL;
     xkd_status status = xkd_format_string(cli->cx, &log, "%s.partial", out);
-    if (status == XKD_OK) status = xkd_remove_file(cli->cx, log);
+    if (status == XKD_OK) status = xkd_check_log_remove(cli->cx, log);
     xkd_free(log);
     return status;
 }

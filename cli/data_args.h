@@ -11,6 +11,13 @@
 /* Of a number on the command line: nobody types it. */
 #define DATA_NOT_GIVEN INT64_MIN
 
+/* --hash of the commands that look at files. */
+#define HASH_OPTION(VALUES, FIELD)                                                                         \
+    {                                                                                                      \
+        0, "hash", CLI_CHOICE, offsetof(VALUES, FIELD), "none|head|full",                                  \
+            "note a hash of each file: head reads its first and last 64 KiB, full all of it (alone: full)" \
+    }
+
 /* Defaults, then `file` (may be NULL), then KEY=VALUE overrides. The caller frees *config in any case. */
 xkd_status data_configure(struct cli *cli, const char *file, char **overrides, int count, xkd_config *config);
 

@@ -124,7 +124,7 @@ static void put_exit_status(xkd_text *t)
 static void put_environment(xkd_text *t)
 {
     static const char *const variables[][2] = {
-        {"XKD_CPU", "level of the kernels, v2 to v4 or neon, instead of the processor's highest"},
+        {"XKD_CPU", "level of the kernels, v2 to v4, bf16, amx or neon, instead of the processor's highest"},
         {"NO_COLOR", "where it is set to anything, messages have no colours"},
         {"XKD_PROGRESS_SECONDS", "seconds between lines of progress where stderr is no terminal (60)"},
         {"RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT", "this process's place among several, as torchrun sets them"}};

@@ -20,27 +20,32 @@ static const size_t ALIGNMENT = 64;
 /* From this size on the machine is asked first: memory is promised freely and taken away by killing the process. */
 static const size_t ASK_FROM = (size_t)1 << 30;
 
-/* Atomic, because worker threads allocate too. Zero bytes give memory of one byte, so that NULL
- * always means failure. */
-static xkd_status allocate(xkd_context *cx, void **out, size_t bytes)
+/* Counts an allocation. Atomic, because worker threads allocate too. `more`: what it adds to what the process has. */
+static xkd_status admit(xkd_context *cx, size_t bytes, size_t more)
 {
     xkd_account *account = xkd_context_account(cx);
     int64_t number = atomic_fetch_add(&account->count, 1);
     int64_t fail_at = atomic_load(&account->fail_at);
+    size_t available = more >= ASK_FROM ? xkd_available_memory() : SIZE_MAX;
+    if (more > available)
+        return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory: %.1f GB are wanted, %.1f GB are free", (double)more / 1e9,
+                        (double)available / 1e9);
+    if (fail_at >= 0 && number >= fail_at)
+        return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory: %zu bytes were refused", bytes);
+    return XKD_OK;
+}
+
+/* Zero bytes give memory of one byte, so that NULL always means failure. */
+static xkd_status allocate(xkd_context *cx, void **out, size_t bytes)
+{
     void *memory = NULL;
     /* Four huge pages at least, so that rounding up wastes little. */
     size_t alignment = bytes >= 4 * HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
-    int injected = fail_at >= 0 && number >= fail_at;
-    size_t available = bytes >= ASK_FROM ? xkd_available_memory() : SIZE_MAX;
-    if (bytes > available) {
-        *out = NULL;
-        return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory: %.1f GB are wanted, %.1f GB are free", (double)bytes / 1e9,
-                        (double)available / 1e9);
-    }
-    if (injected || posix_memalign(&memory, alignment, bytes ? bytes : 1) != 0) {
-        *out = NULL;
+    *out = NULL;
+    xkd_status status = admit(cx, bytes, bytes);
+    if (status != XKD_OK) return status;
+    if (posix_memalign(&memory, alignment, bytes ? bytes : 1) != 0)
         return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory: %zu bytes were refused", bytes);
-    }
     if (alignment == HUGE_PAGE) madvise(memory, bytes, MADV_HUGEPAGE);
     *out = memory;
     return XKD_OK;
@@ -81,6 +86,22 @@ xkd_status xkd_resize(xkd_context *cx, void *inout, int64_t old_count, int64_t n
     memcpy(inout, &fresh, sizeof fresh);
 fail:
     return status;
+}
+
+/* The C library moves large memory by changing its page tables. */
+xkd_status xkd_grow(xkd_context *cx, void *inout, int64_t old_count, int64_t new_count, size_t size)
+{
+    void *old;
+    if (too_large(new_count, size))
+        return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory: %lld elements of %zu bytes", (long long)new_count, size);
+    size_t bytes = (size_t)new_count * size;
+    memcpy(&old, inout, sizeof old);
+    xkd_status status = admit(cx, bytes, bytes - (size_t)old_count * size);
+    if (status != XKD_OK) return status;
+    void *fresh = realloc(old, bytes ? bytes : 1);
+    if (!fresh) return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory: %zu bytes were refused", bytes);
+    memcpy(inout, &fresh, sizeof fresh);
+    return XKD_OK;
 }
 
 /* Room for one more element behind `count`; doubling keeps n additions at O(n). */

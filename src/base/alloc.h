@@ -15,6 +15,10 @@ xkd_status xkd_alloc(xkd_context *cx, void *out, int64_t count, size_t size);
  * On failure the old memory stays. */
 xkd_status xkd_resize(xkd_context *cx, void *inout, int64_t old_count, int64_t new_count, size_t size);
 
+/* The same for arrays of any size that grow in small steps: large ones are moved without a copy, and memory that was never
+ * written takes none. New elements are not zeroed. */
+xkd_status xkd_grow(xkd_context *cx, void *inout, int64_t old_count, int64_t new_count, size_t size);
+
 /* Makes room for one more element of a growing array of `count` elements: doubles it where *capacity is reached. */
 xkd_status xkd_reserve(xkd_context *cx, void *inout, int64_t count, int64_t *capacity, size_t size);
 

@@ -74,6 +74,16 @@ double xkd_rng_normal(xkd_rng *rng)
     return sqrt(-2.0 * log(u)) * cos(2.0 * M_PI * v);
 }
 
+void xkd_rng_shuffle32(xkd_rng *rng, uint32_t *items, int64_t n)
+{
+    for (int64_t i = n - 1; i > 0; i--) {
+        int64_t j = xkd_rng_below(rng, i + 1);
+        uint32_t other = items[j];
+        items[j] = items[i];
+        items[i] = other;
+    }
+}
+
 /* Fisher and Yates: every order is equally likely. */
 void xkd_rng_shuffle(xkd_rng *rng, int64_t *items, int64_t n)
 {

@@ -34,11 +34,12 @@ typedef struct {
 xkd_rng xkd_rng_make(uint64_t seed, uint32_t epoch, uint32_t sample, uint32_t view, xkd_rng_purpose purpose);
 
 uint32_t xkd_rng_u32(xkd_rng *rng);
-double xkd_rng_uniform(xkd_rng *rng);                          /* [0, 1), 53 bits */
-double xkd_rng_range(xkd_rng *rng, double low, double high);   /* [low, high) */
-int64_t xkd_rng_below(xkd_rng *rng, int64_t n);                /* 0 .. n-1 without bias; n >= 1 */
-double xkd_rng_normal(xkd_rng *rng);                           /* N(0, 1), Box-Muller, two uniforms a call */
-void xkd_rng_shuffle(xkd_rng *rng, int64_t *items, int64_t n); /* Fisher-Yates in place */
+double xkd_rng_uniform(xkd_rng *rng);                             /* [0, 1), 53 bits */
+double xkd_rng_range(xkd_rng *rng, double low, double high);      /* [low, high) */
+int64_t xkd_rng_below(xkd_rng *rng, int64_t n);                   /* 0 .. n-1 without bias; n >= 1 */
+double xkd_rng_normal(xkd_rng *rng);                              /* N(0, 1), Box-Muller, two uniforms a call */
+void xkd_rng_shuffle(xkd_rng *rng, int64_t *items, int64_t n);    /* Fisher-Yates in place */
+void xkd_rng_shuffle32(xkd_rng *rng, uint32_t *items, int64_t n); /* the same order */
 
 /* One Philox4x32-10 block; exposed for the known-answer test. */
 void xkd_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);

@@ -182,18 +182,32 @@ static xkd_status replace_text(xkd_context *cx, char **field, const char *text)
     return XKD_OK;
 }
 
-/* Also sets the cache, whose one key stands for two fields. null is the empty text. "ram" and "none" are words; any
- * other text is a folder. */
+/* Which text means what for data.cache: words that switch other things on and off do so here, and are no folders. */
+static bool is_one_of(const char *text, const char *const *words)
+{
+    for (; *words; words++)
+        if (!strcasecmp(text, *words)) return true;
+    return false;
+}
+
+/* Sets the cache, whose one key stands for two fields. */
+static xkd_status set_cache(reader *r, const xkd_option *o, const xkd_yaml_node *node, const char *text)
+{
+    static const char *const off[] = {"", "none", "off", "no", "false", NULL}, *const on[] = {"on", "yes", "true",
+                                                                                              NULL};
+    xkd_data_config *data = &r->config->data;
+    if (is_one_of(text, on)) return refuse(r, node, o->key, "none, ram, or a folder (./on for one that is called so)");
+    data->cache = is_one_of(text, off) ? XKD_CACHE_NONE : strcmp(text, "ram") == 0 ? XKD_CACHE_RAM : XKD_CACHE_FOLDER;
+    return replace_text(r->cx, &data->cache_folder, data->cache == XKD_CACHE_FOLDER ? text : "");
+}
+
+/* null is the empty text. */
 static xkd_status set_text(reader *r, const xkd_option *o, const xkd_yaml_node *node)
 {
     if (node->kind != XKD_YAML_SCALAR) return refuse_type(r, node, o);
     const char *text = xkd_yaml_is_null(node) ? "" : node->text;
     if (o->kind == XKD_OPTION_TEXT) return replace_text(r->cx, field_of(o, r->config), text);
-    xkd_data_config *data = &r->config->data;
-    data->cache = strcmp(text, "ram") == 0          ? XKD_CACHE_RAM
-                  : !*text || !strcmp(text, "none") ? XKD_CACHE_NONE
-                                                    : XKD_CACHE_FOLDER;
-    return replace_text(r->cx, &data->cache_folder, data->cache == XKD_CACHE_FOLDER ? text : "");
+    return set_cache(r, o, node, text);
 }
 
 /* method.md section 4.

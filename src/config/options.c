@@ -294,7 +294,7 @@ static const xkd_option options[] = {
      .count = 1,
      .offset = AT(data.cache),
      .initial = "none",
-     .help = "keep decoded clips: none, ram, or a folder"},
+     .help = "keep decoded clips: none (off), ram, or a folder"},
     CHOICE("data.audio_policy", data.audio_policy, "require|silence|drop", "require",
            "files without sound: refuse, take as silence, or leave out"),
     /* The limit is on files, not clips, and has a floor, so that a small set survives a few. */

@@ -86,7 +86,8 @@ fail:
 bool xkd_manifest_has_labels(const xkd_manifest *m)
 {
     bool labels = m->class_count > 0;
-    for (int64_t i = 0; i < m->count && !labels; i++) labels = m->samples[i].label >= 0 || m->samples[i].label_count;
+    for (int64_t i = 0; i < m->count && !labels; i++)
+        labels = m->samples[i].label >= 0 || xkd_sample_label_count(&m->samples[i]);
     return labels;
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "data/identity.h"
 #include "data/pack.h"
 
 /* Files without an index in front are read through to find where their streams end. A fetcher remembers so many, which
@@ -162,36 +163,6 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     memcpy(f->sound + f->samples, samples, (size_t)count * sizeof *samples);
     f->samples += count;
 fail:
-    return status;
-}
-
-/* XXH3, 128 bits, over the content: names and dates of files do not matter. A file that shrinks
- * meanwhile gives the hash of what was there. */
-xkd_status xkd_hash_file(xkd_context *cx, const xkd_source *file, char out[33])
-{
-    enum { PIECE = 1 << 18 }; /* 256 KiB: large enough that calls do not matter */
-    xkd_status status = XKD_OK;
-    uint8_t *buffer = NULL;
-    XXH3_state_t *state = XXH3_createState();
-    if (!state) XKD_FAIL(XKD_ERR_MEMORY, "out of memory while hashing a file");
-    XKD_TRY(xkd_alloc(cx, &buffer, PIECE, 1));
-    XXH3_128bits_reset(state);
-    for (int64_t at = 0; at < file->size;) {
-        /* pread leaves the position alone: the worker gets the same descriptor. */
-        size_t most = file->size - at < PIECE ? (size_t)(file->size - at) : PIECE;
-        ssize_t got = pread(file->fd, buffer, most, file->offset + at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) XKD_FAIL(XKD_ERR_STORAGE, "cannot read: %s", strerror(errno));
-        if (got == 0) break;
-        XXH3_128bits_update(state, buffer, (size_t)got);
-        at += got;
-    }
-    /* 32 hexadecimal digits, the high half first. */
-    XXH128_hash_t hash = XXH3_128bits_digest(state);
-    snprintf(out, 33, "%016" PRIx64 "%016" PRIx64, (uint64_t)hash.high64, (uint64_t)hash.low64);
-fail:
-    XXH3_freeState(state);
-    xkd_free(buffer);
     return status;
 }
 
@@ -366,13 +337,13 @@ static xkd_status find_hash(xkd_fetcher *f, int64_t i, const xkd_source *file, c
 {
     int fd = file->fd;
     int64_t size = file->size;
-    /* A hash of another file, which had this name, counts no more. */
+    /* A hash of another file, which had this name, counts no more; one of a part of the file is none of what is cached. */
     hash[0] = 0;
-    if (xkd_sample_is(&f->manifest->samples[i], fd) || f->manifest->samples[i].bytes < 0)
-        memcpy(hash, f->manifest->samples[i].hash, sizeof f->manifest->samples[i].hash);
+    const xkd_sample *s = &f->manifest->samples[i];
+    if (s->hashed == XKD_HASH_FULL && (xkd_sample_is(s, fd) || s->bytes < 0)) xkd_sample_hash(s, hash);
     /* In memory entries go by the sample's number; in a folder by content. */
     if (hash[0] || f->data->cache != XKD_CACHE_FOLDER || xkd_cache_hash(f->cache, i, size, hash)) return XKD_OK;
-    xkd_status status = xkd_hash_file(f->cx, file, hash);
+    xkd_status status = xkd_hash_file(f->cx, file, XKD_HASH_FULL, hash);
     if (status == XKD_OK) {
         xkd_cache_set_hash(f->cache, i, size, hash);
     } else if (status == XKD_ERR_STORAGE) {

@@ -32,7 +32,4 @@ void xkd_fetch_ahead(const xkd_fetcher *fetcher, int64_t i, double place);
 
 int64_t xkd_fetcher_restarts(const xkd_fetcher *fetcher);
 
-/* XXH3-128 of a file's contents as 32 hex digits. The descriptor is read with pread. */
-xkd_status xkd_hash_file(xkd_context *cx, const xkd_source *file, char out[33]);
-
 #endif

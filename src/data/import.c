@@ -93,10 +93,12 @@ xkd_status xkd_lines_open(const xkd_import_job *job, const char *a, const char *
         out->path = NULL;
         XKD_TRY(xkd_join_path(cx, &out->path, job->root, b));
     }
-    if (!xkd_path_exists(out->path)) XKD_FAIL(XKD_ERR_DATA, "%s: is not there", out->path);
+    if (!xkd_path_exists(out->path))
+        XKD_FAIL(XKD_ERR_DATA, "%s: is not there (download the set's lists into it)", out->path);
     XKD_TRY(xkd_read_file(cx, out->path, XKD_MOST_LIST_BYTES, XKD_ERR_DATA, &out->text, &size));
     /* A zero byte would end the text for every function below and hide the rest of it. */
-    if (memchr(out->text, 0, (size_t)size)) XKD_FAIL(XKD_ERR_DATA, "%s: is no text file", out->path);
+    if (memchr(out->text, 0, (size_t)size))
+        XKD_FAIL(XKD_ERR_DATA, "%s: is no text file (fetch the list anew)", out->path);
     out->next = out->text;
     if (strncmp(out->next, "\xef\xbb\xbf", 3) == 0) out->next += 3; /* a byte order mark, as Windows programs leave */
 fail:
@@ -159,8 +161,8 @@ static xkd_status add_sample(xkd_import_job *job, const char *path, int64_t labe
     xkd_status status = XKD_OK;
     xkd_context *cx = job->cx;
     XKD_TRY(xkd_manifest_add(cx, job->manifest, path, sample));
-    (*sample)->label = label;
-    snprintf((*sample)->split, sizeof(*sample)->split, "%s", split);
+    (*sample)->label = (int32_t)label;
+    XKD_TRY(xkd_sample_set_split(cx, job->manifest, *sample, split));
 fail:
     return status;
 }
@@ -184,7 +186,8 @@ xkd_status xkd_import_add(xkd_import_job *job, const char *path, int64_t label, 
     /* Lists are from strangers: a name must not lead out of the data set. The manifest's reader checks this as well;
      * here the message can say that a list is at fault. */
     if (!xkd_manifest_path_is_plain(path))
-        XKD_FAIL(XKD_ERR_DATA, "\"%s\": a listed path leads out of %s, or goes there by a detour", path, job->root);
+        XKD_FAIL(XKD_ERR_DATA, "\"%s\": a listed path leads out of %s, or goes there by a detour (correct the list)",
+                 path, job->root);
     XKD_TRY(xkd_join_path(cx, &whole, job->root, path));
     if (!xkd_path_exists(whole)) {
         xkd_names *names = &r->missing;
@@ -311,11 +314,12 @@ static xkd_status check(xkd_context *cx, const xkd_import_job *job)
     xkd_status status = XKD_OK;
     const xkd_import_counts *c = &job->result->counts;
     const xkd_manifest *m = job->manifest;
-    if (m->count == 0 && c->missing == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file is found or listed", job->root);
+    if (m->count == 0 && c->missing == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s: no file is found or listed (unpack the set's clips into it)", job->root);
     XKD_TRY(check_missing(job));
     for (int64_t i = 1; i < m->count; i++)
         if (strcmp(m->samples[i - 1].path, m->samples[i].path) == 0)
-            XKD_FAIL(XKD_ERR_DATA, "%s: %s is listed twice", job->root, m->samples[i].path);
+            XKD_FAIL(XKD_ERR_DATA, "%s: %s is listed twice (remove one of the lines)", job->root, m->samples[i].path);
     if (job->options->partial) return XKD_OK;
     /* With those that are absent: the lists must be the official ones. */
     if (c->official_files && c->files + c->missing != c->official_files)
@@ -342,7 +346,7 @@ xkd_status xkd_import(xkd_context *cx, const char *name, const char *root, const
     *out = (xkd_manifest){0};
     *result = (xkd_import_result){0};
     XKD_TRY(find_set(cx, name, options, &set));
-    if (!xkd_is_folder(root)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", root);
+    if (!xkd_is_folder(root)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder (check the path)", root);
     XKD_TRY(xkd_copy_string(cx, &out->root, root));
     result->counts.official_files = sets[set].total;
     result->counts.official_tests = sets[set].tests;

@@ -133,7 +133,8 @@ xkd_status xkd_import_hmdb51(xkd_import_job *job)
     /* The videos may be in a folder of their own. */
     const char *prefix = xkd_is_folder(videos) ? "videos/" : "";
     for (;; place++) {
-        if (place == 2) XKD_FAIL(XKD_ERR_DATA, "%s: has no folder with the lists of the splits", job->root);
+        if (place == 2)
+            XKD_FAIL(XKD_ERR_DATA, "%s: has no folder with the lists of the splits (unpack them into it)", job->root);
         XKD_TRY(xkd_join_path(cx, &folder, job->root, places[place]));
         if (xkd_is_folder(folder)) break;
         xkd_free(folder);
@@ -155,7 +156,8 @@ xkd_status xkd_import_hmdb51(xkd_import_job *job)
         xkd_free(list);
         list = NULL;
     }
-    if (job->result->counts.listed == 0) XKD_FAIL(XKD_ERR_DATA, "%s: holds no *%s", folder, ending);
+    if (job->result->counts.listed == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s: holds no *%s (unpack the lists anew)", folder, ending);
 fail:
     xkd_lines_close(&lines);
     xkd_free_names(&names);

@@ -260,7 +260,8 @@ static xkd_status read_csv(listing *l, const char *list, bool *other)
         if (*other) break;
         first = false;
         if (header) {
-            if (c.id < 0) XKD_FAIL(XKD_ERR_DATA, "%s:1: has no column \"youtube_id\"", lines.path);
+            if (c.id < 0)
+                XKD_FAIL(XKD_ERR_DATA, "%s:1: has no column \"youtube_id\" (is it a list of Kinetics?)", lines.path);
             if (c.label >= 0) continue;
             status = no_labels(l, lines.path);
             goto fail;
@@ -291,7 +292,7 @@ static xkd_status json_entry(listing *l, const char *path, const char *id, const
                  *start = json_array_get(segment, 0), *end = json_array_get(segment, 1);
     entry e = {.id = id, .label = json_string_value(json_object_get(notes, "label"))};
     /* The ID becomes part of a path. */
-    if (!*id || strchr(id, '/')) XKD_FAIL(XKD_ERR_DATA, "%s: \"%s\" is no YouTube ID", path, id);
+    if (!*id || strchr(id, '/')) XKD_FAIL(XKD_ERR_DATA, "%s: \"%s\" is no YouTube ID (correct the list)", path, id);
     if (subset && strncmp(subset, want, strlen(want)) != 0)
         XKD_FAIL(XKD_ERR_DATA, "%s: %s is of subset \"%s\": is this the list of another split?", path, id, subset);
     if (!e.label && strcmp(want, "test") == 0) return XKD_OK;
@@ -492,7 +493,8 @@ static xkd_status read_kinetics(xkd_import_job *job, bool sound)
     xkd_context *cx = job->cx;
     xkd_manifest *m = job->manifest;
     for (int s = 0; s < KINETICS_SPLITS; s++) XKD_TRY(read_split(job, s, true, sound));
-    if (m->class_count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no folder of a class in train, val or test", job->root);
+    if (m->class_count == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s: no folder of a class in train, val or test (unpack the clips into it)", job->root);
     /* Sorted before labels are given out in the second pass. */
     xkd_manifest_sort_classes(m);
     for (int s = 0; s < KINETICS_SPLITS; s++) XKD_TRY(read_split(job, s, false, sound));

@@ -53,7 +53,8 @@ xkd_status xkd_import_esc50(xkd_import_job *job)
         snprintf(number, sizeof number, "class-%d", k); /* of a partial copy; numbers must stay what they are */
         XKD_TRY(xkd_manifest_class(cx, job->manifest, names[k] ? names[k] : number, true, &label));
         /* Two names for one target would have made more classes than targets. */
-        if (label != k) XKD_FAIL(XKD_ERR_DATA, "%s: category %s has two targets", lines.path, names[k]);
+        if (label != k)
+            XKD_FAIL(XKD_ERR_DATA, "%s: category %s has two targets (fetch the list anew)", lines.path, names[k]);
     }
 fail:
     xkd_lines_close(&lines);
@@ -71,9 +72,10 @@ static xkd_status set_labels(xkd_import_job *job, const xkd_lines *lines, xkd_sa
     xkd_status status = XKD_OK;
     xkd_context *cx = job->cx;
     /* As many labels as commas and one more, at most: empty parts are passed over. */
-    int64_t most = 1;
+    int64_t most = 1, count = 0;
+    int32_t *labels = NULL, *kept;
     for (const char *c = list; *c; c++) most += *c == ',';
-    XKD_TRY(xkd_alloc(cx, &s->labels, most, sizeof *s->labels));
+    XKD_TRY(xkd_alloc(cx, &labels, most, sizeof *labels));
     char *rest;
     for (char *name = strtok_r(list, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
         int64_t label = -1;
@@ -84,9 +86,12 @@ static xkd_status set_labels(xkd_import_job *job, const xkd_lines *lines, xkd_sa
         if (label < 0)
             XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"%s\" is no label of the vocabulary", lines->path,
                      (long long)lines->number, name);
-        s->labels[s->label_count++] = (int32_t)label;
+        labels[count++] = (int32_t)label;
     }
+    XKD_TRY(xkd_sample_set_labels(cx, job->manifest, s, count, &kept));
+    memcpy(kept, labels, (size_t)count * sizeof *kept);
 fail:
+    xkd_free(labels);
     return status;
 }
 
@@ -245,7 +250,7 @@ xkd_status xkd_import_audioset(xkd_import_job *job)
     int64_t parts = 0;
     XKD_TRY(read_audioset_classes(job, &codes));
     for (int i = 0; i < 3; i++) XKD_TRY(audioset_part(job, folders[i], &codes, &parts));
-    if (parts == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has none of the folders of clips", job->root);
+    if (parts == 0) XKD_FAIL(XKD_ERR_DATA, "%s: has none of the folders of clips (unpack them into it)", job->root);
 fail:
     xkd_free_names(&codes);
     return status;

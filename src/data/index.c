@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "data/added.h"
 #include "data/links.h"
 #include "data/pack.h"
 #include "data/tar.h"
@@ -137,7 +138,9 @@ static xkd_status scan_folder(scan *s, const char *relative, int depth)
         XKD_TRY(xkd_join_path(cx, &full, s->root, relative));
     else
         XKD_TRY(xkd_copy_string(cx, &full, s->root));
-    if (depth > MAX_DEPTH) XKD_FAIL(XKD_ERR_DATA, "%s: more than %d folders deep", full, MAX_DEPTH);
+    if (depth > MAX_DEPTH)
+        XKD_FAIL(XKD_ERR_DATA, "%s: more than %d folders deep (index a folder below, or write a list)", full,
+                 MAX_DEPTH);
     folder = opendir(full);
     if (!folder) XKD_FAIL(XKD_ERR_DATA, "%s: cannot read folder: %s", full, strerror(errno));
     XKD_TRY(enter(s, folder, full, depth));
@@ -222,10 +225,14 @@ static xkd_status label_by_folder(xkd_context *cx, xkd_manifest *m, bool splits,
     const char *path = sample->path;
     if (!first_folder(path, folder, sizeof folder)) return XKD_OK;
     if (splits) {
-        snprintf(sample->split, sizeof sample->split, "%s", xkd_split_of(folder));
+        xkd_status status = xkd_sample_set_split(cx, m, sample, xkd_split_of(folder));
+        if (status != XKD_OK) return status;
         if (!first_folder(path + strlen(folder) + 1, folder, sizeof folder)) return XKD_OK;
     }
-    return xkd_manifest_class(cx, m, folder, true, &sample->label);
+    int64_t label;
+    xkd_status status = xkd_manifest_class(cx, m, folder, true, &label);
+    sample->label = (int32_t)label;
+    return status;
 }
 
 /* Classes get their numbers in alphabetical order, whatever split shows them first.
@@ -256,7 +263,6 @@ static int64_t sort_and_drop_repeats(xkd_manifest *m, int64_t first)
     qsort(m->samples + first, (size_t)(all - first), sizeof *m->samples, compare_samples);
     for (int64_t i = first; i < all; i++) {
         bool again = kept > first && !strcmp(m->samples[kept - 1].path, m->samples[i].path);
-        if (again) xkd_sample_free(&m->samples[i]);
         if (!again) m->samples[kept++] = m->samples[i];
     }
     m->count = kept;
@@ -292,7 +298,9 @@ xkd_status xkd_index_archive(xkd_context *cx, const char *path, bool follow_link
     XKD_TRY(xkd_format_string(cx, &out->root, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1,
                               slash ? path : "."));
     XKD_TRY(index_archives(cx, out, &one, follow_links));
-    if (out->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: holds no media files", path);
+    if (out->count == 0)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%s: holds no media files (docs/media-formats.md lists the endings of files that are taken)", path);
 fail:
     if (status != XKD_OK) xkd_manifest_free(out);
     return status;
@@ -304,7 +312,7 @@ xkd_status xkd_index_folder(xkd_context *cx, const char *folder, bool follow_lin
     xkd_names archives = {0};
     *out = (xkd_manifest){0};
     scan s = {.cx = cx, .root = folder, .follow_links = follow_links, .manifest = out, .archives = &archives};
-    if (!xkd_is_folder(folder)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", folder);
+    if (!xkd_is_folder(folder)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder (check the path)", folder);
     /* Paths are stored relative to the folder, so the manifest can move with it. */
     XKD_TRY(xkd_copy_string(cx, &out->root, folder));
     XKD_TRY(scan_folder(&s, "", 0));
@@ -330,50 +338,6 @@ fail:
     return status;
 }
 
-/* Warns of files that came into a folder behind its manifest, which hides them. What an index left out was there before.
- * The time of change is the file's arrival here, also where a copy keeps the time of writing. */
-static xkd_status warn_of_added(xkd_context *cx, const char *folder, const char *path, bool follow_links,
-                                const xkd_manifest *m)
-{
-    xkd_status status = XKD_OK;
-    xkd_manifest found = {0}, known = {0};
-    scan s = {.cx = cx, .root = folder, .follow_links = follow_links, .manifest = &found};
-    struct stat written, root, info;
-    int64_t added = 0, at = 0;
-    const char *example = NULL;
-    char *full = NULL;
-    /* A manifest of files elsewhere says nothing of this folder. */
-    if (stat(path, &written) != 0 || stat(folder, &info) != 0 || stat(m->root, &root) != 0) return XKD_OK;
-    if (info.st_dev != root.st_dev || info.st_ino != root.st_ino) return XKD_OK;
-    XKD_TRY(scan_folder(&s, "", 0));
-    XKD_TRY(xkd_alloc(cx, &known.samples, m->count, sizeof *known.samples)); /* borrowed names, to be sorted */
-    memcpy(known.samples, m->samples, (size_t)m->count * sizeof *known.samples);
-    qsort(known.samples, (size_t)m->count, sizeof *known.samples, compare_samples);
-    if (found.count) qsort(found.samples, (size_t)found.count, sizeof *found.samples, compare_samples);
-    for (int64_t i = 0; i < found.count; i++) {
-        const char *name = found.samples[i].path;
-        while (at < m->count && strcmp(known.samples[at].path, name) < 0) at++;
-        if (at < m->count && strcmp(known.samples[at].path, name) == 0) continue;
-        xkd_free(full);
-        XKD_TRY(xkd_join_path(cx, &full, folder, name));
-        if (lstat(full, &info) != 0 || info.st_ctim.tv_sec < written.st_mtim.tv_sec ||
-            (info.st_ctim.tv_sec == written.st_mtim.tv_sec && info.st_ctim.tv_nsec <= written.st_mtim.tv_nsec))
-            continue;
-        if (!added++) example = name;
-    }
-    if (added)
-        xkd_log(
-            cx, XKD_LOG_WARN,
-            "%s: does not have %lld files that were added to the folder since, such as %s ('xkd data index %s' takes "
-            "them in)",
-            path, (long long)added, example, folder);
-fail:
-    xkd_free(full);
-    xkd_free(known.samples);
-    xkd_manifest_free(&found);
-    return status;
-}
-
 /* A folder with a manifest is taken by it: it holds what an index over the folder cannot know, such
  * as lengths and hashes. */
 xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_links, xkd_manifest *out)
@@ -383,7 +347,7 @@ xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_link
     int64_t skipped = 0;
     *out = (xkd_manifest){0};
     if (!path || !path[0]) XKD_FAIL(XKD_ERR_CONFIG, "no data given: --data DIR or MANIFEST");
-    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or manifest", path);
+    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or manifest (check the path)", path);
     if (xkd_is_pack(path)) return xkd_pack_read(cx, path, out);
     if (xkd_is_archive_name(path) && !xkd_is_folder(path)) return xkd_index_archive(cx, path, follow_links, out);
     /* A file is taken as a manifest whatever it is called. */
@@ -398,7 +362,7 @@ xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_link
         XKD_TRY(xkd_index_folder(cx, path, follow_links, out, &skipped));
     XKD_TRY(xkd_manifest_check_fact(cx, out, inside, follow_links));
     if (listed && xkd_is_folder(path)) {
-        status = warn_of_added(cx, path, inside, follow_links, out);
+        status = xkd_warn_of_added(cx, path, inside, follow_links, out);
         /* What the manifest names may be in order all the same. */
         if (status == XKD_ERR_DATA) {
             xkd_log(cx, XKD_LOG_WARN, "%s", xkd_last_error(cx));

@@ -26,25 +26,44 @@ static bool leads_out(const char *path, const char *root)
     return out;
 }
 
-/* Of one file; `folder` is the last one looked at, with what was found of it. */
-static xkd_status look(xkd_context *cx, const xkd_manifest *m, const xkd_sample *s, const char *root, char *folder,
-                       bool *folder_out, bool *out)
+xkd_status xkd_link_guard_begin(xkd_context *cx, const xkd_manifest *m, xkd_link_guard *g)
+{
+    xkd_status status = XKD_OK;
+    char *real = realpath(m->root, NULL);
+    if (real) XKD_TRY(xkd_copy_string(cx, &g->root, real));
+    XKD_TRY(xkd_alloc(cx, &g->folder, PATH_MAX, 1));
+fail:
+    free(real);
+    return status;
+}
+
+void xkd_link_guard_end(xkd_link_guard *g)
+{
+    xkd_free(g->root);
+    xkd_free(g->folder);
+    *g = (xkd_link_guard){0};
+}
+
+xkd_status xkd_link_guard_look(xkd_context *cx, xkd_link_guard *g, const xkd_manifest *m, const xkd_sample *s,
+                               struct stat *info, bool *out)
 {
     xkd_status status = XKD_OK;
     char *path = NULL;
-    struct stat info;
-    XKD_TRY(xkd_join_path(cx, &path, m->root, s->path));
+    *info = (struct stat){0};
+    *out = false;
+    XKD_TRY(xkd_sample_file(cx, m, s, &path));
     char *slash = strrchr(path, '/');
-    if (slash && strlen(path) < PATH_MAX) {
+    if (g->root && slash && strlen(path) < PATH_MAX) {
         *slash = 0;
-        if (strcmp(path, folder) != 0) {
-            strcpy(folder, path);
-            *folder_out = leads_out(*path ? path : "/", root);
+        if (strcmp(path, g->folder) != 0) {
+            strcpy(g->folder, path);
+            g->folder_out = leads_out(*path ? path : "/", g->root);
         }
         *slash = '/';
     }
-    bool link = lstat(path, &info) == 0 && S_ISLNK(info.st_mode);
-    *out = link ? leads_out(path, root) : *folder_out;
+    bool link = lstat(path, info) == 0 && S_ISLNK(info->st_mode);
+    if (g->root) *out = link ? leads_out(path, g->root) : g->folder_out;
+    if (link && stat(path, info) != 0) *info = (struct stat){0};
 fail:
     xkd_free(path);
     return status;
@@ -53,12 +72,15 @@ fail:
 xkd_status xkd_manifest_check_links(xkd_context *cx, const xkd_manifest *m, bool follow_links, bool *found)
 {
     xkd_status status = XKD_OK;
-    char folder[PATH_MAX] = "", *root = realpath(m->root, NULL);
-    bool folder_out = false, out;
+    xkd_link_guard guard = {0};
+    struct stat info;
+    bool out;
     const char *first = NULL;
     int64_t count = 0;
-    for (int64_t i = 0; root && i < m->count; i++) {
-        XKD_TRY(look(cx, m, &m->samples[i], root, folder, &folder_out, &out));
+    *found = false;
+    XKD_TRY(xkd_link_guard_begin(cx, m, &guard));
+    for (int64_t i = 0; guard.root && i < m->count; i++) {
+        XKD_TRY(xkd_link_guard_look(cx, &guard, m, &m->samples[i], &info, &out));
         if (out && !first) first = m->samples[i].path;
         count += out;
     }
@@ -70,7 +92,7 @@ xkd_status xkd_manifest_check_links(xkd_context *cx, const xkd_manifest *m, bool
                  "allow it with --follow-links",
                  m->root, count, m->count, first);
 fail:
-    free(root);
+    xkd_link_guard_end(&guard);
     return status;
 }
 

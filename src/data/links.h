@@ -2,7 +2,24 @@
 #ifndef XKD_DATA_LINKS_H
 #define XKD_DATA_LINKS_H
 
+#include <sys/stat.h>
+
 #include "data/manifest.h"
+
+/* What has been found of the folder looked at last: a set has far fewer folders than files. */
+typedef struct {
+    char *root, *folder;
+    bool folder_out;
+} xkd_link_guard;
+
+/* Zero the guard first; free it in any case. A root that is not there has no real path, and nothing lies outside of it. */
+xkd_status xkd_link_guard_begin(xkd_context *cx, const xkd_manifest *manifest, xkd_link_guard *out);
+void xkd_link_guard_end(xkd_link_guard *guard);
+
+/* *info: of the sample's file, after links; st_mode 0 where there is none. *out: it is reached through a link that leads out of
+ * the root. */
+xkd_status xkd_link_guard_look(xkd_context *cx, xkd_link_guard *guard, const xkd_manifest *manifest,
+                               const xkd_sample *sample, struct stat *info, bool *out);
 
 /* *found: whether any of its files is reached through a link that leads out of the root. XKD_ERR_DATA where
  * there are some and the user has not allowed it (`follow_links`): all of them would be refused when they are opened. Files

@@ -14,7 +14,7 @@
 #include "data/list_columns.h"
 
 static const int64_t MAX_LIST_BYTES = (int64_t)1 << 30;
-enum { MAX_LABEL = 999999 };
+enum { MAX_LABEL = 999999, MAX_SPLIT = 15 };
 
 /* One call of xkd_index_list. */
 typedef struct {
@@ -37,7 +37,7 @@ static xkd_status check_text(xkd_context *cx, const char *list, const char *text
     first += strspn(first, " \t\r\n");
     if (size >= 2 && (memcmp(text, "\xFF\xFE", 2) == 0 || memcmp(text, "\xFE\xFF", 2) == 0))
         return xkd_fail(cx, XKD_ERR_DATA, "%s: is UTF-16: save it as UTF-8 (in Excel: CSV UTF-8)", list);
-    if (memchr(text, 0, (size_t)size)) return xkd_fail(cx, XKD_ERR_DATA, "%s: is no text file", list);
+    if (memchr(text, 0, (size_t)size)) return xkd_fail(cx, XKD_ERR_DATA, "%s: is no text file (save it as CSV)", list);
     if (*first == '{' || *first == '[')
         return xkd_fail(cx, XKD_ERR_DATA,
                         "%s: is JSON: a manifest (one object a line) is used as it is, and other JSON written as CSV "
@@ -267,11 +267,11 @@ static xkd_status take_parts(const reading *r)
     for (int64_t i = 0; i < r->out->count; i++) {
         xkd_sample *s = &r->out->samples[i];
         int64_t n = first[i + 1] - first[i];
-        if (!several && n == 1) s->label = number_of(sorted, count, parts.items[first[i]]);
+        int32_t *labels;
+        if (!several && n == 1) s->label = (int32_t)number_of(sorted, count, parts.items[first[i]]);
         if (!several) continue;
-        XKD_TRY(xkd_alloc(cx, &s->labels, n, sizeof *s->labels));
-        for (int64_t k = 0; k < n; k++) s->labels[k] = (int32_t)number_of(sorted, count, parts.items[first[i] + k]);
-        s->label_count = n;
+        XKD_TRY(xkd_sample_set_labels(cx, r->out, s, n, &labels));
+        for (int64_t k = 0; k < n; k++) labels[k] = (int32_t)number_of(sorted, count, parts.items[first[i] + k]);
     }
 fail:
     xkd_free(parts.items); /* the names are the table's */
@@ -294,9 +294,10 @@ static xkd_status add_row(reading *r, int64_t record)
     XKD_TRY(relative_path(r, line, &path));
     XKD_TRY(xkd_manifest_add(cx, r->out, path, &sample));
     r->lines[row] = line;
-    if (strlen(split) >= sizeof sample->split)
-        XKD_FAIL(XKD_ERR_DATA, "%s:%" PRId64 ": split \"%.100s\" is too long", r->list, line, split);
-    snprintf(sample->split, sizeof sample->split, "%.*s", (int)sizeof sample->split - 1, split);
+    if (strlen(split) > MAX_SPLIT)
+        XKD_FAIL(XKD_ERR_DATA, "%s:%" PRId64 ": split \"%.100s\" has more than %d bytes (shorten it)", r->list, line,
+                 split, MAX_SPLIT);
+    XKD_TRY(xkd_sample_set_split(cx, r->out, sample, split));
     if (c->label < 0 || c->labels) goto fail;
     const xkd_csv_field *label = xkd_csv_at(&c->csv, record, c->label);
     if (c->numbers) {

@@ -428,7 +428,8 @@ xkd_status xkd_list_columns_find(xkd_context *cx, const char *list, const char *
     XKD_TRY(choose_separator(cx, list, text, size, forced[0] ? forced : ",\t; ", out));
     out->path = out->label = out->name = out->split = -1;
     XKD_TRY(out->header ? by_header(cx, list, out) : by_place(cx, list, out));
-    if (out->csv.count <= first_row(out)) XKD_FAIL(XKD_ERR_DATA, "%s: has names of columns and no rows", list);
+    if (out->csv.count <= first_row(out))
+        XKD_FAIL(XKD_ERR_DATA, "%s: has names of columns and no rows (was it cut off?)", list);
     out->numbers = out->label >= 0 && !out->labels && is_number_column(out, out->label);
     out->passed_over = out->columns > (out->path >= 0) + (out->label >= 0) + (out->name >= 0) + (out->split >= 0);
 fail:

@@ -19,17 +19,19 @@ xkd_status xkd_listing_open(xkd_context *cx, const char *path, const char *split
     bool found;
     *out = NULL;
     XKD_TRY(xkd_alloc(cx, &l, 1, sizeof *l));
-    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file or folder", path);
+    if (!xkd_path_exists(path)) XKD_FAIL(XKD_ERR_DATA, "%s: no such file or folder (check the path)", path);
     XKD_TRY(xkd_manifest_load(cx, path, follow_links, &l->manifest));
     if (l->manifest.pack)
         XKD_FAIL(XKD_ERR_DATA, "%s: a pack has no files of its own to list (`xkd data unpack` makes some)", path);
     for (int64_t i = 0; i < l->manifest.count; i++)
-        if (l->manifest.samples[i].archive_length)
-            XKD_FAIL(XKD_ERR_DATA, "%s: %s lies in an archive and has no path of its own", path,
+        if (xkd_sample_archive_length(&l->manifest.samples[i]))
+            XKD_FAIL(XKD_ERR_DATA, "%s: %s lies in an archive and has no path of its own (unpack the archive)", path,
                      l->manifest.samples[i].path);
     if (split) xkd_manifest_keep_split(&l->manifest, split);
-    if (l->manifest.count == 0 && split) XKD_FAIL(XKD_ERR_DATA, "%s: has no file of split '%s'", path, split);
-    if (l->manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: holds no media files", path);
+    if (l->manifest.count == 0 && split)
+        XKD_FAIL(XKD_ERR_DATA, "%s: has no file of split '%s' (leave the split out, or name another)", path, split);
+    if (l->manifest.count == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s: holds no media files (`xkd data index` says what it passes over)", path);
     /* A reader opens whatever path it is given, so what a stranger's folder points to is asked about here. */
     XKD_TRY(xkd_manifest_check_links(cx, &l->manifest, follow_links, &found));
     XKD_TRY(xkd_alloc(cx, &l->paths, l->manifest.count, sizeof *l->paths));
@@ -60,11 +62,12 @@ xkd_listed_file xkd_listing_file(const xkd_listing *l, int64_t i)
 {
     if (i < 0 || i >= l->manifest.count) return (xkd_listed_file){0};
     const xkd_sample *s = &l->manifest.samples[i];
+    int64_t labels = xkd_sample_label_count(s);
     return (xkd_listed_file){.path = l->paths[i],
                              .split = s->split,
-                             .label = s->label_count ? s->labels[0] : s->label,
-                             .labels = s->labels,
-                             .label_count = s->label_count,
+                             .label = labels ? s->more->labels[0] : s->label,
+                             .labels = s->more ? s->more->labels : NULL,
+                             .label_count = labels,
                              .video_seconds = s->video_seconds,
                              .audio_seconds = s->audio_seconds};
 }

@@ -68,26 +68,32 @@ static int64_t batch_bytes(const xkd_loader *l)
     return l->batch * floats * (int64_t)sizeof(float);
 }
 
+static bool may_have_pictures(const void *user, const xkd_sample *s, int64_t i)
+{
+    (void)user, (void)i;
+    return s->has_video != 0;
+}
+
+static bool may_have_sound(const void *user, const xkd_sample *s, int64_t i)
+{
+    (void)user, (void)i;
+    return s->has_audio != 0;
+}
+
 /* Files that the manifest knows to be sound alone. */
 static xkd_status drop_without_pictures(xkd_loader *l)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->cx;
-    int64_t kept = 0, all = l->manifest.count;
+    int64_t all = l->manifest.count;
     if (!l->plan.wanted[XKD_VIDEO]) return XKD_OK;
-    for (int64_t i = 0; i < all; i++) {
-        if (l->manifest.samples[i].has_video == 0)
-            xkd_sample_free(&l->manifest.samples[i]);
-        else
-            l->manifest.samples[kept++] = l->manifest.samples[i];
-    }
-    l->manifest.count = kept;
-    l->stats.dropped_files += all - kept;
-    if (kept == 0)
+    int64_t dropped = xkd_manifest_keep(&l->manifest, may_have_pictures, NULL);
+    l->stats.dropped_files += dropped;
+    if (dropped == all)
         XKD_FAIL(XKD_ERR_DATA, "%s: no file has pictures (sound alone: model.fwd_kwargs.modality=audio)",
                  l->data->path);
-    if (kept < all)
-        xkd_log(cx, XKD_LOG_WARN, "%lld of %lld files have no pictures and are left out", (long long)(all - kept),
+    if (dropped)
+        xkd_log(cx, XKD_LOG_WARN, "%lld of %lld files have no pictures and are left out", (long long)dropped,
                 (long long)all);
 fail:
     return status;
@@ -110,27 +116,21 @@ static xkd_status load_samples(xkd_loader *l)
                  (long long)all, d->split);
     XKD_TRY(drop_without_pictures(l));
     /* Silence that is known from the manifest; -1, unknown, is found out on reading. */
-    int64_t without = 0, kept = 0;
+    int64_t without = 0;
     for (int64_t i = 0; l->plan.wanted[XKD_AUDIO] && i < l->manifest.count; i++)
         without += l->manifest.samples[i].has_audio == 0;
-    if (d->audio_policy == XKD_AUDIO_DROP && without) {
-        for (int64_t i = 0; i < l->manifest.count; i++) {
-            if (l->manifest.samples[i].has_audio == 0)
-                xkd_sample_free(&l->manifest.samples[i]);
-            else
-                l->manifest.samples[kept++] = l->manifest.samples[i];
-        }
-        l->manifest.count = kept;
-        l->stats.dropped_files += without;
-    }
+    if (d->audio_policy == XKD_AUDIO_DROP && without)
+        l->stats.dropped_files += xkd_manifest_keep(&l->manifest, may_have_sound, NULL);
     static const char *const DONE[] = {"will be refused", "get silence", "are left out"};
     if (without)
         xkd_log(cx, XKD_LOG_WARN, "%lld of %lld files have no sound and %s (data.audio_policy)", (long long)without,
                 (long long)(l->manifest.count + l->stats.dropped_files), DONE[d->audio_policy]);
-    if (l->manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file has sound", d->path);
+    if (l->manifest.count == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s: no file has sound (pictures alone: model.fwd_kwargs.modality=video)", d->path);
     /* Sample numbers are 32 bits wide in the keys of the random generator. With every pass, for passes count as
      * samples. */
-    if (l->manifest.count > UINT32_MAX / l->plan.passes) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^32 samples", d->path);
+    if (l->manifest.count > UINT32_MAX / l->plan.passes)
+        XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^32 samples (divide the set)", d->path);
     l->sampler.samples = l->manifest.count * l->plan.passes;
     XKD_TRY(xkd_sampler_check(cx, &l->sampler));
     int64_t left_out = xkd_sampler_left_out(&l->sampler);
@@ -349,12 +349,14 @@ const xkd_view_shapes *xkd_loader_shapes(const xkd_loader *l)
 uint64_t xkd_loader_data_hash(const xkd_loader *l)
 {
     XXH64_hash_t hash = 0;
+    char text[33];
     for (int64_t i = 0; i < l->manifest.count; i++) {
         const xkd_sample *s = &l->manifest.samples[i];
         /* The 0 at the end of the path separates it from what follows. */
         hash = XXH3_64bits_withSeed(s->path, strlen(s->path) + 1, hash);
         hash = XXH3_64bits_withSeed(&s->bytes, sizeof s->bytes, hash);
-        hash = XXH3_64bits_withSeed(s->hash, strlen(s->hash), hash);
+        xkd_sample_hash(s, text);
+        hash = XXH3_64bits_withSeed(text, strlen(text), hash);
     }
     return hash;
 }

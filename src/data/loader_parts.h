@@ -76,7 +76,7 @@ struct xkd_loader {
     pthread_cond_t work, ready; /* work: threads wait here for places; ready: the caller, for a slot */
     xkd_loader_slot slots[XKD_LOADER_DEPTH];
     int depth;
-    int64_t *order; /* of order_epoch */
+    uint32_t *order; /* of order_epoch */
     int64_t order_epoch;
     /* Sequences start at 0 with each seek, so `consumed` and slots need no other reset. */
     int64_t base;     /* sequence 0 is this micro-batch, counted from epoch 0 */

@@ -16,7 +16,7 @@ xkd_status xkd_manifest_attach(xkd_context *cx, xkd_manifest *m, const char *fil
     xkd_status status = XKD_OK;
     xkd_manifest packed = {0};
     const xkd_sample **sorted = NULL;
-    if (!xkd_is_pack(pack)) XKD_FAIL(XKD_ERR_DATA, "%s: \"pack\": %s is no pack", file, pack);
+    if (!xkd_is_pack(pack)) XKD_FAIL(XKD_ERR_DATA, "%s: \"pack\": %s is no pack (correct the first line)", file, pack);
     XKD_TRY(xkd_pack_read(cx, pack, &packed));
     XKD_TRY(xkd_alloc(cx, &sorted, packed.count, sizeof *sorted));
     for (int64_t i = 0; i < packed.count; i++) sorted[i] = &packed.samples[i];
@@ -25,8 +25,10 @@ xkd_status xkd_manifest_attach(xkd_context *cx, xkd_manifest *m, const char *fil
         const xkd_sample *key = &m->samples[i];
         const xkd_sample **found =
             packed.count ? bsearch(&key, sorted, (size_t)packed.count, sizeof *sorted, by_path) : NULL;
-        if (!found) XKD_FAIL(XKD_ERR_DATA, "%s: %s is not in the pack %s", file, key->path, pack);
-        xkd_sample_take_facts(&m->samples[i], *found);
+        if (!found)
+            XKD_FAIL(XKD_ERR_DATA, "%s: %s is not in the pack %s (take its line out, or pack it)", file, key->path,
+                     pack);
+        XKD_TRY(xkd_sample_take_facts(cx, m, &m->samples[i], *found));
         m->samples[i].record = (*found)->record;
     }
     m->pack = xkd_pack_share(packed.pack);

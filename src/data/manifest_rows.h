@@ -20,7 +20,17 @@ xkd_status xkd_manifest_add_packed(xkd_context *cx, xkd_manifest *manifest, cons
 /* Makes the samples those of the pack that have their paths; XKD_ERR_DATA names `file` and the first that is in none. */
 xkd_status xkd_manifest_attach(xkd_context *cx, xkd_manifest *manifest, const char *file, const char *pack);
 
-/* Gives *to all that *from says of its file, but neither name, labels nor split. */
-void xkd_sample_take_facts(xkd_sample *to, const xkd_sample *from);
+/* Gives *to, of `manifest`, all that *from says of its file, but neither name, place, labels nor split. */
+xkd_status xkd_sample_take_facts(xkd_context *cx, xkd_manifest *manifest, xkd_sample *to, const xkd_sample *from);
+
+/* And these as well. */
+xkd_status xkd_sample_take_all(xkd_context *cx, xkd_manifest *manifest, xkd_sample *to, const xkd_sample *from);
+
+/* Sets both, in `more` where it is needed. */
+xkd_status xkd_sample_set_step_and_track(xkd_context *cx, xkd_manifest *manifest, xkd_sample *sample, double clock_step,
+                                         int64_t audio_track);
+
+/* Whether a text is a hash as xkd_sample_set_hash takes it. */
+bool xkd_is_hash(const char *text);
 
 #endif

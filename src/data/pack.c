@@ -121,9 +121,12 @@ static xkd_status add_record(xkd_context *cx, xkd_pack *p, const char *file, con
     xkd_status status = XKD_OK;
     json_t *o = json_loadb(row, (size_t)e->row_bytes, JSON_REJECT_DUPLICATES, NULL);
     int64_t had = m->count;
-    if (!json_is_object(o)) XKD_FAIL(XKD_ERR_DATA, "%s: record %" PRId64 " has no row", file, e->number);
+    if (!json_is_object(o))
+        XKD_FAIL(XKD_ERR_DATA, "%s: record %" PRId64 " has no row (remove the file and give its `xkd data pack` again)",
+                 file, e->number);
+    if (p->count >= INT32_MAX) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^31 records (divide the pack)", p->folder);
     XKD_TRY(xkd_manifest_add_packed(cx, m, file, e->number, o));
-    m->samples[had].record = p->count + 1;
+    m->samples[had].record = (int32_t)(p->count + 1);
     XKD_TRY(xkd_reserve(cx, &p->entries, p->count, &p->entry_capacity, sizeof *p->entries));
     XKD_TRY(xkd_reserve(cx, &p->faults, p->count, &p->fault_capacity, sizeof *p->faults));
     p->entries[p->count] = (entry){.offset = e->offset,
@@ -151,7 +154,7 @@ static xkd_status add_shard(xkd_context *cx, xkd_pack *p, const char *name, cons
     XKD_TRY(xkd_open_read(cx, path, &fd, &size));
     XKD_TRY(xkd_records_open(cx, fd, size, path, &said, &first, &records_at));
     if (strcmp(said, text))
-        XKD_FAIL(XKD_ERR_DATA, "%s: belongs to another pack than %s/" XKD_PACK_FILE, path, p->folder);
+        XKD_FAIL(XKD_ERR_DATA, "%s: belongs to another pack than %s/" XKD_PACK_FILE " (move it away)", path, p->folder);
     if (first != p->count)
         XKD_FAIL(XKD_ERR_DATA,
                  "%s: begins with sample %" PRId64 " where %" PRId64
@@ -324,16 +327,22 @@ static xkd_status check_streams(xkd_context *cx, const xkd_pack *p, const xkd_me
 {
     xkd_status status = XKD_OK;
     const xkd_pack_settings *s = &p->settings;
-    if (q->video && !s->streams[XKD_VIDEO]) XKD_FAIL(XKD_ERR_CONFIG, "%s: was packed without pictures", p->folder);
-    if (q->audio && !s->streams[XKD_AUDIO]) XKD_FAIL(XKD_ERR_CONFIG, "%s: was packed without sound", p->folder);
+    if (q->video && !s->streams[XKD_VIDEO])
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: was packed without pictures (pack the files anew, or train on sound alone)",
+                 p->folder);
+    if (q->audio && !s->streams[XKD_AUDIO])
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: was packed without sound (pack the files anew, or train on pictures alone)",
+                 p->folder);
     if (q->audio && q->audio_rate != s->record.audio_rate)
-        XKD_FAIL(XKD_ERR_CONFIG, "%s: its sound has %" PRId64 " Hz, dataset.audio_fps asks for %" PRId64, p->folder,
-                 s->record.audio_rate, q->audio_rate);
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "%s: its sound has %" PRId64 " Hz, dataset.audio_fps asks for %" PRId64 " (set it so, or pack anew)",
+                 p->folder, s->record.audio_rate, q->audio_rate);
     if (q->audio && q->audio_track != s->audio_track)
-        XKD_FAIL(XKD_ERR_CONFIG, "%s: was packed with data.audio_track=%" PRId64 " and not %" PRId64, p->folder,
-                 s->audio_track, q->audio_track);
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "%s: was packed with data.audio_track=%" PRId64 " and not %" PRId64 " (set it so, or pack anew)",
+                 p->folder, s->audio_track, q->audio_track);
     if (q->hold_last_frame != s->hold_last_frame)
-        XKD_FAIL(XKD_ERR_CONFIG, "%s: was packed with data.hold_last_frame=%s", p->folder,
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: was packed with data.hold_last_frame=%s (set it so, or pack anew)", p->folder,
                  s->hold_last_frame ? "true" : "false");
 fail:
     return status;
@@ -357,7 +366,7 @@ xkd_status xkd_pack_fits(xkd_context *cx, const xkd_pack *p, const xkd_media_req
                  "--fps %g)",
                  p->folder, s->record.grid_fps, q->fps, q->fps);
     if (q->video && q->stream_colour != s->stream_colour)
-        XKD_FAIL(XKD_ERR_CONFIG, "%s: was packed with data.colour=%s", p->folder,
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: was packed with data.colour=%s (set it so, or pack anew)", p->folder,
                  s->stream_colour ? "stream" : "default");
 fail:
     return status;

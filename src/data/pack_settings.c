@@ -84,14 +84,15 @@ static xkd_status read_classes(xkd_context *cx, const char *file, const json_t *
     char *name = NULL;
     int64_t label;
     size_t i;
-    if (!json_is_array(list)) XKD_FAIL(XKD_ERR_DATA, "%s: \"classes\" is no list", file);
+    if (!json_is_array(list)) XKD_FAIL(XKD_ERR_DATA, "%s: \"classes\" is no list (give `xkd data pack` again)", file);
     json_array_foreach((json_t *)(uintptr_t)list, i, entry)
     {
         xkd_free(name);
         XKD_TRY(xkd_json_name_value(cx, entry, &name));
-        if (!name) XKD_FAIL(XKD_ERR_DATA, "%s: \"classes\" is no list of names", file);
+        if (!name) XKD_FAIL(XKD_ERR_DATA, "%s: \"classes\" is no list of names (give `xkd data pack` again)", file);
         XKD_TRY(xkd_manifest_class(cx, m, name, true, &label));
-        if (label != (int64_t)i) XKD_FAIL(XKD_ERR_DATA, "%s: class \"%s\" is listed twice", file, name);
+        if (label != (int64_t)i)
+            XKD_FAIL(XKD_ERR_DATA, "%s: class \"%s\" is listed twice (give `xkd data pack` again)", file, name);
     }
 fail:
     xkd_free(name);
@@ -106,7 +107,8 @@ xkd_status xkd_pack_settings_read(xkd_context *cx, const char *file, const char 
     if (!json_is_integer(json_object_get(o, "xkd_pack"))) XKD_FAIL(XKD_ERR_DATA, "%s: says nothing of a pack", file);
     if (json_integer_value(json_object_get(o, "xkd_pack")) != 1)
         XKD_FAIL(XKD_ERR_DATA, "%s: is of a version that is not known here (written by a newer xkd?)", file);
-    if (!read_settings(o, out)) XKD_FAIL(XKD_ERR_DATA, "%s: has settings that are not known here", file);
+    if (!read_settings(o, out))
+        XKD_FAIL(XKD_ERR_DATA, "%s: has settings that are not known here (written by a newer xkd?)", file);
     XKD_TRY(read_classes(cx, file, json_object_get(o, "classes"), classes));
 fail:
     json_decref(o);

@@ -81,7 +81,8 @@ static xkd_status row_of(xkd_context *cx, const xkd_sample *s, const xkd_media_r
     *out = json_dumps(row, JSON_COMPACT | JSON_REAL_PRECISION(12));
     if (!*out) XKD_FAIL(XKD_ERR_MEMORY, "out of memory");
     if (strlen(*out) > XKD_RECORD_MAX_ROW)
-        XKD_FAIL(XKD_ERR_DATA, "%s: its line of the manifest has more than %d bytes", s->path, XKD_RECORD_MAX_ROW);
+        XKD_FAIL(XKD_ERR_DATA, "%s: its line of the manifest has more than %d bytes (give it fewer labels)", s->path,
+                 XKD_RECORD_MAX_ROW);
 fail:
     json_decref(row);
     return status;
@@ -176,7 +177,8 @@ static xkd_status account(job *j, packer *p, int64_t i, const xkd_media_result *
     if (j->result.unreadable > most)
         status = xkd_fail(p->cx, XKD_ERR_DATA,
                           "%" PRId64 " of %" PRId64
-                          " files cannot be read, more than data.max_bad_fraction allows; the last one is %s: %s",
+                          " files cannot be read, more than data.max_bad_fraction allows; the last one is %s: %s (run "
+                          "`xkd data check`, and pack what is in order)",
                           j->result.unreadable, j->manifest->count, path, r->message);
     if (j->options->progress) j->options->progress(j->options->user, j->done, j->total);
     pthread_mutex_unlock(&j->lock);
@@ -358,7 +360,8 @@ static void run_one(void *arg, int64_t index, int thread)
     pthread_mutex_unlock(&j->lock);
 }
 
-/* The folder is this pack's, or becomes it. Several processes may begin at once: all write the same. */
+/* The folder is this pack's, or becomes it. Several processes may begin at once: all write the same, and where one writes
+ * something else it stands in the folder by the end of the others' work. */
 static xkd_status claim_folder(job *j)
 {
     xkd_status status = XKD_OK;
@@ -367,10 +370,7 @@ static xkd_status claim_folder(job *j)
     int64_t size;
     XKD_TRY(xkd_make_folder(cx, j->options->out));
     XKD_TRY(xkd_join_path(cx, &path, j->options->out, XKD_PACK_FILE));
-    if (!xkd_path_exists(path)) {
-        XKD_TRY(xkd_write_file(cx, path, j->text, (int64_t)strlen(j->text)));
-        goto fail;
-    }
+    if (!xkd_path_exists(path)) XKD_TRY(xkd_write_file(cx, path, j->text, (int64_t)strlen(j->text)));
     XKD_TRY(xkd_read_file(cx, path, (int64_t)64 << 20, XKD_ERR_DATA, &text, &size));
     if (strcmp(text, j->text))
         XKD_FAIL(XKD_ERR_CONFIG,
@@ -416,7 +416,8 @@ xkd_status xkd_packing_run(xkd_context *cx, const xkd_manifest *manifest, const 
     XKD_TRY(make_packers(&j));
     XKD_TRY(xkd_pool_new(cx, &pool, options->threads));
     xkd_parallel_for(pool, j.run_count, run_one, &j);
-    status = j.status;
+    XKD_TRY(j.status);
+    XKD_TRY(claim_folder(&j)); /* and it still is */
 fail:
     *out = j.result;
     for (int t = 0; j.packers && t < options->threads; t++) {

@@ -24,7 +24,8 @@ static uint64_t hash_rows(const xkd_manifest *m)
         const xkd_sample *s = &m->samples[i];
         hash = XXH3_64bits_withSeed(s->path, strlen(s->path) + 1, hash);
         hash = XXH3_64bits_withSeed(&s->label, sizeof s->label, hash);
-        if (s->label_count) hash = XXH3_64bits_withSeed(s->labels, (size_t)s->label_count * sizeof *s->labels, hash);
+        int64_t labels = xkd_sample_label_count(s);
+        if (labels) hash = XXH3_64bits_withSeed(s->more->labels, (size_t)labels * sizeof(int32_t), hash);
         hash = XXH3_64bits_withSeed(s->split, strlen(s->split) + 1, hash);
     }
     return hash;

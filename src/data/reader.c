@@ -133,7 +133,8 @@ static xkd_status read_clip(xkd_reader *r, const char *path, xkd_clip_mode mode,
     xkd_media_result result = {0};
     xkd_source source = {.fd = -1};
     xkd_clear_error(cx);
-    if (!(start >= 0 && isfinite(start))) XKD_FAIL(XKD_ERR_CONFIG, "%s: a clip cannot begin at %g s", path, start);
+    if (!(start >= 0 && isfinite(start)))
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: a clip cannot begin at %g s (from 0 on)", path, start);
     XKD_TRY(xkd_manifest_of_file(cx, path, &file));
     /* The caller names the file itself, so where a link leads is its own affair. */
     XKD_TRY(xkd_manifest_open(cx, &file, &file.samples[0], true, &source, &result.fault));

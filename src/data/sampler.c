@@ -46,12 +46,12 @@ int64_t xkd_sampler_left_out(const xkd_sampler *s)
 }
 
 /* The shuffle is keyed by seed and epoch only: all ranks draw the same order. */
-void xkd_sampler_order(const xkd_sampler *s, uint32_t epoch, int64_t *order)
+void xkd_sampler_order(const xkd_sampler *s, uint32_t epoch, uint32_t *order)
 {
-    for (int64_t i = 0; i < s->samples; i++) order[i] = i;
+    for (int64_t i = 0; i < s->samples; i++) order[i] = (uint32_t)i;
     if (!s->shuffle) return;
     xkd_rng rng = xkd_rng_make(s->seed, epoch, 0, 0, XKD_RNG_SHUFFLE);
-    xkd_rng_shuffle(&rng, order, s->samples);
+    xkd_rng_shuffle32(&rng, order, s->samples);
 }
 
 /* A batch is cut into world x accumulate equal parts: rank by rank, micro-batch by micro-batch. What

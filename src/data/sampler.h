@@ -26,8 +26,9 @@ int64_t xkd_sampler_steps(const xkd_sampler *sampler);
 /* Samples at the end of an epoch that no batch takes. */
 int64_t xkd_sampler_left_out(const xkd_sampler *sampler);
 
-/* The epoch's order: order [samples] becomes a permutation that depends on seed and epoch alone. */
-void xkd_sampler_order(const xkd_sampler *sampler, uint32_t epoch, int64_t *order);
+/* The epoch's order: order [samples] becomes a permutation that depends on seed and epoch alone, made in place.
+ * 32 bits, for there may be ten millions. */
+void xkd_sampler_order(const xkd_sampler *sampler, uint32_t epoch, uint32_t *order);
 
 /* Part of the order that this rank's micro-batch `micro` of `step` takes: *count entries from *first on. A kept last
  * batch is cut so that every rank and micro-batch has as many samples, a multiple of `multiple`. */

@@ -139,7 +139,7 @@ xkd_status xkd_records_open(xkd_context *cx, int fd, int64_t size, const char *n
     xkd_status status = XKD_OK;
     shard_head h;
     *text = NULL;
-    if (size < (int64_t)sizeof h) XKD_FAIL(XKD_ERR_DATA, "%s: is no shard of a pack", name);
+    if (size < (int64_t)sizeof h) XKD_FAIL(XKD_ERR_DATA, "%s: is no shard of a pack (move it away)", name);
     XKD_TRY(xkd_read_at(cx, fd, name, &h, sizeof h, 0));
     const char *what = fault_of_head(&h, size);
     if (what) XKD_FAIL(XKD_ERR_DATA, "%s: %s", name, what);

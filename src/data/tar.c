@@ -183,7 +183,7 @@ static xkd_status end_key(tar *t)
         XKD_TRY(xkd_reserve(t->cx, &l->names, l->count, &l->capacity, sizeof *l->names));
         l->names[l->count++] = t->label;
         t->label = NULL;
-        if (t->split[0]) memcpy(t->m->samples[t->sample].split, t->split, sizeof t->split);
+        if (t->split[0]) XKD_TRY(xkd_sample_set_split(t->cx, t->m, &t->m->samples[t->sample], t->split));
     }
 fail:
     xkd_free(t->label);
@@ -209,6 +209,7 @@ static xkd_status add_medium(tar *t, int64_t at, int64_t bytes)
     xkd_status status = XKD_OK;
     char *path = NULL;
     xkd_sample *s;
+    xkd_sample_more *more;
     if (t->sample >= 0) {
         refuse(t, "a second medium of its key");
         return XKD_OK;
@@ -219,8 +220,9 @@ static xkd_status add_medium(tar *t, int64_t at, int64_t bytes)
     }
     XKD_TRY(xkd_join_path(t->cx, &path, t->archive, t->name));
     XKD_TRY(xkd_manifest_add(t->cx, t->m, path, &s));
-    s->archive_length = (int32_t)strlen(t->archive);
-    s->member_at = at;
+    XKD_TRY(xkd_sample_edit_more(t->cx, t->m, s, &more));
+    more->archive_length = (int32_t)strlen(t->archive);
+    more->member_at = at;
     s->bytes = bytes;
     t->sample = t->m->count - 1;
 fail:
@@ -378,9 +380,11 @@ static xkd_status check_kind(tar *t)
     xkd_status status = XKD_OK;
     xkd_context *cx = t->cx;
     header h;
-    if (t->size < BLOCK) XKD_FAIL(XKD_ERR_DATA, "%s: is no tar archive", t->archive);
+    if (t->size < BLOCK)
+        XKD_FAIL(XKD_ERR_DATA, "%s: is no tar archive (compressed ones must be unpacked first)", t->archive);
     XKD_TRY(read_block(t, &h, BLOCK, 0));
-    if (!is_empty(&h) && !sum_is_right(&h)) XKD_FAIL(XKD_ERR_DATA, "%s: is no tar archive", t->archive);
+    if (!is_empty(&h) && !sum_is_right(&h))
+        XKD_FAIL(XKD_ERR_DATA, "%s: is no tar archive (compressed ones must be unpacked first)", t->archive);
 fail:
     return status;
 }
@@ -410,7 +414,7 @@ xkd_status xkd_tar_index(xkd_context *cx, xkd_manifest *m, const char *archive, 
     char split[16];
     xkd_source source = {.fd = -1};
     xkd_media_fault fault;
-    const xkd_sample file = {.path = (char *)(uintptr_t)archive};
+    const xkd_sample file = {.path = archive};
     XKD_TRY(xkd_alloc(cx, &t, 1, sizeof *t));
     XKD_TRY(xkd_manifest_open(cx, m, &file, follow_links, &source, &fault));
     *t = (tar){.cx = cx,
@@ -427,7 +431,7 @@ xkd_status xkd_tar_index(xkd_context *cx, xkd_manifest *m, const char *archive, 
     XKD_TRY(end_key(t));
     split_by_name(archive, split);
     for (int64_t i = first; split[0] && i < m->count; i++)
-        if (!m->samples[i].split[0]) memcpy(m->samples[i].split, split, sizeof split);
+        if (!m->samples[i].split[0]) XKD_TRY(xkd_sample_set_split(cx, m, &m->samples[i], split));
     int64_t bytes, modified;
     xkd_file_stamp(source.fd, &bytes, &modified);
     for (int64_t i = first; i < m->count; i++) m->samples[i].modified = modified;
@@ -456,8 +460,10 @@ xkd_status xkd_tar_label(xkd_context *cx, xkd_manifest *m, int64_t first, xkd_ta
     for (int round = 0; round < 2; round++) {
         for (int64_t i = 0; i < l->count; i++) {
             xkd_sample *s = &m->samples[first + i];
-            if (l->names[i] && numbers) s->label = label_number(l->names[i]);
-            if (l->names[i] && !numbers) XKD_TRY(xkd_manifest_class(cx, m, l->names[i], true, &s->label));
+            int64_t label = -1;
+            if (l->names[i] && numbers) label = label_number(l->names[i]);
+            if (l->names[i] && !numbers) XKD_TRY(xkd_manifest_class(cx, m, l->names[i], true, &label));
+            s->label = (int32_t)label;
         }
         if (!numbers && !round) xkd_manifest_sort_classes(m);
     }
@@ -478,7 +484,7 @@ xkd_status xkd_tar_check(xkd_context *cx, int fd, int64_t archive_size, const ch
     xkd_status status = XKD_OK;
     header h;
     if (at < BLOCK || bytes < 0 || at > archive_size || bytes > archive_size - at)
-        XKD_FAIL(XKD_ERR_DATA, "%s: is shorter than when it was indexed", archive);
+        XKD_FAIL(XKD_ERR_DATA, "%s: is shorter than when it was indexed (xkd data index)", archive);
     XKD_TRY(xkd_read_at(cx, fd, archive, &h, BLOCK, at - BLOCK));
     int64_t size = number(h.size, sizeof h.size);
     /* Sizes that need pax stand in front of this header. */

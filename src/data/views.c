@@ -62,7 +62,7 @@ static xkd_status check_sizes(xkd_context *cx, const xkd_data_config *d)
     if (d->global_views < 1 || d->video_local_views < 0 || d->audio_local_views < 0 ||
         d->global_views > XKD_MAX_VIEWS || d->video_local_views > XKD_MAX_VIEWS - d->global_views ||
         d->audio_local_views > XKD_MAX_VIEWS - d->global_views)
-        XKD_FAIL(XKD_ERR_CONFIG, "dataset: 1 to %d views of a modality, one of them global", XKD_MAX_VIEWS);
+        XKD_FAIL(XKD_ERR_CONFIG, "dataset: set 1 to %d views of a modality, one of them global", XKD_MAX_VIEWS);
 fail:
     return status;
 }

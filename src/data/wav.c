@@ -22,7 +22,7 @@ xkd_status xkd_wav_write(xkd_context *cx, const char *path, const int16_t *sampl
     xkd_status status = XKD_OK;
     uint8_t *file = NULL, *at;
     uint64_t bytes = 2 * (uint64_t)count;
-    if (count < 0 || bytes > UINT32_MAX - HEADER) XKD_FAIL(XKD_ERR_STORAGE, "%s: too long for a WAV file", path);
+    if (count < 0 || bytes > UINT32_MAX - HEADER) XKD_FAIL(XKD_ERR_STORAGE, "%s: too long for a WAV file (4 GB)", path);
     XKD_TRY(xkd_alloc(cx, &file, HEADER + (int64_t)bytes, 1));
     memcpy(file, "RIFF", 4);
     at = put(file + 4, HEADER - 8 + bytes, 4);

@@ -330,6 +330,15 @@ xkd_status xkd_dist_broadcast(xkd_dist *d, void *data, int64_t bytes)
     return exchange(d);
 }
 
+xkd_status xkd_dist_compare(xkd_context *cx, xkd_dist *d, uint64_t mine, const char *what)
+{
+    uint64_t first = mine;
+    xkd_status status = xkd_dist_broadcast(d, &first, sizeof first);
+    if (status != XKD_OK || first == mine) return status;
+    return xkd_fail(cx, XKD_ERR_CONFIG, "rank %d (%s) has %s than rank 0: all must see the same", xkd_dist_rank(d),
+                    xkd_dist_host(d, xkd_dist_rank(d)), what);
+}
+
 xkd_status xkd_dist_largest(xkd_dist *d, int64_t *values, int count)
 {
     xkd_status status = XKD_OK;

@@ -69,6 +69,9 @@ xkd_status xkd_dist_gather_sized(xkd_dist *dist, void **all, int64_t *sizes, con
 /* data = that of rank 0. */
 xkd_status xkd_dist_broadcast(xkd_dist *dist, void *data, int64_t bytes);
 
+/* XKD_ERR_CONFIG where this rank's number is not that of rank 0; `what` says what it has: "other files". */
+xkd_status xkd_dist_compare(xkd_context *cx, xkd_dist *dist, uint64_t mine, const char *what);
+
 /* values[i] = the largest of all ranks; at most XKD_MOST_NUMBERS of them. */
 xkd_status xkd_dist_largest(xkd_dist *dist, int64_t *values, int count);
 

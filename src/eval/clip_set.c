@@ -74,7 +74,7 @@ static void count_classes(const xkd_embeddings *e, const xkd_clip_choice *c, int
         int64_t count = xkd_sample_labels(s, &list, &single);
         for (int64_t k = 0; k < count; k++)
             if (list[k] >= *K) *K = list[k] + 1;
-        *multi |= s->label_count > 0;
+        *multi |= xkd_sample_label_count(s) > 0;
     }
 }
 
@@ -183,7 +183,7 @@ xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd
         if (both && count[0] != count[1])
             XKD_FAIL(XKD_ERR_DATA, "%s: %lld video clips and %lld audio clips do not pair up", s->path,
                      (long long)count[0], (long long)count[1]);
-        if (s->label < 0 && !s->label_count)
+        if (s->label < 0 && !xkd_sample_label_count(s))
             XKD_FAIL(XKD_ERR_DATA, "%s: has no label: embed a manifest with labels", s->path);
         /* After the pairing: the first clips of both are taken. */
         if (c->most_clips && clips > c->most_clips) clips = c->most_clips;

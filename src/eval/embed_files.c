@@ -132,7 +132,7 @@ static xkd_status hash_settings(xkd_context *cx, const xkd_embed_job *job, const
     for (int64_t i = 0; i < job->count; i++) {
         const xkd_sample *s = &job->inputs[i].manifest->samples[job->inputs[i].sample];
         xkd_text_printf(&t, "\n%lld %s %lld", (long long)job->inputs[i].number, s->path, (long long)s->label);
-        for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(&t, ",%d", (int)s->labels[k]);
+        for (int64_t k = 0; k < xkd_sample_label_count(s); k++) xkd_text_printf(&t, ",%d", (int)s->more->labels[k]);
         if (job->inputs[i].draw != job->inputs[i].number)
             xkd_text_printf(&t, " draw %lld", (long long)job->inputs[i].draw);
         if (identity) xkd_text_printf(&t, " %llx", (unsigned long long)identity[i]);
@@ -333,7 +333,7 @@ static int64_t donor_file(const donor *d, const char *path)
  * said. */
 static bool same_clips(const donor *d, int64_t k, const xkd_embed_input *in, uint64_t identity)
 {
-    uint64_t there = d->features.files.samples[k].identity;
+    uint64_t there = xkd_sample_identity_of(&d->features.files.samples[k]);
     if (!there) return false;
     if (in->draw != in->number) return there == identity || (k == in->draw && with_draw(there, k) == identity);
     return (k == in->draw && there == identity) || there == with_draw(identity, in->draw);
@@ -448,8 +448,8 @@ static xkd_status assemble(work *w, xkd_embeddings *out, xkd_embed_counts *count
         const xkd_sample *from = sample_of(&w->job->inputs[at]);
         /* Files without clips are listed too: their index in the table is their place among the inputs. */
         XKD_TRY(xkd_manifest_add(cx, &out->files, from->path, &s));
-        XKD_TRY(xkd_sample_copy_labels(cx, s, from));
-        s->identity = w->identity[at];
+        XKD_TRY(xkd_sample_copy_labels(cx, &out->files, s, from));
+        XKD_TRY(xkd_sample_set_identity(cx, &out->files, s, w->identity[at]));
         bool bad = fault_of(w, r.fault, r.count) != XKD_FAULT_NONE;
         counts->bad += bad;
         /* The clips of half a pair would stand beside nothing. */

@@ -47,17 +47,6 @@ fail:
     return status;
 }
 
-/* Ranks that see other files, or files with other contents, would join what does not belong together. */
-static xkd_status compare_work(xkd_context *cx, xkd_dist *dist, uint64_t work)
-{
-    uint64_t first = work;
-    xkd_status status = xkd_dist_broadcast(dist, &first, sizeof first);
-    if (status != XKD_OK || first == work) return status;
-    return xkd_fail(cx, XKD_ERR_CONFIG,
-                    "rank %d (%s) has another model, other files or other options than rank 0: all must see the same",
-                    xkd_dist_rank(dist), xkd_dist_host(dist, xkd_dist_rank(dist)));
-}
-
 /* Files without a clip were unreadable. */
 xkd_embed_counts xkd_embed_counts_of(const xkd_embeddings *e)
 {
@@ -116,7 +105,8 @@ xkd_status xkd_embed_files_shared(xkd_context *cx, xkd_backend *be, const xkd_em
     int64_t here = 0;
     *out = (xkd_embed_counts){0};
     XKD_TRY(xkd_embed_settings(cx, whole, &work));
-    XKD_TRY(compare_work(cx, whole->dist, work));
+    /* Ranks that see others would join what does not belong together. */
+    XKD_TRY(xkd_dist_compare(cx, whole->dist, work, "another model, other files or other options"));
     XKD_TRY(cut_share(cx, whole, work, &s));
     if (s.job.count && (whole->anew || !xkd_path_exists(s.job.path))) XKD_TRY(xkd_embed_files(cx, be, &s.job, out));
     XKD_TRY(xkd_dist_largest(whole->dist, &here, 1)); /* all parts are there */

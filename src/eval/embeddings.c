@@ -70,9 +70,10 @@ xkd_status xkd_embeddings_form_of(xkd_context *cx, const char *path, xkd_embeddi
 /* ",[1,2]", nothing for a file with one label or none. */
 static void add_labels(xkd_text *t, const xkd_sample *s)
 {
-    if (!s->label_count) return;
+    if (!xkd_sample_label_count(s)) return;
     xkd_text_puts(t, ",[");
-    for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(t, "%s%d", k ? "," : "", (int)s->labels[k]);
+    for (int64_t k = 0; k < s->more->label_count; k++)
+        xkd_text_printf(t, "%s%d", k ? "," : "", (int)s->more->labels[k]);
     xkd_text_puts(t, "]");
 }
 
@@ -104,7 +105,7 @@ static xkd_status about_text(xkd_context *cx, const xkd_embeddings *e, char **ou
         xkd_text_printf(&t, ",%lld,", (long long)s->label);
         xkd_text_json_string(&t, s->split);
         add_labels(&t, s);
-        if (s->identity) xkd_text_printf(&t, ",\"%016llx\"", (unsigned long long)s->identity);
+        if (s->more && s->more->identity) xkd_text_printf(&t, ",\"%016llx\"", (unsigned long long)s->more->identity);
         xkd_text_puts(&t, "]");
     }
     xkd_text_puts(&t, "]}\n");
@@ -185,18 +186,19 @@ static uint64_t identity_of(const json_t *entry)
 }
 
 /* The fourth entry of a file, if it is a list. */
-static xkd_status read_labels(xkd_context *cx, const char *path, const json_t *list, int64_t classes, xkd_sample *s)
+static xkd_status read_labels(xkd_context *cx, const char *path, const json_t *list, xkd_manifest *m, xkd_sample *s)
 {
     xkd_status status = XKD_OK;
+    int32_t *labels;
     if (!json_is_array(list)) return XKD_OK; /* a file with one label has none */
-    XKD_TRY(xkd_alloc(cx, &s->labels, (int64_t)json_array_size(list), sizeof *s->labels));
+    XKD_TRY(xkd_sample_set_labels(cx, m, s, (int64_t)json_array_size(list), &labels));
     for (size_t k = 0; k < json_array_size(list); k++) {
         const json_t *entry = json_array_get(list, k);
         json_int_t label = json_integer_value(entry);
         if (!json_is_integer(entry) || label < 0)
             XKD_FAIL(XKD_ERR_DATA, "%s: about: %s: labels are numbers from 0 on", path, s->path);
-        XKD_TRY(check_label(cx, path, s->path, label, classes));
-        s->labels[s->label_count++] = (int32_t)label;
+        XKD_TRY(check_label(cx, path, s->path, label, m->class_count));
+        labels[k] = (int32_t)label;
     }
 fail:
     return status;
@@ -230,10 +232,10 @@ static xkd_status read_files(xkd_context *cx, const char *path, json_t *root, xk
             XKD_FAIL(XKD_ERR_DATA, "%s: about: file %lld is not [path, label, split]", path, (long long)i);
         XKD_TRY(check_label(cx, path, name, json_integer_value(label), out->class_count));
         XKD_TRY(xkd_manifest_add(cx, out, name, &s));
-        s->label = json_integer_value(label);
-        snprintf(s->split, sizeof s->split, "%.*s", (int)sizeof s->split - 1, split); /* cut to the field's size */
-        s->identity = identity_of(entry);
-        XKD_TRY(read_labels(cx, path, json_array_get(entry, 3), out->class_count, s));
+        s->label = (int32_t)json_integer_value(label);
+        XKD_TRY(xkd_sample_set_split(cx, out, s, split));
+        XKD_TRY(xkd_sample_set_identity(cx, out, s, identity_of(entry)));
+        XKD_TRY(read_labels(cx, path, json_array_get(entry, 3), out, s));
         xkd_free(name);
         name = NULL;
     }
@@ -429,8 +431,8 @@ static xkd_status append_file(xkd_context *cx, const xkd_embeddings *part, int64
     xkd_sample *s;
     int64_t number = out->files.count;
     XKD_TRY(xkd_manifest_add(cx, &out->files, part->files.samples[f].path, &s));
-    XKD_TRY(xkd_sample_copy_labels(cx, s, &part->files.samples[f]));
-    s->identity = part->files.samples[f].identity;
+    XKD_TRY(xkd_sample_copy_labels(cx, &out->files, s, &part->files.samples[f]));
+    XKD_TRY(xkd_sample_set_identity(cx, &out->files, s, xkd_sample_identity_of(&part->files.samples[f])));
     for (int m = 0; m < XKD_MODALITIES; m++) {
         const xkd_feature_table *t = &part->table[m];
         for (; at[m] < t->count && t->file[at[m]] == f; at[m]++)

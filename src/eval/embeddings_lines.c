@@ -26,15 +26,17 @@ static void put_labels(xkd_text *t, const xkd_manifest *m, const xkd_sample *s)
         xkd_text_puts(t, ",\"class\":");
         xkd_text_json_name(t, m->classes[s->label]);
     }
-    if (!s->label_count) return;
+    int64_t count = xkd_sample_label_count(s);
+    const int32_t *labels = count ? s->more->labels : NULL;
+    if (!count) return;
     xkd_text_puts(t, ",\"labels\":[");
-    for (int64_t k = 0; k < s->label_count; k++) xkd_text_printf(t, "%s%d", k ? "," : "", (int)s->labels[k]);
+    for (int64_t k = 0; k < count; k++) xkd_text_printf(t, "%s%d", k ? "," : "", (int)labels[k]);
     xkd_text_puts(t, "]");
     if (!m->class_count) return;
     xkd_text_puts(t, ",\"classes\":[");
-    for (int64_t k = 0; k < s->label_count; k++) {
+    for (int64_t k = 0; k < count; k++) {
         if (k) xkd_text_puts(t, ",");
-        xkd_text_json_name(t, m->classes[s->labels[k]]);
+        xkd_text_json_name(t, m->classes[labels[k]]);
     }
     xkd_text_puts(t, "]");
 }
@@ -167,17 +169,18 @@ static xkd_status take_labels(reading *r, const json_t *object, xkd_sample *s)
                  *classes = json_object_get(object, "classes");
     if (label && !json_is_integer(label)) return wrong(r, "\"label\" is no whole number");
     if (label) {
-        s->label = json_integer_value(label);
-        XKD_TRY(take_name(r, s->label, json_object_get(object, "class")));
+        s->label = (int32_t)json_integer_value(label);
+        XKD_TRY(take_name(r, json_integer_value(label), json_object_get(object, "class")));
     }
     if (!labels) return XKD_OK;
+    int32_t *numbers;
     int64_t n = (int64_t)json_array_size(labels);
-    XKD_TRY(xkd_alloc(r->cx, &s->labels, n, sizeof *s->labels));
+    XKD_TRY(xkd_sample_set_labels(r->cx, &r->out->files, s, n, &numbers));
     for (int64_t k = 0; k < n; k++) {
         const json_t *entry = json_array_get(labels, (size_t)k);
         if (!json_is_integer(entry)) return wrong(r, "\"labels\" are no whole numbers");
         XKD_TRY(take_name(r, json_integer_value(entry), json_array_get(classes, (size_t)k)));
-        s->labels[s->label_count++] = (int32_t)json_integer_value(entry);
+        numbers[k] = (int32_t)json_integer_value(entry);
     }
 fail:
     return status;
@@ -197,7 +200,7 @@ static xkd_status take_file(reading *r, const json_t *object, int64_t *file)
     XKD_TRY(xkd_manifest_class(r->cx, &r->index, path, true, file));
     if (*file < r->out->files.count) goto fail;
     XKD_TRY(xkd_manifest_add(r->cx, &r->out->files, path, &s));
-    snprintf(s->split, sizeof s->split, "%.*s", (int)sizeof s->split - 1, split ? split : "");
+    XKD_TRY(xkd_sample_set_split(r->cx, &r->out->files, s, split ? split : ""));
     XKD_TRY(take_labels(r, object, s));
 fail:
     xkd_free(path);

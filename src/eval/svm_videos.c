@@ -20,7 +20,7 @@ static xkd_status list_split(xkd_context *cx, const xkd_manifest *m, const char 
         const xkd_sample *s = &m->samples[i];
         /* A file without a split is in both, as xkd_manifest_keep_split has it. */
         if (s->split[0] && strcmp(s->split, split) != 0) continue;
-        if (s->label < 0 && !s->label_count)
+        if (s->label < 0 && !xkd_sample_label_count(s))
             XKD_FAIL(XKD_ERR_DATA, "%s: has no label: an SVM needs one for every file (\"label\" in the manifest)",
                      s->path);
         int64_t draw = draws ? xkd_clip_draws_of(draws, s->path) : -1;

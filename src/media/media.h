@@ -78,7 +78,6 @@ typedef struct xkd_media xkd_media;
 typedef struct {
     bool video, audio;
     bool hold_last_frame; /* the last picture stays to the end of the sound */
-    bool header_only;     /* a file that would have to be read through for its span is left without one */
     int64_t audio_track;  /* 1, 2, ... of the file's sound tracks; 0: the one marked as default, else the first */
     xkd_media_span span;
 } xkd_media_options;
@@ -92,7 +91,7 @@ xkd_status xkd_media_open_source(xkd_context *cx, const xkd_source *source, cons
 void xkd_media_free(xkd_media *media); /* NULL is allowed */
 
 const xkd_media_info *xkd_media_about(const xkd_media *media);
-/* What was found or given: always known after opening, but with header_only. */
+/* What was found or given: always known after opening. */
 const xkd_media_span *xkd_media_spans(const xkd_media *media);
 
 typedef enum {
@@ -115,8 +114,7 @@ typedef struct {
     bool hold_last_frame;
     int64_t view_side;   /* of the largest view that is made of the frames; matters where short_side is 0 */
     bool all_pictures;   /* decode those too that no grid time shows: for who looks for damage */
-    bool header_only;    /* for NONE; as in xkd_media_options */
-    int64_t audio_track; /* likewise */
+    int64_t audio_track; /* as in xkd_media_options */
     xkd_media_span span; /* what is known of the file; .known false: it is found out */
 } xkd_media_request;
 

@@ -494,8 +494,6 @@ static xkd_status find_span(xkd_media *media, xkd_media_span *span, double *clai
         *span = media->options.span;
     } else if (xkd_media_is_indexed(media)) {
         indexed_span(media, span);
-    } else if (media->options.header_only) {
-        *span = (xkd_media_span){0};
     } else {
         *claimed = header_length(media->format);
         XKD_TRY(xkd_media_scan(media, span, fault));

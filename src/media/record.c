@@ -107,6 +107,15 @@ static xkd_status read_part(xkd_record_reader *r, void *out, int64_t size, int64
     return XKD_ERR_DATA;
 }
 
+/* As no film has it: a strip of one pixel would become a picture of terabytes where its short side is resized. Sides of a few
+ * pixels were rounded, hence the one more. */
+static bool is_frame_size(int64_t width, int64_t height)
+{
+    int64_t longer = width > height ? width : height, shorter = width < height ? width : height;
+    return shorter >= 1 && longer <= XKD_MEDIA_MAX_SIDE && width * height <= XKD_MEDIA_MAX_PIXELS &&
+           longer <= (shorter + 1) * XKD_MEDIA_MAX_ASPECT;
+}
+
 /* What must hold before any of the numbers is used. */
 static const char *fault_of_head(const xkd_record_head *h, int64_t size)
 {
@@ -115,9 +124,7 @@ static const char *fault_of_head(const xkd_record_head *h, int64_t size)
     if (h->frames < 0 || h->frames > XKD_RECORD_MAX_FRAMES || h->samples < 0 ||
         h->samples > (int64_t)XKD_MEDIA_MAX_SECONDS * XKD_MEDIA_MAX_RATE)
         return "has too many frames or samples";
-    if (h->frames && (h->width < 1 || h->height < 1 || h->width > XKD_MEDIA_MAX_PIXELS ||
-                      h->height > XKD_MEDIA_MAX_PIXELS || h->width * h->height > XKD_MEDIA_MAX_PIXELS))
-        return "has frames of an impossible size";
+    if (h->frames && !is_frame_size(h->width, h->height)) return "has frames of an impossible size";
     /* A picture of one colour takes two bits for 64 samples, and JPEG_LEAST pixels a byte are fewer than that. */
     if (h->frames && h->width * h->height * 3 / (h->codec == XKD_CODEC_RAW ? 1 : 3 * JPEG_LEAST) > h->bytes)
         return "has frames that are larger than itself";
@@ -222,30 +229,6 @@ static bool same_piece(const xkd_record_piece *a, const xkd_record_piece *b)
     return a->at == b->at && a->bytes == b->bytes && a->sum == b->sum;
 }
 
-/* Raw frames go where they are wanted, without a stop on the way. */
-static xkd_status raw_frames(xkd_record_reader *r, int64_t first, int64_t step, int64_t count, uint8_t *rgb,
-                             xkd_media_fault *fault)
-{
-    xkd_status status = XKD_OK;
-    int64_t frame = 3 * r->head.width * r->head.height, bytes;
-    for (int64_t i = 0; i < count;) {
-        const xkd_record_piece *p = &r->pieces[i];
-        if (i && same_piece(p, p - 1)) {
-            memcpy(rgb + i * frame, rgb + (i - 1) * frame, (size_t)frame);
-            i++;
-            continue;
-        }
-        /* In pieces that stay in the cache until their sums have been taken. */
-        int64_t n = run_of(r->pieces, i, count, BATCH_BYTES, &bytes);
-        XKD_TRY(read_part(r, rgb + i * frame, bytes, (int64_t)p->at, fault));
-        for (int64_t k = 0; k < n; k++)
-            XKD_TRY(check_piece(r, p + k, rgb + (i + k) * frame, "frame", first + (i + k) * step, fault));
-        i += n;
-    }
-fail:
-    return status;
-}
-
 static xkd_status decode_frame(xkd_record_reader *r, const uint8_t *data, int64_t bytes, int64_t number, uint8_t *rgb,
                                xkd_media_fault *fault)
 {
@@ -259,26 +242,54 @@ fail:
     return status;
 }
 
-static xkd_status jpeg_frames(xkd_record_reader *r, int64_t first, int64_t step, int64_t count, uint8_t *rgb,
+/* Pieces that stand one behind the other in the file, and the numbers of their frames. */
+typedef struct {
+    const xkd_record_piece *piece;
+    int64_t count, bytes, number, step;
+} run;
+
+/* Raw frames go where they are wanted, without a stop on the way. */
+static xkd_status raw_run(xkd_record_reader *r, const run *p, int64_t frame, uint8_t *rgb, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    XKD_TRY(read_part(r, rgb, p->bytes, (int64_t)p->piece->at, fault));
+    for (int64_t k = 0; k < p->count; k++)
+        XKD_TRY(check_piece(r, p->piece + k, rgb + k * frame, "frame", p->number + k * p->step, fault));
+fail:
+    return status;
+}
+
+static xkd_status jpeg_run(xkd_record_reader *r, const run *p, int64_t frame, uint8_t *rgb, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    int64_t done = 0;
+    XKD_TRY(hold(r, &r->bytes, p->bytes, &r->byte_capacity, 1));
+    XKD_TRY(read_part(r, r->bytes, p->bytes, (int64_t)p->piece->at, fault));
+    for (int64_t k = 0; k < p->count; done += p->piece[k++].bytes) {
+        const uint8_t *data = r->bytes + done;
+        XKD_TRY(check_piece(r, p->piece + k, data, "frame", p->number + k * p->step, fault));
+        XKD_TRY(decode_frame(r, data, p->piece[k].bytes, p->number + k * p->step, rgb + k * frame, fault));
+    }
+fail:
+    return status;
+}
+
+/* In pieces that stay in the cache until their sums have been taken. A frame that is shown again is a copy. */
+static xkd_status read_frames(xkd_record_reader *r, int64_t first, int64_t step, int64_t count, uint8_t *rgb,
                               xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
-    int64_t frame = 3 * r->head.width * r->head.height, bytes;
+    int64_t frame = 3 * r->head.width * r->head.height;
     for (int64_t i = 0; i < count;) {
-        const xkd_record_piece *p = &r->pieces[i];
-        if (i && same_piece(p, p - 1)) {
+        run p = {.piece = &r->pieces[i], .number = first + i * step, .step = step};
+        if (i && same_piece(p.piece, p.piece - 1)) {
             memcpy(rgb + i * frame, rgb + (i - 1) * frame, (size_t)frame);
             i++;
             continue;
         }
-        int64_t n = run_of(r->pieces, i, count, BATCH_BYTES, &bytes), done = 0;
-        XKD_TRY(hold(r, &r->bytes, bytes, &r->byte_capacity, 1));
-        XKD_TRY(read_part(r, r->bytes, bytes, (int64_t)p->at, fault));
-        for (int64_t k = 0; k < n; done += p[k++].bytes) {
-            XKD_TRY(check_piece(r, p + k, r->bytes + done, "frame", first + (i + k) * step, fault));
-            XKD_TRY(decode_frame(r, r->bytes + done, p[k].bytes, first + (i + k) * step, rgb + (i + k) * frame, fault));
-        }
-        i += n;
+        p.count = run_of(r->pieces, i, count, BATCH_BYTES, &p.bytes);
+        XKD_TRY((r->head.codec == XKD_CODEC_RAW ? raw_run : jpeg_run)(r, &p, frame, rgb + i * frame, fault));
+        i += p.count;
     }
 fail:
     return status;
@@ -306,7 +317,7 @@ xkd_status xkd_record_frames(xkd_record_reader *r, int64_t first, int64_t step, 
     if (count < 1) return XKD_OK;
     XKD_TRY(load_pieces(r, first, step, count, fault));
     XKD_TRY(check_sizes(r, count, fault));
-    XKD_TRY((r->head.codec == XKD_CODEC_RAW ? raw_frames : jpeg_frames)(r, first, step, count, rgb, fault));
+    XKD_TRY(read_frames(r, first, step, count, rgb, fault));
 fail:
     return status;
 }
@@ -347,7 +358,7 @@ xkd_status xkd_record_sound(xkd_record_reader *r, int64_t first, int64_t count, 
         XKD_TRY(check_piece(r, p, r->bytes, "second", c, fault));
         int64_t from = first > begin ? first - begin : 0, to = first + count - begin;
         if (to > samples) to = samples;
-        memcpy(out + begin + from - first, r->bytes + 2 * from, (size_t)(2 * (to - from)));
+        memcpy(out + (begin + from - first), r->bytes + 2 * from, (size_t)(2 * (to - from)));
     }
 fail:
     return status;

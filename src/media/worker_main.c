@@ -155,7 +155,6 @@ static xkd_status serve_file(worker_state *w, const worker_request *q, const xkd
     xkd_media_options options = {.video = q->request.video,
                                  .audio = q->request.audio,
                                  .hold_last_frame = q->request.hold_last_frame,
-                                 .header_only = q->request.header_only && q->request.mode == XKD_CLIP_NONE,
                                  .audio_track = q->request.audio_track,
                                  .span = q->request.span};
     XKD_TRY(xkd_media_open_source(w->cx, &q->source, "", &options, &media, fault));

@@ -193,7 +193,7 @@ static bool is_among(const char *key, const char *const *list, size_t count)
  * and the number of ranks. */
 static bool says_what_is_learnt(const char *key)
 {
-    static const char *const learnt[] = {"run.device.", "run.overfit."};
+    static const char *const learnt[] = {"run.device.", "run.precision.", "run.overfit."};
     if (strcmp(key, "train.accumulate.") == 0) return false;
     return strncmp(key, "run.", 4) != 0 || is_among(key, learnt, sizeof learnt / sizeof *learnt);
 }
@@ -203,9 +203,9 @@ static bool says_what_is_learnt(const char *key)
 static bool must_be_shared(const char *key)
 {
     static const char *const local[] = {"data.path.", "data.workers.", "data.cache."};
-    static const char *const steers[] = {"run.device.",        "run.overfit.",         "run.max_steps.",
-                                         "run.max_bad_steps.", "run.bad_step_window.", "run.picture_steps.",
-                                         "run.probe_epochs."};
+    static const char *const steers[] = {"run.device.",        "run.precision.",     "run.overfit.",
+                                         "run.max_steps.",     "run.max_bad_steps.", "run.bad_step_window.",
+                                         "run.picture_steps.", "run.probe_epochs."};
     if (strncmp(key, "run.", 4) == 0) return is_among(key, steers, sizeof steers / sizeof *steers);
     return !is_among(key, local, sizeof local / sizeof *local);
 }

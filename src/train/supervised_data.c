@@ -19,7 +19,7 @@ enum { NAMED = 5 };
 /* Either form: one label, or a list of several. */
 static bool has_label(const xkd_sample *s)
 {
-    return s->label >= 0 || s->label_count > 0;
+    return s->label >= 0 || xkd_sample_label_count(s) > 0;
 }
 
 /* One kind for all files; *most is the largest label. */
@@ -32,13 +32,13 @@ static xkd_status check_labels(xkd_context *cx, const xkd_manifest *m, const cha
     for (int64_t i = 0; i < m->count; i++) {
         const xkd_sample *s = &m->samples[i];
         if (!has_label(s) && without++ == 0) first = i;
-        if (has_label(s) && multi_label != (s->label_count > 0))
+        if (has_label(s) && multi_label != (xkd_sample_label_count(s) > 0))
             return xkd_fail(
                 cx, XKD_ERR_DATA, "%s: %s has %s, other files have %s: all files need \"label\", or all \"labels\"",
                 path, s->path, multi_label ? "one label" : "a list of labels", multi_label ? "lists of labels" : "one");
         if (s->label > *most) *most = s->label;
-        for (int64_t k = 0; k < s->label_count; k++)
-            if (s->labels[k] > *most) *most = s->labels[k];
+        for (int64_t k = 0; k < xkd_sample_label_count(s); k++)
+            if (s->more->labels[k] > *most) *most = s->more->labels[k];
     }
     if (without)
         return xkd_fail(cx, XKD_ERR_DATA,
@@ -53,7 +53,7 @@ void xkd_truth_of(const xkd_sample *s, int64_t K, uint8_t *truth)
 {
     memset(truth, 0, (size_t)K);
     if (s->label >= 0 && s->label < K) truth[s->label] = 1;
-    for (int64_t k = 0; k < s->label_count; k++) truth[s->labels[k]] = 1;
+    for (int64_t k = 0; k < xkd_sample_label_count(s); k++) truth[s->more->labels[k]] = 1;
 }
 
 /* A class that no file shows cannot be learnt, and its row would stay what chance made it. Usually the wrong split or
@@ -110,14 +110,14 @@ static xkd_status count_classes(xkd_context *cx, const xkd_config *c, const xkd_
 static xkd_status no_such_split(xkd_context *cx, const xkd_manifest *m, const char *path, const char *split)
 {
     xkd_text names = xkd_text_make(cx);
+    const char *seen[NAMED];
     int64_t count = 0;
-    for (int64_t i = 0; i < m->count; i++) {
-        bool first = true;
-        /* Only as many comparisons as it takes to find an equal one: files of a split stand together. */
-        for (int64_t k = i - 1; k >= 0 && first && count < NAMED; k--)
-            first = strcmp(m->samples[k].split, m->samples[i].split) != 0;
-        if (first && count++ < NAMED) xkd_text_printf(&names, "%s%s", count > 1 ? ", " : "", m->samples[i].split);
-        if (count > NAMED) break;
+    for (int64_t i = 0; i < m->count && count < NAMED; i++) {
+        int64_t k = 0;
+        while (k < count && strcmp(seen[k], m->samples[i].split) != 0) k++;
+        if (k < count) continue;
+        xkd_text_printf(&names, "%s%s", count ? ", " : "", m->samples[i].split);
+        seen[count++] = m->samples[i].split;
     }
     xkd_status status = xkd_fail(cx, XKD_ERR_DATA, "%s: no file is of split '%s'; it has %s (--split, --test-split)",
                                  path, split, names.data && *names.data ? names.data : "no files");
@@ -240,7 +240,7 @@ xkd_status xkd_supervised_data_open(xkd_context *cx, const xkd_config *c, xkd_mo
     XKD_TRY(xkd_loader_new_planned(cx, &c->data, &c->train, &d->plan, &d->loader));
     d->train = xkd_loader_manifest(d->loader);
     /* The first file decides; check_labels holds the others to it. */
-    d->multi_label = d->train->samples[0].label_count > 0;
+    d->multi_label = xkd_sample_label_count(&d->train->samples[0]) > 0;
     XKD_TRY(check_settings(cx, c, d->multi_label));
     XKD_TRY(check_labels(cx, d->train, c->data.path, d->multi_label, &most));
     XKD_TRY(count_classes(cx, c, d->train, most, &K));
@@ -278,7 +278,7 @@ static void make_targets(const xkd_config *c, xkd_supervised_data *d, const int6
         d->label[b] = (int32_t)s->label;
         /* Rows of an earlier batch are cleared: several labels are set one by one. */
         for (int64_t k = 0; d->multi_label && k < K; k++) d->targets[b * K + k] = 0;
-        for (int64_t k = 0; k < s->label_count; k++) d->targets[b * K + s->labels[k]] = 1;
+        for (int64_t k = 0; k < xkd_sample_label_count(s); k++) d->targets[b * K + s->more->labels[k]] = 1;
     }
     if (!d->multi_label) xkd_smooth_targets(d->label, count, K, c->eval.label_smoothing, d->targets);
 }

@@ -137,6 +137,35 @@ check "an SVM's features by two ranks" [ "$rc" -eq 0 -a -n "$figures" -a "$figur
 try svm one.safetensors --ranks 2
 stderr_has "an SVM on features has no use for ranks" 2 "--ranks is for MODEL and a manifest"
 
+# A check: every rank decodes its part of the files, and rank 0 says and writes what one process would.
+length=(dataset.clip_duration=2 model.kwargs.num_frames=16 run.peer_timeout=20)
+try data check some --out checked1.jsonl --hash head "${length[@]}"
+report=${out/checked1/checked3} first=$rc
+try data check some --out checked3.jsonl --hash head --ranks 3 "${length[@]}"
+check "a check by three ranks" [ "$rc" -eq 3 -a "$first" -eq 3 -a "$out" = "$report" ]
+check "writes the manifest of one process" cmp -s checked1.jsonl checked3.jsonl
+check "and leaves no log" [ -z "$(ls checked3.jsonl.partial* 2>/dev/null)" ]
+try data check toys/test/orbit --out few1.jsonl "${length[@]}"
+report=${out/few1/few2}
+try data check toys/test/orbit --out few2.jsonl --ranks 4 "${length[@]}"
+check "by more ranks than files" [ "$rc" -eq 0 -a "$out" = "$report" -a -n "$(cmp few1.jsonl few2.jsonl && echo same)" ]
+try data check toys --out short.jsonl dataset.clip_duration=9 --ranks 2 run.peer_timeout=20
+stderr_has "none in order" 0 "none of 30 files is in order, and short.jsonl is not written"
+for k in $(seq 12); do cp -rl toys/train "many$k" && mkdir -p many && mv "many$k" "many/part$k"; done
+"$xkd" data index many --out many.jsonl -q >/dev/null
+"$xkd" data check many.jsonl --out stopped.jsonl --ranks 3 --workers 1 "${length[@]}" >/dev/null 2>&1 &
+pid=$!
+begun() { [ "$(cat stopped.jsonl.partial* 2>/dev/null | grep -c '"check"')" -gt 5 ]; }
+for _ in $(seq 1000); do begun && break; sleep 0.01; done
+kill -INT $pid
+wait $pid
+check "Ctrl-C stops all ranks" [ $? -eq 130 -a ! -e stopped.jsonl -a -e stopped.jsonl.partial-2 ]
+try data check many.jsonl --out stopped.jsonl --ranks 2 "${length[@]}"
+check "another number of them goes on" grep -qE 'going on: [0-9]+ of 288 files are done' <<<"$err"
+try data check many.jsonl --out never.jsonl "${length[@]}"
+check "to the same manifest" cmp -s never.jsonl stopped.jsonl
+check "and the logs of all go" [ -z "$(ls stopped.jsonl.partial* 2>/dev/null)" ]
+
 # Signals and losses in the middle of a run. begin NAME RANKS ARG...: starts one, and waits for its first steps.
 begin() {
   local name=$1 ranks=$2

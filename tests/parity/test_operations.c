@@ -45,11 +45,13 @@ static void levels_agree(void **state)
     int count, filled = 0;
     const place *at = *state;
     const xkd_cpu_level *levels = xkd_cpu_levels(&count);
-    xkd_ops tables[4], exact[4];
+    xkd_ops tables[8], exact[8];
     xkd_context *cx = xkd_context_new();
     xkd_backend *be;
     for (int i = 0; i < count; i++) {
         if (!levels[i].present || strcmp(levels[i].name, "v2") == 0) continue;
+        bool dots = strcmp(levels[i].name, "bf16") == 0 || strcmp(levels[i].name, "amx") == 0;
+        if (dots && at->dtype == XKD_BF16) continue; /* these products have an order of their own */
         tables[filled] = *xkd_ref_ops(at->dtype);
         exact[filled] = *xkd_ref_ops(XKD_F32);
         levels[i].fill(&exact[filled], XKD_F32);

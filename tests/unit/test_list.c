@@ -237,8 +237,8 @@ static void what_a_manifest_keeps(void **state)
     assert_string_equal(back.classes[0], names[0]);
     assert_string_equal(back.classes[1], names[1]);
     assert_true(back.follow_links);
-    assert_non_null(back.samples[0].labels);
-    assert_int_equal(back.samples[0].label_count, 0);
+    assert_non_null(back.samples[0].more->labels);
+    assert_int_equal(back.samples[0].more->label_count, 0);
     xkd_manifest_free(&back);
 }
 

@@ -4,15 +4,19 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/file.h"
+#include "data/identity.h"
 #include "data/index.h"
 #include "data/list.h"
 #include "media_files.h"
 
 static xkd_context *cx;
-static char folder[4096];
+static char folder[4096], path_of_hashed[5000];
 
 static const char *put(const char *name, const char *text)
 {
@@ -28,7 +32,7 @@ static void written_is_read_back(void **state)
     xkd_manifest m = {0}, back;
     xkd_sample *s = NULL;
     int64_t label;
-    char path[5000];
+    char path[5000], hash[2][33];
     (void)state;
     assert_int_equal(xkd_manifest_class(cx, &m, "caf\xc3\xa9", true, &label), XKD_OK);
     assert_int_equal(xkd_manifest_add(cx, &m, "a \"b\"/\xff\xfe.mp4", &s), XKD_OK); /* no UTF-8 */
@@ -36,7 +40,7 @@ static void written_is_read_back(void **state)
     assert_int_equal(xkd_manifest_add(cx, &m, "d/\xe6\x97\xa5.mp4", &s), XKD_OK);
     *s = (xkd_sample){.path = s->path,
                       .label = 0,
-                      .split = "test",
+                      .split = "test", /* a constant may stand there as well */
                       .video_start = 0.125,
                       .video_seconds = 5,
                       .fps = 29.97,
@@ -47,8 +51,8 @@ static void written_is_read_back(void **state)
                       .sample_rate = 44100,
                       .channels = 2,
                       .has_audio = 1,
-                      .bytes = 12345,
-                      .hash = "00112233445566778899aabbccddeeff"};
+                      .bytes = 12345};
+    assert_int_equal(xkd_sample_set_hash(cx, &m, s, "00112233445566778899aabbccddeeff", XKD_HASH_FULL), XKD_OK);
     snprintf(path, sizeof path, "%s/m.jsonl", folder);
     assert_int_equal(xkd_manifest_write(cx, &m, path, NULL), XKD_OK);
     assert_int_equal(xkd_manifest_read(cx, path, &back), XKD_OK);
@@ -58,7 +62,8 @@ static void written_is_read_back(void **state)
     const xkd_sample *a = &m.samples[1], *b = &back.samples[1];
     assert_string_equal(a->path, b->path);
     assert_string_equal(a->split, b->split);
-    assert_string_equal(a->hash, b->hash);
+    assert_string_equal(xkd_sample_hash(a, hash[0]), "00112233445566778899aabbccddeeff");
+    assert_string_equal(xkd_sample_hash(b, hash[1]), hash[0]);
     assert_true(a->fps == b->fps && a->audio_seconds == b->audio_seconds && a->video_start == b->video_start);
     assert_true(a->width == b->width && a->bytes == b->bytes && b->has_audio == 1 && b->label == 0);
     assert_int_equal(back.samples[0].has_audio, -1);
@@ -86,8 +91,9 @@ static void a_copy_stands_alone(void **state)
     const xkd_sample *s = copy.samples;
     assert_string_equal(s[0].path, "x.mp4");
     assert_string_equal(s[0].split, "test");
-    assert_true(s[0].label_count == 2 && s[0].labels[0] == 1 && s[0].labels[1] == 0 && s[0].fps == 25.5);
-    assert_true(s[1].label == 1 && s[1].label_count == 0);
+    assert_true(xkd_sample_label_count(&s[0]) == 2 && s[0].more->labels[0] == 1 && s[0].more->labels[1] == 0 &&
+                s[0].fps == 25.5);
+    assert_true(s[1].label == 1 && xkd_sample_label_count(&s[1]) == 0);
     xkd_manifest_free(&copy);
 }
 
@@ -201,12 +207,98 @@ static void lists_become_manifests(void **state)
     xkd_clear_error(cx);
 }
 
+static uint64_t identity_of(const xkd_manifest *m)
+{
+    uint64_t id;
+    assert_int_equal(xkd_sample_identity(cx, m, &m->samples[0], &id), XKD_OK);
+    return id;
+}
+
+static void set_time(const char *path, int64_t ns)
+{
+    const struct timespec times[2] = {{ns / 1000000000, ns % 1000000000}, {ns / 1000000000, ns % 1000000000}};
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+/* A stored hash is of a file of one size and one time of change; another file of the same name and size is not that one. */
+static void a_replaced_file_loses_its_hash(void **state)
+{
+    enum { TIME = 1700000000 };
+    const int64_t time = (int64_t)TIME * 1000000000 + 5;
+    xkd_manifest m = {0};
+    xkd_sample *s;
+    const char *path = put("kept.mp4", "0123456789");
+    (void)state;
+    set_time(path, time);
+    assert_int_equal(xkd_copy_string(cx, &m.root, folder), XKD_OK);
+    assert_int_equal(xkd_manifest_add(cx, &m, "kept.mp4", &s), XKD_OK);
+    s->bytes = 10;
+    s->modified = time;
+    uint64_t stamp = identity_of(&m);
+    assert_int_equal(xkd_sample_set_hash(cx, &m, s, "00112233445566778899aabbccddeeff", XKD_HASH_FULL), XKD_OK);
+    uint64_t hash = identity_of(&m);
+    assert_true(hash != stamp);
+    set_time(path, time + 1); /* written anew, to as many bytes */
+    assert_true(identity_of(&m) != hash && identity_of(&m) != stamp);
+    s->modified = -1; /* a manifest of before times were kept */
+    assert_true(identity_of(&m) == hash);
+    s->bytes = 11;
+    assert_true(identity_of(&m) != hash);
+    assert_int_equal(remove(path), 0);
+    assert_true(identity_of(&m) == hash); /* the file of another machine's share */
+    assert_int_equal(xkd_sample_set_hash(cx, &m, s, "00112233445566778899aabbccddeeff", XKD_HASH_HEAD), XKD_OK);
+    assert_true(identity_of(&m) != hash); /* the same digits, but of less */
+    xkd_manifest_free(&m);
+}
+
+static void hash_of(const char *text, int64_t size, int of, char out[33])
+{
+    const char *path = path_of_hashed;
+    xkd_source source = {.fd = -1};
+    assert_int_equal(xkd_write_file(cx, path, text, size), XKD_OK);
+    assert_int_equal(xkd_open_read(cx, path, &source.fd, &source.size), XKD_OK);
+    assert_int_equal(xkd_hash_file(cx, &source, of, out), XKD_OK);
+    close(source.fd);
+}
+
+/* The head sees size, start and end; the whole sees all. */
+static void hashes_are_of_what_they_say(void **state)
+{
+    enum { SIZE = 200000 };
+    static char text[SIZE + 1];
+    static const struct {
+        int64_t at; /* of a byte that differs */
+        bool head;  /* whether the head shows it */
+    } CASES[] = {{0, true},       {65535, true}, {65536, false}, {SIZE - 65537, false}, {SIZE - 65536, true},
+                 {SIZE - 1, true}};
+    char head[33], full[33], other[33];
+    (void)state;
+    snprintf(path_of_hashed, sizeof path_of_hashed, "%s/hashed", folder);
+    hash_of(text, SIZE, XKD_HASH_HEAD, head);
+    hash_of(text, SIZE, XKD_HASH_FULL, full);
+    assert_string_not_equal(head, full);
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        text[CASES[i].at] = 1;
+        hash_of(text, SIZE, XKD_HASH_HEAD, other);
+        assert_int_equal(strcmp(head, other) != 0, CASES[i].head);
+        hash_of(text, SIZE, XKD_HASH_FULL, other);
+        assert_string_not_equal(full, other);
+        text[CASES[i].at] = 0;
+    }
+    hash_of(text, SIZE + 1, XKD_HASH_HEAD, other);
+    assert_string_not_equal(head, other);
+    hash_of(text, 3, XKD_HASH_HEAD, head);
+    hash_of(text, 4, XKD_HASH_HEAD, other);
+    assert_string_not_equal(head, other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(written_is_read_back),   cmocka_unit_test(a_copy_stands_alone),
-        cmocka_unit_test(wrong_lines_are_named),  cmocka_unit_test(folders_become_splits_and_classes),
-        cmocka_unit_test(lists_become_manifests),
+        cmocka_unit_test(written_is_read_back),        cmocka_unit_test(a_copy_stands_alone),
+        cmocka_unit_test(wrong_lines_are_named),       cmocka_unit_test(folders_become_splits_and_classes),
+        cmocka_unit_test(lists_become_manifests),      cmocka_unit_test(a_replaced_file_loses_its_hash),
+        cmocka_unit_test(hashes_are_of_what_they_say),
     };
     cx = xkd_context_new();
     snprintf(folder, sizeof folder, "%s", test_folder("manifest"));

@@ -110,6 +110,32 @@ static void test_changed(void **state)
     xkd_config_free(&plain);
 }
 
+/* Words that switch other keys off are no folders. */
+static void test_words_of_the_cache(void **state)
+{
+    xkd_context *cx = *state;
+    static const struct {
+        const char *text;
+        xkd_cache_mode mode;
+        const char *folder;
+    } cases[] = {{"off", XKD_CACHE_NONE, ""},  {"No", XKD_CACHE_NONE, ""}, {"false", XKD_CACHE_NONE, ""},
+                 {"none", XKD_CACHE_NONE, ""}, {"ram", XKD_CACHE_RAM, ""}, {"./off", XKD_CACHE_FOLDER, "./off"}};
+    xkd_config c;
+    must(cx, xkd_config_init(cx, &c), "init");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "data.cache=%s", cases[i].text);
+        must(cx, xkd_config_override(cx, &c, text), text);
+        assert_int_equal(c.data.cache, cases[i].mode);
+        assert_string_equal(c.data.cache_folder, cases[i].folder);
+    }
+    xkd_clear_error(cx); /* of another test */
+    assert_int_equal(xkd_config_override(cx, &c, "data.cache=on"), XKD_ERR_CONFIG);
+    assert_non_null(strstr(xkd_last_error(cx), "wants none, ram, or a folder"));
+    xkd_clear_error(cx);
+    xkd_config_free(&c);
+}
+
 static void test_sizes_as_maps(void **state)
 {
     xkd_context *cx = *state;
@@ -280,10 +306,11 @@ static void test_missing_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults_are_xkd), cmocka_unit_test(test_released_keys),
-        cmocka_unit_test(test_sizes_as_maps),    cmocka_unit_test(test_every_option_survives_writing),
-        cmocka_unit_test(test_refusals),         cmocka_unit_test(test_overrides),
-        cmocka_unit_test(test_missing_file),     cmocka_unit_test(test_changed),
+        cmocka_unit_test(test_defaults_are_xkd),   cmocka_unit_test(test_released_keys),
+        cmocka_unit_test(test_sizes_as_maps),      cmocka_unit_test(test_every_option_survives_writing),
+        cmocka_unit_test(test_refusals),           cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_missing_file),       cmocka_unit_test(test_changed),
+        cmocka_unit_test(test_words_of_the_cache),
     };
     return cmocka_run_group_tests_name("options", tests, setup, teardown);
 }

@@ -377,6 +377,49 @@ static void a_picture_of_one_colour_is_believed(void **state)
     }
 }
 
+/* A strip of one pixel's height would be resized to terabytes: it is refused by its record's head. */
+static void strips_are_no_frames(void **state)
+{
+    static const struct {
+        int32_t width, height;
+        xkd_status status;
+    } CASES[] = {{64, 64, XKD_OK},        {32, 1, XKD_OK},         {33, 1, XKD_ERR_DATA},   {1, 33, XKD_ERR_DATA},
+                 {4096, 1, XKD_ERR_DATA}, {1, 4096, XKD_ERR_DATA}, {272, 15, XKD_ERR_DATA}, {240, 15, XKD_OK}};
+    static const xkd_media_info info = {.has_video = true, .video_end = 1, .end = 1};
+    static const xkd_media_tally tally;
+    static uint8_t frame[3 * 64 * 64];
+    const xkd_record_options options = {.codec = XKD_CODEC_RAW, .grid_fps = 8, .audio_rate = 16000};
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        char path[5000];
+        xkd_writer *file = NULL;
+        xkd_record_writer *w = NULL;
+        xkd_record_reader *r = NULL;
+        xkd_record_head head;
+        xkd_source source = {.record = true};
+        xkd_media_fault fault;
+        snprintf(path, sizeof path, "%s/strip", folder);
+        assert_int_equal(xkd_writer_open(cx, path, &file), XKD_OK);
+        assert_int_equal(xkd_record_writer_new(cx, &options, &w), XKD_OK);
+        assert_int_equal(xkd_record_begin(w, file, 0), XKD_OK);
+        assert_int_equal(xkd_record_add_frame(w, frame, 64, 64), XKD_OK);
+        assert_int_equal(xkd_record_end(w, &info, &tally, XKD_FAULT_NONE, "{}", &head), XKD_OK);
+        head.width = CASES[i].width;
+        head.height = CASES[i].height;
+        head.sum = xkd_record_head_sum(&head);
+        assert_int_equal(xkd_writer_patch(file, 0, &head, sizeof head), XKD_OK);
+        assert_int_equal(xkd_writer_commit(file), XKD_OK);
+        assert_int_equal(xkd_open_read(cx, path, &source.fd, &source.size), XKD_OK);
+        assert_int_equal(xkd_record_reader_new(cx, &r), XKD_OK);
+        assert_int_equal(xkd_record_open(r, &source, &fault), CASES[i].status);
+        if (CASES[i].status != XKD_OK) assert_non_null(strstr(xkd_last_error(cx), "frames of an impossible size"));
+        xkd_clear_error(cx);
+        xkd_record_reader_free(r);
+        xkd_record_writer_free(w);
+        close(source.fd);
+    }
+}
+
 static int stop_after;
 static int stop(void *user)
 {
@@ -445,23 +488,35 @@ static void the_same_files_whatever_stops_it(void **state)
     xkd_manifest_free(&m);
 }
 
+/* The media files, to be packed into a folder that is not there, and how. */
+typedef struct {
+    xkd_data_config d;
+    xkd_manifest m;
+    xkd_packing_options o;
+} packing;
+
+static void begin_packing(packing *p, int codec)
+{
+    p->d = small_data_config(media);
+    p->d.max_bad_fraction = 0.5;
+    assert_int_equal(xkd_manifest_load(cx, media, false, &p->m), XKD_OK);
+    p->o = small_pack(&p->m, &p->d, codec, 32);
+    shell("rm -rf '%s'", packed);
+}
+
 static void a_full_disk_ends_it_and_it_goes_on(void **state)
 {
     char once[64] = "", again[64] = "";
-    xkd_data_config d = small_data_config(media);
-    xkd_manifest m;
+    packing p;
     xkd_packing_result r;
+    int full = 0;
     (void)state;
-    d.max_bad_fraction = 0.5;
     pack(XKD_CODEC_RAW, 32, 1, &r);
     digest(once);
-    assert_int_equal(xkd_manifest_load(cx, media, false, &m), XKD_OK);
-    xkd_packing_options o = small_pack(&m, &d, XKD_CODEC_RAW, 32);
-    int full = 0;
-    shell("rm -rf '%s'", packed);
+    begin_packing(&p, XKD_CODEC_RAW);
     for (int64_t room = 100000;; room += 400000) {
         disk_bytes = room;
-        xkd_status status = xkd_packing_run(cx, &m, &d, &o, &r);
+        xkd_status status = xkd_packing_run(cx, &p.m, &p.d, &p.o, &r);
         disk_bytes = INT64_MAX;
         if (status == XKD_OK) break;
         assert_int_equal(status, XKD_ERR_STORAGE);
@@ -472,23 +527,40 @@ static void a_full_disk_ends_it_and_it_goes_on(void **state)
     assert_true(full > 1);
     digest(again);
     assert_string_equal(once, again);
-    xkd_manifest_free(&m);
+    xkd_manifest_free(&p.m);
+}
+
+static void write_another_pack(void *user, int64_t done, int64_t total)
+{
+    (void)user, (void)done, (void)total;
+    shell("echo '{}' >'%s/pack.json'", packed);
+}
+
+/* Two that begin at once with other settings both find the folder empty. */
+static void a_folder_that_another_took_is_told(void **state)
+{
+    packing p;
+    xkd_packing_result r;
+    (void)state;
+    begin_packing(&p, XKD_CODEC_JPEG);
+    p.o.progress = write_another_pack;
+    assert_int_equal(xkd_packing_run(cx, &p.m, &p.d, &p.o, &r), XKD_ERR_CONFIG);
+    assert_non_null(strstr(xkd_last_error(cx), "holds a pack of other data or with other settings"));
+    xkd_clear_error(cx);
+    shell("rm -rf '%s'", packed);
+    xkd_manifest_free(&p.m);
 }
 
 /* A power cut leaves zeros or old bytes anywhere in what was not yet safe. */
 static void a_torn_part_is_found_and_done_again(void **state)
 {
     char once[64] = "", again[64] = "";
-    xkd_data_config d = small_data_config(media);
-    xkd_manifest m;
+    packing p;
     xkd_packing_result r;
     (void)state;
-    d.max_bad_fraction = 0.5;
-    assert_int_equal(xkd_manifest_load(cx, media, false, &m), XKD_OK);
-    xkd_packing_options o = small_pack(&m, &d, XKD_CODEC_JPEG, 32);
-    o.settings.shard_bytes = 1 << 24;
-    shell("rm -rf '%s'", packed);
-    assert_int_equal(xkd_packing_run(cx, &m, &d, &o, &r), XKD_OK);
+    begin_packing(&p, XKD_CODEC_JPEG);
+    p.o.settings.shard_bytes = 1 << 24;
+    assert_int_equal(xkd_packing_run(cx, &p.m, &p.d, &p.o, &r), XKD_OK);
     assert_int_equal(r.shards, 1);
     digest(once);
     for (int k = 0; k < 40; k++) {
@@ -505,11 +577,11 @@ static void a_torn_part_is_found_and_done_again(void **state)
         assert_int_equal(pwrite(fd, "torn!", 5, (off_t)at), 5);
         if (k % 3 == 0) assert_int_equal(ftruncate(fd, (off_t)at + 2), 0);
         close(fd);
-        if (xkd_packing_run(cx, &m, &d, &o, &r) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+        if (xkd_packing_run(cx, &p.m, &p.d, &p.o, &r) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
         digest(again);
         assert_string_equal(once, again);
     }
-    xkd_manifest_free(&m);
+    xkd_manifest_free(&p.m);
 }
 
 /* One bit or a few bytes anywhere: an error in words, one record at fault, or nothing; never other frames. */
@@ -698,6 +770,8 @@ int main(int argc, char **argv)
 {
     if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(strips_are_no_frames),
+        cmocka_unit_test(a_folder_that_another_took_is_told),
         cmocka_unit_test(raw_is_the_bits_of_a_cache),
         cmocka_unit_test(one_stream_of_a_pack_is_that_of_a_cache),
         cmocka_unit_test(a_still_picture_is_kept_once),

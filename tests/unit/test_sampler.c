@@ -14,7 +14,7 @@ static void order_is_a_permutation_of_the_epoch(void **state)
 {
     xkd_sampler s = {
         .samples = 1000, .batch = 10, .accumulate = 1, .world = 1, .shuffle = true, .drop_last = true, .seed = 3};
-    int64_t a[1000], b[1000];
+    uint32_t a[1000], b[1000];
     char seen[1000] = {0};
     (void)state;
     xkd_sampler_order(&s, 4, a);

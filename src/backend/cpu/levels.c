@@ -5,6 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "base/status.h"
 
@@ -12,11 +17,15 @@
 void xkd_cpu_fill_v2(xkd_ops *ops, xkd_dtype dtype);
 void xkd_cpu_fill_v3(xkd_ops *ops, xkd_dtype dtype);
 void xkd_cpu_fill_v4(xkd_ops *ops, xkd_dtype dtype);
+void xkd_cpu_fill_bf16(xkd_ops *ops, xkd_dtype dtype);
+void xkd_cpu_fill_amx(xkd_ops *ops, xkd_dtype dtype);
 extern const xkd_double_loops xkd_cpu_loops_v2, xkd_cpu_loops_v3, xkd_cpu_loops_v4;
 static xkd_cpu_level levels[] = {
     {"v2", "SSE4.2 and POPCNT", false, xkd_cpu_fill_v2, &xkd_cpu_loops_v2},
     {"v3", "AVX2, FMA and BMI2", false, xkd_cpu_fill_v3, &xkd_cpu_loops_v3},
     {"v4", "AVX-512 F, BW, CD, DQ and VL", false, xkd_cpu_fill_v4, &xkd_cpu_loops_v4},
+    {"bf16", "AVX512_BF16 beside v4", false, xkd_cpu_fill_bf16, &xkd_cpu_loops_v4},
+    {"amx", "AMX_BF16 beside v4", false, xkd_cpu_fill_amx, &xkd_cpu_loops_v4},
 };
 #elif defined(__aarch64__)
 void xkd_cpu_fill_neon(xkd_ops *ops, xkd_dtype dtype);
@@ -32,6 +41,26 @@ static const xkd_cpu_level *chosen;
 static char wanted[32]; /* XKD_CPU as it was at the first look; empty: not set */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+#if defined(__x86_64__)
+/* Tiles are 8 KB of registers that a process must ask for, once and before its threads use them; a system that does not
+ * know them, or that a signal stack is too small for, refuses. */
+static bool system_gives_tiles(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+
+/* What the compiler's run-time has no name for: leaf 7 of cpuid. */
+static void look_for_bfloat16(void)
+{
+    unsigned a = 0, b, c, d = 0, a1 = 0;
+    if (!levels[2].present || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
+    __get_cpuid_count(7, 1, &a1, &b, &c, &(unsigned){0});
+    levels[3].present = a1 >> 5 & 1;
+    levels[4].present = levels[3].present && (d >> 22 & 1) && (d >> 24 & 1) && system_gives_tiles();
+}
+#endif
+
 /* The compiler's run-time asks cpuid for the instructions and xgetbv for the registers that the system saves. */
 static void look(void)
 {
@@ -44,6 +73,7 @@ static void look(void)
     levels[2].present = levels[1].present && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512vl");
+    look_for_bfloat16();
 #endif
     const char *name = getenv("XKD_CPU");
     if (name) snprintf(wanted, sizeof wanted, "%s", name);
@@ -91,11 +121,17 @@ const char *xkd_cpu_level_name(void)
     return chosen ? chosen->name : "";
 }
 
-/* All levels but v2 have the fused multiply-add, and agree to the bit (parity/test_operations). */
+/* All levels but v2 have the fused multiply-add, and agree to the bit (parity/test_operations); bf16 and amx differ in the
+ * products of bfloat16. */
 void xkd_cpu_level_note(xkd_context *cx, const char *what, const char *before, const char *now)
 {
     if (!*before || !*now || strcmp(before, now) == 0) return;
     bool same = strcmp(before, "v2") != 0 && strcmp(now, "v2") != 0;
+    bool half = strcmp(before, "bf16") == 0 || strcmp(before, "amx") == 0 || strcmp(now, "bf16") == 0 ||
+                strcmp(now, "amx") == 0;
     xkd_log(cx, same ? XKD_LOG_INFO : XKD_LOG_WARN, "%s: made at processor level %s, goes on at level %s: %s", what,
-            before, now, same ? "the same bits" : "last bits of results may differ");
+            before, now,
+            !same  ? "last bits of results may differ"
+            : half ? "the same bits in float32, other last bits in bfloat16"
+                   : "the same bits");
 }

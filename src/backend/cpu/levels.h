@@ -15,7 +15,7 @@ typedef struct {
 } xkd_double_loops;
 
 typedef struct {
-    const char *name;                            /* "v2", "v3", "v4"; "neon" */
+    const char *name;                            /* "v2", "v3", "v4", "bf16", "amx"; "neon" */
     const char *needs;                           /* instructions, for messages */
     bool present;                                /* this processor has them and the operating system enables them */
     void (*fill)(xkd_ops *ops, xkd_dtype dtype); /* overrides what the level does better in a run of this stored type */

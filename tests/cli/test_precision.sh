@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# run.precision=bfloat16 in every command: resumed to the same bits, checkpoints of float32 masters, equal on the guarded device,
+# features that are never mixed with those of float32.
+cd "$(dirname "$0")/../.."
+. tests/cli/tap.sh
+tiny=$PWD/tests/data/tiny.yaml
+cd "$work" || exit 1
+"$xkd" data synth --out toys --classes 3 --clips 6 --seconds 2 --size 64 --seed 1 -q >/dev/null || exit 1
+"$xkd" data index toys --out toys.jsonl -q >/dev/null || exit 1
+half=run.precision=bfloat16
+train=(pretrain --data toys/train -c "$tiny" dataset.batch_size=4 run.save_steps=2 run.keep_last=10 run.threads=2)
+final=checkpoints/step-00000006.safetensors
+
+try "${train[@]}" --out whole $half --max-steps 6
+check "a training in bfloat16" code 0
+try "${train[@]}" --out parts $half --max-steps 2
+try "${train[@]}" --out parts $half --max-steps 6 --resume
+check "is resumed" code 0
+try diff whole/$final parts/$final
+stdout_has "to the same bits" 0 "0 tensors differ"
+try "${train[@]}" --out guarded $half --max-steps 6 run.device=guard
+try diff whole/$final guarded/$final
+stdout_has "which the guarded device gives too" 0 "0 tensors differ"
+try "${train[@]}" --out single --max-steps 6
+try diff whole/$final single/$final
+check "and float32 does not" [ "$rc" -eq 1 ]
+try inspect whole/$final
+check "checkpoints hold float32" [ -z "$(grep bfloat16 <<<"$out")" ]
+try "${train[@]}" --out single --max-steps 8 --resume $half
+stderr_has "a float32 run goes on in bfloat16, which is said" 0 "from 'precision: float32' to 'precision: bfloat16'"
+try "${train[@]}" --out ranks $half --max-steps 6 --ranks 2
+check "two ranks train in bfloat16" code 0
+try "${train[@]}" --out accumulated $half --max-steps 6 train.accumulate=2
+try diff ranks/$final accumulated/$final
+stdout_has "to the bits of one process" 0 "0 tensors differ"
+
+for precision in float32 bfloat16; do
+  try embed whole toys/test --out $precision.safetensors run.precision=$precision
+  check "$precision: embeds" code 0
+  try finetune whole toys.jsonl --split train --test-split test --modality video --out tuned-$precision --max-steps 4 -c "$tiny" \
+    dataset.batch_size=4 eval.drop_path=0.2 run.precision=$precision
+  check "$precision: fine-tunes with stochastic depth" code 0
+done
+try svm float32.safetensors bfloat16.safetensors
+stderr_has "features of two precisions are not mixed" 3 "are of different models or precisions"
+try "${train[@]}" --out none run.precision=float16
+stderr_has "an unknown precision" 2 "run.precision: wants float32|bfloat16, not 'float16'"
+finish
