@@ -174,7 +174,7 @@ static const char *has_decoder(enum AVCodecID id)
 /* What is built in. Decoders differ between builds of FFmpeg. */
 static void features(struct findings *f)
 {
-    note(f, "backends", "cpu and cuda (float32), ref (float32, float64)");
+    note(f, "backends", "cpu and cuda (float32, bfloat16), ref (float64 too)");
     note(f, "H.264 decoder", "%s", has_decoder(AV_CODEC_ID_H264));
     note(f, "HEVC decoder", "%s", has_decoder(AV_CODEC_ID_HEVC));
     note(f, "VP9 decoder", "%s", has_decoder(AV_CODEC_ID_VP9));
@@ -182,7 +182,7 @@ static void features(struct findings *f)
     note(f, "AAC decoder", "%s", has_decoder(AV_CODEC_ID_AAC));
     note(f, "Opus decoder", "%s", has_decoder(AV_CODEC_ID_OPUS));
     note(f, "H.264 encoder", "%s", xkd_encoder_has_h264() ? "yes" : "no: synthetic videos are MPEG-4");
-    note(f, "not built in", "NCCL, bfloat16");
+    note(f, "not built in", "NCCL");
 }
 
 /* People get two columns, programs one JSON object. */
