@@ -1,8 +1,6 @@
-/* Ranks that mpirun or srun has started. The module with MPI itself is loaded when it is first wanted, from beside the program
- * or the folder that it is installed in, and from nowhere else. */
+/* Ranks that mpirun or srun has started. The module with MPI itself is loaded when it is first wanted. */
 #include "dist/mpi.h"
 
-#include <dlfcn.h>
 #include <ifaddrs.h>
 #include <netdb.h>
 #include <net/if.h>
@@ -13,46 +11,23 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/module.h"
 #include "dist/mpi_module.h"
-
-static const char NAME[] = "libxkd-mpi.so";
 
 /* One a process, like MPI. */
 static const xkd_mpi_table *mpi;
 static bool threads;
 
-static const xkd_mpi_table *load_from(const char *folder, char *why, size_t size)
-{
-    char path[4200];
-    const xkd_mpi_table *(*table)(void);
-    snprintf(path, sizeof path, "%s/%s", folder, NAME);
-    if (access(path, F_OK) != 0) return NULL;
-    /* Open MPI's own modules look for its names among the program's. */
-    void *module = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-    void *symbol = module ? dlsym(module, "xkd_mpi_table_1") : NULL;
-    if (!symbol) {
-        snprintf(why, size, "%s: %s", path, dlerror());
-        return NULL;
-    }
-    memcpy(&table, &symbol, sizeof table);
-    return table();
-}
-
-/* NULL, and why. */
+/* NULL, and why. Open MPI's own modules look for its names among the program's. */
 static const xkd_mpi_table *load(char *why, size_t size)
 {
-    char program[4096];
+    const xkd_mpi_table *(*table)(void);
     if (mpi) return mpi;
-    snprintf(why, size, "%s is neither beside the program nor in %s: install the package xkd-mpi, or build with MPI",
-             NAME, XKD_MODULES);
-    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (length > 0) {
-        program[length] = 0;
-        char *slash = strrchr(program, '/');
-        if (slash) *slash = 0;
-        mpi = load_from(program, why, size);
-    }
-    if (!mpi) mpi = load_from(XKD_MODULES, why, size);
+    void *symbol = xkd_module_symbol("libxkd-mpi.so", "xkd_mpi_table_1", true,
+                                     "install the package xkd-mpi, or build with MPI", why, size);
+    if (!symbol) return NULL;
+    memcpy(&table, &symbol, sizeof table);
+    mpi = table();
     return mpi;
 }
 

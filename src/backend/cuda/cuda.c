@@ -1,11 +1,11 @@
 /* Finding and loading the module. */
 #include "backend/cuda/cuda.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "base/module.h"
 
 /* Devices and their modules; one of each a process. */
 static struct {
@@ -43,41 +43,22 @@ bool xkd_cuda_is_named(const char *name)
     return find_module(name, &device) >= 0;
 }
 
-static const xkd_cuda_table *load_from(const char *folder, const char *file, char *why, size_t size)
-{
-    char path[4200];
-    const xkd_cuda_table *(*table)(void);
-    snprintf(path, sizeof path, "%s/%s", folder, file);
-    if (access(path, F_OK) != 0) return NULL;
-    void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    void *symbol = module ? dlsym(module, "xkd_cuda_table_1") : NULL;
-    if (!symbol) {
-        const char *error = dlerror();
-        bool libraries = error && strstr(error, "cannot open shared object file");
-        snprintf(why, size, "%s%s", error ? error : path,
-                 libraries ? ": install CUDA 13's libraries (cuBLASLt), or put them where the loader looks"
-                           : ": it belongs to another version of the program: install both from one build");
-        return NULL;
-    }
-    memcpy(&table, &symbol, sizeof table);
-    return table();
-}
-
 /* NULL, and why. */
 static const xkd_cuda_table *load(int m, char *why, size_t size)
 {
-    char program[4096];
+    const xkd_cuda_table *(*table)(void);
     if (modules[m].table) return modules[m].table;
-    snprintf(why, size, "%s is neither beside the program nor in %s: %s", modules[m].file, XKD_MODULES,
-             modules[m].remedy);
-    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (length > 0) {
-        program[length] = 0;
-        char *slash = strrchr(program, '/');
-        if (slash) *slash = 0;
-        modules[m].table = load_from(program, modules[m].file, why, size);
-    }
-    if (!modules[m].table) modules[m].table = load_from(XKD_MODULES, modules[m].file, why, size);
+    void *symbol = xkd_module_symbol(modules[m].file, "xkd_cuda_table_1", false, modules[m].remedy, why, size);
+    size_t used = strlen(why);
+    if (!symbol && strstr(why, "cannot open shared object file"))
+        snprintf(why + used, size - used,
+                 ": install CUDA 13's libraries (cuBLASLt), or put them where the loader looks");
+    if (!symbol && strstr(why, "undefined symbol"))
+        snprintf(why + used, size - used,
+                 ": it belongs to another version of the program: install both from one build");
+    if (!symbol) return NULL;
+    memcpy(&table, &symbol, sizeof table);
+    modules[m].table = table();
     return modules[m].table;
 }
 

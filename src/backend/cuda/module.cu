@@ -299,8 +299,10 @@ static void describe(char *versions, size_t versions_size, char *devices, size_t
 {
     int count = 0, driver = dev_driver_version(), runtime = dev_runtime_version(), gemm = dev_gemm_version();
     size_t used = 0;
-    snprintf(versions, versions_size, "CUDA %d.%d, cuBLASLt %d.%d, driver for CUDA %d.%d", runtime / 1000,
-             runtime % 1000 / 10, gemm / 1000, gemm % 1000 / 10, driver / 1000, driver % 1000 / 10);
+    size_t told = (size_t)snprintf(versions, versions_size, "CUDA %d.%d, cuBLASLt %d.%d", runtime / 1000,
+                                   runtime % 1000 / 10, gemm / 1000, gemm % 1000 / 10);
+    if (driver && told < versions_size)
+        snprintf(versions + told, versions_size - told, ", driver for CUDA %d.%d", driver / 1000, driver % 1000 / 10);
     *devices = 0;
     find_lack(lack, lack_size);
     if (*lack || dev_count(&count)) return;
