@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -58,7 +59,7 @@ static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *fi
             xkd_text_json_string(&text, f->message);
             xkd_text_puts(&text, "}");
         } else {
-            char name[4096], message[sizeof f->message * 4];
+            char name[4096], message[800]; /* four bytes for each of 200 */
             xkd_text_printf(&text, "%-12s %s: %s\n", xkd_media_fault_name(f->fault),
                             cli_name(name, sizeof name, m->samples[i].path),
                             cli_name(message, sizeof message, f->message));
@@ -109,7 +110,7 @@ static bool clean(xkd_manifest *m, const xkd_finding *findings)
     return broken;
 }
 
-/* A manifest that has hashes gets those of the files as they are. */
+/* Where none are asked for: a manifest that has hashes gets those of the files as they are. */
 static int64_t hashes_of(const xkd_manifest *m)
 {
     for (int64_t i = 0; i < m->count; i++)
@@ -117,8 +118,15 @@ static int64_t hashes_of(const xkd_manifest *m)
     return XKD_HASH_NONE;
 }
 
-/* A manifest of nothing could not be read again, and one of an earlier check would be taken for this one's. */
-static xkd_status write_clean(struct cli *cli, const xkd_manifest *m, int64_t all, const char *out)
+static bool is_one_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* A manifest of nothing could not be read again, and one of an earlier check would be taken for this one's. `data`, which was
+ * checked, stays in any case. */
+static xkd_status write_clean(struct cli *cli, const xkd_manifest *m, int64_t all, const char *data, const char *out)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
@@ -129,7 +137,7 @@ static xkd_status write_clean(struct cli *cli, const xkd_manifest *m, int64_t al
             "none of %" PRId64 " files is in order, and %s is not written: where they are short give a smaller "
             "dataset.clip_duration, where they are silent train with data.audio_policy=silence or on pictures alone",
             all, out);
-        return xkd_remove_file(cx, out);
+        return is_one_file(data, out) ? XKD_OK : xkd_remove_file(cx, out);
     }
     /* "." where the file lies in the root: the set can then be moved. */
     XKD_TRY(data_root_text(cli, out, m->root, &root));
@@ -140,7 +148,8 @@ fail:
 }
 
 /* Rank 0 says and writes what all have found. The report is printed even if the clean manifest cannot be written afterwards. */
-static xkd_status conclude(struct cli *cli, xkd_manifest *m, const xkd_finding *findings, const char *out)
+static xkd_status conclude(struct cli *cli, xkd_manifest *m, const xkd_finding *findings, const char *data,
+                           const char *out)
 {
     xkd_status status = XKD_OK;
     int64_t all = m->count, good = 0;
@@ -148,7 +157,7 @@ static xkd_status conclude(struct cli *cli, xkd_manifest *m, const xkd_finding *
     /* Before the manifest is cut down: findings and samples have the same numbers only until then. */
     report(cli, m, findings, good ? out : NULL);
     bool broken = clean(m, findings);
-    XKD_TRY(write_clean(cli, m, all, out));
+    XKD_TRY(write_clean(cli, m, all, data, out));
     XKD_TRY(data_check_done(cli, out));
     if (broken) status = XKD_ERR_DATA; /* documented: 3 where broken files were found; the report says which */
 fail:
@@ -177,11 +186,11 @@ static xkd_status check(struct cli *cli, struct values *v, char **arguments, int
     XKD_TRY(xkd_alloc(cx, &findings, manifest.count, sizeof *findings));
     struct data_progress progress = {cli, "check", xkd_now()};
     xkd_check_options options_of_check = {.decode = true,
-                                          .hash = (int)(v->hash ? v->hash : hashes_of(&manifest)),
+                                          .hash = (int)(v->hash == DATA_NOT_GIVEN ? hashes_of(&manifest) : v->hash),
                                           .threads = (int)v->workers,
                                           .dist = dist};
     XKD_TRY(data_check(&progress, &manifest, &config, out, &options_of_check, findings));
-    if (xkd_dist_rank(dist) == 0) status = conclude(cli, &manifest, findings, out);
+    if (xkd_dist_rank(dist) == 0) status = conclude(cli, &manifest, findings, arguments[0], out);
     int32_t code = (int32_t)status;
     XKD_TRY(xkd_dist_broadcast(dist, &code, sizeof code));
     *agreed = true;
@@ -199,7 +208,7 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = cli->cx;
-    struct values v = {.workers = DATA_NOT_GIVEN};
+    struct values v = {.workers = DATA_NOT_GIVEN, .hash = DATA_NOT_GIVEN};
     xkd_dist_place place;
     xkd_dist *dist = NULL;
     double timeout;

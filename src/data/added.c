@@ -112,12 +112,13 @@ fail:
     return status;
 }
 
-/* The list of folders grows while it is gone through. */
+/* The list of folders grows while it is gone through. A folder that is new to it may have been copied with its time. */
 static xkd_status look_into_changed(look *l)
 {
     xkd_status status = XKD_OK;
     char *full = NULL;
     struct stat info;
+    int64_t known = l->folders.class_count;
     for (int64_t k = 0; k < l->folders.class_count; k++) {
         const char *name = l->folders.classes[k];
         xkd_free(full);
@@ -126,7 +127,7 @@ static xkd_status look_into_changed(look *l)
             XKD_TRY(xkd_join_path(l->cx, &full, l->root, name));
         else
             XKD_TRY(xkd_copy_string(l->cx, &full, l->root));
-        if (stat(full, &info) == 0 && S_ISDIR(info.st_mode) && is_later(info.st_mtim, l->written))
+        if (stat(full, &info) == 0 && S_ISDIR(info.st_mode) && (k >= known || is_later(info.st_mtim, l->written)))
             XKD_TRY(look_into(l, name, full));
     }
 fail:

@@ -5,7 +5,8 @@
 #include "data/manifest.h"
 
 /* Warns of files in `folder` that its manifest at `path`, read into *m, hides. Only folders that were changed since are looked
- * into: a set of ten million files has a thousandth as many folders. What an index left out was there before. */
+ * into, and those in them that it has no file of: a set of ten million files has a thousandth as many folders. What an index left
+ * out was there before. */
 xkd_status xkd_warn_of_added(xkd_context *cx, const char *folder, const char *path, bool follow_links,
                              const xkd_manifest *m);
 

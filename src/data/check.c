@@ -284,7 +284,8 @@ static xkd_status describe(const job *j, xkd_context *cx, xkd_sample *s, const v
     }
     if (f->looked && (f->info.has_video || f->info.has_audio))
         XKD_TRY(xkd_sample_describe(cx, j->manifest, s, &f->info, &f->span));
-    if (f->hash[0]) XKD_TRY(xkd_sample_set_hash(cx, j->manifest, s, f->hash, j->options->hash));
+    /* Also where there is none: one of another day would stand beside the size and time of today. */
+    XKD_TRY(xkd_sample_set_hash(cx, j->manifest, s, f->hash, j->options->hash));
 fail:
     return status;
 }

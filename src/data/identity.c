@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "data/pack.h"
 
 /* Of `size` bytes at `at`; less where the file has shrunk meanwhile. */
@@ -28,6 +29,7 @@ static xkd_status hash_piece(xkd_context *cx, XXH3_state_t *state, const xkd_sou
         if (got == 0) break;
         XXH3_128bits_update(state, buffer, (size_t)got);
         at += got;
+        xkd_tick(); /* a large file is no standstill */
     }
 fail:
     xkd_free(buffer);

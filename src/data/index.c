@@ -363,8 +363,8 @@ xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_link
     XKD_TRY(xkd_manifest_check_fact(cx, out, inside, follow_links));
     if (listed && xkd_is_folder(path)) {
         status = xkd_warn_of_added(cx, path, inside, follow_links, out);
-        /* What the manifest names may be in order all the same. */
-        if (status == XKD_ERR_DATA) {
+        /* What the manifest names may be in order all the same, also beside a folder that may not be read. */
+        if (status == XKD_ERR_DATA || status == XKD_ERR_STORAGE) {
             xkd_log(cx, XKD_LOG_WARN, "%s", xkd_last_error(cx));
             xkd_clear_error(cx);
             status = XKD_OK;

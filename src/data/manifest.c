@@ -1,4 +1,4 @@
-/* A list of files and what is known of each; manifest_file.c reads and writes it. */
+/* A list of files and what is known of each; manifest_read.c and manifest_write.c read and write it. */
 #include "data/manifest.h"
 
 #include <errno.h>

@@ -320,8 +320,9 @@ fail:
     return status;
 }
 
-/* The line that sample `wanted` stands in, counted anew: nobody keeps ten million numbers for an error. */
-static int64_t line_of(xkd_context *cx, const char *path, int64_t wanted)
+/* The line that sample `wanted` stands in, counted anew: nobody keeps ten million numbers for an error. `in_first`: line 1 is
+ * that of a sample, and neither the header nor blank. */
+static int64_t line_of(xkd_context *cx, const char *path, int64_t wanted, bool in_first)
 {
     xkd_line_reader lines;
     char *line = NULL;
@@ -330,17 +331,14 @@ static int64_t line_of(xkd_context *cx, const char *path, int64_t wanted)
     while (status == XKD_OK && sample < wanted) {
         status = xkd_line_reader_next(cx, &lines, &line, &length);
         if (status != XKD_OK || !line) break;
-        int64_t mark = at++ ? 0 : xkd_csv_mark(line, length);
-        /* The header has a key that no row has, and both are known to be sound. */
-        bool header = at == 1 && memmem(line, (size_t)length, "\"xkd_manifest\"", 14);
-        sample += !header && !is_blank(line + mark, length - mark);
+        sample += at++ ? !is_blank(line, length) : in_first;
     }
     xkd_line_reader_close(&lines);
     return at;
 }
 
 /* A table of sample numbers by the hash of their paths, at most two thirds full; the samples stay in the order of the file. */
-static xkd_status check_duplicates(xkd_context *cx, const char *file, const xkd_manifest *m)
+static xkd_status check_duplicates(xkd_context *cx, const char *file, const xkd_manifest *m, bool in_first)
 {
     xkd_status status = XKD_OK;
     uint32_t *table = NULL;
@@ -354,7 +352,8 @@ static xkd_status check_duplicates(xkd_context *cx, const char *file, const xkd_
         for (; table[at]; at = (at + 1) & (uint64_t)(slots - 1))
             if (!strcmp(m->samples[table[at] - 1].path, path))
                 XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path \"%s\" stands already in line %lld (remove one of them)", file,
-                         (long long)line_of(cx, file, i), path, (long long)line_of(cx, file, table[at] - 1));
+                         (long long)line_of(cx, file, i, in_first), path,
+                         (long long)line_of(cx, file, table[at] - 1, in_first));
         table[at] = (uint32_t)(i + 1);
     }
 fail:
@@ -414,12 +413,13 @@ xkd_status xkd_manifest_read(xkd_context *cx, const char *path, xkd_manifest *m)
     XKD_TRY(folder_of(cx, path, &folder));
     XKD_TRY(xkd_copy_string(cx, &m->root, folder));
     XKD_TRY(read_first(&p, m, &lines, folder));
+    bool in_first = m->count > 0;
     XKD_TRY(xkd_alloc(cx, &r, 1, sizeof *r));
     *r = (reading){.cx = cx, .folder = folder, .m = m, .place = &p, .ascending = true};
     XKD_TRY(read_parts(r, &lines));
     if (m->count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no samples in it (make one with `xkd data index DIR`)", path);
     if (!p.fixed_classes && m->class_count) XKD_TRY(number_by_name(&p, m));
-    if (!r->ascending) XKD_TRY(check_duplicates(cx, path, m));
+    if (!r->ascending) XKD_TRY(check_duplicates(cx, path, m, in_first));
     if (p.pack) XKD_TRY(xkd_manifest_attach(cx, m, path, p.pack));
 fail:
     xkd_free(p.pack);

@@ -221,7 +221,8 @@ static xkd_status add_sample(const xkd_row_place *p, xkd_manifest *m, const xkd_
     const xkd_row_value *plain = &row->value[XKD_ROW_path], *coded = &row->value[XKD_ROW_path_base64];
     const char *fault = NULL, *path = plain->text;
     char *decoded = NULL;
-    if ((plain->kind == XKD_ROW_TEXT) + (coded->kind == XKD_ROW_TEXT) != 1)
+    const xkd_row_value *one = plain->kind == XKD_ROW_ABSENT ? coded : plain;
+    if ((plain->kind != XKD_ROW_ABSENT) + (coded->kind != XKD_ROW_ABSENT) != 1 || one->kind != XKD_ROW_TEXT)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: needs one string \"path\" or \"path_base64\"", p->file, (long long)p->line);
     if (coded->kind == XKD_ROW_TEXT) {
         XKD_TRY(xkd_base64_decode(cx, coded->text, &decoded, &fault));

@@ -1,6 +1,6 @@
 /* Rows of text into values. Ten million rows through a general reader of JSON take two minutes, so the plain ones, as xkd and
- * most scripts write them, are taken apart here: known keys, no escapes, numbers of at most 15 digits. A row that is
- * anything else goes to jansson, which also says what is wrong with it. */
+ * most scripts write them, are taken apart here: known keys, no escapes, whole numbers of 63 bits, and others of at most 15
+ * digits without an exponent. A row that is anything else goes to jansson, which also says what is wrong with it. */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -95,7 +95,7 @@ static bool take_number(scan *s, xkd_row_value *v)
     double whole = (double)digits;
     v->kind = decimals ? XKD_ROW_REAL : XKD_ROW_WHOLE;
     v->whole = minus ? -(int64_t)digits : (int64_t)digits;
-    v->real = (minus ? -whole : whole) / POWERS[decimals];
+    v->real = decimals ? (minus ? -whole : whole) / POWERS[decimals] : (double)v->whole; /* -0 is 0, and -0.0 is not */
     return true;
 }
 

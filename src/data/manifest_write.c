@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/base64.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "data/json_name.h"
 #include "data/manifest.h"
@@ -141,6 +142,7 @@ xkd_status xkd_manifest_write_within(xkd_context *cx, const xkd_manifest *m, con
     XKD_TRY(write_header(writer, cx, m, path, root_text));
     for (int64_t i = 0; i < m->count; i++) {
         json_t *object = json_object();
+        xkd_tick(); /* other ranks may wait for the last of millions of rows */
         set_path(object, cx, m->samples[i].path, &status);
         set_facts(object, &m->samples[i]);
         xkd_status written = write_line(writer, cx, object);

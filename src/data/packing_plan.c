@@ -23,8 +23,8 @@ static uint64_t hash_rows(const xkd_manifest *m)
     for (int64_t i = 0; i < m->count; i++) {
         const xkd_sample *s = &m->samples[i];
         hash = XXH3_64bits_withSeed(s->path, strlen(s->path) + 1, hash);
-        hash = XXH3_64bits_withSeed(&s->label, sizeof s->label, hash);
-        int64_t labels = xkd_sample_label_count(s);
+        int64_t label = s->label, labels = xkd_sample_label_count(s); /* 64 bits, as packs have it that are begun */
+        hash = XXH3_64bits_withSeed(&label, sizeof label, hash);
         if (labels) hash = XXH3_64bits_withSeed(s->more->labels, (size_t)labels * sizeof(int32_t), hash);
         hash = XXH3_64bits_withSeed(s->split, strlen(s->split) + 1, hash);
     }

@@ -32,6 +32,7 @@ xkd_status xkd_sample_set_split(xkd_context *cx, xkd_manifest *m, xkd_sample *s,
 static int digit_of(char c)
 {
     if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
@@ -61,9 +62,9 @@ bool xkd_is_hash(const char *text)
 const char *xkd_sample_hash(const xkd_sample *s, char out[33])
 {
     static const char DIGITS[] = "0123456789abcdef";
-    const uint8_t *hash = (const uint8_t *)s->path - HASH_BYTES;
     out[0] = 0;
-    if (s->hashed == XKD_HASH_NONE) return out;
+    if (s->hashed == XKD_HASH_NONE) return out; /* a path may be NULL here */
+    const uint8_t *hash = (const uint8_t *)s->path - HASH_BYTES;
     for (int i = 0; i < HASH_BYTES; i++) {
         out[2 * i] = DIGITS[hash[i] >> 4];
         out[2 * i + 1] = DIGITS[hash[i] & 15];
@@ -234,7 +235,7 @@ bool xkd_sample_is(const xkd_sample *s, int fd)
     return xkd_sample_has_stamp(s, bytes, modified);
 }
 
-/* The same to the bit as that of the packets. */
+/* The same to the bit as that of the packets, but for key_gap, which is for people. */
 xkd_media_span xkd_sample_span(const xkd_sample *s, int fd, int64_t audio_track)
 {
     int64_t track = s->more ? s->more->audio_track : 0;
@@ -274,6 +275,7 @@ xkd_status xkd_sample_take_facts(xkd_context *cx, xkd_manifest *m, xkd_sample *t
     char hash[33];
     *to = *from;
     to->path = own.path;
+    to->hashed = XKD_HASH_NONE; /* no hash stands before this path, should what follows fail */
     to->record = own.record;
     to->label = own.label;
     to->split = own.split;

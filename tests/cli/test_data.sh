@@ -116,6 +116,13 @@ says "finds it" far/manifest.jsonl '"video_seconds":3.0,'
 check "a silent first track" 0 "$xkd" data check far dataset.clip_duration=2
 says "is told" out "silent       tracks.mkv: nothing to hear in its sound (track 1 of 2: data.audio_track=N takes another)"
 check "the second is heard" 0 "$xkd" data check far dataset.clip_duration=2 data.audio_track=2
+check "nothing in order" 0 "$xkd" data check far/manifest.jsonl --out far/manifest.jsonl dataset.clip_duration=9
+says "leaves what was checked" far/manifest.jsonl '"video_seconds":3.0,'
+check "index --hash head" 0 "$xkd" data index far --hash head
+check "check" 0 "$xkd" data check far dataset.clip_duration=2 data.audio_track=2
+says "hashes as the manifest does" far/clean.jsonl '"hash_of":"head"'
+check "check --hash none" 0 "$xkd" data check far --hash none dataset.clip_duration=2 data.audio_track=2
+check "takes them away" 1 grep -q '"hash' far/clean.jsonl
 for class in airplane dog train; do mkdir -p "esc/$class" && cp toys/train/orbit/00000.mp4 "esc/$class/1.mp4"; done
 check "a class called train" 0 "$xkd" data index esc
 says "is told" err "esc: train/ is taken for a class"
@@ -154,6 +161,12 @@ check "until it is indexed again" 0 "$xkd" data index grown
 check "then" 0 "$xkd" data stats grown --max-files 0
 n=$((n + 1))
 if [ -s err ]; then echo "not ok $n - it says something still: $(cat err)"; else echo "ok $n - it says nothing"; fi
+cp -rp grown/dog grown/cat && touch -d 2020-01-01 grown/cat
+check "a folder that keeps its time" 0 "$xkd" data stats grown --max-files 0
+says "is looked into as well" err "does not have 2 files that were added to the folder since, such as cat/1.mp4"
+mkdir grown/closed && chmod 0 grown/closed
+check "one that may not be read does not matter" 0 "$xkd" data stats grown --max-files 0
+chmod 755 grown/closed
 ln -s .. linked/bounce/loop
 check "a loop is refused with it" 3 "$xkd" data index linked --follow-links
 says "and named" err "linked/bounce/loop: is a link to a folder that it lies in"

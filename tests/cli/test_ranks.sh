@@ -149,6 +149,11 @@ try data check toys/test/orbit --out few1.jsonl "${length[@]}"
 report=${out/few1/few2}
 try data check toys/test/orbit --out few2.jsonl --ranks 4 "${length[@]}"
 check "by more ranks than files" [ "$rc" -eq 0 -a "$out" = "$report" -a -n "$(cmp few1.jsonl few2.jsonl && echo same)" ]
+printf '{"path":"gone/a.mp4"}\n{"path_base64":"%s"}\n' "$(printf 'gone/\377.mp4' | base64)" >gone.jsonl
+try data check gone.jsonl --out gone-clean.jsonl "${length[@]}"
+report=$out
+try data check gone.jsonl --out gone-clean.jsonl --ranks 2 "${length[@]}"
+check "a name that is no UTF-8 is told alike" [ "$rc" -eq 3 -a "$out" = "$report" ]
 try data check toys --out short.jsonl dataset.clip_duration=9 --ranks 2 run.peer_timeout=20
 stderr_has "none in order" 0 "none of 30 files is in order, and short.jsonl is not written"
 for k in $(seq 12); do cp -rl toys/train "many$k" && mkdir -p many && mv "many$k" "many/part$k"; done

@@ -46,6 +46,8 @@ check "TERM=dumb: no control sequences" [ -z "$(grep "$escape" dumb)" ]
 columns=40 train narrow
 check "a line is cut to the terminal's width, in characters" \
   [ "$(plain narrow | grep '^pretrain \[' | LC_ALL=C.UTF-8 awk '{ if (length($0) > most) most = length($0) } END { print most }')" = 39 ]
+short() { env TERM=xterm script -qec "'$xkd' data check videos --out short.jsonl dataset.clip_duration=9" /dev/null </dev/null; }
+check "what is wrong with a file is told to its end" grep -q 'shorter than a clip of 9 s' <(short)
 bad() { env -u NO_COLOR LC_ALL=C.UTF-8 TERM=xterm "$@" script -qec "'$xkd' inspect nothing" /dev/null </dev/null; }
 check "an error is red" grep -q "$escape\[1;31merror: $escape\[0mnothing: cannot open: No such file or directory (check the path)" <(bad)
 check "NO_COLOR: an error is plain" grep -q 'xkd: error: nothing: cannot open' <(bad NO_COLOR=1)

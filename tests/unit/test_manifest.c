@@ -107,8 +107,14 @@ static void wrong_lines_are_named(void **state)
         {"[1]\n", ":1: not a JSON object"},
         {"{\"label\":1}\n", ":1: needs one string"},
         {"{\"path\":7}\n", ":1: needs one string"},
+        {"{\"path\":7,\"path_base64\":\"YQ==\"}\n", ":1: needs one string"},
+        {"{\"path\":\"a\",\"path_base64\":\"YQ==\"}\n", ":1: needs one string"},
         {"{\"path\":\"a.mp4\"}\n\n{\"path\":\"b.mp4\"}\n{\"path\":\"a.mp4\"}\n",
          ":4: path \"a.mp4\" stands already in line 1"},
+        {"{\"xkd_manifest\":1}\n{\"path\":\"a\"}\n{\"path\":\"a\"}\n", ":3: path \"a\" stands already in line 2"},
+        {"{\"path\":\"xkd_manifest\"}\n{\"path\":\"a\"}\n{\"path\":\"a\"}\n",
+         ":3: path \"a\" stands already in line 2"},
+        {"\n{\"path\":\"a\"}\n{\"path\":\"a\"}\n", ":3: path \"a\" stands already in line 2"},
         {"{\"path\":\"/etc/passwd\"}\n", "absolute"},
         {"{\"path\":\"a/../../b.mp4\"}\n", "\"..\""},
         {"{\"path\":\"./b.mp4\"}\n", "\".\""},
@@ -248,6 +254,8 @@ static void a_replaced_file_loses_its_hash(void **state)
     assert_true(identity_of(&m) == hash); /* the file of another machine's share */
     assert_int_equal(xkd_sample_set_hash(cx, &m, s, "00112233445566778899aabbccddeeff", XKD_HASH_HEAD), XKD_OK);
     assert_true(identity_of(&m) != hash); /* the same digits, but of less */
+    assert_int_equal(xkd_sample_set_hash(cx, &m, s, "00112233445566778899AABBCCDDEEFF", XKD_HASH_FULL), XKD_OK);
+    assert_true(identity_of(&m) == hash);
     xkd_manifest_free(&m);
 }
 
