@@ -19,9 +19,10 @@ typedef struct {
     xkd_manifest found;      /* files that came later than the manifest */
 } look;
 
+/* Or at the same time: file systems count in ticks of some milliseconds. */
 static bool is_later(struct timespec a, struct timespec b)
 {
-    return a.tv_sec > b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec > b.tv_nsec);
+    return a.tv_sec > b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec >= b.tv_nsec);
 }
 
 /* With all that it lies in, up to the root, which is "". */
