@@ -11,7 +11,7 @@ extern "C" {
 typedef struct {
     const char *folder; /* the case: config.yaml, init.safetensors, batch.safetensors, steps.json; docs/replay.md */
     const char *out;    /* results: losses.json, grads.safetensors, state.safetensors; made if it is missing */
-    const char *device; /* "ref" or "cpu" */
+    const char *device; /* as run.device: "cpu", "ref", "cuda" */
     const char *dtype;  /* computes in "f32" (NULL: the same), "bf16", or "f64" with "ref" only */
     int threads;        /* at least 1 */
 } xkd_replay_options;

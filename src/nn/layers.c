@@ -8,9 +8,8 @@
 xkd_status xkd_declare_param(const xkd_declare *at, xkd_param **out, const char *name, xkd_shape shape, xkd_init init,
                              double scale)
 {
-    xkd_param row = {.shape = shape, .init = init, .scale = scale, .role = at->role};
-    row.clipped = at->clipped;
-    row.exact = at->exact;
+    xkd_param row = {
+        .shape = shape, .init = init, .scale = scale, .role = at->role, .clipped = at->clipped, .exact = at->exact};
     int length = snprintf(row.name, sizeof row.name, "%s%s", at->prefix, name);
     if (length < 0 || (size_t)length >= sizeof row.name)
         return xkd_fail(at->cx, XKD_ERR_INTERNAL, "parameter name %s%s is too long", at->prefix, name);

@@ -16,25 +16,6 @@ typedef struct {
     double *sums; /* [tasks] */
 } flat;
 
-/* Tasks are independent: each writes its own part of the vectors. */
-static void run_flat(xkd_backend *be, flat *f, xkd_pool_fn fn)
-{
-    xkd_parallel_for(be->pool, tasks_of(f->n, ELEMENTS_A_TASK), fn, f);
-}
-
-/* Partial sums of fixed blocks, added in order: the same for any number of threads. */
-static double run_sum(xkd_backend *be, flat *f, xkd_pool_fn fn)
-{
-    int64_t tasks = tasks_of(f->n, ELEMENTS_A_TASK);
-    double total = 0;
-    f->sums = xkd_backend_shared_scratch(be, tasks * (int64_t)sizeof(double));
-    /* Out of memory: the backend remembers it, and the caller's result is not used. */
-    if (!f->sums) return 0;
-    xkd_parallel_for(be->pool, tasks, fn, f);
-    for (int64_t t = 0; t < tasks; t++) total += f->sums[t];
-    return total;
-}
-
 /* The difference is taken in double as well, since pred and target may agree in all but their last bits. */
 static void mse_forward_task(void *arg, int64_t task, int thread)
 {
@@ -60,7 +41,7 @@ static void mse_forward_task(void *arg, int64_t task, int thread)
 static void mse_forward(xkd_backend *be, double *loss, const void *pred, const void *target, int64_t n)
 {
     flat f = {.x = pred, .target = target, .n = n};
-    *loss = run_sum(be, &f, mse_forward_task) / (double)n;
+    *loss = sum_elements(be, f.n, &f.sums, mse_forward_task, &f) / (double)n;
 }
 
 static void mse_backward_task(void *arg, int64_t task, int thread)
@@ -76,7 +57,7 @@ static void mse_backward_task(void *arg, int64_t task, int thread)
 static void mse_backward(xkd_backend *be, void *dpred, const void *pred, const void *target, double scale, int64_t n)
 {
     flat f = {.y = dpred, .x = pred, .target = target, .a = 2 * scale / (double)n, .n = n};
-    run_flat(be, &f, mse_backward_task);
+    run_elements(be, f.n, mse_backward_task, &f);
 }
 
 /* The last vector of a task may be partial. */
@@ -92,7 +73,7 @@ static void gelu_forward_task(void *arg, int64_t task, int thread)
 static void gelu_forward(xkd_backend *be, void *y, const void *x, int64_t n)
 {
     flat f = {.y = y, .x = x, .n = n};
-    run_flat(be, &f, gelu_forward_task);
+    run_elements(be, f.n, gelu_forward_task, &f);
 }
 
 /* gelu'(x) = Phi(x) + x phi(x). dy and x of a vector are read before dx is stored, because dx may be dy. */
@@ -111,7 +92,7 @@ static void gelu_backward_task(void *arg, int64_t task, int thread)
 static void gelu_backward(xkd_backend *be, void *dx, const void *dy, const void *x, int64_t n)
 {
     flat f = {.y = dx, .x = x, .z = dy, .n = n};
-    run_flat(be, &f, gelu_backward_task);
+    run_elements(be, f.n, gelu_backward_task, &f);
 }
 
 static void axpby_task(void *arg, int64_t task, int thread)
@@ -130,7 +111,7 @@ static void axpby_task(void *arg, int64_t task, int thread)
 static void axpby(xkd_backend *be, void *y, const void *x, double a, double b, int64_t n)
 {
     flat f = {.y = y, .x = x, .a = a, .b = b, .n = n};
-    run_flat(be, &f, axpby_task);
+    run_elements(be, f.n, axpby_task, &f);
 }
 
 static void fill_task(void *arg, int64_t task, int thread)
@@ -145,7 +126,7 @@ static void fill_task(void *arg, int64_t task, int thread)
 static void fill(xkd_backend *be, void *x, double value, int64_t n)
 {
     flat f = {.y = x, .a = value, .n = n};
-    run_flat(be, &f, fill_task);
+    run_elements(be, f.n, fill_task, &f);
 }
 
 /* What is not named here stays the reference's single-threaded code. */

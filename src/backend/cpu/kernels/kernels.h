@@ -35,6 +35,25 @@ static inline int64_t task_size(int64_t task, int64_t n, int64_t each)
     return left < each ? left : each;
 }
 
+/* fn for every task of n elements; tasks are independent, each writes its own part of the vectors. */
+static inline void run_elements(xkd_backend *be, int64_t n, xkd_pool_fn fn, void *arg)
+{
+    xkd_parallel_for(be->pool, tasks_of(n, ELEMENTS_A_TASK), fn, arg);
+}
+
+/* The same of tasks that leave a sum each in *sums [tasks], which is set here: the sum of these, in order, so that it is the same
+ * for any number of threads. Out of memory: 0, which the caller does not use, since the backend remembers the fault. */
+static inline double sum_elements(xkd_backend *be, int64_t n, double **sums, xkd_pool_fn fn, void *arg)
+{
+    int64_t tasks = tasks_of(n, ELEMENTS_A_TASK);
+    double total = 0;
+    *sums = xkd_backend_shared_scratch(be, tasks * (int64_t)sizeof **sums);
+    if (!*sums) return 0;
+    run_elements(be, n, fn, arg);
+    for (int64_t t = 0; t < tasks; t++) total += (*sums)[t];
+    return total;
+}
+
 void LEVEL(xkd_cpu_linear_ops)(xkd_ops *ops);
 void LEVEL(xkd_cpu_norm_ops)(xkd_ops *ops);
 void LEVEL(xkd_cpu_attention_ops)(xkd_ops *ops);

@@ -17,25 +17,6 @@ typedef struct {
     const xkd_adamw_args *adamw; /* for adamw alone; `a` is then the factor of clipping */
 } flat;
 
-/* Tasks are independent: each writes its own part of the vectors. */
-static void run_flat(xkd_backend *be, flat *f, xkd_pool_fn fn)
-{
-    xkd_parallel_for(be->pool, tasks_of(f->n, ELEMENTS_A_TASK), fn, f);
-}
-
-/* Partial sums of fixed blocks, added in order: the same for any number of threads. */
-static double sum_squares(xkd_backend *be, flat *f, xkd_pool_fn fn)
-{
-    int64_t tasks = tasks_of(f->n, ELEMENTS_A_TASK);
-    double total = 0;
-    f->sums = xkd_backend_shared_scratch(be, tasks * (int64_t)sizeof(double));
-    /* Out of memory: the backend remembers it, and the caller's result is not used. */
-    if (!f->sums) return 0;
-    xkd_parallel_for(be->pool, tasks, fn, f);
-    for (int64_t t = 0; t < tasks; t++) total += f->sums[t];
-    return total;
-}
-
 /* Squares are added in double: gradients of 10^7 elements would lose their small ones in float. Two sets of lanes hide
  * the latency of a sum. */
 static void sum_squares_task(void *arg, int64_t task, int thread)
@@ -62,7 +43,7 @@ static void norms(xkd_backend *be, double *squares, double *finite, const xkd_ve
     *finite = 1;
     for (int64_t i = 0; i < count; i++) {
         flat f = {.x = list[i].x, .n = list[i].n};
-        squares[i] = f.x ? sum_squares(be, &f, sum_squares_task) : 0;
+        squares[i] = f.x ? sum_elements(be, f.n, &f.sums, sum_squares_task, &f) : 0;
         if (!isfinite(squares[i])) *finite = 0;
     }
     for (int64_t i = 0; i < n; i++)
@@ -145,7 +126,7 @@ static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, co
     for (int64_t i = 0; i < count; i++) {
         const xkd_adamw_args *a = &list[i];
         flat f = {.n = a->n, .adamw = a, .a = a->clip > 0 ? xkd_clip_factor(a->clip, squares[i]) : 1};
-        if (a->g) run_flat(be, &f, adamw_task);
+        if (a->g) run_elements(be, f.n, adamw_task, &f);
         for (int k = 0; !a->g && k < 2; k++) {
             flat average = {.y = a->ema[k],
                             .half = a->ema_stored[k],
@@ -153,7 +134,7 @@ static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, co
                             .a = 1 - a->ema_momentum[k],
                             .b = a->ema_momentum[k],
                             .n = a->n};
-            if (average.y) run_flat(be, &average, average_task);
+            if (average.y) run_elements(be, average.n, average_task, &average);
         }
     }
 }
@@ -162,7 +143,7 @@ static void centre(xkd_backend *be, void *centre, const void *sum, double m, int
                    const double *finite)
 {
     flat f = {.y = centre, .x = sum, .a = (1 - m) / (double)rows, .b = m, .n = K};
-    if (*finite != 0) run_flat(be, &f, average_task);
+    if (*finite != 0) run_elements(be, f.n, average_task, &f);
 }
 
 void LEVEL(xkd_cpu_optimizer_ops)(xkd_ops *ops)
