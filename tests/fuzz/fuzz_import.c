@@ -106,8 +106,11 @@ static void check_manifest(const xkd_manifest *m)
     for (int64_t i = 0; i < m->count; i++) {
         const xkd_sample *s = &m->samples[i];
         if (!xkd_manifest_path_is_plain(s->path) || s->label >= m->class_count) abort();
-        for (int64_t k = 0; k < s->label_count; k++)
-            if (s->labels[k] < 0 || s->labels[k] >= m->class_count) abort();
+        const int32_t *labels;
+        int32_t single;
+        int64_t count = xkd_sample_labels(s, &labels, &single);
+        for (int64_t k = 0; k < count; k++)
+            if (labels[k] < 0 || labels[k] >= m->class_count) abort();
     }
 }
 
