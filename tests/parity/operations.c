@@ -287,18 +287,28 @@ static int64_t by_k(const int64_t *d) { return d[3]; }
 /* Optimiser: D0*D1 elements; v is squared first, because second moments are not negative. */
 SIZES(s_adamw, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1)
 /* A gradient too large for the clip, and an average alone. */
-static void adamw(xkd_backend *be, void **t, const int64_t *d, double finite)
+static void adamw(xkd_backend *be, void **t, const int64_t *d, double finite, bool copies)
 {
     const double squares[] = {4, 0};
     square(be, t[2], be->exact_dtype, D0 * D1);
     xkd_adamw_args a = {.p = t[0], .m = t[1], .v = t[2], .g = t[4], .ema = {t[3], t[3]}, .ema_momentum = {0.9, 0.8},
                         .n = D0 * D1, .clip = 1, .lr = 0.01, .weight_decay = 0.3, .beta1 = 0.9, .beta2 = 0.95,
                         .eps = 1e-8, .correction1 = 0.19, .correction2 = 0.0975};
-    const xkd_adamw_args list[] = {a, {.p = t[0], .ema = {t[5]}, .ema_momentum = {0.7}, .n = D0 * D1}};
+    xkd_adamw_args list[] = {a, {.p = t[0], .ema = {t[5]}, .ema_momentum = {0.7}, .n = D0 * D1}};
+    if (copies && be->dtype == XKD_BF16) {
+        list[0].stored = t[6];
+        list[0].ema_stored[0] = list[0].ema_stored[1] = t[7];
+        list[1].ema_stored[0] = t[8];
+    }
     OPS->adamw(be, list, 2, lend(be, squares, sizeof squares), lend(be, &finite, sizeof finite));
+    /* Where both kinds are of one type there are no copies, and what they should be is the masters. */
+    for (int i = 0; copies && be->dtype != XKD_BF16 && i < 3; i++)
+        OPS->axpby(be, t[6 + i], t[(int[]){0, 3, 5}[i]], 1, 0, D0 * D1);
 }
-RUN(r_adamw, adamw(be, t, d, 1))
-RUN(r_adamw_not_finite, adamw(be, t, d, 0))
+SIZES(s_adamw_copies, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1)
+RUN(r_adamw_copies, adamw(be, t, d, 1, true))
+RUN(r_adamw, adamw(be, t, d, 1, false))
+RUN(r_adamw_not_finite, adamw(be, t, d, 0, false))
 SIZES(s_centre, D0 * D1, D0 * D1, 1)
 RUN(r_centre, xkd_memory_upload(be->memory, t[2], &(double){1}, sizeof(double)); OPS->centre(be, t[0], t[1], 0.9, 3, D0 * D1, t[2]))
 RUN(r_centre_not_finite, xkd_memory_upload(be->memory, t[2], &(double){0}, sizeof(double)); OPS->centre(be, t[0], t[1], 0.9, 3, D0 * D1, t[2]))
@@ -411,6 +421,7 @@ const operation operations[] = {
     {"norms", "ddI", s_norms, r_norms, one, FLAT_SHAPES, 0},
     {"norms with a scalar that is not finite", "ddI", s_norms, r_norms_scalar, one, FLAT_SHAPES, 0},
     {"adamw", "AAAAIA", s_adamw, r_adamw, one, FLAT_SHAPES, 10},
+    {"adamw with working copies", "AAAAIAooo", s_adamw_copies, r_adamw_copies, one, FLAT_SHAPES, 10},
     {"adamw where something is not finite", "AAAAIA", s_adamw, r_adamw_not_finite, one, FLAT_SHAPES, 0},
     {"centre", "AId", s_centre, r_centre, one, FLAT_SHAPES, 0},
     {"centre where something is not finite", "AId", s_centre, r_centre_not_finite, one, FLAT_SHAPES, 0},

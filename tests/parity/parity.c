@@ -10,6 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "absent_device.h"
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "parity.h"
@@ -104,16 +105,6 @@ static void compare(const operation *op, const int64_t *d, const tensors *truth,
                      op->name, at->device, xkd_dtype_name(at->dtype), SEED, (long long)d[0], (long long)d[1],
                      (long long)d[2], (long long)d[3], i, error, largest, allowed * largest);
     }
-}
-
-/* A GPU, and the simulation of one where it was not built. */
-static bool may_be_absent(const char *device)
-{
-#ifdef XKD_HAVE_CUDASIM
-    return strcmp(device, "cuda") == 0;
-#else
-    return strncmp(device, "cuda", 4) == 0;
-#endif
 }
 
 /* NULL: the device is not here, which is said. */

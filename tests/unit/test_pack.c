@@ -340,39 +340,53 @@ static void what_a_pack_cannot_give_is_refused(void **state)
     refused(other_track, "data.audio_track=0");
 }
 
+/* A record of one frame of side x side, which is open for reading behind it; its head claims claimed [width, height], NULL: the
+ * frame's own. */
+static void write_frame(const xkd_record_options *options, const uint8_t *frame, int32_t side, const int32_t *claimed,
+                        xkd_source *source)
+{
+    static const xkd_media_info info = {.has_video = true, .video_end = 1, .end = 1};
+    static const xkd_media_tally tally;
+    char path[5000];
+    xkd_writer *file = NULL;
+    xkd_record_writer *w = NULL;
+    xkd_record_head head;
+    snprintf(path, sizeof path, "%s/record", folder);
+    assert_int_equal(xkd_writer_open(cx, path, &file), XKD_OK);
+    assert_int_equal(xkd_record_writer_new(cx, options, &w), XKD_OK);
+    assert_int_equal(xkd_record_begin(w, file, 0), XKD_OK);
+    assert_int_equal(xkd_record_add_frame(w, frame, side, side), XKD_OK);
+    assert_int_equal(xkd_record_end(w, &info, &tally, XKD_FAULT_NONE, "{}", &head), XKD_OK);
+    if (claimed) {
+        head.width = claimed[0];
+        head.height = claimed[1];
+        head.sum = xkd_record_head_sum(&head);
+        assert_int_equal(xkd_writer_patch(file, 0, &head, sizeof head), XKD_OK);
+    }
+    assert_int_equal(xkd_writer_commit(file), XKD_OK);
+    assert_int_equal(xkd_open_read(cx, path, &source->fd, &source->size), XKD_OK);
+    xkd_record_writer_free(w);
+}
+
 /* The smallest that JPEG can make of a size is still more than what is refused as too little for it. */
 static void a_picture_of_one_colour_is_believed(void **state)
 {
     enum { SIDE = 2048 };
     static uint8_t grey[3 * SIDE * SIDE], back[3 * SIDE * SIDE];
-    static const xkd_media_info info = {.has_video = true, .video_end = 1, .end = 1};
-    static const xkd_media_tally tally;
     (void)state;
     memset(grey, 128, sizeof grey);
     for (int full = 0; full < 2; full++) {
         const xkd_record_options options = {
             .codec = XKD_CODEC_JPEG, .quality = 50, .full_colour = full, .grid_fps = 8, .audio_rate = 16000};
-        char path[5000];
-        xkd_writer *file = NULL;
-        xkd_record_writer *w = NULL;
         xkd_record_reader *r = NULL;
-        xkd_record_head head;
         xkd_source source = {.record = true};
         xkd_media_fault fault;
-        snprintf(path, sizeof path, "%s/record", folder);
-        assert_int_equal(xkd_writer_open(cx, path, &file), XKD_OK);
-        assert_int_equal(xkd_record_writer_new(cx, &options, &w), XKD_OK);
-        assert_int_equal(xkd_record_begin(w, file, 0), XKD_OK);
-        assert_int_equal(xkd_record_add_frame(w, grey, SIDE, SIDE), XKD_OK);
-        assert_int_equal(xkd_record_end(w, &info, &tally, XKD_FAULT_NONE, "{}", &head), XKD_OK);
-        assert_int_equal(xkd_writer_commit(file), XKD_OK);
-        assert_int_equal(xkd_open_read(cx, path, &source.fd, &source.size), XKD_OK);
+        write_frame(&options, grey, SIDE, NULL, &source);
         assert_int_equal(xkd_record_reader_new(cx, &r), XKD_OK);
         if (xkd_record_open(r, &source, &fault) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
         assert_int_equal(xkd_record_frames(r, 0, 1, 1, back, &fault), XKD_OK);
         assert_memory_equal(back, grey, sizeof grey);
         xkd_record_reader_free(r);
-        xkd_record_writer_free(w);
         close(source.fd);
     }
 }
@@ -381,41 +395,24 @@ static void a_picture_of_one_colour_is_believed(void **state)
 static void strips_are_no_frames(void **state)
 {
     static const struct {
-        int32_t width, height;
+        int32_t size[2];
         xkd_status status;
-    } CASES[] = {{64, 64, XKD_OK},        {32, 1, XKD_OK},         {33, 1, XKD_ERR_DATA},   {1, 33, XKD_ERR_DATA},
-                 {4096, 1, XKD_ERR_DATA}, {1, 4096, XKD_ERR_DATA}, {272, 15, XKD_ERR_DATA}, {240, 15, XKD_OK}};
-    static const xkd_media_info info = {.has_video = true, .video_end = 1, .end = 1};
-    static const xkd_media_tally tally;
+    } CASES[] = {{{64, 64}, XKD_OK},        {{32, 1}, XKD_OK},         {{33, 1}, XKD_ERR_DATA},
+                 {{1, 33}, XKD_ERR_DATA},   {{4096, 1}, XKD_ERR_DATA}, {{1, 4096}, XKD_ERR_DATA},
+                 {{272, 15}, XKD_ERR_DATA}, {{240, 15}, XKD_OK}};
     static uint8_t frame[3 * 64 * 64];
     const xkd_record_options options = {.codec = XKD_CODEC_RAW, .grid_fps = 8, .audio_rate = 16000};
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
-        char path[5000];
-        xkd_writer *file = NULL;
-        xkd_record_writer *w = NULL;
         xkd_record_reader *r = NULL;
-        xkd_record_head head;
         xkd_source source = {.record = true};
         xkd_media_fault fault;
-        snprintf(path, sizeof path, "%s/strip", folder);
-        assert_int_equal(xkd_writer_open(cx, path, &file), XKD_OK);
-        assert_int_equal(xkd_record_writer_new(cx, &options, &w), XKD_OK);
-        assert_int_equal(xkd_record_begin(w, file, 0), XKD_OK);
-        assert_int_equal(xkd_record_add_frame(w, frame, 64, 64), XKD_OK);
-        assert_int_equal(xkd_record_end(w, &info, &tally, XKD_FAULT_NONE, "{}", &head), XKD_OK);
-        head.width = CASES[i].width;
-        head.height = CASES[i].height;
-        head.sum = xkd_record_head_sum(&head);
-        assert_int_equal(xkd_writer_patch(file, 0, &head, sizeof head), XKD_OK);
-        assert_int_equal(xkd_writer_commit(file), XKD_OK);
-        assert_int_equal(xkd_open_read(cx, path, &source.fd, &source.size), XKD_OK);
+        write_frame(&options, frame, 64, CASES[i].size, &source);
         assert_int_equal(xkd_record_reader_new(cx, &r), XKD_OK);
         assert_int_equal(xkd_record_open(r, &source, &fault), CASES[i].status);
         if (CASES[i].status != XKD_OK) assert_non_null(strstr(xkd_last_error(cx), "frames of an impossible size"));
         xkd_clear_error(cx);
         xkd_record_reader_free(r);
-        xkd_record_writer_free(w);
         close(source.fd);
     }
 }
