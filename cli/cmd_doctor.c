@@ -124,11 +124,10 @@ static void levels(struct findings *f)
     else
         note(f, "level in use", "%s, %s", chosen->name,
              forced && *forced ? "as XKD_CPU says" : "the highest that is present");
-    bool dots = chosen && (strcmp(chosen->name, "bf16") == 0 || strcmp(chosen->name, "amx") == 0);
     if (chosen)
         note(f, "bfloat16", "%s",
-             dots ? "products have instructions of their own: saves memory and time"
-                  : "no instructions for it: saves memory, not time");
+             chosen->tiles ? "products have instructions of their own: saves memory and time"
+                           : "no instructions for it: saves memory, not time");
     xkd_context_free(cx);
 }
 

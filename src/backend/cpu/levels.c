@@ -17,15 +17,13 @@
 void xkd_cpu_fill_v2(xkd_ops *ops, xkd_dtype dtype);
 void xkd_cpu_fill_v3(xkd_ops *ops, xkd_dtype dtype);
 void xkd_cpu_fill_v4(xkd_ops *ops, xkd_dtype dtype);
-void xkd_cpu_fill_bf16(xkd_ops *ops, xkd_dtype dtype);
 void xkd_cpu_fill_amx(xkd_ops *ops, xkd_dtype dtype);
 extern const xkd_double_loops xkd_cpu_loops_v2, xkd_cpu_loops_v3, xkd_cpu_loops_v4;
 static xkd_cpu_level levels[] = {
     {"v2", "SSE4.2 and POPCNT", false, xkd_cpu_fill_v2, &xkd_cpu_loops_v2},
     {"v3", "AVX2, FMA and BMI2", false, xkd_cpu_fill_v3, &xkd_cpu_loops_v3},
     {"v4", "AVX-512 F, BW, CD, DQ and VL", false, xkd_cpu_fill_v4, &xkd_cpu_loops_v4},
-    {"bf16", "AVX512_BF16 beside v4", false, xkd_cpu_fill_bf16, &xkd_cpu_loops_v4},
-    {"amx", "AMX_BF16 beside v4", false, xkd_cpu_fill_amx, &xkd_cpu_loops_v4},
+    {"amx", "AMX_BF16 beside v4", false, xkd_cpu_fill_amx, &xkd_cpu_loops_v4, .tiles = true},
 };
 #elif defined(__aarch64__)
 void xkd_cpu_fill_neon(xkd_ops *ops, xkd_dtype dtype);
@@ -51,13 +49,11 @@ static bool system_gives_tiles(void)
 }
 
 /* What the compiler's run-time has no name for: leaf 7 of cpuid. */
-static void look_for_bfloat16(void)
+static bool has_tiles(void)
 {
-    unsigned a = 0, b, c, d = 0, a1 = 0;
-    if (!levels[2].present || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
-    __get_cpuid_count(7, 1, &a1, &b, &c, &(unsigned){0});
-    levels[3].present = a1 >> 5 & 1;
-    levels[4].present = levels[3].present && (d >> 22 & 1) && (d >> 24 & 1) && system_gives_tiles();
+    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, BOTH = AMX_BF16 | AMX_TILE };
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & BOTH) == BOTH && system_gives_tiles();
 }
 #endif
 
@@ -73,12 +69,19 @@ static void look(void)
     levels[2].present = levels[1].present && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512vl");
-    look_for_bfloat16();
+    levels[3].present = levels[2].present && has_tiles();
 #endif
     const char *name = getenv("XKD_CPU");
     if (name) snprintf(wanted, sizeof wanted, "%s", name);
     for (int i = 0; i < COUNT; i++)
         if (levels[i].present && (!*wanted || strcmp(wanted, levels[i].name) == 0)) chosen = &levels[i];
+}
+
+static bool has_name_of_tiles(const char *name)
+{
+    for (int i = 0; i < COUNT; i++)
+        if (levels[i].tiles && strcmp(levels[i].name, name) == 0) return true;
+    return false;
 }
 
 const xkd_cpu_level *xkd_cpu_levels(int *count)
@@ -121,14 +124,13 @@ const char *xkd_cpu_level_name(void)
     return chosen ? chosen->name : "";
 }
 
-/* All levels but v2 have the fused multiply-add, and agree to the bit (parity/test_operations); bf16 and amx differ in the
+/* All levels but v2 have the fused multiply-add, and agree to the bit (parity/test_operations); those with tiles differ in the
  * products of bfloat16. */
 void xkd_cpu_level_note(xkd_context *cx, const char *what, const char *before, const char *now)
 {
     if (!*before || !*now || strcmp(before, now) == 0) return;
     bool same = strcmp(before, "v2") != 0 && strcmp(now, "v2") != 0;
-    bool half = strcmp(before, "bf16") == 0 || strcmp(before, "amx") == 0 || strcmp(now, "bf16") == 0 ||
-                strcmp(now, "amx") == 0;
+    bool half = has_name_of_tiles(before) || has_name_of_tiles(now);
     xkd_log(cx, same ? XKD_LOG_INFO : XKD_LOG_WARN, "%s: made at processor level %s, goes on at level %s: %s", what,
             before, now,
             !same  ? "last bits of results may differ"

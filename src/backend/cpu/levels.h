@@ -15,11 +15,12 @@ typedef struct {
 } xkd_double_loops;
 
 typedef struct {
-    const char *name;                            /* "v2", "v3", "v4", "bf16", "amx"; "neon" */
+    const char *name;                            /* "v2", "v3", "v4", "amx"; "neon" */
     const char *needs;                           /* instructions, for messages */
     bool present;                                /* this processor has them and the operating system enables them */
     void (*fill)(xkd_ops *ops, xkd_dtype dtype); /* overrides what the level does better in a run of this stored type */
     const xkd_double_loops *loops;
+    bool tiles; /* products of bfloat16 have instructions of their own, and an order of sums of their own */
 } xkd_cpu_level;
 
 /* All levels of this build, the lowest first; *count of them. */

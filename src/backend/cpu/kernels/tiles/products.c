@@ -1,7 +1,6 @@
-/* Products in bfloat16 on processors with instructions for them: pairs of neighbours along K are multiplied and added into
- * float32, 32 x 32 outputs at a time, over all of K. With AMX an instruction takes 16 x 16 outputs and 32 of K, with
- * AVX512_BF16 16 outputs and 2 of K. Both want the left operand as rows [rows][K] and the right one as panels
- * [K / 2][NR][2].
+/* Products in bfloat16 on processors with AMX: an instruction takes 16 x 16 outputs and 32 of K, multiplies pairs of neighbours
+ * along K and adds them into float32; 32 x 32 outputs at a time, over all of K. It wants the left operand as rows [rows][K]
+ * and the right one as panels [K / 2][NR][2].
  *
  * An output is one chain over K in order: its bits depend on its row, its column and K alone. They differ from those of
  * other levels, whose sums are rounded elsewhere. */
@@ -103,7 +102,6 @@ static void pack_left(const product *p, uint16_t *out, int64_t row, int64_t rows
     }
 }
 
-#ifdef __AMX_BF16__
 /* Tiles 0 to 3 are outputs, 4 and 5 of the left operand, 6 and 7 of the right one; all of 16 rows of 64 bytes. */
 INLINE void begin_tiles(void)
 {
@@ -146,39 +144,6 @@ INLINE void multiply(float *sums, const uint16_t *a, int64_t ld, const uint16_t 
     _tile_stored(2, sums + 16 * SIDE, SIDE * 4);
     _tile_stored(3, sums + 16 * SIDE + 16, SIDE * 4);
 }
-#else
-INLINE void begin_tiles(void)
-{
-}
-
-INLINE void end_tiles(void)
-{
-}
-
-/* sums [SIDE][SIDE] = rows of a, ld apart, times the panel b, over k values: eight rows at a time. */
-INLINE void multiply(float *sums, const uint16_t *a, int64_t ld, const uint16_t *b, int64_t k)
-{
-    enum { ROWS = 8 };
-    for (int64_t r = 0; r < SIDE; r += ROWS) {
-        __m512 acc[ROWS][2];
-        for (int i = 0; i < ROWS; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
-        for (int64_t j = 0; j < k; j += 2) {
-            __m512bh left = (__m512bh)_mm512_loadu_si512(b + j * NR),
-                     right = (__m512bh)_mm512_loadu_si512(b + j * NR + NR);
-#pragma GCC unroll 8
-            for (int i = 0; i < ROWS; i++) {
-                __m512bh x = (__m512bh)_mm512_set1_epi32((int)*(const pair *)(const void *)(a + (r + i) * ld + j));
-                acc[i][0] = _mm512_dpbf16_ps(acc[i][0], x, left);
-                acc[i][1] = _mm512_dpbf16_ps(acc[i][1], x, right);
-            }
-        }
-        for (int i = 0; i < ROWS; i++) {
-            _mm512_storeu_ps(sums + (r + i) * SIDE, acc[i][0]);
-            _mm512_storeu_ps(sums + (r + i) * SIDE + 16, acc[i][1]);
-        }
-    }
-}
-#endif
 
 /* dw += sums of a tile. */
 static void add_tile(const product *p, const tile *t)
