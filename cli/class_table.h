@@ -3,7 +3,7 @@
 #define XKD_CLI_CLASS_TABLE_H
 
 #include "cli.h"
-#include "eval/protocols.h"
+#include "eval/judge/protocols.h"
 
 /* Scores of labelled files; all of it is the caller's. */
 struct judged {

@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "data/index.h"
-#include "eval/embed.h"
+#include "eval/encode/embed.h"
 #include "model_args.h"
 
 /* Clips of a batch, as `xkd embed` has them. */

@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "cli.h"
-#include "eval/svm.h"
+#include "eval/judge/svm.h"
 
 /* A spread of 0 is the hardest case: no class can be told from another, and sweeps do not end early. */
 struct values {

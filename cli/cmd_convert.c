@@ -9,7 +9,7 @@
 #include "checkpoint/content.h"
 #include "checkpoint/hf_folder.h"
 #include "cli.h"
-#include "eval/classifier.h"
+#include "supervised/classifier.h"
 #include "tensor_args.h"
 
 struct values {

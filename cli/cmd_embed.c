@@ -1,4 +1,4 @@
-/* xkd embed: files -> features. The work itself is eval/embed_files.c's; here inputs are gathered, options turned into
+/* xkd embed: files -> features. The work itself is eval/encode/embed_files.c's; here inputs are gathered, options turned into
  * the library's, and the result told. */
 #include <inttypes.h>
 #include <math.h>
@@ -13,7 +13,7 @@
 #include "data/csv.h"
 #include "data/index.h"
 #include "embed_args.h"
-#include "eval/embed_ranks.h"
+#include "eval/encode/embed_ranks.h"
 #include "ranks.h"
 
 /* Of options; LAST is a layer as well. No number that somebody might give stands for one that was not. */

@@ -13,11 +13,11 @@
 #include "data/identity.h"
 #include "data/links.h"
 #include "data_args.h"
-#include "eval/draws.h"
+#include "eval/judge/draws.h"
 #include "eval_report.h"
 #include "eval_tasks.h"
 #include "ranks.h"
-#include "train/supervised.h"
+#include "supervised/train.h"
 
 enum { MOST_FOLDS = 16 }; /* ESC50 has five, the most of all */
 

@@ -1,5 +1,5 @@
 /* xkd finetune, xkd linear: a classifier on top of a trained encoder, trained and tested from a manifest. Both
- * commands are one function with another mode; the training is train/supervised.c's. Options are settings of the
+ * commands are one function with another mode; the training is supervised/train.c's. Options are settings of the
  * configuration in another form, so most of the file turns the former into the latter and results into text or JSON. */
 #include <inttypes.h>
 #include <math.h>
@@ -15,7 +15,7 @@
 #include "ranks.h"
 #include "report/progress.h"
 #include "train/folder.h"
-#include "train/supervised.h"
+#include "supervised/train.h"
 
 struct values {
     const char *out, *config, *split, *test, *test_split, *modality, *confusion;

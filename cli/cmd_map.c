@@ -6,9 +6,9 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
-#include "eval/projection.h"
-#include "eval/feature_sets.h"
-#include "eval/protocols.h"
+#include "eval/judge/projection.h"
+#include "eval/judge/feature_sets.h"
+#include "eval/judge/protocols.h"
 #include "map_pictures.h"
 #include "report/map_page.h"
 

@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "data_args.h"
-#include "eval/classifier.h"
+#include "supervised/classifier.h"
 
 /* 0: the model's own setting. */
 struct values {

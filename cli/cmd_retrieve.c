@@ -8,7 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/text.h"
-#include "eval/neighbours.h"
+#include "eval/judge/neighbours.h"
 #include "feature_args.h"
 
 /* recall@1, @5 and @10 are what the literature reports for cross-modal retrieval. */

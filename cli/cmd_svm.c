@@ -1,5 +1,5 @@
 /* xkd svm: a linear classifier on frozen features, from feature files or from videos. Two ways in, one way on: feature
- * files are read, videos are embedded first (eval/svm_videos.c), and both end in two sets of labelled clips that
+ * files are read, videos are embedded first (eval/judge/svm_videos.c), and both end in two sets of labelled clips that
  * `evaluate` trains on and judges. */
 #include <stdio.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "class_table.h"
 #include "data/index.h"
-#include "eval/embeddings_lines.h"
+#include "eval/encode/embeddings_lines.h"
 #include "ranks.h"
 #include "svm_args.h"
 

@@ -7,8 +7,8 @@
 #include "base/file.h"
 #include "checkpoint/safetensors.h"
 #include "data_args.h"
-#include "eval/attention.h"
-#include "eval/clips.h"
+#include "eval/encode/attention.h"
+#include "eval/encode/clips.h"
 #include "model_args.h"
 #include "viz_clip.h"
 

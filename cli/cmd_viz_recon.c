@@ -5,8 +5,8 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
-#include "eval/autoencoder_file.h"
-#include "eval/clips.h"
+#include "eval/encode/autoencoder_file.h"
+#include "eval/encode/clips.h"
 #include "viz_clip.h"
 
 struct values {

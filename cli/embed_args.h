@@ -2,7 +2,7 @@
 #ifndef XKD_CLI_EMBED_ARGS_H
 #define XKD_CLI_EMBED_ARGS_H
 
-#include "eval/listener.h"
+#include "eval/encode/listener.h"
 #include "model_args.h"
 
 /* Shows lines and bars on stderr; ends the work after a signal. */

@@ -3,8 +3,8 @@
 #define XKD_CLI_EVAL_REPORT_H
 
 #include "cli.h"
-#include "eval/benchmarks.h"
-#include "eval/fold_result.h"
+#include "eval/judge/benchmarks.h"
+#include "eval/judge/fold_result.h"
 
 struct eval_report {
     const xkd_benchmark *benchmark;

@@ -13,7 +13,7 @@
 #include "config_args.h"
 #include "report/progress.h"
 #include "svm_args.h"
-#include "train/supervised.h"
+#include "supervised/train.h"
 
 enum { MOST_FOLDS = 16 }; /* ESC50 has five, the most of all */
 

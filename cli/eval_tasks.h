@@ -4,9 +4,9 @@
 #define XKD_CLI_EVAL_TASKS_H
 
 #include "data/import.h"
-#include "eval/draws.h"
-#include "eval/benchmarks.h"
-#include "eval/fold_result.h"
+#include "eval/judge/draws.h"
+#include "eval/judge/benchmarks.h"
+#include "eval/judge/fold_result.h"
 #include "model_args.h"
 
 struct eval_fold {

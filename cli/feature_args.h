@@ -3,7 +3,7 @@
 #define XKD_CLI_FEATURE_ARGS_H
 
 #include "cli.h"
-#include "eval/feature_sets.h"
+#include "eval/judge/feature_sets.h"
 
 /* UNSAID: what is used without --modality. */
 #define FEATURE_OPTIONS(VALUES, FIELD, UNSAID)                                                                         \

@@ -3,7 +3,7 @@
 #define XKD_CLI_MAP_PICTURES_H
 
 #include "cli.h"
-#include "eval/embeddings.h"
+#include "eval/encode/embeddings.h"
 
 /* data: addresses of PNG pictures of the files file[n] below `root`: a frame of the middle, or the waveform where there is no
  * picture. At most 1000, evenly spread; NULL for the others and for what cannot be read, which is told. The caller frees

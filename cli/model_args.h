@@ -3,7 +3,7 @@
 #define XKD_CLI_MODEL_ARGS_H
 
 #include "cli.h"
-#include "eval/models.h"
+#include "eval/encode/models.h"
 
 /* Options of the command line; put MODEL_OPTIONS(struct values, model) into the command's table. */
 struct model_args {

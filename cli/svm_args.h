@@ -3,8 +3,8 @@
 #define XKD_CLI_SVM_ARGS_H
 
 #include "embed_args.h"
-#include "eval/svm_run.h"
-#include "eval/svm_videos.h"
+#include "eval/judge/svm_run.h"
+#include "eval/judge/svm_videos.h"
 #include "feature_args.h"
 
 /* "0.001,0.1" into cost and costs. */

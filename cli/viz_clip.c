@@ -11,7 +11,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/status.h"
-#include "eval/clips.h"
+#include "eval/encode/clips.h"
 #include "report/png.h"
 
 enum { SETTINGS = 7, LENGTH = 80 };

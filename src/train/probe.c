@@ -8,9 +8,9 @@
 
 #include "base/alloc.h"
 #include "data/index.h"
-#include "eval/clips.h"
-#include "eval/encoder.h"
-#include "eval/protocols.h"
+#include "eval/encode/clips.h"
+#include "eval/encode/encoder.h"
+#include "eval/judge/protocols.h"
 
 /* Clips of a forward pass: the largest that adds little to a training step's own memory. */
 enum { BATCH = 8, NEIGHBOURS = 20, RECALL_FEW = 5 };

@@ -2,7 +2,7 @@
  * so that they show the weights that are saved. */
 #include "train/show.h"
 
-#include "eval/reconstruction.h"
+#include "eval/encode/reconstruction.h"
 
 /* The view, then what was kept, predicted and both together: video as a strip of frames a row, sound as one spectrogram a row. All
  * rows are pictures of one size, so they can be compared by eye. */

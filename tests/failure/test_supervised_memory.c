@@ -11,10 +11,10 @@
 
 #include "base/context.h"
 #include "base/file.h"
-#include "eval/classifier.h"
+#include "supervised/classifier.h"
 #include "data/synth.h"
 #include "media/worker.h"
-#include "train/supervised.h"
+#include "supervised/train.h"
 
 static char folder[4096], data[5000];
 static const char MODEL[] = "tests/golden/backbone/vid_teacher.safetensors";

@@ -9,8 +9,8 @@
 
 #include "base/alloc.h"
 #include "base/context.h"
-#include "eval/attention.h"
-#include "eval/autoencoder_file.h"
+#include "eval/encode/attention.h"
+#include "eval/encode/autoencoder_file.h"
 #include "golden_file.h"
 #include "report/panels.h"
 

@@ -15,7 +15,7 @@
 #include "base/file.h"
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/safetensors.h"
-#include "eval/encoder.h"
+#include "eval/encode/encoder.h"
 #include "golden_file.h"
 
 #define FOLDER "tests/golden/backbone/"

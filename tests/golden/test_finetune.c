@@ -13,7 +13,7 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "data/finetune_views.h"
-#include "eval/finetune.h"
+#include "supervised/finetune.h"
 #include "golden_file.h"
 
 #define FOLDER "tests/golden/backbone/"

@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
-#include "eval/attention.h"
-#include "eval/autoencoder_file.h"
+#include "eval/encode/attention.h"
+#include "eval/encode/autoencoder_file.h"
 #include "golden_file.h"
 #include "report/panels.h"
 

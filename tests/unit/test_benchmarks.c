@@ -13,8 +13,8 @@
 
 #include "base/file.h"
 #include "data/import.h"
-#include "eval/benchmarks.h"
-#include "eval/fold_result.h"
+#include "eval/judge/benchmarks.h"
+#include "eval/judge/fold_result.h"
 
 static void must(xkd_context *cx, xkd_status status, const char *what)
 {

@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "checkpoint/tensor_file.h"
-#include "eval/embed_log.h"
-#include "eval/embeddings.h"
+#include "eval/encode/embed_log.h"
+#include "eval/encode/embeddings.h"
 
 static void must(xkd_context *cx, xkd_status status, const char *what)
 {

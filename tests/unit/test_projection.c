@@ -8,7 +8,7 @@
 
 #include "base/rng.h"
 #include "base/status.h"
-#include "eval/projection.h"
+#include "eval/judge/projection.h"
 
 enum { GROUPS = 4, EACH = 30, N = GROUPS * EACH, D = 10 };
 

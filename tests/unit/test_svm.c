@@ -15,9 +15,9 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
-#include "eval/metrics.h"
-#include "eval/protocols.h"
-#include "eval/svm.h"
+#include "eval/judge/metrics.h"
+#include "eval/judge/protocols.h"
+#include "eval/judge/svm.h"
 #include "golden_file.h"
 
 #define FILE_NAME "tests/golden/svm/svm.safetensors"
