@@ -181,7 +181,6 @@ static void features(struct findings *f)
     note(f, "AAC decoder", "%s", has_decoder(AV_CODEC_ID_AAC));
     note(f, "Opus decoder", "%s", has_decoder(AV_CODEC_ID_OPUS));
     note(f, "H.264 encoder", "%s", xkd_encoder_has_h264() ? "yes" : "no: synthetic videos are MPEG-4");
-    note(f, "not built in", "NCCL");
 }
 
 /* People get two columns, programs one JSON object. */

@@ -25,6 +25,7 @@ struct xkd_context {
     xkd_progress_sink progress;
     void *progress_user;
     xkd_account account;
+    _Atomic int place;
 };
 
 static xkd_context *root_of(xkd_context *cx)
@@ -194,6 +195,16 @@ void xkd_log(xkd_context *cx, xkd_log_level level, const char *format, ...)
     pthread_mutex_lock(&cx->lock);
     if (cx->sink && level <= cx->level) cx->sink(cx->sink_user, level, line);
     pthread_mutex_unlock(&cx->lock);
+}
+
+void xkd_context_set_place(xkd_context *cx, int place)
+{
+    root_of(cx)->place = place;
+}
+
+int xkd_context_place(xkd_context *cx)
+{
+    return root_of(cx)->place;
 }
 
 xkd_account *xkd_context_account(xkd_context *cx)

@@ -22,6 +22,10 @@ xkd_status xkd_fail(xkd_context *cx, xkd_status status, const char *format, ...)
 /* Puts "prefix: " in front of the stored message, for callers that know a place the callee could not. */
 void xkd_error_prefix(xkd_context *cx, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Which of the ranks that run on its machine this process is, from 0: GPUs are shared out by it. */
+void xkd_context_set_place(xkd_context *cx, int place);
+int xkd_context_place(xkd_context *cx);
+
 void xkd_log(xkd_context *cx, xkd_log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #define XKD_TRY(expr)                    \

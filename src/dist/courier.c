@@ -67,6 +67,7 @@ xkd_status xkd_dist_sum_later(xkd_dist *d, float *x, int64_t n)
 {
     xkd_status status = XKD_OK;
     if (!d) return XKD_OK;
+    if (d->device) return xkd_devices_sum(d, x, n);
     if (d->mpi && !xkd_mpi_allows_threads()) return xkd_dist_sum(d, x, n);
     if (!d->courier) XKD_TRY(start(d));
     xkd_courier *c = d->courier;
@@ -81,6 +82,7 @@ fail:
 
 xkd_status xkd_dist_wait(xkd_dist *d)
 {
+    if (d && d->device) return xkd_devices_wait(d);
     if (!d || !d->courier) return XKD_OK;
     xkd_courier *c = d->courier;
     pthread_mutex_lock(&c->lock);

@@ -199,6 +199,9 @@ xkd_status xkd_dist_join(xkd_context *cx, const xkd_dist_place *place, xkd_dist 
     if (pipe2(d->wake, O_CLOEXEC) != 0) XKD_FAIL(XKD_ERR_MEMORY, "no pipe for this rank: %s", strerror(errno));
     XKD_TRY(xkd_dist_meet(d, place, hearts));
     XKD_TRY(xkd_heart_start(d, place, hearts));
+    int before = 0;
+    for (int r = 0; r < d->rank; r++) before += strcmp(d->hosts[r], d->hosts[d->rank]) == 0;
+    xkd_context_set_place(cx, before);
     *out = d;
     d = NULL;
 fail:

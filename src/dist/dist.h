@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/backend.h"
 #include "base/status.h"
 
 typedef struct xkd_dist xkd_dist;
@@ -83,8 +84,16 @@ xkd_status xkd_dist_sum(xkd_dist *dist, float *x, int64_t n);
  * and still the same bits on every rank. Called by all ranks. */
 xkd_status xkd_dist_halve(xkd_dist *dist);
 
+/* Where all ranks compute on GPUs of their own and have NCCL, tensors are added up on them from now on: in the same order, so to
+ * the same bits. Elsewhere nothing changes. Called by all ranks; `be` must stay until xkd_dist_part_devices. Rank 0 logs what
+ * holds. XKD_ERR_DEVICE where the GPUs do not come together. */
+xkd_status xkd_dist_meet_devices(xkd_dist *dist, xkd_backend *be);
+void xkd_dist_part_devices(xkd_dist *dist);
+/* Whether x of xkd_dist_sum_later is an address of a device. */
+bool xkd_dist_on_devices(const xkd_dist *dist);
+
 /* The same, beside what the caller goes on with, in the order of the calls. Until xkd_dist_wait returns nobody may touch x or
- * call another function of this header; it returns the first fault. */
+ * call another function of this header; it returns the first fault. Where devices have met, x is theirs, and so is the work. */
 xkd_status xkd_dist_sum_later(xkd_dist *dist, float *x, int64_t n);
 xkd_status xkd_dist_wait(xkd_dist *dist);
 

@@ -46,6 +46,9 @@ struct xkd_dist {
     xkd_heart *heart;
     xkd_courier *courier; /* NULL until something is to be added up later */
 
+    xkd_backend *device; /* of a rank whose device has met the others'; the caller's */
+    bool asked;          /* of it to add up, since the last wait */
+
     /* Set once, by whoever finds that a rank is lost. */
     _Atomic bool lost;
     char lost_text[XKD_LOST_TEXT]; /* valid behind `lost` */
@@ -75,6 +78,10 @@ xkd_status xkd_dist_look(xkd_dist *d);
 
 /* Fills hosts, sockets, and hearts [size]: the sockets of heartbeats, -1 where there is none. */
 xkd_status xkd_dist_meet(xkd_dist *d, const xkd_dist_place *place, int *hearts);
+
+/* Sums on devices that have met: one more, and waiting for all of them. */
+xkd_status xkd_devices_sum(xkd_dist *d, float *x, int64_t n);
+xkd_status xkd_devices_wait(xkd_dist *d);
 
 /* Ends the thread that adds up beside the caller; NULL is allowed. */
 void xkd_courier_free(xkd_courier *courier);

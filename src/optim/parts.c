@@ -121,6 +121,12 @@ void xkd_parts_add(xkd_backend *be, xkd_parts *p)
     clear(be, p);
 }
 
+/* Whether sums go on their way from where they lie. */
+static bool can_send(const xkd_backend *be, const xkd_dist *dist)
+{
+    return xkd_memory_is_host(be->memory) || xkd_dist_on_devices(dist);
+}
+
 /* A piece that is long enough for the link goes on its way. */
 static void send_piece(xkd_backend *be, xkd_parts *p, xkd_dist *dist)
 {
@@ -135,7 +141,7 @@ static void send_piece(xkd_backend *be, xkd_parts *p, xkd_dist *dist)
 void xkd_parts_ready(xkd_backend *be, xkd_parts *p, xkd_dist *dist, int64_t first, int64_t n)
 {
     xkd_part_piece *g = &p->growing;
-    if (!dist || p->done + 1 != p->parts || !xkd_memory_is_host(be->memory)) return;
+    if (!dist || p->done + 1 != p->parts || !can_send(be, dist)) return;
     /* Gradients become complete from the back of a network to its front, as they lie in the vector. */
     if (g->end > g->first && first + n == g->first)
         g->first = first;
@@ -169,6 +175,13 @@ static xkd_status sum_piece(xkd_dist *dist, void *piece, int64_t bytes)
     return xkd_dist_sum(dist, piece, bytes / (int64_t)sizeof(float));
 }
 
+/* n exact elements at x, over all ranks. */
+static xkd_status join(xkd_backend *be, xkd_dist *dist, void *x, int64_t n)
+{
+    if (xkd_dist_on_devices(dist)) return xkd_dist_sum_later(dist, x, n);
+    return xkd_pass_through(be->cx, dist, be->memory, x, n * be->element.exact, sum_piece);
+}
+
 xkd_status xkd_parts_join(xkd_backend *be, xkd_parts *p, xkd_dist *dist)
 {
     xkd_status status = XKD_OK;
@@ -177,11 +190,9 @@ xkd_status xkd_parts_join(xkd_backend *be, xkd_parts *p, xkd_dist *dist)
     XKD_TRY(xkd_dist_wait(dist));
     XKD_TRY(p->status);
     for (int64_t at = 0; next_gap(p, &at, &gap);)
-        XKD_TRY(xkd_pass_through(be->cx, dist, be->memory, xkd_exact_at(be, p->vectors[0].x, gap.first),
-                                 (gap.end - gap.first) * be->element.exact, sum_piece));
-    for (int v = 1; v < p->count; v++)
-        XKD_TRY(xkd_pass_through(be->cx, dist, be->memory, p->vectors[v].x, p->vectors[v].n * be->element.exact,
-                                 sum_piece));
+        XKD_TRY(join(be, dist, xkd_exact_at(be, p->vectors[0].x, gap.first), gap.end - gap.first));
+    for (int v = 1; v < p->count; v++) XKD_TRY(join(be, dist, p->vectors[v].x, p->vectors[v].n));
+    XKD_TRY(xkd_dist_wait(dist));
 fail:
     return status;
 }

@@ -57,7 +57,8 @@ void xkd_parts_begin(xkd_backend *be, xkd_parts *p);
 void xkd_parts_add(xkd_backend *be, xkd_parts *p);
 
 /* Elements [first, first+n) of the first vector are those of the whole part already, though the part is not over: of a step's
- * last one they go on their way to the other ranks. On the host's memory alone; elsewhere nothing is done. */
+ * last one they go on their way to the other ranks. On the host's memory, and on devices that have met; elsewhere nothing is
+ * done. */
 void xkd_parts_ready(xkd_backend *be, xkd_parts *p, xkd_dist *dist, int64_t first, int64_t n);
 
 /* The sums over the parts of all ranks (dist NULL: those of this process), behind the last part. Tensors of F32. */

@@ -114,6 +114,7 @@ static xkd_status make_net(run *r)
     xkd_finetune_options options = xkd_finetune_options_of(c, r->data.multi_label);
     shape.B = r->data.batch;
     XKD_TRY(xkd_backend_new(r->cx, &r->be, c->device, xkd_config_dtype(c), (int)c->threads));
+    XKD_TRY(xkd_dist_meet_devices(r->dist, r->be));
     XKD_TRY(xkd_finetune_new(r->cx, r->be, &source, &shape, r->data.classes.count, &options, &r->net));
     XKD_TRY(xkd_finetune_share(r->cx, &r->net, r->dist, c->train.accumulate));
     /* The encoder's file knows its width, depth and class token; the configuration that is stored must say the same. */
@@ -532,6 +533,7 @@ static void release(run *r)
     xkd_metrics_close(r->metrics);
     xkd_test_log_close(&r->tests);
     xkd_finetune_free(&r->net);
+    xkd_dist_part_devices(r->dist);
     xkd_backend_free(r->be);
     xkd_supervised_data_free(&r->data);
     xkd_free(r->losses);

@@ -105,6 +105,7 @@ static xkd_status make_trainer(run *r)
     xkd_batch_shape shape = xkd_feed_shape(&r->feed, r->feed.samples);
     xkd_status status =
         xkd_backend_new(r->cx, &r->backend, r->config.device, xkd_config_dtype(&r->config), (int)r->config.threads);
+    if (status == XKD_OK) status = xkd_dist_meet_devices(r->dist, r->backend);
     if (status == XKD_OK) status = xkd_trainer_new(r->cx, &r->trainer, r->backend, r->dist, &r->config, &shape, false);
     r->has_trainer = status == XKD_OK;
     int64_t last = xkd_loader_last_count(r->loader);
@@ -426,6 +427,7 @@ static void release(run *r)
     xkd_metrics_close(r->metrics);
     xkd_probe_free(r->probe); /* borrows the trainer */
     if (r->has_trainer) xkd_trainer_free(&r->trainer);
+    xkd_dist_part_devices(r->dist);
     xkd_backend_free(r->backend);
     if (r->feed.config) xkd_feed_free(&r->feed);
     xkd_loader_free(r->loader);

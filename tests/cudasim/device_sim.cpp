@@ -3,6 +3,7 @@
 #include "backend/cuda/device.h"
 
 #include <cstdio>
+#include <unistd.h>
 #include <deque>
 #include <functional>
 #include <map>
@@ -15,10 +16,12 @@ extern "C" {
 #include "backend/backend.h"
 }
 
-/* Errors: one for a fault, of which the simulation has a text, and those of a caller. */
-enum { FAULT = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 3, NOT_SIMULATED = 4 };
+/* Errors: sim::FAULT, of which the simulation has a text, and those of a caller. */
+enum { OUT_OF_MEMORY = 2, NO_DEVICE = 3, NOT_SIMULATED = 4 };
 
 typedef std::function<int()> task;
+using sim::FAULT;
+using sim::PENDING;
 
 namespace sim
 {
@@ -56,6 +59,7 @@ const char *dev_error_text(int error)
 {
     static const char *const texts[] = {"no error", "", "out of memory", "no such device",
                                         "a product that is not simulated"};
+    if (error >= DEV_RANKS_ERRORS) return dev_ranks_error_text(error);
     if (error == FAULT && sim::last_fault()) return sim::last_fault();
     return error > 0 && error < 5 ? texts[error] : "an unknown error";
 }
@@ -94,6 +98,7 @@ int dev_describe(int device, dev_properties *out)
     out->major = 9;
     out->memory = (size_t)1 << 34;
     out->processors = 1;
+    snprintf(out->bus, sizeof out->bus, "sim-%d", (int)getpid()); /* each process has its own */
     return 0;
 }
 
@@ -112,14 +117,17 @@ int dev_use(int device)
 
 /* ---- streams ---- */
 
-static int run(sim::stream *s, uint64_t until)
+/* A task that waits for another process is called until it is done, or once where the caller does not wait. */
+static int run(sim::stream *s, uint64_t until, bool wait = true)
 {
     sim::open_memory();
     while (s->done < until && !s->queue.empty()) {
-        task next = std::move(s->queue.front());
+        int result = stuck ? 0 : s->queue.front()();
+        if (result == PENDING && wait) continue;
+        if (result == PENDING) break;
+        if (result) stuck = result;
         s->queue.pop_front();
         s->done++;
-        if (!stuck) stuck = next();
     }
     sim::close_memory();
     return stuck;
@@ -128,7 +136,7 @@ static int run(sim::stream *s, uint64_t until)
 /* What a program may leave undone before the simulation does some of it: for the host's memory alone. */
 enum { MOST_WAITING = 1 << 14 };
 
-static int put(sim::stream *s, task work)
+int sim::put(stream *s, task work)
 {
     if (idle) return 0;
     if (s->capture) {
@@ -195,11 +203,18 @@ int dev_event_wait(dev_event event)
     return event->on ? run(event->on, event->number) : stuck;
 }
 
+int dev_event_done(dev_event event, bool *done)
+{
+    int error = event->on ? run(event->on, event->number, false) : stuck;
+    *done = !event->on || event->on->done >= event->number;
+    return error;
+}
+
 int dev_stream_after(dev_stream stream, dev_event event)
 {
     sim::stream *on = event->on;
     uint64_t number = event->number;
-    return on ? put(of(stream), [=]() { return run(on, number); }) : stuck;
+    return on ? sim::put(of(stream), [=]() { return run(on, number); }) : stuck;
 }
 
 /* ---- memory ---- */
@@ -241,19 +256,19 @@ static bool is_pinned(const void *host)
     return (const char *)host < next->first + next->second;
 }
 
-static bool is_device(const void *from, size_t bytes, const char *what)
+bool sim::is_device(const void *from, size_t bytes, const char *what)
 {
-    char *end = bytes ? sim::piece_end(from) : (char *)(uintptr_t)from;
+    char *end = bytes ? piece_end(from) : (char *)(uintptr_t)from;
     if (bytes == 0 || (end && (const char *)from + bytes <= end)) return true;
-    sim::note_fault("%s of %zu bytes at an address of the device that %s", what, bytes,
-                    end ? "ends behind its piece" : "belongs to no piece");
+    note_fault("%s of %zu bytes at an address of the device that %s", what, bytes,
+               end ? "ends behind its piece" : "belongs to no piece");
     return false;
 }
 
 int dev_zero(void *to, size_t bytes, dev_stream stream)
 {
-    return put(of(stream), [=]() {
-        if (!is_device(to, bytes, "zeroing")) return (int)FAULT;
+    return sim::put(of(stream), [=]() {
+        if (!sim::is_device(to, bytes, "zeroing")) return (int)FAULT;
         memset(to, 0, bytes);
         return 0;
     });
@@ -261,8 +276,8 @@ int dev_zero(void *to, size_t bytes, dev_stream stream)
 
 int dev_copy(void *to, const void *from, size_t bytes, dev_stream stream)
 {
-    return put(of(stream), [=]() {
-        if (!is_device(to, bytes, "a copy") || !is_device(from, bytes, "a copy")) return (int)FAULT;
+    return sim::put(of(stream), [=]() {
+        if (!sim::is_device(to, bytes, "a copy") || !sim::is_device(from, bytes, "a copy")) return (int)FAULT;
         memcpy(to, from, bytes);
         return 0;
     });
@@ -272,8 +287,8 @@ int dev_upload(void *to, const void *host, size_t bytes, dev_stream stream)
 {
     std::shared_ptr<std::vector<char>> own;
     if (!is_pinned(host)) own = std::make_shared<std::vector<char>>((const char *)host, (const char *)host + bytes);
-    return put(of(stream), [=]() {
-        if (!is_device(to, bytes, "an upload")) return (int)FAULT;
+    return sim::put(of(stream), [=]() {
+        if (!sim::is_device(to, bytes, "an upload")) return (int)FAULT;
         memcpy(to, own ? own->data() : host, bytes);
         return 0;
     });
@@ -282,8 +297,8 @@ int dev_upload(void *to, const void *host, size_t bytes, dev_stream stream)
 int dev_download(void *host, const void *from, size_t bytes, dev_stream stream)
 {
     if (idle) memset(host, 0, bytes);
-    return put(of(stream), [=]() {
-        if (!is_device(from, bytes, "a download")) return (int)FAULT;
+    return sim::put(of(stream), [=]() {
+        if (!sim::is_device(from, bytes, "a download")) return (int)FAULT;
         memcpy(host, from, bytes);
         return 0;
     });
@@ -308,7 +323,7 @@ int dev_capture_end(dev_stream stream, dev_graph *out)
 
 int dev_graph_launch(dev_graph graph, dev_stream stream)
 {
-    for (const task &t : graph->tasks) put(of(stream), t);
+    for (const task &t : graph->tasks) sim::put(of(stream), t);
     return stuck;
 }
 
@@ -390,13 +405,13 @@ static size_t size_of(dev_type type)
 int dev_multiply(dev_gemm gemm, const dev_product *product, dev_stream stream)
 {
     dev_product p = *product;
-    return put(of(stream), [=]() {
+    return sim::put(of(stream), [=]() {
         size_t in = size_of(p.in), out = size_of(p.out);
-        bool ours = is_device(p.a, (size_t)(p.M * p.K) * in, "a product") &&
-                    is_device(p.b, (size_t)(p.N * p.K) * in, "a product") &&
-                    is_device(p.y, (size_t)(p.M * p.N) * out, "a product") &&
-                    (!p.c || is_device(p.c, (size_t)(p.M * p.N) * out, "a product")) &&
-                    (!p.bias || is_device(p.bias, (size_t)p.N * out, "a product"));
+        bool ours = sim::is_device(p.a, (size_t)(p.M * p.K) * in, "a product") &&
+                    sim::is_device(p.b, (size_t)(p.N * p.K) * in, "a product") &&
+                    sim::is_device(p.y, (size_t)(p.M * p.N) * out, "a product") &&
+                    (!p.c || sim::is_device(p.c, (size_t)(p.M * p.N) * out, "a product")) &&
+                    (!p.bias || sim::is_device(p.bias, (size_t)p.N * out, "a product"));
         if (!ours) return (int)FAULT;
         return multiply(gemm->ref, p) ? 0 : (int)NOT_SIMULATED;
     });

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 #include "cudasim.h"
 
@@ -45,6 +46,13 @@ bool give_memory(void *block);
 /* Between these the host may read and write device memory. */
 void open_memory(void);
 void close_memory(void);
+
+/* ---- streams (device_sim.cpp) ---- */
+/* What is put on a stream returns 0, FAULT, or PENDING: it wants to be called again. */
+enum { FAULT = 1, PENDING = -1 };
+int put(stream *s, std::function<int()> work);
+/* Whether these bytes lie in one piece of the device; else a fault of `what` is noted. */
+bool is_device(const void *from, size_t bytes, const char *what);
 
 /* ---- shadows (hooks.cpp) ---- */
 void reset_shadow_if_full(void);

@@ -18,13 +18,15 @@ static struct {
 
 enum { MODULES = sizeof modules / sizeof *modules };
 
+enum { ANY = -2 }; /* number of a device: by the rank's place */
+
 /* The module of a device's name, and the device's number; -1: none. */
 static int find_module(const char *name, int *device)
 {
     const char *colon = strchr(name, ':');
     size_t length = colon ? (size_t)(colon - name) : strlen(name);
     char *end = NULL;
-    *device = 0;
+    *device = ANY;
     if (strcmp(name, "cuda-sim:count") == 0)
         *device = -1;
     else if (colon) {
@@ -48,7 +50,7 @@ static const xkd_cuda_table *load(int m, char *why, size_t size)
 {
     const xkd_cuda_table *(*table)(void);
     if (modules[m].table) return modules[m].table;
-    void *symbol = xkd_module_symbol(modules[m].file, "xkd_cuda_table_1", false, modules[m].remedy, why, size);
+    void *symbol = xkd_module_symbol(modules[m].file, "xkd_cuda_table_2", false, modules[m].remedy, why, size);
     size_t used = strlen(why);
     if (!symbol && strstr(why, "cannot open shared object file"))
         snprintf(why + used, size - used,
@@ -80,6 +82,10 @@ xkd_status xkd_cuda_new(xkd_context *cx, xkd_backend *be, const char *name)
                         xkd_dtype_name(be->dtype));
     const xkd_cuda_table *table = load(m, why, sizeof why);
     if (!table) return xkd_fail(cx, XKD_ERR_DEVICE, "run.device=%s: %s", name, why);
+    if (device == ANY) {
+        int there = table->devices();
+        device = there ? xkd_context_place(cx) % there : 0;
+    }
     XKD_TRY(xkd_pool_new(cx, &be->pool, 1));
     XKD_TRY(table->open(&host, be, device));
 fail:
@@ -99,6 +105,36 @@ xkd_status xkd_cuda_status(xkd_backend *be)
 int64_t xkd_cuda_held(const xkd_backend *be)
 {
     return table_of(be)->held(be);
+}
+
+bool xkd_cuda_place(const xkd_backend *be, char *bus, size_t size)
+{
+    return table_of(be)->place(be, bus, size);
+}
+
+bool xkd_cuda_name_meeting(xkd_backend *be, char name[XKD_CUDA_MEETING])
+{
+    return table_of(be)->name(be, name);
+}
+
+void xkd_cuda_meet(xkd_backend *be, const char name[XKD_CUDA_MEETING], int rank, int size)
+{
+    table_of(be)->meet(be, name, rank, size);
+}
+
+void xkd_cuda_sum(xkd_backend *be, float *x, int64_t n, bool halved)
+{
+    table_of(be)->sum(be, x, n, halved);
+}
+
+bool xkd_cuda_summed(xkd_backend *be)
+{
+    return table_of(be)->summed(be);
+}
+
+void xkd_cuda_part(xkd_backend *be)
+{
+    table_of(be)->part(be);
 }
 
 int xkd_cuda_counts(xkd_backend *be, xkd_cuda_count *out, int size)

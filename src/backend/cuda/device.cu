@@ -11,6 +11,7 @@ enum { GEMM_ERRORS = 100000 };
 
 const char *dev_error_text(int error)
 {
+    if (error >= DEV_RANKS_ERRORS) return dev_ranks_error_text(error);
     if (error >= GEMM_ERRORS) return cublasLtGetStatusString((cublasStatus_t)(error - GEMM_ERRORS));
     return cudaGetErrorString((cudaError_t)error);
 }
@@ -55,7 +56,7 @@ int dev_describe(int device, dev_properties *out)
     out->minor = p.minor;
     out->memory = p.totalGlobalMem;
     out->processors = p.multiProcessorCount;
-    return 0;
+    return cudaDeviceGetPCIBusId(out->bus, sizeof out->bus, device);
 }
 
 /* Any kernel tells: all are built for the same architectures. */
@@ -133,6 +134,13 @@ int dev_event_record(dev_event event, dev_stream stream)
 int dev_event_wait(dev_event event)
 {
     return cudaEventSynchronize((cudaEvent_t)event);
+}
+
+int dev_event_done(dev_event event, bool *done)
+{
+    cudaError_t error = cudaEventQuery((cudaEvent_t)event);
+    *done = error == cudaSuccess;
+    return error == cudaErrorNotReady ? 0 : error;
 }
 
 int dev_stream_after(dev_stream stream, dev_event event)

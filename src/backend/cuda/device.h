@@ -1,5 +1,6 @@
 /* The one place where the runtime of the GPU and its library of products have names: the rest of this folder calls these and
- * no other. device.cu gives them CUDA and cuBLASLt; the simulation of the tests gives them the host (tests/cudasim).
+ * no other. device.cu and device_ranks.cu give them CUDA, cuBLASLt and NCCL; the simulation of the tests gives them the host
+ * (tests/cudasim).
  *
  * Functions return 0 or an error, of which dev_error_text knows a sentence. Pointers are the device's unless they are called
  * host. Work on a stream is done late and in order. */
@@ -20,6 +21,7 @@ typedef struct dev_stream_state *dev_stream;
 typedef struct dev_event_state *dev_event;
 typedef struct dev_graph_state *dev_graph;
 typedef struct dev_gemm_state *dev_gemm;
+typedef struct dev_ranks_state *dev_ranks;
 typedef __nv_bfloat16 bf16;
 
 struct dev_properties {
@@ -27,6 +29,7 @@ struct dev_properties {
     int major, minor; /* of the architecture */
     size_t memory;    /* bytes */
     int processors;
+    char bus[32]; /* where it sits in its machine: no two devices have the same */
 };
 
 const char *dev_error_text(int error);
@@ -58,6 +61,7 @@ int dev_event_free(dev_event event);
 int dev_event_record(dev_event event, dev_stream stream);
 int dev_event_wait(dev_event event);                      /* the host waits */
 int dev_stream_after(dev_stream stream, dev_event event); /* the stream does */
+int dev_event_done(dev_event event, bool *done);          /* nobody waits */
 
 int dev_zero(void *to, size_t bytes, dev_stream stream);
 int dev_copy(void *to, const void *from, size_t bytes, dev_stream stream);
@@ -85,6 +89,24 @@ struct dev_product {
 int dev_gemm_new(dev_gemm *out);
 int dev_gemm_free(dev_gemm gemm);
 int dev_multiply(dev_gemm gemm, const dev_product *product, dev_stream stream);
+
+/* Exchange between the devices of several processes. They meet under a name that one of them makes and the others are told;
+ * each waits for all. An exchange is whatever is sent and received between its begin and its end; it is done on the stream. */
+enum { DEV_RANKS_NAME = 128 };
+int dev_ranks_version(void); /* of the library: 0 where there is none */
+int dev_ranks_name(char name[DEV_RANKS_NAME]);
+int dev_ranks_meet(dev_ranks *out, const char name[DEV_RANKS_NAME], int rank, int size);
+/* What is under way is given up. */
+int dev_ranks_leave(dev_ranks ranks);
+/* A fault of an exchange that was asked for. */
+int dev_ranks_fault(dev_ranks ranks);
+int dev_exchange_begin(dev_ranks ranks);
+int dev_send(dev_ranks ranks, const void *from, size_t bytes, int to, dev_stream stream);
+int dev_receive(dev_ranks ranks, void *to, size_t bytes, int from, dev_stream stream);
+int dev_exchange_end(dev_ranks ranks);
+/* Of errors from these functions, which dev_error_text passes on. */
+enum { DEV_RANKS_ERRORS = 200000 };
+const char *dev_ranks_error_text(int error);
 
 #ifndef XKD_CUDASIM
 int dev_launch_kernel(const void *kernel, dim3 grid, dim3 block, void **args, size_t shared, dev_stream stream);

@@ -194,6 +194,7 @@ static void close(xkd_backend *be)
 {
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
     if (!cuda) return;
+    cuda_ranks_part(be);
     if (cuda->stream) dev_stream_wait(cuda->stream);
     for (int i = 0; i < STAGES; i++) {
         if (cuda->stage[i].host) dev_give_pinned(cuda->stage[i].host);
@@ -297,12 +298,19 @@ static int64_t held(const xkd_backend *be)
 static void describe(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack,
                      size_t lack_size)
 {
-    int count = 0, driver = dev_driver_version(), runtime = dev_runtime_version(), gemm = dev_gemm_version();
-    size_t used = 0;
-    size_t told = (size_t)snprintf(versions, versions_size, "CUDA %d.%d, cuBLASLt %d.%d", runtime / 1000,
-                                   runtime % 1000 / 10, gemm / 1000, gemm % 1000 / 10);
-    if (driver && told < versions_size)
-        snprintf(versions + told, versions_size - told, ", driver for CUDA %d.%d", driver / 1000, driver % 1000 / 10);
+    const struct {
+        const char *name;
+        int version; /* 0: it is not here */
+    } list[] = {{"CUDA", dev_runtime_version()},
+                {", cuBLASLt", dev_gemm_version()},
+                {", NCCL", dev_ranks_version()},
+                {", driver for CUDA", dev_driver_version()}};
+    int count = 0;
+    size_t used = 0, told = 0;
+    for (const auto &part : list)
+        if (part.version && told < versions_size)
+            told += (size_t)snprintf(versions + told, versions_size - told, "%s %d.%d", part.name, part.version / 1000,
+                                     part.version % 1000 / 10);
     *devices = 0;
     find_lack(lack, lack_size);
     if (*lack || dev_count(&count)) return;
@@ -314,8 +322,26 @@ static void describe(char *versions, size_t versions_size, char *devices, size_t
     }
 }
 
-const xkd_cuda_table *xkd_cuda_table_1(void)
+static int devices(void)
 {
-    static const xkd_cuda_table table = {describe, open, close, status_of, held, count};
+    int count = 0;
+    return dev_count(&count) ? 0 : count;
+}
+
+const xkd_cuda_table *xkd_cuda_table_2(void)
+{
+    static const xkd_cuda_table table = {describe,
+                                         open,
+                                         close,
+                                         status_of,
+                                         held,
+                                         devices,
+                                         cuda_ranks_place,
+                                         cuda_ranks_name,
+                                         cuda_ranks_meet,
+                                         cuda_ranks_sum,
+                                         cuda_ranks_summed,
+                                         cuda_ranks_part,
+                                         count};
     return &table;
 }

@@ -19,6 +19,8 @@ typedef struct {
     long long launches, bytes, flop;
 } xkd_cuda_count;
 
+enum { XKD_CUDA_MEETING = 128 };
+
 typedef struct {
     /* Versions of the libraries, and the devices that are there, each as a line of text. `lack`: why no device can be used, and
      * what to install; empty where one can. */
@@ -32,6 +34,24 @@ typedef struct {
     xkd_status (*status)(xkd_backend *be);
     /* Bytes of scratch that operations have come to hold. */
     int64_t (*held)(const xkd_backend *be);
+    /* Devices that there are; 0 where none can be used. */
+    int (*devices)(void);
+
+    /* ---- ranks: processes whose devices exchange tensors ---- */
+    /* What of all devices of its machine this backend's is, in `bus`. False: there is no library for exchanges (NCCL). */
+    bool (*place)(const xkd_backend *be, char *bus, size_t size);
+    /* A name [XKD_CUDA_MEETING] for a meeting, made by one rank. */
+    bool (*name)(xkd_backend *be, char *name);
+    /* Waits for all. A fault of this and of what follows is the backend's. */
+    void (*meet)(xkd_backend *be, const char *name, int rank, int size);
+    /* x [n] of the device = sum over ranks, in float32 in the order of dist.h, beside what is asked for later, and behind what was
+     * before; `halved`: sent as bfloat16. */
+    void (*sum)(xkd_backend *be, float *x, int64_t n, bool halved);
+    /* Whether all sums are there, or there is a fault. */
+    bool (*summed)(xkd_backend *be);
+    /* Gives up what is under way, and leaves. */
+    void (*part)(xkd_backend *be);
+
     /* From now on counts by operation; with `out` gives the counts so far and starts anew. The number of them. */
     int (*count)(xkd_backend *be, xkd_cuda_count *out, int size);
 } xkd_cuda_table;
@@ -41,6 +61,6 @@ typedef struct {
 extern "C"
 #endif
     __attribute__((visibility("default"))) const xkd_cuda_table *
-    xkd_cuda_table_1(void);
+    xkd_cuda_table_2(void);
 
 #endif

@@ -18,6 +18,8 @@ struct xkd_cuda_stage {
     bool used;
 };
 
+struct xkd_cuda_ranks;
+
 struct xkd_cuda {
     xkd_memory memory; /* first: the memory's functions get its address */
     xkd_backend *be;
@@ -31,7 +33,8 @@ struct xkd_cuda {
     size_t list_bytes;
     xkd_cuda_stage stage[STAGES];
     int next_stage;
-    xkd_cuda_count *now; /* of the running operation; NULL: nothing is counted */
+    xkd_cuda_ranks *ranks; /* the other processes, once they have met; NULL */
+    xkd_cuda_count *now;   /* of the running operation; NULL: nothing is counted */
     xkd_cuda_count counts[COUNTS];
     int counted;
     bool counting;
@@ -55,6 +58,14 @@ void cuda_upload(xkd_backend *be, void *to, const void *host, int64_t bytes);
 
 /* y = a b + c + bias, as device.h has it. */
 void cuda_multiply(xkd_backend *be, const dev_product *product);
+
+/* Exchange with other ranks: the module's functions of these names (module.h). */
+bool cuda_ranks_place(const xkd_backend *be, char *bus, size_t size);
+bool cuda_ranks_name(xkd_backend *be, char *name);
+void cuda_ranks_meet(xkd_backend *be, const char *name, int rank, int size);
+void cuda_ranks_sum(xkd_backend *be, float *x, int64_t n, bool halved);
+bool cuda_ranks_summed(xkd_backend *be);
+void cuda_ranks_part(xkd_backend *be);
 
 template <class... P, class... A>
 void cuda_launch(xkd_backend *be, const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,

@@ -1,0 +1,118 @@
+/* Sums on GPUs that have met each other. The host waits for them with an eye on the signs of life of the other ranks: what a
+ * device waits for would never come from a rank that is lost. */
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend/cuda/cuda.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "dist/dist_parts.h"
+
+/* s that a loss may take to be noticed behind a fault that may come from it. */
+static const double GRACE = 3;
+
+/* What a rank says of its device. */
+typedef struct {
+    bool can; /* it has one, and a library for exchanges */
+    char bus[32];
+} device_card;
+
+/* Two ranks of one machine on one device: NCCL refuses that. */
+static bool share_one(const xkd_dist *d, const device_card *all, int *first, int *second)
+{
+    for (*second = 1; *second < d->size; ++*second)
+        for (*first = 0; *first < *second; ++*first)
+            if (strcmp(d->hosts[*first], d->hosts[*second]) == 0 && strcmp(all[*first].bus, all[*second].bus) == 0)
+                return true;
+    return false;
+}
+
+/* All ranks come to the same answer, since all have the same cards. */
+static bool can_meet(xkd_dist *d, const device_card *all)
+{
+    int first, second;
+    const char *through = "gradients pass through the hosts' memory";
+    for (int r = 0; r < d->size; r++) {
+        if (all[r].can) continue;
+        if (d->rank == 0 && d->device)
+            xkd_log(d->cx, XKD_LOG_WARN, "rank %d (%s) has no NCCL or computes on no GPU: %s", r, d->hosts[r], through);
+        return false;
+    }
+    if (!share_one(d, all, &first, &second)) return true;
+    if (d->rank == 0)
+        xkd_log(d->cx, XKD_LOG_WARN, "ranks %d and %d (%s) share a GPU: %s", first, second, d->hosts[first], through);
+    return false;
+}
+
+/* A fault of a device may be the loss of another rank, which the heartbeats then know, or its own. */
+static xkd_status fault(xkd_dist *d)
+{
+    struct pollfd lost = {.fd = d->wake[0], .events = POLLIN};
+    (void)poll(&lost, 1, (int)(1000 * GRACE));
+    xkd_status status = xkd_dist_look(d);
+    if (status == XKD_OK) return xkd_backend_status(d->device);
+    /* Its message is about the loss. */
+    xkd_clear_error(d->cx);
+    xkd_cuda_part(d->device);
+    (void)xkd_backend_status(d->device);
+    xkd_clear_error(d->cx);
+    return xkd_dist_look(d);
+}
+
+xkd_status xkd_dist_meet_devices(xkd_dist *d, xkd_backend *be)
+{
+    xkd_status status = XKD_OK;
+    device_card mine = {0}, *all = NULL;
+    char name[XKD_CUDA_MEETING] = {0};
+    if (!d) return XKD_OK;
+    XKD_TRY(xkd_alloc(d->cx, &all, d->size, sizeof *all));
+    if (be->cuda) mine.can = xkd_cuda_place(be, mine.bus, sizeof mine.bus);
+    XKD_TRY(xkd_dist_gather(d, all, &mine, sizeof mine));
+    d->device = be->cuda ? be : NULL;
+    bool can = can_meet(d, all);
+    if (can && d->rank == 0) (void)xkd_cuda_name_meeting(be, name);
+    if (can) status = xkd_dist_broadcast(d, name, sizeof name);
+    /* A rank 0 that has no name to give has a fault to tell, below. */
+    if (can && status == XKD_OK && be->status == XKD_OK) xkd_cuda_meet(be, name, d->rank, d->size);
+    if (!can || status != XKD_OK) d->device = NULL;
+    if (status == XKD_OK && can && be->status != XKD_OK) status = fault(d);
+    if (status != XKD_OK) d->device = NULL;
+    if (d->device && d->rank == 0)
+        xkd_log(d->cx, XKD_LOG_INFO, "gradients are added up on the GPUs, which NCCL connects");
+fail:
+    xkd_free(all);
+    return status;
+}
+
+void xkd_dist_part_devices(xkd_dist *d)
+{
+    if (d && d->device) xkd_cuda_part(d->device);
+    if (d) d->device = NULL;
+}
+
+bool xkd_dist_on_devices(const xkd_dist *d)
+{
+    return d && d->device;
+}
+
+xkd_status xkd_devices_sum(xkd_dist *d, float *x, int64_t n)
+{
+    xkd_cuda_sum(d->device, x, n, d->packed != NULL);
+    d->asked = true;
+    return XKD_OK; /* a fault is kept in the backend */
+}
+
+xkd_status xkd_devices_wait(xkd_dist *d)
+{
+    const struct timespec moment = {.tv_nsec = 20000};
+    if (!d->asked) return XKD_OK;
+    d->asked = false;
+    while (!xkd_cuda_summed(d->device)) {
+        xkd_tick();
+        if (d->lost) return fault(d);
+        (void)nanosleep(&moment, NULL);
+    }
+    return d->device->status == XKD_OK ? XKD_OK : fault(d);
+}

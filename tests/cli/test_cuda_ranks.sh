@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Several ranks whose devices exchange gradients themselves: on the simulation, each process has a device of its own.
+cd "$(dirname "$0")/../.."
+. tests/cli/tap.sh
+tiny=$PWD/tests/data/tiny.yaml
+if [ ! -e "$(dirname "$xkd")/libxkd-cuda-sim.so" ]; then
+  echo "ok ranks on the simulation # SKIP it is not built by this compiler"
+  finish
+fi
+cd "$work" || exit 1
+"$xkd" data synth --out toys --classes 3 --clips 4 --seconds 2 --size 64 --seed 1 -q >/dev/null || exit 1
+train=(pretrain --data toys/train -c "$tiny" dataset.batch_size=4 run.picture_steps=off run.device=cuda-sim run.threads=1 --max-steps 2)
+norm() { awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "grad_norm") column = i } END { print $column }' "$1/metrics.csv"; }
+near() { awk "BEGIN { exit !($1 > 0 && ($1 - $2) ^ 2 <= ($3 * $1) ^ 2) }"; } # near A B RELATIVE
+weights() { sha256sum <"$1/backbones/vid_teacher.safetensors"; }
+
+try "${train[@]}" --out alone train.accumulate=2
+check "one process, two micro-batches" code 0
+try "${train[@]}" --out two --ranks 2
+stderr_has "two ranks, each with a device" 0 "gradients are added up on the GPUs, which NCCL connects"
+check "give the bits of the one process" [ "$(weights two)" = "$(weights alone)" ]
+for ranks in 2 3; do
+  for wire in float32 bfloat16; do
+    [ $ranks$wire = 3bfloat16 ] && continue
+    halves=("${train[@]}" --ranks $ranks dataset.batch_size=$((2 * ranks)) train.wire=$wire)
+    try "${halves[@]}" --out "devices-$ranks-$wire"
+    check "$ranks ranks, $wire on the wire" code 0
+    XKD_CUDASIM_ALONE=1 try "${halves[@]}" --out "hosts-$ranks-$wire"
+    stderr_has "the same without NCCL says so" 0 "has no NCCL or computes on no GPU: gradients pass through the hosts' memory"
+    if [ $wire = float32 ]; then
+      check "and has the same bits" [ "$(weights "devices-$ranks-$wire")" = "$(weights "hosts-$ranks-$wire")" ]
+    else # a rank's own share is not rounded, and which share that is depends on how the gradients are cut
+      check "and is near to it" near "$(norm "devices-$ranks-$wire")" "$(norm "hosts-$ranks-$wire")" 0.002
+    fi
+  done
+done
+check "bfloat16 on the wire is another sum" [ "$(weights devices-2-bfloat16)" != "$(weights devices-2-float32)" ]
+try finetune two toys --split train --test-split test --modality video --out tuned --max-steps 1 -c "$tiny" --ranks 2 \
+  dataset.batch_size=4 run.device=cuda-sim run.threads=1
+stderr_has "a fine-tuning over two devices" 0 "which NCCL connects"
+
+# ---- a rank that is lost ----
+ranks_of() { pgrep -P "$1"; }
+lose() { # lose NAME SIGNAL: two ranks in their endless training, of which one gets the signal in the midst
+  "$xkd" "${train[@]}" --out "$1" --ranks 2 --max-steps 400 run.save_steps=1 run.peer_timeout=4 2>"$1.err" >/dev/null &
+  launcher=$!
+  for _ in $(seq 600); do compgen -G "$1/checkpoints/*.safetensors" >/dev/null && break; sleep 0.1; done
+  victim=$(ranks_of $launcher | sed -n 2p)
+  kill "-$2" "$victim"
+  start=$SECONDS
+  wait $launcher
+  rc=$?
+  [ "$2" = STOP ] && kill -KILL "$victim" 2>/dev/null
+  err=$(cat "$1.err")
+}
+lose killed KILL
+check "a rank that is killed: exit 7" code 7
+check "and who it was" [ -n "$(grep 'rank 1 (' <<<"$err")" ]
+check "the other ends at once" [ $((SECONDS - start)) -lt 20 ]
+try verify killed/checkpoints/*.safetensors
+check "its checkpoints are whole" code 0
+finish
