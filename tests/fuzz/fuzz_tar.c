@@ -27,8 +27,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const xkd_sample *s = &m.samples[i];
         xkd_source source;
         xkd_media_fault fault;
-        if (!xkd_manifest_path_is_plain(s->path) || s->member_at < 512 || s->bytes < 0 ||
-            s->member_at > (int64_t)size - s->bytes)
+        if (!xkd_manifest_path_is_plain(s->path) || !s->more || s->more->member_at < 512 || s->bytes < 0 ||
+            s->more->member_at > (int64_t)size - s->bytes)
             abort();
         if (xkd_manifest_open(cx, &m, s, false, &source, &fault) != XKD_OK) abort();
         close(source.fd);
