@@ -8,6 +8,7 @@
 #include "backend/cuda/cuda.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/text.h"
 #include "dist/dist_parts.h"
 
 /* s that a loss may take to be noticed behind a fault that may come from it. */
@@ -46,6 +47,19 @@ static bool can_meet(xkd_dist *d, const device_card *all)
     return false;
 }
 
+/* Which GPU each rank has; a list that is too long for a line ends in it. */
+static xkd_status tell(const xkd_dist *d, const device_card *all)
+{
+    if (d->rank != 0) return XKD_OK;
+    xkd_text line = xkd_text_make(d->cx);
+    xkd_text_printf(&line, "gradients are added up on the GPUs, which NCCL connects:");
+    for (int r = 0; r < d->size; r++) xkd_text_printf(&line, "%s %d on %s", r ? "," : "", r, all[r].bus);
+    if (line.status == XKD_OK) xkd_log(d->cx, XKD_LOG_INFO, "%s", line.data);
+    xkd_status status = line.status;
+    xkd_text_free(&line);
+    return status;
+}
+
 /* A fault of a device may be the loss of another rank, which the heartbeats then know, or its own. */
 static xkd_status fault(xkd_dist *d)
 {
@@ -79,8 +93,7 @@ xkd_status xkd_dist_meet_devices(xkd_dist *d, xkd_backend *be)
     if (!can || status != XKD_OK) d->device = NULL;
     if (status == XKD_OK && can && be->status != XKD_OK) status = fault(d);
     if (status != XKD_OK) d->device = NULL;
-    if (d->device && d->rank == 0)
-        xkd_log(d->cx, XKD_LOG_INFO, "gradients are added up on the GPUs, which NCCL connects");
+    if (d->device) status = tell(d, all);
 fail:
     xkd_free(all);
     return status;

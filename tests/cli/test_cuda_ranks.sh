@@ -17,7 +17,7 @@ weights() { sha256sum <"$1/backbones/vid_teacher.safetensors"; }
 try "${train[@]}" --out alone train.accumulate=2
 check "one process, two micro-batches" code 0
 try "${train[@]}" --out two --ranks 2
-stderr_has "two ranks, each with a device" 0 "gradients are added up on the GPUs, which NCCL connects"
+stderr_has "two ranks, each with a device" 0 "gradients are added up on the GPUs, which NCCL connects: 0 on sim-"
 check "give the bits of the one process" [ "$(weights two)" = "$(weights alone)" ]
 for ranks in 2 3; do
   for wire in float32 bfloat16; do
