@@ -195,7 +195,8 @@ static void put_json(xkd_text *out, const xkd_config *c, const xkd_supervised_re
         out, ", \"classes\": %" PRId64 ", \"train_files\": %" PRId64 ", \"test_files\": %" PRId64 ", \"replaced\": ",
         r->classes, r->train_files, r->test_files);
     xkd_text_json_number(out, r->replaced < 0 ? NAN : (double)r->replaced); /* NAN is null */
-    xkd_text_printf(out, ", \"unreadable\": %" PRId64 ", \"in_both\": %" PRId64, r->unreadable, r->in_both);
+    xkd_text_printf(out, ", \"unreadable\": %" PRId64 ", \"damaged_clips\": %" PRId64 ", \"in_both\": %" PRId64,
+                    r->unreadable, r->damaged, r->in_both);
     put_scores(out, "honest", r->finished ? &r->last : &none);
     put_scores(out, "last", &r->last);
     put_scores(out, "best", &r->best);
@@ -250,6 +251,8 @@ static void put_text(xkd_text *out, const xkd_config *c, const xkd_supervised_re
     if (r->unreadable)
         xkd_text_printf(out, "%" PRId64 " of %" PRId64 " test files could not be read and are in no figure\n",
                         r->unreadable, r->test_files);
+    if (r->damaged)
+        xkd_text_printf(out, "%" PRId64 " test clips are damaged beyond data.max_clip_damage\n", r->damaged);
     if (r->in_both)
         xkd_text_printf(out, "%" PRId64 " of %" PRId64 " test files are training files too\n", r->in_both,
                         r->test_files);

@@ -102,6 +102,7 @@ static xkd_status from_features(struct cli *cli, const struct values *v, char **
     if (v->model.config) XKD_TRY(xkd_config_load(cx, &config, v->model.config, false));
     XKD_TRY(xkd_models_check_norm(cx, &config));
     choice.normalise |= config.eval.l2_norm; /* as with videos */
+    choice.max_damage = config.data.max_clip_damage;
     XKD_TRY(xkd_feature_sets_load(cx, &choice, paths, count, &listener, &sets));
     XKD_TRY(evaluate(cli, v, &config, &sets));
 fail:

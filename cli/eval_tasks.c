@@ -88,6 +88,8 @@ static xkd_status run_svm(struct cli *cli, struct eval_fold *f, xkd_fold_result 
     /* Files that the split lists minus videos that came through. */
     out->unreadable[0] = out->files[0] - verdict.train_videos;
     out->unreadable[1] = out->files[1] - verdict.test_videos;
+    out->damaged[0] = verdict.train_damaged;
+    out->damaged[1] = verdict.test_damaged;
 fail:
     for (int64_t i = 0; i < videos.donor_count; i++) xkd_free(donors[i]);
     xkd_svm_verdict_free(&verdict);
@@ -165,6 +167,7 @@ static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_re
     out->interval[1] = r.interval.high;
     out->unreadable[0] = r.replaced; /* by other files of the class */
     out->unreadable[1] = r.unreadable;
+    out->damaged[1] = r.damaged; /* in training such a clip is replaced */
 fail:
     xkd_supervised_result_free(&r);
     xkd_free(run);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "data/damage.h"
 #include "data/index.h"
 #include "eval/clips.h"
 #include "eval/encoder.h"
@@ -66,7 +67,13 @@ static xkd_status reserve(void *user, xkd_modality m, float **clip)
 static xkd_status commit(void *user, const xkd_clip_place *place)
 {
     xkd_probe *p = user;
+    double most = p->data.max_clip_damage;
+    char words[160];
     p->stream[place->modality].has[place->sample] = true;
+    if (!(place->damage > most)) return XKD_OK;
+    xkd_damage_words(words, sizeof words, "the clip's", place->modality, place->damage, most);
+    xkd_log(p->cx, XKD_LOG_WARN, "probe: %s: at %.2f s %s", p->files.samples[place->sample].path, place->seconds,
+            words);
     return XKD_OK;
 }
 

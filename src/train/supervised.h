@@ -49,6 +49,7 @@ typedef struct {
     int64_t classes, train_files, test_files;
     int64_t replaced;           /* training files that could not be read, so far in the whole run; -1: unknown */
     int64_t unreadable;         /* test files that could not be read in the last test: they are in no figure */
+    int64_t damaged;            /* clips of that test with more damage than data.max_clip_damage: they are in it */
     int64_t empty_classes;      /* without a test file; they count as 0 in the mean average precision */
     int64_t in_both;            /* files that are in the training and the test split */
     xkd_test_scores last, best; /* `last` is the honest figure once `finished`; `best` is what the release reports */
