@@ -23,6 +23,7 @@ typedef struct {
     xkd_pass_input input;
     xkd_step_values values;
     xkd_backend *be;
+    xkd_dist *dist; /* the caller's; NULL: this process alone */
     xkd_trainer trainer;
 } small_model;
 
@@ -97,7 +98,7 @@ static inline xkd_status small_model_build(small_model *s, const char *backend, 
     int64_t g = s->config.step.global_views;
     xkd_batch_shape shape = {.B = s->B, .views = {g + s->locals[0], g + s->locals[1]}, .shape = {s->shapes[0], s->shapes[1]}};
     XKD_TRY(xkd_backend_new(cx, &s->be, backend, dtype, threads));
-    XKD_TRY(xkd_trainer_new(cx, &s->trainer, s->be, NULL, &s->config, &shape, false));
+    XKD_TRY(xkd_trainer_new(cx, &s->trainer, s->be, s->dist, &s->config, &shape, false));
     small_shake(&s->trainer.networks.params);
 fail:
     return status;
