@@ -306,7 +306,7 @@ static xkd_status from_model(struct embed *e, char **arguments, int count)
     /* Before models_load, whose backend makes threads: they inherit the blocked signals. */
     cli_catch_signals();
     /* The ranks meet first, since they share the processors. */
-    XKD_TRY(cli_peer_timeout(e->cli, arguments + 1 + files, count - 1 - files, &timeout));
+    XKD_TRY(cli_peer_timeout(e->cli, e->v.model.config, arguments + 1 + files, count - 1 - files, &timeout));
     XKD_TRY(cli_join_ranks(e->cli, &e->place, timeout, &e->dist));
     XKD_TRY(models_load(e->cli, &e->v.model, arguments[0], arguments + 1 + files, count - 1 - files, &e->models));
     XKD_TRY(set_options(e));

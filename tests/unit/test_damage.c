@@ -163,8 +163,8 @@ static void each_clip_has_its_own(void **state)
         const char *name;
         int byte;
         bool sound;
-    } FILMS[] = {{"zeros.mp4", 0, true},     {"zeros.mkv", 0, true},     {"ones.mp4", 0xff, true},
-                 {"junk.mkv", 0xa5, true},   {"mute.mp4", 0, false},     {"mute.mkv", 0xff, false}};
+    } FILMS[] = {{"zeros.mp4", 0, true},   {"zeros.mkv", 0, true}, {"ones.mp4", 0xff, true},
+                 {"junk.mkv", 0xa5, true}, {"mute.mp4", 0, false}, {"mute.mkv", 0xff, false}};
     (void)state;
     taken t = {0};
     assert_int_equal(xkd_alloc(cx, &t.memory, 3 * 16 * 32 * 32 + 80 * 400, sizeof *t.memory), XKD_OK);
