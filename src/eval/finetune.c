@@ -124,7 +124,7 @@ fail:
 }
 
 /* Parameters, moments and running statistics are not in the arena: they stay as they are. */
-xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
+xkd_status xkd_finetune_measure(xkd_context *cx, xkd_finetune *f, int64_t B, double *bytes)
 {
     xkd_status status = XKD_OK;
     xkd_backbone_run_free(&f->run);
@@ -140,6 +140,16 @@ xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
     f->arena.of = f->be->memory;
     XKD_TRY(xkd_backbone_run_new(cx, &f->encoder.backbone, &f->shape, 1, &f->run)); /* of `together` clips, not of B */
     XKD_TRY(plan(cx, f));
+    *bytes = (double)f->arena.peak;
+fail:
+    return status;
+}
+
+xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
+{
+    xkd_status status = XKD_OK;
+    double bytes;
+    XKD_TRY(xkd_finetune_measure(cx, f, B, &bytes));
     XKD_TRY(xkd_arena_commit(cx, &f->arena));
     XKD_TRY(plan(cx, f));
     XKD_TRY(xkd_arena_check(cx, &f->arena));

@@ -78,6 +78,10 @@ xkd_status xkd_finetune_share(xkd_context *cx, xkd_finetune *f, xkd_dist *dist, 
 /* Plans anew for batches of B clips: a last batch of an epoch may be smaller. */
 xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B);
 
+/* What activations, gradients of them and scratch of such a plan take, without taking it; xkd_finetune_resize has to follow before
+ * anything is computed. */
+xkd_status xkd_finetune_measure(xkd_context *cx, xkd_finetune *f, int64_t B, double *bytes);
+
 /* A step of AdamW is begin, then accumulate micro-batches of clips [B,C,T,H,W] with targets [B,K] whose gradients count `share`
  * (1 / their number), then finish. XKD_ERR_NUMERIC, and nothing has changed, where a loss or gradient is not finite. */
 void xkd_finetune_begin(xkd_finetune *f);

@@ -75,7 +75,9 @@ typedef struct {
     xkd_modality modality;
     bool multi_label;
     int64_t classes, train_files, test_files, steps_per_epoch, total_steps, parameters, trained, tokens;
-    double state_bytes, activation_bytes;
+    int64_t batch; /* smaller than the configuration's where the files do not fill that */
+    double state_bytes, activation_bytes, loader_bytes; /* loader: batches that are read ahead */
+    double available_bytes;                             /* free in the machine or its control group */
     double seconds; /* of all training steps; tests and decoding, which goes on beside them, are not in it */
 } xkd_supervised_plan;
 

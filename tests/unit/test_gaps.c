@@ -12,7 +12,7 @@
 #include "media_files.h"
 
 enum { PACKET = 188, TICKS = 90000, RATE = 16000, LOUD = 3000, MOST_GAPS = 2 };
-static const double TONE = 4;    /* s of the sound's own clock */
+static const double TONE = 4;     /* s of the sound's own clock */
 static const double EXACT = 3e-3; /* the tone's first loud sample, after a resampler */
 
 static xkd_context *cx;
@@ -25,7 +25,8 @@ typedef struct {
 
 static int64_t read_stamp(const uint8_t *p)
 {
-    return (int64_t)(p[0] >> 1 & 7) << 30 | (int64_t)p[1] << 22 | (int64_t)(p[2] >> 1) << 15 | (int64_t)p[3] << 7 | p[4] >> 1;
+    return (int64_t)(p[0] >> 1 & 7) << 30 | (int64_t)p[1] << 22 | (int64_t)(p[2] >> 1) << 15 | (int64_t)p[3] << 7 |
+           p[4] >> 1;
 }
 
 static void write_stamp(uint8_t *p, int64_t t)
@@ -43,7 +44,8 @@ static uint8_t *sound_stamp(uint8_t *packet)
     if (packet[0] != 0x47 || !(packet[1] & 0x40) || !(packet[3] & 0x10)) return NULL;
     int at = 4 + (packet[3] & 0x20 ? 1 + packet[4] : 0);
     uint8_t *head = packet + at;
-    if (at + 14 > PACKET || head[0] || head[1] || head[2] != 1 || (head[3] & 0xe0) != 0xc0 || !(head[7] & 0x80)) return NULL;
+    if (at + 14 > PACKET || head[0] || head[1] || head[2] != 1 || (head[3] & 0xe0) != 0xc0 || !(head[7] & 0x80))
+        return NULL;
     return head + 9;
 }
 

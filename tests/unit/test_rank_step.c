@@ -136,8 +136,8 @@ static void run_ranks(const small_model *whole, outcome *out)
 
 /* The step by hand. */
 typedef struct {
-    small_model *model; /* before the step: rows, weights, centres */
-    double *grad, *after; /* by row, as in `outcome` */
+    small_model *model;             /* before the step: rows, weights, centres */
+    double *grad, *after;           /* by row, as in `outcome` */
     double sum[XKD_MODALITIES][64]; /* of the teachers' outputs over all samples */
     double loss, norm;
 } oracle;
