@@ -154,6 +154,12 @@ try data check gone.jsonl --out gone-clean.jsonl "${length[@]}"
 report=$out
 try data check gone.jsonl --out gone-clean.jsonl --ranks 2 "${length[@]}"
 check "a name that is no UTF-8 is told alike" [ "$rc" -eq 3 -a "$out" = "$report" ]
+# Ranks tell each other of 65 536 files at a time.
+awk 'BEGIN { for (i = 0; i < 70000; i++) printf "{\"path\":\"gone/%d.mp4\"}\n", i }' >rounds.jsonl
+try data check rounds.jsonl --out rounds-clean.jsonl -q
+report=$out
+try data check rounds.jsonl --out rounds-clean.jsonl -q --ranks 3 run.peer_timeout=20
+check "more files than ranks tell each other of at a time" [ "$rc" -eq 3 -a "$out" = "$report" -a "$(grep -c missing <<<"$out")" -ge 70000 ]
 try data check toys --out short.jsonl dataset.clip_duration=9 --ranks 2 run.peer_timeout=20
 stderr_has "none in order" 0 "none of 30 files is in order, and short.jsonl is not written"
 # A rank that never comes: FILE of -c says how long it is waited for, KEY=VALUE more than that.
