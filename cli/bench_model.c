@@ -89,9 +89,10 @@ double bench_model_step(struct bench_model *b)
     }
     /* Optimiser and moving averages belong to the step and to its time. */
     double start = xkd_now();
-    xkd_step_begin(&b->trainer, &result);
-    xkd_step_micro_batch(&b->trainer, &in, &values);
-    xkd_step_finish(&b->trainer, &values, &result);
+    xkd_step_begin(&b->trainer, &values);
+    xkd_step_micro_batch(&b->trainer, &in);
+    xkd_step_finish(&b->trainer);
+    xkd_step_collect(&b->trainer, &result);
     double seconds = xkd_now() - start;
     memcpy(b->losses, result.loss, sizeof b->losses);
     return seconds;

@@ -73,21 +73,25 @@ static double update_bytes(const xkd_optimizer *o)
     return bytes;
 }
 
+/* On the CPU, whose memory is the host's. */
 static double one_update(struct bench_model *b)
 {
     const xkd_train_config *t = &b->config.train;
-    const xkd_optimizer_step step = {.lr = t->lr.base,
-                                     .weight_decay = t->weight_decay.base,
+    const double ema[] = {t->ema[0].base, t->ema[1].base};
+    double *left = b->trainer.arrivals[0].arrival.host;
+    const xkd_optimizer_step step = {.lr = &t->lr.base,
+                                     .weight_decay = &t->weight_decay.base,
                                      .beta1 = t->betas[0],
                                      .beta2 = t->betas[1],
                                      .eps = t->eps,
-                                     .ema = {t->ema[0].base, t->ema[1].base},
+                                     .ema = ema,
                                      .clip_grad = b->config.step.clip_grad,
                                      .train_last_layer = true};
     double norm, start = xkd_now();
     xkd_optimizer_norms(b->be, &b->trainer.optimizer, NULL, 0);
     xkd_optimizer_apply(b->be, &b->trainer.optimizer, &step);
-    xkd_optimizer_read(&b->trainer.optimizer, &norm);
+    xkd_optimizer_leave(&b->trainer.optimizer, left);
+    xkd_optimizer_read(&b->trainer.optimizer, left, &norm);
     xkd_parts_begin(b->be, &b->trainer.parts); /* zeroes the gradients */
     return xkd_now() - start;
 }

@@ -83,6 +83,12 @@ xkd_status xkd_backend_status(xkd_backend *be)
     return status;
 }
 
+xkd_status xkd_backend_seen(xkd_backend *be)
+{
+    if (be->guard && be->status == XKD_OK) be->status = xkd_guard_fault(be->guard);
+    return be->status;
+}
+
 /* The old content is not kept: no operation relies on scratch of an earlier one, and copying would cost a
  * pass over it. */
 void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes)

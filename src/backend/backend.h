@@ -31,6 +31,10 @@ void xkd_backend_free(xkd_backend *be);
 /* First fault since the last call of this function, when all work asked for is done; clears it. */
 xkd_status xkd_backend_status(xkd_backend *be);
 
+/* The first fault that is known by now: waits for nothing and clears nothing. On a device that works while the host does other
+ * things it may come to light later. */
+xkd_status xkd_backend_seen(xkd_backend *be);
+
 /* Memory of at least `bytes` that only `thread` uses until the operation ends. It grows in the first step and then
  * stays (xkd_backend_settle). NULL when out of memory (the backend remembers). Thread-safe for distinct threads. */
 void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes);

@@ -50,6 +50,7 @@ typedef struct {
     double *batch[2];    /* [D] mean and 1/sqrt(var + eps) of the last micro-batch */
     double *next[2];     /* [D] running mean and variance after the step in work */
     double *scalars;     /* [3]: loss of the micro-batch; squares of all gradients, and whether they are finite */
+    double *rates;       /* [2] learning rate and weight decay of the step */
     /* What the host draws or brings, and its room on a device. */
     float *keep, *keep_room; /* [B,D] 0 or 1/(1-dropout) of the last micro-batch */
     float *path, *path_room; /* [depth,2,B] of stochastic depth, likewise */

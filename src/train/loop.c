@@ -245,16 +245,17 @@ static xkd_status one_step(run *r, xkd_pass_input *in, xkd_step_result *result)
                                     .temp = {.teacher_temp = {s.teacher_temp[0], s.teacher_temp[1]},
                                              .student_temp = {s.student_temp[0], s.student_temp[1]}},
                                     .epoch = s.epoch};
-    xkd_step_begin(&r->trainer, result);
+    xkd_step_begin(&r->trainer, &values);
     for (int64_t i = 0; i < r->config.train.accumulate; i++) {
         XKD_TRY(xkd_feed_next(cx, &r->feed, &batch, in));
         XKD_TRY(fit_pass(r, batch->count));
-        xkd_step_micro_batch(&r->trainer, in, &values);
+        xkd_step_micro_batch(&r->trainer, in);
         wait += batch->wait_seconds;
         samples += (double)batch->count;
     }
     /* From here on the weights are those of the next step (or unchanged, if it was skipped). */
-    XKD_TRY(xkd_step_finish(&r->trainer, &values, result));
+    XKD_TRY(xkd_step_finish(&r->trainer));
+    XKD_TRY(xkd_step_collect(&r->trainer, result));
     note_values(r, &s, result);
     XKD_TRY(watch(r, result));
     double seconds = xkd_now() - begin;

@@ -128,10 +128,11 @@ static xkd_status run_step(xkd_trainer *t, const xkd_pass_input *in, const xkd_s
 {
     xkd_step_result result;
     double begin = xkd_now();
-    xkd_step_begin(t, &result);
-    xkd_step_micro_batch(t, in, values);
+    xkd_step_begin(t, values);
+    xkd_step_micro_batch(t, in);
     double middle = xkd_now();
-    xkd_status status = xkd_step_finish(t, values, &result);
+    xkd_status status = xkd_step_finish(t);
+    if (status == XKD_OK) status = xkd_step_collect(t, &result);
     seconds[0] = middle - begin;
     seconds[1] = xkd_now() - middle;
     return status;

@@ -228,9 +228,10 @@ static xkd_status run_step(xkd_context *cx, replay *r, size_t step)
     xkd_step_result result;
     XKD_TRY(step_values(cx, r, step, &values));
     XKD_TRY(step_input(cx, r, step, &in));
-    xkd_step_begin(&r->trainer, &result);
-    xkd_step_micro_batch(&r->trainer, &in, &values);
-    XKD_TRY(xkd_step_finish(&r->trainer, &values, &result));
+    xkd_step_begin(&r->trainer, &values);
+    xkd_step_micro_batch(&r->trainer, &in);
+    XKD_TRY(xkd_step_finish(&r->trainer));
+    XKD_TRY(xkd_step_collect(&r->trainer, &result));
     if (result.skipped) xkd_log(cx, XKD_LOG_WARN, "step %zu: not finite, nothing was updated", step + 1);
     XKD_TRY(add_losses(cx, r, &result));
     if (step == 0) XKD_TRY(write_list(cx, r, "grads.safetensors", XKD_PARAM_GRAD));

@@ -27,7 +27,7 @@ xkd_watch_sample xkd_watch_measure(const xkd_trainer *t, const xkd_step_result *
     s.kd = result->loss[m == XKD_VIDEO ? XKD_LOSS_KD_VT2AS : XKD_LOSS_KD_AT2VS];
     s.entropy = result->teacher_entropy[m];
     s.centre_norm = sqrt(result->centre_squares[m] / (double)centre->count);
-    s.spread = spread_of(result->energy[m], t->pass.B);
+    s.spread = spread_of(result->energy[m], result->B);
     return s;
 }
 

@@ -58,8 +58,8 @@ static void run_step(full *f)
     xkd_pass_input in = {.clips = {(const float *const *)f->clips[0], (const float *const *)f->clips[1]},
                          .noise = {f->noise[0], f->noise[1]}};
     xkd_step_values values = {.temp = {.teacher_temp = {0.1, 0.07}, .student_temp = {0.1, 0.1}}};
-    xkd_step_begin(&f->trainer, &f->result);
-    xkd_step_micro_batch(&f->trainer, &in, &values);
+    xkd_step_begin(&f->trainer, &values);
+    xkd_step_micro_batch(&f->trainer, &in);
     xkd_pass_report(&f->trainer.pass, f->trainer.pass.scalars, f->result.loss);
     assert_int_equal(xkd_backend_status(f->be), XKD_OK);
 }

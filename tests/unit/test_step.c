@@ -20,10 +20,10 @@ static void build(small_model *s, const char *backend, xkd_dtype dtype, int thre
 static xkd_step_result one_step(small_model *s)
 {
     xkd_step_result result;
-    xkd_step_begin(&s->trainer, &result);
-    for (int64_t i = 0; i < s->trainer.accumulate; i++)
-        xkd_step_micro_batch(&s->trainer, &s->input, &s->values);
-    assert_int_equal(xkd_step_finish(&s->trainer, &s->values, &result), XKD_OK);
+    xkd_step_begin(&s->trainer, &s->values);
+    for (int64_t i = 0; i < s->trainer.accumulate; i++) xkd_step_micro_batch(&s->trainer, &s->input);
+    assert_int_equal(xkd_step_finish(&s->trainer), XKD_OK);
+    assert_int_equal(xkd_step_collect(&s->trainer, &result), XKD_OK);
     return result;
 }
 

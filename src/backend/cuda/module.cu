@@ -75,6 +75,41 @@ static void download(xkd_memory *memory, void *host, const void *from, int64_t b
     if (!cuda_check(cuda->be, error, "a download")) memset(host, 0, (size_t)bytes);
 }
 
+static xkd_status arrival_new(xkd_memory *memory, xkd_context *cx, xkd_arrival *out)
+{
+    xkd_cuda *cuda = of(memory);
+    int error = dev_take_pinned(&out->host, (size_t)out->bytes);
+    if (!error) error = dev_event_new((dev_event *)&out->state);
+    if (!error) return XKD_OK;
+    if (out->host) dev_give_pinned(out->host);
+    return cuda->host->fail(cx, dev_error_is_memory(error) ? XKD_ERR_MEMORY : XKD_ERR_DEVICE,
+                            "%s:%d has no pinned memory for results: %s", memory->name, cuda->device,
+                            dev_error_text(error));
+}
+
+/* A copy may be on its way. */
+static void arrival_free(xkd_memory *memory, xkd_arrival *a)
+{
+    cuda_check(of(memory)->be, dev_stream_wait(of(memory)->stream), "the work before a release");
+    dev_event_free((dev_event)a->state);
+    dev_give_pinned(a->host);
+}
+
+static void arrival_ask(xkd_memory *memory, xkd_arrival *a, const void *from, int64_t bytes)
+{
+    xkd_cuda *cuda = of(memory);
+    int error = dev_download(a->host, from, (size_t)bytes, cuda->stream);
+    if (!error) error = dev_event_record((dev_event)a->state, cuda->stream);
+    cuda_check(cuda->be, error, "a download");
+}
+
+static void arrival_wait(xkd_memory *memory, xkd_arrival *a)
+{
+    xkd_backend *be = of(memory)->be;
+    bool well = be->status == XKD_OK && cuda_check(be, dev_event_wait((dev_event)a->state), "the work asked for");
+    if (!well) memset(a->host, 0, (size_t)a->bytes);
+}
+
 /* The stage that was used longest ago, large enough and read by the stream. */
 static xkd_cuda_stage *next_stage(xkd_backend *be, size_t bytes)
 {
@@ -133,6 +168,34 @@ void *cuda_list(xkd_backend *be, int64_t bytes)
     cuda->list_bytes = cuda->list ? (size_t)bytes : 0;
     if (!cuda->list) be->status = cuda->host->fail(be->cx, XKD_ERR_MEMORY, "out of memory for a list of tensors");
     return cuda->list;
+}
+
+static void forget(xkd_cuda_kept *k)
+{
+    free(k->host);
+    if (k->device) dev_give(k->device);
+    *k = xkd_cuda_kept();
+}
+
+/* The one that was made longest ago goes. */
+const void *cuda_keep(xkd_backend *be, const void *host, int64_t bytes)
+{
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    if (be->status != XKD_OK) return NULL;
+    for (int i = 0; i < KEPT; i++)
+        if (cuda->kept[i].bytes == (size_t)bytes && memcmp(cuda->kept[i].host, host, (size_t)bytes) == 0)
+            return cuda->kept[i].device;
+    xkd_cuda_kept *k = &cuda->kept[cuda->next_kept];
+    cuda->next_kept = (cuda->next_kept + 1) % KEPT;
+    if (k->device && !cuda_check(be, dev_stream_wait(cuda->stream), "the work before another list")) return NULL;
+    forget(k);
+    k->host = malloc((size_t)bytes);
+    if (!k->host) be->status = cuda->host->fail(be->cx, XKD_ERR_MEMORY, "out of memory for a list of tensors");
+    if (!k->host || !cuda_check(be, dev_take(&k->device, (size_t)bytes), "a list of tensors")) return NULL;
+    memcpy(k->host, host, (size_t)bytes);
+    k->bytes = (size_t)bytes;
+    cuda_upload(be, k->device, host, bytes);
+    return be->status == XKD_OK ? k->device : NULL;
 }
 
 /* ---- operations ---- */
@@ -199,6 +262,7 @@ static void close(xkd_backend *be)
         if (cuda->stage[i].host) dev_give_pinned(cuda->stage[i].host);
         if (cuda->stage[i].passed) dev_event_free(cuda->stage[i].passed);
     }
+    for (int i = 0; i < KEPT; i++) forget(&cuda->kept[i]);
     if (cuda->scratch) dev_give(cuda->scratch);
     dev_gemm_free(cuda->gemm);
     if (cuda->stream) dev_stream_free(cuda->stream);
@@ -266,6 +330,11 @@ static xkd_status open(const xkd_cuda_host *host, xkd_backend *be, int device)
     cuda->memory.copy = copy;
     cuda->memory.upload = upload;
     cuda->memory.download = download;
+    cuda->memory.late = true;
+    cuda->memory.arrival_new = arrival_new;
+    cuda->memory.arrival_free = arrival_free;
+    cuda->memory.arrival_ask = arrival_ask;
+    cuda->memory.arrival_wait = arrival_wait;
     cuda->be = be;
     cuda->host = host;
     cuda->device = device;

@@ -8,7 +8,7 @@ extern "C" {
 #include "backend/cuda/module.h"
 }
 
-enum { COUNTS = 128, STAGES = 4 };
+enum { COUNTS = 128, STAGES = 4, KEPT = 8 };
 
 /* Pinned memory through which arrays of the host travel, one piece a call in turn. */
 struct xkd_cuda_stage {
@@ -16,6 +16,12 @@ struct xkd_cuda_stage {
     size_t bytes;
     dev_event passed; /* the stream has read it */
     bool used;
+};
+
+/* An array of the host, and its copy on the device. */
+struct xkd_cuda_kept {
+    void *host, *device;
+    size_t bytes;
 };
 
 struct xkd_cuda {
@@ -29,6 +35,8 @@ struct xkd_cuda {
     size_t scratch_bytes;
     void *list; /* of the host: cuda_list */
     size_t list_bytes;
+    xkd_cuda_kept kept[KEPT];
+    int next_kept;
     xkd_cuda_stage stage[STAGES];
     int next_stage;
     xkd_cuda_count *now; /* of the running operation; NULL: nothing is counted */
@@ -50,7 +58,11 @@ void *cuda_scratch(xkd_backend *be, int64_t bytes);
 /* Memory of the host for one list at a time; NULL likewise. */
 void *cuda_list(xkd_backend *be, int64_t bytes);
 
-/* Copies an array of the host to the device; `to` is usually scratch. */
+/* The device's copy of an array of the host, which stays for later calls with the same bytes: what every step needs is brought
+ * once. NULL: out of memory, likewise. */
+const void *cuda_keep(xkd_backend *be, const void *host, int64_t bytes);
+
+/* Copies an array of the host to the device. */
 void cuda_upload(xkd_backend *be, void *to, const void *host, int64_t bytes);
 
 /* y = a b + c + bias, as device.h has it. */
