@@ -377,7 +377,7 @@ static xkd_status one_step(run *r, bool *skipped)
     /* The message of the skipped step would otherwise stand as the last error of a run that goes on. */
     if (*skipped) xkd_clear_error(cx);
     double seconds = xkd_now() - begin;
-    xkd_position_count(&r->at, seconds, wait, loss, *skipped);
+    xkd_position_count(&r->at, r->at.state.step + 1, seconds, wait, loss, *skipped);
     const double values[COLUMNS] = {loss,
                                     lr,
                                     wd,
