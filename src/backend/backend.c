@@ -89,6 +89,21 @@ xkd_status xkd_backend_seen(xkd_backend *be)
     return be->status;
 }
 
+bool xkd_backend_repeat(xkd_backend *be, const void *key, int64_t bytes)
+{
+    return be->cuda && xkd_cuda_repeat(be, key, bytes);
+}
+
+void xkd_backend_repeat_end(xkd_backend *be)
+{
+    if (be->cuda) xkd_cuda_repeat_end(be);
+}
+
+int64_t xkd_backend_asked(const xkd_backend *be)
+{
+    return be->cuda ? xkd_cuda_asked(be) : 0;
+}
+
 /* The old content is not kept: no operation relies on scratch of an earlier one, and copying would cost a
  * pass over it. */
 void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes)

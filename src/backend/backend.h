@@ -35,6 +35,16 @@ xkd_status xkd_backend_status(xkd_backend *be);
  * things it may come to light later. */
 xkd_status xkd_backend_seen(xkd_backend *be);
 
+/* A stretch of operations that is asked for in every step with the same arguments stands between repeat and repeat_end. Where the
+ * device keeps it as a whole, repeat asks for it and returns true: the caller leaves out the operations and repeat_end. Elsewhere
+ * both do nothing. `key` [bytes, 64 at most] is another one wherever an argument that comes by value is: an address, a size, a factor,
+ * or which operations there are; numbers in the backend's memory may differ. */
+bool xkd_backend_repeat(xkd_backend *be, const void *key, int64_t bytes);
+void xkd_backend_repeat_end(xkd_backend *be);
+
+/* What the host has asked of a device so far: launches, copies, and stretches that are kept as a whole. 0 where there is none. */
+int64_t xkd_backend_asked(const xkd_backend *be);
+
 /* Memory of at least `bytes` that only `thread` uses until the operation ends. It grows in the first step and then
  * stays (xkd_backend_settle). NULL when out of memory (the backend remembers). Thread-safe for distinct threads. */
 void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes);

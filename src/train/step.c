@@ -51,6 +51,20 @@ static int64_t part_number(const xkd_trainer *t, int64_t i)
     return xkd_dist_rank(t->dist) * t->accumulate + i;
 }
 
+enum { COMPUTE, UPDATE };
+
+/* What the arguments of a stretch depend on; the numbers of a step are in the backend's memory. */
+typedef struct {
+    int32_t what, last_layer;
+    const void *memory; /* of the tensors that come and go with the plan */
+    int64_t samples;
+} stretch_key;
+
+static bool repeats(xkd_trainer *t, const stretch_key *key)
+{
+    return xkd_backend_repeat(t->be, key, (int64_t)sizeof *key);
+}
+
 /* The share makes the sum over micro-batches a mean. The teachers' logits are summed for the centre, which is updated
  * once at the end, and looked at by the collapse watch. */
 static void compute(xkd_trainer *t)
@@ -60,16 +74,19 @@ static void compute(xkd_trainer *t)
     const xkd_temperatures *temp = &t->device_values->temp;
     int64_t K = t->networks.config.head.outputs;
     double share = 1 / (double)xkd_trainer_parts(t);
+    bool last_layer = pass->wants.all || trains_last_layer(t);
+    if (repeats(t, &(stretch_key){COMPUTE, last_layer, pass->arena.memory, pass->B})) return;
 
     xkd_pass_teachers(be, pass);
     xkd_pass_students(be, pass);
     xkd_pass_losses(be, pass, temp);
-    xkd_pass_backward(be, pass, temp, share, pass->wants.all || trains_last_layer(t));
+    xkd_pass_backward(be, pass, temp, share, last_layer);
     for (xkd_modality m = 0; pass->wants.kd && m < XKD_MODALITIES; m++) {
         const void *logits = pass->teacher[m].head.logits;
         be->exact->column_sum(be, t->centre_sum[m], logits, pass->B, K);
         be->exact->column_energy(be, t->part + XKD_PASS_SCALARS + 2 * m, logits, pass->B, K);
     }
+    xkd_backend_repeat_end(be);
 }
 
 void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in)
@@ -115,6 +132,7 @@ static void update(xkd_trainer *t)
                                      .eps = t->eps,
                                      .clip_grad = t->config.clip_grad,
                                      .train_last_layer = trains_last_layer(t)};
+    if (repeats(t, &(stretch_key){UPDATE, step.train_last_layer, t->left, t->centre_rows})) return;
     xkd_optimizer_norms(be, &t->optimizer, t->left, xkd_trainer_parts(t) * XKD_PART_SCALARS);
     xkd_optimizer_apply(be, &t->optimizer, &step);
     for (xkd_modality m = 0; t->pass.wants.kd && m < XKD_MODALITIES; m++) {
@@ -125,6 +143,7 @@ static void update(xkd_trainer *t)
         be->exact->norms(be, centres + 2 * m, centres + 2 * m + 1, &centre, 1, NULL, 0);
     }
     xkd_optimizer_leave(&t->optimizer, centres + 2 * XKD_MODALITIES);
+    xkd_backend_repeat_end(be);
 }
 
 /* A fault in the passes that shows at once is found before any weight changes. */

@@ -45,7 +45,16 @@ struct dev_gemm_state {
 
 static std::map<char *, size_t> pinned; /* of the host, by begin: bytes */
 static bool idle;                       /* work is asked for and not done */
+static int captures;                    /* streams that are being captured */
 static int stuck;                       /* the first fault of a task stays, as that of a device does */
+
+/* What CUDA refuses while a stream is captured. */
+static bool may_not(const char *what)
+{
+    if (captures) sim::note_fault("%s while a stream is captured", what);
+    if (captures) stuck = FAULT;
+    return captures;
+}
 
 static sim::stream *of(dev_stream stream)
 {
@@ -161,6 +170,7 @@ int dev_stream_new(dev_stream *out)
 
 int dev_stream_wait(dev_stream stream)
 {
+    if (may_not("a wait")) return stuck;
     return run(of(stream), of(stream)->asked);
 }
 
@@ -185,6 +195,7 @@ int dev_event_free(dev_event event)
 
 int dev_event_record(dev_event event, dev_stream stream)
 {
+    if (may_not("an event for the host")) return stuck;
     event->on = of(stream);
     event->number = of(stream)->asked;
     return stuck;
@@ -192,6 +203,7 @@ int dev_event_record(dev_event event, dev_stream stream)
 
 int dev_event_wait(dev_event event)
 {
+    if (may_not("a wait")) return stuck;
     return event->on ? run(event->on, event->number) : stuck;
 }
 
@@ -206,6 +218,7 @@ int dev_stream_after(dev_stream stream, dev_event event)
 
 int dev_take(void **out, size_t bytes)
 {
+    if (may_not("taking memory")) return stuck;
     *out = sim::take_memory(bytes);
     return *out ? 0 : OUT_OF_MEMORY;
 }
@@ -213,6 +226,7 @@ int dev_take(void **out, size_t bytes)
 /* CUDA waits for all work before memory goes; here, work that still uses it is a fault. */
 int dev_give(void *block)
 {
+    if (may_not("giving memory back")) return stuck;
     if (sim::give_memory(block)) return 0;
     sim::note_fault("memory is given back that was not taken");
     return stuck = FAULT;
@@ -220,6 +234,7 @@ int dev_give(void *block)
 
 int dev_take_pinned(void **out_host, size_t bytes)
 {
+    if (may_not("taking memory")) return stuck;
     *out_host = calloc(1, bytes);
     if (!*out_host) return OUT_OF_MEMORY;
     pinned[(char *)*out_host] = bytes;
@@ -294,6 +309,7 @@ int dev_download(void *host, const void *from, size_t bytes, dev_stream stream)
 int dev_capture_begin(dev_stream stream)
 {
     of(stream)->capture = new std::vector<task>();
+    captures++;
     return stuck;
 }
 
@@ -303,6 +319,7 @@ int dev_capture_end(dev_stream stream, dev_graph *out)
     (*out)->tasks = std::move(*of(stream)->capture);
     delete of(stream)->capture;
     of(stream)->capture = nullptr;
+    captures--;
     return stuck;
 }
 

@@ -48,7 +48,7 @@ static const xkd_cuda_table *load(int m, char *why, size_t size)
 {
     const xkd_cuda_table *(*table)(void);
     if (modules[m].table) return modules[m].table;
-    void *symbol = xkd_module_symbol(modules[m].file, "xkd_cuda_table_1", false, modules[m].remedy, why, size);
+    void *symbol = xkd_module_symbol(modules[m].file, "xkd_cuda_table_2", false, modules[m].remedy, why, size);
     size_t used = strlen(why);
     if (!symbol && strstr(why, "cannot open shared object file"))
         snprintf(why + used, size - used,
@@ -104,6 +104,21 @@ int64_t xkd_cuda_held(const xkd_backend *be)
 int xkd_cuda_counts(xkd_backend *be, xkd_cuda_count *out, int size)
 {
     return be->cuda ? table_of(be)->count(be, out, size) : 0;
+}
+
+bool xkd_cuda_repeat(xkd_backend *be, const void *key, int64_t bytes)
+{
+    return table_of(be)->repeat(be, key, bytes);
+}
+
+void xkd_cuda_repeat_end(xkd_backend *be)
+{
+    table_of(be)->repeat_end(be);
+}
+
+int64_t xkd_cuda_asked(const xkd_backend *be)
+{
+    return table_of(be)->asked(be);
 }
 
 void xkd_cuda_describe(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack,
