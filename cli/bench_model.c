@@ -63,7 +63,7 @@ fail:
 
 void bench_model_free(struct bench_model *b)
 {
-    xkd_trainer_free(&b->trainer);
+    xkd_trainer_free(b->trainer);
     xkd_backend_free(b->be);
     for (int m = 0; m < XKD_MODALITIES; m++) {
         for (int64_t i = 0; b->clips[m] && i < b->views[m]; i++) xkd_free(b->clips[m][i]);
@@ -89,10 +89,10 @@ double bench_model_step(struct bench_model *b)
     }
     /* Optimiser and moving averages belong to the step and to its time. */
     double start = xkd_now();
-    xkd_step_begin(&b->trainer, &values);
-    xkd_step_micro_batch(&b->trainer, &in);
-    xkd_step_finish(&b->trainer);
-    xkd_step_collect(&b->trainer, &result);
+    xkd_step_begin(b->trainer, &values);
+    xkd_step_micro_batch(b->trainer, &in);
+    xkd_step_finish(b->trainer);
+    xkd_step_collect(b->trainer, &result);
     double seconds = xkd_now() - start;
     memcpy(b->losses, result.loss, sizeof b->losses);
     return seconds;

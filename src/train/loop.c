@@ -93,8 +93,7 @@ typedef struct {
     xkd_loader *loader;
     xkd_feed feed;
     xkd_backend *backend;
-    xkd_trainer trainer;
-    bool has_trainer; /* whether trainer is to be freed */
+    xkd_trainer *trainer;
     xkd_metrics *metrics;
     const char *columns[COLUMNS]; /* names of all columns, for the metrics writer */
     xkd_run_position at;
@@ -111,7 +110,7 @@ typedef struct {
 static xkd_status fit_pass(run *r, int64_t B)
 {
     const xkd_batch_shape shape = xkd_feed_shape(&r->feed, B);
-    return xkd_trainer_fit(r->cx, &r->trainer, &shape);
+    return xkd_trainer_fit(r->cx, r->trainer, &shape);
 }
 
 /* Plans for full micro-batches and for the last ones of an epoch. report_all is off: terms of coefficient 0 cost nothing. */
@@ -121,13 +120,13 @@ static xkd_status make_trainer(run *r)
     xkd_status status =
         xkd_backend_new(r->cx, &r->backend, r->config.device, xkd_config_dtype(&r->config), (int)r->config.threads);
     if (status == XKD_OK) status = xkd_trainer_new(r->cx, &r->trainer, r->backend, r->dist, &r->config, &shape, false);
-    r->has_trainer = status == XKD_OK;
+    if (status == XKD_OK) r->at.params = &xkd_trainer_look(r->trainer)->networks.params;
     int64_t last = xkd_loader_last_count(r->loader);
     if (status == XKD_OK && last != r->feed.samples) status = fit_pass(r, last);
     if (status == XKD_OK) status = fit_pass(r, r->feed.samples);
     /* A run that is resumed overwrites this with its own state. */
     if (status == XKD_OK && r->config.run.init[0])
-        status = xkd_params_start_from(r->cx, &r->trainer.networks.params, r->config.run.init);
+        status = xkd_params_start_from(r->cx, &xkd_trainer_look(r->trainer)->networks.params, r->config.run.init);
     return status;
 }
 
@@ -144,7 +143,8 @@ static xkd_status open_folder(run *r)
         if (resumed) XKD_TRY(xkd_position_restore(&r->at));
         XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->at.state.config));
     }
-    if (resumed || c->run.init[0]) XKD_TRY(xkd_ranks_share_params(cx, r->dist, &r->trainer.networks.params));
+    if (resumed || c->run.init[0])
+        XKD_TRY(xkd_ranks_share_params(cx, r->dist, &xkd_trainer_look(r->trainer)->networks.params));
     XKD_TRY(xkd_ranks_share_state(r->dist, &r->at.state));
     if (resumed) XKD_TRY(xkd_loader_seek(r->loader, (uint32_t)r->at.state.epoch, r->at.state.epoch_step));
 fail:
@@ -190,7 +190,7 @@ static xkd_status start(run *r)
     /* The folder comes after everything that may be refused: a mistake leaves nothing behind. */
     XKD_TRY(xkd_feed_new(cx, &r->feed, c, r->loader));
     XKD_TRY(make_trainer(r));
-    if (c->run.probe_epochs && r->writes) XKD_TRY(xkd_probe_new(cx, c, &r->trainer, &r->probe));
+    if (c->run.probe_epochs && r->writes) XKD_TRY(xkd_probe_new(cx, c, r->trainer, &r->probe));
     r->at.state.seed = c->train.seed;
     r->at.state.data_hash = xkd_loader_data_hash(r->loader);
     XKD_TRY(xkd_ranks_compare(cx, r->dist, &r->at.state, xkd_loader_sample_count(r->loader)));
@@ -232,7 +232,7 @@ static xkd_status watch(run *r, const xkd_step_result *result)
 {
     static const char *const names[] = {"video", "audio"};
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
-        xkd_watch_sample s = xkd_watch_measure(&r->trainer, result, m);
+        xkd_watch_sample s = xkd_watch_measure(r->trainer, result, m);
         r->values[VIDEO_ENTROPY + m] = s.entropy;
         r->values[VIDEO_CENTRE + m] = s.centre_norm;
         r->values[VIDEO_SPREAD + m] = s.spread;
@@ -265,15 +265,15 @@ static xkd_status ask_step(run *r, xkd_pass_input *in)
                                     .temp = {.teacher_temp = {s->teacher_temp[0], s->teacher_temp[1]},
                                              .student_temp = {s->student_temp[0], s->student_temp[1]}},
                                     .epoch = s->epoch};
-    xkd_step_begin(&r->trainer, &values);
+    xkd_step_begin(r->trainer, &values);
     for (int64_t i = 0; i < r->config.train.accumulate; i++) {
         XKD_TRY(xkd_feed_next(cx, &r->feed, &batch, in));
         XKD_TRY(fit_pass(r, batch->count));
-        xkd_step_micro_batch(&r->trainer, in);
+        xkd_step_micro_batch(r->trainer, in);
         a.wait += batch->wait_seconds;
         a.samples += (double)batch->count;
     }
-    XKD_TRY(xkd_step_finish(&r->trainer));
+    XKD_TRY(xkd_step_finish(r->trainer));
     a.closes_an_epoch = xkd_position_advance(&r->at);
     *asked(r, a.step) = a;
 fail:
@@ -375,10 +375,10 @@ fail:
 static xkd_status collect(run *r, int open)
 {
     xkd_status status = XKD_OK;
-    while (status == XKD_OK && xkd_step_open(&r->trainer) > open) {
+    while (status == XKD_OK && xkd_step_open(r->trainer) > open) {
         xkd_step_result result;
-        const asked_step *a = asked(r, r->at.state.step - xkd_step_open(&r->trainer) + 1);
-        status = xkd_step_collect(&r->trainer, &result);
+        const asked_step *a = asked(r, r->at.state.step - xkd_step_open(r->trainer) + 1);
+        status = xkd_step_collect(r->trainer, &result);
         if (status == XKD_OK) status = take_in(r, a, &result);
     }
     return status;
@@ -417,7 +417,7 @@ static xkd_status steps(run *r)
         /* With the data of the step just done, after its update. */
         if (picture_is_due(r, r->at.state.step == end || stop)) {
             XKD_TRY(collect(r, 0));
-            XKD_TRY(xkd_show_reconstruction(cx, &r->trainer, &in, r->metrics, r->at.state.step));
+            XKD_TRY(xkd_show_reconstruction(cx, r->trainer, &in, r->metrics, r->at.state.step));
         }
         if (r->writes && xkd_position_save_is_due(&r->at)) {
             XKD_TRY(collect(r, 0));
@@ -444,8 +444,8 @@ static void summarise(const run *r, xkd_run_result *out)
                             .bad_clips = data.bad_clips,
                             .loss = done > 0 ? r->values[XKD_LOSS_TOTAL] : NAN,
                             .seconds = seconds};
-    for (int64_t i = 0; i < r->trainer.networks.params.count; i++)
-        out->parameters += r->trainer.networks.params.rows[i]->count;
+    for (int64_t i = 0; i < xkd_trainer_look(r->trainer)->networks.params.count; i++)
+        out->parameters += xkd_trainer_look(r->trainer)->networks.params.rows[i]->count;
     out->samples_per_second = (double)(done * r->config.train.batch) / seconds;
     out->data_share = r->at.waited / seconds;
 }
@@ -468,7 +468,8 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
     if (!xkd_status_allows_save(status)) return status;
     xkd_status saved = xkd_position_save(&r->at);
     if (saved == XKD_OK && status == XKD_OK)
-        saved = xkd_export_backbones(r->cx, r->folder.backbones, &r->trainer.networks.params, r->config.data.left_out);
+        saved = xkd_export_backbones(r->cx, r->folder.backbones, &xkd_trainer_look(r->trainer)->networks.params,
+                                     r->config.data.left_out);
     /* Of the files, not of memory: a resumed run shows its curves from the first step. */
     if (saved == XKD_OK) saved = xkd_report_write(r->cx, r->folder.path, r->at.total, NULL);
     return status != XKD_OK ? status : saved;
@@ -480,7 +481,7 @@ static void release(run *r)
 {
     xkd_metrics_close(r->metrics);
     xkd_probe_free(r->probe); /* borrows the trainer */
-    if (r->has_trainer) xkd_trainer_free(&r->trainer);
+    xkd_trainer_free(r->trainer);
     xkd_backend_free(r->backend);
     if (r->feed.config) xkd_feed_free(&r->feed);
     xkd_loader_free(r->loader);
@@ -494,12 +495,8 @@ xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_op
 {
     run r = {.cx = cx, .config = *config, .options = options, .dist = dist, .folder = {.lock = -1}};
     r.writes = xkd_dist_rank(dist) == 0;
-    r.at = (xkd_run_position){.cx = cx,
-                              .backend = &r.backend,
-                              .config = &r.config,
-                              .folder = &r.folder,
-                              .params = &r.trainer.networks.params,
-                              .saved_step = -1};
+    r.at =
+        (xkd_run_position){.cx = cx, .backend = &r.backend, .config = &r.config, .folder = &r.folder, .saved_step = -1};
     *result = (xkd_run_result){0};
     xkd_status status = start(&r);
     if (status == XKD_OK) {

@@ -145,7 +145,7 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, int64_t B, con
 {
     xkd_status status = XKD_OK;
     xkd_backend *be = NULL;
-    xkd_trainer trainer = {0};
+    xkd_trainer *trainer = NULL;
     dummy d = *shapes;
     xkd_batch_shape shape = dummy_batch(shapes, B);
     int threads = c->threads > 0 ? (int)c->threads : xkd_processor_count();
@@ -157,18 +157,18 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, int64_t B, con
     XKD_TRY(xkd_trainer_new(cx, &trainer, be, NULL, c, &shape, false));
     const xkd_pass_input in = {.clips = {(const float *const *)d.clips[0], (const float *const *)d.clips[1]},
                                .noise = {d.noise[0], d.noise[1]}};
-    XKD_TRY(run_step(&trainer, &in, &values, seconds));
+    XKD_TRY(run_step(trainer, &in, &values, seconds));
     out->seconds_per_sample = out->seconds_per_step = INFINITY;
     for (int round = 1; round < STEPS && (round == 1 || seconds[0] < TIMED_SECONDS); round++) {
         be->products = 0;
-        XKD_TRY(run_step(&trainer, &in, &values, seconds));
+        XKD_TRY(run_step(trainer, &in, &values, seconds));
         out->seconds_per_sample = fmin(out->seconds_per_sample, seconds[0] / (double)B);
         out->seconds_per_step = fmin(out->seconds_per_step, seconds[1]);
     }
     *products = (double)be->products / (double)B;
     out->scratch_bytes = (double)xkd_backend_held(be);
 fail:
-    xkd_trainer_free(&trainer);
+    xkd_trainer_free(trainer);
     xkd_backend_free(be);
     dummy_free(&d);
     return status;

@@ -4,6 +4,8 @@
  *   views -> masking -> teachers -> students -> losses -> backward -> clip -> AdamW -> EMA -> centres */
 #include "train/step.h"
 
+#include "train/trainer_parts.h"
+
 #include <string.h>
 
 /* method.md section 7, freeze_last_layer. */
@@ -16,8 +18,8 @@ static bool trains_last_layer(const xkd_trainer *t)
 void xkd_step_begin(xkd_trainer *t, const xkd_step_values *values)
 {
     t->values = *values;
-    xkd_memory_upload(t->be->memory, t->device_values, &t->values, (int64_t)sizeof t->values);
-    xkd_parts_begin(t->be, &t->parts);
+    xkd_memory_upload(t->in.be->memory, t->device_values, &t->values, (int64_t)sizeof t->values);
+    xkd_parts_begin(t->in.be, &t->in.parts);
     t->centre_rows = t->micro = 0;
 }
 
@@ -26,19 +28,19 @@ static void block_done(void *user, const xkd_block *b)
 {
     xkd_trainer *t = user;
     const xkd_param *last = b->fc2.b;
-    int64_t first = ((char *)b->norm1.w->grad - t->networks.params.grads.memory) / t->be->element.exact;
-    int64_t end = ((char *)last->grad - t->networks.params.grads.memory) / t->be->element.exact + last->count;
-    xkd_parts_ready(t->be, &t->parts, t->dist, first, end - first);
+    int64_t first = ((char *)b->norm1.w->grad - t->in.networks.params.grads.memory) / t->in.be->element.exact;
+    int64_t end = ((char *)last->grad - t->in.networks.params.grads.memory) / t->in.be->element.exact + last->count;
+    xkd_parts_ready(t->in.be, &t->in.parts, t->dist, first, end - first);
 }
 
 /* Asks to be told of complete gradients. Blocks that both students share (MAS) are complete behind the second one. */
 static void listen(xkd_trainer *t)
 {
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
-        const xkd_transformer *own = &t->networks.student[m].blocks, *other = &t->networks.student[!m].blocks;
+        const xkd_transformer *own = &t->in.networks.student[m].blocks, *other = &t->in.networks.student[!m].blocks;
         bool shared = own->depth > 0 && other->depth > 0 && own->blocks[0].norm1.w == other->blocks[0].norm1.w;
-        bool early = shared && m == XKD_VIDEO && t->pass.wants.modality[XKD_AUDIO];
-        xkd_student_run *s = &t->pass.student[m];
+        bool early = shared && m == XKD_VIDEO && t->in.pass.wants.modality[XKD_AUDIO];
+        xkd_student_run *s = &t->in.pass.student[m];
         s->run.blocks.done = t->dist && !early ? block_done : NULL;
         s->decoder.blocks.done = t->dist ? block_done : NULL;
         s->run.blocks.user = s->decoder.blocks.user = t;
@@ -62,17 +64,17 @@ typedef struct {
 
 static bool repeats(xkd_trainer *t, const stretch_key *key)
 {
-    return xkd_backend_repeat(t->be, key, (int64_t)sizeof *key);
+    return xkd_backend_repeat(t->in.be, key, (int64_t)sizeof *key);
 }
 
 /* The share makes the sum over micro-batches a mean. The teachers' logits are summed for the centre, which is updated
  * once at the end, and looked at by the collapse watch. */
 static void compute(xkd_trainer *t)
 {
-    xkd_backend *be = t->be;
-    xkd_pass *pass = &t->pass;
+    xkd_backend *be = t->in.be;
+    xkd_pass *pass = &t->in.pass;
     const xkd_temperatures *temp = &t->device_values->temp;
-    int64_t K = t->networks.config.head.outputs;
+    int64_t K = t->in.networks.config.head.outputs;
     double share = 1 / (double)xkd_trainer_parts(t);
     bool last_layer = pass->wants.all || trains_last_layer(t);
     if (repeats(t, &(stretch_key){COMPUTE, last_layer, pass->arena.memory, pass->B})) return;
@@ -92,12 +94,12 @@ static void compute(xkd_trainer *t)
 void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in)
 {
     listen(t);
-    xkd_pass_load(&t->pass, in);
+    xkd_pass_load(&t->in.pass, in);
     compute(t);
-    xkd_memory_copy(t->be->memory, t->left + part_number(t, t->micro++) * XKD_PART_SCALARS, t->part,
+    xkd_memory_copy(t->in.be->memory, t->left + part_number(t, t->micro++) * XKD_PART_SCALARS, t->part,
                     XKD_PART_SCALARS * (int64_t)sizeof *t->part);
-    t->centre_rows += t->pass.B;
-    xkd_parts_add(t->be, &t->parts);
+    t->centre_rows += t->in.pass.B;
+    xkd_parts_add(t->in.be, &t->in.parts);
 }
 
 /* Gradients, centre sums and scalars of all ranks, in order of their parts. */
@@ -106,12 +108,12 @@ static xkd_status join_ranks(xkd_trainer *t)
     xkd_status status = XKD_OK;
     int64_t bytes = t->accumulate * XKD_PART_SCALARS * (int64_t)sizeof *t->left, first = part_number(t, 0);
     if (!t->dist) return XKD_OK;
-    XKD_TRY(xkd_backend_status(t->be)); /* of no use to others behind a fault */
-    XKD_TRY(xkd_parts_join(t->be, &t->parts, t->dist));
+    XKD_TRY(xkd_backend_status(t->in.be)); /* of no use to others behind a fault */
+    XKD_TRY(xkd_parts_join(t->in.be, &t->in.parts, t->dist));
     double *mine = t->gathered + first * XKD_PART_SCALARS;
-    xkd_memory_download(t->be->memory, mine, t->left + first * XKD_PART_SCALARS, bytes);
+    xkd_memory_download(t->in.be->memory, mine, t->left + first * XKD_PART_SCALARS, bytes);
     XKD_TRY(xkd_dist_gather(t->dist, t->gathered, mine, bytes));
-    xkd_memory_upload(t->be->memory, t->left, t->gathered, xkd_dist_size(t->dist) * bytes);
+    xkd_memory_upload(t->in.be->memory, t->left, t->gathered, xkd_dist_size(t->dist) * bytes);
 fail:
     return status;
 }
@@ -121,8 +123,8 @@ fail:
  * ones. */
 static void update(xkd_trainer *t)
 {
-    xkd_backend *be = t->be;
-    const xkd_model_config *model = &t->networks.config;
+    xkd_backend *be = t->in.be;
+    const xkd_model_config *model = &t->in.networks.config;
     double *centres = t->left + xkd_trainer_parts(t) * XKD_PART_SCALARS;
     const xkd_optimizer_step step = {.lr = &t->device_values->lr,
                                      .weight_decay = &t->device_values->weight_decay,
@@ -133,16 +135,16 @@ static void update(xkd_trainer *t)
                                      .clip_grad = t->config.clip_grad,
                                      .train_last_layer = trains_last_layer(t)};
     if (repeats(t, &(stretch_key){UPDATE, step.train_last_layer, t->left, t->centre_rows})) return;
-    xkd_optimizer_norms(be, &t->optimizer, t->left, xkd_trainer_parts(t) * XKD_PART_SCALARS);
-    xkd_optimizer_apply(be, &t->optimizer, &step);
-    for (xkd_modality m = 0; t->pass.wants.kd && m < XKD_MODALITIES; m++) {
-        const xkd_vector centre = {t->networks.centre[m]->value, model->head.outputs};
-        be->exact->centre(be, t->networks.centre[m]->value, t->centre_sum[m], model->center_momentum[m],
+    xkd_optimizer_norms(be, &t->in.optimizer, t->left, xkd_trainer_parts(t) * XKD_PART_SCALARS);
+    xkd_optimizer_apply(be, &t->in.optimizer, &step);
+    for (xkd_modality m = 0; t->in.pass.wants.kd && m < XKD_MODALITIES; m++) {
+        const xkd_vector centre = {t->in.networks.centre[m]->value, model->head.outputs};
+        be->exact->centre(be, t->in.networks.centre[m]->value, t->centre_sum[m], model->center_momentum[m],
                           xkd_dist_size(t->dist) * t->centre_rows, model->head.outputs,
-                          xkd_optimizer_finite(&t->optimizer));
+                          xkd_optimizer_finite(&t->in.optimizer));
         be->exact->norms(be, centres + 2 * m, centres + 2 * m + 1, &centre, 1, NULL, 0);
     }
-    xkd_optimizer_leave(&t->optimizer, centres + 2 * XKD_MODALITIES);
+    xkd_optimizer_leave(&t->in.optimizer, centres + 2 * XKD_MODALITIES);
     xkd_backend_repeat_end(be);
 }
 
@@ -151,15 +153,15 @@ xkd_status xkd_step_finish(xkd_trainer *t)
 {
     xkd_status status = XKD_OK;
     xkd_step_arrival *a = &t->arrivals[t->asked % XKD_STEPS_OPEN];
-    XKD_TRY(xkd_backend_seen(t->be));
+    XKD_TRY(xkd_backend_seen(t->in.be));
     XKD_TRY(join_ranks(t));
     update(t);
-    a->B = t->pass.B;
-    xkd_arrival_ask(t->be->memory, &a->arrival, t->left, a->arrival.bytes);
+    a->B = t->in.pass.B;
+    xkd_arrival_ask(t->in.be->memory, &a->arrival, t->left, a->arrival.bytes);
     t->asked++;
     /* After the first step every thread has the scratch it will ever need, and a step allocates nothing. */
-    xkd_backend_settle(t->be);
-    XKD_TRY(xkd_backend_seen(t->be));
+    xkd_backend_settle(t->in.be);
+    XKD_TRY(xkd_backend_seen(t->in.be));
 fail:
     return status;
 }
@@ -174,10 +176,10 @@ xkd_status xkd_step_collect(xkd_trainer *t, xkd_step_result *result)
     xkd_step_arrival *a = &t->arrivals[t->collected++ % XKD_STEPS_OPEN];
     double share = 1 / (double)xkd_trainer_parts(t), loss[XKD_LOSS_COUNT];
     *result = (xkd_step_result){.B = a->B};
-    xkd_arrival_wait(t->be->memory, &a->arrival);
+    xkd_arrival_wait(t->in.be->memory, &a->arrival);
     const double *scalars = a->arrival.host;
     for (int64_t i = 0; i < xkd_trainer_parts(t); i++, scalars += XKD_PART_SCALARS) {
-        xkd_pass_report(&t->pass, scalars, loss);
+        xkd_pass_report(&t->in.pass, scalars, loss);
         for (int k = 0; k < XKD_LOSS_COUNT; k++) result->loss[k] += share * loss[k];
         for (int m = 0; m < XKD_MODALITIES; m++) {
             result->teacher_entropy[m] += share * scalars[XKD_LOSS_TERMS + m];
@@ -185,6 +187,6 @@ xkd_status xkd_step_collect(xkd_trainer *t, xkd_step_result *result)
         }
     }
     for (int m = 0; m < XKD_MODALITIES; m++) result->centre_squares[m] = scalars[2 * m];
-    result->skipped = !xkd_optimizer_read(&t->optimizer, scalars + 2 * XKD_MODALITIES, &result->grad_norm);
-    return xkd_backend_seen(t->be);
+    result->skipped = !xkd_optimizer_read(&t->in.optimizer, scalars + 2 * XKD_MODALITIES, &result->grad_norm);
+    return xkd_backend_seen(t->in.be);
 }

@@ -36,11 +36,11 @@ fail:
 static int64_t one_step(small_model *s, xkd_step_result *result)
 {
     int64_t before = xkd_backend_asked(s->be);
-    xkd_step_begin(&s->trainer, &s->values);
-    for (int64_t i = 0; i < s->trainer.accumulate; i++) xkd_step_micro_batch(&s->trainer, &s->input);
-    if (xkd_step_finish(&s->trainer) != XKD_OK) fail_msg("%s", xkd_last_error(s->cx));
+    xkd_step_begin(s->trainer, &s->values);
+    for (int64_t i = 0; i < s->config.train.accumulate; i++) xkd_step_micro_batch(s->trainer, &s->input);
+    if (xkd_step_finish(s->trainer) != XKD_OK) fail_msg("%s", xkd_last_error(s->cx));
     int64_t asked = xkd_backend_asked(s->be) - before;
-    if (xkd_step_collect(&s->trainer, result) != XKD_OK) fail_msg("%s", xkd_last_error(s->cx));
+    if (xkd_step_collect(s->trainer, result) != XKD_OK) fail_msg("%s", xkd_last_error(s->cx));
     return asked;
 }
 
@@ -57,7 +57,8 @@ static void same_arena(const small_model *a, const small_model *b, const xkd_are
 
 static void same_state(const small_model *a, const small_model *b)
 {
-    const xkd_params *x = &a->trainer.networks.params, *y = &b->trainer.networks.params;
+    const xkd_params *x = &xkd_trainer_look(a->trainer)->networks.params,
+                     *y = &xkd_trainer_look(b->trainer)->networks.params;
     same_arena(a, b, &x->values, &y->values);
     same_arena(a, b, &x->moments, &y->moments);
     same_arena(a, b, &x->counters, &y->counters);
@@ -122,7 +123,7 @@ static void plans_have_graphs_of_their_own(void **state)
         xkd_step_result result[2];
         for (int k = 0; k < 2; k++) {
             xkd_batch_shape shape = {.B = step % 2 ? 2 : 4, .views = {2, 2}, .shape = {s[k].shapes[0], s[k].shapes[1]}};
-            assert_int_equal(xkd_trainer_fit(s[k].cx, &s[k].trainer, &shape), XKD_OK);
+            assert_int_equal(xkd_trainer_fit(s[k].cx, s[k].trainer, &shape), XKD_OK);
             change(&s[k], step == 5 ? 4 : step);
             int64_t of_step = one_step(&s[k], &result[k]);
             if (k == 0) asked = of_step;
