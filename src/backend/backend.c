@@ -6,6 +6,7 @@
 
 #include "backend/cuda/cuda.h"
 #include "backend/guard/guard.h"
+#include "backend/open.h"
 #include "base/alloc.h"
 
 /* The names are those of the configuration key run.device. Only ref has float64: it is the yardstick of parity
@@ -57,6 +58,25 @@ xkd_status xkd_backend_new(xkd_context *cx, xkd_backend **out, const char *name,
     be = NULL;
 fail:
     xkd_backend_free(be);
+    return status;
+}
+
+xkd_status xkd_backend_allow_tf32(xkd_context *cx, xkd_backend *be, const char *name)
+{
+    if (!be->cuda)
+        return xkd_fail(cx, XKD_ERR_CONFIG,
+                        "run.precision=tf32: run.device=%s has no such products: take cuda, or float32", name);
+    be->tf32 = true;
+    return XKD_OK;
+}
+
+xkd_status xkd_backend_open(xkd_context *cx, xkd_backend **out, const char *name, const xkd_config *config, int threads)
+{
+    xkd_status status = xkd_backend_new(cx, out, name, xkd_config_dtype(config), threads);
+    if (status == XKD_OK && config->precision == XKD_PRECISION_TF32) status = xkd_backend_allow_tf32(cx, *out, name);
+    if (status == XKD_OK) return XKD_OK;
+    xkd_backend_free(*out);
+    *out = NULL;
     return status;
 }
 

@@ -14,6 +14,7 @@ struct xkd_backend {
     xkd_pool *pool;
     xkd_dtype dtype, exact_dtype; /* of stored and of exact tensors */
     xkd_widths element;           /* their bytes an element */
+    bool tf32;                    /* matrix products of float32 may round what they multiply to 11 bits */
     xkd_status status;
     int64_t products;        /* multiply-adds executed in matrix products since xkd_backend_new; 1 = 2 FLOP */
     struct xkd_cuda *cuda;   /* of a GPU alone, likewise (cuda/cuda.h) */
@@ -27,6 +28,9 @@ struct xkd_backend {
  * xkd_backend_free. */
 xkd_status xkd_backend_new(xkd_context *cx, xkd_backend **out, const char *name, xkd_dtype dtype, int threads);
 void xkd_backend_free(xkd_backend *be);
+
+/* Lets products be TF32 from now on. XKD_ERR_CONFIG where the device has none; `name` is what it was opened as. */
+xkd_status xkd_backend_allow_tf32(xkd_context *cx, xkd_backend *be, const char *name);
 
 /* First fault since the last call of this function, when all work asked for is done; clears it. */
 xkd_status xkd_backend_status(xkd_backend *be);

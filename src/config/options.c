@@ -359,8 +359,9 @@ static const xkd_option options[] = {
          "operations can "
          "read"),
     ALIAS("run.backend", "run.device"),
-    CHOICE("run.precision", precision, "float32|bfloat16", "float32",
-           "of weights, activations and their gradients; with bfloat16 masters, sums and losses stay float32"),
+    CHOICE("run.precision", precision, "float32|bfloat16|tf32", "float32",
+           "of weights, activations and their gradients; with bfloat16 masters, sums and losses stay float32; tf32, "
+           "on a GPU, is float32 whose products round what they multiply to 11 bits"),
     INT_OR("auto", "run.threads", threads, 1, 1024, "auto", "threads of a step; results do not depend on it"),
 
     /* Behind their maps: fixed keys are not written, so the order of written keys is not disturbed. */

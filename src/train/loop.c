@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -117,8 +118,7 @@ static xkd_status fit_pass(run *r, int64_t B)
 static xkd_status make_trainer(run *r)
 {
     xkd_batch_shape shape = xkd_feed_shape(&r->feed, r->feed.samples);
-    xkd_status status =
-        xkd_backend_new(r->cx, &r->backend, r->config.device, xkd_config_dtype(&r->config), (int)r->config.threads);
+    xkd_status status = xkd_backend_open(r->cx, &r->backend, r->config.device, &r->config, (int)r->config.threads);
     if (status == XKD_OK) status = xkd_trainer_new(r->cx, &r->trainer, r->backend, r->dist, &r->config, &shape, false);
     if (status == XKD_OK) r->at.params = &xkd_trainer_look(r->trainer)->networks.params;
     int64_t last = xkd_loader_last_count(r->loader);

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -153,7 +154,7 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, int64_t B, con
     double seconds[2];
     for (int m = 0; m < XKD_MODALITIES; m++) values.temp.teacher_temp[m] = values.temp.student_temp[m] = 0.1;
     XKD_TRY(dummy_fill(cx, c, B, &d));
-    XKD_TRY(xkd_backend_new(cx, &be, c->device, xkd_config_dtype(c), threads));
+    XKD_TRY(xkd_backend_open(cx, &be, c->device, c, threads));
     XKD_TRY(xkd_trainer_new(cx, &trainer, be, NULL, c, &shape, false));
     const xkd_pass_input in = {.clips = {(const float *const *)d.clips[0], (const float *const *)d.clips[1]},
                                .noise = {d.noise[0], d.noise[1]}};

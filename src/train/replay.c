@@ -245,7 +245,7 @@ static xkd_status choose_type(xkd_context *cx, const char *word, xkd_dtype *out)
     static const struct {
         const char *word;
         xkd_dtype dtype;
-    } types[] = {{"f32", XKD_F32}, {"bf16", XKD_BF16}, {"f64", XKD_F64}};
+    } types[] = {{"f32", XKD_F32}, {"bf16", XKD_BF16}, {"tf32", XKD_F32}, {"f64", XKD_F64}};
     *out = XKD_F32;
     if (!word) return XKD_OK;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
@@ -253,7 +253,7 @@ static xkd_status choose_type(xkd_context *cx, const char *word, xkd_dtype *out)
         *out = types[i].dtype;
         return XKD_OK;
     }
-    return xkd_fail(cx, XKD_ERR_CONFIG, "dtype %.20s: wants f32, bf16 or f64", word);
+    return xkd_fail(cx, XKD_ERR_CONFIG, "dtype %.20s: wants f32, tf32, bf16 or f64", word);
 }
 
 /* Opens everything, and builds the model in the recorded state.
@@ -273,6 +273,8 @@ static xkd_status prepare(xkd_context *cx, replay *r)
     XKD_TRY(find_views(cx, r));
     XKD_TRY(choose_type(cx, r->options->dtype, &dtype));
     XKD_TRY(xkd_backend_new(cx, &r->be, r->options->device, dtype, r->options->threads));
+    if (r->options->dtype && strcmp(r->options->dtype, "tf32") == 0)
+        XKD_TRY(xkd_backend_allow_tf32(cx, r->be, r->options->device));
     xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
     XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, NULL, &r->config, &shape, true));
     XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -113,7 +114,7 @@ static xkd_status make_net(run *r)
     xkd_view_shape shape = xkd_clip_shape(&c->data, r->data.modality);
     xkd_finetune_options options = xkd_finetune_options_of(c, r->data.multi_label);
     shape.B = r->data.batch;
-    XKD_TRY(xkd_backend_new(r->cx, &r->be, c->device, xkd_config_dtype(c), (int)c->threads));
+    XKD_TRY(xkd_backend_open(r->cx, &r->be, c->device, c, (int)c->threads));
     XKD_TRY(xkd_finetune_new(r->cx, r->be, &source, &shape, r->data.classes.count, &options, &r->net));
     XKD_TRY(xkd_finetune_share(r->cx, &r->net, r->dist, c->train.accumulate));
     /* The encoder's file knows its width, depth and class token; the configuration that is stored must say the same. */

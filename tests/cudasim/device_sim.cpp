@@ -374,6 +374,24 @@ static bool multiply_floats(xkd_backend *ref, const dev_product &p)
     return true;
 }
 
+/* To the nearest number of 11 bits, as a product in TF32 does with what it multiplies. */
+static float to_tf32(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (!std::isfinite(x)) return x;
+    bits = (bits + 0xfff + (bits >> 13 & 1)) & ~(uint32_t)0x1fff;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static const void *rounded(std::vector<float> *room, const void *from, int64_t n)
+{
+    room->resize((size_t)n);
+    for (int64_t i = 0; i < n; i++) (*room)[(size_t)i] = to_tf32(((const float *)from)[i]);
+    return room->data();
+}
+
 static const void *widened(std::vector<float> *room, const void *from, dev_type type, int64_t n)
 {
     if (!from || type == DEV_F32) return from;
@@ -391,6 +409,10 @@ static bool multiply(xkd_backend *ref, const dev_product &p)
     wide.b = widened(&b, p.b, p.in, p.N * p.K);
     wide.c = widened(&c, p.c, p.out, p.M * p.N);
     wide.bias = widened(&bias, p.bias, p.out, p.N);
+    if (p.tf32) {
+        wide.a = rounded(&a, wide.a, p.M * p.K);
+        wide.b = rounded(&b, wide.b, p.N * p.K);
+    }
     if (p.out == DEV_F32) return multiply_floats(ref, wide);
     y.resize((size_t)(p.M * p.N));
     wide.y = y.data();
