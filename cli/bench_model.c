@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/rng.h"
@@ -53,7 +54,7 @@ xkd_status bench_model_make(xkd_context *cx, struct bench_model *b, const struct
     b->config.train.batch = args->batch;
     b->config.train.accumulate = 1;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) XKD_TRY(make_views(cx, b, m));
-    XKD_TRY(xkd_backend_new(cx, &b->be, args->device, xkd_config_dtype(&b->config), (int)args->threads));
+    XKD_TRY(xkd_backend_open(cx, &b->be, args->device, &b->config, (int)args->threads));
     xkd_batch_shape shape = {
         .B = args->batch, .views = {b->views[0], b->views[1]}, .shape = {b->shape[0], b->shape[1]}};
     XKD_TRY(xkd_trainer_new(cx, &b->trainer, b->be, NULL, &b->config, &shape, false));
@@ -63,7 +64,7 @@ fail:
 
 void bench_model_free(struct bench_model *b)
 {
-    xkd_trainer_free(&b->trainer);
+    xkd_trainer_free(b->trainer);
     xkd_backend_free(b->be);
     for (int m = 0; m < XKD_MODALITIES; m++) {
         for (int64_t i = 0; b->clips[m] && i < b->views[m]; i++) xkd_free(b->clips[m][i]);
@@ -89,9 +90,10 @@ double bench_model_step(struct bench_model *b)
     }
     /* Optimiser and moving averages belong to the step and to its time. */
     double start = xkd_now();
-    xkd_step_begin(&b->trainer, &result);
-    xkd_step_micro_batch(&b->trainer, &in, &values);
-    xkd_step_finish(&b->trainer, &values, &result);
+    xkd_step_begin(b->trainer, &values);
+    xkd_step_micro_batch(b->trainer, &in);
+    xkd_step_finish(b->trainer);
+    xkd_step_collect(b->trainer, &result);
     double seconds = xkd_now() - start;
     memcpy(b->losses, result.loss, sizeof b->losses);
     return seconds;

@@ -12,7 +12,7 @@ struct bench_model {
     float **clips[XKD_MODALITIES], *noise[XKD_MODALITIES];
     int64_t views[XKD_MODALITIES];
     xkd_backend *be;
-    xkd_trainer trainer;
+    xkd_trainer *trainer;
     double losses[XKD_LOSS_COUNT]; /* of the last step */
 };
 

@@ -156,7 +156,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (launch) return cli_launch_ranks(cli, v.ranks);
     if (place.size == 1)
         XKD_FAIL(XKD_ERR_CONFIG, "bench dist: one process has nobody to exchange with: --ranks N, mpirun or torchrun");
-    XKD_TRY(cli_peer_timeout(cli, argv + 1, rest, &timeout));
+    XKD_TRY(cli_peer_timeout(cli, v.config, argv + 1, rest, &timeout));
     XKD_TRY(cli_join_ranks(cli, &place, timeout, &dist));
     status = bench(cli, &v, dist, argv + 1, rest);
     status = cli_leave_ranks(cli, dist, status, status == XKD_OK);

@@ -106,7 +106,8 @@ static void mmd(const struct bench *x)
 static void distil(const struct bench *x)
 {
     double loss, entropy;
-    xkd_kd_args args = {x->a, x->b, x->small[0], 0.1, 0.1, 2 * ROWS, ROWS, K};
+    static const double temperature = 0.1;
+    xkd_kd_args args = {x->a, x->b, x->small[0], &temperature, &temperature, 2 * ROWS, ROWS, K};
     x->be->ops->kd_forward(x->be, &loss, &entropy, x->small[1], x->small[2], &args);
     x->be->ops->kd_backward(x->be, x->c, &args, x->small[1], x->small[2], 1);
 }

@@ -77,7 +77,7 @@ fail:
 /* Bytes that do not grow with the batch: parameters and their working copies, gradients, moments. */
 static double state_bytes(const struct bench *b)
 {
-    const xkd_params *p = &b->model.trainer.networks.params;
+    const xkd_params *p = &xkd_trainer_look(b->model.trainer)->networks.params;
     return (double)(p->values.size + p->copies.size + p->grads.size + p->moments.size);
 }
 
@@ -95,7 +95,7 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
                "\"activation_bytes\": %lld, \"peak_rss_bytes\": %lld, \"new_allocations\": %lld}\n",
                b->seconds / samples, rate / 1e9, gemm / 1e9, share, flop / samples / 1e9,
                (long long)b->model.config.train.batch, (long long)v->threads, state_bytes(b),
-               (long long)b->model.trainer.pass.arena.size, (long long)usage.ru_maxrss * 1024,
+               (long long)xkd_trainer_look(b->model.trainer)->pass.arena.size, (long long)usage.ru_maxrss * 1024,
                (long long)b->new_allocations);
         return;
     }
@@ -105,7 +105,8 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
     printf("%-34s %10.1f GFLOP/s\n", "this machine's GEMM rate", gemm / 1e9);
     printf("%-34s %10.1f %%\n", "share of the GEMM rate", 100 * share);
     printf("%-34s %10.2f GB\n", "state", state_bytes(b) / 1e9);
-    printf("%-34s %10.1f MB per sample\n", "activations", (double)b->model.trainer.pass.arena.size / samples / 1e6);
+    printf("%-34s %10.1f MB per sample\n", "activations",
+           (double)xkd_trainer_look(b->model.trainer)->pass.arena.size / samples / 1e6);
     printf("%-34s %10lld\n", "allocations after the first step", (long long)b->new_allocations);
 }
 

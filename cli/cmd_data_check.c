@@ -218,7 +218,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (rest < 1) XKD_FAIL(XKD_ERR_CONFIG, "data check: which data? (xkd data check DIR|MANIFEST)");
     XKD_TRY(cli_ranks(cli, v.ranks, &place, &launch));
     if (launch) return cli_launch_ranks(cli, v.ranks);
-    XKD_TRY(cli_peer_timeout(cli, argv + 2, rest - 1, &timeout));
+    XKD_TRY(cli_peer_timeout(cli, v.config, argv + 2, rest - 1, &timeout));
     XKD_TRY(cli_join_ranks(cli, &place, timeout, &dist));
     status = check(cli, &v, argv + 1, rest, dist, &agreed);
     status = cli_leave_ranks(cli, dist, status, agreed);

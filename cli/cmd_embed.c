@@ -249,14 +249,16 @@ static xkd_status tell(const struct embed *e, const xkd_embed_counts *counts)
         xkd_text_json_string(&text, e->v.out);
         xkd_text_printf(&text,
                         ", \"files\": %" PRId64 ", \"bad\": %" PRId64 ", \"video\": %" PRId64 ", \"audio\": %" PRId64
-                        ", \"seconds\": %.2f}\n",
-                        counts->files, counts->bad, counts->clips[0], counts->clips[1], seconds);
+                        ", \"damaged\": %" PRId64 ", \"seconds\": %.2f}\n",
+                        counts->files, counts->bad, counts->clips[0], counts->clips[1], counts->damaged, seconds);
         XKD_TRY(text.status);
         fputs(text.data, stdout);
     } else {
         printf("%s: %" PRId64 " files, %" PRId64 " unreadable; %" PRId64 " video and %" PRId64
                " audio clips in %.1f s\n",
                e->v.out, counts->files, counts->bad, counts->clips[0], counts->clips[1], seconds);
+        if (counts->damaged)
+            printf("%" PRId64 " of the clips are damaged beyond data.max_clip_damage\n", counts->damaged);
     }
 fail:
     xkd_text_free(&text);
@@ -304,7 +306,7 @@ static xkd_status from_model(struct embed *e, char **arguments, int count)
     /* Before models_load, whose backend makes threads: they inherit the blocked signals. */
     cli_catch_signals();
     /* The ranks meet first, since they share the processors. */
-    XKD_TRY(cli_peer_timeout(e->cli, arguments + 1 + files, count - 1 - files, &timeout));
+    XKD_TRY(cli_peer_timeout(e->cli, e->v.model.config, arguments + 1 + files, count - 1 - files, &timeout));
     XKD_TRY(cli_join_ranks(e->cli, &e->place, timeout, &e->dist));
     XKD_TRY(models_load(e->cli, &e->v.model, arguments[0], arguments + 1 + files, count - 1 - files, &e->models));
     XKD_TRY(set_options(e));
@@ -321,13 +323,16 @@ static xkd_status join(struct embed *e, char **paths, int count, xkd_embeddings_
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = e->cli->cx;
-    xkd_embeddings whole;
+    xkd_embeddings whole = {0};
+    xkd_config defaults = {0};
+    XKD_TRY(xkd_config_init(cx, &defaults));
     XKD_TRY(xkd_embeddings_join_files(cx, paths, count, &whole));
     XKD_TRY(xkd_embeddings_write(cx, &whole, e->v.out, form));
-    const xkd_embed_counts counts = xkd_embed_counts_of(&whole);
+    const xkd_embed_counts counts = xkd_embed_counts_of(&whole, defaults.data.max_clip_damage);
     XKD_TRY(tell(e, &counts));
 fail:
     xkd_embeddings_free(&whole);
+    xkd_config_free(&defaults);
     return status;
 }
 
@@ -382,7 +387,8 @@ const struct cli_command cmd_embed = {
     .description =
         "MODEL is a run folder, a model or an encoder in any form that 'xkd inspect' knows; INPUT a file, a folder,\n"
         "a manifest, or - for names on stdin. A run that was stopped goes on when the same command is given again.\n"
-        "Files that cannot be read are named; more than data.max_bad_fraction of them is exit 3 and no result.\n"
+        "Files that cannot be read are named, and so are clips with more than data.max_clip_damage; more than\n"
+        "data.max_bad_fraction of either is exit 3 and no result.\n"
         "Memory holds the features of a file until it is done: with --pool none that is all its tokens.\n"
         "--join makes one file of the shards of a work (all must be there), or of features of different files.",
     .example = "xkd embed runs/first videos/ --out features.safetensors",

@@ -484,7 +484,7 @@ static int run(struct cli *cli, int argc, char **argv)
     }
     /* Before any thread is made. */
     cli_catch_signals();
-    XKD_TRY(cli_peer_timeout(cli, argv + 2, rest - 1, &timeout));
+    XKD_TRY(cli_peer_timeout(cli, e.v.model.config, argv + 2, rest - 1, &timeout));
     XKD_TRY(cli_join_ranks(cli, &e.place, timeout, &e.dist));
     status = evaluate(&e);
     status = cli_leave_ranks(cli, e.dist, status, status == XKD_OK || e.agreed);

@@ -195,7 +195,8 @@ static void put_json(xkd_text *out, const xkd_config *c, const xkd_supervised_re
         out, ", \"classes\": %" PRId64 ", \"train_files\": %" PRId64 ", \"test_files\": %" PRId64 ", \"replaced\": ",
         r->classes, r->train_files, r->test_files);
     xkd_text_json_number(out, r->replaced < 0 ? NAN : (double)r->replaced); /* NAN is null */
-    xkd_text_printf(out, ", \"unreadable\": %" PRId64 ", \"in_both\": %" PRId64, r->unreadable, r->in_both);
+    xkd_text_printf(out, ", \"unreadable\": %" PRId64 ", \"damaged_clips\": %" PRId64 ", \"in_both\": %" PRId64,
+                    r->unreadable, r->damaged, r->in_both);
     put_scores(out, "honest", r->finished ? &r->last : &none);
     put_scores(out, "last", &r->last);
     put_scores(out, "best", &r->best);
@@ -250,6 +251,8 @@ static void put_text(xkd_text *out, const xkd_config *c, const xkd_supervised_re
     if (r->unreadable)
         xkd_text_printf(out, "%" PRId64 " of %" PRId64 " test files could not be read and are in no figure\n",
                         r->unreadable, r->test_files);
+    if (r->damaged)
+        xkd_text_printf(out, "%" PRId64 " test clips are damaged beyond data.max_clip_damage\n", r->damaged);
     if (r->in_both)
         xkd_text_printf(out, "%" PRId64 " of %" PRId64 " test files are training files too\n", r->in_both,
                         r->test_files);
@@ -304,15 +307,18 @@ static xkd_status dry_run(struct cli *cli, const xkd_supervised_options *o)
     if (*o->config->run.out) status = xkd_run_folder_check(cli->cx, o->config->run.out, o->run.mode);
     if (status == XKD_OK) status = xkd_supervised_look(cli->cx, o, &p);
     if (status != XKD_OK) return status;
+    say_memory(cli, p.state_bytes + p.activation_bytes + p.loader_bytes, p.available_bytes);
     const char *modality = p.modality == XKD_VIDEO ? "video" : "audio", *labels = p.multi_label ? "several" : "one";
     if (cli->json) {
         printf("{\"modality\": \"%s\", \"multi_label\": %s, \"classes\": %" PRId64 ", \"train_files\": %" PRId64
                ", \"test_files\": %" PRId64 ", \"steps_per_epoch\": %" PRId64 ", \"total_steps\": %" PRId64,
                modality, p.multi_label ? "true" : "false", p.classes, p.train_files, p.test_files, p.steps_per_epoch,
                p.total_steps);
-        printf(", \"parameters\": %" PRId64 ", \"trained\": %" PRId64 ", \"tokens\": %" PRId64
-               ", \"state_bytes\": %.0f, \"activation_bytes\": %.0f, \"seconds\": %.3f}\n",
-               p.parameters, p.trained, p.tokens, p.state_bytes, p.activation_bytes, p.seconds);
+        printf(", \"parameters\": %" PRId64 ", \"trained\": %" PRId64 ", \"tokens\": %" PRId64 ", \"batch\": %" PRId64
+               ", \"state_bytes\": %.0f, \"activation_bytes\": %.0f, \"loader_bytes\": %.0f"
+               ", \"available_bytes\": %.0f, \"seconds\": %.3f}\n",
+               p.parameters, p.trained, p.tokens, p.batch, p.state_bytes, p.activation_bytes, p.loader_bytes,
+               p.available_bytes, p.seconds);
         return XKD_OK;
     }
     printf("%-22s %s, %" PRId64 " tokens a clip\n", "encoder of", modality, p.tokens);
@@ -325,7 +331,9 @@ static xkd_status dry_run(struct cli *cli, const xkd_supervised_options *o)
     printf("%-22s %s, %s of them trained\n", "parameters", a, b);
     xkd_format_count(a, sizeof a, p.state_bytes, "B");
     xkd_format_count(b, sizeof b, p.activation_bytes, "B");
-    printf("%-22s %s model and optimiser + %s activations\n", "memory", a, b);
+    printf("%-22s %s model and optimiser + %s activations", "memory", a, b);
+    xkd_format_count(a, sizeof a, p.loader_bytes, "B");
+    printf(" + %s clips read ahead\n", a);
     xkd_format_duration(a, sizeof a, p.seconds);
     printf("%-22s about %s in training steps\n", "time", a);
     return XKD_OK;

@@ -119,7 +119,8 @@ static int run(struct cli *cli, int argc, char **argv)
     int rest = 0;
     xkd_status status = cli_parse(cli, &cmd_inspect, argc, argv, &v, &rest);
     if (status != XKD_OK) return status;
-    if (rest != 1) return xkd_fail(cx, XKD_ERR_CONFIG, "inspect needs one file (see 'xkd inspect --help')");
+    if (rest != 1)
+        return xkd_fail(cx, XKD_ERR_CONFIG, "inspect needs one file or run folder (see 'xkd inspect --help')");
     /* A map of the file: no tensor is copied. */
     XKD_TRY(tensor_args_open(cx, v.header_limit, argv[1], &file));
     XKD_TRY(xkd_content_identify(cx, &file, &content));
@@ -135,10 +136,10 @@ fail:
 const struct cli_command cmd_inspect = {
     .name = "inspect",
     .summary = "list the tensors and metadata of a safetensors, PyTorch, npy or npz file",
-    .usage = "FILE [--json]",
-    .description =
-        "Says what the file is, and the name, type and shape of each tensor. Nothing in the file is ever run: "
-        "what is not plain tensors, numbers and texts is refused with exit code 4.",
+    .usage = "FILE|RUN [--json]",
+    .description = "Says what the file is, and the name, type and shape of each tensor. RUN stands for its newest "
+                   "checkpoint. Nothing in the file is ever run: "
+                   "what is not plain tensors, numbers and texts is refused with exit code 4.",
     .example = "xkd inspect vid_teacher.pth.tar",
     .options = options,
     .run = run,

@@ -66,11 +66,14 @@ static int run(struct cli *cli, int argc, char **argv)
     /* Of an instance-discrimination network: the custom of such evaluations. */
     struct values v = {.k = 20, .temperature = 0.07, .threads = xkd_processor_count()};
     xkd_feature_sets sets = {0};
+    xkd_config defaults = {0};
     const xkd_listener listener = cli_listener(cli);
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_knn, argc, argv, &v, &rest));
     if (v.k < 1 || !(v.temperature > 0) || v.threads < 1)
         XKD_FAIL(XKD_ERR_CONFIG, "knn: -k, --temperature and --threads must be positive");
+    XKD_TRY(xkd_config_init(cx, &defaults));
+    v.features.max_damage = defaults.data.max_clip_damage;
     XKD_TRY(xkd_feature_sets_load(cx, &v.features, argv + 1, rest, &listener, &sets));
     const bool used[XKD_MODALITIES] = {sets.video, sets.audio};
     for (int i = 0; i < rest; i++)
@@ -78,6 +81,7 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(evaluate(cli, &v, &sets));
 fail:
     xkd_feature_sets_free(&sets);
+    xkd_config_free(&defaults);
     return status;
 }
 

@@ -32,12 +32,12 @@ struct predict {
     struct cli *cli;
     int64_t top;
     xkd_classifier model;
-    char **paths;        /* the command line's */
-    xkd_input_list list; /* [count] */
-    int64_t count, unreadable;
-    float *scores;  /* [K] of the file at hand */
-    int64_t *order; /* [top] classes, best first */
-    xkd_text out;   /* JSON */
+    char **paths;                       /* the command line's */
+    xkd_input_list list;                /* [count] */
+    int64_t count, unreadable, damaged; /* files; those with a damaged clip */
+    float *scores;                      /* [K] of the file at hand */
+    int64_t *order;                     /* [top] classes, best first */
+    xkd_text out;                       /* JSON */
     double start;
 };
 
@@ -64,7 +64,8 @@ static void put_json(struct predict *p, const xkd_embedded *file, const char *pa
         xkd_text_puts(&p->out, ", \"error\": ");
         xkd_text_json_string(&p->out, file->result.message);
     } else {
-        xkd_text_printf(&p->out, ", \"clips\": %" PRId64 ", \"classes\": [", file->count[p->model.modality]);
+        xkd_text_printf(&p->out, ", \"clips\": %" PRId64 ", \"damaged\": %" PRId64 ", \"classes\": [",
+                        file->count[p->model.modality], file->damaged);
         for (int64_t i = 0; i < p->top; i++) {
             xkd_text_printf(&p->out, "%s{\"id\": %" PRId64 ", \"label\": ", i ? ", " : "", p->order[i]);
             xkd_text_json_string(&p->out, p->model.classes.items[p->order[i]]);
@@ -100,6 +101,7 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
         xkd_status status = xkd_classifier_scores(p->cli->cx, &p->model, file, path, p->scores);
         if (status != XKD_OK) return status;
         choose(p);
+        p->damaged += file->damaged > 0;
     } else {
         /* Named at once; the exit code waits until all files are through. */
         p->unreadable++;
@@ -181,6 +183,11 @@ static int run(struct cli *cli, int argc, char **argv)
     if (p.unreadable)
         XKD_FAIL(XKD_ERR_DATA, "predict: %" PRId64 " of %" PRId64 " files could not be read: their names stand above",
                  p.unreadable, p.count);
+    if (p.damaged)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "predict: %" PRId64 " of %" PRId64 " files have damaged clips: the log names them, and their scores "
+                 "are of what there is",
+                 p.damaged, p.count);
 fail:
     xkd_input_list_free(&p.list);
     xkd_free(p.scores);
@@ -199,7 +206,9 @@ const struct cli_command cmd_predict = {
         "and how\n"
         "its input is made. Scores are those of the test clips and crops, averaged. A line is score and class, with "
         "the\n"
-        "file in front where there are several. Files that cannot be read are named, and the exit code is then 3.",
+        "file in front where there are several. Files that cannot be read and clips that are damaged beyond the "
+        "model's\n"
+        "data.max_clip_damage are named, and the exit code is then 3.",
     .example = "xkd predict runs/ucf holiday.mp4 --top 3",
     .options = options,
     .run = run,

@@ -17,7 +17,8 @@ static const struct cli_option options[] = {
     {'o', "out", CLI_TEXT, offsetof(struct values, out), "DIR", "where losses.json and the tensors go (needed)"},
     {0, "device", CLI_TEXT, offsetof(struct values, device), "NAME", "cpu (default) or ref, plain C"},
     {0, "backend", CLI_TEXT, offsetof(struct values, device), "NAME", "the same as --device"},
-    {0, "dtype", CLI_TEXT, offsetof(struct values, dtype), "TYPE", "f32 (default), bf16, or f64 with --device ref"},
+    {0, "dtype", CLI_TEXT, offsetof(struct values, dtype), "TYPE",
+     "f32 (default), bf16, tf32 with --device cuda, or f64 with --device ref"},
     {0, "threads", CLI_INT, offsetof(struct values, threads), "N", "threads (default: all processors)"},
     {0},
 };

@@ -28,7 +28,7 @@ static const struct cli_option options[] = {
      "modality to look in (default: with --pool head the other one, else the same)"},
     {0, "split", CLI_TEXT, offsetof(struct values, split), "NAME", "files of this split only"},
     {0, "like", CLI_TEXT, offsetof(struct values, like), "PATH",
-     "print the clips that are nearest to this file, the mean of its clips: cosine, second, file"},
+     "print the clips that are nearest to this file, named as the features name it, by the mean of its clips"},
     {0, "from", CLI_TEXT, offsetof(struct values, from), "F",
      "features that hold the file of --like (default: FEATURES)"},
     {'n', "show", CLI_INT, offsetof(struct values, show), "N", "clips to print for --like (default: 10)"},
@@ -241,6 +241,18 @@ fail:
 
 /* ---- what is like a file ---- */
 
+/* A stored path that ends the one that was asked for, as below the folder that was embedded; NULL: none. */
+static const char *find_ending(const xkd_manifest *files, const char *asked)
+{
+    size_t length = strlen(asked);
+    for (int64_t f = 0; f < files->count; f++) {
+        const char *path = files->samples[f].path;
+        size_t n = strlen(path);
+        if (n < length && asked[length - n - 1] == '/' && strcmp(asked + length - n, path) == 0) return path;
+    }
+    return NULL;
+}
+
 /* Feature of --like, [D] of the gallery's width. *file is its index in the gallery's files, -1 where it is of --from. */
 static xkd_status make_query(struct retrieval *r, float **out, int64_t *file)
 {
@@ -255,6 +267,10 @@ static xkd_status make_query(struct retrieval *r, float **out, int64_t *file)
     XKD_TRY(xkd_alloc(cx, out, t->rows * t->width, sizeof **out));
     for (int64_t f = 0; f < from->files.count && found < 0; f++)
         if (strcmp(from->files.samples[f].path, r->v.like) == 0) found = f;
+    const char *ending = found < 0 ? find_ending(&from->files, r->v.like) : NULL;
+    if (ending)
+        XKD_FAIL(XKD_ERR_DATA, "%s: the features name files below the folder that was embedded: --like %s", r->v.like,
+                 ending);
     if (found < 0 || !xkd_file_mean(t, found, &cursor, *out))
         XKD_FAIL(XKD_ERR_DATA,
                  "%s: has no %s features in the file: paths are as it holds them ('xkd embed' a new file "
@@ -384,8 +400,13 @@ const struct cli_command cmd_retrieve = {
         "By cosine. Recall is that of files, by the mean feature of their clips; files of one class are those that "
         "share\n"
         "a label. Video and sound are compared where the features are of --pool head: the space in which distillation\n"
-        "matched them. --like prints clips, the nearest first.",
-    .example = "xkd retrieve heads.safetensors --query audio --against video",
+        "matched them. --like prints cosine, second and file of clips, the nearest first. PATH is that of the "
+        "features:\n"
+        "below the folder that was embedded (train/a.mp4 of videos/train/a.mp4), and the name alone of a file that "
+        "was\n"
+        "embedded by itself.",
+    .example = "xkd retrieve features.safetensors --like train/a.mp4\n"
+               "  xkd retrieve heads.safetensors --query audio --against video",
     .options = options,
     .run = run,
 };

@@ -102,6 +102,7 @@ static xkd_status from_features(struct cli *cli, const struct values *v, char **
     if (v->model.config) XKD_TRY(xkd_config_load(cx, &config, v->model.config, false));
     XKD_TRY(xkd_models_check_norm(cx, &config));
     choice.normalise |= config.eval.l2_norm; /* as with videos */
+    choice.max_damage = config.data.max_clip_damage;
     XKD_TRY(xkd_feature_sets_load(cx, &choice, paths, count, &listener, &sets));
     XKD_TRY(evaluate(cli, v, &config, &sets));
 fail:
@@ -164,7 +165,7 @@ static xkd_status with_ranks(struct cli *cli, const struct values *v, char **arg
     if (launch) return (xkd_status)cli_launch_ranks(cli, v->ranks);
     /* Before the backend's threads are made. */
     cli_catch_signals();
-    XKD_TRY(cli_peer_timeout(cli, arguments + 2, count - 2, &timeout));
+    XKD_TRY(cli_peer_timeout(cli, v->model.config, arguments + 2, count - 2, &timeout));
     XKD_TRY(cli_join_ranks(cli, &place, timeout, &dist));
     status = from_videos(cli, v, arguments, count, dist);
     status = cli_leave_ranks(cli, dist, status, status == XKD_OK);

@@ -37,13 +37,13 @@ static xkd_status verify(struct cli *cli, int64_t header_limit, const char *path
     }
     if (tensors)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: %" PRId64 " elements of %" PRId64 " tensors are not finite, first in %s",
-                 path, elements, tensors, first);
+                 file.path, elements, tensors, first);
     if (cli->json)
         printf("{\"ok\": true, \"tensors\": %" PRId64 ", \"checksummed\": %s}\n", file.count,
                file.checksummed ? "true" : "false");
     else
-        printf("%s: ok, %s, %" PRId64 " tensors, all finite, %s\n", path, xkd_file_kind_name(file.kind), file.count,
-               file.checksummed ? "checksums agree" : "no checksums in this file");
+        printf("%s: ok, %s, %" PRId64 " tensors, all finite, %s\n", file.path, xkd_file_kind_name(file.kind),
+               file.count, file.checksummed ? "checksums agree" : "no checksums in this file");
 fail:
     xkd_tensor_file_close(&file);
     return status;
@@ -64,7 +64,8 @@ static int run(struct cli *cli, int argc, char **argv)
 const struct cli_command cmd_verify = {
     .name = "verify",
     .summary = "check a tensor file by every rule of its format, its checksums and for non-finite numbers",
-    .usage = "FILE...",
+    .usage = "FILE|RUN...",
+    .description = "Of a run folder the newest checkpoint is checked.",
     .example = "xkd verify runs/first/checkpoints/*.safetensors",
     .options = options,
     .run = run,

@@ -21,6 +21,14 @@ bool is_override(const char *argument)
     return argument[strcspn(argument, "=/")] == '=';
 }
 
+void say_memory(struct cli *cli, double bytes, double available)
+{
+    if (bytes <= available) return;
+    xkd_log(cli->cx, XKD_LOG_WARN,
+            "the training would take %.1f GB and %.1f GB are free: lower dataset.batch_size, or raise train.accumulate",
+            bytes / 1e9, available / 1e9);
+}
+
 /* xkd_run_options.stop_signal: the library knows nothing of signals. */
 int stop_signal(void *user)
 {

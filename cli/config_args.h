@@ -11,6 +11,9 @@ xkd_status override(xkd_context *cx, xkd_config *config, const char *key, const 
 /* KEY=VALUE, and no path: what stands before the first '=' has no '/'. */
 bool is_override(const char *argument);
 
+/* Warns where a plan of fine-tuning or a linear classifier needs more bytes than are free. */
+void say_memory(struct cli *cli, double bytes, double available);
+
 /* Callbacks of a run; the user pointer is the cli. */
 int stop_signal(void *user);
 void progress(void *user, const char *line);

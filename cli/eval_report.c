@@ -83,10 +83,13 @@ static void add_fold(const struct eval_report *r, const xkd_fold_result *f, stru
         at += snprintf(row->note + at, NOTE - (size_t)at, ", 95 %% interval %.2f to %.2f", f->interval[0],
                        f->interval[1]);
     if (f->unreadable[0] < 0)
-        snprintf(row->note + at, NOTE - (size_t)at, ", ? + %" PRId64 " files unreadable", f->unreadable[1]);
+        at += snprintf(row->note + at, NOTE - (size_t)at, ", ? + %" PRId64 " files unreadable", f->unreadable[1]);
     else if (f->unreadable[0] + f->unreadable[1])
-        snprintf(row->note + at, NOTE - (size_t)at, ", %" PRId64 " + %" PRId64 " files unreadable", f->unreadable[0],
-                 f->unreadable[1]);
+        at += snprintf(row->note + at, NOTE - (size_t)at, ", %" PRId64 " + %" PRId64 " files unreadable",
+                       f->unreadable[0], f->unreadable[1]);
+    if (f->damaged[0] + f->damaged[1])
+        snprintf(row->note + at, NOTE - (size_t)at, ", %" PRId64 " + %" PRId64 " clips damaged", f->damaged[0],
+                 f->damaged[1]);
 }
 
 /* Fold by fold, then the row of the table beside what the release would report, then the paper's. */

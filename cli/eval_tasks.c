@@ -88,6 +88,8 @@ static xkd_status run_svm(struct cli *cli, struct eval_fold *f, xkd_fold_result 
     /* Files that the split lists minus videos that came through. */
     out->unreadable[0] = out->files[0] - verdict.train_videos;
     out->unreadable[1] = out->files[1] - verdict.test_videos;
+    out->damaged[0] = verdict.train_damaged;
+    out->damaged[1] = verdict.test_damaged;
 fail:
     for (int64_t i = 0; i < videos.donor_count; i++) xkd_free(donors[i]);
     xkd_svm_verdict_free(&verdict);
@@ -165,6 +167,7 @@ static xkd_status run_training(struct cli *cli, struct eval_fold *f, xkd_fold_re
     out->interval[1] = r.interval.high;
     out->unreadable[0] = r.replaced; /* by other files of the class */
     out->unreadable[1] = r.unreadable;
+    out->damaged[1] = r.damaged; /* in training such a clip is replaced */
 fail:
     xkd_supervised_result_free(&r);
     xkd_free(run);
@@ -182,14 +185,16 @@ static xkd_status plan_training(struct cli *cli, const struct eval_fold *f, xkd_
     xkd_status status = xkd_supervised_look(cli->cx, &o, &p);
     if (status != XKD_OK) return status;
     xkd_format_duration(time, sizeof time, p.seconds);
-    xkd_format_count(memory, sizeof memory, p.state_bytes + p.activation_bytes, "B");
+    double bytes = p.state_bytes + p.activation_bytes + p.loader_bytes;
+    xkd_format_count(memory, sizeof memory, bytes, "B");
     xkd_format_count(parameters, sizeof parameters, (double)p.trained, "");
     xkd_text_printf(out,
                     "%" PRId64 " training files, %" PRId64 " test files of %" PRId64 " clips; %" PRId64
                     " epochs of %" PRId64 " steps of %" PRId64
                     " clips; %s parameters trained; about %s in training steps (tests come on top), %s",
-                    p.train_files, p.test_files, c->eval.test_clips, c->train.epochs, p.steps_per_epoch, c->train.batch,
+                    p.train_files, p.test_files, c->eval.test_clips, c->train.epochs, p.steps_per_epoch, p.batch,
                     parameters, time, memory);
+    say_memory(cli, bytes, p.available_bytes);
     return XKD_OK;
 }
 

@@ -182,11 +182,13 @@ xkd_status cli_join_ranks(struct cli *cli, xkd_dist_place *place, double timeout
     return status;
 }
 
-xkd_status cli_peer_timeout(struct cli *cli, char *const *overrides, int count, double *out)
+/* What the file says otherwise is told when the command loads it. */
+xkd_status cli_peer_timeout(struct cli *cli, const char *file, char *const *overrides, int count, double *out)
 {
     xkd_status status = XKD_OK;
-    xkd_config config;
+    xkd_config config = {0};
     XKD_TRY(xkd_config_init(cli->cx, &config));
+    if (file) XKD_TRY(xkd_config_load_again(cli->cx, &config, file));
     for (int i = 0; i < count; i++)
         if (strncmp(overrides[i], "run.peer_timeout=", 17) == 0)
             XKD_TRY(xkd_config_override(cli->cx, &config, overrides[i]));

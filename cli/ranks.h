@@ -20,8 +20,8 @@ xkd_status cli_ranks(struct cli *cli, int64_t ranks, xkd_dist_place *place, bool
  * their common status, or that of the first that ended for a reason of its own. */
 int cli_launch_ranks(struct cli *cli, int64_t ranks);
 
-/* run.peer_timeout among KEY=VALUE [count], for commands that meet before they have a configuration. */
-xkd_status cli_peer_timeout(struct cli *cli, char *const *overrides, int count, double *out);
+/* run.peer_timeout of the file (NULL: none) and of KEY=VALUE [count], for commands that meet before they have a configuration. */
+xkd_status cli_peer_timeout(struct cli *cli, const char *file, char *const *overrides, int count, double *out);
 
 /* Meets the other ranks, and shares the processors with those of this machine. From here on all but rank 0 are silent up to errors. */
 xkd_status cli_join_ranks(struct cli *cli, xkd_dist_place *place, double timeout, xkd_dist **out);

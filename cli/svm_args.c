@@ -67,4 +67,8 @@ void svm_print(const xkd_svm_verdict *v)
         printf("without %" PRId64 " of %" PRId64 " training videos and %" PRId64 " of %" PRId64
                " test videos, which have no features of this modality or could not be read\n",
                v->train_lacking, v->train_lacking + v->train_videos, v->test_lacking, v->test_lacking + v->test_videos);
+    if (v->train_damaged || v->test_damaged)
+        printf("with %" PRId64 " of %" PRId64 " training clips and %" PRId64 " of %" PRId64
+               " test clips damaged beyond data.max_clip_damage\n",
+               v->train_damaged, v->train_clips, v->test_damaged, v->test_clips);
 }

@@ -12,7 +12,8 @@
             "largest header of a safetensors file that is read, 1 to 1024 (default 16)" \
     }
 
-/* Opens a tensor file with the option's value; 0 is the default. */
+/* Opens a tensor file with the option's value; 0 is the default. Of a run folder it is the newest checkpoint. XKD_ERR_CONFIG:
+ * a folder without one, a value out of range. */
 xkd_status tensor_args_open(xkd_context *cx, int64_t header_limit, const char *path, xkd_tensor_file *out);
 
 #endif

@@ -23,7 +23,8 @@ typedef struct {
     xkd_pass_input input;
     xkd_step_values values;
     xkd_backend *be;
-    xkd_trainer trainer;
+    xkd_dist *dist; /* the caller's; NULL: this process alone */
+    xkd_trainer *trainer;
 } small_model;
 
 /* Defaults of the golden cases; tests change fields before small_model_build. */
@@ -97,15 +98,15 @@ static inline xkd_status small_model_build(small_model *s, const char *backend, 
     int64_t g = s->config.step.global_views;
     xkd_batch_shape shape = {.B = s->B, .views = {g + s->locals[0], g + s->locals[1]}, .shape = {s->shapes[0], s->shapes[1]}};
     XKD_TRY(xkd_backend_new(cx, &s->be, backend, dtype, threads));
-    XKD_TRY(xkd_trainer_new(cx, &s->trainer, s->be, NULL, &s->config, &shape, false));
-    small_shake(&s->trainer.networks.params);
+    XKD_TRY(xkd_trainer_new(cx, &s->trainer, s->be, s->dist, &s->config, &shape, false));
+    small_shake(&xkd_trainer_look(s->trainer)->networks.params);
 fail:
     return status;
 }
 
 static inline void small_model_free(small_model *s)
 {
-    xkd_trainer_free(&s->trainer);
+    xkd_trainer_free(s->trainer);
     xkd_backend_free(s->be);
     for (int k = 0; k < XKD_MODALITIES; k++) {
         for (int v = 0; v < SMALL_MOST_VIEWS; v++) xkd_free(s->clips[k][v]);

@@ -65,7 +65,8 @@ typedef struct {
     double duration; /* of the whole file, in seconds */
 } xkd_clip_data;
 
-/* The clip that begins `start` seconds into the file. XKD_ERR_DATA: no such file, or one that cannot be decoded. */
+/* The clip that begins `start` seconds into the file. One that is damaged beyond data.max_clip_damage is named in the log as a
+ * warning. XKD_ERR_DATA: no such file, or one that cannot be decoded. */
 XKD_API xkd_status xkd_reader_clip(xkd_reader *reader, const char *path, double start, xkd_clip_data *out);
 
 /* What training makes of a clip: the views of method.md section 2. In memory of the reader's, valid until its next call. */

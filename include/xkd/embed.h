@@ -108,7 +108,7 @@ typedef struct {
 } xkd_features;
 
 /* Of a file; a link is followed wherever it leads. XKD_ERR_DATA: no such file, one that cannot be decoded, or one with none of
- * the wanted streams. */
+ * the wanted streams. Clips that are damaged beyond data.max_clip_damage are named in the log as warnings, here and below. */
 XKD_API xkd_status xkd_embedder_file(xkd_embedder *embedder, const char *path, xkd_features *out);
 
 /* Of frames, of samples, or of both, which then begin together; NULL for what there is not. The result is that of a file with

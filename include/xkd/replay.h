@@ -12,7 +12,7 @@ typedef struct {
     const char *folder; /* the case: config.yaml, init.safetensors, batch.safetensors, steps.json; docs/replay.md */
     const char *out;    /* results: losses.json, grads.safetensors, state.safetensors; made if it is missing */
     const char *device; /* as run.device: "cpu", "ref", "cuda" */
-    const char *dtype;  /* computes in "f32" (NULL: the same), "bf16", or "f64" with "ref" only */
+    const char *dtype;  /* computes in "f32" (NULL: the same), "bf16", "tf32" on a GPU, or "f64" with "ref" only */
     int threads;        /* at least 1 */
 } xkd_replay_options;
 

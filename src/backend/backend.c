@@ -6,6 +6,7 @@
 
 #include "backend/cuda/cuda.h"
 #include "backend/guard/guard.h"
+#include "backend/open.h"
 #include "base/alloc.h"
 
 /* The names are those of the configuration key run.device. Only ref has float64: it is the yardstick of parity
@@ -60,6 +61,25 @@ fail:
     return status;
 }
 
+xkd_status xkd_backend_allow_tf32(xkd_context *cx, xkd_backend *be, const char *name)
+{
+    if (!be->cuda)
+        return xkd_fail(cx, XKD_ERR_CONFIG,
+                        "run.precision=tf32: run.device=%s has no such products: take cuda, or float32", name);
+    be->tf32 = true;
+    return XKD_OK;
+}
+
+xkd_status xkd_backend_open(xkd_context *cx, xkd_backend **out, const char *name, const xkd_config *config, int threads)
+{
+    xkd_status status = xkd_backend_new(cx, out, name, xkd_config_dtype(config), threads);
+    if (status == XKD_OK && config->precision == XKD_PRECISION_TF32) status = xkd_backend_allow_tf32(cx, *out, name);
+    if (status == XKD_OK) return XKD_OK;
+    xkd_backend_free(*out);
+    *out = NULL;
+    return status;
+}
+
 void xkd_backend_free(xkd_backend *be)
 {
     if (!be) return;
@@ -81,6 +101,27 @@ xkd_status xkd_backend_status(xkd_backend *be)
     if (be->guard && status == XKD_OK) status = xkd_guard_fault(be->guard);
     be->status = XKD_OK;
     return status;
+}
+
+xkd_status xkd_backend_seen(xkd_backend *be)
+{
+    if (be->guard && be->status == XKD_OK) be->status = xkd_guard_fault(be->guard);
+    return be->status;
+}
+
+bool xkd_backend_repeat(xkd_backend *be, const void *key, int64_t bytes)
+{
+    return be->cuda && xkd_cuda_repeat(be, key, bytes);
+}
+
+void xkd_backend_repeat_end(xkd_backend *be)
+{
+    if (be->cuda) xkd_cuda_repeat_end(be);
+}
+
+int64_t xkd_backend_asked(const xkd_backend *be)
+{
+    return be->cuda ? xkd_cuda_asked(be) : 0;
 }
 
 /* The old content is not kept: no operation relies on scratch of an earlier one, and copying would cost a

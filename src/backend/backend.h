@@ -14,6 +14,7 @@ struct xkd_backend {
     xkd_pool *pool;
     xkd_dtype dtype, exact_dtype; /* of stored and of exact tensors */
     xkd_widths element;           /* their bytes an element */
+    bool tf32;                    /* matrix products of float32 may round what they multiply to 11 bits */
     xkd_status status;
     int64_t products;        /* multiply-adds executed in matrix products since xkd_backend_new; 1 = 2 FLOP */
     struct xkd_cuda *cuda;   /* of a GPU alone, likewise (cuda/cuda.h) */
@@ -28,8 +29,25 @@ struct xkd_backend {
 xkd_status xkd_backend_new(xkd_context *cx, xkd_backend **out, const char *name, xkd_dtype dtype, int threads);
 void xkd_backend_free(xkd_backend *be);
 
+/* Lets products be TF32 from now on. XKD_ERR_CONFIG where the device has none; `name` is what it was opened as. */
+xkd_status xkd_backend_allow_tf32(xkd_context *cx, xkd_backend *be, const char *name);
+
 /* First fault since the last call of this function, when all work asked for is done; clears it. */
 xkd_status xkd_backend_status(xkd_backend *be);
+
+/* The first fault that is known by now: waits for nothing and clears nothing. On a device that works while the host does other
+ * things it may come to light later. */
+xkd_status xkd_backend_seen(xkd_backend *be);
+
+/* A stretch of operations that is asked for in every step with the same arguments stands between repeat and repeat_end. Where the
+ * device keeps it as a whole, repeat asks for it and returns true: the caller leaves out the operations and repeat_end. Elsewhere
+ * both do nothing. `key` [bytes, 64 at most] is another one wherever an argument that comes by value is: an address, a size, a factor,
+ * or which operations there are; numbers in the backend's memory may differ. */
+bool xkd_backend_repeat(xkd_backend *be, const void *key, int64_t bytes);
+void xkd_backend_repeat_end(xkd_backend *be);
+
+/* What the host has asked of a device so far: launches, copies, and stretches that are kept as a whole. 0 where there is none. */
+int64_t xkd_backend_asked(const xkd_backend *be);
 
 /* Memory of at least `bytes` that only `thread` uses until the operation ends. It grows in the first step and then
  * stays (xkd_backend_settle). NULL when out of memory (the backend remembers). Thread-safe for distinct threads. */

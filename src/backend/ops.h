@@ -12,7 +12,9 @@
  * - "=" overwrites an output, "+=" accumulates into it; the same in every backend. Where nothing is said it is "=".
  * - Operations do not return a status: the first fault is kept in the backend (xkd_backend_status) and later
  *   operations may do nothing. Callers look once a step.
- * - A result never depends on the number of threads. */
+ * - A result never depends on the number of threads.
+ * - Numbers that change from step to step stand in the backend's memory, so that a step that a device keeps as a whole
+ *   (xkd_backend_repeat) finds each step's own. What comes by value is the same in every step. */
 #ifndef XKD_BACKEND_OPS_H
 #define XKD_BACKEND_OPS_H
 
@@ -86,7 +88,7 @@ typedef struct {
     const void *s;      /* [R,K] student logits */
     const void *t;      /* [B,K] teacher logits */
     const void *centre; /* [K] */
-    double student_temp, teacher_temp;
+    const double *student_temp, *teacher_temp;
     int64_t R, B, K;
 } xkd_kd_args;
 
@@ -104,13 +106,16 @@ typedef struct {
     void *p, *m, *v; /* [n] parameter and moments, updated where there is a gradient */
     const void *g;   /* [n] gradient; NULL: only the averages follow p */
     void *ema[2];    /* teachers that average this tensor, in order; NULL: none. May be the same twice (MATS) */
-    double ema_momentum[2];
+    const double *ema_momentum[2];
     /* Working copies [n] in bfloat16 of p and of the averages, written with them; NULL: none. */
     void *stored, *ema_stored[2];
     int64_t n;
-    double clip; /* largest norm of the gradient, 0: any. A larger one is scaled by clip / (norm + 1e-6) */
-    double lr, weight_decay, beta1, beta2, eps;
-    double correction1, correction2; /* 1 - beta^step */
+    double clip;     /* largest norm of the gradient, 0: any. A larger one is scaled by clip / (norm + 1e-6) */
+    double lr_scale; /* of this tensor */
+    const double *lr, *weight_decay; /* the latter NULL: none */
+    double beta1, beta2, eps;
+    double
+        *steps; /* updates of this tensor so far, for the bias corrections 1 - beta^steps; this one is counted first */
 } xkd_adamw_args;
 
 /* A tensor of n elements in a list of several. */
@@ -278,7 +283,7 @@ typedef struct {
      * else 0 */
     void (*norms)(xkd_backend *be, double *squares, double *finite, const xkd_vector *list, int64_t count,
                   const double *scalars, int64_t n);
-    /* All of list[count]; squares[i] is the sum of squares of list[i].g, read where that is clipped (NULL: nowhere); nothing
+    /* All of list[count], with the rate lr_scale * lr; squares[i] is the sum of squares of list[i].g, read where that is clipped (NULL: nowhere); nothing
      * where *finite is 0 */
     void (*adamw)(xkd_backend *be, const xkd_adamw_args *list, int64_t count, const double *squares,
                   const double *finite);

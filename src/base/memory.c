@@ -33,6 +33,30 @@ static void copy(xkd_memory *memory, void *to, const void *from, int64_t bytes)
     memcpy(to, from, (size_t)bytes);
 }
 
+static xkd_status arrival_new(xkd_memory *memory, xkd_context *cx, xkd_arrival *out)
+{
+    (void)memory;
+    return xkd_alloc(cx, &out->host, out->bytes, 1);
+}
+
+static void arrival_free(xkd_memory *memory, xkd_arrival *a)
+{
+    (void)memory;
+    xkd_free(a->host);
+}
+
+static void arrival_ask(xkd_memory *memory, xkd_arrival *a, const void *from, int64_t bytes)
+{
+    (void)memory;
+    memcpy(a->host, from, (size_t)bytes);
+}
+
+static void arrival_wait(xkd_memory *memory, xkd_arrival *a)
+{
+    (void)memory;
+    (void)a;
+}
+
 xkd_memory *xkd_host_memory(void)
 {
     static xkd_memory host = {.name = "host",
@@ -42,7 +66,11 @@ xkd_memory *xkd_host_memory(void)
                               .zero = zero,
                               .copy = copy,
                               .upload = copy,
-                              .download = copy};
+                              .download = copy,
+                              .arrival_new = arrival_new,
+                              .arrival_free = arrival_free,
+                              .arrival_ask = arrival_ask,
+                              .arrival_wait = arrival_wait};
     return &host;
 }
 
@@ -80,6 +108,30 @@ void xkd_memory_upload(xkd_memory *memory, void *to, const void *host, int64_t b
 void xkd_memory_download(xkd_memory *memory, void *host, const void *from, int64_t bytes)
 {
     if (bytes > 0) known(memory)->download(known(memory), host, from, bytes);
+}
+
+xkd_status xkd_arrival_new(xkd_context *cx, xkd_memory *memory, xkd_arrival *out, int64_t bytes)
+{
+    *out = (xkd_arrival){.bytes = bytes};
+    xkd_status status = known(memory)->arrival_new(known(memory), cx, out);
+    if (status != XKD_OK) *out = (xkd_arrival){0};
+    return status;
+}
+
+void xkd_arrival_free(xkd_memory *memory, xkd_arrival *a)
+{
+    if (a->host) known(memory)->arrival_free(known(memory), a);
+    *a = (xkd_arrival){0};
+}
+
+void xkd_arrival_ask(xkd_memory *memory, xkd_arrival *a, const void *from, int64_t bytes)
+{
+    if (bytes > 0) known(memory)->arrival_ask(known(memory), a, from, bytes);
+}
+
+void xkd_arrival_wait(xkd_memory *memory, xkd_arrival *a)
+{
+    known(memory)->arrival_wait(known(memory), a);
 }
 
 const void *xkd_memory_lend(xkd_memory *memory, void *room, const void *host, int64_t bytes)

@@ -12,15 +12,28 @@
 #include "base/status.h"
 
 typedef struct xkd_memory xkd_memory;
+
+/* What comes to the host while both go on with their work: a copy is asked for now and read later. One at a time. */
+typedef struct {
+    void *host;    /* [bytes] pinned where the memory has it; to be read behind xkd_arrival_wait alone */
+    int64_t bytes; /* of `host` */
+    void *state;   /* the memory's own */
+} xkd_arrival;
+
 struct xkd_memory {
     const char *name;
     bool host; /* its addresses are the host's: upload and download are plain copies */
+    bool late; /* work on it goes on while the host does other things: a result that is read at once costs a wait */
     xkd_status (*take)(xkd_memory *memory, xkd_context *cx, void **out, int64_t bytes);
     void (*give)(xkd_memory *memory, void *block);
     void (*zero)(xkd_memory *memory, void *to, int64_t bytes);
     void (*copy)(xkd_memory *memory, void *to, const void *from, int64_t bytes);
     void (*upload)(xkd_memory *memory, void *to, const void *host, int64_t bytes);
     void (*download)(xkd_memory *memory, void *host, const void *from, int64_t bytes);
+    xkd_status (*arrival_new)(xkd_memory *memory, xkd_context *cx, xkd_arrival *out);
+    void (*arrival_free)(xkd_memory *memory, xkd_arrival *a);
+    void (*arrival_ask)(xkd_memory *memory, xkd_arrival *a, const void *from, int64_t bytes);
+    void (*arrival_wait)(xkd_memory *memory, xkd_arrival *a);
 };
 
 xkd_memory *xkd_host_memory(void);
@@ -38,6 +51,17 @@ void xkd_memory_copy(xkd_memory *memory, void *to, const void *from, int64_t byt
 void xkd_memory_upload(xkd_memory *memory, void *to, const void *host, int64_t bytes);
 void xkd_memory_download(xkd_memory *memory, void *host, const void *from, int64_t bytes);
 
+/* Room for `bytes` that arrive. Free with xkd_arrival_free, which takes one that is {0}. */
+xkd_status xkd_arrival_new(xkd_context *cx, xkd_memory *memory, xkd_arrival *out, int64_t bytes);
+void xkd_arrival_free(xkd_memory *memory, xkd_arrival *a);
+
+/* Asks for what stands at `from` behind all work asked for so far; the host goes on. */
+void xkd_arrival_ask(xkd_memory *memory, xkd_arrival *a, const void *from, int64_t bytes);
+
+/* Waits for what was asked for last, and for no later work; a->host holds it then. After a fault of the device it holds
+ * zeros. */
+void xkd_arrival_wait(xkd_memory *memory, xkd_arrival *a);
+
 /* An array of the host as an argument of operations: itself where operations read the host's memory, else its copy in
  * `room`. On the host it must stay as it is until the operations are over. */
 const void *xkd_memory_lend(xkd_memory *memory, void *room, const void *host, int64_t bytes);
@@ -50,6 +74,11 @@ xkd_status xkd_memory_read(xkd_memory *memory, const void *from, int64_t bytes, 
 static inline bool xkd_memory_is_host(const xkd_memory *memory)
 {
     return !memory || memory->host;
+}
+
+static inline bool xkd_memory_is_late(const xkd_memory *memory)
+{
+    return memory && memory->late;
 }
 
 #endif

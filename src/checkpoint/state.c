@@ -298,6 +298,7 @@ static xkd_status copy_rows(xkd_context *cx, const char *path, const xkd_safeten
         xkd_param_refresh(params, row);
         row->steps = ((const int64_t *)steps->data)[i];
     }
+    if (copy) xkd_params_set_counters(params);
 fail:
     return status;
 }

@@ -200,7 +200,7 @@ typedef struct {
 } xkd_run_config;
 
 /* What networks compute in; bfloat16 stores weights, activations and their gradients, and all else is float32. */
-typedef enum { XKD_PRECISION_FLOAT32, XKD_PRECISION_BFLOAT16 } xkd_precision;
+typedef enum { XKD_PRECISION_FLOAT32, XKD_PRECISION_BFLOAT16, XKD_PRECISION_TF32 } xkd_precision;
 
 typedef struct {
     char *name;

@@ -297,13 +297,17 @@ static const xkd_option options[] = {
      .help = "keep decoded clips: none (off), ram, or a folder"},
     CHOICE("data.audio_policy", data.audio_policy, "require|silence|drop", "require",
            "files without sound: refuse, take as silence, or leave out"),
-    /* The limit is on files, not clips, and has a floor, so that a small set survives a few. */
+    /* In training the limit is on files, not clips, and has a floor, so that a small set survives a few. */
     REAL("data.max_bad_fraction", data.max_bad_fraction, 0, 1, "0.01",
-         "share of files that may be unreadable (of training files and lists at least 10)"),
+         "share of files that may be unreadable (of training files and lists at least 10), and of encoded clips that "
+         "may "
+         "be damaged"),
     REAL_OR("auto", "data.max_absent_fraction", data.max_absent_fraction, 1e-9, 1, "auto",
             "share of a data set's listed files that may be absent; auto: 0.01, of sets from YouTube 0.15"),
     REAL("data.max_clip_damage", data.max_clip_damage, 0, 1, "0.1",
-         "share of a clip's pictures or of its sound that may be damaged or missing; past it another clip is drawn"),
+         "share of a clip's pictures or of its sound that may be damaged or missing; past it another clip is drawn, or "
+         "the "
+         "clip is named where all are encoded"),
     INT("data.audio_track", data.audio_track, 0, 256, "0",
         "which of a file's sound tracks counts, from 1; 0: the one marked as default, else the first"),
     BOOL("data.hold_last_frame", data.hold_last_frame, "false",
@@ -359,8 +363,9 @@ static const xkd_option options[] = {
          "operations can "
          "read"),
     ALIAS("run.backend", "run.device"),
-    CHOICE("run.precision", precision, "float32|bfloat16", "float32",
-           "of weights, activations and their gradients; with bfloat16 masters, sums and losses stay float32"),
+    CHOICE("run.precision", precision, "float32|bfloat16|tf32", "float32",
+           "of weights, activations and their gradients; with bfloat16 masters, sums and losses stay float32; tf32, "
+           "on a GPU, is float32 whose products round what they multiply to 11 bits"),
     INT_OR("auto", "run.threads", threads, 1, 1024, "auto", "threads of a step; results do not depend on it"),
 
     /* Behind their maps: fixed keys are not written, so the order of written keys is not disturbed. */

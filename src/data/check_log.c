@@ -267,16 +267,20 @@ fail:
 
 /* ---- ranks ---- */
 
-/* This rank's lines, one behind the other. */
-static xkd_status tell(xkd_context *cx, xkd_dist *dist, const xkd_manifest *m, const xkd_finding *findings,
-                       xkd_text *out)
+/* Lines of all ranks that are in memory at once: 30 MB of usual ones. */
+enum { ROUND = 1 << 16 };
+
+/* This rank's lines of the samples [from, to), one behind the other. */
+static xkd_status tell(xkd_context *cx, xkd_dist *dist, const reading *r, int64_t from, int64_t to, xkd_text *out)
 {
     xkd_status status = XKD_OK;
-    for (int64_t i = xkd_dist_rank(dist); i < m->count && status == XKD_OK; i += xkd_dist_size(dist)) {
+    int64_t size = xkd_dist_size(dist), first = from + (xkd_dist_rank(dist) - from % size + size) % size;
+    xkd_text_clear(out);
+    for (int64_t i = first; i < to && status == XKD_OK; i += size) {
         char *line;
         int64_t length;
         xkd_tick();
-        status = line_of(cx, m, i, &findings[i], 0, &line, &length);
+        status = line_of(cx, r->m, i, &r->findings[i], 0, &line, &length);
         if (status == XKD_OK) xkd_text_add(out, line, length);
         free(line);
     }
@@ -300,6 +304,23 @@ fail:
     return status;
 }
 
+/* What all ranks have of the samples [from, to). */
+static xkd_status share_some(reading *r, xkd_dist *dist, int64_t from, int64_t to, xkd_text *mine, int64_t *sizes)
+{
+    xkd_status status = XKD_OK;
+    void *all = NULL;
+    int64_t at = 0;
+    XKD_TRY(tell(r->cx, dist, r, from, to, mine));
+    XKD_TRY(xkd_dist_gather_sized(dist, &all, sizes, mine->data, mine->size));
+    for (int k = 0; k < xkd_dist_size(dist); k++) {
+        if (k != xkd_dist_rank(dist)) XKD_TRY(hear(r, (char *)all + at, sizes[k]));
+        at += sizes[k];
+    }
+fail:
+    xkd_free(all);
+    return status;
+}
+
 /* Known anew: what this rank had from logs of the others is theirs to say by now. */
 xkd_status xkd_check_share(xkd_context *cx, xkd_dist *dist, xkd_manifest *m, xkd_finding *findings)
 {
@@ -307,24 +328,18 @@ xkd_status xkd_check_share(xkd_context *cx, xkd_dist *dist, xkd_manifest *m, xkd
     xkd_check_known known = {0};
     reading r = {.cx = cx, .path = "another rank", .m = m, .findings = findings, .known = &known};
     xkd_text mine = xkd_text_make(cx);
-    void *all = NULL;
-    int64_t *sizes = NULL, at = 0;
+    int64_t *sizes = NULL;
     XKD_TRY(xkd_alloc(cx, &sizes, xkd_dist_size(dist), sizeof *sizes));
     XKD_TRY(xkd_alloc(cx, &known.done, m->count, sizeof *known.done));
     XKD_TRY(xkd_alloc(cx, &known.identity, m->count, sizeof *known.identity));
     XKD_TRY(sort_names(&r));
-    XKD_TRY(tell(cx, dist, m, findings, &mine));
-    XKD_TRY(xkd_dist_gather_sized(dist, &all, sizes, mine.data, mine.size));
-    for (int k = 0; k < xkd_dist_size(dist); k++) {
-        if (k != xkd_dist_rank(dist)) XKD_TRY(hear(&r, (char *)all + at, sizes[k]));
-        at += sizes[k];
-    }
+    for (int64_t from = 0; from < m->count; from += ROUND)
+        XKD_TRY(share_some(&r, dist, from, from + ROUND < m->count ? from + ROUND : m->count, &mine, sizes));
     if (r.found != m->count - (m->count - xkd_dist_rank(dist) + xkd_dist_size(dist) - 1) / xkd_dist_size(dist))
         XKD_FAIL(XKD_ERR_INTERNAL, "of %lld files other ranks have told of %lld", (long long)m->count,
                  (long long)r.found);
 fail:
     xkd_text_free(&mine);
-    xkd_free(all);
     xkd_free(sizes);
     xkd_free(known.done);
     xkd_free(known.identity);

@@ -12,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "data/damage.h"
 #include "data/identity.h"
 #include "data/pack.h"
 
@@ -192,9 +193,8 @@ static void judge_clip(const xkd_fetcher *f, xkd_media_result *r)
     bool audio = f->wanted[XKD_AUDIO] && t->audio_damage > f->data->max_clip_damage;
     if (!video && !audio) return;
     r->fault = XKD_FAULT_BROKEN;
-    snprintf(r->message, sizeof r->message, "%.0f %% of the clip's %s damaged or missing (data.max_clip_damage=%g)",
-             100 * (video ? t->video_damage : t->audio_damage), video ? "pictures are" : "sound is",
-             f->data->max_clip_damage);
+    xkd_damage_words(r->message, sizeof r->message, "the clip's", video ? XKD_VIDEO : XKD_AUDIO,
+                     video ? t->video_damage : t->audio_damage, f->data->max_clip_damage);
 }
 
 static xkd_media_request request_of(const xkd_fetcher *f, xkd_clip_mode mode, double place)

@@ -153,7 +153,7 @@ static xkd_status make_ring(xkd_loader *l)
      * at 112 x 112 take 154 MB for the global view. */
     while (l->depth > 2 && l->depth * batch_bytes(l) > RING_BYTES) l->depth--;
     for (int i = 0; i < XKD_LOADER_DEPTH; i++) l->slots[i].sequence = -1;
-    for (int i = 0; i < l->depth; i++) XKD_TRY(make_slot(l, &l->slots[i]));
+    for (int i = 0; i < l->depth && !l->plan.look; i++) XKD_TRY(make_slot(l, &l->slots[i]));
     XKD_TRY(xkd_alloc(cx, &l->order, l->sampler.samples, sizeof *l->order));
     XKD_TRY(xkd_alloc(cx, &l->bad, l->manifest.count, 1));
     XKD_TRY(xkd_alloc(cx, &l->dropped, l->manifest.count, 1));
@@ -194,6 +194,7 @@ static xkd_status start_workers(xkd_loader *l)
         if (status == XKD_OK) status = xkd_fetcher_check(w->fetcher);
         /* The thread's context dies with it, so its message is copied. */
         if (status != XKD_OK) XKD_FAIL(status, "%s", xkd_last_error(w->cx));
+        if (l->plan.look) continue;
         if (pthread_create(&w->thread, NULL, xkd_loader_work, w) != 0)
             XKD_FAIL(XKD_ERR_MEMORY, "cannot start loader thread %lld: lower data.workers", (long long)i + 1);
         w->started = true;
@@ -216,7 +217,7 @@ static xkd_status loader_new(xkd_context *cx, const xkd_data_config *data, const
     l->cx = cx;
     l->data = data;
     l->log_fd = -1;
-    l->worker_count = data->workers;
+    l->worker_count = plan && plan->look ? 1 : data->workers;
     l->planned = plan != NULL;
     l->plan = plan ? *plan
                    : (xkd_loader_plan){.wanted = {!data->left_out[XKD_VIDEO], !data->left_out[XKD_AUDIO]}, .passes = 1};

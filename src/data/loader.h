@@ -65,6 +65,7 @@ typedef struct {
     int64_t short_side;                  /* of the decoded frames; 0: as they are in the file */
     int64_t passes;                      /* of an epoch over all files, each with another clip of a file */
     int rank, world;                     /* as in xkd_loader_new; world 0: one process */
+    bool look;                           /* everything is checked, but no batch made and no memory for one taken */
     const struct xkd_manifest *manifest; /* copied in place of data->path; NULL: that is read */
     const void *user;
     /* A maker of each thread, with its scratch memory; maker_free takes NULL. `cx` is the thread's. */

@@ -39,16 +39,26 @@ fail:
 }
 
 /* *sample is valid until the next call, which may move the array. Unknown facts are -1 or 0. */
-xkd_status xkd_manifest_add(xkd_context *cx, xkd_manifest *m, const char *path, xkd_sample **sample)
+static xkd_status add(xkd_context *cx, xkd_manifest *m, const char *path, bool room, xkd_sample **sample)
 {
     xkd_status status = XKD_OK;
     XKD_TRY(xkd_manifest_reserve(cx, m, 1));
     xkd_sample fresh = {.label = -1, .has_audio = -1, .has_video = -1, .bytes = -1, .modified = -1, .split = ""};
-    XKD_TRY(xkd_pieces_copy(cx, &m->pieces, path, (int64_t)strlen(path), &fresh.path));
+    XKD_TRY(xkd_sample_place_path(cx, m, &fresh, path, room));
     m->samples[m->count] = fresh;
     *sample = &m->samples[m->count++];
 fail:
     return status;
+}
+
+xkd_status xkd_manifest_add(xkd_context *cx, xkd_manifest *m, const char *path, xkd_sample **sample)
+{
+    return add(cx, m, path, false, sample);
+}
+
+xkd_status xkd_manifest_add_hashed(xkd_context *cx, xkd_manifest *m, const char *path, xkd_sample **sample)
+{
+    return add(cx, m, path, true, sample);
 }
 
 /* A manifest of one file, for commands that take a file; its folder becomes the root. */

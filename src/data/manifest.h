@@ -33,7 +33,7 @@ typedef struct {
 /* One row. There may be ten millions of them, so it is 104 bytes and its path; strings and `more` are the manifest's. */
 typedef struct {
     const char
-        *path; /* relative to the root, bytes as the file system has them; 16 bytes of hash before it where hashed */
+        *path; /* relative to the root, bytes as the file system has them; 16 bytes of hash before it where hash_room */
     const char *split;                                             /* "": none */
     const xkd_sample_more *more;                                   /* NULL: nothing of it */
     double video_start, video_seconds, audio_start, audio_seconds; /* seconds are 0 where unknown or absent */
@@ -48,6 +48,7 @@ typedef struct {
     int8_t has_audio, has_video; /* 1, 0, or -1: unknown */
     bool measured : 1;  /* starts, seconds, tail, gap and step are what the packets say, of a file of `bytes` */
     uint8_t hashed : 2; /* XKD_HASH_...: how much of the contents the hash is of */
+    bool hash_room : 1; /* 16 bytes before the path are for a hash */
 } xkd_sample;
 
 /* How much of a file a hash is of (data/identity.h). */
@@ -85,6 +86,9 @@ void xkd_manifest_free(xkd_manifest *manifest);
 
 /* Appends a sample with this path and everything else unknown; *sample stays valid until the next call. */
 xkd_status xkd_manifest_add(xkd_context *cx, xkd_manifest *manifest, const char *path, xkd_sample **sample);
+
+/* The same for a sample that will have a hash: its path need not be copied for it. */
+xkd_status xkd_manifest_add_hashed(xkd_context *cx, xkd_manifest *manifest, const char *path, xkd_sample **sample);
 
 /* Makes room for `more` samples. */
 xkd_status xkd_manifest_reserve(xkd_context *cx, xkd_manifest *manifest, int64_t more);

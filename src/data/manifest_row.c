@@ -230,7 +230,8 @@ static xkd_status add_sample(const xkd_row_place *p, xkd_manifest *m, const xkd_
     }
     if (fault) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path_base64: %s", p->file, (long long)p->line, fault);
     XKD_TRY(check_path(p, path));
-    XKD_TRY(xkd_manifest_add(cx, m, path, s));
+    bool hashed = row->value[XKD_ROW_hash].kind == XKD_ROW_TEXT && row->value[XKD_ROW_hash].length > 0;
+    XKD_TRY((hashed ? xkd_manifest_add_hashed : xkd_manifest_add)(cx, m, path, s));
 fail:
     xkd_free(decoded);
     return status;

@@ -30,6 +30,10 @@ xkd_status xkd_sample_take_all(xkd_context *cx, xkd_manifest *manifest, xkd_samp
 xkd_status xkd_sample_set_step_and_track(xkd_context *cx, xkd_manifest *manifest, xkd_sample *sample, double clock_step,
                                          int64_t audio_track);
 
+/* Copies the path into the manifest, with room for a hash before it or without. */
+xkd_status xkd_sample_place_path(xkd_context *cx, xkd_manifest *manifest, xkd_sample *sample, const char *path,
+                                 bool hash_room);
+
 /* Whether a text is a hash as xkd_sample_set_hash takes it. */
 bool xkd_is_hash(const char *text);
 

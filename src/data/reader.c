@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/context.h"
+#include "data/damage.h"
 #include "data/manifest.h"
 #include "data/views.h"
 #include "media/worker.h"
@@ -123,6 +124,18 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     return XKD_OK;
 }
 
+/* The caller asked for this clip and gets what there is of it. */
+static void tell_damage(const xkd_reader *r, const char *path, double start, const xkd_media_tally *t)
+{
+    const double share[XKD_MODALITIES] = {t->video_damage, t->audio_damage}, most = r->config.data.max_clip_damage;
+    char words[160];
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        if (!(share[m] > most)) continue;
+        xkd_damage_words(words, sizeof words, "the clip's", m, share[m], most);
+        xkd_log(r->cx, XKD_LOG_WARN, "%s: at %.2f s %s", path, start, words);
+    }
+}
+
 /* Decodes the clip into the reader's memory. `video`: a clip without any picture is a fault. */
 static xkd_status read_clip(xkd_reader *r, const char *path, xkd_clip_mode mode, double start, bool video)
 {
@@ -163,6 +176,7 @@ static xkd_status read_clip(xkd_reader *r, const char *path, xkd_clip_mode mode,
     if (r->frames == 0 && (video || r->samples == 0))
         XKD_FAIL(XKD_ERR_DATA, "%s: no %s could be decoded at %.3f s", path, video ? "picture" : "picture and no sound",
                  start);
+    tell_damage(r, path, start, &result.tally);
 fail:
     if (source.fd >= 0) close(source.fd);
     xkd_manifest_free(&file);

@@ -36,20 +36,30 @@ static int digit_of(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* The hash stands before a new copy of the path. */
+xkd_status xkd_sample_place_path(xkd_context *cx, xkd_manifest *m, xkd_sample *s, const char *path, bool hash_room)
+{
+    int64_t before = hash_room ? HASH_BYTES : 0, length = (int64_t)strlen(path) + 1;
+    char *piece;
+    xkd_status status = xkd_pieces_take(cx, &m->pieces, before + length, 1, &piece);
+    if (status != XKD_OK) return status;
+    memcpy(piece + before, path, (size_t)length);
+    s->path = piece + before;
+    s->hash_room = hash_room;
+    return XKD_OK;
+}
+
+/* Without room before the path, it is copied to where there is some. */
 xkd_status xkd_sample_set_hash(xkd_context *cx, xkd_manifest *m, xkd_sample *s, const char *text, int of)
 {
-    uint8_t *room;
-    size_t length = strlen(s->path) + 1;
+    xkd_status status = XKD_OK;
     s->hashed = XKD_HASH_NONE;
     if (!text[0] || of == XKD_HASH_NONE) return XKD_OK;
-    xkd_status status = xkd_pieces_take(cx, &m->pieces, HASH_BYTES + (int64_t)length, 1, &room);
-    if (status != XKD_OK) return status;
+    if (!s->hash_room) XKD_TRY(xkd_sample_place_path(cx, m, s, s->path, true));
+    uint8_t *room = (uint8_t *)(uintptr_t)s->path - HASH_BYTES;
     for (int i = 0; i < HASH_BYTES; i++) room[i] = (uint8_t)(digit_of(text[2 * i]) << 4 | digit_of(text[2 * i + 1]));
-    memcpy(room + HASH_BYTES, s->path, length);
-    s->path = (char *)room + HASH_BYTES;
     s->hashed = (uint8_t)of;
-    return XKD_OK;
+fail:
+    return status;
 }
 
 bool xkd_is_hash(const char *text)
@@ -275,7 +285,8 @@ xkd_status xkd_sample_take_facts(xkd_context *cx, xkd_manifest *m, xkd_sample *t
     char hash[33];
     *to = *from;
     to->path = own.path;
-    to->hashed = XKD_HASH_NONE; /* no hash stands before this path, should what follows fail */
+    to->hash_room = own.hash_room;
+    to->hashed = XKD_HASH_NONE; /* another's would stand before this path, should what follows fail */
     to->record = own.record;
     to->label = own.label;
     to->split = own.split;

@@ -53,6 +53,7 @@ typedef struct {
     bool shown_bad, lost;            /* `shown` is damaged; a packet behind it gave no frame */
     int64_t bad_frames;              /* grid frames that show something else than they should */
     double bad_sound, sent, sounded; /* s of damaged sound; of sound sent to the decoder and come out of it */
+    int64_t stretches;               /* told to the sink */
     const uint8_t *rgb;              /* [height,width,3], the converter's */
     int64_t width, height;
     int64_t packets; /* read so far, against the limit */
@@ -65,6 +66,25 @@ static double grid_time(const run *r, int64_t k)
     return r->origin + (double)k / r->request->fps;
 }
 
+/* Tells the sink what of [time, time + length) lies in the clip. */
+static xkd_status tell_damage(run *r, bool video, bool lost, double time, double length)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->media->cx;
+    const xkd_media_stretch s = {.video = video,
+                                 .lost = lost,
+                                 .from = fmax(time, r->origin) - r->origin,
+                                 .to = fmin(time + length, r->end) - r->origin};
+    if (!r->sink->damage || !(s.to > s.from)) return XKD_OK;
+    if (++r->stretches > XKD_MEDIA_MAX_STRETCHES) {
+        *r->fault = XKD_FAULT_BROKEN;
+        XKD_FAIL(XKD_ERR_DATA, "%s: damaged in more than %d places", r->media->name, XKD_MEDIA_MAX_STRETCHES);
+    }
+    status = r->sink->damage(r->sink->user, &s);
+fail:
+    return status;
+}
+
 /* Conversion is put off to here: frames that no grid time asks for are never converted. */
 static xkd_status deliver_shown(run *r)
 {
@@ -73,8 +93,11 @@ static xkd_status deliver_shown(run *r)
         XKD_TRY(xkd_convert(r->converter, r->shown, &r->rgb, &r->width, &r->height, r->fault));
         r->converted = true;
     }
+    if (r->shown_bad || r->lost) {
+        r->bad_frames++;
+        XKD_TRY(tell_damage(r, true, false, grid_time(r, r->next), 1 / r->request->fps));
+    }
     XKD_TRY(r->sink->frame(r->sink->user, r->rgb, r->width, r->height, r->next));
-    if (r->shown_bad || r->lost) r->bad_frames++;
     r->next++;
     r->tally->frames++;
 fail:
@@ -214,6 +237,7 @@ static xkd_status take_sound(run *r)
     if (frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT) {
         r->tally->errors++;
         r->bad_sound += inside;
+        XKD_TRY(tell_damage(r, false, false, time, length));
     }
     r->tally->audio_seen = time + length;
     XKD_TRY(xkd_sound_add(r->sound, frame, time, r->fault));
@@ -223,13 +247,18 @@ fail:
     return status;
 }
 
-/* A packet that gives nothing: the picture before it stays too long, or its sound is missing. */
-static void count_error(run *r, bool video)
+/* A packet that gives nothing: the picture before it stays too long, or its sound is missing. NULL: the end. */
+static xkd_status count_error(run *r, bool video, const AVPacket *packet)
 {
     r->tally->errors++;
-    if (!video) return;
-    r->lost = r->have_shown;
-    stop_skipping(r);
+    if (video) {
+        r->lost = r->have_shown;
+        stop_skipping(r);
+        return XKD_OK;
+    }
+    if (!packet || packet->pts == AV_NOPTS_VALUE) return XKD_OK;
+    double base = av_q2d(r->media->audio->time_base);
+    return tell_damage(r, false, true, (double)packet->pts * base, (double)packet->duration * base);
 }
 
 /* Sends one packet (NULL: the end) and takes all frames that it completes. Damage is counted, not fatal. */
@@ -238,18 +267,17 @@ static xkd_status feed(run *r, AVCodecContext *codec, const AVPacket *packet)
     xkd_status status = XKD_OK;
     bool video = codec == r->media->video_codec;
     int code = avcodec_send_packet(codec, packet);
-    if (code < 0 && code != AVERROR_EOF) count_error(r, video);
-    for (;;) {
+    if (code < 0 && code != AVERROR_EOF) status = count_error(r, video, packet);
+    while (status == XKD_OK) {
         code = avcodec_receive_frame(codec, r->frame);
         if (code == AVERROR(EAGAIN) || code == AVERROR_EOF) break;
         if (code < 0) {
-            count_error(r, video);
+            status = count_error(r, video, packet);
             break;
         }
         status =
             video ? (r->video_done || r->again ? XKD_OK : take_frame(r)) : (r->audio_done ? XKD_OK : take_sound(r));
         av_frame_unref(r->frame);
-        if (status != XKD_OK) break;
     }
     return status;
 }
@@ -397,7 +425,7 @@ static xkd_status restart(run *r)
     r->again = r->heard = r->placed = r->have_shown = r->converted = r->lost = r->shown_bad = false;
     if (!r->plainly) r->back = r->back > 0 ? 4 * r->back : FIRST_STEP_BACK;
     r->plainly = false;
-    r->next = r->bad_frames = 0;
+    r->next = r->bad_frames = r->stretches = 0;
     r->bad_sound = r->sent = r->sounded = 0;
     r->video_done = !r->converter;
     r->audio_done = !r->sound;
@@ -524,9 +552,16 @@ static void release(run *r)
     xkd_sound_free(r->sound);
 }
 
-/* Shares of the clip; see xkd_media_tally. */
-static void judge_damage(const run *r)
+double xkd_media_sound_damage(double flagged, double lost, double seconds)
 {
+    double bad = fmax(flagged, lost - SOUND_SLACK);
+    return seconds > 0 ? fmin(fmax(bad, 0) / seconds, 1) : 0;
+}
+
+/* Shares of the clip; see xkd_media_tally. */
+static xkd_status judge_damage(run *r)
+{
+    xkd_status status = XKD_OK;
     const xkd_media_info *info = &r->media->info;
     if (r->converter) {
         double length = fmin(r->end, fmax(info->video_end, r->origin)) - r->origin;
@@ -536,13 +571,15 @@ static void judge_damage(const run *r)
     }
     if (r->sound) {
         double expected = fmin(r->end, fmax(info->audio_end, r->origin)) - r->origin;
-        double missing =
-            expected - (double)xkd_sound_delivered(r->sound) / (double)r->request->audio_rate - SOUND_SLACK;
-        double bad = fmax(r->bad_sound, r->sent - r->sounded - SOUND_SLACK);
-        if (expected > 0) r->tally->audio_damage = fmin(fmax(fmax(bad, missing), 0) / expected, 1);
+        double given = (double)xkd_sound_delivered(r->sound) / (double)r->request->audio_rate;
+        double lost = fmax(r->sent - r->sounded, expected - given);
+        r->tally->audio_damage = xkd_media_sound_damage(r->bad_sound, lost, expected);
+        XKD_TRY(tell_damage(r, false, true, r->origin + given, expected - given));
         /* However short it is, of sound that should be there nothing is too little. */
         if (expected > SOUND_SLACK && xkd_sound_delivered(r->sound) == 0) r->tally->audio_damage = 1;
     }
+fail:
+    return status;
 }
 
 /* Joined recordings have two pictures for one time; streams that never meet have no clip at all. */
@@ -587,7 +624,7 @@ xkd_status xkd_media_decode(xkd_media *media, const xkd_media_request *request, 
     media->dirty = true;
     XKD_TRY(read_packets(&r));
     tally->samples = r.sound ? xkd_sound_delivered(r.sound) : 0;
-    judge_damage(&r);
+    XKD_TRY(judge_damage(&r));
     if (r.converter && tally->frames == 0) {
         *fault = XKD_FAULT_BROKEN;
         XKD_FAIL(XKD_ERR_DATA, "%s: no frame could be decoded at %.2f s", media->name, r.origin - media->info.start);

@@ -118,6 +118,13 @@ typedef struct {
     xkd_media_span span; /* what is known of the file; .known false: it is found out */
 } xkd_media_request;
 
+/* A stretch of a clip that is not as it should be. Plain data: it crosses process borders as bytes. */
+typedef struct {
+    bool video;      /* pictures, else sound */
+    bool lost;       /* of sound: packets that gave none; else sound that the decoder reports as damaged */
+    double from, to; /* s from the clip's start */
+} xkd_media_stretch;
+
 /* Where the result goes, piece by piece and in constant memory. `begin` comes first; where an index turns out to be
  * wrong it comes again, and what was delivered of the clip before is void (never for whole files). A non-zero status of
  * a callback ends decoding with that status. */
@@ -129,6 +136,9 @@ typedef struct {
     xkd_status (*frame)(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index);
     /* The next `count` samples; the first ever is that of the time `start`. */
     xkd_status (*sound)(void *user, const int16_t *samples, int64_t count);
+    /* Comes before the frames and samples of that time. NULL: only the tally is wanted. A pack's records do not say where
+     * their damage is. */
+    xkd_status (*damage)(void *user, const xkd_media_stretch *stretch);
 } xkd_media_sink;
 
 /* How decoding went. Plain data. */
@@ -140,6 +150,10 @@ typedef struct {
      * should be there and are not. */
     double video_damage, audio_damage;
 } xkd_media_tally;
+
+/* Share in [0,1] of `seconds` of sound that is damaged, of which `flagged` seconds are so by the decoder's word and `lost`
+ * are sound that it should have given and did not. */
+double xkd_media_sound_damage(double flagged, double lost, double seconds);
 
 /* Decodes. A clip delivers at most round(duration * fps) frames and round(duration * audio_rate) samples, less where
  * the streams end before. XKD_ERR_DATA with *fault where nothing useful could be decoded. May be called repeatedly. */
@@ -166,7 +180,8 @@ enum {
     XKD_MEDIA_PROBE_SECONDS = 5,
     XKD_MEDIA_MAX_SECONDS = 24 * 3600,        /* of one file */
     XKD_MEDIA_MAX_PACKETS_PER_SECOND = 20000, /* more is an attack on time, not media */
-    XKD_MEDIA_MAX_PACKETS_TO_START = 2000000  /* packets before the clip: long files without an index */
+    XKD_MEDIA_MAX_PACKETS_TO_START = 2000000, /* packets before the clip: long files without an index */
+    XKD_MEDIA_MAX_STRETCHES = 1 << 20         /* damaged places of a file: twelve a second for a day */
 };
 
 #endif

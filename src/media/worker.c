@@ -336,7 +336,7 @@ static bool plausible_info(worker_reply *r)
 
 /* How much may still come. The sinks keep what they get, so a worker must not be able to send without end. */
 typedef struct {
-    int64_t frames, samples;
+    int64_t frames, samples, stretches;
     int begins;
 } allowance;
 
@@ -351,6 +351,7 @@ static void allow(allowance *a, const xkd_media_request *q, const xkd_media_info
                       2.0 * XKD_MEDIA_MAX_SECONDS);
     a->frames = llround(length * q->fps);
     a->samples = llround(length * (double)q->audio_rate);
+    a->stretches = XKD_MEDIA_MAX_STRETCHES;
     a->begins++;
 }
 
@@ -405,6 +406,16 @@ static void finish(const worker_reply *r, xkd_media_result *result)
         if ((unsigned char)*c < ' ') *c = '?'; /* a stream's name may hold anything */
 }
 
+/* False where the worker says what cannot be. */
+static bool take_stretch(const worker_reply *r, const xkd_media_sink *sink, allowance *left, xkd_status *status)
+{
+    const xkd_media_stretch *s = &r->stretch;
+    if (!left->begins || left->stretches-- == 0 || !is_length(s->from) || !is_length(s->to) || !(s->to > s->from))
+        return false;
+    if (sink->damage) *status = sink->damage(sink->user, s);
+    return true;
+}
+
 /* What one reply does. Returns 1 to go on, 0 where the worker cannot be trusted, 2 at the end. */
 static int take_reply(xkd_worker *w, worker_reply *r, const xkd_media_request *q, const xkd_media_sink *sink,
                       allowance *left, double *limit, xkd_media_result *result, xkd_status *status)
@@ -423,6 +434,7 @@ static int take_reply(xkd_worker *w, worker_reply *r, const xkd_media_request *q
         result->info = r->info;
         *status = sink->begin(sink->user, &r->info, r->start);
         return 1;
+    case REPLY_DAMAGE: return decoding && take_stretch(r, sink, left, status);
     case REPLY_FRAMES:
     case REPLY_SOUND:
         if (!decoding || !left->begins || !plausible(r)) return 0;

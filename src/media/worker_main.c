@@ -134,6 +134,15 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     return XKD_OK;
 }
 
+/* At once, and so before what is still gathered. */
+static xkd_status on_damage(void *user, const xkd_media_stretch *stretch)
+{
+    worker_state *w = user;
+    w->reply.stretch = *stretch;
+    send_reply(w, REPLY_DAMAGE);
+    return XKD_OK;
+}
+
 /* The soft limit is raised from request to request; reaching it kills the process, which the parent sees.
  * RLIMIT_CPU counts the whole life of the process, hence the time used so far is added. */
 static void limit_processor_time(double seconds)
@@ -183,7 +192,7 @@ fail:
 static void serve(worker_state *w, const worker_request *q)
 {
     xkd_media_fault fault = XKD_FAULT_NONE;
-    xkd_media_sink sink = {.user = w, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    xkd_media_sink sink = {.user = w, .begin = on_begin, .frame = on_frame, .sound = on_sound, .damage = on_damage};
     xkd_media_tally tally = {0};
     limit_processor_time(q->cpu_seconds);
     memset(&w->reply, 0, sizeof w->reply);

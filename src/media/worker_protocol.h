@@ -5,7 +5,7 @@
 #include "media/media.h"
 
 enum {
-    WORKER_VERSION = 3,
+    WORKER_VERSION = 4,
     WORKER_SOCKET = 3, /* descriptors in the worker */
     WORKER_MEMORY = 4,
     WORKER_SLOTS = 2,
@@ -23,17 +23,18 @@ typedef struct {
     xkd_media_request request;
 } worker_request;
 
-typedef enum { REPLY_HELLO, REPLY_BEGIN, REPLY_FRAMES, REPLY_SOUND, REPLY_END } worker_reply_kind;
+typedef enum { REPLY_HELLO, REPLY_BEGIN, REPLY_FRAMES, REPLY_SOUND, REPLY_DAMAGE, REPLY_END } worker_reply_kind;
 
 typedef struct {
     int32_t kind; /* worker_reply_kind */
     int32_t slot; /* of FRAMES and SOUND */
     int64_t count, width, height, index;
     double start;
-    xkd_media_info info;   /* BEGIN, END */
-    xkd_media_span span;   /* END */
-    xkd_media_tally tally; /* END */
-    int32_t fault, status; /* END */
+    xkd_media_stretch stretch; /* DAMAGE */
+    xkd_media_info info;       /* BEGIN, END */
+    xkd_media_span span;       /* END */
+    xkd_media_tally tally;     /* END */
+    int32_t fault, status;     /* END */
     char message[WORKER_MESSAGE];
 } worker_reply;
 

@@ -317,8 +317,8 @@ static xkd_kd_args kd_args(const xkd_pass *p, xkd_modality m, const xkd_temperat
     return (xkd_kd_args){.s = s->head.logits,
                          .t = p->teacher[m].head.logits,
                          .centre = p->networks->centre[m]->value,
-                         .student_temp = t->student_temp[!m],
-                         .teacher_temp = t->teacher_temp[m],
+                         .student_temp = &t->student_temp[!m],
+                         .teacher_temp = &t->teacher_temp[m],
                          .R = s->head.R,
                          .B = p->B,
                          .K = p->networks->config.head.outputs};

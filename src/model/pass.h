@@ -86,7 +86,7 @@ void xkd_pass_teachers(xkd_backend *be, xkd_pass *p);
 /* Students' logits [(g+n)*B,K] and reconstructions, and the terms of reconstruction. */
 void xkd_pass_students(xkd_backend *be, xkd_pass *p);
 
-/* The other terms, and the entropies. */
+/* The other terms, and the entropies. The temperatures are in the backend's memory. */
 void xkd_pass_losses(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t);
 
 /* All losses from what scalars [XKD_PASS_SCALARS] were when they were read. */

@@ -43,7 +43,6 @@ xkd_status xkd_optimizer_new(xkd_context *cx, xkd_optimizer *out, xkd_params *pa
     XKD_TRY(xkd_alloc(cx, &out->updates, params->count, sizeof *out->updates));
     XKD_TRY(xkd_alloc(cx, &out->gradients, params->count, sizeof *out->gradients));
     XKD_TRY(xkd_alloc(cx, &out->list, params->count, sizeof *out->list));
-    XKD_TRY(xkd_alloc(cx, &out->squares, params->count + 1, sizeof *out->squares));
     for (int64_t i = 0; i < params->count; i++) {
         xkd_param *row = params->rows[i];
         if (row->role != XKD_ROLE_TRAINED && row->role != XKD_ROLE_FROZEN) continue;
@@ -54,7 +53,7 @@ xkd_status xkd_optimizer_new(xkd_context *cx, xkd_optimizer *out, xkd_params *pa
     }
     out->arena.of = params->memory;
     for (int round = 0; round < 2; round++) { /* measure, then assign */
-        out->device_squares = xkd_arena_take(&out->arena, (out->count + 1) * (int64_t)sizeof *out->squares);
+        out->squares = xkd_arena_take(&out->arena, (out->count + 1) * (int64_t)sizeof *out->squares);
         if (round == 0) XKD_TRY(xkd_arena_commit(cx, &out->arena));
     }
 fail:
@@ -66,7 +65,6 @@ void xkd_optimizer_free(xkd_optimizer *o)
     xkd_free(o->updates);
     xkd_free(o->gradients);
     xkd_free(o->list);
-    xkd_free(o->squares);
     xkd_arena_free(&o->arena);
     *o = (xkd_optimizer){0};
 }
@@ -74,12 +72,12 @@ void xkd_optimizer_free(xkd_optimizer *o)
 /* Norms before any update, so that a step with a value that is not finite can be left out as a whole. */
 void xkd_optimizer_norms(xkd_backend *be, xkd_optimizer *o, const double *scalars, int64_t n)
 {
-    be->exact->norms(be, o->device_squares, o->device_squares + o->count, o->gradients, o->count, scalars, n);
+    be->exact->norms(be, o->squares, o->squares + o->count, o->gradients, o->count, scalars, n);
 }
 
 const double *xkd_optimizer_finite(const xkd_optimizer *o)
 {
-    return o->device_squares + o->count;
+    return o->squares + o->count;
 }
 
 static void *master(const xkd_param *row)
@@ -96,49 +94,56 @@ static void *copy(const xkd_param *row)
 /* Steps are counted per tensor: a last layer that joins later (freeze_last_layer) starts its bias correction
  * at 1, as in PyTorch, where its moments do not exist before. A tensor that is left out has no decay and no moments
  * either, but its teachers still average it. */
-static xkd_adamw_args arguments(const xkd_update *u, const xkd_optimizer_step *s)
+static xkd_adamw_args arguments(const xkd_optimizer *o, const xkd_update *u, const xkd_optimizer_step *s)
 {
     const xkd_param *row = u->row;
-    double steps = (double)(row->steps + 1);
+    bool stepped = is_trained(o, row) && (s->train_last_layer || !row->last_layer);
     return (xkd_adamw_args){.p = row->master,
                             .m = row->moment1,
                             .v = row->moment2,
-                            .g = u->stepped ? row->grad : NULL,
+                            .g = stepped ? row->grad : NULL,
                             .n = row->count,
                             .clip = row->clipped ? s->clip_grad : 0,
                             .ema = {master(u->ema[0]), master(u->ema[1])},
                             .stored = copy(row),
                             .ema_stored = {copy(u->ema[0]), copy(u->ema[1])},
-                            .ema_momentum = {s->ema[u->ema_modality[0]], s->ema[u->ema_modality[1]]},
+                            .ema_momentum = {s->ema + u->ema_modality[0], s->ema + u->ema_modality[1]},
+                            .lr_scale = 1,
                             .lr = s->lr,
-                            .weight_decay = row->decayed ? s->weight_decay : 0,
+                            .weight_decay = row->decayed ? s->weight_decay : NULL,
                             .beta1 = s->beta1,
                             .beta2 = s->beta2,
                             .eps = s->eps,
-                            .correction1 = 1 - pow(s->beta1, steps),
-                            .correction2 = 1 - pow(s->beta2, steps)};
+                            .steps = row->counter};
 }
 
 void xkd_optimizer_apply(xkd_backend *be, xkd_optimizer *o, const xkd_optimizer_step *s)
 {
-    for (int64_t i = 0; i < o->count; i++) {
-        xkd_update *u = &o->updates[i];
-        u->stepped = is_trained(o, u->row) && (s->train_last_layer || !u->row->last_layer);
-        o->list[i] = arguments(u, s);
-    }
-    be->exact->adamw(be, o->list, o->count, o->device_squares, xkd_optimizer_finite(o));
+    for (int64_t i = 0; i < o->count; i++) o->list[i] = arguments(o, &o->updates[i], s);
+    be->exact->adamw(be, o->list, o->count, o->squares, xkd_optimizer_finite(o));
+}
+
+int64_t xkd_optimizer_left(const xkd_optimizer *o)
+{
+    return o->count + 1 + o->params->count;
+}
+
+/* Squares, whether all is finite, and the counters of all rows. */
+void xkd_optimizer_leave(xkd_optimizer *o, double *to)
+{
+    int64_t squares = o->count + 1, bytes = (int64_t)sizeof *to;
+    xkd_memory_copy(o->arena.of, to, o->squares, squares * bytes);
+    xkd_memory_copy(o->arena.of, to + squares, o->params->counters.memory, o->params->count * bytes);
 }
 
 /* The sum runs over all tensors, clipped or not; it is reported only. */
-bool xkd_optimizer_read(xkd_optimizer *o, double *norm)
+bool xkd_optimizer_read(xkd_optimizer *o, const double *left, double *norm)
 {
     double sum = 0;
-    xkd_memory_download(o->arena.of, o->squares, o->device_squares, (o->count + 1) * (int64_t)sizeof *o->squares);
-    bool done = o->squares[o->count] != 0;
-    for (int64_t i = 0; i < o->count; i++) {
-        sum += o->squares[i];
-        if (done && o->updates[i].stepped) o->updates[i].row->steps++;
-    }
+    const double *counters = left + o->count + 1;
+    for (int64_t i = 0; i < o->count; i++) sum += left[i];
+    for (int64_t i = 0; i < o->params->count; i++)
+        if (o->params->rows[i]->role == XKD_ROLE_TRAINED) o->params->rows[i]->steps = (int64_t)counters[i];
     *norm = sqrt(sum);
-    return done;
+    return left[o->count] != 0;
 }

@@ -11,25 +11,24 @@ typedef struct {
     xkd_param *row;
     xkd_param *ema[2]; /* teacher rows in order, NULL: none */
     int ema_modality[2];
-    bool stepped; /* the last call of xkd_optimizer_apply updated it, unless something was not finite */
 } xkd_update;
 
 typedef struct {
     xkd_params *params;
-    xkd_update *updates;    /* [count], owned, as are the three lists behind */
-    xkd_vector *gradients;  /* [count] */
-    xkd_adamw_args *list;   /* [count] */
-    double *squares;        /* [count+1] of the gradients, and behind them whether all is finite: as read */
-    double *device_squares; /* the same in the backend's memory */
+    xkd_update *updates;   /* [count], owned, as are the two lists behind */
+    xkd_vector *gradients; /* [count] */
+    xkd_adamw_args *list;  /* [count] */
+    double *squares;       /* [count+1] of the gradients, and behind them whether all is finite: the backend's */
     xkd_arena arena;
     int64_t count;
     xkd_trained modality;
 } xkd_optimizer;
 
-/* Numbers of one step. */
+/* Numbers of one step. Those behind pointers are in the backend's memory. */
 typedef struct {
-    double lr, weight_decay, beta1, beta2, eps;
-    double ema[XKD_MODALITIES];
+    const double *lr, *weight_decay;
+    const double *ema; /* [XKD_MODALITIES] momenta */
+    double beta1, beta2, eps;
     double clip_grad; /* 0: off */
     bool train_last_layer;
 } xkd_optimizer_step;
@@ -48,7 +47,12 @@ void xkd_optimizer_apply(xkd_backend *be, xkd_optimizer *o, const xkd_optimizer_
 /* Where the backend's memory says whether all was finite: 1 or 0. */
 const double *xkd_optimizer_finite(const xkd_optimizer *o);
 
-/* Waits and reads: the norm over all gradients, and whether the step was done. Counts it then: call it once a step. */
-bool xkd_optimizer_read(xkd_optimizer *o, double *norm);
+/* The numbers that a step leaves: doubles. */
+int64_t xkd_optimizer_left(const xkd_optimizer *o);
+/* Copies them to `to`, within the backend's memory. Nothing waits. */
+void xkd_optimizer_leave(xkd_optimizer *o, double *to);
+/* From what they were when they came to the host: the norm over all gradients, the rows' steps, and whether the step was
+ * done. */
+bool xkd_optimizer_read(xkd_optimizer *o, const double *left, double *norm);
 
 #endif

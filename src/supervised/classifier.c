@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/alloc.h"
 #include "base/file.h"
 #include "data/json_name.h"
@@ -217,7 +218,7 @@ xkd_status xkd_classifier_load(xkd_context *cx, const char *path, char *const *o
     out->config.data.global_views = 1;
     out->config.data.video_local_views = out->config.data.audio_local_views = 0;
     int threads = out->config.threads ? (int)out->config.threads : xkd_processor_count();
-    XKD_TRY(xkd_backend_new(cx, &out->be, out->config.device, xkd_config_dtype(&out->config), threads));
+    XKD_TRY(xkd_backend_open(cx, &out->be, out->config.device, &out->config, threads));
     const xkd_encoder_source source = {
         .path = name, .modality = out->modality, .geometry = &out->config.model, .head = true};
     xkd_view_shape shape = xkd_clip_shape(&out->config.data, out->modality);

@@ -216,7 +216,7 @@ static xkd_status make_memory(xkd_context *cx, const xkd_config *c, xkd_supervis
     d->clip_floats = d->planes * s.H * s.W;
     XKD_TRY(xkd_alloc(cx, &d->targets, d->batch * d->classes.count, sizeof *d->targets));
     XKD_TRY(xkd_alloc(cx, &d->label, d->batch, sizeof *d->label));
-    if (!c->run.overfit) goto fail;
+    if (!c->run.overfit || d->plan.look) goto fail;
     XKD_TRY(xkd_alloc(cx, &d->first, accumulate * d->batch * d->clip_floats, sizeof *d->first));
     XKD_TRY(xkd_alloc(cx, &d->first_source, accumulate * d->batch, sizeof *d->first_source));
     XKD_TRY(xkd_alloc(cx, &d->first_count, accumulate, sizeof *d->first_count));
@@ -224,9 +224,29 @@ fail:
     return status;
 }
 
+/* Fewer files than a batch make no step where a smaller last batch is left out: batches then have as many as there are. The
+ * configuration that is stored says so, and a run that goes on has the same. */
+static void fit_batch(xkd_context *cx, xkd_config *c, xkd_modality m, const xkd_manifest *train, int64_t passes)
+{
+    xkd_train_config *t = &c->train;
+    int64_t files = 0;
+    for (int64_t i = 0; i < train->count; i++)
+        files += (m == XKD_VIDEO ? train->samples[i].has_video : train->samples[i].has_audio) != 0;
+    int64_t clips = files * (passes > 1 ? passes : 1), batch = clips;
+    if (!c->data.drop_last || clips >= t->batch) return;
+    while (batch > 0 && (batch % t->parts || batch % t->num_node)) batch--;
+    if (batch == 0) return; /* the loader says what is wrong */
+    xkd_log(cx, XKD_LOG_WARN,
+            "%" PRId64 " clips of %" PRId64 " training files do not fill a batch of %" PRId64 ": batches of %" PRId64
+            " are taken (dataset.batch_size)",
+            clips, files, t->batch, batch);
+    t->batch = batch;
+    t->batch_size = batch / t->num_node;
+}
+
 /* The training split is looked at before the loader starts its threads, for the better message. */
-xkd_status xkd_supervised_data_open(xkd_context *cx, const xkd_config *c, xkd_modality modality,
-                                    const xkd_manifest *given, xkd_dist *dist, xkd_supervised_data *d)
+xkd_status xkd_supervised_data_open(xkd_context *cx, xkd_config *c, xkd_modality modality, const xkd_manifest *given,
+                                    xkd_dist *dist, bool look, xkd_supervised_data *d)
 {
     xkd_status status = XKD_OK;
     xkd_manifest train = {0};
@@ -234,7 +254,9 @@ xkd_status xkd_supervised_data_open(xkd_context *cx, const xkd_config *c, xkd_mo
     *d = (xkd_supervised_data){.modality = modality, .dist = dist};
     XKD_TRY(check_split(cx, c->data.path, c->data.follow_links, given, c->data.split, &train));
     XKD_TRY(xkd_training_views_new(cx, c, modality, &d->views, &d->plan));
+    fit_batch(cx, c, modality, &train, d->plan.passes);
     d->plan.manifest = given;
+    d->plan.look = look;
     d->plan.rank = xkd_dist_rank(dist);
     d->plan.world = xkd_dist_size(dist);
     XKD_TRY(xkd_loader_new_planned(cx, &c->data, &c->train, &d->plan, &d->loader));

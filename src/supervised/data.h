@@ -32,10 +32,11 @@ typedef struct {
 
 /* `dist`: the ranks that share the training clips, NULL: none.
  * Opens both manifests and checks them: splits that exist, labels of one kind for every file, the same classes in both,
- * eval.num_classes, a training file for every class. `given` is what data.path would hold, NULL: that is read. It and
+ * eval.num_classes, a training file for every class. A batch that the training files do not fill becomes smaller, in *config,
+ * where a smaller last batch is left out; a warning says so. `look`: for a plan, no batch can be taken. `given` is what data.path would hold, NULL: that is read. It and
  * `config` (whose data is that of one view) must outlive *out. Free with xkd_supervised_data_free in any case. */
-xkd_status xkd_supervised_data_open(xkd_context *cx, const xkd_config *config, xkd_modality modality,
-                                    const xkd_manifest *given, xkd_dist *dist, xkd_supervised_data *out);
+xkd_status xkd_supervised_data_open(xkd_context *cx, xkd_config *config, xkd_modality modality,
+                                    const xkd_manifest *given, xkd_dist *dist, bool look, xkd_supervised_data *out);
 void xkd_supervised_data_free(xkd_supervised_data *data);
 
 /* Waits for the next micro-batch and makes its targets; clips and targets are mixed where the configuration says so.

@@ -111,6 +111,7 @@ static xkd_status plan(xkd_context *cx, xkd_finetune *f)
     f->logits = xkd_arena_take(&f->arena, B * f->K * e);
     f->scores = xkd_arena_take(&f->arena, B * f->K * (int64_t)sizeof *f->scores);
     f->scalars = xkd_arena_take(&f->arena, SCALARS * (int64_t)sizeof *f->scalars);
+    f->rates = xkd_arena_take(&f->arena, 2 * (int64_t)sizeof *f->rates);
     f->keep_room = xkd_arena_room(&f->arena, B * D * (int64_t)sizeof *f->keep);
     f->path_room = xkd_arena_room(&f->arena, path_count(f) * (int64_t)sizeof *f->path);
     f->clips = xkd_arena_room(&f->arena, f->together * clip_floats(f) * (int64_t)sizeof *f->clips);
@@ -124,7 +125,7 @@ fail:
 }
 
 /* Parameters, moments and running statistics are not in the arena: they stay as they are. */
-xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
+xkd_status xkd_finetune_measure(xkd_context *cx, xkd_finetune *f, int64_t B, double *bytes)
 {
     xkd_status status = XKD_OK;
     xkd_backbone_run_free(&f->run);
@@ -140,6 +141,16 @@ xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
     f->arena.of = f->be->memory;
     XKD_TRY(xkd_backbone_run_new(cx, &f->encoder.backbone, &f->shape, 1, &f->run)); /* of `together` clips, not of B */
     XKD_TRY(plan(cx, f));
+    *bytes = (double)f->arena.peak;
+fail:
+    return status;
+}
+
+xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
+{
+    xkd_status status = XKD_OK;
+    double bytes;
+    XKD_TRY(xkd_finetune_measure(cx, f, B, &bytes));
     XKD_TRY(xkd_arena_commit(cx, &f->arena));
     XKD_TRY(plan(cx, f));
     XKD_TRY(xkd_arena_check(cx, &f->arena));
@@ -407,10 +418,12 @@ static void backward_encoder(xkd_finetune *f)
 static void update(xkd_finetune *f, double lr, double weight_decay)
 {
     int64_t depth = f->encoder.backbone.blocks.depth, count = 0;
+    const double rates[] = {lr, weight_decay};
+    xkd_memory_upload(f->be->memory, f->rates, rates, (int64_t)sizeof rates);
     for (int64_t i = 0; i < f->encoder.params.count; i++) {
         xkd_param *row = f->encoder.params.rows[i];
         if (row->role != XKD_ROLE_TRAINED) continue;
-        row->steps++; /* bias correction by the row's own count */
+        row->steps++; /* as its counter */
         const xkd_finetune_options *o = &f->options;
         f->list[count++] =
             (xkd_adamw_args){.p = row->master,
@@ -422,10 +435,10 @@ static void update(xkd_finetune *f, double lr, double weight_decay)
                              .beta1 = o->beta1,
                              .beta2 = o->beta2,
                              .eps = o->eps,
-                             .lr = lr * xkd_layer_scale(o->layer_decay, depth, xkd_layer_of(row->name, depth)),
-                             .weight_decay = is_decayed(row) ? weight_decay : 0,
-                             .correction1 = 1 - pow(o->beta1, (double)row->steps),
-                             .correction2 = 1 - pow(o->beta2, (double)row->steps)};
+                             .lr_scale = xkd_layer_scale(o->layer_decay, depth, xkd_layer_of(row->name, depth)),
+                             .lr = f->rates,
+                             .weight_decay = is_decayed(row) ? f->rates + 1 : NULL,
+                             .steps = row->counter};
     }
     f->be->exact->adamw(f->be, f->list, count, NULL, f->scalars + FINITE);
 }

@@ -50,6 +50,7 @@ typedef struct {
     double *batch[2];    /* [D] mean and 1/sqrt(var + eps) of the last micro-batch */
     double *next[2];     /* [D] running mean and variance after the step in work */
     double *scalars;     /* [3]: loss of the micro-batch; squares of all gradients, and whether they are finite */
+    double *rates;       /* [2] learning rate and weight decay of the step */
     /* What the host draws or brings, and its room on a device. */
     float *keep, *keep_room; /* [B,D] 0 or 1/(1-dropout) of the last micro-batch */
     float *path, *path_room; /* [depth,2,B] of stochastic depth, likewise */
@@ -77,6 +78,10 @@ xkd_status xkd_finetune_share(xkd_context *cx, xkd_finetune *f, xkd_dist *dist, 
 
 /* Plans anew for batches of B clips: a last batch of an epoch may be smaller. */
 xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B);
+
+/* What activations, gradients of them and scratch of such a plan take, without taking it; xkd_finetune_resize has to follow before
+ * anything is computed. */
+xkd_status xkd_finetune_measure(xkd_context *cx, xkd_finetune *f, int64_t B, double *bytes);
 
 /* A step of AdamW is begin, then accumulate micro-batches of clips [B,C,T,H,W] with targets [B,K] whose gradients count `share`
  * (1 / their number), then finish. XKD_ERR_NUMERIC, and nothing has changed, where a loss or gradient is not finite. */

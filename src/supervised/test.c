@@ -140,7 +140,7 @@ static xkd_status append(xkd_test_log *log, xkd_test_scores *s)
 typedef struct {
     const xkd_tester *t;
     xkd_supervised_result *result;
-    int64_t clips, clip_hits, clip_hits5;
+    int64_t clips, clip_hits, clip_hits5, tested; /* tested: clips of any kind of labels */
     int64_t *scored; /* [files of this rank] which of the test files each row of scores is of; owned */
     double started;
 } work;
@@ -200,6 +200,8 @@ static xkd_status file_done(void *user, const xkd_embedded *file)
     }
     /* The file's clips become row `scored` of the result; unreadable files leave no gap. */
     const float *scores = file->feature[m];
+    w->tested += file->count[m];
+    r->damaged += file->damaged;
     xkd_ensemble_scores(t->net->options.loss, t->config->eval.ensemble, scores, file->count[m], K,
                         r->scores + r->scored * K);
     if (!t->data->multi_label) count_clips(w, scores, file->count[m], s->label);
@@ -223,7 +225,7 @@ static xkd_status make_room(work *w)
     xkd_supervised_result *r = w->result;
     int64_t K = t->data->classes.count, n = t->data->test.count;
     r->classes = K;
-    r->scored = r->unreadable = r->empty_classes = 0;
+    r->scored = r->unreadable = r->damaged = r->empty_classes = 0;
     /* A later test of the same run has the same sizes, so the memory stays. */
     XKD_TRY(xkd_alloc(t->cx, &w->scored, n, sizeof *w->scored));
     if (!r->scores) XKD_TRY(xkd_alloc(t->cx, &r->scores, n * K, sizeof *r->scores));
@@ -279,8 +281,9 @@ static xkd_status join(work *w, int *signal)
     xkd_status status = XKD_OK;
     xkd_dist *dist = w->t->dist;
     xkd_supervised_result *r = w->result;
-    enum { CLIPS, HITS, HITS5, UNREADABLE, SIGNAL, COUNTS };
-    int64_t mine[COUNTS] = {w->clips, w->clip_hits, w->clip_hits5, r->unreadable, *signal}, sums[COUNTS] = {0};
+    enum { CLIPS, HITS, HITS5, TESTED, UNREADABLE, DAMAGED, SIGNAL, COUNTS };
+    int64_t mine[COUNTS] = {w->clips, w->clip_hits, w->clip_hits5, w->tested, r->unreadable, r->damaged, *signal};
+    int64_t sums[COUNTS] = {0};
     int64_t *all = NULL, *rows = NULL, *scored = NULL, K = r->classes;
     float *scores = NULL;
     if (!dist) return XKD_OK;
@@ -295,7 +298,9 @@ static xkd_status join(work *w, int *signal)
     w->clips = sums[CLIPS];
     w->clip_hits = sums[HITS];
     w->clip_hits5 = sums[HITS5];
+    w->tested = sums[TESTED];
     r->unreadable = sums[UNREADABLE];
+    r->damaged = sums[DAMAGED];
     XKD_TRY(xkd_dist_gather_sized(dist, (void **)&scores, rows, r->scores, r->scored * K * (int64_t)sizeof *scores));
     XKD_TRY(xkd_dist_gather_sized(dist, (void **)&scored, rows, w->scored, r->scored * (int64_t)sizeof *scored));
     for (int k = 0; k < xkd_dist_size(dist); k++) rows[k] /= (int64_t)sizeof *scored;
@@ -313,7 +318,12 @@ static xkd_status check_budget(const work *w)
 {
     const xkd_tester *t = w->t;
     const xkd_supervised_result *r = w->result;
-    double limit = t->config->data.max_bad_fraction * (double)t->data->test.count;
+    double most = t->config->data.max_bad_fraction, limit = most * (double)t->data->test.count;
+    if (r->scored > 0 && (double)r->unreadable <= limit && (double)r->damaged > most * (double)w->tested)
+        return xkd_fail(t->cx, XKD_ERR_DATA,
+                        "%" PRId64 " of %" PRId64 " test clips are damaged beyond data.max_clip_damage, more than "
+                        "data.max_bad_fraction allows: repair the set and --resume, or raise one of both",
+                        r->damaged, w->tested);
     if (r->scored > 0 && (double)r->unreadable <= limit) return XKD_OK;
     /* The run stays where it was: with repaired files the test is made again. */
     return xkd_fail(t->cx, XKD_ERR_DATA,

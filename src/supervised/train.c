@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -27,6 +28,7 @@ typedef struct {
     const xkd_supervised_options *options; /* the caller's; outlives the run */
     xkd_dist *dist;                        /* of the options */
     bool writes;                           /* rank 0: folder, logs and models are its own */
+    bool look;                             /* nothing but a plan: memory for a batch is not taken */
     bool agreed;                           /* the status that ends the run is that of all ranks */
     xkd_config config;                     /* the caller's with what `options` replaces; its strings are the caller's */
     xkd_run_folder folder;
@@ -100,6 +102,12 @@ static xkd_status check_settings(run *r)
     return XKD_OK;
 }
 
+/* Clips that a plan computes: batch norm needs two. */
+static int64_t look_batch(const run *r)
+{
+    return r->config.eval.batch_norm ? 2 : 1;
+}
+
 static xkd_status make_net(run *r)
 {
     xkd_status status = XKD_OK;
@@ -112,8 +120,8 @@ static xkd_status make_net(run *r)
                                        .heads = r->options->heads};
     xkd_view_shape shape = xkd_clip_shape(&c->data, r->data.modality);
     xkd_finetune_options options = xkd_finetune_options_of(c, r->data.multi_label);
-    shape.B = r->data.batch;
-    XKD_TRY(xkd_backend_new(r->cx, &r->be, c->device, xkd_config_dtype(c), (int)c->threads));
+    shape.B = r->look ? look_batch(r) : r->data.batch;
+    XKD_TRY(xkd_backend_open(r->cx, &r->be, c->device, c, (int)c->threads));
     XKD_TRY(xkd_dist_meet_devices(r->dist, r->be));
     XKD_TRY(xkd_finetune_new(r->cx, r->be, &source, &shape, r->data.classes.count, &options, &r->net));
     XKD_TRY(xkd_finetune_share(r->cx, &r->net, r->dist, c->train.accumulate));
@@ -180,7 +188,7 @@ static xkd_status open_parts(run *r)
     XKD_TRY(check_settings(r));
     XKD_TRY(choose_modality(r, &m));
     xkd_run_fill_in_machine(&r->config);
-    XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, r->options->manifest, r->dist, &r->data));
+    XKD_TRY(xkd_supervised_data_open(r->cx, &r->config, m, r->options->manifest, r->dist, r->look, &r->data));
     XKD_TRY(check_batch_norm(r));
     XKD_TRY(check_ensemble(r));
     XKD_TRY(xkd_alloc(r->cx, &r->losses, r->config.train.parts, sizeof *r->losses));
@@ -378,7 +386,7 @@ static xkd_status one_step(run *r, bool *skipped)
     /* The message of the skipped step would otherwise stand as the last error of a run that goes on. */
     if (*skipped) xkd_clear_error(cx);
     double seconds = xkd_now() - begin;
-    xkd_position_count(&r->at, seconds, wait, loss, *skipped);
+    xkd_position_count(&r->at, r->at.state.step + 1, seconds, wait, loss, *skipped);
     const double values[COLUMNS] = {loss,
                                     lr,
                                     wd,
@@ -582,7 +590,7 @@ static xkd_status time_clip(run *r, double *seconds)
     xkd_context *cx = r->cx;
     float *clips = NULL;
     double loss, begin;
-    int64_t B = r->config.eval.batch_norm ? 2 : 1;
+    int64_t B = look_batch(r);
     XKD_TRY(xkd_alloc(cx, &clips, B * r->data.clip_floats, sizeof *clips));
     XKD_TRY(xkd_finetune_resize(cx, &r->net, B));
     /* A short step is done twice, since the first one touches memory for the first time. */
@@ -596,11 +604,12 @@ fail:
     return status;
 }
 
-/* Memory of the model is really taken: the sizes are those that a training will have. */
+/* Memory of the model is really taken: the sizes are those that a training will have. That of a batch is counted alone, for
+ * who asks may have less. */
 xkd_status xkd_supervised_look(xkd_context *cx, const xkd_supervised_options *options, xkd_supervised_plan *plan)
 {
     xkd_status status = XKD_OK;
-    run r = {.cx = cx, .options = options, .folder = {.lock = -1}, .tests = {.fd = -1}};
+    run r = {.cx = cx, .options = options, .folder = {.lock = -1}, .tests = {.fd = -1}, .look = true};
     XKD_TRY(open_parts(&r));
     const xkd_params *params = &r.net.encoder.params;
     *plan = (xkd_supervised_plan){.modality = r.data.modality,
@@ -611,13 +620,16 @@ xkd_status xkd_supervised_look(xkd_context *cx, const xkd_supervised_options *op
                                   .steps_per_epoch = r.at.steps_per_epoch,
                                   .total_steps = r.at.total,
                                   .tokens = r.net.run.items[0].tokens,
-                                  .activation_bytes = (double)r.net.arena.size};
+                                  .batch = r.config.train.batch,
+                                  .loader_bytes = (double)xkd_loader_ring_bytes(r.data.loader),
+                                  .available_bytes = (double)xkd_available_memory()};
     plan->state_bytes = (double)(params->values.size + params->copies.size + params->grads.size + params->moments.size);
     for (int64_t i = 0; i < params->count; i++) {
         plan->parameters += params->rows[i]->count;
         plan->trained += params->rows[i]->role == XKD_ROLE_TRAINED ? params->rows[i]->count : 0;
     }
-    /* Last, since it plans the network anew. */
+    /* Last, since they plan the network anew. */
+    XKD_TRY(xkd_finetune_measure(cx, &r.net, r.data.batch, &plan->activation_bytes));
     XKD_TRY(time_clip(&r, &plan->seconds));
     plan->seconds *= (double)(r.at.total * r.config.train.batch);
 fail:

@@ -49,6 +49,7 @@ typedef struct {
     int64_t classes, train_files, test_files;
     int64_t replaced;           /* training files that could not be read, so far in the whole run; -1: unknown */
     int64_t unreadable;         /* test files that could not be read in the last test: they are in no figure */
+    int64_t damaged;            /* clips of that test with more damage than data.max_clip_damage: they are in it */
     int64_t empty_classes;      /* without a test file; they count as 0 in the mean average precision */
     int64_t in_both;            /* files that are in the training and the test split */
     xkd_test_scores last, best; /* `last` is the honest figure once `finished`; `best` is what the release reports */
@@ -74,7 +75,9 @@ typedef struct {
     xkd_modality modality;
     bool multi_label;
     int64_t classes, train_files, test_files, steps_per_epoch, total_steps, parameters, trained, tokens;
-    double state_bytes, activation_bytes;
+    int64_t batch; /* smaller than the configuration's where the files do not fill that */
+    double state_bytes, activation_bytes, loader_bytes; /* loader: batches that are read ahead */
+    double available_bytes;                             /* free in the machine or its control group */
     double seconds; /* of all training steps; tests and decoding, which goes on beside them, are not in it */
 } xkd_supervised_plan;
 

@@ -73,8 +73,10 @@ xkd_param *xkd_params_find(const xkd_params *params, const char *name)
 static void assign(xkd_params *params, bool training)
 {
     int64_t size = xkd_dtype_size(params->dtype);
+    double *counters = training ? xkd_arena_take(&params->counters, params->count * (int64_t)sizeof *counters) : NULL;
     for (int64_t i = 0; i < params->count; i++) {
         xkd_param *row = params->rows[i];
+        row->counter = counters ? counters + i : NULL;
         row->value = row->master = xkd_arena_take(&params->values, row->count * size);
         if (params->stored != params->dtype && !row->exact)
             row->value = xkd_arena_take(&params->copies, row->count * xkd_dtype_size(params->stored));
@@ -92,14 +94,25 @@ xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_memory *
     params->dtype = xkd_exact_dtype(stored);
     params->stored = stored;
     params->memory = params->values.of = params->copies.of = params->grads.of = params->moments.of = memory;
+    params->counters.of = memory;
     assign(params, training);
     XKD_TRY(xkd_arena_commit(cx, &params->values));
     XKD_TRY(xkd_arena_commit(cx, &params->copies));
     XKD_TRY(xkd_arena_commit(cx, &params->grads));
     XKD_TRY(xkd_arena_commit(cx, &params->moments));
+    XKD_TRY(xkd_arena_commit(cx, &params->counters));
     assign(params, training);
 fail:
     return status;
+}
+
+void xkd_params_set_counters(const xkd_params *params)
+{
+    for (int64_t i = 0; i < params->count; i++) {
+        double steps = (double)params->rows[i]->steps;
+        if (params->rows[i]->counter)
+            xkd_memory_upload(params->memory, params->rows[i]->counter, &steps, (int64_t)sizeof steps);
+    }
 }
 
 void xkd_param_refresh(const xkd_params *params, const xkd_param *row)
@@ -183,5 +196,6 @@ void xkd_params_free(xkd_params *params)
     xkd_arena_free(&params->copies);
     xkd_arena_free(&params->grads);
     xkd_arena_free(&params->moments);
+    xkd_arena_free(&params->counters);
     *params = (xkd_params){0};
 }

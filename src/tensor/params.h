@@ -45,7 +45,8 @@ typedef struct {
     void *master;                   /* exact: what files hold, what is trained and averaged */
     void *value;                    /* what operations read: the master, or its copy in the stored type */
     void *grad, *moment1, *moment2; /* exact; NULL unless trained */
-    int64_t steps;                  /* updates so far, for the moments' bias correction */
+    int64_t steps;                  /* updates so far, for the moments' bias correction, as far as the host knows */
+    double *counter;                /* the same where operations count: in the rows' memory; NULL unless training */
 } xkd_param;
 
 /* A second public name of a row. */
@@ -71,6 +72,7 @@ typedef struct {
     xkd_memory *memory;      /* where the rows lie */
     xkd_dtype dtype, stored; /* of masters, gradients and moments; of working copies */
     xkd_arena values, copies, grads, moments;
+    xkd_arena counters; /* one [count] of all rows */
 } xkd_params;
 
 /* Adds a copy of `row` (name, shape, init, scale, role and flags filled in; `decayed` is derived here) and returns the
@@ -90,6 +92,9 @@ xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_memory *
 
 /* Brings the working copy of a row up to date with a master that was written from outside, by a file. */
 void xkd_param_refresh(const xkd_params *params, const xkd_param *row);
+
+/* Brings the counters up to date with steps that were set from outside, by a file or another rank. */
+void xkd_params_set_counters(const xkd_params *params);
 
 /* Draws every row from (seed, row number), rows in parallel, then copies students into teachers. dtype F32 or F64. */
 xkd_status xkd_params_init(xkd_context *cx, xkd_params *params, uint64_t seed, xkd_pool *pool);

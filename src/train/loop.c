@@ -1,6 +1,10 @@
 /* The loop around the training step. Start reading at xkd_train at the end; each function above is one of its parts.
  * A run is one struct; its parts are opened in start, used in steps, and closed in finish and release. The
- * order of a step is: feed, train, advance the position, report, perhaps save. */
+ * order of a step is: feed, train, advance the position, collect what it left, report, perhaps save.
+ *
+ * Where the backend works while the host does other things, a step's numbers are collected when the next step has been asked
+ * for: neither waits for the other. Whatever looks at the run itself - a save, a stop, the probe, pictures, the line of an
+ * epoch - collects first. */
 #include "train/loop.h"
 
 #include <inttypes.h>
@@ -8,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -69,6 +74,15 @@ static const char *const column_names[PROBE] = {[LR] = "lr",
                                                 [VIDEO_SPREAD] = "video_feature_spread",
                                                 [AUDIO_SPREAD] = "audio_feature_spread"};
 
+/* A step that was asked for. */
+typedef struct {
+    xkd_schedule_values schedule;
+    int64_t step, epoch;  /* its number from 1; the epoch in which it lies */
+    double begin, wait;   /* by xkd_now, s; the wait for data, s */
+    double samples;       /* of this rank */
+    bool closes_an_epoch; /* it is the last one of it */
+} asked_step;
+
 /* Everything a run holds while it lasts. */
 typedef struct {
     xkd_context *cx;
@@ -80,40 +94,40 @@ typedef struct {
     xkd_loader *loader;
     xkd_feed feed;
     xkd_backend *backend;
-    xkd_trainer trainer;
-    bool has_trainer; /* whether trainer is to be freed */
+    xkd_trainer *trainer;
     xkd_metrics *metrics;
     const char *columns[COLUMNS]; /* names of all columns, for the metrics writer */
     xkd_run_position at;
     xkd_watch watch[XKD_MODALITIES];
-    xkd_probe *probe;       /* NULL: not wanted */
-    double values[COLUMNS]; /* the row of the step in work */
-    xkd_sparkline loss;     /* of this call, for the progress line */
-    bool agreed;            /* the status that ends the run is that of all ranks */
+    xkd_probe *probe;                 /* NULL: not wanted */
+    asked_step asked[XKD_STEPS_OPEN]; /* of the steps that are not collected, by their number */
+    double collected;                 /* when the last step was, by xkd_now */
+    double values[COLUMNS];           /* the row of the step collected last */
+    xkd_sparkline loss;               /* of this call, for the progress line */
+    bool agreed;                      /* the status that ends the run is that of all ranks */
 } run;
 
 /* A last batch of an epoch may be smaller where drop_last is off. */
 static xkd_status fit_pass(run *r, int64_t B)
 {
     const xkd_batch_shape shape = xkd_feed_shape(&r->feed, B);
-    return xkd_trainer_fit(r->cx, &r->trainer, &shape);
+    return xkd_trainer_fit(r->cx, r->trainer, &shape);
 }
 
 /* Plans for full micro-batches and for the last ones of an epoch. report_all is off: terms of coefficient 0 cost nothing. */
 static xkd_status make_trainer(run *r)
 {
     xkd_batch_shape shape = xkd_feed_shape(&r->feed, r->feed.samples);
-    xkd_status status =
-        xkd_backend_new(r->cx, &r->backend, r->config.device, xkd_config_dtype(&r->config), (int)r->config.threads);
+    xkd_status status = xkd_backend_open(r->cx, &r->backend, r->config.device, &r->config, (int)r->config.threads);
     if (status == XKD_OK) status = xkd_dist_meet_devices(r->dist, r->backend);
     if (status == XKD_OK) status = xkd_trainer_new(r->cx, &r->trainer, r->backend, r->dist, &r->config, &shape, false);
-    r->has_trainer = status == XKD_OK;
+    if (status == XKD_OK) r->at.params = &xkd_trainer_look(r->trainer)->networks.params;
     int64_t last = xkd_loader_last_count(r->loader);
     if (status == XKD_OK && last != r->feed.samples) status = fit_pass(r, last);
     if (status == XKD_OK) status = fit_pass(r, r->feed.samples);
     /* A run that is resumed overwrites this with its own state. */
     if (status == XKD_OK && r->config.run.init[0])
-        status = xkd_params_start_from(r->cx, &r->trainer.networks.params, r->config.run.init);
+        status = xkd_params_start_from(r->cx, &xkd_trainer_look(r->trainer)->networks.params, r->config.run.init);
     return status;
 }
 
@@ -130,7 +144,8 @@ static xkd_status open_folder(run *r)
         if (resumed) XKD_TRY(xkd_position_restore(&r->at));
         XKD_TRY(xkd_run_folder_write_config(cx, &r->folder, r->at.state.config));
     }
-    if (resumed || c->run.init[0]) XKD_TRY(xkd_ranks_share_params(cx, r->dist, &r->trainer.networks.params));
+    if (resumed || c->run.init[0])
+        XKD_TRY(xkd_ranks_share_params(cx, r->dist, &xkd_trainer_look(r->trainer)->networks.params));
     XKD_TRY(xkd_ranks_share_state(r->dist, &r->at.state));
     if (resumed) XKD_TRY(xkd_loader_seek(r->loader, (uint32_t)r->at.state.epoch, r->at.state.epoch_step));
 fail:
@@ -176,7 +191,7 @@ static xkd_status start(run *r)
     /* The folder comes after everything that may be refused: a mistake leaves nothing behind. */
     XKD_TRY(xkd_feed_new(cx, &r->feed, c, r->loader));
     XKD_TRY(make_trainer(r));
-    if (c->run.probe_epochs && r->writes) XKD_TRY(xkd_probe_new(cx, c, &r->trainer, &r->probe));
+    if (c->run.probe_epochs && r->writes) XKD_TRY(xkd_probe_new(cx, c, r->trainer, &r->probe));
     r->at.state.seed = c->train.seed;
     r->at.state.data_hash = xkd_loader_data_hash(r->loader);
     XKD_TRY(xkd_ranks_compare(cx, r->dist, &r->at.state, xkd_loader_sample_count(r->loader)));
@@ -190,7 +205,12 @@ fail:
     return status;
 }
 
-/* The row of this step in metrics.csv, as far as it is known before the step's time is. */
+static asked_step *asked(run *r, int64_t step)
+{
+    return &r->asked[step % XKD_STEPS_OPEN];
+}
+
+/* The row of a step in metrics.csv, as far as it is known before the step's time is. */
 static void note_values(run *r, const xkd_schedule_values *s, const xkd_step_result *result)
 {
     double *v = r->values;
@@ -213,7 +233,7 @@ static xkd_status watch(run *r, const xkd_step_result *result)
 {
     static const char *const names[] = {"video", "audio"};
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
-        xkd_watch_sample s = xkd_watch_measure(&r->trainer, result, m);
+        xkd_watch_sample s = xkd_watch_measure(r->trainer, result, m);
         r->values[VIDEO_ENTROPY + m] = s.entropy;
         r->values[VIDEO_CENTRE + m] = s.centre_norm;
         r->values[VIDEO_SPREAD + m] = s.spread;
@@ -229,40 +249,34 @@ static xkd_status watch(run *r, const xkd_step_result *result)
     return XKD_OK;
 }
 
-/* One optimiser step: `accumulate` micro-batches, then the update. *in is left at the last micro-batch.
- * Times include the wait for data; `wait` is the part spent in the loader. */
-static xkd_status one_step(run *r, xkd_pass_input *in, xkd_step_result *result)
+/* One optimiser step: `accumulate` micro-batches, then the update. *in is left at the last micro-batch. The position moves on:
+ * from here on the weights are those of the next step (or unchanged, if it is skipped). */
+static xkd_status ask_step(run *r, xkd_pass_input *in)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cx;
-    xkd_schedule_values s;
     const xkd_batch *batch;
-    double begin = xkd_now(), wait = 0, samples = 0;
+    asked_step a = {.step = r->at.state.step + 1, .epoch = r->at.state.epoch, .begin = xkd_now()};
+    const xkd_schedule_values *s = &a.schedule;
     /* Schedules depend on the step alone, so a resumed run has the values it would have had. */
-    xkd_schedule_at(&r->config.train, r->at.state.step, r->at.steps_per_epoch, &s);
-    const xkd_step_values values = {.lr = s.lr,
-                                    .weight_decay = s.weight_decay,
-                                    .ema = {s.ema[0], s.ema[1]},
-                                    .temp = {.teacher_temp = {s.teacher_temp[0], s.teacher_temp[1]},
-                                             .student_temp = {s.student_temp[0], s.student_temp[1]}},
-                                    .epoch = s.epoch};
-    xkd_step_begin(&r->trainer, result);
+    xkd_schedule_at(&r->config.train, r->at.state.step, r->at.steps_per_epoch, &a.schedule);
+    const xkd_step_values values = {.lr = s->lr,
+                                    .weight_decay = s->weight_decay,
+                                    .ema = {s->ema[0], s->ema[1]},
+                                    .temp = {.teacher_temp = {s->teacher_temp[0], s->teacher_temp[1]},
+                                             .student_temp = {s->student_temp[0], s->student_temp[1]}},
+                                    .epoch = s->epoch};
+    xkd_step_begin(r->trainer, &values);
     for (int64_t i = 0; i < r->config.train.accumulate; i++) {
         XKD_TRY(xkd_feed_next(cx, &r->feed, &batch, in));
         XKD_TRY(fit_pass(r, batch->count));
-        xkd_step_micro_batch(&r->trainer, in, &values);
-        wait += batch->wait_seconds;
-        samples += (double)batch->count;
+        xkd_step_micro_batch(r->trainer, in);
+        a.wait += batch->wait_seconds;
+        a.samples += (double)batch->count;
     }
-    /* From here on the weights are those of the next step (or unchanged, if it was skipped). */
-    XKD_TRY(xkd_step_finish(&r->trainer, &values, result));
-    note_values(r, &s, result);
-    XKD_TRY(watch(r, result));
-    double seconds = xkd_now() - begin;
-    r->values[TIME] = seconds;
-    r->values[DATA] = wait;
-    r->values[SAMPLES_PER_SECOND] = samples * xkd_dist_size(r->dist) / seconds;
-    xkd_position_count(&r->at, seconds, wait, result->loss[XKD_LOSS_TOTAL], result->skipped);
+    XKD_TRY(xkd_step_finish(r->trainer));
+    a.closes_an_epoch = xkd_position_advance(&r->at);
+    *asked(r, a.step) = a;
 fail:
     return status;
 }
@@ -302,21 +316,9 @@ static xkd_status probe(run *r, bool due)
                             v[XKD_PROBE_AUDIO_RECALL5]);
 }
 
-/* Moves the position on by one step and closes an epoch. */
-static xkd_status advance(run *r)
-{
-    xkd_run_state *s = &r->at.state;
-    int64_t epoch = s->epoch;
-    bool closed = xkd_position_advance(&r->at);
-    xkd_status status = probe(r, closed && r->writes && xkd_probe_is_due(r->probe, s->epoch));
-    if (status == XKD_OK) status = xkd_metrics_step(r->metrics, s->step, epoch, r->values);
-    if (status == XKD_OK && closed) status = xkd_position_log_epoch(&r->at, r->metrics);
-    return status;
-}
-
 /* The bar counts from where this call began, so that the time left is right after a resume.
  * Called every step; the receiver decides how often it draws. */
-static void show_progress(run *r)
+static void show_progress(run *r, const asked_step *a)
 {
     char spark[4 * XKD_SPARK_CELLS], tail[200], line[300];
     if (!r->options->progress || !r->writes) return;
@@ -325,22 +327,71 @@ static void show_progress(run *r)
     xkd_sparkline_draw(&r->loss, spark, sizeof spark);
     snprintf(tail, sizeof tail, "loss %.4f %s  data %.0f %%  %.1f samples/s", loss, spark, 100 * r->at.waited / seconds,
              r->values[SAMPLES_PER_SECOND]);
-    xkd_progress_line(line, sizeof line, "pretrain", r->at.first_step, r->at.state.step, r->at.total, seconds, tail);
+    xkd_progress_line(line, sizeof line, "pretrain", r->at.first_step, a->step, r->at.total, seconds, tail);
     r->options->progress(r->options->user, line);
 }
 
 /* The line for people, every progress.print_freq steps and at the end. */
-static xkd_status print_line(run *r)
+static xkd_status print_line(run *r, const asked_step *a)
 {
     const double *v = r->values;
     /* Figures of the last step only, not means: the curves are in the metrics files. */
-    const xkd_run_state *s = &r->at.state;
-    if (s->step % r->config.run.print_steps != 0 && s->step != r->at.total) return XKD_OK;
+    if (a->step % r->config.run.print_steps != 0 && a->step != r->at.total) return XKD_OK;
     return xkd_metrics_line(r->metrics,
                             "epoch %" PRId64 " step %" PRId64 "/%" PRId64 " loss %.4f recon %.4f kd %.4f align %.4f "
                             "lr %.3g %.1f samples/s data %.0f %%",
-                            s->epoch, s->step, r->at.total, v[XKD_LOSS_TOTAL], v[XKD_LOSS_RECON], v[XKD_LOSS_KD],
-                            v[XKD_LOSS_ALIGN], v[LR], v[SAMPLES_PER_SECOND], v[TIME] > 0 ? 100 * v[DATA] / v[TIME] : 0);
+                            a->epoch + a->closes_an_epoch, a->step, r->at.total, v[XKD_LOSS_TOTAL], v[XKD_LOSS_RECON],
+                            v[XKD_LOSS_KD], v[XKD_LOSS_ALIGN], v[LR], v[SAMPLES_PER_SECOND],
+                            v[TIME] > 0 ? 100 * v[DATA] / v[TIME] : 0);
+}
+
+/* Everything that a step's numbers are for. The time of a step that was asked for while another was on its way counts from when
+ * that one was collected. Times include the wait for data. */
+static xkd_status take_in(run *r, const asked_step *a, const xkd_step_result *result)
+{
+    xkd_status status = XKD_OK;
+    double *v = r->values;
+    note_values(r, &a->schedule, result);
+    XKD_TRY(watch(r, result));
+    double now = xkd_now(), seconds = now - fmax(a->begin, r->collected);
+    r->collected = now;
+    v[TIME] = seconds;
+    v[DATA] = a->wait;
+    v[SAMPLES_PER_SECOND] = a->samples * xkd_dist_size(r->dist) / seconds;
+    xkd_position_count(&r->at, a->step, seconds, a->wait, result->loss[XKD_LOSS_TOTAL], result->skipped);
+    XKD_TRY(probe(r, a->closes_an_epoch && r->writes && xkd_probe_is_due(r->probe, a->epoch + 1)));
+    XKD_TRY(xkd_metrics_step(r->metrics, a->step, a->epoch, v));
+    if (a->closes_an_epoch) XKD_TRY(xkd_position_log_epoch(&r->at, r->metrics));
+    XKD_TRY(print_line(r, a));
+    show_progress(r, a);
+    /* Isolated bad steps are survived; a run that keeps producing them is not training. The bad values
+     * never reached the weights. */
+    if (result->skipped)
+        XKD_TRY(xkd_position_skipped(&r->at, a->step, "lower hyperparams.lr.base_lr or raise the temperatures"));
+fail:
+    return status;
+}
+
+/* Collects steps, the oldest first, until no more than `open` are on their way. */
+static xkd_status collect(run *r, int open)
+{
+    xkd_status status = XKD_OK;
+    while (status == XKD_OK && xkd_step_open(r->trainer) > open) {
+        xkd_step_result result;
+        const asked_step *a = asked(r, r->at.state.step - xkd_step_open(r->trainer) + 1);
+        status = xkd_step_collect(r->trainer, &result);
+        if (status == XKD_OK) status = take_in(r, a, &result);
+    }
+    return status;
+}
+
+/* Behind a step that was just asked for: how many may stay on their way. Ranks wait for each other in every step, and must end
+ * for the same one. */
+static int may_stay_open(run *r, int64_t end)
+{
+    const xkd_run_state *s = &r->at.state;
+    if (!xkd_memory_is_late(r->backend->memory) || r->dist) return 0;
+    return asked(r, s->step)->closes_an_epoch || s->step == end ? 0 : 1;
 }
 
 /* Pictures at the end are worth a forward pass even where the interval has not come round. */
@@ -351,7 +402,7 @@ static bool picture_is_due(const run *r, bool last)
 }
 
 /* Steps until the schedule, run.max_steps, a signal or an error ends them. State is consistent wherever this returns:
- * weights and position change together in one_step and advance.
+ * weights and position change together in ask_step, and finish collects what is still on its way.
  * The stop signal is looked at between steps only, so a step is either done or not begun. */
 static xkd_status steps(run *r)
 {
@@ -360,22 +411,20 @@ static xkd_status steps(run *r)
     int64_t end = xkd_position_end(&r->at);
     while (r->at.state.step < end) {
         xkd_pass_input in;
-        xkd_step_result result;
         int stop;
-        XKD_TRY(one_step(r, &in, &result));
-        XKD_TRY(advance(r));
+        XKD_TRY(ask_step(r, &in));
+        XKD_TRY(collect(r, may_stay_open(r, end)));
         XKD_TRY(agree(r, &stop));
-        XKD_TRY(print_line(r));
-        show_progress(r);
-        /* Isolated bad steps are survived; a run that keeps producing them is not training. The bad values
-         * never reached the weights. */
-        if (result.skipped)
-            XKD_TRY(xkd_position_skipped(&r->at, r->at.state.step,
-                                         "lower hyperparams.lr.base_lr or raise the temperatures"));
         /* With the data of the step just done, after its update. */
-        if (picture_is_due(r, r->at.state.step == end || stop))
-            XKD_TRY(xkd_show_reconstruction(cx, &r->trainer, &in, r->metrics, r->at.state.step));
-        if (r->writes && xkd_position_save_is_due(&r->at)) XKD_TRY(xkd_position_save(&r->at));
+        if (picture_is_due(r, r->at.state.step == end || stop)) {
+            XKD_TRY(collect(r, 0));
+            XKD_TRY(xkd_show_reconstruction(cx, r->trainer, &in, r->metrics, r->at.state.step));
+        }
+        if (r->writes && xkd_position_save_is_due(&r->at)) {
+            XKD_TRY(collect(r, 0));
+            XKD_TRY(xkd_position_save(&r->at));
+        }
+        if (stop) XKD_TRY(collect(r, 0));
         XKD_TRY(xkd_position_heed(&r->at, stop));
     }
 fail:
@@ -396,8 +445,8 @@ static void summarise(const run *r, xkd_run_result *out)
                             .bad_clips = data.bad_clips,
                             .loss = done > 0 ? r->values[XKD_LOSS_TOTAL] : NAN,
                             .seconds = seconds};
-    for (int64_t i = 0; i < r->trainer.networks.params.count; i++)
-        out->parameters += r->trainer.networks.params.rows[i]->count;
+    for (int64_t i = 0; i < xkd_trainer_look(r->trainer)->networks.params.count; i++)
+        out->parameters += xkd_trainer_look(r->trainer)->networks.params.rows[i]->count;
     out->samples_per_second = (double)(done * r->config.train.batch) / seconds;
     out->data_share = r->at.waited / seconds;
 }
@@ -407,6 +456,12 @@ static void summarise(const run *r, xkd_run_result *out)
  * alone. */
 static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
 {
+    /* What has been asked for is part of the run, whatever came after it. A fault that shows only now is the one that counts: the
+     * weights may be its. */
+    if (xkd_status_allows_save(status)) {
+        xkd_status last = collect(r, 0);
+        if (!xkd_status_allows_save(last) || status == XKD_OK) status = last;
+    }
     if (r->options->progress) r->options->progress(r->options->user, NULL);
     summarise(r, result);
     if (!r->writes) return status;
@@ -414,7 +469,8 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
     if (!xkd_status_allows_save(status)) return status;
     xkd_status saved = xkd_position_save(&r->at);
     if (saved == XKD_OK && status == XKD_OK)
-        saved = xkd_export_backbones(r->cx, r->folder.backbones, &r->trainer.networks.params, r->config.data.left_out);
+        saved = xkd_export_backbones(r->cx, r->folder.backbones, &xkd_trainer_look(r->trainer)->networks.params,
+                                     r->config.data.left_out);
     /* Of the files, not of memory: a resumed run shows its curves from the first step. */
     if (saved == XKD_OK) saved = xkd_report_write(r->cx, r->folder.path, r->at.total, NULL);
     return status != XKD_OK ? status : saved;
@@ -426,7 +482,7 @@ static void release(run *r)
 {
     xkd_metrics_close(r->metrics);
     xkd_probe_free(r->probe); /* borrows the trainer */
-    if (r->has_trainer) xkd_trainer_free(&r->trainer);
+    xkd_trainer_free(r->trainer);
     xkd_dist_part_devices(r->dist);
     xkd_backend_free(r->backend);
     if (r->feed.config) xkd_feed_free(&r->feed);
@@ -441,12 +497,8 @@ xkd_status xkd_train(xkd_context *cx, const xkd_config *config, const xkd_run_op
 {
     run r = {.cx = cx, .config = *config, .options = options, .dist = dist, .folder = {.lock = -1}};
     r.writes = xkd_dist_rank(dist) == 0;
-    r.at = (xkd_run_position){.cx = cx,
-                              .backend = &r.backend,
-                              .config = &r.config,
-                              .folder = &r.folder,
-                              .params = &r.trainer.networks.params,
-                              .saved_step = -1};
+    r.at =
+        (xkd_run_position){.cx = cx, .backend = &r.backend, .config = &r.config, .folder = &r.folder, .saved_step = -1};
     *result = (xkd_run_result){0};
     xkd_status status = start(&r);
     if (status == XKD_OK) {

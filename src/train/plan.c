@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -128,10 +129,11 @@ static xkd_status run_step(xkd_trainer *t, const xkd_pass_input *in, const xkd_s
 {
     xkd_step_result result;
     double begin = xkd_now();
-    xkd_step_begin(t, &result);
-    xkd_step_micro_batch(t, in, values);
+    xkd_step_begin(t, values);
+    xkd_step_micro_batch(t, in);
     double middle = xkd_now();
-    xkd_status status = xkd_step_finish(t, values, &result);
+    xkd_status status = xkd_step_finish(t);
+    if (status == XKD_OK) status = xkd_step_collect(t, &result);
     seconds[0] = middle - begin;
     seconds[1] = xkd_now() - middle;
     return status;
@@ -144,7 +146,7 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, int64_t B, con
 {
     xkd_status status = XKD_OK;
     xkd_backend *be = NULL;
-    xkd_trainer trainer = {0};
+    xkd_trainer *trainer = NULL;
     dummy d = *shapes;
     xkd_batch_shape shape = dummy_batch(shapes, B);
     int threads = c->threads > 0 ? (int)c->threads : xkd_processor_count();
@@ -152,22 +154,22 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, int64_t B, con
     double seconds[2];
     for (int m = 0; m < XKD_MODALITIES; m++) values.temp.teacher_temp[m] = values.temp.student_temp[m] = 0.1;
     XKD_TRY(dummy_fill(cx, c, B, &d));
-    XKD_TRY(xkd_backend_new(cx, &be, c->device, xkd_config_dtype(c), threads));
+    XKD_TRY(xkd_backend_open(cx, &be, c->device, c, threads));
     XKD_TRY(xkd_trainer_new(cx, &trainer, be, NULL, c, &shape, false));
     const xkd_pass_input in = {.clips = {(const float *const *)d.clips[0], (const float *const *)d.clips[1]},
                                .noise = {d.noise[0], d.noise[1]}};
-    XKD_TRY(run_step(&trainer, &in, &values, seconds));
+    XKD_TRY(run_step(trainer, &in, &values, seconds));
     out->seconds_per_sample = out->seconds_per_step = INFINITY;
     for (int round = 1; round < STEPS && (round == 1 || seconds[0] < TIMED_SECONDS); round++) {
         be->products = 0;
-        XKD_TRY(run_step(&trainer, &in, &values, seconds));
+        XKD_TRY(run_step(trainer, &in, &values, seconds));
         out->seconds_per_sample = fmin(out->seconds_per_sample, seconds[0] / (double)B);
         out->seconds_per_step = fmin(out->seconds_per_step, seconds[1]);
     }
     *products = (double)be->products / (double)B;
     out->scratch_bytes = (double)xkd_backend_held(be);
 fail:
-    xkd_trainer_free(&trainer);
+    xkd_trainer_free(trainer);
     xkd_backend_free(be);
     dummy_free(&d);
     return status;

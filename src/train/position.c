@@ -98,9 +98,9 @@ bool xkd_position_save_is_due(const xkd_run_position *p)
     return c->save_minutes > 0 && xkd_now() - p->saved_time >= 60 * c->save_minutes;
 }
 
-void xkd_position_count(xkd_run_position *p, double seconds, double wait, double loss, bool skipped)
+void xkd_position_count(xkd_run_position *p, int64_t step, double seconds, double wait, double loss, bool skipped)
 {
-    bool *oldest = &p->skipped[p->state.step % p->config->run.bad_step_window];
+    bool *oldest = &p->skipped[step % p->config->run.bad_step_window];
     p->recent += skipped - *oldest;
     *oldest = skipped;
     p->waited += wait;

@@ -45,8 +45,9 @@ xkd_status xkd_position_save(xkd_run_position *p);
 /* By run.save_steps or run.save_minutes, whichever comes first; 0 turns either off. */
 bool xkd_position_save_is_due(const xkd_run_position *p);
 
-/* Adds a step's seconds, its wait for data, and its loss unless it was skipped, to the sums of the epoch. */
-void xkd_position_count(xkd_run_position *p, double seconds, double wait, double loss, bool skipped);
+/* Adds the seconds of step number `step` (from 1), its wait for data, and its loss unless it was skipped, to the sums of the
+ * epoch. */
+void xkd_position_count(xkd_run_position *p, int64_t step, double seconds, double wait, double loss, bool skipped);
 
 /* Behind a skipped step: warns of it, and XKD_ERR_NUMERIC with `remedy` where more than run.max_bad_steps of the last
  * run.bad_step_window were skipped. */

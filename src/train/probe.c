@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "data/damage.h"
 #include "data/index.h"
 #include "eval/encode/clips.h"
 #include "eval/encode/encoder.h"
@@ -66,7 +67,13 @@ static xkd_status reserve(void *user, xkd_modality m, float **clip)
 static xkd_status commit(void *user, const xkd_clip_place *place)
 {
     xkd_probe *p = user;
+    double most = p->data.max_clip_damage;
+    char words[160];
     p->stream[place->modality].has[place->sample] = true;
+    if (!(place->damage > most)) return XKD_OK;
+    xkd_damage_words(words, sizeof words, "the clip's", place->modality, place->damage, most);
+    xkd_log(p->cx, XKD_LOG_WARN, "probe: %s: at %.2f s %s", p->files.samples[place->sample].path, place->seconds,
+            words);
     return XKD_OK;
 }
 
@@ -124,10 +131,10 @@ static xkd_status stream_new(xkd_probe *p, xkd_modality m)
     xkd_context *cx = p->cx;
     /* The teachers of the networks, whose rows the training changes in place. */
     stream *s = &p->stream[m];
-    xkd_networks *n = &p->trainer->networks;
+    xkd_networks *n = &xkd_trainer_look(p->trainer)->networks;
     xkd_view_shape shape = xkd_clip_shape(&p->data, m);
     shape.B = BATCH;
-    xkd_encoder_borrow(&s->encoder, &n->teacher[m], &n->teacher_head[m], p->trainer->be);
+    xkd_encoder_borrow(&s->encoder, &n->teacher[m], &n->teacher_head[m], xkd_trainer_look(p->trainer)->be);
     s->D = n->teacher[m].blocks.width;
     s->K = n->config.head.outputs;
     XKD_TRY(xkd_encoder_run_new(cx, &s->encoder, &shape, XKD_FEATURE_HEAD, -1, &s->run));
@@ -215,7 +222,7 @@ xkd_status xkd_probe_new(xkd_context *cx, const xkd_config *config, xkd_trainer 
     p->data.video_local_views = p->data.audio_local_views = 0;
     XKD_TRY(open_files(p));
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
-        p->wanted[m] = trainer->pass.wants.modality[m];
+        p->wanted[m] = xkd_trainer_look(trainer)->pass.wants.modality[m];
         if (p->wanted[m]) XKD_TRY(stream_new(p, m));
     }
     XKD_TRY(allocate_clips(p));
@@ -272,10 +279,11 @@ static xkd_status embed_batch(xkd_probe *p, xkd_modality m, int64_t first, int64
 {
     stream *s = &p->stream[m];
     int64_t slot = p->held ? first : 0;
-    xkd_status status = xkd_encoder_features(p->trainer->be, &s->run, s->clips + slot * s->run.clip_floats, s->feature);
+    xkd_status status = xkd_encoder_features(xkd_trainer_look(p->trainer)->be, &s->run,
+                                             s->clips + slot * s->run.clip_floats, s->feature);
     if (status != XKD_OK) return status;
     memcpy(s->head + first * s->K, s->feature, (size_t)(count * s->K) * sizeof *s->head);
-    xkd_encoder_pooled(p->trainer->be, &s->run, count, s->mean + first * s->D);
+    xkd_encoder_pooled(xkd_trainer_look(p->trainer)->be, &s->run, count, s->mean + first * s->D);
     return XKD_OK;
 }
 
@@ -318,7 +326,7 @@ static xkd_status measure_knn(xkd_probe *p, xkd_modality m, double *out)
 static xkd_status measure_recall(xkd_probe *p, double figures[XKD_PROBE_FIGURES])
 {
     xkd_status status = XKD_OK;
-    int64_t K = p->trainer->networks.config.head.outputs, n = 0;
+    int64_t K = xkd_trainer_look(p->trainer)->networks.config.head.outputs, n = 0;
     for (int64_t i = 0; i < p->n; i++) {
         if (!p->stream[XKD_VIDEO].has[i] || !p->stream[XKD_AUDIO].has[i]) continue;
         memcpy(p->a + n * K, p->stream[XKD_VIDEO].head + i * K, (size_t)K * sizeof *p->a);

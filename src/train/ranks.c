@@ -87,6 +87,7 @@ xkd_status xkd_ranks_share_params(xkd_context *cx, xkd_dist *dist, xkd_params *p
     XKD_TRY(broadcast(cx, dist, params->memory, params->moments.memory, params->moments.used));
     for (int64_t i = 0; i < params->count; i++)
         XKD_TRY(xkd_dist_broadcast(dist, &params->rows[i]->steps, sizeof params->rows[i]->steps));
+    xkd_params_set_counters(params);
 fail:
     return status;
 }

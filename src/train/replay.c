@@ -28,7 +28,7 @@ typedef struct {
     const float **clips[XKD_MODALITIES];    /* [views], into `batch` */
     int64_t views[XKD_MODALITIES], B;
     xkd_backend *be;
-    xkd_trainer trainer;
+    xkd_trainer *trainer;
 } replay;
 
 /* The recording's own configuration. Data settings in it are not checked, as no data are opened. */
@@ -167,7 +167,8 @@ static xkd_status step_input(xkd_context *cx, replay *r, size_t step, xkd_pass_i
             r->clips[m][v] = t->data;
         }
         const xkd_stored_tensor *noise = recorded(r, step, noise_names[m], -1);
-        int64_t wanted = r->config.step.global_views * r->B * xkd_grid_tokens(r->trainer.networks.student[m].grid);
+        int64_t wanted = r->config.step.global_views * r->B *
+                         xkd_grid_tokens(xkd_trainer_look(r->trainer)->networks.student[m].grid);
         if (!noise || noise->dtype != XKD_F32 || xkd_shape_count(&noise->shape) != wanted)
             XKD_FAIL(XKD_ERR_DATA, "%s: step%zu.%s must be float32 with %lld values", r->batch_path, step + 1,
                      noise_names[m], (long long)wanted);
@@ -184,7 +185,7 @@ static xkd_status write_list(xkd_context *cx, const replay *r, const char *name,
     xkd_status status = XKD_OK;
     xkd_tensor_list list = {0};
     char *path = NULL;
-    XKD_TRY(xkd_params_list(cx, &r->trainer.networks.params, part, &list));
+    XKD_TRY(xkd_params_list(cx, &xkd_trainer_look(r->trainer)->networks.params, part, &list));
     XKD_TRY(xkd_join_path(cx, &path, r->options->out, name));
     XKD_TRY(xkd_safetensors_write(cx, path, list.items, list.count, NULL, 0));
 fail:
@@ -228,9 +229,10 @@ static xkd_status run_step(xkd_context *cx, replay *r, size_t step)
     xkd_step_result result;
     XKD_TRY(step_values(cx, r, step, &values));
     XKD_TRY(step_input(cx, r, step, &in));
-    xkd_step_begin(&r->trainer, &result);
-    xkd_step_micro_batch(&r->trainer, &in, &values);
-    XKD_TRY(xkd_step_finish(&r->trainer, &values, &result));
+    xkd_step_begin(r->trainer, &values);
+    xkd_step_micro_batch(r->trainer, &in);
+    XKD_TRY(xkd_step_finish(r->trainer));
+    XKD_TRY(xkd_step_collect(r->trainer, &result));
     if (result.skipped) xkd_log(cx, XKD_LOG_WARN, "step %zu: not finite, nothing was updated", step + 1);
     XKD_TRY(add_losses(cx, r, &result));
     if (step == 0) XKD_TRY(write_list(cx, r, "grads.safetensors", XKD_PARAM_GRAD));
@@ -243,7 +245,7 @@ static xkd_status choose_type(xkd_context *cx, const char *word, xkd_dtype *out)
     static const struct {
         const char *word;
         xkd_dtype dtype;
-    } types[] = {{"f32", XKD_F32}, {"bf16", XKD_BF16}, {"f64", XKD_F64}};
+    } types[] = {{"f32", XKD_F32}, {"bf16", XKD_BF16}, {"tf32", XKD_F32}, {"f64", XKD_F64}};
     *out = XKD_F32;
     if (!word) return XKD_OK;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
@@ -251,7 +253,7 @@ static xkd_status choose_type(xkd_context *cx, const char *word, xkd_dtype *out)
         *out = types[i].dtype;
         return XKD_OK;
     }
-    return xkd_fail(cx, XKD_ERR_CONFIG, "dtype %.20s: wants f32, bf16 or f64", word);
+    return xkd_fail(cx, XKD_ERR_CONFIG, "dtype %.20s: wants f32, tf32, bf16 or f64", word);
 }
 
 /* Opens everything, and builds the model in the recorded state.
@@ -271,12 +273,14 @@ static xkd_status prepare(xkd_context *cx, replay *r)
     XKD_TRY(find_views(cx, r));
     XKD_TRY(choose_type(cx, r->options->dtype, &dtype));
     XKD_TRY(xkd_backend_new(cx, &r->be, r->options->device, dtype, r->options->threads));
+    if (r->options->dtype && strcmp(r->options->dtype, "tf32") == 0)
+        XKD_TRY(xkd_backend_allow_tf32(cx, r->be, r->options->device));
     xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
     XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, NULL, &r->config, &shape, true));
     XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));
     /* The initial weights replace the random ones; every tensor must be there. */
-    XKD_TRY(xkd_params_load(cx, &r->trainer.networks.params, xkd_safetensors_at(init, 0), xkd_safetensors_count(init),
-                            r->init_path));
+    XKD_TRY(xkd_params_load(cx, &xkd_trainer_look(r->trainer)->networks.params, xkd_safetensors_at(init, 0),
+                            xkd_safetensors_count(init), r->init_path));
     XKD_TRY(xkd_make_folder(cx, r->options->out));
 fail:
     xkd_safetensors_close(init);
@@ -293,7 +297,7 @@ xkd_status xkd_replay(xkd_context *cx, const xkd_replay_options *options)
     XKD_TRY(write_list(cx, &r, "state.safetensors", XKD_PARAM_VALUE));
     XKD_TRY(write_losses(cx, &r));
 fail:
-    xkd_trainer_free(&r.trainer);
+    xkd_trainer_free(r.trainer);
     xkd_backend_free(r.be);
     xkd_safetensors_close(r.batch);
     json_decref(r.steps);

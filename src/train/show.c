@@ -16,7 +16,7 @@ static xkd_status draw(xkd_context *cx, const xkd_reconstruction *r, xkd_modalit
     return xkd_canvas_spectrograms(cx, rows, count, g->H, g->W, picture);
 }
 
-static xkd_status show_one(xkd_context *cx, const xkd_trainer *t, xkd_modality m, const float *clip,
+static xkd_status show_one(xkd_context *cx, const xkd_trainer_inside *t, xkd_modality m, const float *clip,
                            xkd_metrics *metrics, int64_t step)
 {
     static const char *const names[] = {"video", "audio"};
@@ -33,10 +33,11 @@ fail:
 }
 
 /* The pass's tensors are overwritten, so this must come between steps. No gradient is touched. */
-xkd_status xkd_show_reconstruction(xkd_context *cx, xkd_trainer *t, const xkd_pass_input *in, xkd_metrics *metrics,
-                                   int64_t step)
+xkd_status xkd_show_reconstruction(xkd_context *cx, xkd_trainer *trainer, const xkd_pass_input *in,
+                                   xkd_metrics *metrics, int64_t step)
 {
     xkd_status status = XKD_OK;
+    xkd_trainer_inside *t = xkd_trainer_look(trainer);
     if (!t->pass.wants.recon) return XKD_OK;
     xkd_pass_load(&t->pass, in);
     xkd_pass_students(t->be, &t->pass);

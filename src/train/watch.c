@@ -19,15 +19,16 @@ static double spread_of(const double energy[2], int64_t B)
 
 /* Everything is NAN where there is no distillation. The centre's norm is per output, root mean square: logits
  * leave a LayerNorm, so 1 would be a centre that explains all of them. */
-xkd_watch_sample xkd_watch_measure(const xkd_trainer *t, const xkd_step_result *result, xkd_modality m)
+xkd_watch_sample xkd_watch_measure(xkd_trainer *t, const xkd_step_result *result, xkd_modality m)
 {
-    const xkd_param *centre = t->networks.centre[m];
+    const xkd_trainer_inside *in = xkd_trainer_look(t);
+    const xkd_param *centre = in->networks.centre[m];
     xkd_watch_sample s = {.kd = NAN, .entropy = NAN, .centre_norm = NAN, .spread = NAN};
-    if (!t->pass.wants.kd) return s;
+    if (!in->pass.wants.kd) return s;
     s.kd = result->loss[m == XKD_VIDEO ? XKD_LOSS_KD_VT2AS : XKD_LOSS_KD_AT2VS];
     s.entropy = result->teacher_entropy[m];
     s.centre_norm = sqrt(result->centre_squares[m] / (double)centre->count);
-    s.spread = spread_of(result->energy[m], t->pass.B);
+    s.spread = spread_of(result->energy[m], result->B);
     return s;
 }
 

@@ -21,7 +21,7 @@ typedef struct {
 } xkd_watch;
 
 /* Measures teacher m after a step. With one clip a batch the spread is NAN. */
-xkd_watch_sample xkd_watch_measure(const xkd_trainer *trainer, const xkd_step_result *result, xkd_modality m);
+xkd_watch_sample xkd_watch_measure(xkd_trainer *trainer, const xkd_step_result *result, xkd_modality m);
 
 /* Takes in one sample and returns a sentence of advice when something looks wrong, at most every few hundred steps;
  * NULL otherwise. Static string. */

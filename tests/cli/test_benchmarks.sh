@@ -232,8 +232,19 @@ check "with time and memory" grep -Eq 'parameters trained; about [0-9:.hmsd ]+ i
 tune --dry-run dataset.train.drop_last=false
 stdout_has "a smaller last batch is a step" 0 "2 epochs of 3 steps of 4 clips"
 tune --dry-run dataset.batch_size=100
-stderr_has "a batch that does not fill is refused" 3 "9 samples do not fill one batch of 100"
+stderr_has "a batch that the files do not fill becomes smaller" 0 "9 clips of 9 training files do not fill a batch of 100: batches of 9 are taken (dataset.batch_size)"
+stdout_has "and the plan says so" 0 "2 epochs of 1 steps of 9 clips"
+check "once" [ "$(grep -c 'do not fill' <<<"$err")" -eq 1 ]
+tune --dry-run dataset.batch_size=100 train.accumulate=4
+stdout_has "micro-batches divide it" 0 "2 epochs of 1 steps of 8 clips"
+tune --dry-run dataset.batch_size=100 train.accumulate=20
+stderr_has "fewer than the micro-batches are refused" 3 "9 samples do not fill one batch of 100"
 check "and nothing is printed" [ -z "$out" ]
+# A batch that no machine holds: the plan says what it takes, and takes none of it.
+tune --dry-run dataset.batch_size=1000000 dataset.train.drop_last=false
+stdout_has "a batch that no memory holds is planned" 0 "2 epochs of 1 steps of 1000000 clips"
+check "with what it takes" grep -qE 'in training steps \(tests come on top\), [0-9]{3}[.][0-9] ?GB$' <<<"$out"
+stderr_has "and a warning" 0 "GB are free: lower dataset.batch_size, or raise train.accumulate"
 tune --dry-run dataset.batch_size=100 dataset.train.drop_last=false
 stdout_has "or is the only step" 0 "2 epochs of 1 steps of 100 clips"
 tune --out tuned

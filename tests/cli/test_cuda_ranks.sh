@@ -9,7 +9,7 @@ if [ ! -e "$(dirname "$xkd")/libxkd-cuda-sim.so" ]; then
 fi
 cd "$work" || exit 1
 "$xkd" data synth --out toys --classes 3 --clips 4 --seconds 2 --size 64 --seed 1 -q >/dev/null || exit 1
-train=(pretrain --data toys/train -c "$tiny" dataset.batch_size=4 run.picture_steps=off run.device=cuda-sim run.threads=1 --max-steps 2)
+train=(pretrain --data toys/train -c "$tiny" dataset.batch_size=4 run.picture_steps=off run.device=cuda-sim run.threads=1 --max-steps 3)
 norm() { awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "grad_norm") column = i } END { print $column }' "$1/metrics.csv"; }
 near() { awk "BEGIN { exit !($1 > 0 && ($1 - $2) ^ 2 <= ($3 * $1) ^ 2) }"; } # near A B RELATIVE
 weights() { sha256sum <"$1/backbones/vid_teacher.safetensors"; }

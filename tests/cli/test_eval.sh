@@ -179,6 +179,8 @@ try retrieve all.safetensors --like 00000.mp4 --from new.npz -n 2
 check "a file of other features finds itself" [ "$(grep -c '^ 0\.99.*train/bounce/00000.mp4' <<<"$out")" -ge 1 ]
 try retrieve all.safetensors --like 00000.mp4
 stderr_has "a file that is not among them" 3 "00000.mp4: has no video features"
+try retrieve all.safetensors --like ./toys/train/bounce/00000.mp4
+stderr_has "one that is named from outside of its folder" 3 "the features name files below the folder that was embedded: --like train/bounce/00000.mp4"
 embed pets --out pets.npz --modality video
 try retrieve all.safetensors --like cat/00000.mp4 --from pets.npz -n 1
 stdout_has "other classes do not matter" 0 "train/bounce/00000.mp4"

@@ -195,7 +195,7 @@ stdout_has "a resumed run still counts it" 0 '"replaced": 1, "unreadable": 0'
 try finetune "$video" missing.jsonl --out counted "${quick[@]}" hyperparams.num_epochs=1 --max-steps 1
 truncate -s 1100M counted/bad_clips.jsonl
 try finetune --out counted --resume --json
-stdout_has "a log that is too large" 0 '"replaced": null, "unreadable": 0, "in_both": 0, "honest": {"epoch": 1'
+stdout_has "a log that is too large" 0 '"replaced": null, "unreadable": 0, "damaged_clips": 0, "in_both": 0, "honest": {"epoch": 1'
 check "is told" grep -q "warning: how many training files were replaced is unknown: counted/bad_clips.jsonl: " <<<"$err"
 check "and the last checkpoint is saved" [ -s counted/checkpoints/step-00000003.safetensors ]
 finish

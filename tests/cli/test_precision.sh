@@ -44,5 +44,29 @@ done
 try svm float32.safetensors bfloat16.safetensors
 stderr_has "features of two precisions are not mixed" 3 "are of different models or precisions"
 try "${train[@]}" --out none run.precision=float16
-stderr_has "an unknown precision" 2 "run.precision: wants float32|bfloat16, not 'float16'"
+stderr_has "an unknown precision" 2 "run.precision: wants float32|bfloat16|tf32, not 'float16'"
+
+# ---- tf32: on a GPU alone ----
+for device in cpu ref guard; do
+  try "${train[@]}" --out none run.precision=tf32 run.device=$device
+  stderr_has "tf32 is refused on $device" 2 "run.precision=tf32: run.device=$device has no such products: take cuda, or float32"
+done
+check "and leaves nothing" [ ! -e none ]
+if [ -e "$(dirname "$xkd")/libxkd-cuda-sim.so" ]; then
+  on=(run.device=cuda-sim run.picture_steps=off)
+  for precision in float32 tf32; do
+    try "${train[@]}" "${on[@]}" --out sim-$precision --max-steps 1 run.precision=$precision
+    check "$precision: trains on the simulation" code 0
+  done
+  try diff sim-float32/checkpoints/step-00000001.safetensors sim-tf32/checkpoints/step-00000001.safetensors
+  check "with other bits" [ "$rc" -eq 1 ]
+  try diff sim-float32/backbones/vid_teacher.safetensors sim-tf32/backbones/vid_teacher.safetensors -t 2e-3
+  stdout_has "and nearly the same numbers" 0 "0 tensors differ"
+  try embed whole toys/test --out sim-tf32.safetensors run.precision=tf32 run.device=cuda-sim
+  check "tf32: embeds" code 0
+  try svm float32.safetensors sim-tf32.safetensors
+  stderr_has "features in tf32 are a precision of their own" 3 "are of different models or precisions"
+else
+  echo "ok tf32 on the simulation # SKIP it is not built by this compiler"
+fi
 finish

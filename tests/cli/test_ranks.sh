@@ -129,7 +129,7 @@ try embed one2 some --out some1.safetensors data.max_bad_fraction=0.5
 try embed one2 some --out some2.safetensors data.max_bad_fraction=0.5 --ranks 2
 check "a file that cannot be read" cmp -s some1.safetensors some2.safetensors
 try embed one2 some --out some3.safetensors data.max_bad_fraction=0.01 --ranks 2
-stderr_has "too many of them all" 3 "1 of 24 files cannot be read, more than data.max_bad_fraction allows"
+stderr_has "too many of them all" 3 "1 of 24 files could not be read, more than data.max_bad_fraction allows"
 try svm one2 toys.jsonl --out svm1 --subsample 2
 figures=$(grep -v 'clips of' <<<"$out")
 try svm one2 toys.jsonl --out svm2 --subsample 2 --ranks 2
@@ -154,8 +154,23 @@ try data check gone.jsonl --out gone-clean.jsonl "${length[@]}"
 report=$out
 try data check gone.jsonl --out gone-clean.jsonl --ranks 2 "${length[@]}"
 check "a name that is no UTF-8 is told alike" [ "$rc" -eq 3 -a "$out" = "$report" ]
+# Ranks tell each other of 65 536 files at a time.
+awk 'BEGIN { for (i = 0; i < 70000; i++) printf "{\"path\":\"gone/%d.mp4\"}\n", i }' >rounds.jsonl
+try data check rounds.jsonl --out rounds-clean.jsonl -q
+report=$out
+try data check rounds.jsonl --out rounds-clean.jsonl -q --ranks 3 run.peer_timeout=20
+check "more files than ranks tell each other of at a time" [ "$rc" -eq 3 -a "$out" = "$report" -a "$(grep -c missing <<<"$out")" -ge 70000 ]
 try data check toys --out short.jsonl dataset.clip_duration=9 --ranks 2 run.peer_timeout=20
 stderr_has "none in order" 0 "none of 30 files is in order, and short.jsonl is not written"
+# A rank that never comes: FILE of -c says how long it is waited for, KEY=VALUE more than that.
+echo 'run: {peer_timeout: 1}' >hasty.yaml
+alone() { RANK=0 WORLD_SIZE=2 LOCAL_RANK=0 MASTER_ADDR=localhost MASTER_PORT=$((port + 40)) try "$@"; }
+alone data check toys --out never.jsonl -c hasty.yaml
+stderr_has "run.peer_timeout of a file counts" 7 "rank 1 of 2 did not come within 1 s (run.peer_timeout)"
+alone data check toys --out never.jsonl -c hasty.yaml run.peer_timeout=2
+stderr_has "and less than KEY=VALUE" 7 "rank 1 of 2 did not come within 2 s (run.peer_timeout)"
+alone embed two toys --out never.safetensors -c hasty.yaml
+stderr_has "for embed too" 7 "rank 1 of 2 did not come within 1 s (run.peer_timeout)"
 for k in $(seq 12); do cp -rl toys/train "many$k" && mkdir -p many && mv "many$k" "many/part$k"; done
 "$xkd" data index many --out many.jsonl -q >/dev/null
 "$xkd" data check many.jsonl --out stopped.jsonl --ranks 3 --workers 1 "${length[@]}" >/dev/null 2>&1 &

@@ -13,11 +13,35 @@ stdout_has "inspect knows a training checkpoint" 0 "epoch = 3"
 try inspect $golden/xkd/init.safetensors --json
 stdout_has "inspect as JSON" 0 '"content": "whole XKD model'
 try inspect
-fails_with "inspect needs a file" 2 "xkd: error: inspect needs one file (see 'xkd inspect --help')"
+fails_with "inspect needs a file" 2 "xkd: error: inspect needs one file or run folder (see 'xkd inspect --help')"
 try inspect /nonexistent/x.pth
 fails_with "inspect of nothing" 5 "xkd: error: /nonexistent/x.pth: cannot open: No such file or directory (check the path)"
 try inspect README.md
 stderr_has "inspect of text" 4 "not a tensor file"
+
+# A run folder is its newest checkpoint.
+mkdir -p "$work/trained/checkpoints" "$work/empty/checkpoints"
+cp $golden/torch/checkpoint_model.safetensors "$work/trained/checkpoints/step-00000004.safetensors"
+cp $golden/xkd/init.safetensors "$work/trained/checkpoints/step-00000012.safetensors"
+touch "$work/trained/checkpoints/step-00000099.safetensors.tmp" "$work/empty/checkpoints/notes.txt"
+newest=$work/trained/checkpoints/step-00000012.safetensors
+try inspect "$work/trained"
+stdout_has "inspect of a run folder" 0 "$newest: safetensors, whole XKD model"
+try verify "$work/trained"
+stdout_has "verify of a run folder" 0 "$newest: ok, safetensors"
+try diff "$work/trained" $golden/xkd/init.safetensors
+stdout_has "diff of a run folder" 0 "0 tensors differ"
+try convert -q "$work/trained" "$work/whole.pth"
+check "convert of a run folder" code 0
+try diff "$work/whole.pth" "$newest"
+stdout_has "takes the same checkpoint" 0 "0 tensors differ"
+poison "$newest"
+try verify "$work/trained"
+stderr_has "verify names the checkpoint that is wrong" 4 "$newest: 1 elements of 1 tensors are not finite"
+for command in "inspect $work/empty" "verify $work/empty" "diff $work/empty $work/trained"; do
+  try $command
+  stderr_has "${command%% *} of a folder without a model" 2 "$work/empty: is a folder with neither model.safetensors nor a run's checkpoints/step-*.safetensors"
+done
 
 try convert -q $golden/torch/checkpoint.pth.tar "$work/model.safetensors"
 check "convert takes the model of a checkpoint" code 0

@@ -48,7 +48,16 @@ struct dev_gemm_state {
 
 static std::map<char *, size_t> pinned; /* of the host, by begin: bytes */
 static bool idle;                       /* work is asked for and not done */
+static int captures;                    /* streams that are being captured */
 static int stuck;                       /* the first fault of a task stays, as that of a device does */
+
+/* What CUDA refuses while a stream is captured. */
+static bool may_not(const char *what)
+{
+    if (captures) sim::note_fault("%s while a stream is captured", what);
+    if (captures) stuck = FAULT;
+    return captures;
+}
 
 static sim::stream *of(dev_stream stream)
 {
@@ -169,6 +178,7 @@ int dev_stream_new(dev_stream *out)
 
 int dev_stream_wait(dev_stream stream)
 {
+    if (may_not("a wait")) return stuck;
     return run(of(stream), of(stream)->asked);
 }
 
@@ -193,6 +203,7 @@ int dev_event_free(dev_event event)
 
 int dev_event_record(dev_event event, dev_stream stream)
 {
+    if (may_not("an event for the host")) return stuck;
     event->on = of(stream);
     event->number = of(stream)->asked;
     return stuck;
@@ -200,6 +211,7 @@ int dev_event_record(dev_event event, dev_stream stream)
 
 int dev_event_wait(dev_event event)
 {
+    if (may_not("a wait")) return stuck;
     return event->on ? run(event->on, event->number) : stuck;
 }
 
@@ -221,6 +233,7 @@ int dev_stream_after(dev_stream stream, dev_event event)
 
 int dev_take(void **out, size_t bytes)
 {
+    if (may_not("taking memory")) return stuck;
     *out = sim::take_memory(bytes);
     return *out ? 0 : OUT_OF_MEMORY;
 }
@@ -228,6 +241,7 @@ int dev_take(void **out, size_t bytes)
 /* CUDA waits for all work before memory goes; here, work that still uses it is a fault. */
 int dev_give(void *block)
 {
+    if (may_not("giving memory back")) return stuck;
     if (sim::give_memory(block)) return 0;
     sim::note_fault("memory is given back that was not taken");
     return stuck = FAULT;
@@ -235,6 +249,7 @@ int dev_give(void *block)
 
 int dev_take_pinned(void **out_host, size_t bytes)
 {
+    if (may_not("taking memory")) return stuck;
     *out_host = calloc(1, bytes);
     if (!*out_host) return OUT_OF_MEMORY;
     pinned[(char *)*out_host] = bytes;
@@ -309,6 +324,7 @@ int dev_download(void *host, const void *from, size_t bytes, dev_stream stream)
 int dev_capture_begin(dev_stream stream)
 {
     of(stream)->capture = new std::vector<task>();
+    captures++;
     return stuck;
 }
 
@@ -318,6 +334,7 @@ int dev_capture_end(dev_stream stream, dev_graph *out)
     (*out)->tasks = std::move(*of(stream)->capture);
     delete of(stream)->capture;
     of(stream)->capture = nullptr;
+    captures--;
     return stuck;
 }
 
@@ -372,6 +389,24 @@ static bool multiply_floats(xkd_backend *ref, const dev_product &p)
     return true;
 }
 
+/* To the nearest number of 11 bits, as a product in TF32 does with what it multiplies. */
+static float to_tf32(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (!std::isfinite(x)) return x;
+    bits = (bits + 0xfff + (bits >> 13 & 1)) & ~(uint32_t)0x1fff;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static const void *rounded(std::vector<float> *room, const void *from, int64_t n)
+{
+    room->resize((size_t)n);
+    for (int64_t i = 0; i < n; i++) (*room)[(size_t)i] = to_tf32(((const float *)from)[i]);
+    return room->data();
+}
+
 static const void *widened(std::vector<float> *room, const void *from, dev_type type, int64_t n)
 {
     if (!from || type == DEV_F32) return from;
@@ -389,6 +424,10 @@ static bool multiply(xkd_backend *ref, const dev_product &p)
     wide.b = widened(&b, p.b, p.in, p.N * p.K);
     wide.c = widened(&c, p.c, p.out, p.M * p.N);
     wide.bias = widened(&bias, p.bias, p.out, p.N);
+    if (p.tf32) {
+        wide.a = rounded(&a, wide.a, p.M * p.K);
+        wide.b = rounded(&b, wide.b, p.N * p.K);
+    }
     if (p.out == DEV_F32) return multiply_floats(ref, wide);
     y.resize((size_t)(p.M * p.N));
     wide.y = y.data();

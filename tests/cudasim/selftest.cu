@@ -315,6 +315,14 @@ static void streams(void)
     dev_graph_launch(graph, stream);
     int error = dev_stream_wait(stream);
     tell(error && strstr(dev_error_text(error), "belongs to no piece"), "memory that was given back is no piece");
+    dev_graph unused;
+    dev_use(0);
+    dev_capture_begin(stream);
+    error = dev_stream_wait(stream);
+    dev_capture_end(stream, &unused);
+    dev_graph_free(unused);
+    tell(error && strstr(dev_error_text(error), "a wait while a stream is captured"), "a wait is refused in a capture");
+    dev_use(0);
     dev_graph_free(graph);
     dev_graph_free(graph_of_new);
     dev_give(x);

@@ -82,12 +82,12 @@ xkd_status __wrap_xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_r
     return __real_xkd_ranks_compare(cx, dist, state, samples);
 }
 
-void __real_xkd_step_begin(xkd_trainer *t, xkd_step_result *result);
-void __wrap_xkd_step_begin(xkd_trainer *t, xkd_step_result *result);
-void __wrap_xkd_step_begin(xkd_trainer *t, xkd_step_result *result)
+void __real_xkd_step_begin(xkd_trainer *t, const xkd_step_values *values);
+void __wrap_xkd_step_begin(xkd_trainer *t, const xkd_step_values *values);
+void __wrap_xkd_step_begin(xkd_trainer *t, const xkd_step_values *values)
 {
     pass_by(FIRST_STEP);
-    __real_xkd_step_begin(t, result);
+    __real_xkd_step_begin(t, values);
 }
 
 void __real_xkd_pass_backward(xkd_backend *be, xkd_pass *p, const xkd_temperatures *t, double scale, bool last);

@@ -22,7 +22,7 @@ typedef struct {
     xkd_view_shape shape[XKD_MODALITIES][VIEWS];
     float *clips[XKD_MODALITIES][VIEWS], *noise[XKD_MODALITIES];
     xkd_backend *be;
-    xkd_trainer trainer;
+    xkd_trainer *trainer;
     xkd_step_result result;
 } full;
 
@@ -58,15 +58,15 @@ static void run_step(full *f)
     xkd_pass_input in = {.clips = {(const float *const *)f->clips[0], (const float *const *)f->clips[1]},
                          .noise = {f->noise[0], f->noise[1]}};
     xkd_step_values values = {.temp = {.teacher_temp = {0.1, 0.07}, .student_temp = {0.1, 0.1}}};
-    xkd_step_begin(&f->trainer, &f->result);
-    xkd_step_micro_batch(&f->trainer, &in, &values);
-    xkd_pass_report(&f->trainer.pass, f->trainer.pass.scalars, f->result.loss);
+    xkd_step_begin(f->trainer, &values);
+    xkd_step_micro_batch(f->trainer, &in);
+    xkd_pass_report(&xkd_trainer_look(f->trainer)->pass, xkd_trainer_look(f->trainer)->pass.scalars, f->result.loss);
     assert_int_equal(xkd_backend_status(f->be), XKD_OK);
 }
 
 static void release(full *f)
 {
-    xkd_trainer_free(&f->trainer);
+    xkd_trainer_free(f->trainer);
     xkd_backend_free(f->be);
     for (int m = 0; m < XKD_MODALITIES; m++) {
         for (int v = 0; v < VIEWS; v++) xkd_free(f->clips[m][v]);
@@ -93,7 +93,7 @@ static void against_float64(void **state)
     full *fast = test_calloc(1, sizeof *fast), *truth = test_calloc(1, sizeof *truth);
     build(cx, fast, "cpu", XKD_F32, 2);
     build(cx, truth, "ref", XKD_F64, 2);
-    xkd_params *p = &fast->trainer.networks.params, *q = &truth->trainer.networks.params;
+    xkd_params *p = &xkd_trainer_look(fast->trainer)->networks.params, *q = &xkd_trainer_look(truth->trainer)->networks.params;
     for (int64_t i = 0; i < p->count; i++)
         for (int64_t k = 0; k < p->rows[i]->count; k++)
             xkd_set(XKD_F64, q->rows[i]->value, k, xkd_get(XKD_F32, p->rows[i]->value, k));
@@ -134,7 +134,7 @@ static void same_bits_for_any_threads(void **state)
         full f = {0};
         build(cx, &f, "cpu", XKD_F32, counts[c]);
         run_step(&f);
-        const xkd_arena *grads = &f.trainer.networks.params.grads;
+        const xkd_arena *grads = &xkd_trainer_look(f.trainer)->networks.params.grads;
         if (c == 0) {
             count = grads->used / 4;
             loss = f.result.loss[XKD_LOSS_TOTAL];

@@ -128,10 +128,11 @@ FORWARD(mse, for (int64_t i = 0; i < D0 * D1; i++) saved[0][i] = sin((double)i);
         OPS->mse_forward(be, t->y, t->x[0], saved[0], D0 * D1))
 BACKWARD(mse, OPS->mse_backward(be, t->dx[0], t->x[0], saved[0], *t->dy, D0 * D1))
 /* d: R, B, K */
+static const double temperatures[] = {0.5, 0.3};
 SIZES(kd_s, 1, d[0] * d[2])
 #define KD                                                                                                             \
     for (int64_t i = 0; i < (D1 + 1) * D2; i++) saved[2][i] = cos((double)(3 * i));                                    \
-    xkd_kd_args a = {t->x[0], saved[2], saved[2] + D1 * D2, 0.5, 0.3, D0, D1, D2}
+    xkd_kd_args a = {t->x[0], saved[2], saved[2] + D1 * D2, &temperatures[0], &temperatures[1], D0, D1, D2}
 FORWARD(kd, double entropy; KD; OPS->kd_forward(be, t->y, &entropy, saved[0], saved[1], &a))
 BACKWARD(kd, KD; OPS->kd_backward(be, t->dx[0], &a, saved[0], saved[1], *t->dy))
 /* d: views x, views y, B, K; the first sample takes no part */

@@ -12,7 +12,7 @@
 
 static double loss_of(small_model *s)
 {
-    xkd_pass *p = &s->trainer.pass;
+    xkd_pass *p = &xkd_trainer_look(s->trainer)->pass;
     double loss[XKD_LOSS_COUNT];
     xkd_pass_load(p, &s->input);
     xkd_pass_teachers(s->be, p);
@@ -49,20 +49,22 @@ static int check_row(small_model *s, xkd_param *row, double largest)
 
 static void check_model(small_model *s)
 {
-    xkd_step_result result;
     int bad = 0, rows = 0;
     if (small_model_build(s, "ref", XKD_F64, 2) != XKD_OK) fail_msg("%s", xkd_last_error(s->cx));
-    xkd_step_begin(&s->trainer, &result);
-    xkd_step_micro_batch(&s->trainer, &s->input, &s->values);
+    xkd_step_begin(s->trainer, &s->values);
+    xkd_step_micro_batch(s->trainer, &s->input);
     assert_int_equal(xkd_backend_status(s->be), XKD_OK);
     double loss[XKD_LOSS_COUNT];
-    xkd_pass_report(&s->trainer.pass, s->trainer.pass.scalars, loss);
+    xkd_pass_report(&xkd_trainer_look(s->trainer)->pass, xkd_trainer_look(s->trainer)->pass.scalars, loss);
     assert_true(isfinite(loss[XKD_LOSS_TOTAL]) && loss[XKD_LOSS_TOTAL] > 0);
-    xkd_params *params = &s->trainer.networks.params;
+    xkd_params *params = &xkd_trainer_look(s->trainer)->networks.params;
     double norm;
-    xkd_optimizer_norms(s->be, &s->trainer.optimizer, NULL, 0);
-    assert_true(xkd_optimizer_read(&s->trainer.optimizer, &norm));
+    xkd_optimizer_norms(s->be, &xkd_trainer_look(s->trainer)->optimizer, NULL, 0);
+    double *left = malloc((size_t)xkd_optimizer_left(&xkd_trainer_look(s->trainer)->optimizer) * sizeof *left);
+    xkd_optimizer_leave(&xkd_trainer_look(s->trainer)->optimizer, left);
+    assert_true(xkd_optimizer_read(&xkd_trainer_look(s->trainer)->optimizer, left, &norm));
     assert_true(norm > 0);
+    free(left);
     for (int64_t i = 0; i < params->count; i++) {
         if (params->rows[i]->role != XKD_ROLE_TRAINED) continue;
         bad += check_row(s, params->rows[i], 1e-3 * norm);

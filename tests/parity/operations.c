@@ -262,7 +262,10 @@ SIZES(s_mse, 1, D0 * D1, D0 * D1)
 RUN(r_mse, OPS->mse_forward(be, t[0], t[1], t[2], D0 * D1))
 RUN(r_mse_back, OPS->mse_backward(be, t[0], t[1], t[2], 0.7, D0 * D1))
 #define KD_SHAPES {{2, 2, 5}, {6, 3, 40}, {4, 1, 1000}}
-#define KD_ARGS xkd_kd_args a = {t[4], t[5], t[6], 0.5, 0.3, D0, D1, D2}
+static const double TEMPERATURES[] = {0.5, 0.3};
+#define KD_ARGS                                                                                                        \
+    const double *temps = lend(be, TEMPERATURES, sizeof TEMPERATURES);                                                 \
+    xkd_kd_args a = {t[4], t[5], t[6], temps, temps + 1, D0, D1, D2}
 SIZES(s_kd, 1, 1, D0, D1, D0 * D2, D1 * D2, D2)
 RUN(r_kd, KD_ARGS; OPS->kd_forward(be, t[0], t[1], t[2], t[3], &a))
 SIZES(s_kd_back, D0 * D2, 2, D0, D1, D0 * D2, D1 * D2, D2)
@@ -285,16 +288,21 @@ RUN(r_coral_back, ALIGN_ARGS(t[5], t[6]); OPS->coral_forward(be, t[2], t[3], t[4
 static int64_t by_k(const int64_t *d) { return d[3]; }
 
 /* Optimiser: D0*D1 elements; v is squared first, because second moments are not negative. */
-SIZES(s_adamw, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1)
+SIZES(s_adamw, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, 1)
 /* A gradient too large for the clip, and an average alone. */
 static void adamw(xkd_backend *be, void **t, const int64_t *d, double finite, bool copies)
 {
     const double squares[] = {4, 0};
     square(be, t[2], be->exact_dtype, D0 * D1);
-    xkd_adamw_args a = {.p = t[0], .m = t[1], .v = t[2], .g = t[4], .ema = {t[3], t[3]}, .ema_momentum = {0.9, 0.8},
-                        .n = D0 * D1, .clip = 1, .lr = 0.01, .weight_decay = 0.3, .beta1 = 0.9, .beta2 = 0.95,
-                        .eps = 1e-8, .correction1 = 0.19, .correction2 = 0.0975};
-    xkd_adamw_args list[] = {a, {.p = t[0], .ema = {t[5]}, .ema_momentum = {0.7}, .n = D0 * D1}};
+    enum { LR, DECAY, MOMENTUM };
+    const double numbers[] = {0.02, 0.3, 0.9, 0.8, 0.7}, steps = 1;
+    double *n = lend(be, numbers, sizeof numbers), *counter = t[copies ? 9 : 6];
+    xkd_memory_upload(be->memory, counter, &steps, sizeof steps);
+    xkd_adamw_args a = {.p = t[0], .m = t[1], .v = t[2], .g = t[4], .ema = {t[3], t[3]},
+                        .ema_momentum = {n + MOMENTUM, n + MOMENTUM + 1}, .n = D0 * D1, .clip = 1, .lr_scale = 0.5,
+                        .lr = n + LR, .weight_decay = n + DECAY, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8,
+                        .steps = counter};
+    xkd_adamw_args list[] = {a, {.p = t[0], .ema = {t[5]}, .ema_momentum = {n + MOMENTUM + 2}, .n = D0 * D1}};
     if (copies && be->dtype == XKD_BF16) {
         list[0].stored = t[6];
         list[0].ema_stored[0] = list[0].ema_stored[1] = t[7];
@@ -305,7 +313,7 @@ static void adamw(xkd_backend *be, void **t, const int64_t *d, double finite, bo
     for (int i = 0; copies && be->dtype != XKD_BF16 && i < 3; i++)
         OPS->axpby(be, t[6 + i], t[(int[]){0, 3, 5}[i]], 1, 0, D0 * D1);
 }
-SIZES(s_adamw_copies, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1)
+SIZES(s_adamw_copies, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, 1)
 RUN(r_adamw_copies, adamw(be, t, d, 1, true))
 RUN(r_adamw, adamw(be, t, d, 1, false))
 RUN(r_adamw_not_finite, adamw(be, t, d, 0, false))
@@ -420,9 +428,9 @@ const operation operations[] = {
     {"classify_scores several classes", "dI", s_two, r_sigmoid_scores, one, ROW_SHAPES, 0},
     {"norms", "ddI", s_norms, r_norms, one, FLAT_SHAPES, 0},
     {"norms with a scalar that is not finite", "ddI", s_norms, r_norms_scalar, one, FLAT_SHAPES, 0},
-    {"adamw", "AAAAIA", s_adamw, r_adamw, one, FLAT_SHAPES, 10},
-    {"adamw with working copies", "AAAAIAooo", s_adamw_copies, r_adamw_copies, one, FLAT_SHAPES, 10},
-    {"adamw where something is not finite", "AAAAIA", s_adamw, r_adamw_not_finite, one, FLAT_SHAPES, 0},
+    {"adamw", "AAAAIAe", s_adamw, r_adamw, one, FLAT_SHAPES, 10},
+    {"adamw with working copies", "AAAAIAoooe", s_adamw_copies, r_adamw_copies, one, FLAT_SHAPES, 10},
+    {"adamw where something is not finite", "AAAAIAe", s_adamw, r_adamw_not_finite, one, FLAT_SHAPES, 0},
     {"centre", "AId", s_centre, r_centre, one, FLAT_SHAPES, 0},
     {"centre where something is not finite", "AId", s_centre, r_centre_not_finite, one, FLAT_SHAPES, 0},
     {"multiply", "OI", s_two, r_multiply, one, FLAT_SHAPES, 0},

@@ -109,10 +109,10 @@ static void wholeness(void **state)
 static void results_read_back(void **state)
 {
     (void)state;
-    _Static_assert(XKD_FOLD_FORMAT == 4, "the texts below are of this format");
-    static const char *const bad[] = {"", "[]", "{}", "{\"xkd_fold_result\": 4}",
-                                      "{\"xkd_fold_result\": 4, \"fold\": 1}"};
-    static const char earlier[] = "{\"xkd_fold_result\": 3}";
+    _Static_assert(XKD_FOLD_FORMAT == 5, "the texts below are of this format");
+    static const char *const bad[] = {"", "[]", "{}", "{\"xkd_fold_result\": 5}",
+                                      "{\"xkd_fold_result\": 5, \"fold\": 1}"};
+    static const char earlier[] = "{\"xkd_fold_result\": 4}";
     xkd_context *cx = xkd_context_new();
     char path[] = "/tmp/xkd-fold-XXXXXX";
     close(mkstemp(path));
@@ -123,6 +123,7 @@ static void results_read_back(void **state)
                                .interval = {79, NAN},
                                .files = {9537, 3783},
                                .unreadable = {1, 2},
+                               .damaged = {3, 4},
                                .imported = {13320, 5, 13315, 13320, 3783, 0, 101, 101},
                                .seconds = 1.5};
     xkd_fold_result back;
@@ -130,6 +131,7 @@ static void results_read_back(void **state)
     must(cx, xkd_fold_result_read(cx, path, &back), "read");
     assert_true(back.settings == r.settings && back.fold == 3 && back.honest.top1 == 80.125 && isnan(back.best.map));
     assert_true(isnan(back.interval[1]) && back.unreadable[1] == 2 && back.seconds == 1.5);
+    assert_true(back.damaged[0] == 3 && back.damaged[1] == 4);
     assert_memory_equal(&back.imported, &r.imported, sizeof r.imported);
     assert_false(xkd_import_is_whole(&back.imported));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

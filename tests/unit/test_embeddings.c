@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include "base/alloc.h"
+#include "base/file.h"
 #include "checkpoint/tensor_file.h"
 #include "eval/encode/embed_log.h"
 #include "eval/encode/embeddings.h"
@@ -81,8 +83,8 @@ static void torn_ends(void **state)
     close(mkstemp(path));
     const xkd_embed_log_head head = {.size = {3, 0}, .settings = 5};
     float feature[] = {1, 2, 3, 4, 5, 6};
-    double seconds[] = {0, 1};
-    const xkd_embedded file = {.count = {2, 0}, .feature = {feature}, .seconds = {seconds}};
+    double seconds[] = {0, 1}, damage[] = {0.25, 0};
+    const xkd_embedded file = {.count = {2, 0}, .feature = {feature}, .seconds = {seconds}, .damage = {damage}};
     xkd_embed_log *log;
     xkd_embed_record r;
     struct stat whole, cut;
@@ -101,7 +103,7 @@ static void torn_ends(void **state)
         must(cx, xkd_embed_log_open(cx, path, &head, false, &log), "open the torn log");
         must(cx, xkd_embed_log_next(log, true, &r, &found), "next");
         assert_true(found && r.number == 7 && r.identity == 11 && r.count[0] == 2 && r.feature[0][5] == 6 &&
-                    r.seconds[0][1] == 1);
+                    r.seconds[0][1] == 1 && r.damage[0][0] == 0.25 && r.damage[0][1] == 0);
         must(cx, xkd_embed_log_next(log, false, &r, &found), "next");
         assert_false(found);
         xkd_embed_log_close(log);
@@ -117,7 +119,7 @@ static void earlier_logs_stay(void **state)
 {
     (void)state;
     xkd_context *cx = xkd_context_new();
-    char path[] = "/tmp/xkd-log-XXXXXX", text[100] = "xkdlog1";
+    char path[] = "/tmp/xkd-log-XXXXXX", text[100] = "xkdlog3";
     const xkd_embed_log_head head = {.size = {3, 0}, .settings = 5};
     xkd_embed_log *log;
     struct stat after;
@@ -135,9 +137,52 @@ static void earlier_logs_stay(void **state)
     xkd_context_free(cx);
 }
 
+/* Damage comes back from every form that holds paths; without any there is no trace of it in the file. */
+static void damage_comes_back(void **state)
+{
+    static const char *const ENDINGS[] = {"safetensors", "npz", "jsonl"};
+    (void)state;
+    xkd_context *cx = xkd_context_new();
+    char folder[] = "/tmp/xkd-features-XXXXXX", path[200], *bytes;
+    assert_non_null(mkdtemp(folder));
+    for (int form = 0; form < 3; form++) {
+        for (int damaged = 0; damaged < 2; damaged++) {
+            xkd_embeddings e = {.kind = XKD_FEATURE_MEAN, .layer = -1}, back;
+            xkd_sample *s;
+            int64_t size;
+            must(cx, xkd_manifest_add(cx, &e.files, "a.mp4", &s), "file");
+            e.table[XKD_AUDIO].rows = 1;
+            e.table[XKD_AUDIO].width = 2;
+            for (int i = 0; i < 3; i++) {
+                const float x[] = {(float)i, 1};
+                const xkd_feature_row row = {0, i, damaged * i / 8.0, x};
+                must(cx, xkd_embeddings_add(cx, &e.table[XKD_AUDIO], &row), "clip");
+            }
+            assert_int_equal(xkd_embeddings_damaged(&e.table[XKD_AUDIO], 0.1), 2 * damaged);
+            assert_int_equal(xkd_embeddings_damaged(&e.table[XKD_AUDIO], 0.125), damaged);
+            snprintf(path, sizeof path, "%s/%d.%s", folder, damaged, ENDINGS[form]);
+            xkd_embeddings_form kind;
+            must(cx, xkd_embeddings_form_of(cx, path, &kind), "form");
+            must(cx, xkd_embeddings_write(cx, &e, path, kind), "write");
+            must(cx, xkd_embeddings_read(cx, path, &back), "read");
+            for (int i = 0; i < 3; i++)
+                assert_true(back.table[XKD_AUDIO].damage[i] == damaged * i / 8.0 &&
+                            back.table[XKD_AUDIO].seconds[i] == i);
+            must(cx, xkd_read_file(cx, path, 1 << 20, XKD_ERR_DATA, &bytes, &size), "bytes");
+            assert_int_equal(memmem(bytes, (size_t)size, "damage", 6) != NULL, damaged);
+            xkd_free(bytes);
+            xkd_embeddings_free(&e);
+            xkd_embeddings_free(&back);
+            unlink(path);
+        }
+    }
+    rmdir(folder);
+    xkd_context_free(cx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(labels_in_range), cmocka_unit_test(torn_ends),
-                                       cmocka_unit_test(earlier_logs_stay)};
+                                       cmocka_unit_test(earlier_logs_stay), cmocka_unit_test(damage_comes_back)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

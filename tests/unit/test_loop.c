@@ -269,6 +269,82 @@ static void test_mean_of_an_epoch_with_a_bad_step(void **state)
     assert_true(fabs(number_in(cx, "one", "epochs.jsonl", 0, "Loss") - mean) < 1e-12 * mean);
 }
 
+/* What a run on the guard, whose results come a step late, must have in common with one on the CPU, which computes the same. */
+static void same_rows(xkd_context *cx, const char *late, int rows)
+{
+    static const char *const keys[] = {"step", "epoch", "loss", "lr", "grad_norm", "skipped", "video_centre_norm"};
+    assert_int_equal(count_lines(cx, late, "metrics.jsonl"), rows);
+    for (int row = 0; row < rows; row++)
+        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+            double a = number_in(cx, late, "metrics.jsonl", row, keys[k]);
+            double b = number_in(cx, "cpu", "metrics.jsonl", row, keys[k]);
+            if (a != b) fail_msg("row %d: %s is %.17g late, %.17g at once", row, keys[k], a, b);
+        }
+}
+
+/* Step 5, in the middle of an epoch, is not finite. Every step is counted once and as itself, wherever the run is stopped. */
+static void test_late_results_are_those_of_their_steps(void **state)
+{
+    static const char last[] = "checkpoints/step-00000009.safetensors", LATE[] = "run.device=guard";
+    xkd_context *cx = *state;
+    xkd_run_result result;
+    fake.poison = 9;
+    must(cx, train(cx, "cpu", XKD_RUN_NEW, "run.device=cpu", &result), "at once");
+    must(cx, train(cx, "late", XKD_RUN_NEW, LATE, &result), "late");
+    assert_int_equal(result.bad_steps, 1);
+    same_rows(cx, "late", 9);
+    assert_true(number_in(cx, "late", "metrics.jsonl", 3, "skipped") == 0);
+    assert_true(number_in(cx, "late", "metrics.jsonl", 4, "skipped") == 1);
+    assert_true(number_in(cx, "late", "epochs.jsonl", 1, "Loss") == number_in(cx, "cpu", "epochs.jsonl", 1, "Loss"));
+    assert_same_weights(cx, "cpu", "late", last);
+    for (int stop = 4; stop <= 6; stop++) {
+        char name[20];
+        snprintf(name, sizeof name, "late%d", stop);
+        stop_after = stop;
+        stop_number = SIGTERM;
+        fake.poison = 9;
+        assert_int_equal(train(cx, name, XKD_RUN_NEW, LATE, &result), XKD_ERR_PREEMPTED);
+        assert_int_equal(result.step, stop);
+        assert_int_equal(result.bad_steps, stop > 4);
+        same_rows(cx, name, stop);
+        fake.poison = stop > 4 ? 0 : 1; /* counted from where the resumed run begins */
+        must(cx, train(cx, name, XKD_RUN_RESUME, LATE, &result), "resume");
+        same_rows(cx, name, 9);
+        assert_same_weights(cx, "cpu", name, last);
+    }
+}
+
+/* Whatever ends a run, the step before it has been taken in; too many bad steps may be noticed a step late. */
+static void test_late_results_are_collected_before_the_end(void **state)
+{
+    static const char LATE[] = "run.device=guard";
+    xkd_context *cx = *state;
+    xkd_run_result result;
+    xkd_config c;
+    const xkd_run_options options = {.mode = XKD_RUN_NEW};
+    fake.fail_after = 9; /* in step 5 */
+    assert_int_equal(train(cx, "cpu", XKD_RUN_NEW, "run.device=cpu", &result), XKD_ERR_DATA);
+    xkd_clear_error(cx);
+    assert_int_equal(train(cx, "late", XKD_RUN_NEW, LATE, &result), XKD_ERR_DATA);
+    assert_int_equal(result.step, 4);
+    same_rows(cx, "late", 4);
+    assert_same_weights(cx, "cpu", "late", "checkpoints/step-00000004.safetensors");
+    xkd_clear_error(cx);
+    memset(&fake, 0, sizeof fake);
+    fake.poison = 7; /* step 4 */
+    configure(cx, &c, "bad");
+    must(cx, xkd_config_override(cx, &c, LATE), LATE);
+    c.run.max_bad_steps = 0;
+    xkd_status status = xkd_train(cx, &c, &options, NULL, &result, NULL);
+    xkd_config_free(&c);
+    assert_int_equal(status, XKD_ERR_NUMERIC);
+    assert_int_equal(result.step, 5);
+    assert_int_equal(result.bad_steps, 1);
+    assert_int_equal(count_lines(cx, "bad", "metrics.jsonl"), 5);
+    assert_true(number_in(cx, "bad", "metrics.jsonl", 3, "skipped") == 1);
+    xkd_free(read_text(cx, "bad", "checkpoints/step-00000005.safetensors"));
+}
+
 static char said[8192];
 
 static void listen(void *user, xkd_log_level level, const char *line)
@@ -379,6 +455,8 @@ int main(void)
         cmocka_unit_test_setup(test_what_a_run_leaves, clear),
         cmocka_unit_test_setup(test_resume_refusals, clear),
         cmocka_unit_test_setup(test_bad_numbers, clear),
+        cmocka_unit_test_setup(test_late_results_are_those_of_their_steps, clear),
+        cmocka_unit_test_setup(test_late_results_are_collected_before_the_end, clear),
         cmocka_unit_test_setup(test_bad_steps_count_in_a_window, clear),
         cmocka_unit_test_setup(test_mean_of_an_epoch_with_a_bad_step, clear),
         cmocka_unit_test_setup(test_what_a_resume_warns_of, clear),

@@ -259,6 +259,41 @@ static void a_replaced_file_loses_its_hash(void **state)
     xkd_manifest_free(&m);
 }
 
+/* Millions of rows have hashes: the path of each is there once. */
+static void a_hash_takes_sixteen_bytes(void **state)
+{
+    enum { ROWS = 200000, PATH = 42 };
+    char path[5000];
+    xkd_manifest m;
+    (void)state;
+    snprintf(path, sizeof path, "%s/many.jsonl", folder);
+    FILE *f = fopen(path, "w");
+    for (int i = 0; i < ROWS; i++)
+        fprintf(f, "{\"path\":\"train/part_%08d/clip_%06d_000010.mp4\",\"hash\":\"00112233445566778899aabb%08x\"}\n",
+                i / 1000, i % 1000, (unsigned)i);
+    fclose(f);
+    assert_int_equal(xkd_manifest_read(cx, path, &m), XKD_OK);
+    assert_int_equal(m.count, ROWS);
+    /* Chunks are 4 MB, and each thread that reads leaves one that is not full. */
+    assert_true(m.pieces.bytes < (int64_t)ROWS * (PATH + 1 + 16) + ((int64_t)8 << 20));
+    for (int i = 0; i < ROWS; i += 777) {
+        char hash[33], want[33];
+        xkd_sample *s = &m.samples[i];
+        const char *before = s->path;
+        snprintf(want, sizeof want, "00112233445566778899aabb%08x", (unsigned)i);
+        assert_string_equal(xkd_sample_hash(s, hash), want);
+        assert_int_equal(strlen(s->path), PATH);
+        assert_int_equal(xkd_sample_set_hash(cx, &m, s, "", XKD_HASH_NONE), XKD_OK);
+        assert_string_equal(xkd_sample_hash(s, hash), "");
+        /* Another hash of the same row takes the same place. */
+        assert_int_equal(xkd_sample_set_hash(cx, &m, s, "ffeeddccbbaa99887766554433221100", XKD_HASH_HEAD), XKD_OK);
+        assert_string_equal(xkd_sample_hash(s, hash), "ffeeddccbbaa99887766554433221100");
+        assert_ptr_equal(s->path, before);
+    }
+    xkd_manifest_free(&m);
+    assert_int_equal(remove(path), 0);
+}
+
 static void hash_of(const char *text, int64_t size, int of, char out[33])
 {
     const char *path = path_of_hashed;
@@ -306,7 +341,7 @@ int main(void)
         cmocka_unit_test(written_is_read_back),        cmocka_unit_test(a_copy_stands_alone),
         cmocka_unit_test(wrong_lines_are_named),       cmocka_unit_test(folders_become_splits_and_classes),
         cmocka_unit_test(lists_become_manifests),      cmocka_unit_test(a_replaced_file_loses_its_hash),
-        cmocka_unit_test(hashes_are_of_what_they_say),
+        cmocka_unit_test(hashes_are_of_what_they_say), cmocka_unit_test(a_hash_takes_sixteen_bytes),
     };
     cx = xkd_context_new();
     snprintf(folder, sizeof folder, "%s", test_folder("manifest"));

@@ -20,16 +20,16 @@ static void build(small_model *s, const char *backend, xkd_dtype dtype, int thre
 static xkd_step_result one_step(small_model *s)
 {
     xkd_step_result result;
-    xkd_step_begin(&s->trainer, &result);
-    for (int64_t i = 0; i < s->trainer.accumulate; i++)
-        xkd_step_micro_batch(&s->trainer, &s->input, &s->values);
-    assert_int_equal(xkd_step_finish(&s->trainer, &s->values, &result), XKD_OK);
+    xkd_step_begin(s->trainer, &s->values);
+    for (int64_t i = 0; i < s->config.train.accumulate; i++) xkd_step_micro_batch(s->trainer, &s->input);
+    assert_int_equal(xkd_step_finish(s->trainer), XKD_OK);
+    assert_int_equal(xkd_step_collect(s->trainer, &result), XKD_OK);
     return result;
 }
 
 static const xkd_arena *values_of(const small_model *s)
 {
-    return &s->trainer.networks.params.values;
+    return &xkd_trainer_look(s->trainer)->networks.params.values;
 }
 
 static void no_allocation_after_the_first_step(void **state)
@@ -65,7 +65,7 @@ static void smaller_batches_share_the_memory(void **state)
     int64_t before = 0;
     for (int round = 0; round < 4; round++) {
         s.input = small.input;
-        assert_int_equal(xkd_trainer_fit(s.cx, &s.trainer, &last), XKD_OK);
+        assert_int_equal(xkd_trainer_fit(s.cx, s.trainer, &last), XKD_OK);
         xkd_step_result a = one_step(&s);
         if (round == 0) {
             xkd_step_result b = one_step(&small);
@@ -73,12 +73,12 @@ static void smaller_batches_share_the_memory(void **state)
             assert_memory_equal(values_of(&s)->memory, values_of(&small)->memory, (size_t)values_of(&s)->used);
         }
         s.input = input;
-        assert_int_equal(xkd_trainer_fit(s.cx, &s.trainer, &full), XKD_OK);
+        assert_int_equal(xkd_trainer_fit(s.cx, s.trainer, &full), XKD_OK);
         one_step(&s);
         if (round == 0) before = xkd_alloc_count(s.cx);
     }
     assert_int_equal(xkd_alloc_count(s.cx), before);
-    assert_int_equal(s.trainer.pass.B, 4);
+    assert_int_equal(xkd_trainer_look(s.trainer)->pass.B, 4);
     small_model_free(&s);
     small_model_free(&small);
 }
@@ -149,7 +149,7 @@ static void mmd_groups_equal_ranks(void **state)
                 int64_t each = (m == XKD_VIDEO ? 3 : 1) * s->T * s->H * s->W;
                 memcpy(part.clips[m][v], whole.clips[m][v] + half * 2 * each, (size_t)(2 * each) * sizeof(float));
             }
-            int64_t N = xkd_grid_tokens(part.trainer.networks.student[m].grid);
+            int64_t N = xkd_grid_tokens(xkd_trainer_look(part.trainer)->networks.student[m].grid);
             memcpy(part.noise[m], whole.noise[m] + half * 2 * N, (size_t)(2 * N) * sizeof(float));
         }
         sum += one_step(&part).loss[XKD_LOSS_TOTAL];
@@ -165,8 +165,8 @@ static void zero_coefficients_skip_work(void **state)
     (void)state;
     s.config.step.align_coeff = s.config.step.cmkd_coeff = 0;
     build(&s, "cpu", XKD_F32, 1);
-    assert_false(s.trainer.pass.wants.teachers);
-    assert_int_equal(s.trainer.pass.views[XKD_VIDEO], 1); /* no local view is embedded */
+    assert_false(xkd_trainer_look(s.trainer)->pass.wants.teachers);
+    assert_int_equal(xkd_trainer_look(s.trainer)->pass.views[XKD_VIDEO], 1); /* no local view is embedded */
     xkd_step_result r = one_step(&s);
     assert_true(r.loss[XKD_LOSS_KD] == 0 && r.loss[XKD_LOSS_ALIGN] == 0);
     assert_true(r.loss[XKD_LOSS_TOTAL] == r.loss[XKD_LOSS_RECON] && r.loss[XKD_LOSS_TOTAL] > 0);
@@ -198,8 +198,8 @@ static void frozen_last_layer(void **state)
     (void)state;
     s.config.step.freeze_last_layer = 1;
     build(&s, "ref", XKD_F64, 1);
-    const xkd_param *row = s.trainer.networks.student_head[XKD_VIDEO].direction;
-    const xkd_param *teacher = s.trainer.networks.teacher_head[XKD_VIDEO].direction;
+    const xkd_param *row = xkd_trainer_look(s.trainer)->networks.student_head[XKD_VIDEO].direction;
+    const xkd_param *teacher = xkd_trainer_look(s.trainer)->networks.teacher_head[XKD_VIDEO].direction;
     double value = *(double *)row->value, average = *(double *)teacher->value;
     one_step(&s);
     assert_true(*(double *)row->value == value && row->steps == 0);
@@ -216,12 +216,12 @@ static void one_modality_alone(void **state)
     (void)state;
     s.config.step.modality = XKD_TRAIN_AUDIO;
     build(&s, "cpu", XKD_F32, 1);
-    float video = *(float *)s.trainer.networks.student[XKD_VIDEO].pos->value;
-    float audio = *(float *)s.trainer.networks.student[XKD_AUDIO].pos->value;
+    float video = *(float *)xkd_trainer_look(s.trainer)->networks.student[XKD_VIDEO].pos->value;
+    float audio = *(float *)xkd_trainer_look(s.trainer)->networks.student[XKD_AUDIO].pos->value;
     xkd_step_result r = one_step(&s);
     assert_true(r.loss[XKD_LOSS_TOTAL] == r.loss[XKD_LOSS_AUD_RECON] && r.loss[XKD_LOSS_TOTAL] > 0);
-    assert_true(*(float *)s.trainer.networks.student[XKD_VIDEO].pos->value == video);
-    assert_true(*(float *)s.trainer.networks.student[XKD_AUDIO].pos->value != audio);
+    assert_true(*(float *)xkd_trainer_look(s.trainer)->networks.student[XKD_VIDEO].pos->value == video);
+    assert_true(*(float *)xkd_trainer_look(s.trainer)->networks.student[XKD_AUDIO].pos->value != audio);
     small_model_free(&s);
 }
 

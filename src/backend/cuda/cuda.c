@@ -142,6 +142,21 @@ int xkd_cuda_counts(xkd_backend *be, xkd_cuda_count *out, int size)
     return be->cuda ? table_of(be)->count(be, out, size) : 0;
 }
 
+bool xkd_cuda_repeat(xkd_backend *be, const void *key, int64_t bytes)
+{
+    return table_of(be)->repeat(be, key, bytes);
+}
+
+void xkd_cuda_repeat_end(xkd_backend *be)
+{
+    table_of(be)->repeat_end(be);
+}
+
+int64_t xkd_cuda_asked(const xkd_backend *be)
+{
+    return table_of(be)->asked(be);
+}
+
 void xkd_cuda_describe(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack,
                        size_t lack_size)
 {

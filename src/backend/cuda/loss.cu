@@ -49,14 +49,24 @@ static void column_energy(xkd_backend *be, double *energy, const void *x, int64_
 struct kd_args {
     const float *s, *t, *centre;
     float *s_lse, *t_lse;
-    double *row_loss, *row_entropy;     /* [R], [B] */
-    float student_scale, teacher_scale; /* 1 / temperature */
+    double *row_loss, *row_entropy; /* [R], [B] */
+    const double *student_temp, *teacher_temp;
     int64_t B, K;
 };
 
-__device__ inline float teacher_score(const kd_args &a, int64_t b, int64_t k)
+/* 1 / temperature. */
+struct kd_scales {
+    float student, teacher;
+};
+
+__device__ inline kd_scales scales_of(const kd_args &a)
 {
-    return (a.t[b * a.K + k] - a.centre[k]) * a.teacher_scale;
+    return {(float)(1 / *a.student_temp), (float)(1 / *a.teacher_temp)};
+}
+
+__device__ inline float teacher_score(const kd_args &a, kd_scales scale, int64_t b, int64_t k)
+{
+    return (a.t[b * a.K + k] - a.centre[k]) * scale.teacher;
 }
 
 /* With x the scores, m the largest and e = exp(x - m): lse = m + log sum e, entropy = log sum e - sum e (x - m) / sum e. The
@@ -65,13 +75,14 @@ __global__ void kd_teacher(kd_args a)
 {
     SHARED(log_sum, room); /* [WARPS], and a double a warp */
     int64_t b = blockIdx.x;
+    kd_scales scale = scales_of(a);
     log_sum all = log_sum_empty();
-    for (int64_t k = threadIdx.x; k < a.K; k += THREADS) log_sum_add(&all, {teacher_score(a, b, k), 1});
+    for (int64_t k = threadIdx.x; k < a.K; k += THREADS) log_sum_add(&all, {teacher_score(a, scale, b, k), 1});
     all = block_log_sum(all, room);
     float lse = log_sum_value(all);
     double entropy = 0;
     for (int64_t k = threadIdx.x; k < a.K; k += THREADS) {
-        float log_q = teacher_score(a, b, k) - lse;
+        float log_q = teacher_score(a, scale, b, k) - lse;
         /* q log q tends to 0 where q underflows: exp gives 0 and log_q stays finite. */
         entropy -= (double)expf(log_q) * (double)log_q;
     }
@@ -87,10 +98,11 @@ __global__ void kd_student(kd_args a)
     SHARED(log_sum, room); /* as above */
     int64_t r = blockIdx.x, b = r % a.B;
     float t_lse = a.t_lse[b];
+    kd_scales scale = scales_of(a);
     log_sum all = log_sum_empty();
     double weight = 0, sum = 0;
     for (int64_t k = threadIdx.x; k < a.K; k += THREADS) {
-        float x = a.s[r * a.K + k] * a.student_scale, q = expf(teacher_score(a, b, k) - t_lse);
+        float x = a.s[r * a.K + k] * scale.student, q = expf(teacher_score(a, scale, b, k) - t_lse);
         log_sum_add(&all, {x, 1});
         weight += (double)q;
         sum += (double)q * (double)x;
@@ -110,8 +122,8 @@ static kd_args arguments(const xkd_kd_args *a)
     args.s = (const float *)a->s;
     args.t = (const float *)a->t;
     args.centre = (const float *)a->centre;
-    args.student_scale = (float)(1 / a->student_temp);
-    args.teacher_scale = (float)(1 / a->teacher_temp);
+    args.student_temp = a->student_temp;
+    args.teacher_temp = a->teacher_temp;
     args.B = a->B;
     args.K = a->K;
     return args;
@@ -138,12 +150,13 @@ static void kd_forward(xkd_backend *be, double *loss, double *entropy, void *s_l
 struct kd_gradient {
     float *ds;
     kd_args a;
-    float factor;
+    double factor; /* without the temperature */
     __device__ void operator()(int64_t i) const
     {
         int64_t r = i / a.K, k = i % a.K, b = r % a.B;
-        float q = expf(teacher_score(a, b, k) - a.t_lse[b]), p = expf(a.s[i] * a.student_scale - a.s_lse[r]);
-        ds[i] += factor * (p - q);
+        kd_scales scale = scales_of(a);
+        float q = expf(teacher_score(a, scale, b, k) - a.t_lse[b]), p = expf(a.s[i] * scale.student - a.s_lse[r]);
+        ds[i] += (float)(factor / *a.student_temp) * (p - q);
     }
 };
 
@@ -154,8 +167,7 @@ static void kd_backward(xkd_backend *be, void *ds, const xkd_kd_args *a, const v
     if (!cuda_begin(be, __func__, 4 * a->K * (3 * a->R + a->B), 8 * a->K * a->R)) return;
     args.s_lse = (float *)(uintptr_t)s_lse;
     args.t_lse = (float *)(uintptr_t)t_lse;
-    cuda_each(be, __func__, kd_gradient{(float *)ds, args, (float)(scale / ((double)a->R * a->student_temp))},
-              a->R * a->K);
+    cuda_each(be, __func__, kd_gradient{(float *)ds, args, scale / (double)a->R}, a->R * a->K);
 }
 
 template <class T> void cuda_fill_loss(xkd_ops *ops)

@@ -31,6 +31,7 @@ bool cuda_check(xkd_backend *be, int error, const char *what)
 static xkd_status take(xkd_memory *memory, xkd_context *cx, void **out, int64_t bytes)
 {
     xkd_cuda *cuda = of(memory);
+    cuda_interrupt(cuda);
     int error = dev_take(out, (size_t)(bytes ? bytes : 1));
     if (!error) error = dev_zero(*out, (size_t)bytes, cuda->stream);
     if (!error) return XKD_OK;
@@ -47,17 +48,20 @@ static xkd_status take(xkd_memory *memory, xkd_context *cx, void **out, int64_t 
 static void give(xkd_memory *memory, void *block)
 {
     xkd_cuda *cuda = of(memory);
+    cuda_forget_stretches(cuda);
     cuda_check(cuda->be, dev_stream_wait(cuda->stream), "the work before a release");
     dev_give(block);
 }
 
 static void zero(xkd_memory *memory, void *to, int64_t bytes)
 {
+    cuda_asked(of(memory));
     cuda_check(of(memory)->be, dev_zero(to, (size_t)bytes, of(memory)->stream), "zeroing");
 }
 
 static void copy(xkd_memory *memory, void *to, const void *from, int64_t bytes)
 {
+    cuda_asked(of(memory));
     cuda_check(of(memory)->be, dev_copy(to, from, (size_t)bytes, of(memory)->stream), "a copy");
 }
 
@@ -69,10 +73,52 @@ static void upload(xkd_memory *memory, void *to, const void *host, int64_t bytes
 static void download(xkd_memory *memory, void *host, const void *from, int64_t bytes)
 {
     xkd_cuda *cuda = of(memory);
+    cuda_interrupt(cuda);
+    cuda_asked(cuda);
     int error = dev_download(host, from, (size_t)bytes, cuda->stream);
     if (!error) error = dev_stream_wait(cuda->stream);
     /* What is not copied is at least not left over. */
     if (!cuda_check(cuda->be, error, "a download")) memset(host, 0, (size_t)bytes);
+}
+
+static xkd_status arrival_new(xkd_memory *memory, xkd_context *cx, xkd_arrival *out)
+{
+    xkd_cuda *cuda = of(memory);
+    cuda_interrupt(cuda);
+    int error = dev_take_pinned(&out->host, (size_t)out->bytes);
+    if (!error) error = dev_event_new((dev_event *)&out->state);
+    if (!error) return XKD_OK;
+    if (out->host) dev_give_pinned(out->host);
+    return cuda->host->fail(cx, dev_error_is_memory(error) ? XKD_ERR_MEMORY : XKD_ERR_DEVICE,
+                            "%s:%d has no pinned memory for results: %s", memory->name, cuda->device,
+                            dev_error_text(error));
+}
+
+/* A copy may be on its way. */
+static void arrival_free(xkd_memory *memory, xkd_arrival *a)
+{
+    cuda_interrupt(of(memory));
+    cuda_check(of(memory)->be, dev_stream_wait(of(memory)->stream), "the work before a release");
+    dev_event_free((dev_event)a->state);
+    dev_give_pinned(a->host);
+}
+
+static void arrival_ask(xkd_memory *memory, xkd_arrival *a, const void *from, int64_t bytes)
+{
+    xkd_cuda *cuda = of(memory);
+    cuda_interrupt(cuda);
+    cuda_asked(cuda);
+    int error = dev_download(a->host, from, (size_t)bytes, cuda->stream);
+    if (!error) error = dev_event_record((dev_event)a->state, cuda->stream);
+    cuda_check(cuda->be, error, "a download");
+}
+
+static void arrival_wait(xkd_memory *memory, xkd_arrival *a)
+{
+    xkd_backend *be = of(memory)->be;
+    cuda_interrupt(of(memory));
+    bool well = be->status == XKD_OK && cuda_check(be, dev_event_wait((dev_event)a->state), "the work asked for");
+    if (!well) memset(a->host, 0, (size_t)a->bytes);
 }
 
 /* The stage that was used longest ago, large enough and read by the stream. */
@@ -98,11 +144,13 @@ void cuda_upload(xkd_backend *be, void *to, const void *host, int64_t bytes)
 {
     const int64_t piece = 4 << 20;
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    cuda_interrupt(cuda);
     for (int64_t at = 0; at < bytes && be->status == XKD_OK; at += piece) {
         size_t n = (size_t)(bytes - at < piece ? bytes - at : piece);
         xkd_cuda_stage *s = next_stage(be, n);
         if (!s) return;
         memcpy(s->host, (const char *)host + at, n);
+        cuda_asked(cuda);
         int error = dev_upload((char *)to + at, s->host, n, cuda->stream);
         if (!error) error = dev_event_record(s->passed, cuda->stream);
         s->used = cuda_check(be, error, "an upload");
@@ -114,7 +162,8 @@ void *cuda_scratch(xkd_backend *be, int64_t bytes)
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
     if (be->status != XKD_OK) return NULL;
     if ((size_t)bytes <= cuda->scratch_bytes) return cuda->scratch;
-    /* Earlier operations may still use the old one. */
+    /* Earlier operations may still use the old one, and graphs would go on to. */
+    cuda_drop_graphs(cuda);
     if (!cuda_check(be, dev_stream_wait(cuda->stream), "the work before a larger scratch")) return NULL;
     if (cuda->scratch) dev_give(cuda->scratch);
     cuda->scratch = NULL;
@@ -133,6 +182,38 @@ void *cuda_list(xkd_backend *be, int64_t bytes)
     cuda->list_bytes = cuda->list ? (size_t)bytes : 0;
     if (!cuda->list) be->status = cuda->host->fail(be->cx, XKD_ERR_MEMORY, "out of memory for a list of tensors");
     return cuda->list;
+}
+
+static void forget(xkd_cuda_kept *k)
+{
+    free(k->host);
+    if (k->device) dev_give(k->device);
+    *k = xkd_cuda_kept();
+}
+
+/* The one that was made longest ago goes. */
+const void *cuda_keep(xkd_backend *be, const void *host, int64_t bytes)
+{
+    xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    if (be->status != XKD_OK) return NULL;
+    for (int i = 0; i < KEPT; i++)
+        if (cuda->kept[i].bytes == (size_t)bytes && memcmp(cuda->kept[i].host, host, (size_t)bytes) == 0)
+            return cuda->kept[i].device;
+    xkd_cuda_kept *k = &cuda->kept[cuda->next_kept];
+    if (k->device)
+        cuda_forget_stretches(cuda);
+    else
+        cuda_interrupt(cuda);
+    cuda->next_kept = (cuda->next_kept + 1) % KEPT;
+    if (k->device && !cuda_check(be, dev_stream_wait(cuda->stream), "the work before another list")) return NULL;
+    forget(k);
+    k->host = malloc((size_t)bytes);
+    if (!k->host) be->status = cuda->host->fail(be->cx, XKD_ERR_MEMORY, "out of memory for a list of tensors");
+    if (!k->host || !cuda_check(be, dev_take(&k->device, (size_t)bytes), "a list of tensors")) return NULL;
+    memcpy(k->host, host, (size_t)bytes);
+    k->bytes = (size_t)bytes;
+    cuda_upload(be, k->device, host, bytes);
+    return be->status == XKD_OK ? k->device : NULL;
 }
 
 /* ---- operations ---- */
@@ -158,6 +239,7 @@ void cuda_multiply(xkd_backend *be, const dev_product *product)
     be->products += product->M * product->N * product->K;
     if (be->status != XKD_OK || product->M == 0) return;
     if (cuda->now) cuda->now->launches++;
+    cuda_asked(cuda);
     cuda_check(be, dev_multiply(cuda->gemm, product, cuda->stream), "a matrix product");
 }
 
@@ -195,11 +277,13 @@ static void close(xkd_backend *be)
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
     if (!cuda) return;
     cuda_ranks_part(be);
+    cuda_forget_stretches(cuda);
     if (cuda->stream) dev_stream_wait(cuda->stream);
     for (int i = 0; i < STAGES; i++) {
         if (cuda->stage[i].host) dev_give_pinned(cuda->stage[i].host);
         if (cuda->stage[i].passed) dev_event_free(cuda->stage[i].passed);
     }
+    for (int i = 0; i < KEPT; i++) forget(&cuda->kept[i]);
     if (cuda->scratch) dev_give(cuda->scratch);
     dev_gemm_free(cuda->gemm);
     if (cuda->stream) dev_stream_free(cuda->stream);
@@ -267,6 +351,11 @@ static xkd_status open(const xkd_cuda_host *host, xkd_backend *be, int device)
     cuda->memory.copy = copy;
     cuda->memory.upload = upload;
     cuda->memory.download = download;
+    cuda->memory.late = true;
+    cuda->memory.arrival_new = arrival_new;
+    cuda->memory.arrival_free = arrival_free;
+    cuda->memory.arrival_ask = arrival_ask;
+    cuda->memory.arrival_wait = arrival_wait;
     cuda->be = be;
     cuda->host = host;
     cuda->device = device;
@@ -284,6 +373,7 @@ static xkd_status open(const xkd_cuda_host *host, xkd_backend *be, int device)
 static xkd_status status_of(xkd_backend *be)
 {
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
+    cuda_interrupt(cuda);
     cuda_check(be, dev_stream_wait(cuda->stream), "the work asked for");
     xkd_status status = be->status;
     be->status = XKD_OK;
@@ -293,6 +383,11 @@ static xkd_status status_of(xkd_backend *be)
 static int64_t held(const xkd_backend *be)
 {
     return (int64_t)((const xkd_cuda *)be->cuda)->scratch_bytes;
+}
+
+static int64_t asked(const xkd_backend *be)
+{
+    return ((const xkd_cuda *)be->cuda)->asked;
 }
 
 static void describe(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack,
@@ -342,6 +437,9 @@ const xkd_cuda_table *xkd_cuda_table_2(void)
                                          cuda_ranks_sum,
                                          cuda_ranks_summed,
                                          cuda_ranks_part,
-                                         count};
+                                         count,
+                                         cuda_repeat,
+                                         cuda_repeat_end,
+                                         asked};
     return &table;
 }

@@ -54,6 +54,11 @@ typedef struct {
 
     /* From now on counts by operation; with `out` gives the counts so far and starts anew. The number of them. */
     int (*count)(xkd_backend *be, xkd_cuda_count *out, int size);
+    /* As xkd_backend_repeat and xkd_backend_repeat_end; never while operations are counted. */
+    bool (*repeat)(xkd_backend *be, const void *key, int64_t bytes);
+    void (*repeat_end)(xkd_backend *be);
+    /* What the host has asked of the device so far: launches, copies and whole graphs. */
+    int64_t (*asked)(const xkd_backend *be);
 } xkd_cuda_table;
 
 /* The module's one symbol; its number changes with this header and with the table of operations. */

@@ -1,21 +1,37 @@
 /* The optimiser over all tensors at once: one launch for the squares of gradients and one to add them up, one for AdamW, the
- * averages and the copies. A block has CHUNK elements of one tensor. */
+ * averages and the copies, behind a small one for what a tensor's elements share. A block has CHUNK elements of one tensor. */
+#include <string.h>
+
 #include "kernel.h"
 #include "state.h"
 
 enum { CHUNK = 1 << 14 };
 
-/* Lists of tensors: their fields, and the number of the first block of each, with the number of all at the end. */
-static unsigned *first_blocks(unsigned *first, int64_t count, int64_t (*length)(const void *list, int64_t i),
-                              const void *list)
+/* A list of tensors, and the number of the first block of each with the number of all at the end, on the device. */
+struct tensor_list {
+    const void *items;
+    const unsigned *first; /* [count+1] */
+    unsigned blocks;
+};
+
+/* False: out of memory. The list is that of every step, so its copy stays. */
+static bool bring_list(xkd_backend *be, const void *list, int64_t item_bytes, int64_t count,
+                       int64_t (*length)(const void *list, int64_t i), tensor_list *out)
 {
-    unsigned blocks = 0;
+    int64_t list_bytes = count * item_bytes, bytes = list_bytes + (count + 1) * (int64_t)sizeof(unsigned);
+    char *whole = (char *)cuda_list(be, bytes);
+    if (!whole) return false;
+    unsigned *first = (unsigned *)(whole + list_bytes), blocks = 0;
+    memcpy(whole, list, (size_t)list_bytes);
     for (int64_t i = 0; i < count; i++) {
         first[i] = blocks;
         blocks += blocks_for(length(list, i), CHUNK);
     }
     first[count] = blocks;
-    return first;
+    out->blocks = blocks;
+    out->items = cuda_keep(be, whole, bytes);
+    out->first = (const unsigned *)((const char *)out->items + list_bytes);
+    return out->items != NULL;
 }
 
 /* The tensor of this block: the last that begins at it or before it. */
@@ -70,19 +86,6 @@ __global__ void add_squares(norm_args a)
     if (threadIdx.x == 0) *a.finite = faults ? 0 : 1;
 }
 
-/* A list and the first blocks of its items, together on the device; `room` bytes stand in front of them in scratch. NULL: out
- * of memory. */
-static char *upload_list(xkd_backend *be, const void *list, int64_t list_bytes, const unsigned *first, int64_t count,
-                         int64_t room)
-{
-    int64_t blocks = (count + 1) * (int64_t)sizeof *first, at = (room + 15) / 16 * 16;
-    char *scratch = (char *)cuda_scratch(be, at + list_bytes + blocks);
-    if (!scratch) return NULL;
-    cuda_upload(be, scratch + at, list, list_bytes);
-    cuda_upload(be, scratch + at + list_bytes, first, blocks);
-    return scratch;
-}
-
 static int64_t vector_length(const void *list, int64_t i)
 {
     return ((const xkd_vector *)list)[i].n;
@@ -91,20 +94,17 @@ static int64_t vector_length(const void *list, int64_t i)
 static void norms(xkd_backend *be, double *squares, double *finite, const xkd_vector *list, int64_t count,
                   const double *scalars, int64_t n)
 {
-    int64_t elements = 0, list_bytes = count * (int64_t)sizeof *list;
+    int64_t elements = 0;
+    tensor_list vectors;
     for (int64_t i = 0; i < count; i++) elements += list[i].n;
     if (!cuda_begin(be, __func__, 4 * elements, 2 * elements)) return;
-    unsigned *first = (unsigned *)cuda_list(be, (count + 1) * (int64_t)sizeof *first);
-    if (!first) return;
-    first_blocks(first, count, vector_length, list);
-    int64_t room = (int64_t)first[count] * (int64_t)sizeof(double), at = (room + 15) / 16 * 16;
-    char *scratch = upload_list(be, list, list_bytes, first, count, room);
-    if (!scratch) return;
-    const unsigned *blocks = (const unsigned *)(scratch + at + list_bytes);
-    LAUNCH(be, square_chunks, first[count], THREADS, WARPS * sizeof(double), (double *)scratch,
-           (const xkd_vector *)(scratch + at), blocks, count);
+    if (!bring_list(be, list, sizeof *list, count, vector_length, &vectors)) return;
+    double *partial = (double *)cuda_scratch(be, (int64_t)vectors.blocks * (int64_t)sizeof *partial);
+    if (!partial) return;
+    LAUNCH(be, square_chunks, vectors.blocks, THREADS, WARPS * sizeof(double), partial,
+           (const xkd_vector *)vectors.items, vectors.first, count);
     LAUNCH(be, add_squares, 1, THREADS, WARPS * sizeof(int),
-           norm_args{squares, finite, (const double *)scratch, scalars, blocks, count, n});
+           norm_args{squares, finite, partial, scalars, vectors.first, count, n});
 }
 
 /* ---- AdamW ---- */
@@ -114,17 +114,26 @@ struct adamw_numbers {
     float scale, decay, step, root, momentum[2];
 };
 
-__device__ inline adamw_numbers numbers_of(const xkd_adamw_args &a, const double *squares)
+/* A thread a tensor; counts the step. */
+__global__ void adamw_begin(adamw_numbers *numbers, const xkd_adamw_args *list, int64_t count, const double *squares,
+                            const double *finite)
 {
-    adamw_numbers n;
-    double scale = 1;
-    if (a.g && a.clip > 0) scale = fmin(1.0, a.clip / (sqrt(*squares) + 1e-6));
-    n.scale = (float)scale;
-    n.decay = (float)(1 - a.lr * a.weight_decay);
-    n.step = (float)(a.lr / a.correction1);
-    n.root = (float)(1 / sqrt(a.correction2));
-    for (int k = 0; k < 2; k++) n.momentum[k] = (float)a.ema_momentum[k];
-    return n;
+    int64_t t = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (t >= count || *finite == 0) return;
+    const xkd_adamw_args &a = list[t];
+    adamw_numbers n = adamw_numbers();
+    for (int k = 0; k < 2; k++)
+        if (a.ema[k]) n.momentum[k] = (float)*a.ema_momentum[k];
+    if (a.g) {
+        double scale = a.clip > 0 ? fmin(1.0, a.clip / (sqrt(squares[t]) + 1e-6)) : 1;
+        double lr = a.lr_scale * *a.lr, decay = a.weight_decay ? *a.weight_decay : 0, steps = *a.steps + 1;
+        *a.steps = steps;
+        n.scale = (float)scale;
+        n.decay = (float)(1 - lr * decay);
+        n.step = (float)(lr / (1 - pow(a.beta1, steps)));
+        n.root = (float)(1 / sqrt(1 - pow(a.beta2, steps)));
+    }
+    numbers[t] = n;
 }
 
 __device__ inline void adamw_element(const xkd_adamw_args &a, const adamw_numbers &n, int64_t i)
@@ -150,15 +159,15 @@ __device__ inline void adamw_element(const xkd_adamw_args &a, const adamw_number
 }
 
 /* The tensors with a gradient, or those of which only averages are taken. */
-__global__ void adamw_chunks(const xkd_adamw_args *list, const unsigned *first, int64_t count, const double *squares,
-                             const double *finite, bool trained)
+__global__ void adamw_chunks(const adamw_numbers *numbers, const xkd_adamw_args *list, const unsigned *first,
+                             int64_t count, const double *finite, bool trained)
 {
     if (*finite == 0) return;
     int64_t t = find_tensor(first, count), begin = (int64_t)(blockIdx.x - first[t]) * CHUNK;
     const xkd_adamw_args &a = list[t];
     if ((a.g != NULL) != trained) return;
     int64_t end = begin + CHUNK < a.n ? begin + CHUNK : a.n;
-    adamw_numbers n = numbers_of(a, squares + t);
+    adamw_numbers n = numbers[t];
     for (int64_t i = begin + threadIdx.x; i < end; i += THREADS) adamw_element(a, n, i);
 }
 
@@ -188,18 +197,18 @@ static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, co
                   const double *finite)
 {
     bool trained = false, averaged = false;
-    int64_t list_bytes = count * (int64_t)sizeof *list;
+    tensor_list tensors;
     if (!cuda_begin(be, __func__, adamw_bytes(list, count), 0)) return;
-    unsigned *first = (unsigned *)cuda_list(be, (count + 1) * (int64_t)sizeof *first);
-    if (!first) return;
-    first_blocks(first, count, adamw_length, list);
-    char *scratch = upload_list(be, list, list_bytes, first, count, 0);
-    if (!scratch) return;
+    if (!bring_list(be, list, sizeof *list, count, adamw_length, &tensors)) return;
+    adamw_numbers *numbers = (adamw_numbers *)cuda_scratch(be, count * (int64_t)sizeof *numbers);
+    if (!numbers) return;
+    const xkd_adamw_args *items = (const xkd_adamw_args *)tensors.items;
     for (int64_t i = 0; i < count; i++) *(list[i].g ? &trained : &averaged) = true;
+    LAUNCH(be, adamw_begin, blocks_for(count, THREADS), THREADS, 0, numbers, items, count, squares, finite);
     for (int pass = 0; pass < 2; pass++)
         if (pass == 0 ? trained : averaged)
-            LAUNCH(be, adamw_chunks, first[count], THREADS, 0, (const xkd_adamw_args *)scratch,
-                   (const unsigned *)(scratch + list_bytes), count, squares, finite, pass == 0);
+            LAUNCH(be, adamw_chunks, tensors.blocks, THREADS, 0, (const adamw_numbers *)numbers, items, tensors.first,
+                   count, finite, pass == 0);
 }
 
 void cuda_fill_optim(xkd_ops *ops)

@@ -31,6 +31,7 @@ static void product(xkd_backend *be, Y *y, const Y *c, const T *a, bool a_km, co
     p.K = size[2];
     p.in = type_of(a);
     p.out = type_of(y);
+    p.tf32 = be->tf32 && p.in == DEV_F32;
     cuda_multiply(be, &p);
 }
 

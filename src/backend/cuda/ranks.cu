@@ -170,6 +170,7 @@ void cuda_ranks_sum(xkd_backend *be, float *x, int64_t n, bool halved)
     xkd_cuda_ranks *k = cuda->ranks;
     int64_t bucket = k->share * k->size;
     if (be->status != XKD_OK) return;
+    cuda_interrupt(cuda); /* other ranks are no part of a graph */
     /* Behind what made the numbers. */
     int error = dev_event_record(k->ready, cuda->stream);
     if (!error) error = dev_stream_after(k->stream, k->ready);

@@ -8,7 +8,7 @@ extern "C" {
 #include "backend/cuda/module.h"
 }
 
-enum { COUNTS = 128, STAGES = 4 };
+enum { COUNTS = 128, STAGES = 4, KEPT = 8, GRAPHS = 12, KEY_BYTES = 64 };
 
 /* Pinned memory through which arrays of the host travel, one piece a call in turn. */
 struct xkd_cuda_stage {
@@ -19,6 +19,21 @@ struct xkd_cuda_stage {
 };
 
 struct xkd_cuda_ranks;
+/* An array of the host, and its copy on the device. */
+struct xkd_cuda_kept {
+    void *host, *device;
+    size_t bytes;
+};
+
+/* A stretch of operations (xkd_backend_repeat) and, from the second time on, the graph of them. */
+struct xkd_cuda_stretch {
+    unsigned char key[KEY_BYTES];
+    size_t bytes;     /* of the key; 0: the place is free */
+    long long used;   /* when it was asked for last, by the count of all */
+    bool unfit;       /* something in it can only be done at once */
+    dev_graph graph;  /* NULL: none yet */
+    int64_t products; /* multiply-adds in it */
+};
 
 struct xkd_cuda {
     xkd_memory memory; /* first: the memory's functions get its address */
@@ -31,10 +46,16 @@ struct xkd_cuda {
     size_t scratch_bytes;
     void *list; /* of the host: cuda_list */
     size_t list_bytes;
+    xkd_cuda_kept kept[KEPT];
+    int next_kept;
     xkd_cuda_stage stage[STAGES];
     int next_stage;
     xkd_cuda_ranks *ranks; /* the other processes, once they have met; NULL */
-    xkd_cuda_count *now;   /* of the running operation; NULL: nothing is counted */
+    xkd_cuda_stretch stretch[GRAPHS];
+    xkd_cuda_stretch *recording; /* what is asked for goes into its graph; NULL: is done */
+    long long stretches;         /* asked for so far */
+    int64_t asked;               /* of the device: launches, copies, graphs */
+    xkd_cuda_count *now;         /* of the running operation; NULL: nothing is counted */
     xkd_cuda_count counts[COUNTS];
     int counted;
     bool counting;
@@ -53,8 +74,26 @@ void *cuda_scratch(xkd_backend *be, int64_t bytes);
 /* Memory of the host for one list at a time; NULL likewise. */
 void *cuda_list(xkd_backend *be, int64_t bytes);
 
-/* Copies an array of the host to the device; `to` is usually scratch. */
+/* The device's copy of an array of the host, which stays for later calls with the same bytes: what every step needs is brought
+ * once. NULL: out of memory, likewise. */
+const void *cuda_keep(xkd_backend *be, const void *host, int64_t bytes);
+
+/* Copies an array of the host to the device. */
 void cuda_upload(xkd_backend *be, void *to, const void *host, int64_t bytes);
+
+/* In front of what a graph cannot hold - a wait, memory that comes or goes, a copy from or to the host: what was recorded so
+ * far is done, and the rest of the stretch is done at once, now and later. */
+void cuda_interrupt(xkd_cuda *cuda);
+
+/* No graph may be launched again, since scratch has moved: the stretches are recorded anew. */
+void cuda_drop_graphs(xkd_cuda *cuda);
+
+/* The same where keys may have come to mean something else: the stretches are done launch by launch first. */
+void cuda_forget_stretches(xkd_cuda *cuda);
+
+/* xkd_backend_repeat and xkd_backend_repeat_end. */
+bool cuda_repeat(xkd_backend *be, const void *key, int64_t bytes);
+void cuda_repeat_end(xkd_backend *be);
 
 /* y = a b + c + bias, as device.h has it. */
 void cuda_multiply(xkd_backend *be, const dev_product *product);
@@ -66,6 +105,11 @@ void cuda_ranks_meet(xkd_backend *be, const char *name, int rank, int size);
 void cuda_ranks_sum(xkd_backend *be, float *x, int64_t n, bool halved);
 bool cuda_ranks_summed(xkd_backend *be);
 void cuda_ranks_part(xkd_backend *be);
+/* One more thing was asked of the device, unless it only goes into a graph. */
+static inline void cuda_asked(xkd_cuda *cuda)
+{
+    if (!cuda->recording) cuda->asked++;
+}
 
 template <class... P, class... A>
 void cuda_launch(xkd_backend *be, const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
@@ -74,6 +118,7 @@ void cuda_launch(xkd_backend *be, const char *name, void (*kernel)(P...), dim3 g
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
     if (be->status != XKD_OK || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     if (cuda->now) cuda->now->launches++;
+    cuda_asked(cuda);
     cuda_check(be, dev_launch(name, kernel, grid, block, shared, cuda->stream, args...), name);
 }
 

@@ -94,6 +94,33 @@ static void download(xkd_memory *memory, void *host, const void *from, int64_t b
     if (check(g, from, bytes, "download")) memcpy(host, opened(g, from), (size_t)bytes);
 }
 
+/* What arrives stands behind, and is shown by the wait: numbers that are read without it are NaN. */
+static xkd_status arrival_new(xkd_memory *memory, xkd_context *cx, xkd_arrival *out)
+{
+    (void)memory;
+    xkd_status status = xkd_alloc(cx, &out->host, 2 * out->bytes, 1);
+    if (status == XKD_OK) out->state = (char *)out->host + out->bytes;
+    return status;
+}
+
+static void arrival_free(xkd_memory *memory, xkd_arrival *a)
+{
+    (void)memory;
+    xkd_free(a->host);
+}
+
+static void arrival_ask(xkd_memory *memory, xkd_arrival *a, const void *from, int64_t bytes)
+{
+    memset(a->host, 0xff, (size_t)a->bytes);
+    download(memory, a->state, from, bytes);
+}
+
+static void arrival_wait(xkd_memory *memory, xkd_arrival *a)
+{
+    (void)memory;
+    memcpy(a->host, a->state, (size_t)a->bytes);
+}
+
 static xkd_status read_name(xkd_context *cx, xkd_guard *g, const char *name)
 {
     char *end = NULL;
@@ -122,12 +149,17 @@ xkd_status xkd_guard_new(xkd_context *cx, xkd_backend *be, const char *name, int
     be->guard = g;
     g->cx = cx;
     g->memory = (xkd_memory){.name = "guard",
+                             .late = true,
                              .take = take,
                              .give = give,
                              .zero = zero,
                              .copy = copy,
                              .upload = upload,
-                             .download = download};
+                             .download = download,
+                             .arrival_new = arrival_new,
+                             .arrival_free = arrival_free,
+                             .arrival_ask = arrival_ask,
+                             .arrival_wait = arrival_wait};
     XKD_TRY(read_name(cx, g, name));
     XKD_TRY(reserve(cx, &g->closed));
     XKD_TRY(reserve(cx, &g->open));

@@ -3,7 +3,8 @@
  * Its addresses lie in a range that is mapped without any right. The operations exchange each for the address of the same
  * byte in a second range, which can be read and written. A read of a tensor's numbers by the host ends with SIGSEGV where it
  * happens, and an address of the host's that is handed to an operation is refused: XKD_ERR_INTERNAL with the operation's
- * name. So a program that runs on the guard runs on a device whose memory is its own.
+ * name. So a program that runs on the guard runs on a device whose memory is its own. What is asked for as an arrival is NaN
+ * until it is waited for, as if the device were late.
  *
  * "guard:N" fails at its Nth operation, counted from 0, as a device fails: XKD_ERR_DEVICE, and from then on nothing is
  * computed. */

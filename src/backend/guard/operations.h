@@ -39,6 +39,8 @@ static xkd_kd_args kd_here(xkd_backend *be, const xkd_kd_args *args)
     HERE(own.s);
     HERE(own.t);
     HERE(own.centre);
+    HERE(own.student_temp);
+    HERE(own.teacher_temp);
     return own;
 }
 
@@ -554,8 +556,12 @@ static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, co
         HERE(own[i].v);
         HERE(own[i].g);
         HERE(own[i].stored);
+        HERE(own[i].lr);
+        HERE(own[i].weight_decay);
+        HERE(own[i].steps);
         for (int k = 0; k < 2; k++) {
             HERE(own[i].ema[k]);
+            HERE(own[i].ema_momentum[k]);
             HERE(own[i].ema_stored[k]);
         }
     }

@@ -34,26 +34,27 @@ static void NAME(kd_forward)(xkd_backend *be, double *loss, double *entropy, voi
                              const xkd_kd_args *a)
 {
     const EXACT *centre = a->centre;
+    double student_temp = *a->student_temp, teacher_temp = *a->teacher_temp;
     (void)be;
     *loss = *entropy = 0;
     for (int64_t b = 0; b < a->B; b++) {
         const EXACT *t = (const EXACT *)a->t + b * a->K;
-        double lse = NAME(log_sum_exp)(t, centre, a->teacher_temp, a->K);
+        double lse = NAME(log_sum_exp)(t, centre, teacher_temp, a->K);
         ((EXACT *)t_lse)[b] = (EXACT)lse;
         for (int64_t k = 0; k < a->K; k++) {
-            double log_q = ((double)t[k] - (double)centre[k]) / a->teacher_temp - lse;
+            double log_q = ((double)t[k] - (double)centre[k]) / teacher_temp - lse;
             /* q log q tends to 0 where q underflows: exp gives 0 and log_q stays finite. */
             *entropy -= exp(log_q) * log_q / (double)a->B;
         }
     }
     for (int64_t r = 0; r < a->R; r++) {
         const EXACT *s = (const EXACT *)a->s + r * a->K, *t = (const EXACT *)a->t + r % a->B * a->K;
-        double s_log = NAME(log_sum_exp)(s, NULL, a->student_temp, a->K);
+        double s_log = NAME(log_sum_exp)(s, NULL, student_temp, a->K);
         double t_log = (double)((const EXACT *)t_lse)[r % a->B], sum = 0;
         ((EXACT *)s_lse)[r] = (EXACT)s_log;
         for (int64_t k = 0; k < a->K; k++) {
-            double q = exp(((double)t[k] - (double)centre[k]) / a->teacher_temp - t_log);
-            sum -= q * ((double)s[k] / a->student_temp - s_log);
+            double q = exp(((double)t[k] - (double)centre[k]) / teacher_temp - t_log);
+            sum -= q * ((double)s[k] / student_temp - s_log);
         }
         *loss += sum / (double)a->R;
     }
@@ -64,15 +65,16 @@ static void NAME(kd_backward)(xkd_backend *be, void *ds, const xkd_kd_args *a, c
                               double scale)
 {
     const EXACT *centre = a->centre;
-    double factor = scale / ((double)a->R * a->student_temp);
+    double student_temp = *a->student_temp, teacher_temp = *a->teacher_temp;
+    double factor = scale / ((double)a->R * student_temp);
     (void)be;
     for (int64_t r = 0; r < a->R; r++) {
         const EXACT *s = (const EXACT *)a->s + r * a->K, *t = (const EXACT *)a->t + r % a->B * a->K;
         EXACT *grad = (EXACT *)ds + r * a->K;
         double s_log = (double)((const EXACT *)s_lse)[r], t_log = (double)((const EXACT *)t_lse)[r % a->B];
         for (int64_t k = 0; k < a->K; k++) {
-            double q = exp(((double)t[k] - (double)centre[k]) / a->teacher_temp - t_log);
-            double p = exp((double)s[k] / a->student_temp - s_log);
+            double q = exp(((double)t[k] - (double)centre[k]) / teacher_temp - t_log);
+            double p = exp((double)s[k] / student_temp - s_log);
             grad[k] = (EXACT)((double)grad[k] + factor * (p - q));
         }
     }

@@ -23,7 +23,8 @@ static void NAME(average)(const xkd_adamw_args *a, int64_t i)
     for (int k = 0; k < 2; k++) {
         EXACT *t = a->ema[k];
         if (!t) continue;
-        double mean = a->ema_momentum[k] * (double)t[i] + (1 - a->ema_momentum[k]) * (double)((const EXACT *)a->p)[i];
+        double momentum = *a->ema_momentum[k];
+        double mean = momentum * (double)t[i] + (1 - momentum) * (double)((const EXACT *)a->p)[i];
         t[i] = (EXACT)mean;
         if (a->ema_stored[k]) ((uint16_t *)a->ema_stored[k])[i] = xkd_to_bfloat16((float)t[i]);
     }
@@ -34,14 +35,16 @@ static void NAME(adamw_tensor)(const xkd_adamw_args *a, double scale)
 {
     EXACT *p = a->p, *m = a->m, *v = a->v;
     const EXACT *g = a->g;
+    double lr = a->lr_scale * *a->lr, weight_decay = a->weight_decay ? *a->weight_decay : 0;
+    double correction1 = 1 - pow(a->beta1, ++*a->steps), correction2 = 1 - pow(a->beta2, *a->steps);
     for (int64_t i = 0; i < a->n; i++) {
         double grad = scale * (double)g[i];
         double m1 = a->beta1 * (double)m[i] + (1 - a->beta1) * grad;
         double m2 = a->beta2 * (double)v[i] + (1 - a->beta2) * grad * grad;
-        double step = a->lr / a->correction1 * m1 / (sqrt(m2) / sqrt(a->correction2) + a->eps);
+        double step = lr / correction1 * m1 / (sqrt(m2) / sqrt(correction2) + a->eps);
         m[i] = (EXACT)m1;
         v[i] = (EXACT)m2;
-        p[i] = (EXACT)((double)p[i] * (1 - a->lr * a->weight_decay) - step);
+        p[i] = (EXACT)((double)p[i] * (1 - lr * weight_decay) - step);
         if (a->stored) ((uint16_t *)a->stored)[i] = xkd_to_bfloat16((float)p[i]);
         NAME(average)(a, i);
     }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/pool.h"
@@ -104,7 +105,7 @@ xkd_status xkd_autoencoders_load(xkd_context *cx, const char *path, char *const 
     XKD_TRY(xkd_content_identify(cx, &file, &content));
     XKD_TRY(look(cx, &content, name, out));
     int threads = out->config.threads ? (int)out->config.threads : xkd_processor_count();
-    XKD_TRY(xkd_backend_new(cx, &out->be, out->config.device, xkd_config_dtype(&out->config), threads));
+    XKD_TRY(xkd_backend_open(cx, &out->be, out->config.device, &out->config, threads));
     out->networks.config = out->config.model;
     /* The tensors know better than a configuration whether there is a class token. */
     if (content.kind == XKD_CONTENT_MODEL) out->networks.config.cls_token = content.geometry.cls_token;

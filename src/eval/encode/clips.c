@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
+#include "data/damage.h"
 #include "data/finetune_views.h"
 #include "data/mel.h"
 #include "data/pack.h"
@@ -42,6 +43,8 @@ struct xkd_clipper {
     const xkd_clip_sink *sink;
     int64_t number, draw, frames, width, height, heard, windows[XKD_MODALITIES]; /* counts so far in this file */
     bool has[XKD_MODALITIES];                                                    /* streams of the file at hand */
+    double sound_until;                                                          /* s, as the file says */
+    xkd_damage damage;
     bool too_long; /* a fault of the file, as which `xkd_clipper_run` reports it */
 };
 
@@ -121,6 +124,7 @@ void xkd_clipper_free(xkd_clipper *c)
     xkd_free(c->resized);
     xkd_free(c->rgb);
     xkd_free(c->sound);
+    xkd_free(c->damage.item);
     xkd_mel_free(c->mel);
     xkd_viewer_free(c->viewer);
     xkd_worker_free(c->worker);
@@ -136,11 +140,30 @@ static int64_t clip_floats(const xkd_clipper *c, xkd_modality m)
     return (m == XKD_VIDEO ? 3 : 1) * s.T * s.H * s.W;
 }
 
+/* Share of the clip from `from` on. A clip that goes around the end of a short file has all of it; a sound that ends before
+ * its clip is judged by what there is of it. */
+static double damage_of(const xkd_clipper *c, xkd_modality m, double from)
+{
+    const xkd_data_config *d = c->options.data;
+    bool video = m == XKD_VIDEO, around = video || c->options.protocol == XKD_CLIPS_TEST;
+    double seconds = video ? (double)c->planes.frames / d->video_fps : d->clip_duration;
+    double end = video ? (double)c->frames / d->video_fps : (double)c->heard / (double)d->audio_rate;
+    if (c->damage.count == 0) return 0;
+    if (!video) end = fmax(end, c->sound_until);
+    if (around && from + seconds > end + 1e-6) from = 0;
+    return xkd_damage_share(&c->damage, m, from, fmin(seconds, end - from));
+}
+
 /* Clips of a modality are numbered in the order in which they are given. Seconds are for the reader of the features:
  * no computation uses them. */
 static xkd_status commit(xkd_clipper *c, xkd_modality m, double seconds)
 {
-    xkd_clip_place place = {m, c->number, c->windows[m]++, seconds, {c->has[XKD_VIDEO], c->has[XKD_AUDIO]}};
+    xkd_clip_place place = {.modality = m,
+                            .sample = c->number,
+                            .clip = c->windows[m]++,
+                            .seconds = seconds,
+                            .damage = damage_of(c, m, seconds),
+                            .has = {c->has[XKD_VIDEO], c->has[XKD_AUDIO]}};
     return c->sink->commit(c->sink->user, &place);
 }
 
@@ -202,7 +225,14 @@ static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
     (void)start;
     c->has[XKD_VIDEO] = info->has_video;
     c->has[XKD_AUDIO] = info->has_audio;
+    c->sound_until = info->has_audio ? info->audio_end - info->start : 0;
     return XKD_OK;
+}
+
+static xkd_status on_damage(void *user, const xkd_media_stretch *stretch)
+{
+    xkd_clipper *c = user;
+    return xkd_damage_add(c->cx, &c->damage, stretch);
 }
 
 /* Then the status is only a way out: whoever gave up looks at nothing any more. */
@@ -472,8 +502,8 @@ static void judge_damage(const xkd_clipper *c, xkd_media_result *r)
     bool video = wanted[XKD_VIDEO] && t->video_damage > most, audio = wanted[XKD_AUDIO] && t->audio_damage > most;
     if (!video && !audio) return;
     r->fault = XKD_FAULT_BROKEN;
-    snprintf(r->message, sizeof r->message, "%.0f %% of its %s damaged or missing (data.max_clip_damage=%g)",
-             100 * (video ? t->video_damage : t->audio_damage), video ? "pictures are" : "sound is", most);
+    xkd_damage_words(r->message, sizeof r->message, "its", video ? XKD_VIDEO : XKD_AUDIO,
+                     video ? t->video_damage : t->audio_damage, most);
 }
 
 /* Frames are made small in the worker already: a 4K frame never crosses the process border. */
@@ -497,7 +527,7 @@ static xkd_status decode(xkd_clipper *c, const xkd_manifest *m, const xkd_sample
         .all_pictures = true,
         .audio_track = d->audio_track,
         .span = xkd_sample_span(sample, source->fd, d->audio_track)};
-    xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    xkd_media_sink sink = {.user = c, .begin = on_begin, .frame = on_frame, .sound = on_sound, .damage = on_damage};
     if (m->pack) XKD_TRY(xkd_pack_fits(c->cx, m->pack, &request));
     XKD_TRY(xkd_worker_decode(c->worker, source, &request, &sink, result));
     if (result->fault != XKD_FAULT_NONE) xkd_manifest_blame(m, sample, result->message, sizeof result->message);
@@ -526,6 +556,8 @@ static void begin_file(xkd_clipper *c, int64_t number, int64_t draw, const xkd_c
     c->number = number;
     c->draw = draw;
     c->frames = c->width = c->height = c->heard = 0;
+    c->sound_until = 0;
+    c->damage.count = 0;
     c->too_long = false;
     memset(c->windows, 0, sizeof c->windows);
 }

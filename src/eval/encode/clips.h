@@ -47,6 +47,7 @@ typedef struct {
     xkd_modality modality;
     int64_t sample, clip;     /* the number given to xkd_clipper_run; 0, 1, ... within the file */
     double seconds;           /* where it starts in the file */
+    double damage;            /* share in [0,1] of it that is damaged or missing; 0 where a pack does not say */
     bool has[XKD_MODALITIES]; /* streams that the file has */
 } xkd_clip_place;
 

@@ -9,6 +9,8 @@
 
 #include "base/alloc.h"
 #include "base/context.h"
+#include "base/file.h"
+#include "data/damage.h"
 
 /* Clips decoded ahead, in batches: two let decoding go on while a batch is computed. */
 enum { AHEAD = 2 };
@@ -27,7 +29,7 @@ typedef struct {
     float *clips;                     /* [B,clip] */
     float *features;                  /* [B,rows,D] */
     int64_t *input;                   /* [B] */
-    double *seconds;                  /* [B] */
+    double *seconds, *damage;         /* [B] */
     int64_t filled;                   /* rows in use, 0 .. B - 1 between two calls */
 } batch;
 
@@ -50,21 +52,24 @@ struct xkd_embed_engine {
 /* ---- one list ---- */
 
 /* Features wait here until their file is whole; capacity doubles, so a day of video is copied twice at most. */
-static xkd_status add_feature(xkd_embed_engine *w, xkd_modality m, int64_t input, double seconds, const float *feature)
+static xkd_status add_feature(xkd_embed_engine *w, xkd_modality m, int64_t i)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = w->cx;
-    xkd_embedded *f = &w->files[input].file;
+    const batch *b = &w->batch[m];
+    xkd_embedded *f = &w->files[b->input[i]].file;
     int64_t size = w->batch[m].rows * w->batch[m].width;
-    /* Features and seconds are two arrays with one capacity, raised only when both have grown. */
+    /* Three arrays with one capacity, raised only when all have grown. */
     if (f->count[m] == f->capacity[m]) {
         int64_t larger = f->capacity[m] ? 2 * f->capacity[m] : 4;
         XKD_TRY(xkd_resize(cx, &f->feature[m], f->capacity[m] * size, larger * size, sizeof(float)));
         XKD_TRY(xkd_resize(cx, &f->seconds[m], f->capacity[m], larger, sizeof(double)));
+        XKD_TRY(xkd_resize(cx, &f->damage[m], f->capacity[m], larger, sizeof(double)));
         f->capacity[m] = larger;
     }
-    memcpy(f->feature[m] + f->count[m] * size, feature, (size_t)size * sizeof(float));
-    f->seconds[m][f->count[m]++] = seconds;
+    memcpy(f->feature[m] + f->count[m] * size, b->features + i * size, (size_t)size * sizeof(float));
+    f->damage[m][f->count[m]] = b->damage[i];
+    f->seconds[m][f->count[m]++] = b->seconds[i];
 fail:
     return status;
 }
@@ -74,9 +79,37 @@ static void free_file(xkd_embedded *f)
     for (int m = 0; m < XKD_MODALITIES; m++) {
         xkd_free(f->feature[m]);
         xkd_free(f->seconds[m]);
+        xkd_free(f->damage[m]);
         f->feature[m] = NULL;
-        f->seconds[m] = NULL;
+        f->seconds[m] = f->damage[m] = NULL;
     }
+}
+
+/* Counts and names the clips of a whole file that training would not have taken. Their features stand for what is there, and
+ * whoever uses them decides. Crops of one clip are told once. */
+static xkd_status tell_damage(xkd_embed_engine *w, pending *p)
+{
+    xkd_status status = XKD_OK;
+    const xkd_embed_input *in = &w->inputs[w->first_pending];
+    double most = w->options->clips.data->max_clip_damage;
+    char words[160], *path = NULL;
+    if (p->file.result.fault != XKD_FAULT_NONE) return XKD_OK;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        double told = -1;
+        for (int64_t i = 0; i < p->file.count[m]; i++) {
+            double seconds = p->file.seconds[m][i];
+            if (!(p->file.damage[m][i] > most)) continue;
+            p->file.damaged++;
+            if (seconds == told) continue;
+            told = seconds;
+            if (!path) XKD_TRY(xkd_join_path(w->cx, &path, in->manifest->root, in->manifest->samples[in->sample].path));
+            xkd_damage_words(words, sizeof words, "the clip's", m, p->file.damage[m][i], most);
+            xkd_log(w->cx, XKD_LOG_WARN, "%s: at %.2f s %s", path, seconds, words);
+        }
+    }
+fail:
+    xkd_free(path);
+    return status;
 }
 
 /* Hands on files, in order, whose clips have all been computed. */
@@ -91,6 +124,7 @@ static xkd_status hand_on(xkd_embed_engine *w)
         for (int m = 0; m < XKD_MODALITIES; m++) whole &= p->file.count[m] == p->taken[m];
         if (!whole) break;
         p->file.input = w->first_pending;
+        XKD_TRY(tell_damage(w, p));
         if (!w->sink) continue;
         XKD_TRY(w->sink->done(w->sink->user, &p->file));
         free_file(&p->file); /* at once: memory holds the files in work only */
@@ -122,14 +156,12 @@ static xkd_status compute(xkd_embed_engine *w, xkd_modality m)
 {
     xkd_status status = XKD_OK;
     batch *b = &w->batch[m];
-    int64_t size = b->rows * b->width;
     if (b->filled == 0) return XKD_OK;
     const xkd_embed_scorer *scorer = w->options->scorer;
     XKD_TRY(scorer ? scorer->run(scorer->user, b->clips, b->features)
                    : xkd_encoder_features(w->be, &b->run, b->clips, b->features));
     for (int64_t i = 0; !scorer && i < b->filled; i++) XKD_TRY(check_finite(w, m, i));
-    for (int64_t i = 0; i < b->filled; i++)
-        XKD_TRY(add_feature(w, m, b->input[i], b->seconds[i], b->features + i * size));
+    for (int64_t i = 0; i < b->filled; i++) XKD_TRY(add_feature(w, m, i));
     w->computed += b->filled;
     b->filled = 0;
     XKD_TRY(hand_on(w));
@@ -151,6 +183,7 @@ static xkd_status take(xkd_embed_engine *w, const xkd_fed_clip *s)
     batch *b = &w->batch[m];
     memcpy(b->clips + b->filled * b->clip_floats, s->clip, (size_t)b->clip_floats * sizeof(float));
     b->input[b->filled] = s->input;
+    b->damage[b->filled] = s->place.damage;
     b->seconds[b->filled++] = s->place.seconds;
     p->taken[m]++;
     return b->filled == w->options->batch ? compute(w, m) : XKD_OK;
@@ -304,6 +337,7 @@ static xkd_status batch_new(xkd_context *cx, const xkd_embed_options *o, xkd_mod
     XKD_TRY(xkd_alloc(cx, &b->features, o->batch * b->rows * b->width, sizeof *b->features));
     XKD_TRY(xkd_alloc(cx, &b->input, o->batch, sizeof *b->input));
     XKD_TRY(xkd_alloc(cx, &b->seconds, o->batch, sizeof *b->seconds));
+    XKD_TRY(xkd_alloc(cx, &b->damage, o->batch, sizeof *b->damage));
 fail:
     return status;
 }
@@ -345,6 +379,7 @@ void xkd_embed_engine_free(xkd_embed_engine *w)
         xkd_free(b->features);
         xkd_free(b->input);
         xkd_free(b->seconds);
+        xkd_free(b->damage);
     }
     free_files(w);
     xkd_free(w);

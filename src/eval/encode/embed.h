@@ -31,6 +31,8 @@ typedef struct {
     int64_t count[XKD_MODALITIES];   /* clips */
     float *feature[XKD_MODALITIES];  /* [count,rows,D] */
     double *seconds[XKD_MODALITIES]; /* [count] starts of the clips */
+    double *damage[XKD_MODALITIES];  /* [count] share of each that is damaged or missing */
+    int64_t damaged; /* clips of both that data.max_clip_damage does not allow; they have been named in the log */
     int64_t capacity[XKD_MODALITIES];
 } xkd_embedded;
 

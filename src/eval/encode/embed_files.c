@@ -357,6 +357,7 @@ static xkd_status take_from(work *w, const donor *d, int64_t i, bool *taken)
         if (file.count[m] == 0) return XKD_OK; /* nor half of a pair */
         file.feature[m] = t->x + first * t->rows * t->width;
         file.seconds[m] = t->seconds + first;
+        file.damage[m] = t->damage + first;
     }
     XKD_TRY(xkd_embed_log_add(w->log, in->number, w->identity[i], &file, &w->place[i]));
     *taken = true;
@@ -435,6 +436,45 @@ fail:
     return status;
 }
 
+/* Files without a clip were unreadable. */
+xkd_embed_counts xkd_embed_counts_of(const xkd_embeddings *e, double most)
+{
+    xkd_embed_counts counts = {.files = e->files.count, .bad = e->files.count};
+    int64_t at[XKD_MODALITIES] = {0};
+    for (int64_t f = 0; f < e->files.count; f++) {
+        bool has = false;
+        for (int m = 0; m < XKD_MODALITIES; m++)
+            for (const xkd_feature_table *t = &e->table[m]; at[m] < t->count && t->file[at[m]] == f; at[m]++)
+                has = true;
+        counts.bad -= has;
+    }
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        counts.clips[m] = e->table[m].count;
+        counts.damaged += xkd_embeddings_damaged(&e->table[m], most);
+    }
+    return counts;
+}
+
+xkd_status xkd_embed_check_budget(xkd_context *cx, const xkd_embed_counts *c, double max_bad, const char *path)
+{
+    xkd_status status = XKD_OK;
+    int64_t clips = c->clips[XKD_VIDEO] + c->clips[XKD_AUDIO];
+    /* Compared as doubles: no rounding of the limit. */
+    if ((double)c->bad > max_bad * (double)c->files)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%" PRId64 " of %" PRId64 " files could not be read, more than data.max_bad_fraction allows; "
+                 "nothing is written (%s keeps what was done; the same command tries these files again)",
+                 c->bad, c->files, path);
+    if ((double)c->damaged > max_bad * (double)clips)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%" PRId64 " of %" PRId64 " clips are damaged beyond data.max_clip_damage, more than "
+                 "data.max_bad_fraction allows; nothing is written (%s keeps what was done; with "
+                 "data.max_bad_fraction=1 the same command writes it)",
+                 c->damaged, clips, path);
+fail:
+    return status;
+}
+
 /* The log's records become one table per modality, in the order of the inputs. */
 static xkd_status assemble(work *w, xkd_embeddings *out, xkd_embed_counts *counts)
 {
@@ -451,15 +491,14 @@ static xkd_status assemble(work *w, xkd_embeddings *out, xkd_embed_counts *count
         XKD_TRY(xkd_sample_copy_labels(cx, &out->files, s, from));
         XKD_TRY(xkd_sample_set_identity(cx, &out->files, s, w->identity[at]));
         bool bad = fault_of(w, r.fault, r.count) != XKD_FAULT_NONE;
-        counts->bad += bad;
         /* The clips of half a pair would stand beside nothing. */
         for (int m = 0; m < XKD_MODALITIES; m++)
-            for (int64_t i = 0; i < r.count[m] && !bad; i++)
-                XKD_TRY(
-                    xkd_embeddings_add(cx, &out->table[m], at, r.seconds[m][i], r.feature[m] + i * w->head.size[m]));
+            for (int64_t i = 0; i < r.count[m] && !bad; i++) {
+                const xkd_feature_row row = {at, r.seconds[m][i], r.damage[m][i], r.feature[m] + i * w->head.size[m]};
+                XKD_TRY(xkd_embeddings_add(cx, &out->table[m], &row));
+            }
     }
-    counts->files = w->job->count;
-    for (int m = 0; m < XKD_MODALITIES; m++) counts->clips[m] = out->table[m].count;
+    *counts = xkd_embed_counts_of(out, w->job->options->clips.data->max_clip_damage);
 fail:
     return status;
 }
@@ -504,11 +543,7 @@ xkd_status xkd_embed_files(xkd_context *cx, xkd_backend *be, const xkd_embed_job
     XKD_TRY(take_over(&w));
     if (w.todo_count) XKD_TRY(xkd_embed(cx, be, job->options, w.todo, w.todo_count, &sink));
     XKD_TRY(assemble(&w, &result, out));
-    if ((double)out->bad > job->max_bad * (double)job->count) /* compared as doubles: no rounding of the limit */
-        XKD_FAIL(XKD_ERR_DATA,
-                 "%" PRId64 " of %" PRId64 " files could not be read, more than data.max_bad_fraction allows; "
-                 "nothing is written (%s keeps what was done; the same command tries these files again)",
-                 out->bad, job->count, partial);
+    XKD_TRY(xkd_embed_check_budget(cx, out, job->max_bad, partial));
     /* First the result, then the removal: a crash between the two costs one more assembly and nothing else. */
     XKD_TRY(xkd_embeddings_write(cx, &result, job->path, form));
     XKD_TRY(xkd_remove_file(cx, partial));

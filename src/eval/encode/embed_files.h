@@ -15,7 +15,7 @@ typedef struct {
     xkd_shard shard;  /* what the inputs are of; for the feature file */
     bool pairs;       /* a file that lacks one of the wanted modalities counts as unreadable */
     bool anew;        /* forget what an unfinished run left */
-    double max_bad;   /* share of unreadable files up to which there is a result */
+    double max_bad;   /* share of unreadable files, and of damaged clips, up to which there is a result */
     /* Finished feature files of other work, such as other folds: what they hold of a file of the same contents, draws and
      * options is taken over, for it would be made again to the bit. Those that are not there or do not fit are passed over. */
     char *const *donors; /* [donor_count] */
@@ -32,7 +32,15 @@ typedef struct {
 
 typedef struct {
     int64_t files, bad, clips[XKD_MODALITIES];
+    int64_t damaged; /* clips of both whose damage is more than data.max_clip_damage */
 } xkd_embed_counts;
+
+/* Of a result. `most`: data.max_clip_damage. */
+xkd_embed_counts xkd_embed_counts_of(const xkd_embeddings *e, double most);
+
+/* XKD_ERR_DATA where more than the share max_bad of the files could not be read, or of the clips is damaged. `path` begins
+ * the names of what keeps the finished work. */
+xkd_status xkd_embed_check_budget(xkd_context *cx, const xkd_embed_counts *counts, double max_bad, const char *path);
 
 /* What features are made with unless a file or a setting says otherwise: 25 training clips and 3 test clips, without masks of
  * the spectrogram or batch norm. xkd_clip_training_views says how they are augmented. */

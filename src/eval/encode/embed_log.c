@@ -14,9 +14,9 @@
 #include "base/file.h"
 
 /* Read as a little-endian number, so that the file begins with these letters. "xkdlog1" was of settings that left out a
- * part of the views, "xkdlog2" of files without their contents. */
-static const uint64_t MAGIC = 0x33676f6c646b78; /* "xkdlog3" */
-static const uint64_t OLD_MAGICS[] = {0x31676f6c646b78, 0x32676f6c646b78};
+ * part of the views, "xkdlog2" of files without their contents, "xkdlog3" of clips without their damage. */
+static const uint64_t MAGIC = 0x34676f6c646b78; /* "xkdlog4" */
+static const uint64_t OLD_MAGICS[] = {0x31676f6c646b78, 0x32676f6c646b78, 0x33676f6c646b78};
 
 /* Every record begins with this; `hash` is over the payload. */
 typedef struct {
@@ -69,7 +69,7 @@ static int64_t payload_bytes(const xkd_embed_log *log, const record_head *h)
         /* Counts of a torn record may be anything. Counts are limited before they are multiplied: 2^24 clips are two
          * years of video. */
         if (h->count[m] < 0 || h->count[m] > 1 << 24) return -1;
-        bytes += h->count[m] * ((int64_t)sizeof(double) + log->head.size[m] * (int64_t)sizeof(float));
+        bytes += h->count[m] * (2 * (int64_t)sizeof(double) + log->head.size[m] * (int64_t)sizeof(float));
     }
     return bytes;
 }
@@ -91,13 +91,14 @@ static xkd_status read_record(xkd_embed_log *log, xkd_embed_record *r, bool *who
     if (XXH3_64bits(log->buffer, (size_t)h.bytes) != h.hash) return XKD_OK;
     *r = (xkd_embed_record){
         .at = log->at, .number = h.number, .identity = h.identity, .fault = (xkd_media_fault)h.fault};
-    /* Pointers into the buffer, valid until the next record is read: all seconds first, which keeps the doubles
+    /* Pointers into the buffer, valid until the next record is read: all doubles first, which keeps them
      * aligned. */
     const char *at = log->buffer;
     for (int m = 0; m < XKD_MODALITIES; m++) {
         r->count[m] = h.count[m];
         r->seconds[m] = (const double *)at;
-        at += h.count[m] * (int64_t)sizeof(double);
+        r->damage[m] = r->seconds[m] + h.count[m];
+        at += 2 * h.count[m] * (int64_t)sizeof(double);
     }
     for (int m = 0; m < XKD_MODALITIES; m++) {
         r->feature[m] = (const float *)at;
@@ -147,11 +148,11 @@ xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed
         /* It may hold days of work, which the version that began it can finish. */
         for (size_t i = 0; i < sizeof OLD_MAGICS / sizeof *OLD_MAGICS; i++)
             if (have.magic == OLD_MAGICS[i])
-                XKD_FAIL(
-                    XKD_ERR_CONFIG,
-                    "%s: was begun by an earlier version, which did not note all options: finish it with that one, or "
-                    "remove it to start anew",
-                    path);
+                XKD_FAIL(XKD_ERR_CONFIG,
+                         "%s: was begun by an earlier version, which did not note all that counts: finish it with that "
+                         "one, or "
+                         "remove it to start anew",
+                         path);
         if (memcmp(&have, &want, sizeof want) != 0)
             XKD_FAIL(XKD_ERR_CONFIG,
                      "%s: was begun with another model, other inputs or other options: remove it to start anew", path);
@@ -189,8 +190,10 @@ xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, uint64_t identi
     XKD_TRY(grow(log, whole));
     char *at = log->buffer + sizeof h;
     for (int m = 0; m < XKD_MODALITIES; m++) {
-        if (f->count[m]) memcpy(at, f->seconds[m], (size_t)f->count[m] * sizeof(double));
-        at += f->count[m] * (int64_t)sizeof(double);
+        int64_t bytes = f->count[m] * (int64_t)sizeof(double);
+        if (bytes) memcpy(at, f->seconds[m], (size_t)bytes);
+        if (bytes) memcpy(at + bytes, f->damage[m], (size_t)bytes);
+        at += 2 * bytes;
     }
     for (int m = 0; m < XKD_MODALITIES; m++) {
         int64_t bytes = f->count[m] * log->head.size[m] * (int64_t)sizeof(float);

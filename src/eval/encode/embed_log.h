@@ -21,7 +21,7 @@ typedef struct {
     xkd_media_fault fault;
     int64_t count[XKD_MODALITIES];
     const float *feature[XKD_MODALITIES];
-    const double *seconds[XKD_MODALITIES];
+    const double *seconds[XKD_MODALITIES], *damage[XKD_MODALITIES];
 } xkd_embed_record;
 
 /* Opens the log at `path` or makes it; with `anew` whatever is there is dropped. A torn last record is cut off. A

@@ -47,22 +47,6 @@ fail:
     return status;
 }
 
-/* Files without a clip were unreadable. */
-xkd_embed_counts xkd_embed_counts_of(const xkd_embeddings *e)
-{
-    xkd_embed_counts counts = {.files = e->files.count, .bad = e->files.count};
-    int64_t at[XKD_MODALITIES] = {0};
-    for (int64_t f = 0; f < e->files.count; f++) {
-        bool has = false;
-        for (int m = 0; m < XKD_MODALITIES; m++)
-            for (const xkd_feature_table *t = &e->table[m]; at[m] < t->count && t->file[at[m]] == f; at[m]++)
-                has = true;
-        counts.bad -= has;
-    }
-    for (int m = 0; m < XKD_MODALITIES; m++) counts.clips[m] = e->table[m].count;
-    return counts;
-}
-
 xkd_status xkd_embeddings_join_files(xkd_context *cx, char *const *paths, int64_t count, xkd_embeddings *out)
 {
     xkd_status status = XKD_OK;
@@ -85,11 +69,8 @@ static xkd_status join(xkd_context *cx, const xkd_embed_job *whole, const share 
     xkd_embeddings_form form;
     XKD_TRY(xkd_embeddings_form_of(cx, whole->path, &form));
     XKD_TRY(xkd_embeddings_join_files(cx, s->paths, s->parts, &all));
-    *out = xkd_embed_counts_of(&all);
-    if ((double)out->bad > whole->max_bad * (double)out->files)
-        XKD_FAIL(XKD_ERR_DATA,
-                 "%lld of %lld files cannot be read, more than data.max_bad_fraction allows: nothing is written",
-                 (long long)out->bad, (long long)out->files);
+    *out = xkd_embed_counts_of(&all, whole->options->clips.data->max_clip_damage);
+    XKD_TRY(xkd_embed_check_budget(cx, out, whole->max_bad, whole->path));
     XKD_TRY(xkd_embeddings_write(cx, &all, whole->path, form));
     for (int64_t r = 0; r < s->parts; r++) XKD_TRY(xkd_remove_file(cx, s->paths[r]));
 fail:

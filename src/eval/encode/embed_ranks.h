@@ -11,7 +11,4 @@ xkd_status xkd_embed_files_shared(xkd_context *cx, xkd_backend *be, const xkd_em
 /* xkd_embeddings_join of files. */
 xkd_status xkd_embeddings_join_files(xkd_context *cx, char *const *paths, int64_t count, xkd_embeddings *out);
 
-/* Files and clips of a result. */
-xkd_embed_counts xkd_embed_counts_of(const xkd_embeddings *e);
-
 #endif

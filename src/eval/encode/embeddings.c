@@ -25,13 +25,14 @@ void xkd_embeddings_free(xkd_embeddings *e)
         xkd_free(e->table[m].x);
         xkd_free(e->table[m].file);
         xkd_free(e->table[m].seconds);
+        xkd_free(e->table[m].damage);
     }
     xkd_manifest_free(&e->files);
     *e = (xkd_embeddings){0};
 }
 
 /* Clips must come in the order of their files: readers walk the table with a cursor. The feature is copied. */
-xkd_status xkd_embeddings_add(xkd_context *cx, xkd_feature_table *t, int64_t file, double seconds, const float *feature)
+xkd_status xkd_embeddings_add(xkd_context *cx, xkd_feature_table *t, const xkd_feature_row *row)
 {
     xkd_status status = XKD_OK;
     int64_t size = t->rows * t->width;
@@ -41,13 +42,22 @@ xkd_status xkd_embeddings_add(xkd_context *cx, xkd_feature_table *t, int64_t fil
         XKD_TRY(xkd_resize(cx, &t->x, t->capacity * size, larger * size, sizeof *t->x));
         XKD_TRY(xkd_resize(cx, &t->file, t->capacity, larger, sizeof *t->file));
         XKD_TRY(xkd_resize(cx, &t->seconds, t->capacity, larger, sizeof *t->seconds));
+        XKD_TRY(xkd_resize(cx, &t->damage, t->capacity, larger, sizeof *t->damage));
         t->capacity = larger;
     }
-    memcpy(t->x + t->count * size, feature, (size_t)size * sizeof *feature);
-    t->file[t->count] = file;
-    t->seconds[t->count++] = seconds;
+    memcpy(t->x + t->count * size, row->feature, (size_t)size * sizeof *t->x);
+    t->file[t->count] = row->file;
+    t->damage[t->count] = row->damage;
+    t->seconds[t->count++] = row->seconds;
 fail:
     return status;
+}
+
+int64_t xkd_embeddings_damaged(const xkd_feature_table *t, double most)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < t->count; i++) count += t->damage[i] > most;
+    return count;
 }
 
 /* By the ending alone, in any case of letters; asked before the work, so that a wrong name costs nothing. */
@@ -135,11 +145,12 @@ xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const 
 {
     static const char *const file_names[] = {"video.file", "audio.file"};
     static const char *const second_names[] = {"video.seconds", "audio.seconds"};
+    static const char *const damage_names[] = {"video.damage", "audio.damage"};
     xkd_status status = XKD_OK;
-    xkd_tensor_item items[3 * XKD_MODALITIES + 1];
+    xkd_tensor_item items[4 * XKD_MODALITIES + 1];
     char *about = NULL;
-    /* At most three tensors a modality and the text. A modality without clips is left out: empty arrays trip
-     * readers. */
+    /* At most four tensors a modality and the text. A modality without clips is left out: empty arrays trip
+     * readers. Damage is there only where some is. */
     int64_t n = 0;
     if (form == XKD_EMBEDDINGS_JSONL) return xkd_embeddings_write_lines(cx, e, path);
     if (form == XKD_EMBEDDINGS_NPY) return write_npy(cx, e, path);
@@ -150,6 +161,8 @@ xkd_status xkd_embeddings_write(xkd_context *cx, const xkd_embeddings *e, const 
         items[n++] = (xkd_tensor_item){modality_names[m], XKD_F32, feature_shape(t), t->x};
         items[n++] = (xkd_tensor_item){file_names[m], XKD_I64, {1, {t->count}}, t->file};
         items[n++] = (xkd_tensor_item){second_names[m], XKD_F64, {1, {t->count}}, t->seconds};
+        if (xkd_embeddings_damaged(t, 0))
+            items[n++] = (xkd_tensor_item){damage_names[m], XKD_F64, {1, {t->count}}, t->damage};
     }
     items[n++] = (xkd_tensor_item){"about", XKD_U8, {1, {(int64_t)strlen(about)}}, about};
     XKD_TRY(xkd_tensor_file_write(cx, path, form == XKD_EMBEDDINGS_NPZ ? XKD_FILE_NPZ : XKD_FILE_SAFETENSORS, items, n,
@@ -304,11 +317,15 @@ static xkd_status read_table(xkd_context *cx, const char *path, const xkd_tensor
     const xkd_stored_tensor *of = xkd_tensor_file_find(file, name);
     snprintf(name, sizeof name, "%s.seconds", modality_names[m]);
     const xkd_stored_tensor *seconds = xkd_tensor_file_find(file, name);
+    snprintf(name, sizeof name, "%s.damage", modality_names[m]);
+    const xkd_stored_tensor *damage = xkd_tensor_file_find(file, name);
     if (!x) return XKD_OK; /* this modality was not embedded */
-    /* All three tensors must agree before any is copied: their sizes are the copies' sizes. */
+    /* All tensors must agree before any is copied: their sizes are the copies' sizes. */
     bool good = x->dtype == XKD_F32 && (x->shape.ndim == 2 || x->shape.ndim == 3) && of && of->dtype == XKD_I64 &&
                 seconds && seconds->dtype == XKD_F64 && of->shape.ndim == 1 && seconds->shape.ndim == 1 &&
                 of->shape.dims[0] == x->shape.dims[0] && seconds->shape.dims[0] == x->shape.dims[0];
+    good = good && (!damage ||
+                    (damage->dtype == XKD_F64 && damage->shape.ndim == 1 && damage->shape.dims[0] == x->shape.dims[0]));
     if (!good) return not_ours(cx, path, "its tensors do not belong together");
     t->count = t->capacity = x->shape.dims[0];
     t->rows = x->shape.ndim == 3 ? x->shape.dims[1] : 1;
@@ -316,9 +333,11 @@ static xkd_status read_table(xkd_context *cx, const char *path, const xkd_tensor
     XKD_TRY(xkd_alloc(cx, &t->x, x->bytes, 1));
     XKD_TRY(xkd_alloc(cx, &t->file, t->count, sizeof *t->file));
     XKD_TRY(xkd_alloc(cx, &t->seconds, t->count, sizeof *t->seconds));
+    XKD_TRY(xkd_alloc(cx, &t->damage, t->count, sizeof *t->damage));
     memcpy(t->x, x->data, (size_t)x->bytes);
     memcpy(t->file, of->data, (size_t)of->bytes);
     memcpy(t->seconds, seconds->data, (size_t)seconds->bytes);
+    if (damage) memcpy(t->damage, damage->data, (size_t)damage->bytes);
     /* Ascending, because clips_of and the writers rely on it; in range, because they index the list of files. */
     for (int64_t i = 0; i < t->count; i++)
         if (t->file[i] < 0 || t->file[i] >= out->files.count || (i && t->file[i] < t->file[i - 1]))
@@ -435,9 +454,10 @@ static xkd_status append_file(xkd_context *cx, const xkd_embeddings *part, int64
     XKD_TRY(xkd_sample_set_identity(cx, &out->files, s, xkd_sample_identity_of(&part->files.samples[f])));
     for (int m = 0; m < XKD_MODALITIES; m++) {
         const xkd_feature_table *t = &part->table[m];
-        for (; at[m] < t->count && t->file[at[m]] == f; at[m]++)
-            XKD_TRY(
-                xkd_embeddings_add(cx, &out->table[m], number, t->seconds[at[m]], t->x + at[m] * t->rows * t->width));
+        for (int64_t i; (i = at[m]) < t->count && t->file[i] == f; at[m]++) {
+            const xkd_feature_row row = {number, t->seconds[i], t->damage[i], t->x + i * t->rows * t->width};
+            XKD_TRY(xkd_embeddings_add(cx, &out->table[m], &row));
+        }
     }
 fail:
     return status;

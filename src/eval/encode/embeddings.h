@@ -14,6 +14,7 @@ typedef struct {
     float *x;        /* [count,rows,width] */
     int64_t *file;   /* [count] index into files, ascending */
     double *seconds; /* [count] */
+    double *damage;  /* [count] share of each clip that is damaged or missing; 0 also where that is not known */
 } xkd_feature_table;
 
 /* Every of-th file from the index-th on. */
@@ -36,9 +37,18 @@ typedef struct {
 
 void xkd_embeddings_free(xkd_embeddings *e);
 
-/* Appends one clip of file `file`; rows and width of the table must be set. */
-xkd_status xkd_embeddings_add(xkd_context *cx, xkd_feature_table *table, int64_t file, double seconds,
-                              const float *feature);
+/* One clip; the feature [rows,width] is the caller's. */
+typedef struct {
+    int64_t file;
+    double seconds, damage;
+    const float *feature;
+} xkd_feature_row;
+
+/* Appends a copy of the clip; rows and width of the table must be set. */
+xkd_status xkd_embeddings_add(xkd_context *cx, xkd_feature_table *table, const xkd_feature_row *row);
+
+/* Clips of the table whose damage is more than `most`. */
+int64_t xkd_embeddings_damaged(const xkd_feature_table *table, double most);
 
 typedef enum {
     XKD_EMBEDDINGS_SAFETENSORS,

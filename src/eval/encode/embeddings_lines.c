@@ -49,6 +49,10 @@ static void put_line(xkd_text *t, const xkd_embeddings *e, int m, int64_t i, int
     xkd_text_json_name(t, s->path);
     xkd_text_printf(t, ",\"modality\":\"%s\",\"clip\":%lld,\"seconds\":", modality_names[m], (long long)clip);
     xkd_text_json_number(t, f->seconds[i]);
+    if (f->damage[i] > 0) {
+        xkd_text_puts(t, ",\"damage\":");
+        xkd_text_json_number(t, f->damage[i]);
+    }
     if (s->split[0]) {
         xkd_text_puts(t, ",\"split\":");
         xkd_text_json_string(t, s->split);
@@ -113,7 +117,7 @@ bool xkd_embeddings_are_lines(const char *path)
 typedef struct {
     xkd_modality modality;
     int64_t clip, file; /* file: into `reading.files`, in order of appearance */
-    double seconds;
+    double seconds, damage;
     float *feature; /* owned */
 } row;
 
@@ -258,7 +262,9 @@ static xkd_status take_line(reading *r, const char *line, size_t length)
     const char *modality = json_string_value(json_object_get(object, "modality"));
     const json_t *feature = json_object_get(object, "feature"), *seconds = json_object_get(object, "seconds"),
                  *clip = json_object_get(object, "clip");
-    row fresh = {.clip = json_integer_value(clip), .seconds = json_number_value(seconds)};
+    row fresh = {.clip = json_integer_value(clip),
+                 .seconds = json_number_value(seconds),
+                 .damage = json_number_value(json_object_get(object, "damage"))}; /* 0 where there is none */
     if (!object || !modality || !json_is_array(feature) || !json_is_number(seconds) || !json_is_integer(clip) ||
         (strcmp(modality, "video") != 0 && strcmp(modality, "audio") != 0)) {
         status = wrong(r, "is no clip with path, modality, clip, seconds and feature");
@@ -331,7 +337,8 @@ static xkd_status fill_tables(reading *r)
         if (i && compare_rows(&r->rows[i - 1], x) == 0)
             XKD_FAIL(XKD_ERR_DATA, "%s: clip %" PRId64 " of %s stands there twice", r->path, x->clip,
                      r->out->files.samples[x->file].path);
-        XKD_TRY(xkd_embeddings_add(cx, &r->out->table[x->modality], x->file, x->seconds, x->feature));
+        const xkd_feature_row clip = {x->file, x->seconds, x->damage, x->feature};
+        XKD_TRY(xkd_embeddings_add(cx, &r->out->table[x->modality], &clip));
         xkd_free(x->feature);
         x->feature = NULL;
     }

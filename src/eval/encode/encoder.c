@@ -345,7 +345,7 @@ static xkd_status hash_piece(void *state, const void *piece, int64_t bytes)
 /* Over values, not the file: the same encoder in another form is the same encoder. Names are part of it, so that two
  * layers exchanged give another hash, and so is what no tensor shows but every feature depends on: heads, patch sides and
  * the grid of the positions. */
-static xkd_status hash_rows(xkd_context *cx, xkd_encoder *e)
+static xkd_status hash_rows(xkd_context *cx, xkd_encoder *e, const xkd_backend *be)
 {
     const xkd_backbone *b = &e->backbone;
     const int64_t geometry[] = {b->blocks.heads, b->C, b->pt, b->ph, b->pw, b->grid.t, b->grid.h, b->grid.w};
@@ -359,9 +359,11 @@ static xkd_status hash_rows(xkd_context *cx, xkd_encoder *e)
         xkd_memory_read(e->params.memory, row->master, row->count * xkd_dtype_size(e->params.dtype), hash_piece, state);
     }
     XXH128_hash_t hash = XXH3_128bits_digest(state);
-    snprintf(e->hash, sizeof e->hash, "%016llx%016llx%s%s", (unsigned long long)hash.high64,
-             (unsigned long long)hash.low64, e->params.stored == XKD_BF16 ? "-" : "",
-             e->params.stored == XKD_BF16 ? xkd_dtype_name(e->params.stored) : "");
+    snprintf(e->hash, sizeof e->hash, "%016llx%016llx%s", (unsigned long long)hash.high64,
+             (unsigned long long)hash.low64,
+             e->params.stored == XKD_BF16 ? "-bfloat16"
+             : be->tf32                   ? "-tf32"
+                                          : "");
     XXH3_freeState(state);
     return XKD_OK;
 }
@@ -372,7 +374,7 @@ xkd_status xkd_encoder_allocate(xkd_context *cx, xkd_encoder *e, const xkd_backe
     xkd_status status = XKD_OK;
     XKD_TRY(xkd_params_allocate(cx, &e->params, be->memory, be->dtype, training));
     XKD_TRY(load_rows(cx, e));
-    XKD_TRY(hash_rows(cx, e));
+    XKD_TRY(hash_rows(cx, e, be));
 fail:
     xkd_content_free(&e->content);
     xkd_tensor_file_close(&e->file);

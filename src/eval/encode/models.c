@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/pool.h"
 #include "eval/encode/embed_files.h"
 
@@ -116,7 +117,7 @@ xkd_status xkd_models_load(xkd_context *cx, const xkd_model_request *q, const ch
     XKD_TRY(configure(cx, q, path, overrides, count, out));
     int threads = out->config.threads ? (int)out->config.threads : xkd_processor_count();
     /* One backend for both encoders: they never run at the same time. */
-    XKD_TRY(xkd_backend_new(cx, &out->be, out->config.device, xkd_config_dtype(&out->config), threads));
+    XKD_TRY(xkd_backend_open(cx, &out->be, out->config.device, &out->config, threads));
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         xkd_encoder_source source = {.path = m == XKD_AUDIO && q->audio_model ? q->audio_model : path,
                                      /* Two files may hold the two encoders, as the released ones do. */

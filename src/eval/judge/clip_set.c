@@ -193,6 +193,8 @@ xkd_status xkd_clip_set_make(xkd_context *cx, const xkd_embeddings *e, const xkd
             if (c->audio)
                 put_feature(x + (c->video ? v->width : 0), a->x + (first[1] + i) * a->width, a->width,
                             both || c->normalise);
+            out->damaged += (c->video && v->damage[first[0] + i] > c->max_damage) ||
+                            (c->audio && a->damage[first[1] + i] > c->max_damage);
             out->label[out->n] = (int32_t)s->label; /* replaced below where there are several labels */
             out->video[out->n] = out->videos;
         }

@@ -7,13 +7,13 @@
 /* Clips of labelled videos; clips of a video stand together. Owned; free with xkd_clip_set_free. */
 typedef struct {
     int64_t n, D, K, videos;
-    float *x;             /* [n,D] */
-    int32_t *label;       /* [n] */
-    int64_t *video;       /* [n] 0 .. videos-1, ascending */
-    int32_t *video_label; /* [videos] */
-    int64_t *file;        /* [videos] index into the embeddings' files */
-    int64_t *without;     /* [lacking] likewise of the files that belong to the set but have no clips */
-    int64_t lacking;
+    float *x;                 /* [n,D] */
+    int32_t *label;           /* [n] */
+    int64_t *video;           /* [n] 0 .. videos-1, ascending */
+    int32_t *video_label;     /* [videos] */
+    int64_t *file;            /* [videos] index into the embeddings' files */
+    int64_t *without;         /* [lacking] likewise of the files that belong to the set but have no clips */
+    int64_t lacking, damaged; /* of those; clips of the set with more damage than the choice's */
     /* Where a file has several labels: truth [videos,K] 0 or 1, else NULL. `label` and `video_label` are then the
      * rarest label of a video, by which folds are balanced; figures are mean average precision. */
     uint8_t *truth;
@@ -25,6 +25,7 @@ typedef struct {
     const char *split;  /* NULL or "": every file */
     int64_t most_clips; /* of a file; 0: all */
     bool normalise;     /* L2, also of one modality alone */
+    double max_damage;  /* data.max_clip_damage; more is counted */
 } xkd_clip_choice;
 
 /* XKD_ERR_DATA: a file without label, no clips of the split, features of all tokens, clips that do not pair up. */

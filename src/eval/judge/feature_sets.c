@@ -22,13 +22,16 @@ xkd_status xkd_feature_modality(xkd_context *cx, const char *word, const xkd_emb
     return XKD_OK;
 }
 
-/* A figure of fewer files than were listed says so, each time that it is made. */
+/* A figure of fewer files than were listed, or of damaged clips, says so each time that it is made. */
 static void say_lacking(const xkd_listener *listener, const xkd_clip_set *set, const xkd_manifest *files,
                         const char *name)
 {
     for (int64_t i = 0; i < set->lacking && i < NAMED; i++)
         xkd_say(listener, "%s: has no features in the %s set", files->samples[set->without[i]].path, name);
     if (set->lacking > NAMED) xkd_say(listener, "and %" PRId64 " more in the %s set", set->lacking - NAMED, name);
+    if (set->damaged)
+        xkd_say(listener, "%" PRId64 " of %" PRId64 " clips of the %s set are damaged beyond data.max_clip_damage",
+                set->damaged, set->n, name);
 }
 
 /* `two`: training and test features come from files of their own, and a split is then only applied where it was asked
@@ -46,7 +49,12 @@ xkd_status xkd_feature_sets_make(xkd_context *cx, const xkd_feature_choice *args
         XKD_TRY(xkd_manifest_compare_classes(cx, &out->train.files, paths[0], &out->test.files, paths[1], NULL));
     }
     /* Clips of both modalities stand side by side in one row where both are used. */
-    xkd_clip_choice choice = {out->video, out->audio, two ? args->train : train, args->subsample, args->normalise};
+    xkd_clip_choice choice = {.video = out->video,
+                              .audio = out->audio,
+                              .split = two ? args->train : train,
+                              .most_clips = args->subsample,
+                              .normalise = args->normalise,
+                              .max_damage = args->max_damage};
     XKD_TRY(xkd_clip_set_make(cx, &out->train, &choice, &out->train_set));
     choice.split = two ? args->test : test;
     /* Subsampling is for training: a test keeps all its clips. */

@@ -11,6 +11,7 @@ typedef struct {
     const char *train, *test;
     int64_t subsample; /* clips of a training video at most */
     bool normalise;
+    double max_damage; /* data.max_clip_damage: clips with more are counted */
 } xkd_feature_choice;
 
 typedef struct {
@@ -20,8 +21,8 @@ typedef struct {
     bool video, audio;
 } xkd_feature_sets;
 
-/* One file with splits, or a training and a test file. Files that lack features are told to the listener, a line each; NULL:
- * there is none. Release with xkd_feature_sets_free in any case. */
+/* One file with splits, or a training and a test file. Files that lack features are told to the listener, a line each,
+ * and how many clips are damaged; NULL: there is none. Release with xkd_feature_sets_free in any case. */
 xkd_status xkd_feature_sets_load(xkd_context *cx, const xkd_feature_choice *choice, char *const *paths, int count,
                                  const xkd_listener *listener, xkd_feature_sets *out);
 /* The second half of it: from train and, if `two`, test to the two sets. paths name them in messages. */

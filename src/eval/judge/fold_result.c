@@ -62,6 +62,7 @@ void xkd_fold_result_json(xkd_text *out, const xkd_fold_result *r)
     xkd_text_puts(out, "]");
     pair_json(out, "files", r->files[0], r->files[1]);
     pair_json(out, "unreadable", r->unreadable[0], r->unreadable[1]);
+    pair_json(out, "damaged_clips", r->damaged[0], r->damaged[1]);
     pair_json(out, "listed_missing", r->imported.listed, r->imported.missing);
     pair_json(out, "files_official", r->imported.files, r->imported.official_files);
     pair_json(out, "tests_official", r->imported.tests, r->imported.official_tests);
@@ -119,6 +120,7 @@ static bool read_all(const json_t *root, xkd_fold_result *out)
            read_number(json_array_get(interval, 1), &out->interval[1]) &&
            read_pair(root, "files", &out->files[0], &out->files[1]) &&
            read_pair(root, "unreadable", &out->unreadable[0], &out->unreadable[1]) &&
+           read_pair(root, "damaged_clips", &out->damaged[0], &out->damaged[1]) &&
            read_pair(root, "listed_missing", &out->imported.listed, &out->imported.missing) &&
            read_pair(root, "files_official", &out->imported.files, &out->imported.official_files) &&
            read_pair(root, "tests_official", &out->imported.tests, &out->imported.official_tests) &&

@@ -8,7 +8,7 @@
 
 /* Of the result and of what the folder says about its settings. To be raised where either changes, or where a default of the
  * configuration does: folds of two versions are not mixed. */
-enum { XKD_FOLD_FORMAT = 4 };
+enum { XKD_FOLD_FORMAT = 5 };
 
 /* Percent; NAN where a figure does not exist: mAP of single labels, accuracies of several. */
 typedef struct {
@@ -24,6 +24,7 @@ typedef struct {
     double interval[2];         /* 95 %, of the honest top1 or map */
     int64_t files[2];           /* training, test: in the manifest */
     int64_t unreadable[2];      /* of them: in no figure; -1: unknown */
+    int64_t damaged[2];         /* training, test: clips in the figures that are damaged beyond data.max_clip_damage */
     xkd_import_counts imported; /* of all splits, beside the official set */
     double seconds;
 } xkd_fold_result;

@@ -96,6 +96,8 @@ xkd_status xkd_svm_run(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test,
                              .multi = test->truth != NULL,
                              .train_lacking = train->lacking,
                              .test_lacking = test->lacking,
+                             .train_damaged = train->damaged,
+                             .test_damaged = test->damaged,
                              .train_videos = train->videos,
                              .train_clips = train->n,
                              .test_videos = test->videos,
@@ -151,9 +153,10 @@ void xkd_svm_json(xkd_text *out, const xkd_svm_verdict *v)
     xkd_text_printf(out,
                     "{\"train_videos\": %" PRId64 ", \"train_clips\": %" PRId64 ", \"test_videos\": %" PRId64
                     ", \"test_clips\": %" PRId64 ", \"train_without_features\": %" PRId64
-                    ", \"test_without_features\": %" PRId64 ", \"classes\": %" PRId64 ", \"rows\": [",
+                    ", \"test_without_features\": %" PRId64 ", \"train_damaged_clips\": %" PRId64
+                    ", \"test_damaged_clips\": %" PRId64 ", \"classes\": %" PRId64 ", \"rows\": [",
                     v->train_videos, v->train_clips, v->test_videos, v->test_clips, v->train_lacking, v->test_lacking,
-                    v->classes);
+                    v->train_damaged, v->test_damaged, v->classes);
     /* Rows by C; `best` and `honest` repeat theirs without what is only of interest beside others. */
     for (int64_t c = 0; c < v->costs; c++) {
         if (c) xkd_text_puts(out, ", ");

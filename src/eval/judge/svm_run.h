@@ -27,6 +27,7 @@ typedef struct {
     bool multi;                  /* mean average precision instead of top-1 and top-5 */
     int64_t train_videos, train_clips, test_videos, test_clips, classes;
     int64_t train_lacking, test_lacking; /* videos that were listed but have no clips */
+    int64_t train_damaged, test_damaged; /* clips with more damage than the choice of the sets allows */
     float *scores;                       /* [test_videos,classes] of the chosen row */
 } xkd_svm_verdict;
 void xkd_svm_verdict_free(xkd_svm_verdict *verdict);

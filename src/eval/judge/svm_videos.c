@@ -138,7 +138,8 @@ xkd_status xkd_svm_embed_videos(xkd_context *cx, const xkd_svm_videos *v, const 
     half halves[2] = {0};
     char *paths[2];
     /* --train, --test and --subsample have done their part when the lists were made. */
-    xkd_feature_choice choice = {.modality = args->modality, .normalise = args->normalise};
+    xkd_feature_choice choice = {
+        .modality = args->modality, .normalise = args->normalise, .max_damage = v->models->config.data.max_clip_damage};
     xkd_embeddings *features[2] = {&out->train, &out->test};
     XKD_TRY(xkd_manifest_check_trained(cx, v->manifest, v->train, v->test));
     XKD_TRY(xkd_make_folder(cx, v->folder));

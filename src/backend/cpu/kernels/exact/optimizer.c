@@ -6,6 +6,12 @@
 #include "backend/cpu/kernels/kernels.h"
 #include "backend/cpu/kernels/vector.h"
 
+/* What a vector of parameters needs of the step. */
+typedef struct {
+    float clip, b1, b2, c1, c2, keep, rate, root, eps;
+    float old[2], fresh[2]; /* of the moving averages */
+} adamw_factors;
+
 /* Work of one call, shared read-only by its tasks; each operation uses the fields it needs and leaves the rest 0. */
 typedef struct {
     float *y;       /* output */
@@ -14,7 +20,8 @@ typedef struct {
     double a, b;    /* scalars of the operation, rounded to float in the task */
     int64_t n;
     double *sums;                /* [tasks] */
-    const xkd_adamw_args *adamw; /* for adamw alone; `a` is then the factor of clipping */
+    const xkd_adamw_args *adamw; /* for adamw alone, as is what follows */
+    const adamw_factors *factors;
 } flat;
 
 /* Squares are added in double: gradients of 10^7 elements would lose their small ones in float. Two sets of lanes hide
@@ -50,12 +57,6 @@ static void norms(xkd_backend *be, double *squares, double *finite, const xkd_ve
         if (!isfinite(scalars[i])) *finite = 0;
 }
 
-/* What a vector of parameters needs of the step. */
-typedef struct {
-    float clip, b1, b2, c1, c2, keep, rate, root, eps;
-    float old[2], fresh[2]; /* of the moving averages */
-} adamw_factors;
-
 /* One vector of parameter, gradient and moments, and the teachers that follow it. Decay is decoupled: it scales the
  * parameter by the learning rate alone and never enters the moments (method.md section 7). */
 INLINE void adamw_vector(const xkd_adamw_args *a, const adamw_factors *f, int64_t i, int64_t n)
@@ -81,27 +82,36 @@ INLINE void adamw_vector(const xkd_adamw_args *a, const adamw_factors *f, int64_
     }
 }
 
-/* One pass over memory. Constants are rounded once to float; the bias corrections are in `rate` and `root`. */
-static void adamw_task(void *arg, int64_t task, int thread)
+/* Constants are rounded once to float; the bias corrections are in `rate` and `root`. Counts the step. */
+static adamw_factors factors_of(const xkd_adamw_args *a, double clip)
 {
-    const xkd_adamw_args *a = ((const flat *)arg)->adamw;
-    adamw_factors f = {.clip = (float)((const flat *)arg)->a,
+    double lr = a->lr_scale * *a->lr, weight_decay = a->weight_decay ? *a->weight_decay : 0, steps = ++*a->steps;
+    adamw_factors f = {.clip = (float)clip,
                        .b1 = (float)a->beta1,
                        .b2 = (float)a->beta2,
                        .c1 = (float)(1 - a->beta1),
                        .c2 = (float)(1 - a->beta2),
-                       .keep = (float)(1 - a->lr * a->weight_decay),
-                       .rate = (float)(a->lr / a->correction1),
-                       .root = (float)(1 / sqrt(a->correction2)),
+                       .keep = (float)(1 - lr * weight_decay),
+                       .rate = (float)(lr / (1 - pow(a->beta1, steps))),
+                       .root = (float)(1 / sqrt(1 - pow(a->beta2, steps))),
                        .eps = (float)a->eps};
     for (int k = 0; k < 2; k++) {
-        f.old[k] = (float)a->ema_momentum[k];
-        f.fresh[k] = (float)(1 - a->ema_momentum[k]);
+        if (!a->ema[k]) continue;
+        f.old[k] = (float)*a->ema_momentum[k];
+        f.fresh[k] = (float)(1 - *a->ema_momentum[k]);
     }
+    return f;
+}
+
+/* One pass over memory. */
+static void adamw_task(void *arg, int64_t task, int thread)
+{
+    const xkd_adamw_args *a = ((const flat *)arg)->adamw;
+    const adamw_factors *f = ((const flat *)arg)->factors;
     int64_t i = task * ELEMENTS_A_TASK, end = i + task_size(task, a->n, ELEMENTS_A_TASK);
     (void)thread;
-    for (; i + W <= end; i += W) adamw_vector(a, &f, i, W);
-    if (i < end) adamw_vector(a, &f, i, end - i);
+    for (; i + W <= end; i += W) adamw_vector(a, f, i, W);
+    if (i < end) adamw_vector(a, f, i, end - i);
 }
 
 /* A moving average, y = a x + b y; b = 0 does not read y. */
@@ -125,16 +135,17 @@ static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, co
     if (*finite == 0) return;
     for (int64_t i = 0; i < count; i++) {
         const xkd_adamw_args *a = &list[i];
-        flat f = {.n = a->n, .adamw = a, .a = a->clip > 0 ? xkd_clip_factor(a->clip, squares[i]) : 1};
-        if (a->g) run_elements(be, f.n, adamw_task, &f);
+        if (a->g) {
+            adamw_factors factors = factors_of(a, a->clip > 0 ? xkd_clip_factor(a->clip, squares[i]) : 1);
+            flat f = {.n = a->n, .adamw = a, .factors = &factors};
+            run_elements(be, f.n, adamw_task, &f);
+        }
         for (int k = 0; !a->g && k < 2; k++) {
-            flat average = {.y = a->ema[k],
-                            .half = a->ema_stored[k],
-                            .x = a->p,
-                            .a = 1 - a->ema_momentum[k],
-                            .b = a->ema_momentum[k],
-                            .n = a->n};
-            if (average.y) run_elements(be, average.n, average_task, &average);
+            if (!a->ema[k]) continue;
+            double momentum = *a->ema_momentum[k];
+            flat average = {
+                .y = a->ema[k], .half = a->ema_stored[k], .x = a->p, .a = 1 - momentum, .b = momentum, .n = a->n};
+            run_elements(be, average.n, average_task, &average);
         }
     }
 }

@@ -1,0 +1,156 @@
+/* Gaps in the time stamps of sound, as where pieces of transport streams were joined: up to 50 ms they are taken for stamps that
+ * are not exact, until they add up. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "media/media.h"
+#include "media_files.h"
+
+enum { PACKET = 188, TICKS = 90000, RATE = 16000, LOUD = 3000, MOST_GAPS = 2 };
+static const double TONE = 4;     /* s of the sound's own clock */
+static const double EXACT = 3e-3; /* the tone's first loud sample, after a resampler */
+
+static xkd_context *cx;
+static char folder[4096];
+
+/* A gap of the sound: what comes `at` seconds after its first stamp or later is moved by `length`. */
+typedef struct {
+    double at, length;
+} gap;
+
+static int64_t read_stamp(const uint8_t *p)
+{
+    return (int64_t)(p[0] >> 1 & 7) << 30 | (int64_t)p[1] << 22 | (int64_t)(p[2] >> 1) << 15 | (int64_t)p[3] << 7 |
+           p[4] >> 1;
+}
+
+static void write_stamp(uint8_t *p, int64_t t)
+{
+    p[0] = (uint8_t)((p[0] & 0xf1) | (t >> 30 & 7) << 1);
+    p[1] = (uint8_t)(t >> 22);
+    p[2] = (uint8_t)((t >> 15 & 0x7f) << 1 | 1);
+    p[3] = (uint8_t)(t >> 7);
+    p[4] = (uint8_t)((t & 0x7f) << 1 | 1);
+}
+
+/* The presentation stamp of a packet with the head of a sound packet in it; NULL in others. */
+static uint8_t *sound_stamp(uint8_t *packet)
+{
+    if (packet[0] != 0x47 || !(packet[1] & 0x40) || !(packet[3] & 0x10)) return NULL;
+    int at = 4 + (packet[3] & 0x20 ? 1 + packet[4] : 0);
+    uint8_t *head = packet + at;
+    if (at + 14 > PACKET || head[0] || head[1] || head[2] != 1 || (head[3] & 0xe0) != 0xc0 || !(head[7] & 0x80))
+        return NULL;
+    return head + 9;
+}
+
+static const char *make(const char *name, const gap gaps[MOST_GAPS])
+{
+    static char path[5000];
+    char *bytes;
+    int64_t size, first = -1, moved = 0;
+    test_file f = test_file_default();
+    f.encode.format = "mpegts";
+    f.tone_from = TONE;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (make_test_file(cx, path, &f) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    assert_int_equal(xkd_read_file(cx, path, 1 << 26, XKD_ERR_DATA, &bytes, &size), XKD_OK);
+    for (int64_t at = 0; at + PACKET <= size; at += PACKET) {
+        uint8_t *stamp = sound_stamp((uint8_t *)bytes + at);
+        if (!stamp) continue;
+        int64_t time = read_stamp(stamp), by = 0;
+        if (first < 0) first = time;
+        for (int k = 0; k < MOST_GAPS; k++)
+            if (time - first >= (int64_t)(gaps[k].at * TICKS)) by += (int64_t)(gaps[k].length * TICKS);
+        write_stamp(stamp, time + by);
+        moved += by > 0;
+    }
+    assert_true((gaps[0].length > 0) == (moved > 0));
+    assert_int_equal(xkd_write_file(cx, path, bytes, size), XKD_OK);
+    xkd_free(bytes);
+    return path;
+}
+
+typedef struct {
+    int64_t heard, onset; /* samples; the first that is loud, -1: none yet */
+} ear;
+
+static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
+{
+    (void)info, (void)start;
+    *(ear *)user = (ear){.onset = -1};
+    return XKD_OK;
+}
+
+static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
+{
+    (void)user, (void)rgb, (void)width, (void)height, (void)index;
+    return XKD_OK;
+}
+
+static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
+{
+    ear *e = user;
+    for (int64_t i = 0; i < count; i++, e->heard++)
+        if (e->onset < 0 && abs(samples[i]) > LOUD) e->onset = e->heard;
+    return XKD_OK;
+}
+
+/* When the tone begins, in seconds of the whole file or of the clip at `start`. */
+static double onset(const char *path, xkd_clip_mode mode, double start)
+{
+    xkd_media *media = NULL;
+    xkd_media_fault fault = XKD_FAULT_NONE;
+    xkd_media_tally tally;
+    ear e;
+    const xkd_media_sink sink = {.user = &e, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    const xkd_media_request q = {
+        .mode = mode, .start = start, .duration = 3, .fps = 8, .audio_rate = RATE, .video = true, .audio = true};
+    assert_int_equal(xkd_media_open(cx, path, &media, &fault), XKD_OK);
+    assert_int_equal(xkd_media_decode(media, &q, &sink, &tally, &fault), XKD_OK);
+    assert_true(tally.audio_damage == 0);
+    xkd_media_free(media);
+    assert_true(e.onset >= 0);
+    return (double)e.onset / RATE;
+}
+
+static void near(const char *what, double got, double want)
+{
+    if (!(fabs(got - want) < EXACT)) fail_msg("%s: %.4f s instead of %.4f s", what, got, want);
+}
+
+static void small_gaps_wait_until_they_add_up(void **state)
+{
+    (void)state;
+    const char *path = make("even.ts", (const gap[MOST_GAPS]){{0}});
+    double base = onset(path, XKD_CLIP_WHOLE, 0);
+    near("a clip of an even stream", onset(path, XKD_CLIP_AT, 3.25), base - 3.25);
+    /* One of 30 ms: a whole file plays on, a clip behind it has the stamps' own times. */
+    path = make("one.ts", (const gap[MOST_GAPS]){{2, 0.03}});
+    near("30 ms in a whole file", onset(path, XKD_CLIP_WHOLE, 0), base);
+    near("30 ms before a clip", onset(path, XKD_CLIP_AT, 3.25), base + 0.03 - 3.25);
+    /* Two of them are 60 ms: from there on the sound is where it belongs. So it is never off by more than 50 ms. */
+    path = make("two.ts", (const gap[MOST_GAPS]){{1, 0.03}, {2, 0.03}});
+    near("twice 30 ms", onset(path, XKD_CLIP_WHOLE, 0), base + 0.06);
+    path = make("large.ts", (const gap[MOST_GAPS]){{2, 0.06}});
+    near("60 ms at once", onset(path, XKD_CLIP_WHOLE, 0), base + 0.06);
+    near("60 ms before a clip", onset(path, XKD_CLIP_AT, 3.25), base + 0.06 - 3.25);
+    near("60 ms within a clip", onset(path, XKD_CLIP_AT, 1.5), base + 0.06 - 1.5);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(small_gaps_wait_until_they_add_up)};
+    cx = xkd_context_new();
+    snprintf(folder, sizeof folder, "%s", test_folder("gaps"));
+    if (!cx || xkd_make_folder(cx, folder) != XKD_OK) return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_test_folder(folder);
+    xkd_context_free(cx);
+    return failed;
+}

@@ -1,0 +1,258 @@
+/* Stretches of operations that a GPU keeps as graphs, on the simulation: whole steps are replayed, with the bits of steps that are
+ * asked for launch by launch, whatever changes between them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <math.h>
+#include <stdio.h>
+#include <cmocka.h>
+
+#include "absent_device.h"
+#include "backend/cuda/cuda.h"
+#include "small_model.h"
+
+/* Without `kept` operations are counted by name, and so asked for one by one. */
+static void build(small_model *s, bool kept)
+{
+    xkd_status status = XKD_OK;
+    s->cx = xkd_context_new();
+    small_views(s);
+    xkd_batch_shape shape = {
+        .B = s->B, .views = {1 + s->locals[0], 1 + s->locals[1]}, .shape = {s->shapes[0], s->shapes[1]}};
+    XKD_TRY(xkd_backend_new(s->cx, &s->be, "cuda-sim", XKD_F32, 1));
+    if (!kept) xkd_cuda_counts(s->be, NULL, 0);
+    XKD_TRY(xkd_trainer_new(s->cx, &s->trainer, s->be, NULL, &s->config, &shape, false));
+fail:
+    if (status == XKD_ERR_DEVICE && may_be_absent("cuda-sim")) {
+        print_message("# %s\n", xkd_last_error(s->cx));
+        small_model_free(s);
+        skip();
+    }
+    if (status != XKD_OK) fail_msg("%s", xkd_last_error(s->cx));
+}
+
+/* What it asked of the device. */
+static int64_t one_step(small_model *s, xkd_step_result *result)
+{
+    int64_t before = xkd_backend_asked(s->be);
+    xkd_step_begin(s->trainer, &s->values);
+    for (int64_t i = 0; i < s->config.train.accumulate; i++) xkd_step_micro_batch(s->trainer, &s->input);
+    if (xkd_step_finish(s->trainer) != XKD_OK) fail_msg("%s", xkd_last_error(s->cx));
+    int64_t asked = xkd_backend_asked(s->be) - before;
+    if (xkd_step_collect(s->trainer, result) != XKD_OK) fail_msg("%s", xkd_last_error(s->cx));
+    return asked;
+}
+
+static void same_arena(const small_model *a, const small_model *b, const xkd_arena *x, const xkd_arena *y)
+{
+    char *host[2] = {malloc((size_t)x->used), malloc((size_t)x->used)};
+    assert_int_equal(x->used, y->used);
+    xkd_memory_download(a->be->memory, host[0], x->memory, x->used);
+    xkd_memory_download(b->be->memory, host[1], y->memory, y->used);
+    assert_memory_equal(host[0], host[1], (size_t)x->used);
+    free(host[0]);
+    free(host[1]);
+}
+
+static void same_state(const small_model *a, const small_model *b)
+{
+    const xkd_params *x = &xkd_trainer_look(a->trainer)->networks.params,
+                     *y = &xkd_trainer_look(b->trainer)->networks.params;
+    same_arena(a, b, &x->values, &y->values);
+    same_arena(a, b, &x->moments, &y->moments);
+    same_arena(a, b, &x->counters, &y->counters);
+}
+
+/* Everything that may change from step to step does: rates, momenta, temperatures, data; the last layer joins at the fourth
+ * step, and the sixth is not finite. */
+static void change(small_model *s, int step)
+{
+    s->values.lr = 1e-3 * (1 + step);
+    s->values.weight_decay = 0.3 - 0.02 * step;
+    s->values.epoch = step < 3 ? 0 : 1;
+    for (int m = 0; m < XKD_MODALITIES; m++) {
+        s->values.ema[m] = 0.9 + 0.01 * step + 0.003 * m;
+        s->values.temp.teacher_temp[m] = 0.3 + 0.02 * step + 0.01 * m;
+        s->values.temp.student_temp[m] = 0.5 - 0.01 * step + 0.02 * m;
+        s->clips[m][0][step] += 0.5f;
+    }
+    s->clips[XKD_AUDIO][1][3] = step == 5 ? NAN : 0;
+}
+
+static void replayed_steps_have_the_bits_of_launched_ones(void **state)
+{
+    (void)state;
+    small_model kept = small_model_defaults(), plain = small_model_defaults();
+    kept.config.step.freeze_last_layer = plain.config.step.freeze_last_layer = 1;
+    build(&kept, true);
+    build(&plain, false);
+    int64_t first = 0, asked = 0;
+    for (int step = 0; step < 8; step++) {
+        xkd_step_result a, b;
+        change(&kept, step);
+        change(&plain, step);
+        asked = one_step(&kept, &a);
+        int64_t launched = one_step(&plain, &b);
+        assert_memory_equal(&a, &b, sizeof a);
+        assert_int_equal(a.skipped, step == 5);
+        if (step == 0) first = asked;
+        if (step == 0) assert_int_equal(asked, launched);
+        assert_true(first > 300);
+        /* The second step of either kind is recorded and done as two graphs. */
+        if (step % 3 != 0 || step > 4) assert_true(asked < 40);
+        same_state(&kept, &plain);
+    }
+    assert_int_equal(kept.be->products, plain.be->products);
+    small_model_free(&kept);
+    small_model_free(&plain);
+}
+
+/* Full and smaller batches in turn: a graph for each. */
+static void plans_have_graphs_of_their_own(void **state)
+{
+    (void)state;
+    small_model s[2] = {small_model_defaults(), small_model_defaults()};
+    int64_t asked = 0;
+    for (int k = 0; k < 2; k++) {
+        s[k].B = 4;
+        s[k].config.train.accumulate = 2;
+        build(&s[k], k == 0);
+    }
+    for (int step = 0; step < 6; step++) {
+        xkd_step_result result[2];
+        for (int k = 0; k < 2; k++) {
+            xkd_batch_shape shape = {.B = step % 2 ? 2 : 4, .views = {2, 2}, .shape = {s[k].shapes[0], s[k].shapes[1]}};
+            assert_int_equal(xkd_trainer_fit(s[k].cx, s[k].trainer, &shape), XKD_OK);
+            change(&s[k], step == 5 ? 4 : step);
+            int64_t of_step = one_step(&s[k], &result[k]);
+            if (k == 0) asked = of_step;
+        }
+        assert_memory_equal(&result[0], &result[1], sizeof result[0]);
+        same_state(&s[0], &s[1]);
+    }
+    assert_true(asked < 80);
+    for (int k = 0; k < 2; k++) small_model_free(&s[k]);
+}
+
+static xkd_context *cx;
+static xkd_backend *be;
+static float *x, *y;
+
+static float *take(void)
+{
+    void *block;
+    assert_int_equal(xkd_memory_take(cx, be->memory, &block, 64), XKD_OK);
+    return block;
+}
+
+static void open_device(void)
+{
+    small_model s = small_model_defaults();
+    build(&s, true); /* or it is skipped */
+    small_model_free(&s);
+    cx = xkd_context_new();
+    assert_int_equal(xkd_backend_new(cx, &be, "cuda-sim", XKD_F32, 1), XKD_OK);
+    x = take();
+    y = take();
+}
+
+static void close_device(void)
+{
+    assert_int_equal(xkd_backend_status(be), XKD_OK);
+    xkd_memory_give(be->memory, x);
+    xkd_memory_give(be->memory, y);
+    xkd_backend_free(be);
+    xkd_context_free(cx);
+}
+
+static float first_of(const float *tensor)
+{
+    float value;
+    xkd_memory_download(be->memory, &value, tensor, sizeof value);
+    return value;
+}
+
+/* x = value, y = y + x under one key. True: nothing was launched for it. */
+static bool stretch(double value)
+{
+    const int64_t key = 7;
+    if (xkd_backend_repeat(be, &key, sizeof key)) return true;
+    be->ops->fill(be, x, value, 16);
+    be->ops->axpby(be, y, x, 1, 1, 16);
+    xkd_backend_repeat_end(be);
+    return false;
+}
+
+/* As on a GPU: a value that changes and is not behind a pointer shows as a wrong result. */
+static void what_came_by_value_is_kept(void **state)
+{
+    (void)state;
+    open_device();
+    for (int i = 1; i <= 4; i++) {
+        assert_int_equal(stretch(i), i > 2);
+        assert_true(first_of(x) == (i > 2 ? 2 : (float)i));
+    }
+    assert_true(first_of(y) == 1 + 2 + 2 + 2);
+    close_device();
+}
+
+/* Its address may be another tensor's: the graph goes, and the stretch is recorded anew. */
+static void memory_that_is_given_back_ends_graphs(void **state)
+{
+    (void)state;
+    open_device();
+    for (int i = 1; i <= 3; i++) assert_int_equal(stretch(1), i > 2);
+    xkd_memory_give(be->memory, x);
+    x = take();
+    for (int i = 1; i <= 3; i++) assert_int_equal(stretch(i), i > 2);
+    assert_true(first_of(x) == 2);
+    close_device();
+}
+
+/* A copy from the host in a stretch: it is done launch by launch, every time. */
+static void copies_of_the_host_are_not_kept(void **state)
+{
+    const int64_t key = 8;
+    (void)state;
+    open_device();
+    for (int i = 1; i <= 4; i++) {
+        float value = (float)i;
+        assert_false(xkd_backend_repeat(be, &key, sizeof key));
+        be->ops->fill(be, y, 10 * i, 16);
+        xkd_memory_upload(be->memory, x, &value, sizeof value);
+        be->ops->axpby(be, y, x, 1, 1, 1);
+        xkd_backend_repeat_end(be);
+        assert_true(first_of(y) == (float)(11 * i));
+    }
+    close_device();
+}
+
+/* More kinds of stretches than there is room for: the oldest goes, and none is taken for another. */
+static void many_stretches(void **state)
+{
+    (void)state;
+    open_device();
+    for (int round = 0; round < 3; round++)
+        for (int64_t key = 0; key < 20; key++) {
+            if (!xkd_backend_repeat(be, &key, sizeof key)) {
+                be->ops->fill(be, x, (double)key, 16);
+                xkd_backend_repeat_end(be);
+            }
+            assert_true(first_of(x) == (float)key);
+        }
+    close_device();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(replayed_steps_have_the_bits_of_launched_ones),
+        cmocka_unit_test(plans_have_graphs_of_their_own),
+        cmocka_unit_test(what_came_by_value_is_kept),
+        cmocka_unit_test(memory_that_is_given_back_ends_graphs),
+        cmocka_unit_test(copies_of_the_host_are_not_kept),
+        cmocka_unit_test(many_stretches),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
