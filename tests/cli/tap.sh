@@ -36,6 +36,7 @@ stderr_has() {
 stdout_has() {
   if [ "$rc" -eq "$2" ] && [[ $out == *"$3"* ]]; then ok "$1"; else not_ok "$1 (wanted $2: $3)"; fi
 }
+ranks_of() { pgrep -P "$1" | sort -n; } # ranks_of STARTER: their processes, in order of ranks
 finish() { exit "$((failed > 0))"; }
 # poison FILE: makes the last number of a safetensors file of float32 NaN, and its checksum one that nobody knows.
 poison() {

@@ -29,7 +29,7 @@ for ranks in 2 3; do
     stderr_has "the same without NCCL says so" 0 "has no NCCL or computes on no GPU: gradients pass through the hosts' memory"
     if [ $wire = float32 ]; then
       check "and has the same bits" [ "$(weights "devices-$ranks-$wire")" = "$(weights "hosts-$ranks-$wire")" ]
-    else # a rank's own share is not rounded, and which share that is depends on how the gradients are cut
+    else # a rank's own share is not rounded, and which share that is depends on how the gradients are cut: 2^-9 of the norm
       check "and is near to it" near "$(norm "devices-$ranks-$wire")" "$(norm "hosts-$ranks-$wire")" 0.002
     fi
   done
@@ -40,7 +40,6 @@ try finetune two toys --split train --test-split test --modality video --out tun
 stderr_has "a fine-tuning over two devices" 0 "which NCCL connects"
 
 # ---- a rank that is lost ----
-ranks_of() { pgrep -P "$1"; }
 lose() { # lose NAME SIGNAL: two ranks in their endless training, of which one gets the signal in the midst
   "$xkd" "${train[@]}" --out "$1" --ranks 2 --max-steps 400 run.save_steps=1 run.peer_timeout=4 2>"$1.err" >/dev/null &
   launcher=$!

@@ -196,7 +196,6 @@ begin() {
   for _ in $(seq 1000); do lines "$name/metrics.jsonl" 4 && break; kill -0 $launcher 2>/dev/null || break; sleep 0.02; done
 }
 lines() { [ -s "$1" ] && [ "$(wc -l <"$1")" -gt "$2" ]; }
-ranks_of() { pgrep -P "$1" | sort -n; } # in order of ranks
 ended() {
   wait $launcher
   rc=$? out=$(cat "$1.out") err=$(cat "$1.err")

@@ -77,7 +77,7 @@ static void look(void)
         if (levels[i].present && (!*wanted || strcmp(wanted, levels[i].name) == 0)) chosen = &levels[i];
 }
 
-static bool has_name_of_tiles(const char *name)
+static bool multiplies_in_tiles(const char *name)
 {
     for (int i = 0; i < COUNT; i++)
         if (levels[i].tiles && strcmp(levels[i].name, name) == 0) return true;
@@ -130,7 +130,7 @@ void xkd_cpu_level_note(xkd_context *cx, const char *what, const char *before, c
 {
     if (!*before || !*now || strcmp(before, now) == 0) return;
     bool same = strcmp(before, "v2") != 0 && strcmp(now, "v2") != 0;
-    bool half = has_name_of_tiles(before) || has_name_of_tiles(now);
+    bool half = multiplies_in_tiles(before) || multiplies_in_tiles(now);
     xkd_log(cx, same ? XKD_LOG_INFO : XKD_LOG_WARN, "%s: made at processor level %s, goes on at level %s: %s", what,
             before, now,
             !same  ? "last bits of results may differ"

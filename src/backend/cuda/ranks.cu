@@ -17,8 +17,8 @@ struct xkd_cuda_ranks {
     dev_event ready, summed;
     int rank, size;
     int64_t share;     /* floats of a rank's share of a full bucket */
-    float *room;       /* [size,share] the shares received; unused in bfloat16 */
-    bf16 *sent, *came; /* [size,share] each, in bfloat16; the halves of one piece with room */
+    float *room;       /* [size,share] the shares received */
+    bf16 *sent, *came; /* in bfloat16, [size,share] each: the two halves of room */
 };
 
 /* Rank r has elements [r * each, (r + 1) * each) of a bucket of n, as far as there are any. */
