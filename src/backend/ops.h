@@ -101,7 +101,8 @@ typedef struct {
     bool softmax; /* attn_mode */
 } xkd_refine_args;
 
-/* One AdamW step on one tensor and the moving averages that follow it; method.md section 7. */
+/* One AdamW step on one tensor and the moving averages that follow it; method.md section 7. Of a list, entries with
+ * a gradient are updated first, in any order or at once, and then those without. */
 typedef struct {
     void *p, *m, *v; /* [n] parameter and moments, updated where there is a gradient */
     const void *g;   /* [n] gradient; NULL: only the averages follow p */
