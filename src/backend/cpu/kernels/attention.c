@@ -73,27 +73,28 @@ static int64_t column_panel(const slice *s)
     return s->N * MR + 16;
 }
 
-/* panel [keys][NR] = rows [keys][d] (packed, row_of apart) times b [d][NR]. */
-static void scores_panel(const slice *s, float *panel, const float *rows, const float *b)
+/* panel [keys][NR] = rows [keys][d] (packed, row_of apart) times b [d][NR], in the vectors that hold `queries`. */
+static void scores_panel(const slice *s, float *panel, const float *rows, const float *b, int64_t queries)
 {
     vec acc[MR][NV];
     for (int64_t i = 0; i < s->keys; i += MR) {
         tile_zero(acc);
         if (s->d <= NARROW)
-            tile_add_product(acc, s->d, rows + i * NARROW_ROW, NARROW_ROW, 1, b);
+            tile_add_product(acc, queries, s->d, rows + i * NARROW_ROW, NARROW_ROW, 1, b);
         else
-            tile_add_product(acc, s->d, rows + i * A_ROW, A_ROW, 1, b);
+            tile_add_product(acc, queries, s->d, rows + i * A_ROW, A_ROW, 1, b);
         tile_store(acc, panel + i * NR, NULL, NR);
     }
 }
 
-/* out [wide][NR] = sum over keys of columns (packed in panels of MR) times panel [N][NR]. */
-static void weighted_sum(const slice *s, float *out, const float *columns, const float *panel)
+/* out [wide][NR] = sum over keys of columns (packed in panels of MR) times panel [N][NR], in the vectors that hold
+ * `queries`. */
+static void weighted_sum(const slice *s, float *out, const float *columns, const float *panel, int64_t queries)
 {
     vec acc[MR][NV];
     for (int64_t i = 0; i < s->wide; i += MR) {
         tile_zero(acc);
-        tile_add_product(acc, s->N, columns + i / MR * column_panel(s), 1, MR, panel);
+        tile_add_product(acc, queries, s->N, columns + i / MR * column_panel(s), 1, MR, panel);
         tile_store(acc, out + i * NR, NULL, NR);
     }
 }
@@ -125,12 +126,12 @@ static void turn_around(stored *out, int64_t ld, const float *in, int64_t rows, 
         }
 }
 
-/* Softmax over the N keys of each lane, without its division: panel = exp(scale s - shift), shift = scale * largest.
+/* Softmax over the N keys of each lane of so many vectors, without its division: panel = exp(scale s - shift), shift = scale * largest.
  * Relative to the largest score exp never overflows, and the sum is at least 1, so that logarithm and quotient are
  * safe. The sum goes through partial sums of 32 keys, which keeps its error small. */
-static void exponentials(float *panel, int64_t N, float scale, float *shift, float *sum)
+static void exponentials(float *panel, int64_t N, int vectors, float scale, float *shift, float *sum)
 {
-    for (int v = 0; v < NV; v++) {
+    for (int v = 0; v < vectors; v++) {
         float *p = panel + v * W;
         vec largest = vec_load(p), total = vec_set(0);
         for (int64_t i = 1; i < N; i++) largest = vec_max(largest, vec_load(p + i * NR));
@@ -172,11 +173,11 @@ static void forward_head(void *arg, int64_t index, int thread)
         int64_t rows = s.N - first < NR ? s.N - first : NR;
         float shift[NR], sum[NR], *lse = a->lse + (s.row + first) * a->H + s.head;
         pack_transposed_panel(q_panel, q + first * ld, ld, rows, s.d);
-        scores_panel(&s, panel, k_rows, q_panel);
-        exponentials(panel, s.N, s.scale, shift, sum);
-        weighted_sum(&s, out, v_columns, panel);
+        scores_panel(&s, panel, k_rows, q_panel, rows);
+        exponentials(panel, s.N, vectors_of(rows), s.scale, shift, sum);
+        weighted_sum(&s, out, v_columns, panel, rows);
         for (int64_t c = 0; c < s.d; c++)
-            for (int w = 0; w < NV; w++)
+            for (int w = 0; w < vectors_of(rows); w++)
                 vec_store(out + c * NR + w * W, vec_load(out + c * NR + w * W) / vec_load(sum + w * W));
         turn_around(a->o + (s.row + first) * s.D + s.head * s.d, s.D, out, rows, s.d);
         for (int64_t r = 0; r < rows; r++) lse[r * a->H] = shift[r] + logf(sum[r]);
@@ -218,7 +219,8 @@ static int64_t backward_floats(const slice *s)
 }
 
 /* P^T and dS^T of one panel of queries, from scores and dP^T: P = exp(scale S - lse), dS = scale P (dP - along), where
- * along = dO . O is equal to sum_j P_j dP_j. Lanes past the last query hold 0 in both. */
+ * along = dO . O is equal to sum_j P_j dP_j. Lanes past the last query hold 0 in both, or nothing where their whole vector
+ * does: nobody reads them. */
 static void panel_gradients(const attention *a, const slice *s, int64_t first, int64_t rows, float *p, float *ds)
 {
     float lse[NR], along[NR], factor[NR];
@@ -228,7 +230,7 @@ static void panel_gradients(const attention *a, const slice *s, int64_t first, i
         along[r] = r < rows ? stored_dot(a->d_o + at, a->saved_o + at, s->d) : 0;
         factor[r] = s->scale;
     }
-    for (int v = 0; v < NV; v++) {
+    for (int v = 0; v < vectors_of(rows); v++) {
         vec shift = vec_load(lse + v * W), less = vec_load(along + v * W), scale = vec_load(factor + v * W);
         for (int64_t i = 0; i < s->N; i++) {
             float *at = p + i * NR + v * W, *d = ds + i * NR + v * W;
@@ -253,10 +255,7 @@ static void key_gradients(const slice *s, float *out, const float *panels, const
             for (int64_t q = 0; q < count; q += NR) {
                 int64_t queries = count - q < NR ? count - q : NR;
                 const float *left = panels + (q / NR * s->keys + i) * NR, *right = b + j * BLOCK + q * NR;
-                if (columns > NR / 2)
-                    tile_add_part(acc, NV, queries, left, NR, 1, right);
-                else
-                    tile_add_part(acc, NV / 2, queries, left, NR, 1, right);
+                tile_add_product(acc, columns, queries, left, NR, 1, right);
             }
             if (rows == MR && columns == NR)
                 tile_store(acc, c, add ? c : NULL, ld);
@@ -295,10 +294,10 @@ static void backward_head(void *arg, int64_t index, int thread)
             float *p = m.p + j * s.keys, *ds = m.ds + j * s.keys;
             pack_transposed_panel(m.q_panel, q + first * ld, ld, rows, s.d);
             pack_transposed_panel(m.do_panel, d_o + first * s.D, s.D, rows, s.d);
-            scores_panel(&s, p, m.k_rows, m.q_panel);
-            scores_panel(&s, ds, m.v_rows, m.do_panel);
+            scores_panel(&s, p, m.k_rows, m.q_panel, rows);
+            scores_panel(&s, ds, m.v_rows, m.do_panel, rows);
             panel_gradients(a, &s, first, rows, p, ds);
-            weighted_sum(&s, m.out, m.k_columns, ds);
+            weighted_sum(&s, m.out, m.k_columns, ds, rows);
             turn_around(dq + first * ld, ld, m.out, rows, s.d);
         }
         for (int64_t j = 0; j < s.d; j += NR) {

@@ -26,9 +26,33 @@ typedef struct {
     /* One round: K values from k0 on are packed at `packed`, in panels of NR columns. */
     void *packed;
     int64_t k0, depth;
-    int64_t panels;               /* of NR columns in N */
-    int64_t rows, columns, slabs; /* of a task; slabs: tasks side by side over N */
+    int64_t panels, groups;    /* of NR columns in N; of panels that are packed together */
+    int64_t side, down, slabs; /* rows of a tile; tasks below each other over M and side by side over N */
 } product;
+
+/* Cuts the outputs into `down` tasks of rows or fewer; where that is not one for each thread, tasks divide the columns
+ * too. */
+static void cut_outputs(product *p, int64_t side, int64_t down, int threads)
+{
+    int64_t tiles = tasks_of(p->M, side);
+    p->side = side;
+    p->down = down < tiles ? down : tiles;
+    p->slabs = p->down >= threads ? 1 : tasks_of(threads, p->down);
+    if (p->slabs > p->panels) p->slabs = p->panels;
+}
+
+/* A task's part of the outputs: rows, and panels [from, to). Parts differ by one tile and one panel at most, so that no
+ * thread waits for the rounding up of the others. */
+typedef struct {
+    int64_t row, rows, from, to;
+} outputs;
+
+static outputs outputs_of(const product *p, int64_t task)
+{
+    int64_t i = task / p->slabs, j = task % p->slabs, tiles = tasks_of(p->M, p->side);
+    int64_t row = i * tiles / p->down * p->side, end = (i + 1) * tiles / p->down * p->side;
+    return (outputs){row, (end < p->M ? end : p->M) - row, j * p->panels / p->slabs, (j + 1) * p->panels / p->slabs};
+}
 
 /* Whether y is of another type than the sums, and the columns that are summed up at a time then: 800 KB for MC rows. */
 #ifdef XKD_HALF

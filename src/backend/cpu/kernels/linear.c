@@ -7,7 +7,7 @@
  * one, mostly from the last-level cache. */
 enum { PACKED_BYTES = 16 << 20 };
 
-/* Columns that one packing task takes: long enough runs of memory for the prefetcher. */
+/* Columns that one packing task takes at most: long enough runs of memory for the prefetcher. */
 enum { PACK_COLUMNS = 128, PACK_PANELS = PACK_COLUMNS / NR };
 
 static float *panel_at(const product *p, int64_t block, int64_t panel)
@@ -19,9 +19,9 @@ static float *panel_at(const product *p, int64_t block, int64_t panel)
 static void pack_task(void *arg, int64_t index, int thread)
 {
     const product *p = arg;
-    int64_t groups = tasks_of(p->panels, PACK_PANELS), block = index / groups, first = index % groups * PACK_PANELS;
-    int64_t k = task_size(block, p->depth, KC), from = p->k0 + block * KC;
-    int64_t last = first + PACK_PANELS < p->panels ? first + PACK_PANELS : p->panels;
+    int64_t group = index % p->groups, block = index / p->groups, k = task_size(block, p->depth, KC);
+    int64_t first = group * p->panels / p->groups, last = (group + 1) * p->panels / p->groups;
+    int64_t from = p->k0 + block * KC;
     (void)thread;
     for (int64_t i = first; i < last; i++) {
         int64_t columns = task_size(i, p->N, NR);
@@ -39,12 +39,11 @@ INLINE void prefetch_tile(const void *c, int64_t line, int64_t bytes, int64_t ro
         for (int64_t j = 0; j < bytes; j += 64) __builtin_prefetch((const char *)c + i * line + j, 1);
 }
 
-/* The next panel of b comes from the last-level cache or from memory. Each tile of a panel asks for its share of it; past
- * the last panel that is harmless. */
-INLINE void prefetch_slice(const float *panel, int64_t row, int64_t rows)
+/* The next panel of b comes from the last-level cache or from memory. Each tile of a panel asks for its share of it,
+ * `lines` cache lines; past the last panel that is harmless. */
+INLINE void prefetch_slice(const float *slice, int64_t lines)
 {
-    const int64_t lines = B_PANEL / 16;
-    for (int64_t i = row * lines / rows; i < (row + MR) * lines / rows; i++) __builtin_prefetch(panel + i * 16, 0, 2);
+    for (int64_t i = 0; i < lines; i++) __builtin_prefetch(slice + i * 16, 0, 2);
 }
 
 /* One block of K of a task, whose rows of a are packed. */
@@ -71,10 +70,7 @@ INLINE void run_tile(const product *p, const block_of_k *t, int64_t i, int64_t c
     if (t->last && p->then == GELU_BACKWARD)
         prefetch_tile(p->h + out.row * p->N + column, p->N * (int64_t)sizeof *p->h, NR * sizeof *p->h, out.rows);
     tile_zero(acc);
-    if (out.columns > NR / 2)
-        tile_add_part(acc, NV, t->k, a, row, step, b);
-    else
-        tile_add_part(acc, NV / 2, t->k, a, row, step, b);
+    tile_add_product(acc, out.columns, t->k, a, row, step, b);
     if (out.rows == MR && out.columns == NR)
         tile_store(acc, out.sums.c, add, out.sums.ld);
     else
@@ -87,11 +83,14 @@ INLINE void run_tile(const product *p, const block_of_k *t, int64_t i, int64_t c
 INLINE void run_block(const product *p, const block_of_k *t, int64_t block, int64_t from, int64_t to, const int64_t row,
                       const int64_t step)
 {
-    for (int64_t j = from; j < to; j++)
-        for (int64_t i = 0; i < t->rows; i += MR) {
-            prefetch_slice(panel_at(p, block, j + 1), i, t->rows);
+    int64_t lines = tasks_of(tasks_of(t->k * NR, 16), tasks_of(t->rows, MR));
+    for (int64_t j = from; j < to; j++) {
+        const float *next = panel_at(p, block, j + 1);
+        for (int64_t i = 0; i < t->rows; i += MR, next += lines * 16) {
+            prefetch_slice(next, lines);
             run_tile(p, t, i, j * NR, panel_at(p, block, j), row, step);
         }
+    }
 }
 
 /* Where the sums of a task's panels from `from` on are, and what its first block adds to. */
@@ -135,27 +134,22 @@ static void run_panels(const product *p, block_of_k *t, int64_t from, int64_t to
 static void product_task(void *arg, int64_t index, int thread)
 {
     const product *p = arg;
-    block_of_k t = {.row = index / p->slabs * p->rows};
-    int64_t from = index % p->slabs * p->columns / NR, to = (index % p->slabs + 1) * p->columns / NR;
+    outputs part = outputs_of(p, index);
+    block_of_k t = {.row = part.row, .rows = part.rows};
     int64_t own = OWN_SUMS && p->y ? MC * OWN_COLUMNS : 0, each = own ? OWN_COLUMNS / NR : p->panels;
     float *a = xkd_backend_scratch(p->be, thread, (MC * A_ROW + own) * (int64_t)sizeof *a);
     if (!a) return;
-    t.rows = p->M - t.row < p->rows ? p->M - t.row : p->rows;
-    if (to > p->panels) to = p->panels;
-    for (; from < to; from += each) run_panels(p, &t, from, from + each < to ? from + each : to, a, a + MC * A_ROW);
+    for (int64_t from = part.from; from < part.to; from += each)
+        run_panels(p, &t, from, from + each < part.to ? from + each : part.to, a, a + MC * A_ROW);
 }
 
-/* Every thread gets an equal number of tasks of equal size, at most MC rows each; where there are too few rows for
- * that, tasks share rows and divide the columns. */
+/* Every thread gets an equal number of tasks, of at most MC rows and, where that is possible, of at least four tiles. */
 static void cut_tasks(product *p, int threads)
 {
     int64_t most = tasks_of(p->M, 4 * MR), wanted = tasks_of(tasks_of(p->M, MC), threads) * threads;
-    int64_t down = wanted < most ? wanted : most;
-    p->rows = tasks_of(tasks_of(p->M, down), MR) * MR;
-    down = tasks_of(p->M, p->rows);
-    p->slabs = down >= threads ? 1 : tasks_of(threads, down);
-    if (p->slabs > p->panels) p->slabs = p->panels;
-    p->columns = tasks_of(p->panels, p->slabs) * NR;
+    cut_outputs(p, MR, wanted < most ? wanted : most, threads);
+    p->groups = tasks_of(tasks_of(p->panels, PACK_PANELS), threads) * threads;
+    if (p->groups > p->panels) p->groups = p->panels;
 }
 
 /* products counts multiply-adds, without epilogue: the figure that `xkd bench` turns into FLOP/s. */
@@ -174,7 +168,7 @@ static void run_product(xkd_backend *be, product *p)
     cut_tasks(p, threads);
     for (p->k0 = 0; p->k0 < p->K; p->k0 += depth) {
         p->depth = p->K - p->k0 < depth ? p->K - p->k0 : depth;
-        xkd_parallel_for(be->pool, tasks_of(p->depth, KC) * tasks_of(p->panels, PACK_PANELS), pack_task, p);
-        xkd_parallel_for(be->pool, tasks_of(p->M, p->rows) * p->slabs, product_task, p);
+        xkd_parallel_for(be->pool, tasks_of(p->depth, KC) * p->groups, pack_task, p);
+        xkd_parallel_for(be->pool, p->down * p->slabs, product_task, p);
     }
 }

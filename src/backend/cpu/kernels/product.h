@@ -60,10 +60,20 @@ INLINE void tile_add_part(vec acc[MR][NV], const int nv, int64_t K, const float 
     }
 }
 
-INLINE void tile_add_product(vec acc[MR][NV], int64_t K, const float *a, const int64_t row, const int64_t step,
-                             const float *b)
+/* The vectors of a panel of which any of the first `columns` lanes is one: all, or the left half. */
+INLINE int vectors_of(int64_t columns)
 {
-    tile_add_part(acc, NV, K, a, row, step, b);
+    return columns > NR / 2 ? NV : NV / 2;
+}
+
+/* The same over vectors_of(columns) vectors of b. */
+INLINE void tile_add_product(vec acc[MR][NV], int64_t columns, int64_t K, const float *a, const int64_t row,
+                             const int64_t step, const float *b)
+{
+    if (vectors_of(columns) == NV)
+        tile_add_part(acc, NV, K, a, row, step, b);
+    else
+        tile_add_part(acc, NV / 2, K, a, row, step, b);
 }
 
 /* c [MR,NR] = acc, or add + acc where add is given; both with rows ld apart. */

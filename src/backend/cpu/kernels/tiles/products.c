@@ -162,14 +162,14 @@ static void product_task(void *arg, int64_t index, int thread)
 {
     const product *p = arg;
     _Alignas(64) float sums[SIDE * SIDE];
-    int64_t row = index / p->slabs * p->rows, rows = p->M - row < p->rows ? p->M - row : p->rows;
-    int64_t from = index % p->slabs * p->columns, to = from + p->columns, ld = left_row(p);
+    outputs part = outputs_of(p, index);
+    int64_t row = part.row, rows = part.rows, ld = left_row(p);
     uint16_t *a = xkd_backend_scratch(p->be, thread, tasks_of(rows, SIDE) * SIDE * ld * (int64_t)sizeof *a);
     if (!a) return;
     pack_left(p, a, row, rows);
-    if (p->sums && from == 0) add_sums(p->sums + row, p->a + p->k0 * p->lda + row, p->lda, rows, p->depth);
+    if (p->sums && part.from == 0) add_sums(p->sums + row, p->a + p->k0 * p->lda + row, p->lda, rows, p->depth);
     begin_tiles();
-    for (int64_t j = from; j < to && j < p->N; j += NR)
+    for (int64_t j = part.from * NR; j < part.to * NR; j += NR)
         for (int64_t i = 0; i < rows; i += SIDE) {
             tile t = {{sums, SIDE}, row + i, j, rows - i < SIDE ? rows - i : SIDE, p->N - j < NR ? p->N - j : NR};
             multiply(sums, a + i * ld, ld, panel_at(p, j / NR), tasks_of(p->depth, STEP) * STEP);
@@ -186,12 +186,7 @@ static void cut_tasks(product *p, int threads)
 {
     int64_t fit = LEFT_BYTES / (left_row(p) * 2) / SIDE * SIDE, most = fit < SIDE ? SIDE : fit;
     if (most > MOST_ROWS) most = MOST_ROWS;
-    int64_t wanted = tasks_of(tasks_of(p->M, most), threads) * threads;
-    p->rows = tasks_of(tasks_of(p->M, wanted), SIDE) * SIDE;
-    int64_t down = tasks_of(p->M, p->rows);
-    p->slabs = down >= threads ? 1 : tasks_of(threads, down);
-    if (p->slabs > p->panels) p->slabs = p->panels;
-    p->columns = tasks_of(p->panels, p->slabs) * NR;
+    cut_outputs(p, SIDE, tasks_of(tasks_of(p->M, most), threads) * threads, threads);
 }
 
 static void run_product(xkd_backend *be, product *p)
@@ -208,7 +203,7 @@ static void run_product(xkd_backend *be, product *p)
         p->depth = p->K - p->k0 < most ? p->K - p->k0 : most;
         cut_tasks(p, threads);
         xkd_parallel_for(be->pool, p->panels, pack_task, p);
-        xkd_parallel_for(be->pool, tasks_of(p->M, p->rows) * p->slabs, product_task, p);
+        xkd_parallel_for(be->pool, p->down * p->slabs, product_task, p);
     }
 }
 
