@@ -116,6 +116,37 @@ const xkd_stored_tensor *xkd_content_find(const xkd_content *content, const char
     return NULL;
 }
 
+/* Wrappers around parts of a network stand within names: torch.compile of a block, FSDP, activation checkpointing. None of
+ * them is a name of this model. */
+static const char *const inner[] = {"._orig_mod.", "._fsdp_wrapped_module.", "._checkpoint_wrapped_module."};
+enum { INNER = sizeof inner / sizeof *inner };
+
+static void cut_wrappers(xkd_content *c, char *name)
+{
+    for (int i = 0; c->kind != XKD_CONTENT_OTHER && i < INNER; i++)
+        for (char *at; (at = strstr(name, inner[i])) != NULL;) {
+            const char *behind = at + strlen(inner[i]) - 1;
+            memmove(at, behind, strlen(behind) + 1);
+            c->inner = inner[i];
+            i = 0; /* one may have stood within another */
+        }
+}
+
+/* Whether a name begins with `wanted` once wrappers are cut out of it; *rest is what stands behind. */
+static bool matches(const char *name, const char *wanted, const char **rest)
+{
+    for (const char *at = name; *wanted; at++, wanted++) {
+        for (int i = 0; i < INNER; i++)
+            if (begins(at, inner[i])) {
+                at += strlen(inner[i]) - 1;
+                i = -1;
+            }
+        if (*at != *wanted) return false;
+        *rest = at + 1;
+    }
+    return true;
+}
+
 /* What the names behind a prefix say. */
 typedef struct {
     xkd_content_kind kind;
@@ -131,10 +162,12 @@ static judgement judge(const xkd_tensor_file *file, const char *prefix)
     for (int64_t i = 0; i < file->count; i++) {
         if (!begins(file->tensors[i].name, prefix)) continue;
         const char *name = file->tensors[i].name + length;
+        const char *rest = "";
         model |= is_model_name(name);
         if (begins(name, "blocks.")) j.short_names = blocks = true;
-        blocks |= begins(name, "encoder.blocks.");
-        if (strcmp(name, "cuboid_embed.proj.weight") == 0 || strcmp(name, "patch_embed.proj.weight") == 0)
+        blocks |= matches(name, "encoder.blocks.", &rest);
+        if ((matches(name, "cuboid_embed.proj.weight", &rest) || matches(name, "patch_embed.proj.weight", &rest)) &&
+            !*rest)
             j.embed = &file->tensors[i];
     }
     if (model) j.kind = XKD_CONTENT_MODEL;
@@ -145,16 +178,34 @@ static judgement judge(const xkd_tensor_file *file, const char *prefix)
 }
 
 /* What training programs put in front of all names: the place in a checkpoint (Lightning's state_dict among them), DDP,
- * torch.compile, and the member that holds the encoder. */
-static const char *const wrappers[] = {"module.",           "_orig_mod.", "model.",    "state_dict.",
-                                       "model_state_dict.", "encoder.",   "backbone.", "net."};
+ * torch.compile, FSDP, the member that holds the encoder, and averages of weights, which come last: beside the weights
+ * themselves they are not taken. */
+static const char *const wrappers[] = {"module.",
+                                       "_orig_mod.",
+                                       "model.",
+                                       "state_dict.",
+                                       "model_state_dict.",
+                                       "encoder.",
+                                       "backbone.",
+                                       "net.",
+                                       "_forward_module.",
+                                       "_fsdp_wrapped_module.",
+                                       "_checkpoint_wrapped_module.",
+                                       "network.",
+                                       "weights.",
+                                       "params.",
+                                       "model_state.",
+                                       "ema.",
+                                       "model_ema.",
+                                       "ema_model.",
+                                       "state_dict_ema."};
 enum { WRAPPERS = sizeof wrappers / sizeof *wrappers, MOST_WRAPPERS = 4 };
 
 /* The shortest chain of wrappers behind which the names are known ones, in c->prefix. Chains that no name begins with are
  * not gone on with, so that there are few. */
 static bool find_wrapped(const xkd_tensor_file *file, xkd_content *c, judgement *found)
 {
-    char chains[WRAPPERS * WRAPPERS * WRAPPERS][sizeof c->prefix] = {""};
+    char chains[512][sizeof c->prefix] = {""};
     int first = 0, count = 1;
     for (int depth = 0; depth < MOST_WRAPPERS; depth++) {
         int end = count;
@@ -290,6 +341,18 @@ fail:
     return status;
 }
 
+/* Whose sizes are told: a backbone's own, else those of the first encoder that a model has. */
+static const char *network_of(const xkd_content *c)
+{
+    static const char *const networks[] = {"vid_student.backbone.", "aud_student.backbone.", "vid_teacher.backbone.",
+                                           "aud_teacher.backbone."};
+    if (c->kind != XKD_CONTENT_MODEL) return "";
+    for (size_t i = 0; i < sizeof networks / sizeof *networks; i++)
+        for (int64_t k = 0; k < c->count; k++)
+            if (begins(c->tensors[k].name, networks[i])) return networks[i];
+    return networks[0];
+}
+
 /* The tensors are copied as descriptions; their data stay the file's, which must outlive the content.
  * On failure the caller frees what is there. */
 xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xkd_content *out)
@@ -310,17 +373,14 @@ xkd_status xkd_content_identify(xkd_context *cx, const xkd_tensor_file *file, xk
             continue;
         }
         XKD_TRY(rename_tensor(cx, out, own_name(out, t->name), &out->names[out->count]));
+        cut_wrappers(out, out->names[out->count]);
         out->tensors[out->count] = *t;
         out->tensors[out->count].name = out->names[out->count];
         out->count++;
     }
     /* Two names may become one only by renaming, so this is checked behind it. */
     XKD_TRY(check_unique(cx, out, file->path));
-    const char *prefix = "";
-    if (out->kind == XKD_CONTENT_MODEL)
-        prefix = xkd_content_find(out, "vid_student.backbone.enc_pos_embed") ? "vid_student.backbone."
-                                                                             : "aud_student.backbone.";
-    out->geometry = xkd_content_geometry(out, prefix);
+    out->geometry = xkd_content_geometry(out, network_of(out));
 fail:
     return status;
 }
@@ -357,8 +417,9 @@ xkd_status xkd_content_describe(xkd_context *cx, const xkd_content *c, char **ou
         xkd_text_puts(&text, c->foreign ? c->foreign : "state dict of no known kind");
     if (c->ddp) xkd_text_puts(&text, ", saved by DDP");
     if (c->wrapped) xkd_text_printf(&text, ", whose names stand behind '%s'", c->prefix);
+    if (c->inner) xkd_text_printf(&text, ", with '%s' within its names", c->inner + 1);
     if (c->short_names) xkd_text_puts(&text, ", under the evaluation code's names");
-    if (c->kind != XKD_CONTENT_OTHER) {
+    if (c->kind != XKD_CONTENT_OTHER && g->width) {
         xkd_text_printf(&text, ", width %lld, %lld blocks", (long long)g->width, (long long)g->depth);
         /* Said to be by preset, since the file cannot confirm it. */
         if (g->heads) xkd_text_printf(&text, ", %lld heads (by preset)", (long long)g->heads);

@@ -27,8 +27,9 @@ typedef struct {
     bool own_checkpoint;        /* one of ours: its optimiser is in `rest` */
     bool ddp;                   /* names began with "module." */
     bool wrapped;               /* or with something else that training programs put there (prefix) */
+    const char *inner;          /* "._orig_mod." or the like: it was cut out of names; NULL: nothing was */
     bool short_names;           /* it had the evaluation code's names */
-    xkd_geometry geometry;      /* of the backbone, or of vid_student (else aud_student) */
+    xkd_geometry geometry;      /* of the backbone, or of the model's first encoder: student, else teacher */
     xkd_stored_tensor *tensors; /* [count] renamed; data belongs to the file */
     int64_t count;
     char **names;            /* [count], owned */

@@ -165,7 +165,15 @@ static bool is_object(const xkd_pickle_node *n)
     return n->kind == XKD_PICKLE_OPAQUE && n->object;
 }
 
-/* Keys are text or integers; others occur in no state dict. */
+/* Plain values that Python takes as keys, in what stands beside the weights. No state dict has them, and no name comes of
+ * them. */
+static bool is_odd_key(const xkd_pickle_node *k)
+{
+    return k->kind == XKD_PICKLE_NONE || k->kind == XKD_PICKLE_BOOL || k->kind == XKD_PICKLE_FLOAT ||
+           k->kind == XKD_PICKLE_TUPLE;
+}
+
+/* Keys are text or integers; items under numbers with a fraction, tuples and the like are dropped, which the dict notes. */
 static xkd_status set_item(machine *m, int64_t dict, int64_t key, int64_t value)
 {
     xkd_status status = XKD_OK;
@@ -173,6 +181,10 @@ static xkd_status set_item(machine *m, int64_t dict, int64_t key, int64_t value)
     if (is_object(d)) return XKD_OK; /* its items are dropped */
     if (d->kind != XKD_PICKLE_DICT) REFUSE("SETITEM on a value that is no dict");
     if (d->sealed) REFUSE("a dict is changed after it became part of another value");
+    if (is_odd_key(k)) {
+        node_at(m, dict)->dropped = true;
+        return XKD_OK;
+    }
     if (k->kind != XKD_PICKLE_TEXT && k->kind != XKD_PICKLE_INT) REFUSE("a dict key that is no text or integer");
     XKD_TRY(append(m, dict, key));
     XKD_TRY(append(m, dict, value));
@@ -484,7 +496,7 @@ static xkd_status reduce(machine *m)
     case XKD_PICKLE_REBUILD_V2:
     case XKD_PICKLE_REBUILD: return push_tensor(m, args);
     case XKD_PICKLE_PARAMETER:
-        if (n < 1 || n > 3 || node_at(m, first)->kind != XKD_PICKLE_TENSOR || has_opaque(m, args))
+        if (n < 1 || n > 4 || node_at(m, first)->kind != XKD_PICKLE_TENSOR || has_opaque(m, args))
             REFUSE("a parameter without tensor");
         return push_number(m, first);
     case XKD_PICKLE_SIZE:
@@ -731,28 +743,4 @@ void xkd_pickle_free(xkd_pickle *p)
     xkd_free(p->nodes);
     xkd_free(p->tensors);
     *p = (xkd_pickle){0};
-}
-
-void xkd_pickle_opaque_name(const xkd_pickle_node *node, char *out, size_t size)
-{
-    xkd_pickle_inert_name(node->as.global, out, size);
-}
-
-/* Exact; texts in the file have no terminating 0. */
-bool xkd_pickle_is(const xkd_pickle *p, int64_t node, const char *text)
-{
-    const xkd_pickle_node *n = &p->nodes[node];
-    size_t length = strlen(text);
-    return n->kind == XKD_PICKLE_TEXT && n->as.text.size == (int64_t)length &&
-           memcmp(n->as.text.data, text, length) == 0;
-}
-
-/* A linear search: used for a few known keys. */
-int64_t xkd_pickle_get(const xkd_pickle *p, int64_t dict, const char *key)
-{
-    const xkd_pickle_node *d = &p->nodes[dict];
-    if (d->kind != XKD_PICKLE_DICT) return -1;
-    for (int64_t i = 0; i < d->as.list.count; i += 2)
-        if (xkd_pickle_is(p, d->as.list.items[i], key)) return d->as.list.items[i + 1];
-    return -1;
 }

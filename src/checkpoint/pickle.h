@@ -44,6 +44,7 @@ typedef struct {
     int depth;   /* 1 + that of the deepest item */
     bool sealed; /* already part of another value: no longer changed, so that nothing can contain itself */
     bool ordered, object;
+    bool dropped; /* of a dict: it had items whose keys are no text or integer; they are not among its items */
     union {
         bool truth;
         int64_t integer;

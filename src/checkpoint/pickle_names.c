@@ -1,7 +1,10 @@
+/* The tables of names that a pickle may hold, and looking things up in what was read. */
 #include "checkpoint/pickle_names.h"
 
 #include <stdio.h>
 #include <string.h>
+
+#include "checkpoint/pickle.h"
 
 /* Everything a pickle may name. */
 static const xkd_pickle_global globals[] = {
@@ -10,6 +13,7 @@ static const xkd_pickle_global globals[] = {
     {"torch._utils", "_rebuild_tensor", XKD_PICKLE_REBUILD, 0},
     /* A parameter is its tensor; the flags around it are dropped. */
     {"torch._utils", "_rebuild_parameter", XKD_PICKLE_PARAMETER, 0},
+    {"torch._utils", "_rebuild_parameter_with_state", XKD_PICKLE_PARAMETER, 0},
     {"torch", "FloatStorage", XKD_PICKLE_STORAGE_TYPE, XKD_F32},
     {"torch", "DoubleStorage", XKD_PICKLE_STORAGE_TYPE, XKD_F64},
     {"torch", "HalfStorage", XKD_PICKLE_STORAGE_TYPE, XKD_F16},
@@ -63,6 +67,8 @@ static const struct {
     {"__builtin__", "bytearray"},
     {"__builtin__", "object"},
     {"__builtin__", "slice"},
+    {"__builtin__", "xrange"},
+    {"__builtin__", "Ellipsis"},
     {"builtins", "dict"},
     {"builtins", "list"},
     {"builtins", "tuple"},
@@ -77,6 +83,8 @@ static const struct {
     {"builtins", "bytearray"},
     {"builtins", "object"},
     {"builtins", "slice"},
+    {"builtins", "range"},
+    {"builtins", "Ellipsis"},
     {"copy_reg", "_reconstructor"},
     {"copyreg", "_reconstructor"},
     /* How protocol 2 writes bytes. */
@@ -107,9 +115,22 @@ static const struct {
     {"numpy", "int64"},
     {"numpy", "int32"},
     {"numpy", "bool_"},
+    {"numpy", "bool"},
+    {"numpy", "float16"},
+    {"numpy", "int16"},
+    {"numpy", "int8"},
+    {"numpy", "uint8"},
+    {"numpy", "uint16"},
+    {"numpy", "uint32"},
+    {"numpy", "uint64"},
+    {"numpy", "str_"},
     {"numpy.dtypes", "Float64DType"},
     {"numpy.dtypes", "Float32DType"},
     {"numpy.dtypes", "Int64DType"},
+    {"numpy.dtypes", "Float16DType"},
+    {"numpy.dtypes", "Int32DType"},
+    {"numpy.dtypes", "UInt8DType"},
+    {"numpy.dtypes", "BoolDType"},
     {"numpy.core.multiarray", "scalar"},
     {"numpy.core.multiarray", "_reconstruct"},
     {"numpy._core.multiarray", "scalar"},
@@ -117,6 +138,7 @@ static const struct {
     {"numpy.core.numeric", "_frombuffer"},
     {"numpy._core.numeric", "_frombuffer"},
     {"torch.torch_version", "TorchVersion"},
+    {"torch.serialization", "_get_layout"},
     /* Containers of settings. */
     {"easydict", "EasyDict"},
     {"addict.addict", "Dict"},
@@ -166,4 +188,28 @@ void xkd_pickle_inert_name(int number, char *out, size_t size)
         snprintf(out, size, "an integer of more than 64 bits");
     else
         snprintf(out, size, "%s.%s", inert[number].module, inert[number].name);
+}
+
+void xkd_pickle_opaque_name(const xkd_pickle_node *node, char *out, size_t size)
+{
+    xkd_pickle_inert_name(node->as.global, out, size);
+}
+
+/* Exact; texts in the file have no terminating 0. */
+bool xkd_pickle_is(const xkd_pickle *p, int64_t node, const char *text)
+{
+    const xkd_pickle_node *n = &p->nodes[node];
+    size_t length = strlen(text);
+    return n->kind == XKD_PICKLE_TEXT && n->as.text.size == (int64_t)length &&
+           memcmp(n->as.text.data, text, length) == 0;
+}
+
+/* A linear search: used for a few known keys. */
+int64_t xkd_pickle_get(const xkd_pickle *p, int64_t dict, const char *key)
+{
+    const xkd_pickle_node *d = &p->nodes[dict];
+    if (d->kind != XKD_PICKLE_DICT) return -1;
+    for (int64_t i = 0; i < d->as.list.count; i += 2)
+        if (xkd_pickle_is(p, d->as.list.items[i], key)) return d->as.list.items[i + 1];
+    return -1;
 }

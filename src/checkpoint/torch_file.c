@@ -166,6 +166,16 @@ static xkd_status pass_over(reader *r, const char *name, const xkd_pickle_node *
     return xkd_file_add_note(r->cx, r->file, name, text);
 }
 
+/* The items of a dict whose keys are no text. */
+static xkd_status tell_dropped(reader *r, const char *name)
+{
+    static const char WHAT[] = "items whose keys are neither text nor integers";
+    char text[100];
+    snprintf(text, sizeof text, "passed over (%s)", WHAT);
+    xkd_log(r->cx, XKD_LOG_INFO, "%s: '%s': %s are passed over", r->file->path, name, WHAT);
+    return xkd_file_add_note(r->cx, r->file, *name ? name : "(all)", text);
+}
+
 /* A number or text of the tree as a note.
  * Long texts are cut: notes are for looking at. */
 static xkd_status add_value(reader *r, const char *name, const xkd_pickle_node *n)
@@ -226,6 +236,7 @@ static xkd_status visit(reader *r, int64_t number, char *name)
         return add_tensor(r, length ? name : "tensor", &r->file->parts->pickle.tensors[n->as.tensor]);
     bool dict = n->kind == XKD_PICKLE_DICT;
     if (!dict && n->kind != XKD_PICKLE_LIST && n->kind != XKD_PICKLE_TUPLE) return add_value(r, name, n);
+    if (n->dropped) XKD_TRY(tell_dropped(r, name));
     for (int64_t i = 0; i < n->as.list.count; i += dict ? 2 : 1) {
         const xkd_pickle_node *key = dict ? &r->file->parts->pickle.nodes[n->as.list.items[i]] : NULL;
         XKD_TRY(join_name(r, name, length, key, i));

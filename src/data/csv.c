@@ -147,19 +147,28 @@ fail:
     return status;
 }
 
-xkd_status xkd_csv_read(xkd_context *cx, const char *text, int64_t size, char separator, xkd_csv *out)
+/* Up to the line's end. */
+static bool is_comment(const reader *r, const xkd_csv_text *text)
+{
+    const char *end = r->at;
+    if (*r->at != '#') return false;
+    while (end < r->end && *end != '\n' && *end != '\r') end++;
+    return !text->is_row || !text->is_row(text->data, r->at, end - r->at);
+}
+
+xkd_status xkd_csv_read(xkd_context *cx, const xkd_csv_text *text, char separator, xkd_csv *out)
 {
     xkd_status status = XKD_OK;
-    int64_t mark = xkd_csv_mark(text, size);
     *out = (xkd_csv){0};
-    XKD_TRY(xkd_alloc(cx, &out->buffer, size - mark + 1, 1));
-    memcpy(out->buffer, text + mark, (size_t)(size - mark));
-    reader r = {cx, out, out->buffer, out->buffer + size - mark, 1, separator};
+    XKD_TRY(xkd_alloc(cx, &out->buffer, text->size + 1, 1));
+    memcpy(out->buffer, text->text, (size_t)text->size);
+    reader r = {cx, out, out->buffer, out->buffer + text->size, 1, separator};
     while (r.at < r.end && !out->fault[0]) {
+        r.at += xkd_csv_mark(r.at, r.end - r.at);
         skip_blanks(&r);
         if (at_line_end(&r)) {
             if (r.at < r.end) skip_line_end(&r);
-        } else if (*r.at == '#') {
+        } else if (is_comment(&r, text)) {
             out->comments++;
             while (!at_line_end(&r)) r.at++;
             skip_line_end(&r);

@@ -22,16 +22,26 @@ typedef struct {
 typedef struct {
     char *buffer;
     xkd_csv_field *fields;
-    xkd_csv_record *records; /* blank lines and lines that begin with # are none */
+    xkd_csv_record *records; /* blank lines and comments are none */
     int64_t field_count, field_capacity, count, capacity;
     int64_t comments;
     char fault[120]; /* why this separator cannot be that of the file; "" where it can */
     int64_t fault_line;
 } xkd_csv;
 
-/* Reads `size` bytes of text with one separator: ',', ';', '\t', ' ' for runs of blanks and tabs, or 0 for lines of one
- * field. What is malformed by it is not an error of the call but a fault in *out. Free with xkd_csv_free. */
-xkd_status xkd_csv_read(xkd_context *cx, const char *text, int64_t size, char separator, xkd_csv *out);
+/* What is read: `size` bytes. Lines that begin with # are comments, but for those of which is_row, if there is one, says
+ * that they are rows; it is given the line without its end. */
+typedef struct {
+    const char *text;
+    int64_t size;
+    bool (*is_row)(const void *data, const char *line, int64_t length);
+    const void *data; /* for is_row */
+} xkd_csv_text;
+
+/* Reads a text with one separator: ',', ';', '\t', ' ' for runs of blanks and tabs, or 0 for lines of one field. A byte
+ * order mark is skipped at the start of any line, as files that were joined have it. What is malformed is not an
+ * error of the call but a fault in *out. Free with xkd_csv_free. */
+xkd_status xkd_csv_read(xkd_context *cx, const xkd_csv_text *text, char separator, xkd_csv *out);
 void xkd_csv_free(xkd_csv *csv);
 
 /* A field of a record; an empty one where the record is shorter. */

@@ -23,10 +23,11 @@ enum { MAX_DEPTH = 16 };
 
 /* By name only: whether a file really is one is found out when it is opened. The usual endings of the containers that
  * media/open.c reads, as docs/media-formats.md lists them. */
-static const char *const EXTENSIONS[] = {"mp4",  "m4v", "m4a",  "m4b",  "mov", "qt",   "3gp",  "3g2", "mj2", "f4v",
-                                         "mkv",  "mka", "mk3d", "webm", "avi", "divx", "mpg",  "mpe", "vob", "m2p",
-                                         "mpeg", "ts",  "mts",  "m2ts", "m2t", "flv",  "wmv",  "wma", "asf", "ogv",
-                                         "oga",  "ogg", "ogm",  "opus", "wav", "wave", "flac", "mp3", "mp2", "mpga"};
+static const char *const EXTENSIONS[] = {"mp4",  "m4v", "m4a",  "m4b", "m4r",  "mov",  "qt",   "3gp",  "3g2", "3gpp",
+                                         "mj2",  "f4v", "f4a",  "mkv", "mka",  "mk3d", "webm", "weba", "avi", "divx",
+                                         "mpg",  "mpe", "vob",  "m2p", "mpeg", "ts",   "mts",  "m2ts", "m2t", "tp",
+                                         "trp",  "flv", "wmv",  "wma", "asf",  "ogv",  "oga",  "ogg",  "ogm", "ogx",
+                                         "opus", "wav", "wave", "bwf", "flac", "mp3",  "mp2",  "mpga"};
 /* Folder names that mean a split, and how it is called here. */
 static const char *const SPLITS[][2] = {{"train", "train"}, {"test", "test"},      {"val", "val"},
                                         {"valid", "val"},   {"validation", "val"}, {"eval", "test"}};

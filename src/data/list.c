@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "data/index.h"
 #include "data/list_columns.h"
 
 static const int64_t MAX_LIST_BYTES = (int64_t)1 << 30;
@@ -48,14 +49,57 @@ static xkd_status check_text(xkd_context *cx, const char *list, const char *text
 
 /* ---- paths ---- */
 
-/* As Windows writes them, if all rows that have any separator have that one. */
-static bool are_windows_paths(const xkd_list_columns *c)
+static void slashes(char *path)
 {
-    bool some = false;
-    for (int64_t r = c->header; r < c->csv.count; r++) {
-        const char *path = xkd_csv_at(&c->csv, r, c->path)->text;
-        if (strchr(path, '/')) return false;
+    for (; *path; path++)
+        if (*path == '\\') *path = '/';
+}
+
+/* Whether `root` has a file of this name, of which a copy of at most PATH_MAX bytes is looked for. */
+static bool lies_below(const char *root, const char *name, size_t length, bool windows)
+{
+    char path[2 * PATH_MAX];
+    int n = snprintf(path, sizeof path, "%s/%.*s", root ? root : ".", (int)length, name);
+    if (length >= PATH_MAX || n < 0 || (size_t)n >= sizeof path) return false;
+    if (windows) slashes(path + n - length);
+    return xkd_path_exists(path);
+}
+
+/* HMDB51 has films whose names begin with #. Such a line is a row unless only the file without it is there: then the row was
+ * commented out. In a comment a blank stands behind the #, or there is no name of a file; play lists write #EXT. */
+static bool is_row(const void *data, const char *line, int64_t length)
+{
+    const reading *r = data;
+    char name[PATH_MAX];
+    if (length > 4 && memcmp(line, "#EXT", 4) == 0) return false;
+    for (int64_t i = 1; i <= length && i < PATH_MAX; i++) {
+        if (i < length && !strchr(",;\t ", line[i])) continue;
+        if (i == 1) return false;
+        snprintf(name, sizeof name, "%.*s", (int)i, line);
+        if (!xkd_is_media_name(name)) continue;
+        return lies_below(r->root, line, (size_t)i, false) || !lies_below(r->root, line + 1, (size_t)i - 1, false);
+    }
+    return false;
+}
+
+/* As Windows writes them: if all rows that have any separator have that one, or if that is how the files are found that
+ * are not there as they stand ("videos/cat\\1.mp4" comes of Python). */
+static bool are_windows_paths(const reading *r)
+{
+    const xkd_list_columns *c = &r->columns;
+    bool some = false, mixed = false;
+    for (int64_t i = c->header; i < c->csv.count; i++) {
+        const char *path = xkd_csv_at(&c->csv, i, c->path)->text;
+        mixed |= strchr(path, '/') != NULL;
         some |= strchr(path, '\\') != NULL;
+    }
+    if (!some || !mixed) return some;
+    some = false;
+    for (int64_t i = c->header; i < c->csv.count; i++) {
+        const char *path = xkd_csv_at(&c->csv, i, c->path)->text;
+        if (!strchr(path, '\\')) continue;
+        if (lies_below(r->root, path, strlen(path), false)) return false;
+        some |= lies_below(r->root, path, strlen(path), true);
     }
     return some;
 }
@@ -76,8 +120,7 @@ static xkd_status relative_path(const reading *r, int64_t line, char **path)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = r->cx;
-    for (char *at = *path; r->windows && *at; at++)
-        if (*at == '\\') *at = '/';
+    if (r->windows) slashes(*path);
     /* As `find . -name '*.mp4'` writes it. */
     while (!strncmp(*path, "./", 2)) *path += 2;
     if (**path == '/') {
@@ -107,6 +150,13 @@ fail:
 
 /* ---- labels ---- */
 
+/* -1, in lists of other programs. */
+static bool is_none(const xkd_csv_field *f)
+{
+    int64_t value;
+    return !f->quoted && xkd_list_number(f, &value) && value == -1;
+}
+
 /* A number of a class; -1, in lists of other programs, is none. */
 static xkd_status take_number(const reading *r, int64_t line, const xkd_csv_field *f, xkd_sample *s)
 {
@@ -119,11 +169,15 @@ static xkd_status take_number(const reading *r, int64_t line, const xkd_csv_fiel
     return XKD_OK;
 }
 
-/* Numbers among names are most likely a slip; who means them quotes them. */
+/* Numbers among names are most likely a slip; who means them quotes them. -1 is no label among names as well. */
 static xkd_status check_name(const reading *r, int64_t line, const xkd_csv_field *f)
 {
     int64_t value;
-    if (f->quoted || !xkd_list_number(f, &value)) return XKD_OK;
+    if (f->quoted || !xkd_list_any_number(f) || is_none(f)) return XKD_OK;
+    if (!xkd_list_number(f, &value))
+        return xkd_fail(r->cx, XKD_ERR_DATA,
+                        "%s:%" PRId64 ": label %s is no number of a class (quote it to make it a name: \"%s\")",
+                        r->list, line, f->text, f->text);
     return xkd_fail(r->cx, XKD_ERR_DATA,
                     "%s:%" PRId64 ": label %s is a number where others are names (quote it to make it a name: \"%s\")",
                     r->list, line, f->text, f->text);
@@ -207,6 +261,34 @@ fail:
 
 /* ---- several labels a row ---- */
 
+/* The next element of a list as Python or JSON writes it, [1, 'a'], terminated in place; NULL at the end. */
+static char *next_element(char **at)
+{
+    char *start = *at + strspn(*at, " ,"), *end = start;
+    if (!*start) return NULL;
+    if (*start == '\'' || *start == '"') {
+        for (end = ++start; *end && *end != start[-1]; end++) continue;
+        *at = end + (*end != 0);
+        *end = 0;
+        return start;
+    }
+    end += strcspn(end, ",");
+    *at = end + (*end != 0);
+    *end = 0;
+    while (end > start && end[-1] == ' ') *--end = 0;
+    return start;
+}
+
+/* Cuts the brackets off; false where the field has none. */
+static bool take_brackets(char **at)
+{
+    size_t length = strlen(*at);
+    if (length < 2 || **at != '[' || (*at)[length - 1] != ']') return false;
+    (*at)[length - 1] = 0;
+    ++*at;
+    return true;
+}
+
 /* The next part of a field of several labels, terminated in place; NULL at the end. A comma with a blank behind it belongs
  * to a name ("Female speech, woman speaking"). */
 static char *next_part(char **at)
@@ -253,7 +335,8 @@ static xkd_status take_parts(const reading *r)
     XKD_TRY(xkd_alloc(cx, &first, r->out->count + 1, sizeof *first));
     for (int64_t i = 0; i < r->out->count; i++) {
         char *at = xkd_csv_at(&c->csv, i + c->header, c->label)->text;
-        for (char *part; (part = next_part(&at));) {
+        bool list = take_brackets(&at);
+        for (char *part; (part = list ? next_element(&at) : next_part(&at));) {
             XKD_TRY(xkd_reserve(cx, &parts.items, parts.count, &parts.capacity, sizeof *parts.items));
             parts.items[parts.count++] = part;
         }
@@ -306,7 +389,7 @@ static xkd_status add_row(reading *r, int64_t record)
     } else {
         XKD_TRY(check_name(r, line, label));
     }
-    if (label && *label->text) r->names[row] = label->text;
+    if (label && *label->text && (c->name >= 0 || !is_none(label))) r->names[row] = label->text;
 fail:
     return status;
 }
@@ -358,6 +441,7 @@ static xkd_status describe(const reading *r, char **out)
         if (columns[i].column >= 0) xkd_text_printf(&t, " %s=%" PRId64, columns[i].name, columns[i].column + 1);
     xkd_text_printf(&t, "; %" PRId64 " rows", r->out->count);
     if (c->csv.comments) xkd_text_printf(&t, ", %" PRId64 " comments", c->csv.comments);
+    if (c->repeated) xkd_text_printf(&t, ", names again in %" PRId64 " lines", c->repeated);
     if (r->windows) xkd_text_puts(&t, ", \\ read as /");
     if (c->passed_over) xkd_text_puts(&t, "; passed over:");
     for (int64_t i = 0; c->passed_over && i < c->columns; i++) {
@@ -380,7 +464,7 @@ static xkd_status read_rows(reading *r)
     int64_t rows = c->csv.count - c->header;
     XKD_TRY(xkd_alloc(r->cx, &r->lines, rows, sizeof *r->lines));
     XKD_TRY(xkd_alloc(r->cx, &r->names, rows, sizeof *r->names));
-    r->windows = are_windows_paths(c);
+    r->windows = are_windows_paths(r);
     for (int64_t i = c->header; i < c->csv.count; i++) XKD_TRY(add_row(r, i));
     XKD_TRY(check_twice(r));
     if (c->labels)
@@ -405,7 +489,7 @@ xkd_status xkd_index_list(xkd_context *cx, const char *list, const char *root, x
     XKD_TRY(check_text(cx, list, text, size));
     XKD_TRY(xkd_copy_string(cx, &out->root, root));
     r.real_root = realpath(root, NULL);
-    XKD_TRY(xkd_list_columns_find(cx, list, text, size, &r.columns));
+    XKD_TRY(xkd_list_columns_find(cx, list, &(xkd_csv_text){text, size, is_row, &r}, &r.columns));
     XKD_TRY(read_rows(&r));
     if (understood) XKD_TRY(describe(&r, understood));
     /* The order of a list is its author's; samples are sorted as those of a folder. */

@@ -60,6 +60,15 @@ bool xkd_list_number(const xkd_csv_field *field, int64_t *value)
     return *end == 0;
 }
 
+bool xkd_list_any_number(const xkd_csv_field *field)
+{
+    const char *text = field->text + strspn(field->text, "+-");
+    char *end;
+    if (!isdigit((unsigned char)*text) && *text != '.') return false; /* "nan" and "infinity" are names */
+    strtod(field->text, &end);
+    return end != field->text && *end == 0;
+}
+
 /* ---- the shape of a reading ---- */
 
 static int64_t first_row(const xkd_list_columns *t)
@@ -102,18 +111,65 @@ static bool is_split_column(const xkd_list_columns *t, int64_t column)
     return true;
 }
 
+/* How many fields of a line name columns of files, and how many others; none where one of them is a file itself. */
+static void count_names(const xkd_csv *csv, int64_t record, int64_t *paths, int64_t *others)
+{
+    *paths = *others = 0;
+    for (int64_t c = 0; c < csv->records[record].count; c++) {
+        const char *text = xkd_csv_at(csv, record, c)->text;
+        if (xkd_is_media_name(text)) {
+            *paths = *others = 0;
+            return;
+        }
+        role is = role_of(text);
+        *paths += is == PATH;
+        *others += is == LABEL || is == SPLIT || is == UNUSED;
+    }
+}
+
 /* The first line names columns: one of them as a path, or two as anything known; and it is no row itself. */
 static bool is_header(const xkd_csv *csv)
 {
     int64_t paths = 0, others = 0;
-    for (int64_t c = 0; csv->count && c < csv->records[0].count; c++) {
-        const char *text = xkd_csv_at(csv, 0, c)->text;
-        if (xkd_is_media_name(text)) return false;
-        role is = role_of(text);
-        paths += is == PATH;
-        others += is == LABEL || is == SPLIT || is == UNUSED;
-    }
+    if (csv->count) count_names(csv, 0, &paths, &others);
     return paths > 0 || others > 1;
+}
+
+static bool same_fields(const xkd_csv *csv, int64_t a, int64_t b)
+{
+    int64_t most = csv->records[a].count > csv->records[b].count ? csv->records[a].count : csv->records[b].count;
+    for (int64_t c = 0; c < most; c++)
+        if (strcmp(xkd_csv_at(csv, a, c)->text, xkd_csv_at(csv, b, c)->text) != 0) return false;
+    return true;
+}
+
+/* Lists that were joined have the line of names again in their middle. */
+static void drop_repeated_header(xkd_list_columns *t)
+{
+    xkd_csv *csv = &t->csv;
+    int64_t kept = 1;
+    if (!t->header) return;
+    for (int64_t r = 1; r < csv->count; r++)
+        if (same_fields(csv, 0, r))
+            t->repeated++;
+        else
+            csv->records[kept++] = csv->records[r];
+    csv->count = kept;
+}
+
+/* Other names, or names where the first line has none: what the rows behind them mean is not what was understood. */
+static xkd_status check_later_headers(xkd_context *cx, const char *list, const xkd_list_columns *t)
+{
+    for (int64_t r = 1; r < t->csv.count; r++) {
+        int64_t paths, others;
+        count_names(&t->csv, r, &paths, &others);
+        if (paths && others)
+            return xkd_fail(cx, XKD_ERR_DATA,
+                            "%s:%" PRId64 ": names of columns that line %" PRId64
+                            " does not have (join lists of the same columns, each with its names)",
+                            list, t->csv.records[r].line, t->csv.records[0].line);
+    }
+    return XKD_OK;
 }
 
 /* Rows of separators alone, as spreadsheets leave behind the last one, are no rows; columns that are empty throughout are
@@ -225,14 +281,14 @@ static bool holds_separators(const xkd_list_columns *t)
 }
 
 /* One field a line: quotes are read where the lines have them, and a comma is part of the name where they do not. */
-static xkd_status read_single(xkd_context *cx, const char *text, int64_t size, xkd_list_columns *out, bool *fits)
+static xkd_status read_single(xkd_context *cx, const xkd_csv_text *text, xkd_list_columns *out, bool *fits)
 {
     xkd_status status = XKD_OK;
     *fits = false;
     for (int k = 0; k < 2 && !*fits; k++) {
         xkd_csv_free(&out->csv);
         *out = (xkd_list_columns){0};
-        XKD_TRY(xkd_csv_read(cx, text, size, k == 0 ? ',' : 0, &out->csv));
+        XKD_TRY(xkd_csv_read(cx, text, k == 0 ? ',' : 0, &out->csv));
         if (out->csv.fault[0] || out->csv.count == 0) continue;
         out->header = is_header(&out->csv);
         drop_empty(out);
@@ -243,7 +299,7 @@ fail:
 }
 
 /* Why nothing fits: by the separator that most lines hold. */
-static xkd_status refuse(xkd_context *cx, const char *list, const char *text, int64_t size)
+static xkd_status refuse(xkd_context *cx, const char *list, const xkd_csv_text *text)
 {
     static const char separators[] = ",\t; ";
     static const char *const words[] = {"commas", "tabs", "semicolons", "blanks"};
@@ -253,7 +309,7 @@ static xkd_status refuse(xkd_context *cx, const char *list, const char *text, in
     int64_t most = -1;
     for (int i = 0; separators[i]; i++) {
         int64_t held = 0;
-        XKD_TRY(xkd_csv_read(cx, text, size, separators[i], &t.csv));
+        XKD_TRY(xkd_csv_read(cx, text, separators[i], &t.csv));
         for (int64_t r = 0; r < t.csv.count; r++) held += t.csv.records[r].count > 1;
         if (held > most && (separators[i] != ' ' || most <= 0)) {
             most = held;
@@ -261,7 +317,7 @@ static xkd_status refuse(xkd_context *cx, const char *list, const char *text, in
         }
         xkd_csv_free(&t.csv);
     }
-    XKD_TRY(xkd_csv_read(cx, text, size, separators[best], &t.csv));
+    XKD_TRY(xkd_csv_read(cx, text, separators[best], &t.csv));
     if (t.csv.fault[0])
         XKD_FAIL(XKD_ERR_DATA, "%s:%" PRId64 ": %s (read with %s between the fields)", list, t.csv.fault_line,
                  t.csv.fault, words[best]);
@@ -289,8 +345,8 @@ static bool has_files_elsewhere(const xkd_list_columns *t)
 }
 
 /* The best reading; of equal ones that of the more particular separator. */
-static xkd_status choose_separator(xkd_context *cx, const char *list, const char *text, int64_t size,
-                                   const char *separators, xkd_list_columns *out)
+static xkd_status choose_separator(xkd_context *cx, const char *list, const xkd_csv_text *text, const char *separators,
+                                   xkd_list_columns *out)
 {
     xkd_status status = XKD_OK;
     xkd_list_columns t = {0};
@@ -298,7 +354,7 @@ static xkd_status choose_separator(xkd_context *cx, const char *list, const char
     bool fits = false;
     for (int i = 0; separators[i] && best < 2; i++) {
         t = (xkd_list_columns){0};
-        XKD_TRY(xkd_csv_read(cx, text, size, separators[i], &t.csv));
+        XKD_TRY(xkd_csv_read(cx, text, separators[i], &t.csv));
         int score = judge(&t, separators[i]);
         if (score > best) {
             best = score;
@@ -310,7 +366,7 @@ static xkd_status choose_separator(xkd_context *cx, const char *list, const char
     }
     /* Names of files alone come before two columns of which none is of files. */
     if (best < 2 && !has_files_elsewhere(out)) {
-        XKD_TRY(read_single(cx, text, size, &t, &fits));
+        XKD_TRY(read_single(cx, text, &t, &fits));
         if (fits && (best == 0 || t.header || is_path_column(&t, 0))) {
             xkd_csv_free(&out->csv);
             *out = t;
@@ -318,7 +374,7 @@ static xkd_status choose_separator(xkd_context *cx, const char *list, const char
             best = 2;
         }
     }
-    if (best == 0) XKD_TRY(refuse(cx, list, text, size));
+    if (best == 0) XKD_TRY(refuse(cx, list, text));
 fail:
     xkd_csv_free(&t.csv);
     return status;
@@ -412,20 +468,22 @@ fail:
     return status;
 }
 
-xkd_status xkd_list_columns_find(xkd_context *cx, const char *list, const char *text, int64_t size,
-                                 xkd_list_columns *out)
+xkd_status xkd_list_columns_find(xkd_context *cx, const char *list, const xkd_csv_text *whole, xkd_list_columns *out)
 {
     xkd_status status = XKD_OK;
-    const char *start = text + xkd_csv_mark(text, size);
+    xkd_csv_text text = *whole;
+    const char *start = text.text + xkd_csv_mark(text.text, text.size);
     char forced[2] = "";
     *out = (xkd_list_columns){0};
     /* Excel's own line for who reads the file. */
-    if (text + size - start > 5 && strncasecmp(start, "sep=", 4) == 0 && strchr("\r\n", start[5])) {
+    if (text.text + text.size - start > 5 && strncasecmp(start, "sep=", 4) == 0 && strchr("\r\n", start[5])) {
         forced[0] = start[4];
-        size -= start + 5 - text;
-        text = start + 5;
+        text.size -= start + 5 - text.text;
+        text.text = start + 5;
     }
-    XKD_TRY(choose_separator(cx, list, text, size, forced[0] ? forced : ",\t; ", out));
+    XKD_TRY(choose_separator(cx, list, &text, forced[0] ? forced : ",\t; ", out));
+    drop_repeated_header(out);
+    XKD_TRY(check_later_headers(cx, list, out));
     out->path = out->label = out->name = out->split = -1;
     XKD_TRY(out->header ? by_header(cx, list, out) : by_place(cx, list, out));
     if (out->csv.count <= first_row(out))

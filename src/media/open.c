@@ -463,8 +463,10 @@ static void indexed_span(const xkd_media *media, xkd_media_span *span)
 }
 
 /* The length that the header itself tells; estimates from a bit rate or from the last packets are no promise. 0: none. */
-static double header_length(const AVFormatContext *format)
+static double header_length(const xkd_media *media)
 {
+    const AVFormatContext *format = media->format;
+    if (!strcmp(format->iformat->name, "wav")) return xkd_media_wav_length(media);
     if (format->duration == AV_NOPTS_VALUE || format->duration_estimation_method != AVFMT_DURATION_FROM_STREAM)
         return 0;
     return (double)format->duration / AV_TIME_BASE;
@@ -490,12 +492,16 @@ static xkd_status find_span(xkd_media *media, xkd_media_span *span, double *clai
 {
     xkd_status status = XKD_OK;
     *claimed = 0;
+    bool indexed = !media->options.span.known && xkd_media_is_indexed(media);
     if (media->options.span.known) {
         *span = media->options.span;
-    } else if (xkd_media_is_indexed(media)) {
+    } else if (indexed && xkd_media_is_covered(media)) {
         indexed_span(media, span);
     } else {
-        *claimed = header_length(media->format);
+        /* The list of packets is a better promise than a length beside it. */
+        *claimed = indexed ? xkd_media_index_end(media) : header_length(media);
+        /* A length that is longer than a file of which nothing is missing is wrong. */
+        if (xkd_media_is_whole(media)) *claimed = 0;
         XKD_TRY(xkd_media_scan(media, span, fault));
         XKD_TRY(open_again(media, fault));
     }

@@ -178,6 +178,37 @@ static double start_of(const AVStream *stream, double first)
     return fabs(start - first) < START_SLACK ? start : first;
 }
 
+/* Seconds on the file's clock at which the last packet of a stream's index stands. */
+static double index_end(AVStream *stream)
+{
+    int count = avformat_index_get_entries_count(stream);
+    const AVIndexEntry *last = count > 0 ? avformat_index_get_entry(stream, count - 1) : NULL;
+    return last ? (double)last->timestamp * av_q2d(stream->time_base) : 0;
+}
+
+double xkd_media_index_end(const xkd_media *m)
+{
+    return fmax(m->video ? index_end(m->video) : 0, m->audio ? index_end(m->audio) : 0);
+}
+
+/* Headers of MP4 tell lengths of their own beside the tables of packets, and writers leave zeros there, or the length of
+ * before a cut. The last packets of an edit may be out of order by a few intervals. */
+static bool covers_index(AVStream *stream)
+{
+    int count = avformat_index_get_entries_count(stream);
+    if (count < 1) return true; /* no packets, no length */
+    if (stream->duration == AV_NOPTS_VALUE || stream->duration <= 0) return false;
+    double base = av_q2d(stream->time_base), last = index_end(stream),
+           first = (double)avformat_index_get_entry(stream, 0)->timestamp * base,
+           start = stream->start_time == AV_NOPTS_VALUE ? 0 : (double)stream->start_time * base;
+    return last <= start + (double)stream->duration * base + fmax(3 * (last - first) / count, 0.1);
+}
+
+bool xkd_media_is_covered(const xkd_media *m)
+{
+    return (!m->video || covers_index(m->video)) && (!m->audio || covers_index(m->audio));
+}
+
 /* MP4 and its kin with a plain index: true. Fragments stand beside `moov` at the top level, and their packets are in no
  * index. Anything odd is read through instead. */
 bool xkd_media_is_indexed(const xkd_media *m)

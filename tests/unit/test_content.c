@@ -99,11 +99,25 @@ static void wrappers_are_cut_off(void **state)
     static const struct {
         const char *prefix;
         bool checkpoint;
-    } cases[] = {{"_orig_mod.", false},       {"module._orig_mod.", false},       {"_orig_mod.module.", false},
-                 {"state_dict.", true},       {"state_dict.model.", true},        {"state_dict.model._orig_mod.", true},
-                 {"model_state_dict.", true}, {"model_state_dict.module.", true}, {"encoder.", false},
-                 {"module.encoder.", false},  {"model.encoder.", true},           {"model.module.encoder.", true},
-                 {"backbone.", false},        {"state_dict.net.", true}};
+    } cases[] = {{"_orig_mod.", false},
+                 {"module._orig_mod.", false},
+                 {"_orig_mod.module.", false},
+                 {"state_dict.", true},
+                 {"state_dict.model.", true},
+                 {"state_dict.model._orig_mod.", true},
+                 {"model_state_dict.", true},
+                 {"model_state_dict.module.", true},
+                 {"encoder.", false},
+                 {"module.encoder.", false},
+                 {"model.encoder.", true},
+                 {"model.module.encoder.", true},
+                 {"backbone.", false},
+                 {"state_dict.net.", true},
+                 {"_fsdp_wrapped_module.", false},
+                 {"state_dict._forward_module.model.", true},
+                 {"module._fsdp_wrapped_module._orig_mod.", false},
+                 {"_checkpoint_wrapped_module.", false},
+                 {"model_ema.module.", true}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         char text[4][120], *described;
         const char *names[5];
@@ -132,6 +146,51 @@ static void wrappers_are_cut_off(void **state)
     assert_int_equal(content.count, 3);
 }
 
+/* torch.compile, FSDP and activation checkpointing wrap parts of a network, too. */
+static void wrappers_within_names_are_cut_out(void **state)
+{
+    static const char *const names[] = {
+        "module.cls_token", "module.encoder.blocks.0._fsdp_wrapped_module._orig_mod.norm1.weight",
+        "module.encoder.blocks.1._checkpoint_wrapped_module.norm1.weight", "module.patch_embed._orig_mod.proj.weight"};
+    static const char *const own[] = {"cls_token", "encoder.blocks.0.norm1.weight", "encoder.blocks.1.norm1.weight",
+                                      "patch_embed.proj.weight"};
+    char *described;
+    identify(*state, names, 4);
+    assert_int_equal(content.kind, XKD_CONTENT_BACKBONE);
+    for (int i = 0; i < 4; i++) assert_string_equal(content.tensors[i].name, own[i]);
+    assert_int_equal(content.geometry.depth, 2);
+    assert_int_equal(content.geometry.width, 1);
+    assert_int_equal(xkd_content_describe(*state, &content, &described), XKD_OK);
+    assert_non_null(strstr(described, "within its names"));
+    xkd_free(described);
+}
+
+/* The weights themselves are taken, not their average beside them; and a model of one network has its sizes. */
+static void of_two_places_the_weights_come_first(void **state)
+{
+    static const char *const names[] = {"model_ema.encoder.blocks.0.x", "model_ema.patch_embed.proj.weight",
+                                        "state_dict.encoder.blocks.0.x", "state_dict.patch_embed.proj.weight"};
+    static const char *const part[] = {"vid_teacher.backbone.encoder.blocks.0.x",
+                                       "vid_teacher.backbone.cuboid_embed.proj.weight"};
+    static const char *const head[] = {"vid_teacher.projector.w"};
+    char *described;
+    identify(*state, names, 4);
+    assert_string_equal(content.prefix, "state_dict.");
+    assert_int_equal(content.rest_count, 2);
+    xkd_content_free(&content);
+    xkd_tensor_file_close(&file);
+    identify(*state, part, 2);
+    assert_int_equal(content.kind, XKD_CONTENT_MODEL);
+    assert_int_equal(content.geometry.width, 1);
+    assert_int_equal(content.geometry.depth, 1);
+    xkd_content_free(&content);
+    xkd_tensor_file_close(&file);
+    identify(*state, head, 1);
+    assert_int_equal(xkd_content_describe(*state, &content, &described), XKD_OK);
+    assert_string_equal(described, "whole XKD model");
+    xkd_free(described);
+}
+
 /* Names of others are told by what they are, not as an encoder of width 0. */
 static void other_architectures_are_told(void **state)
 {
@@ -155,10 +214,13 @@ static void other_architectures_are_told(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(depth_is_bounded, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(foreign_models_stay_whole, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(checkpoints_are_told, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(wrappers_are_cut_off, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(other_architectures_are_told, setup, teardown)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(depth_is_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(foreign_models_stay_whole, setup, teardown),
+        cmocka_unit_test_setup_teardown(checkpoints_are_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(wrappers_are_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(wrappers_within_names_are_cut_out, setup, teardown),
+        cmocka_unit_test_setup_teardown(of_two_places_the_weights_come_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(other_architectures_are_told, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

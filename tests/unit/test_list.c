@@ -101,6 +101,21 @@ static const struct {
     {"a,b.mp4\nc.mp4\n", "columns: path=1; 2 rows", "a,b.mp4=- c.mp4=-"},
     {"my video.mp4\nother.mp4\n", "columns: path=1; 2 rows", "my video.mp4=- other.mp4=-"},
     {"clips/a\nclips/b\n", "columns: path=1; 2 rows", "clips/a=- clips/b=-"},
+    /* lists that were joined: the mark and the names of the second one stand in the middle */
+    {"\xEF\xBB\xBFv1.mp4,cat\n\xEF\xBB\xBFv2.mp4,dog\n", "columns: path=1 label=2; 2 rows", "v1.mp4=cat v2.mp4=dog"},
+    {"path,label\nv1.mp4,cat\n\xEF\xBB\xBFpath,label\r\nv2.mp4,dog\n",
+     "columns: path=1 label=2; 2 rows, names again in 1 lines", "v1.mp4=cat v2.mp4=dog"},
+    {"video\nv1.mp4\nvideo\nv2.mp4\nvideo\n", "columns: path=1; 2 rows, names again in 2 lines", "v1.mp4=- v2.mp4=-"},
+    /* names that begin with #, as HMDB51's; comments and play lists */
+    {"#20_Rhythm.avi 1\nv1.mp4 2\n", "columns: path=1 label=2; 2 rows", "#20_Rhythm.avi=1 v1.mp4=2"},
+    {"# v2.mp4,cat\n#\n#what,it,is\nv1.mp4,cat\n", "columns: path=1 label=2; 1 rows, 3 comments", "v1.mp4=cat"},
+    {"#EXTM3U\n#EXTINF:12,v1.mp4\nv1.mp4\n", "columns: path=1; 1 rows, 2 comments", "v1.mp4=-"},
+    /* lists within a field, as Python and JSON write them; no label among names */
+    {"path,labels\nv1.mp4,\"[1, 2]\"\nv2.mp4,[0]\nv3.mp4,[]\n", "columns: path=1 label=2; 3 rows",
+     "v1.mp4=1+2 v2.mp4=0 v3.mp4=-"},
+    {"path,labels\nv1.mp4,\"['dog, wild', \"\"cat\"\"]\"\nv2.mp4,['cat']\n", "columns: path=1 label=2; 2 rows",
+     "v1.mp4=dog, wild+cat v2.mp4=cat"},
+    {"v1.mp4,cat\nv2.mp4,-1\n", "columns: path=1 label=2; 2 rows", "v1.mp4=cat v2.mp4=-"},
 };
 
 static void what_is_understood(void **state)
@@ -147,6 +162,10 @@ static const struct {
     {"v1.mp4,0,cat\nv2.mp4,0,dog\n", "list:2: label 0 beside the name \"dog\""},
     {"v1.mp4,0,cat\nv2.mp4,5,dog\n", "list:2: label 5 beside the name \"dog\""},
     {"v1.mp4 cat\nv2.mp4\n", "list:2: 1 fields with blanks"},
+    {"path,label\nv1.mp4,cat\nlabel,path\nv2.mp4,dog\n", "list:3: names of columns that line 1 does not have"},
+    {"v1.mp4,cat\npath,label\nv2.mp4,dog\n", "list:2: names of columns that line 1 does not have"},
+    {"v1.mp4,0.5\nv2.mp4,dog\n", "list:1: label 0.5 is no number of a class"},
+    {"v1.mp4,dog\nv2.mp4,18446744073709551616\n", "list:2: label 18446744073709551616 is no number of a class"},
 };
 
 static void what_is_refused(void **state)
@@ -185,6 +204,46 @@ static void absolute_paths(void **state)
     assert_int_equal(xkd_index_list(cx, put(text, (int64_t)strlen(text)), "/", &m, NULL), XKD_OK);
     assert_int_equal(strncmp(m.samples[0].path, root + 1, strlen(root) - 1), 0);
     xkd_manifest_free(&m);
+}
+
+static void touch(const char *name)
+{
+    char path[100];
+    snprintf(path, sizeof path, "%s/%s", root, name);
+    assert_int_equal(xkd_write_file(cx, path, "x", 1), XKD_OK);
+}
+
+static void expect(const char *text, const char *columns, const char *samples)
+{
+    xkd_manifest m;
+    char *said;
+    assert_int_equal(xkd_index_list(cx, put(text, (int64_t)strlen(text)), root, &m, &said), XKD_OK);
+    char *got = show(&m);
+    assert_string_equal(said, columns);
+    assert_string_equal(got, samples);
+    xkd_free(got);
+    xkd_free(said);
+    xkd_manifest_free(&m);
+}
+
+/* What two readings fit is decided by the files that are there. */
+static void what_files_decide(void **state)
+{
+    (void)state;
+    static const char text[] = "#c1.mp4,cat\n#c2.mp4,dog\nc3.mp4,dog\n", paths[] = "./d\\c4.mp4\nc3.mp4\n";
+    touch("c1.mp4"); /* a row that was commented out */
+    touch("#c2.mp4");
+    expect(text, "columns: path=1 label=2; 2 rows, 1 comments", "#c2.mp4=dog c3.mp4=dog");
+    touch("#c1.mp4");
+    expect(text, "columns: path=1 label=2; 3 rows", "#c1.mp4=cat #c2.mp4=dog c3.mp4=dog");
+    /* Python on Windows joins folders with backslashes to what was written with slashes. */
+    char folder[100];
+    snprintf(folder, sizeof folder, "%s/d", root);
+    assert_int_equal(xkd_make_folder(cx, folder), XKD_OK);
+    touch("d/c4.mp4");
+    expect(paths, "columns: path=1; 2 rows, \\ read as /", "c3.mp4=- d/c4.mp4=-");
+    touch("d\\c4.mp4");
+    expect(paths, "columns: path=1; 2 rows", "c3.mp4=- d\\c4.mp4=-");
 }
 
 /* Names in a manifest without a list of classes are numbered alike, and not mixed with numbers. */
@@ -247,7 +306,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_understood),    cmocka_unit_test(what_is_refused),
         cmocka_unit_test(absolute_paths),        cmocka_unit_test(names_in_a_manifest),
-        cmocka_unit_test(what_a_manifest_keeps),
+        cmocka_unit_test(what_a_manifest_keeps), cmocka_unit_test(what_files_decide),
     };
     cx = xkd_context_new();
     if (!cx || !mkdtemp(root)) return 1;

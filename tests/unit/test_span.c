@@ -135,6 +135,131 @@ static void a_length_need_not_be_told(void **state)
     is("live.mkv", true, "ok");
 }
 
+/* Sets the n-th track's length in the header of an MP4 file: mdhd, version 0. */
+static void set_track_length(char *bytes, int64_t size, int n, uint32_t (*change)(uint32_t length))
+{
+    unsigned char *at = (unsigned char *)bytes;
+    for (int i = 0; i <= n; i++) {
+        at = memmem(at, (size_t)(bytes + size - (char *)at), "mdhd", 4);
+        assert_non_null(at);
+        at += 4;
+    }
+    assert_int_equal(at[0], 0);
+    uint32_t length = change((uint32_t)at[16] << 24 | (uint32_t)at[17] << 16 | (uint32_t)at[18] << 8 | at[19]);
+    for (int i = 0; i < 4; i++) at[16 + i] = (unsigned char)(length >> (24 - 8 * i));
+}
+
+static uint32_t half(uint32_t length)
+{
+    return length / 2;
+}
+
+static uint32_t nothing(uint32_t length)
+{
+    (void)length;
+    return 0;
+}
+
+static uint32_t most(uint32_t length)
+{
+    (void)length;
+    return UINT32_MAX;
+}
+
+/* MP4 tells the length of a track beside the table of its packets, and the table is what there is. */
+static void a_table_of_packets_is_believed_alone(void **state)
+{
+    static uint32_t (*const changes[])(uint32_t) = {half, nothing, most};
+    (void)state;
+    for (int track = 0; track < 2; track++)
+        for (int k = 0; k < 3; k++) {
+            char name[32], *bytes;
+            int64_t size;
+            snprintf(name, sizeof name, "track%d-%d.mp4", track, k);
+            test_file f = small("mp4");
+            f.picture_seconds = 3;
+            const char *path = make(name, &f);
+            assert_int_equal(xkd_read_file(cx, path, 1 << 30, XKD_ERR_DATA, &bytes, &size), XKD_OK);
+            set_track_length(bytes, size, track, changes[k]);
+            assert_int_equal(xkd_write_file(cx, path, bytes, size), XKD_OK);
+            xkd_free(bytes);
+            xkd_media_info info = describe(path);
+            near(name, info.video_end - info.video_start, 3, 0.06);
+            near(name, info.audio_end - info.audio_start, 6, 0.12);
+            is(name, true, "short");
+        }
+}
+
+/* A header that claims 1000 s: by itself it is wrong, and the file whole; of a file that is cut off it says that it was. */
+static void a_wrong_length_is_no_cut(void **state)
+{
+    static const struct {
+        const char *name, *format, *before; /* of the length, which is a double, big-endian */
+        int64_t skip;
+    } files[] = {{"long.mkv", "matroska", "\x44\x89\x88", 3}, {"long.flv", "flv", "duration", 9}};
+    static const unsigned char thousand[] = {0x40, 0x8F, 0x40, 0, 0, 0, 0, 0}, million[] = {0x41, 0x2E, 0x84, 0x80};
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        test_file f = small(files[k].format);
+        const char *path = make(files[k].name, &f);
+        char *bytes;
+        int64_t size;
+        assert_int_equal(xkd_read_file(cx, path, 1 << 30, XKD_ERR_DATA, &bytes, &size), XKD_OK);
+        char *at = memmem(bytes, 4096, files[k].before, strlen(files[k].before));
+        assert_non_null(at);
+        memcpy(at + files[k].skip, thousand, 8);
+        if (k == 0) memcpy(at + files[k].skip, million, 4); /* ms */
+        assert_int_equal(xkd_write_file(cx, path, bytes, size), XKD_OK);
+        xkd_media_info info = describe(path);
+        near(files[k].name, info.end - info.start, 6, 0.1);
+        is(files[k].name, true, "ok");
+        assert_int_equal(xkd_write_file(cx, path, bytes, 2 * size / 3), XKD_OK);
+        is(files[k].name, true, "broken");
+        is(files[k].name, false, "broken");
+        xkd_free(bytes);
+    }
+}
+
+/* The word of `data check` where sound alone is wanted. */
+static const char *check_sound(const char *name)
+{
+    char where[4500];
+    xkd_manifest m;
+    xkd_finding f;
+    xkd_data_config data = small_data_config(folder);
+    xkd_check_options options = {.decode = true, .threads = 1};
+    snprintf(where, sizeof where, "%s/%s", folder, name);
+    data.left_out[XKD_VIDEO] = true;
+    assert_int_equal(xkd_manifest_load(cx, where, false, &m), XKD_OK);
+    assert_int_equal(xkd_check(cx, &m, &data, &options, &f), XKD_OK);
+    xkd_manifest_free(&m);
+    return xkd_media_fault_name(f.fault);
+}
+
+/* Programs that write to a pipe put a placeholder into a WAV file's header: it promises nothing. */
+static void a_placeholder_is_no_length(void **state)
+{
+    static const uint32_t sizes[] = {0x7FFFF000, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF, 0, 6000000};
+    static const char *const words[] = {"ok", "ok", "ok", "ok", "ok", "broken"}; /* the last is a promise */
+    (void)state;
+    for (int k = 0; k < 6; k++) {
+        static char wav[44 + 2 * 8000 * 6];
+        char name[32];
+        memcpy(wav, "RIFF\0\0\0\0WAVEfmt \20\0\0\0\1\0\1\0\100\37\0\0\200\76\0\0\2\0\20\0data", 40);
+        for (int i = 0; i < 4; i++) wav[40 + i] = wav[4 + i] = (char)(sizes[k] >> 8 * i);
+        for (size_t i = 44; i < sizeof wav; i++) wav[i] = (char)(i * 7 & 31);
+        snprintf(name, sizeof name, "pipe%d.wav", k);
+        const char *path = place_for(name);
+        assert_int_equal(xkd_write_file(cx, path, wav, sizeof wav), XKD_OK);
+        xkd_media_info info = describe(path);
+        near(name, info.audio_end - info.audio_start, 6, 0.01);
+        assert_string_equal(check_sound(name), words[k]);
+        /* The last sample is cut in two. */
+        assert_int_equal(xkd_write_file(cx, path, wav, sizeof wav - 1), XKD_OK);
+        assert_string_equal(check_sound(name), words[k]);
+    }
+}
+
 static void the_start_is_no_part_of_the_length(void **state)
 {
     test_file f = small("matroska");
@@ -483,11 +608,19 @@ int main(int argc, char **argv)
 {
     if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_stream_has_its_own_length),     cmocka_unit_test(a_length_need_not_be_told),
-        cmocka_unit_test(the_start_is_no_part_of_the_length), cmocka_unit_test(joined_recordings_are_told),
-        cmocka_unit_test(the_last_picture_can_be_held),       cmocka_unit_test(rare_key_frames_are_told),
-        cmocka_unit_test(a_manifest_keeps_the_span),          cmocka_unit_test(a_replaced_file_loses_its_span),
-        cmocka_unit_test(the_first_open_finds_the_same_span), cmocka_unit_test(the_sound_track_can_be_chosen),
+        cmocka_unit_test(each_stream_has_its_own_length),
+        cmocka_unit_test(a_length_need_not_be_told),
+        cmocka_unit_test(the_start_is_no_part_of_the_length),
+        cmocka_unit_test(joined_recordings_are_told),
+        cmocka_unit_test(a_table_of_packets_is_believed_alone),
+        cmocka_unit_test(a_placeholder_is_no_length),
+        cmocka_unit_test(a_wrong_length_is_no_cut),
+        cmocka_unit_test(the_last_picture_can_be_held),
+        cmocka_unit_test(rare_key_frames_are_told),
+        cmocka_unit_test(a_manifest_keeps_the_span),
+        cmocka_unit_test(a_replaced_file_loses_its_span),
+        cmocka_unit_test(the_first_open_finds_the_same_span),
+        cmocka_unit_test(the_sound_track_can_be_chosen),
         cmocka_unit_test(cached_and_uncached_agree),
     };
     cx = xkd_context_new();
