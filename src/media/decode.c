@@ -125,7 +125,8 @@ static xkd_status take_frame(run *r)
     double time = frame->best_effort_timestamp == AV_NOPTS_VALUE
                       ? (r->have_shown ? r->shown_time + r->frame_seconds : r->media->info.video_start)
                       : (double)frame->best_effort_timestamp * base;
-    double length = frame->pkt_duration > 0 ? (double)frame->pkt_duration * base : r->frame_seconds;
+    int64_t duration = xkd_av_duration(frame);
+    double length = duration > 0 ? (double)duration * base : r->frame_seconds;
     bool bad = frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT;
     if (bad) {
         r->tally->errors++;

@@ -292,10 +292,8 @@ xkd_status xkd_media_renew_sound(xkd_media *media, xkd_media_fault *fault)
  * and is not done. */
 static void read_rotation(xkd_media *media)
 {
-    size_t size = 0;
-    const int32_t *m =
-        (const int32_t *)(const void *)av_stream_get_side_data(media->video, AV_PKT_DATA_DISPLAYMATRIX, &size);
-    if (!m || size < 9 * sizeof *m) return;
+    const int32_t *m = xkd_av_matrix(media->video);
+    if (!m) return;
     /* x' = m0 x + m3 y, y' = m1 x + m4 y: only the nearest multiple of a quarter turn, mirrored or not, is applied. */
     media->transpose = llabs(m[1]) > llabs(m[0]);
     media->flip_x = media->transpose ? m[3] < 0 : m[0] < 0;
