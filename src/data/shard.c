@@ -234,7 +234,9 @@ static xkd_status read_deep(xkd_record_reader *r, xkd_media_fault *fault)
     const uint8_t *data;
     int64_t size;
     int16_t sound[XKD_RECORD_CHUNK];
+    const xkd_damage *damage;
     const xkd_record_head *h = xkd_record_about(r);
+    XKD_TRY(xkd_record_damage(r, &damage, fault));
     for (int64_t i = 0; i < h->frames; i++) XKD_TRY(xkd_record_piece_of(r, i, &data, &size, fault));
     for (int64_t i = 0; i < h->samples; i += XKD_RECORD_CHUNK) {
         int64_t n = h->samples - i < XKD_RECORD_CHUNK ? h->samples - i : XKD_RECORD_CHUNK;
