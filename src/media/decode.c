@@ -384,7 +384,7 @@ static xkd_status check_packet_count(run *r)
     if (r->request->mode != XKD_CLIP_WHOLE) limit = fmin(limit, XKD_MEDIA_MAX_PACKETS_TO_START);
     if ((double)++r->packets > limit) {
         *r->fault = XKD_FAULT_REFUSED;
-        XKD_FAIL(XKD_ERR_DATA, "%s: refused: more than %.0f packets",
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: more than %.0f packets (docs/media-formats.md has the limits)",
                  r->media->name, limit);
     }
 fail:
@@ -612,7 +612,7 @@ static xkd_status check_clock(const xkd_media *m, const xkd_media_request *q, xk
         *fault = XKD_FAULT_SHORT;
         XKD_FAIL(
             XKD_ERR_DATA,
-            "%s: pictures (%.2f to %.2f s) and sound (%.2f to %.2f s) have no time in common",
+            "%s: pictures (%.2f to %.2f s) and sound (%.2f to %.2f s) have no time in common (use one of them alone)",
             m->name, i->video_start, i->video_end, i->audio_start, i->audio_end);
     }
 fail:

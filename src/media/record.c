@@ -18,6 +18,9 @@ enum { BATCH_BYTES = 1 << 20 };
 /* JPEG of noise is smaller than its pixels, headers are 600 bytes. */
 enum { JPEG_EXTRA = 1 << 16, JPEG_LEAST = 256 };
 
+/* The end of what is told of a record that is damaged. */
+#define ANEW " (remove the shard and give its `xkd data pack` again)"
+
 static const char *const CODEC_NAMES[XKD_CODEC_COUNT] = {"raw", "jpeg"};
 
 struct xkd_record_reader {
@@ -103,7 +106,7 @@ static xkd_status read_part(xkd_record_reader *r, void *out, int64_t size, int64
     xkd_context *cx = r->cx;
     if (at < 0 || size < 0 || at > r->source.size - size) {
         *fault = XKD_FAULT_BROKEN;
-        return xkd_fail(cx, XKD_ERR_DATA, "the record points outside of itself");
+        return xkd_fail(cx, XKD_ERR_DATA, "the record points outside of itself" ANEW);
     }
     if (xkd_read_at(cx, r->source.fd, "the record", out, size, r->source.offset + at) == XKD_OK) return XKD_OK;
     *fault = XKD_FAULT_UNREADABLE;
@@ -173,12 +176,12 @@ xkd_status xkd_record_open(xkd_record_reader *r, const xkd_source *source, xkd_m
     *fault = XKD_FAULT_NONE;
     XKD_TRY(read_part(r, h, sizeof *h, 0, fault));
     *fault = XKD_FAULT_BROKEN;
-    if (memcmp(h->magic, XKD_RECORD_MAGIC, sizeof h->magic)) XKD_FAIL(XKD_ERR_DATA, "there is no record here");
-    if (h->sum != xkd_record_head_sum(h)) XKD_FAIL(XKD_ERR_DATA, "the head of the record is damaged");
+    if (memcmp(h->magic, XKD_RECORD_MAGIC, sizeof h->magic)) XKD_FAIL(XKD_ERR_DATA, "there is no record here" ANEW);
+    if (h->sum != xkd_record_head_sum(h)) XKD_FAIL(XKD_ERR_DATA, "the head of the record is damaged" ANEW);
     const char *what = fault_of_head(h, source->size);
     if (!what && !times_are_sound(h)) what = "has impossible times";
     if (!what && source->row && source->row != h->row_sum) what = "is another one than the index says";
-    if (what) XKD_FAIL(XKD_ERR_DATA, "the record %s", what);
+    if (what) XKD_FAIL(XKD_ERR_DATA, "the record %s" ANEW, what);
     *fault = XKD_FAULT_NONE;
 fail:
     if (status != XKD_OK) *h = (xkd_record_head){0};
@@ -195,7 +198,7 @@ xkd_status xkd_record_row(xkd_record_reader *r, const char **row, xkd_media_faul
     r->row[size] = 0;
     if (XXH3_64bits(r->row, (size_t)size) != r->head.row_sum || strlen(r->row) != (size_t)size) {
         *fault = XKD_FAULT_BROKEN;
-        XKD_FAIL(XKD_ERR_DATA, "the row of the record is damaged");
+        XKD_FAIL(XKD_ERR_DATA, "the row of the record is damaged" ANEW);
     }
     *row = r->row;
 fail:
@@ -229,7 +232,7 @@ static xkd_status check_piece(xkd_record_reader *r, const xkd_record_piece *p, c
 {
     if (xkd_record_sum(data, p->bytes) == p->sum) return XKD_OK;
     *fault = XKD_FAULT_BROKEN;
-    return xkd_fail(r->cx, XKD_ERR_DATA, "%s %" PRId64 " of the record is damaged", what, number);
+    return xkd_fail(r->cx, XKD_ERR_DATA, "%s %" PRId64 " of the record is damaged" ANEW, what, number);
 }
 
 static bool same_piece(const xkd_record_piece *a, const xkd_record_piece *b)
@@ -313,7 +316,7 @@ static xkd_status check_sizes(xkd_record_reader *r, int64_t count, xkd_media_fau
             (r->head.codec == XKD_CODEC_RAW ? bytes == frame : bytes > 0 && bytes <= 2 * frame + JPEG_EXTRA))
             continue;
         *fault = XKD_FAULT_BROKEN;
-        return xkd_fail(r->cx, XKD_ERR_DATA, "a frame of the record has an impossible size");
+        return xkd_fail(r->cx, XKD_ERR_DATA, "a frame of the record has an impossible size" ANEW);
     }
     return XKD_OK;
 }
@@ -360,7 +363,7 @@ xkd_status xkd_record_sound(xkd_record_reader *r, int64_t first, int64_t count, 
         int64_t samples = left < XKD_RECORD_CHUNK ? left : XKD_RECORD_CHUNK;
         if (p->bytes != 2 * samples || p->at > INT64_MAX / 2) {
             *fault = XKD_FAULT_BROKEN;
-            XKD_FAIL(XKD_ERR_DATA, "the sound of the record has an impossible size");
+            XKD_FAIL(XKD_ERR_DATA, "the sound of the record has an impossible size" ANEW);
         }
         XKD_TRY(read_part(r, r->bytes, p->bytes, (int64_t)p->at, fault));
         XKD_TRY(check_piece(r, p, r->bytes, "second", c, fault));
@@ -468,7 +471,7 @@ xkd_status xkd_record_damage(xkd_record_reader *r, const xkd_damage **out, xkd_m
         }
         if (!whole) {
             *fault = XKD_FAULT_BROKEN;
-            XKD_FAIL(XKD_ERR_DATA, "the record's list of where it is damaged is damaged itself");
+            XKD_FAIL(XKD_ERR_DATA, "the record's list of where it is damaged is damaged itself" ANEW);
         }
     }
     r->judged = true;
