@@ -318,7 +318,9 @@ static int run(struct cli *cli, int argc, char **argv)
     b.path = v.clip;
     if (!v.clip) {
         /* Under /tmp, with a name nobody else has. */
-        if (!mkdtemp(folder)) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot make a folder for the test clip", folder);
+        if (!mkdtemp(folder))
+            XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot make a folder for the test clip (name a film of yours with --clip)",
+                     folder);
         XKD_TRY(xkd_join_path(cx, &made, folder, "clip.mp4"));
         XKD_TRY(make_clip(cx, made));
         b.path = made;

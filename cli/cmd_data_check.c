@@ -34,61 +34,83 @@ static const struct cli_option options[] = {
     {0},
 };
 
-/* out: NULL where no manifest will be written. Findings in order of the manifest, then counts by kind. The text is built first, so output is all
- * or nothing. */
-static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *findings, const char *out)
+/* The worst finding of a file is its only one, so each file counts once. */
+struct counts {
+    int64_t fault[XKD_FAULT_COUNT], slow;
+};
+
+/* An object of a JSON list. `fault`: NULL: none. */
+static void json_entry(xkd_text *text, bool first, const char *path, const char *fault, const char *message)
 {
-    int64_t count[XKD_FAULT_COUNT] = {0};
-    xkd_text text = xkd_text_make(cli->cx);
-    if (cli->json) xkd_text_puts(&text, "{\"findings\": [");
+    xkd_text_puts(text, first ? "{\"path\": " : ", {\"path\": ");
+    xkd_text_json_string(text, path);
+    if (fault) xkd_text_printf(text, ", \"fault\": \"%s\"", fault);
+    xkd_text_puts(text, ", \"message\": ");
+    xkd_text_json_string(text, message);
+    xkd_text_puts(text, "}");
+}
+
+/* Files with a finding, or the slow ones among those in order. */
+static void json_list(xkd_text *text, const xkd_manifest *m, const xkd_finding *findings, bool slow)
+{
     bool first = true;
-    int64_t slow = 0;
     for (int64_t i = 0; i < m->count; i++) {
         const xkd_finding *f = &findings[i];
-        /* The worst finding of a file is its only one, so each file counts once. */
-        count[f->fault]++;
-        if (f->fault == XKD_FAULT_NONE) {
-            if (f->note[0] && !cli->json) xkd_text_printf(&text, "%-12s %s: %s\n", "slow", m->samples[i].path, f->note);
-            if (f->note[0]) slow++;
-            continue;
-        }
-        if (cli->json) {
-            xkd_text_puts(&text, first ? "{\"path\": " : ", {\"path\": ");
-            xkd_text_json_string(&text, m->samples[i].path);
-            xkd_text_printf(&text, ", \"fault\": \"%s\", \"message\": ", xkd_media_fault_name(f->fault));
-            xkd_text_json_string(&text, f->message);
-            xkd_text_puts(&text, "}");
-        } else {
-            char name[4096], message[800]; /* four bytes for each of 200 */
-            xkd_text_printf(&text, "%-12s %s: %s\n", xkd_media_fault_name(f->fault),
-                            cli_name(name, sizeof name, m->samples[i].path),
-                            cli_name(message, sizeof message, f->message));
-        }
+        bool good = f->fault == XKD_FAULT_NONE;
+        if (good != slow || (slow && !f->note[0])) continue;
+        json_entry(text, first, m->samples[i].path, slow ? NULL : xkd_media_fault_name(f->fault),
+                   slow ? f->note : f->message);
         first = false;
     }
-    if (cli->json)
-        xkd_text_printf(&text, "], \"files\": %" PRId64, m->count);
-    else
-        xkd_text_printf(&text, "%" PRId64 " files:", m->count);
-    /* Kinds in the order of their numbers; JSON has them all, people those that occur. */
-    for (int k = 0; k < XKD_FAULT_COUNT; k++) {
-        if (cli->json)
-            xkd_text_printf(&text, ", \"%s\": %" PRId64, xkd_media_fault_name(k), count[k]);
-        else if (count[k])
-            xkd_text_printf(&text, " %" PRId64 " %s", count[k], xkd_media_fault_name(k));
+}
+
+/* JSON has all kinds, in the order of their numbers. */
+static void report_json(xkd_text *text, const xkd_manifest *m, const xkd_finding *findings, const struct counts *c,
+                        const char *out)
+{
+    xkd_text_puts(text, "{\"findings\": [");
+    json_list(text, m, findings, false);
+    xkd_text_printf(text, "], \"files\": %" PRId64, m->count);
+    for (int k = 0; k < XKD_FAULT_COUNT; k++)
+        xkd_text_printf(text, ", \"%s\": %" PRId64, xkd_media_fault_name(k), c->fault[k]);
+    xkd_text_printf(text, ", \"slow\": %" PRId64 ", \"slow_files\": [", c->slow);
+    json_list(text, m, findings, true);
+    xkd_text_puts(text, "], \"clean\": ");
+    if (out) xkd_text_json_string(text, out);
+    xkd_text_puts(text, out ? "}\n" : "null}\n");
+}
+
+/* For people those kinds that occur. */
+static void report_lines(xkd_text *text, const xkd_manifest *m, const xkd_finding *findings, const struct counts *c,
+                         const char *out)
+{
+    for (int64_t i = 0; i < m->count; i++) {
+        const xkd_finding *f = &findings[i];
+        char name[4096], message[800]; /* four bytes for each of 200 */
+        bool good = f->fault == XKD_FAULT_NONE;
+        if (good && !f->note[0]) continue;
+        xkd_text_printf(text, "%-12s %s: %s\n", good ? "slow" : xkd_media_fault_name(f->fault),
+                        cli_name(name, sizeof name, m->samples[i].path),
+                        cli_name(message, sizeof message, good ? f->note : f->message));
     }
-    if (cli->json)
-        xkd_text_printf(&text, ", \"slow\": %" PRId64, slow);
-    else if (slow)
-        xkd_text_printf(&text, " (%" PRId64 " of them slow)", slow);
-    if (cli->json) {
-        xkd_text_puts(&text, ", \"clean\": ");
-        if (out) xkd_text_json_string(&text, out);
-        xkd_text_puts(&text, out ? "}\n" : "null}\n");
-    } else {
-        xkd_text_printf(&text, "\nclean manifest: %s\n", out ? out : "none");
+    xkd_text_printf(text, "%" PRId64 " files:", m->count);
+    for (int k = 0; k < XKD_FAULT_COUNT; k++)
+        if (c->fault[k]) xkd_text_printf(text, " %" PRId64 " %s", c->fault[k], xkd_media_fault_name(k));
+    if (c->slow) xkd_text_printf(text, " (%" PRId64 " of them slow)", c->slow);
+    xkd_text_printf(text, "\nclean manifest: %s\n", out ? out : "none");
+}
+
+/* out: NULL where no manifest will be written. Findings in order of the manifest, then counts by kind. The text is built
+ * first, so output is all or nothing. */
+static void report(struct cli *cli, const xkd_manifest *m, const xkd_finding *findings, const char *out)
+{
+    struct counts c = {{0}, 0};
+    xkd_text text = xkd_text_make(cli->cx);
+    for (int64_t i = 0; i < m->count; i++) {
+        c.fault[findings[i].fault]++;
+        c.slow += findings[i].fault == XKD_FAULT_NONE && findings[i].note[0];
     }
-    /* Printed in one piece and only if it could be made. */
+    (cli->json ? report_json : report_lines)(&text, m, findings, &c, out);
     if (text.status == XKD_OK) fputs(text.data, stdout);
     xkd_text_free(&text);
 }

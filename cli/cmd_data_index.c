@@ -53,7 +53,7 @@ static xkd_status gather(struct cli *cli, const struct values *v, const char *so
         XKD_TRY(xkd_index_archive(cx, source, v->follow_links, m));
         XKD_TRY(v->out ? xkd_copy_string(cx, out, v->out) : xkd_format_string(cx, out, "%s.jsonl", source));
     } else {
-        if (!xkd_path_exists(source)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or list", source);
+        if (!xkd_path_exists(source)) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder or list (check the path)", source);
         XKD_TRY(xkd_copy_string(cx, &folder, source));
         char *slash = strrchr(folder, '/');
         if (slash) slash[slash == folder] = 0; /* "/" for a list in the root folder */
@@ -159,7 +159,11 @@ static int run(struct cli *cli, int argc, char **argv)
     XKD_TRY(data_check(&progress, &manifest, &config, out, &check, findings));
     const struct dropping dropping = {cli, findings};
     int64_t count = manifest.count, dropped = xkd_manifest_keep(&manifest, can_be_used, &dropping);
-    if (manifest.count == 0) XKD_FAIL(XKD_ERR_DATA, "%s: no file in it can be read as video or sound", argv[1]);
+    if (manifest.count == 0)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%s: no file in it can be read as video or sound (the warnings above say why; docs/media-formats.md "
+                 "lists what is read)",
+                 argv[1]);
     if (config.data.follow_links) XKD_TRY(xkd_manifest_check_links(cx, &manifest, true, &manifest.follow_links));
     XKD_TRY(check_list(cli, argv[1], out, count, dropped, config.data.max_bad_fraction));
     XKD_TRY(write(cli, &manifest, &config.data, out, dropped));

@@ -112,7 +112,7 @@ xkd_status data_root_text(struct cli *cli, const char *path, const char *root, c
     real_folder = realpath(slash ? folder : ".", NULL);
     real_root = realpath(root, NULL);
     /* Said now, because a manifest with such a root could never be read. */
-    if (!real_root) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder", root);
+    if (!real_root) XKD_FAIL(XKD_ERR_DATA, "%s: no such folder (check the path of the root)", root);
     XKD_TRY(xkd_copy_string(cx, out, real_folder && !strcmp(real_folder, real_root) ? "." : real_root));
 fail:
     free(real_folder);

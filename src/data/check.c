@@ -136,7 +136,7 @@ static void find_silence(verdict *f, const xkd_media_info *info)
              "nothing to hear in its sound (track %lld of %lld: data.audio_track=N takes another)",
              (long long)info->audio_track, (long long)info->audio_tracks);
     else
-        find(f, XKD_FAULT_NO_AUDIO, "nothing to hear in its sound");
+        find(f, XKD_FAULT_NO_AUDIO, "nothing to hear in its sound (data.audio_policy=silence takes it)");
 }
 
 /* Told of files in order: a clip is decoded from the key frame before it, so each takes as long as the way from there. */
@@ -185,10 +185,10 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, boo
              still ? " (pictures end before the sound: data.hold_last_frame=true keeps the last one)" : "");
     }
     if (wanted[XKD_AUDIO] && !info->has_audio && info->audio_tracks)
-        find(f, XKD_FAULT_NO_AUDIO, "no sound track %lld (data.audio_track), only %lld",
+        find(f, XKD_FAULT_NO_AUDIO, "no sound track %lld, only %lld (set data.audio_track to one of them)",
              (long long)j->data->audio_track, (long long)info->audio_tracks);
     else if (wanted[XKD_AUDIO] && !info->has_audio)
-        find(f, XKD_FAULT_NO_AUDIO, "no sound stream");
+        find(f, XKD_FAULT_NO_AUDIO, "no sound stream (data.audio_policy=silence takes it)");
     else if (audio && j->options->decode && c->peak < SILENCE_PEAK)
         find_silence(f, info);
     if (placed && video && audio && fabs(info->video_start - info->audio_start) > SYNC_SECONDS)

@@ -12,7 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
-#include "data/damage.h"
+#include "media/damage.h"
 #include "data/identity.h"
 #include "data/pack.h"
 
@@ -426,8 +426,7 @@ static xkd_status read_raw(xkd_fetcher *f, const xkd_source *source, double plac
     int64_t shorter = h->width < h->height ? h->width : h->height;
     if (q.short_side == 0 || q.short_side == shorter) {
         xkd_record_describe(h, q.video, q.audio, &result->info);
-        result->tally.video_damage = h->video_damage;
-        result->tally.audio_damage = h->audio_damage;
+        XKD_TRY(xkd_record_judge(f->records, &q, &clip, &result->tally, &result->fault));
         XKD_TRY(read_straight(f, &clip, &result->fault));
     } else {
         XKD_TRY(xkd_record_decode(f->records, &q, &sink, &result->info, &result->tally, &result->fault));

@@ -54,8 +54,8 @@ static xkd_status add_ucf_line(xkd_import_job *job, const xkd_lines *lines, char
         XKD_TRY(xkd_manifest_class(cx, job->manifest, line, false, &label));
     }
     if (label < 0 || (listed >= 0 && listed != label))
-        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"%s\" is not the class of that line", lines->path, (long long)lines->number,
-                 line);
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"%s\" is not the class of that line (fetch the list anew)", lines->path,
+                 (long long)lines->number, line);
     XKD_TRY(xkd_import_add(job, path, label, split, &sample));
 fail:
     xkd_free(path);

@@ -226,7 +226,9 @@ static xkd_status no_labels(const listing *l, const char *path)
     xkd_context *cx = l->job->cx;
     const char *split = kinetics_splits[l->split].split;
     if (strcmp(split, "test") != 0)
-        return xkd_fail(cx, XKD_ERR_DATA, "%s: has no column \"label\", so its files are of no class", path);
+        return xkd_fail(cx, XKD_ERR_DATA,
+                        "%s: has no column \"label\", so its files are of no class (fetch the list that has one)",
+                        path);
     if (!l->collect) xkd_log(cx, XKD_LOG_WARN, "%s: has no column \"label\": split '%s' is left out", path, split);
     return XKD_OK;
 }
@@ -296,7 +298,8 @@ static xkd_status json_entry(listing *l, const char *path, const char *id, const
     if (subset && strncmp(subset, want, strlen(want)) != 0)
         XKD_FAIL(XKD_ERR_DATA, "%s: %s is of subset \"%s\": is this the list of another split?", path, id, subset);
     if (!e.label && strcmp(want, "test") == 0) return XKD_OK;
-    if (!e.label || !*e.label) XKD_FAIL(XKD_ERR_DATA, "%s: %s has no \"annotations\": {\"label\": ...}", path, id);
+    if (!e.label || !*e.label)
+        XKD_FAIL(XKD_ERR_DATA, "%s: %s has no \"annotations\": {\"label\": ...} (fetch the list anew)", path, id);
     if (segment && (json_array_size(segment) != 2 || !json_is_number(start) || !json_is_number(end)))
         XKD_FAIL(XKD_ERR_DATA, "%s: %s: \"segment\" must be [start, end] in seconds", path, id);
     e.start = llround(json_number_value(start));
@@ -476,8 +479,9 @@ static xkd_status read_split(xkd_import_job *job, int s, bool collect, bool soun
     XKD_TRY(read_list(&l, &listed));
     if (listed) goto fail;
     if (l.folders == 0)
-        XKD_FAIL(XKD_ERR_DATA, "%s/%s: has no folders of classes, and neither %s.csv nor %s.json is there", job->root,
-                 split, split, split);
+        XKD_FAIL(XKD_ERR_DATA,
+                 "%s/%s: has no folders of classes, and neither %s.csv nor %s.json is there (fetch one of them)",
+                 job->root, split, split, split);
     for (int64_t i = 0; i < l.folders; i++)
         XKD_TRY(collect ? collect_class(job, l.classes[i].class, sound) : add_class(&l, &l.classes[i]));
 fail:

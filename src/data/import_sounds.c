@@ -19,8 +19,8 @@ static xkd_status esc50_row(xkd_import_job *job, const xkd_lines *lines, char **
     /* The numbers are text of a file: bounded before they index `names`. */
     int64_t fold = atoll(fields[1]), target = atoll(fields[2]);
     if (fold < 1 || fold > 5 || target < 0 || target >= 50)
-        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: fold %lld, target %lld: out of range", lines->path, (long long)lines->number,
-                 (long long)fold, (long long)target);
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: fold %lld, target %lld: out of range (fetch the list anew)", lines->path,
+                 (long long)lines->number, (long long)fold, (long long)target);
     /* The first row of a class names it. */
     if (!names[target]) XKD_TRY(xkd_copy_string(cx, &names[target], fields[3]));
     /* One fold is the test, the other four are trained on, as the set's authors do. */
@@ -84,7 +84,7 @@ static xkd_status set_labels(xkd_import_job *job, const xkd_lines *lines, xkd_sa
             if (strcmp(codes->items[i], name) == 0) label = i;
         if (!codes) XKD_TRY(xkd_manifest_class(cx, job->manifest, name, false, &label));
         if (label < 0)
-            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"%s\" is no label of the vocabulary", lines->path,
+            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"%s\" is no label of the vocabulary (fetch both lists anew)", lines->path,
                      (long long)lines->number, name);
         labels[count++] = (int32_t)label;
     }

@@ -120,7 +120,8 @@ static xkd_status enter(scan *s, DIR *folder, const char *name, int depth)
 {
     struct stat info;
     if (fstat(dirfd(folder), &info) != 0)
-        return xkd_fail(s->cx, XKD_ERR_DATA, "%s: cannot read folder: %s", name, strerror(errno));
+        return xkd_fail(s->cx, XKD_ERR_DATA, "%s: cannot read folder: %s (allow reading it, or move it away)", name,
+                        strerror(errno));
     s->open[depth] = (folder_id){info.st_dev, info.st_ino};
     for (int i = 0; i < depth; i++)
         if (s->open[i].device == info.st_dev && s->open[i].number == info.st_ino)
@@ -143,13 +144,16 @@ static xkd_status scan_folder(scan *s, const char *relative, int depth)
         XKD_FAIL(XKD_ERR_DATA, "%s: more than %d folders deep (index a folder below, or write a list)", full,
                  MAX_DEPTH);
     folder = opendir(full);
-    if (!folder) XKD_FAIL(XKD_ERR_DATA, "%s: cannot read folder: %s", full, strerror(errno));
+    if (!folder)
+        XKD_FAIL(XKD_ERR_DATA, "%s: cannot read folder: %s (allow reading it, or move it away)", full, strerror(errno));
     XKD_TRY(enter(s, folder, full, depth));
     for (;;) {
         /* The end of a folder and an error differ in errno alone. */
         errno = 0;
         const struct dirent *entry = readdir(folder);
-        if (!entry && errno) XKD_FAIL(XKD_ERR_DATA, "%s: cannot read all of the folder: %s", full, strerror(errno));
+        if (!entry && errno)
+            XKD_FAIL(XKD_ERR_DATA, "%s: cannot read all of the folder: %s (give the command again)", full,
+                     strerror(errno));
         if (!entry) break;
         if (entry->d_name[0] != '.') XKD_TRY(scan_entry(s, relative, entry, depth));
     }

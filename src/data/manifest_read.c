@@ -71,7 +71,8 @@ static xkd_status read_header(xkd_row_place *p, xkd_manifest *m, const json_t *o
         XKD_TRY(xkd_manifest_class(cx, m, class, true, &label));
         /* The place in the list is the label, so a name twice would leave a gap. */
         if (label != (int64_t)i)
-            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: class \"%s\" is listed twice", p->file, (long long)p->line, class);
+            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: class \"%s\" is listed twice (take one of them out)", p->file,
+                     (long long)p->line, class);
     }
 fail:
     xkd_free(class);
@@ -102,8 +103,8 @@ static xkd_status read_json(xkd_row_place *p, xkd_manifest *m, xkd_row *row, con
                  (long long)p->line);
     if (json_object_get(object, "xkd_manifest")) {
         if (p->line != 1)
-            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"xkd_manifest\" may stand in the first line only", p->file,
-                     (long long)p->line);
+            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"xkd_manifest\" may stand in the first line only (take it out here)",
+                     p->file, (long long)p->line);
         XKD_TRY(read_header(p, m, object, folder));
     } else {
         XKD_TRY(xkd_row_of_json(cx, row, object));

@@ -18,7 +18,8 @@ static xkd_status check_path(const xkd_row_place *p, const char *path)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: path \"%s\" is %s (paths are relative to the root, see the first line)",
                  p->file, (long long)p->line, path, path[0] ? "absolute" : "empty");
     if (strlen(path) >= PATH_MAX)
-        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: the path has more than %d bytes", p->file, (long long)p->line, PATH_MAX - 1);
+        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: the path has more than %d bytes (move the file up, or name a root below)",
+                 p->file, (long long)p->line, PATH_MAX - 1);
     if (!xkd_manifest_path_is_plain(path))
         XKD_FAIL(XKD_ERR_DATA,
                  "%s:%lld: path \"%s\" has a part \"..\", \".\" or an empty one: it must name a file below the root "

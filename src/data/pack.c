@@ -299,7 +299,8 @@ xkd_status xkd_pack_open(xkd_context *cx, xkd_pack *p, int64_t record, xkd_sourc
     const entry *e = &p->entries[record];
     *out = (xkd_source){.fd = -1, .offset = e->offset, .size = e->bytes, .record = true, .row = e->row_sum};
     *fault = (xkd_media_fault)e->fault;
-    if (e->fault != XKD_FAULT_NONE) XKD_FAIL(XKD_ERR_DATA, "%s (when it was packed)", p->faults[record]);
+    if (e->fault != XKD_FAULT_NONE)
+        XKD_FAIL(XKD_ERR_DATA, "%s (when it was packed: mend the file and pack it anew)", p->faults[record]);
     XKD_TRY(open_shard(cx, p, &p->shards[e->shard], &out->fd, fault));
 fail:
     return status;

@@ -104,7 +104,8 @@ xkd_status xkd_pack_settings_read(xkd_context *cx, const char *file, const char 
 {
     xkd_status status = XKD_OK;
     json_t *o = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-    if (!json_is_integer(json_object_get(o, "xkd_pack"))) XKD_FAIL(XKD_ERR_DATA, "%s: says nothing of a pack", file);
+    if (!json_is_integer(json_object_get(o, "xkd_pack")))
+        XKD_FAIL(XKD_ERR_DATA, "%s: says nothing of a pack (give `xkd data pack` again)", file);
     if (json_integer_value(json_object_get(o, "xkd_pack")) != 1)
         XKD_FAIL(XKD_ERR_DATA, "%s: is of a version that is not known here (written by a newer xkd?)", file);
     if (!read_settings(o, out))

@@ -65,6 +65,11 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     return xkd_record_add_sound(((packer *)user)->record, samples, count);
 }
 
+static xkd_status on_damage(void *user, const xkd_media_stretch *stretch)
+{
+    return xkd_record_add_damage(((packer *)user)->record, stretch);
+}
+
 /* The sample's line, with the fault where it has one. The caller frees *out with free(). */
 static xkd_status row_of(xkd_context *cx, const xkd_sample *s, const xkd_media_result *r, char **out)
 {
@@ -94,7 +99,8 @@ static xkd_status decode(job *j, packer *p, const xkd_sample *s, bool all_pictur
     xkd_status status = XKD_OK;
     const xkd_pack_settings *o = &j->options->settings;
     xkd_source source;
-    const xkd_media_sink sink = {.user = p, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    const xkd_media_sink sink = {
+        .user = p, .begin = on_begin, .frame = on_frame, .sound = on_sound, .damage = on_damage};
     *r = (xkd_media_result){0};
     status = xkd_manifest_open(p->cx, j->manifest, s, j->data->follow_links, &source, &r->fault);
     if (status != XKD_OK && r->fault != XKD_FAULT_NONE) {

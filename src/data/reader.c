@@ -7,7 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/context.h"
-#include "data/damage.h"
+#include "media/damage.h"
 #include "data/manifest.h"
 #include "data/views.h"
 #include "media/worker.h"
@@ -170,7 +170,8 @@ static xkd_status read_clip(xkd_reader *r, const char *path, xkd_clip_mode mode,
     double end = fmax(r->duration, result.info.end - result.info.start);
     /* The decoder calls a clip without frames broken, wherever it was asked for. */
     if (mode == XKD_CLIP_AT && end > 0 && start >= end)
-        XKD_FAIL(XKD_ERR_DATA, "%s: ends at %.3f s, before the clip begins at %.3f s", path, end, start);
+        XKD_FAIL(XKD_ERR_DATA, "%s: ends at %.3f s, before the clip begins at %.3f s (begin it earlier)", path, end,
+                 start);
     if (result.fault != XKD_FAULT_NONE)
         XKD_FAIL(XKD_ERR_DATA, "%s: %s: %s", path, xkd_media_fault_name(result.fault), result.message);
     if (r->frames == 0 && (video || r->samples == 0))

@@ -10,6 +10,8 @@ static const char HEAD_MAGIC[8] = "XKDPACK\n", FOOT_MAGIC[8] = "XKDEND1\n";
 static const int64_t MOST_TEXT = (int64_t)64 << 20;
 enum { ORDER_MARK = 0x01020304 };
 
+static const char DAMAGED_BEGINNING[] = "has a damaged beginning (remove it and give its `xkd data pack` again)";
+
 typedef struct {
     char magic[8];
     uint32_t version, order; /* order: ORDER_MARK as the writer's machine has it */
@@ -124,12 +126,12 @@ static bool all_zero(const char *bytes, int64_t size)
 /* What is wrong with a head; the rest of the file is read by it. */
 static const char *fault_of_head(const shard_head *h, int64_t size)
 {
-    if (memcmp(h->magic, HEAD_MAGIC, sizeof HEAD_MAGIC)) return "is no shard of a pack";
-    if (h->order != ORDER_MARK) return "was written on a machine of another byte order";
+    if (memcmp(h->magic, HEAD_MAGIC, sizeof HEAD_MAGIC)) return "is no shard of a pack (move it away)";
+    if (h->order != ORDER_MARK) return "was written on a machine of another byte order (pack the files on this one)";
     if (h->version != XKD_RECORDS_VERSION) return "has a version that is not known here (written by a newer xkd?)";
     if (h->text_bytes < 0 || h->text_bytes > MOST_TEXT || h->first < 0 || h->first > INT64_MAX / 2 ||
         h->records_at != aligned((int64_t)sizeof *h + h->text_bytes) || h->records_at > size)
-        return "has a damaged beginning";
+        return DAMAGED_BEGINNING;
     return NULL;
 }
 
@@ -149,7 +151,7 @@ xkd_status xkd_records_open(xkd_context *cx, int fd, int64_t size, const char *n
     XKD_TRY(xkd_read_at(cx, fd, name, *text, block, sizeof h));
     if (XXH3_64bits(*text, (size_t)h.text_bytes) != h.sum || strnlen(*text, (size_t)block) != (size_t)h.text_bytes ||
         !all_zero(*text + h.text_bytes, block - h.text_bytes))
-        XKD_FAIL(XKD_ERR_DATA, "%s: has a damaged beginning", name);
+        XKD_FAIL(XKD_ERR_DATA, "%s: %s", name, DAMAGED_BEGINNING);
     *first = h.first;
     *records_at = h.records_at;
 fail:
@@ -234,7 +236,9 @@ static xkd_status read_deep(xkd_record_reader *r, xkd_media_fault *fault)
     const uint8_t *data;
     int64_t size;
     int16_t sound[XKD_RECORD_CHUNK];
+    const xkd_damage *damage;
     const xkd_record_head *h = xkd_record_about(r);
+    XKD_TRY(xkd_record_damage(r, &damage, fault));
     for (int64_t i = 0; i < h->frames; i++) XKD_TRY(xkd_record_piece_of(r, i, &data, &size, fault));
     for (int64_t i = 0; i < h->samples; i += XKD_RECORD_CHUNK) {
         int64_t n = h->samples - i < XKD_RECORD_CHUNK ? h->samples - i : XKD_RECORD_CHUNK;

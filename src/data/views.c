@@ -54,10 +54,13 @@ static xkd_status check_sizes(xkd_context *cx, const xkd_data_config *d)
         XKD_FAIL(XKD_ERR_CONFIG, "dataset: temporal_ratio and spatial_ratio must be at least 1");
     if (!(d->clip_duration > 0 && d->clip_duration <= 600) || !(d->video_fps > 0 && d->video_fps <= 240) ||
         d->crop_size < 8 || d->crop_size > 2048)
-        XKD_FAIL(XKD_ERR_CONFIG, "dataset: clip_duration=%g, video_fps=%g, crop_size=%lld: out of range",
+        XKD_FAIL(XKD_ERR_CONFIG,
+                 "dataset: clip_duration=%g, video_fps=%g, crop_size=%lld: set above 0 and at most 600, above 0 and at "
+                 "most 240, "
+                 "8 to 2048",
                  d->clip_duration, d->video_fps, (long long)d->crop_size);
     if (d->hop_length < 1 || d->audio_rate < 1000 || d->n_mels < 1)
-        XKD_FAIL(XKD_ERR_CONFIG, "dataset: hop_length=%lld, audio_fps=%lld, n_mels=%lld: out of range",
+        XKD_FAIL(XKD_ERR_CONFIG, "dataset: hop_length=%lld, audio_fps=%lld, n_mels=%lld: set at least 1, 1000 and 1",
                  (long long)d->hop_length, (long long)d->audio_rate, (long long)d->n_mels);
     if (d->global_views < 1 || d->video_local_views < 0 || d->audio_local_views < 0 ||
         d->global_views > XKD_MAX_VIEWS || d->video_local_views > XKD_MAX_VIEWS - d->global_views ||
@@ -81,14 +84,20 @@ xkd_status xkd_view_shapes_of(xkd_context *cx, const xkd_data_config *d, xkd_vie
         s->video[v].frames = local ? frames / d->video_temporal_ratio : frames;
         s->video[v].height = s->video[v].width = side;
         if (s->video[v].frames < 1 || side < 1)
-            XKD_FAIL(XKD_ERR_CONFIG, "dataset: video view %lld would have no frames or pixels", (long long)v);
+            XKD_FAIL(XKD_ERR_CONFIG,
+                     "dataset: video view %lld would have no frames or pixels (raise clip_duration or crop_size, or "
+                     "lower the "
+                     "ratios of local views)",
+                     (long long)v);
     }
     for (int64_t v = 0; v < s->audio_views; v++) {
         int64_t count = v >= d->global_views ? samples / d->audio_temporal_ratio : samples;
         /* The mirror at the ends of the wave needs that many samples. */
         if (count <= d->n_fft / 2)
-            XKD_FAIL(XKD_ERR_CONFIG, "dataset: audio view %lld: %lld samples are too few for n_fft=%lld", (long long)v,
-                     (long long)count, (long long)d->n_fft);
+            XKD_FAIL(XKD_ERR_CONFIG,
+                     "dataset: audio view %lld: %lld samples are too few for n_fft=%lld (raise clip_duration, or lower "
+                     "n_fft)",
+                     (long long)v, (long long)count, (long long)d->n_fft);
         s->audio[v].bands = d->n_mels;
         s->audio[v].columns = xkd_mel_columns(count, d->hop_length);
     }

@@ -130,7 +130,10 @@ static xkd_status make_sws(xkd_converter *p, const AVFrame *frame, xkd_media_fau
     p->sws_colour[0] = p->sws_colour[1] = -1;
     if (!p->sws) {
         *fault = XKD_FAULT_REFUSED;
-        XKD_FAIL(XKD_ERR_DATA, "%s: refused: pixel format %d cannot be converted", p->media->name, frame->format);
+        XKD_FAIL(
+            XKD_ERR_DATA,
+            "%s: refused: pixel format %d cannot be converted (ffmpeg -i FILE -pix_fmt yuv420p NEW.mp4 changes it)",
+            p->media->name, frame->format);
     }
 fail:
     return status;
@@ -146,7 +149,8 @@ xkd_status xkd_convert(xkd_converter *p, const AVFrame *frame, const uint8_t **r
     int64_t w = frame->width, h = frame->height, longer = w > h ? w : h, shorter = w > h ? h : w;
     if (w < 1 || h < 1 || w * h > XKD_MEDIA_MAX_PIXELS || longer > shorter * XKD_MEDIA_MAX_ASPECT) {
         *fault = XKD_FAULT_REFUSED;
-        XKD_FAIL(XKD_ERR_DATA, "%s: refused: a frame of %lldx%lld", p->media->name, (long long)w, (long long)h);
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: a frame of %lldx%lld (docs/media-formats.md has the limits)",
+                 p->media->name, (long long)w, (long long)h);
     }
     if (w != p->in_width || h != p->in_height) XKD_TRY(fit(p, frame));
     XKD_TRY(make_sws(p, frame, fault));

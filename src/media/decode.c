@@ -125,7 +125,8 @@ static xkd_status take_frame(run *r)
     double time = frame->best_effort_timestamp == AV_NOPTS_VALUE
                       ? (r->have_shown ? r->shown_time + r->frame_seconds : r->media->info.video_start)
                       : (double)frame->best_effort_timestamp * base;
-    double length = frame->pkt_duration > 0 ? (double)frame->pkt_duration * base : r->frame_seconds;
+    int64_t duration = xkd_av_duration(frame);
+    double length = duration > 0 ? (double)duration * base : r->frame_seconds;
     bool bad = frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT;
     if (bad) {
         r->tally->errors++;
@@ -392,7 +393,8 @@ static xkd_status check_packet_count(run *r)
     if (r->request->mode != XKD_CLIP_WHOLE) limit = fmin(limit, XKD_MEDIA_MAX_PACKETS_TO_START);
     if ((double)++r->packets > limit) {
         *r->fault = XKD_FAULT_REFUSED;
-        XKD_FAIL(XKD_ERR_DATA, "%s: refused: more than %.0f packets", r->media->name, limit);
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: more than %.0f packets (docs/media-formats.md has the limits)",
+                 r->media->name, limit);
     }
 fail:
     return status;
@@ -568,25 +570,35 @@ double xkd_media_sound_damage(double flagged, double lost, double seconds)
     return seconds > 0 ? fmin(fmax(bad, 0) / seconds, 1) : 0;
 }
 
+/* However short it is, of sound that should be there nothing is too little. */
+double xkd_media_heard_damage(double flagged, double lost, double given, double seconds)
+{
+    if (given <= 0 && seconds > SOUND_SLACK) return 1;
+    return xkd_media_sound_damage(flagged, fmax(lost, seconds - given), seconds);
+}
+
+double xkd_media_picture_damage(double seconds, double fps, int64_t wanted, int64_t bad, int64_t given)
+{
+    double expected = fmin(ceil(seconds * fps - TIME_EPSILON), (double)wanted);
+    double missing = fmax(expected - (double)given, 0);
+    return expected >= 1 ? fmin(((double)bad + missing) / expected, 1) : 0;
+}
+
 /* Shares of the clip; see xkd_media_tally. */
 static xkd_status judge_damage(run *r)
 {
     xkd_status status = XKD_OK;
     const xkd_media_info *info = &r->media->info;
+    const xkd_media_request *q = r->request;
     if (r->converter) {
         double length = fmin(r->end, fmax(info->video_end, r->origin)) - r->origin;
-        double expected = fmin(ceil(length * r->request->fps - TIME_EPSILON), (double)r->wanted);
-        double missing = fmax(expected - (double)r->next, 0);
-        if (expected >= 1) r->tally->video_damage = fmin(((double)r->bad_frames + missing) / expected, 1);
+        r->tally->video_damage = xkd_media_picture_damage(length, q->fps, r->wanted, r->bad_frames, r->next);
     }
     if (r->sound) {
         double expected = fmin(r->end, fmax(info->audio_end, r->origin)) - r->origin;
-        double given = (double)xkd_sound_delivered(r->sound) / (double)r->request->audio_rate;
-        double lost = fmax(r->sent - r->sounded, expected - given);
-        r->tally->audio_damage = xkd_media_sound_damage(r->bad_sound, lost, expected);
+        double given = (double)xkd_sound_delivered(r->sound) / (double)q->audio_rate;
+        r->tally->audio_damage = xkd_media_heard_damage(r->bad_sound, r->sent - r->sounded, given, expected);
         XKD_TRY(tell_damage(r, false, true, r->origin + given, expected - given));
-        /* However short it is, of sound that should be there nothing is too little. */
-        if (expected > SOUND_SLACK && xkd_sound_delivered(r->sound) == 0) r->tally->audio_damage = 1;
     }
 fail:
     return status;
@@ -608,8 +620,10 @@ static xkd_status check_clock(const xkd_media *m, const xkd_media_request *q, xk
     }
     if (q->video && q->audio && m->video && m->audio && i->end <= i->start) {
         *fault = XKD_FAULT_SHORT;
-        XKD_FAIL(XKD_ERR_DATA, "%s: pictures (%.2f to %.2f s) and sound (%.2f to %.2f s) have no time in common",
-                 m->name, i->video_start, i->video_end, i->audio_start, i->audio_end);
+        XKD_FAIL(
+            XKD_ERR_DATA,
+            "%s: pictures (%.2f to %.2f s) and sound (%.2f to %.2f s) have no time in common (use one of them alone)",
+            m->name, i->video_start, i->video_end, i->audio_start, i->audio_end);
     }
 fail:
     return status;

@@ -4,8 +4,6 @@
 #include "media/encode.h"
 
 #include <errno.h>
-#include <libavcodec/avcodec.h>
-#include <libavformat/avformat.h>
 #include <libavutil/channel_layout.h>
 #include <libavutil/display.h>
 #include <libavutil/opt.h>
@@ -55,7 +53,7 @@ static xkd_status refuse(xkd_encoder *e, const char *what, int code)
 
 /* Grows to twice what is needed, so that the cost of copying stays proportional to the size of the
  * film. */
-static int memory_write(void *opaque, uint8_t *data, int count)
+static int memory_write(void *opaque, xkd_av_written *data, int count)
 {
     memory_file *file = opaque;
     int64_t end = file->offset + count;
@@ -153,9 +151,9 @@ static xkd_status add_video(xkd_encoder *e)
     e->video->time_base = c->time_base;
     e->video->avg_frame_rate = c->framerate;
     if (o->quarter_turns) {
-        uint8_t *side = av_stream_new_side_data(e->video, AV_PKT_DATA_DISPLAYMATRIX, 9 * sizeof(int32_t));
-        if (!side) XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", e->path);
-        av_display_rotation_set((int32_t *)(void *)side, 90.0 * (double)o->quarter_turns);
+        int32_t *matrix = xkd_av_new_matrix(e->video);
+        if (!matrix) XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", e->path);
+        av_display_rotation_set(matrix, 90.0 * (double)o->quarter_turns);
     }
     e->sws = sws_getContext(c->width, c->height, AV_PIX_FMT_RGB24, c->width, c->height, c->pix_fmt, SWS_BILINEAR, NULL,
                             NULL, NULL);
@@ -175,7 +173,7 @@ static xkd_status add_audio(xkd_encoder *e)
     AVCodecContext *c = e->audio_codec = avcodec_alloc_context3(codec);
     e->audio = avformat_new_stream(e->format, NULL);
     if (!c || !e->audio) XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", e->path);
-    c->sample_fmt = codec->sample_fmts ? codec->sample_fmts[0] : AV_SAMPLE_FMT_S16;
+    c->sample_fmt = xkd_av_sample_format(codec, AV_SAMPLE_FMT_S16);
     c->sample_rate = (int)o->sample_rate;
     c->time_base = (AVRational){1, c->sample_rate};
     c->bit_rate = 64000 * o->channels;

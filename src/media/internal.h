@@ -2,9 +2,7 @@
 #ifndef XKD_MEDIA_INTERNAL_H
 #define XKD_MEDIA_INTERNAL_H
 
-#include <libavcodec/avcodec.h>
-#include <libavformat/avformat.h>
-
+#include "media/ffmpeg.h"
 #include "media/media.h"
 
 struct xkd_media {

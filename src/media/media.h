@@ -136,8 +136,7 @@ typedef struct {
     xkd_status (*frame)(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index);
     /* The next `count` samples; the first ever is that of the time `start`. */
     xkd_status (*sound)(void *user, const int16_t *samples, int64_t count);
-    /* Comes before the frames and samples of that time. NULL: only the tally is wanted. A pack's records do not say where
-     * their damage is. */
+    /* Comes before the frames and samples of that time. NULL: only the tally is wanted. */
     xkd_status (*damage)(void *user, const xkd_media_stretch *stretch);
 } xkd_media_sink;
 
@@ -149,11 +148,18 @@ typedef struct {
     /* Shares in [0,1] of the clip itself, without what is decoded before it: pictures and sound that were damaged or
      * should be there and are not. */
     double video_damage, audio_damage;
+    bool unplaced; /* the two are of the whole file: an early record of a pack does not say where its damage lies */
 } xkd_media_tally;
+
+/* Share in [0,1] of a clip's pictures that are damaged or missing: `bad` of the `given` ones are damaged. `seconds`: how much of
+ * the film there is from the clip's start on, at `fps` and at most `wanted` pictures. */
+double xkd_media_picture_damage(double seconds, double fps, int64_t wanted, int64_t bad, int64_t given);
 
 /* Share in [0,1] of `seconds` of sound that is damaged, of which `flagged` seconds are so by the decoder's word and `lost`
  * are sound that it should have given and did not. */
 double xkd_media_sound_damage(double flagged, double lost, double seconds);
+/* The same of a clip's sound, of which `given` seconds came. */
+double xkd_media_heard_damage(double flagged, double lost, double given, double seconds);
 
 /* Decodes. A clip delivers at most round(duration * fps) frames and round(duration * audio_rate) samples, less where
  * the streams end before. XKD_ERR_DATA with *fault where nothing useful could be decoded. May be called repeatedly. */

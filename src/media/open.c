@@ -127,7 +127,8 @@ static xkd_status recognise(xkd_media *media, const AVInputFormat **kind, xkd_me
     int code = av_probe_input_buffer2(media->io, kind, "", NULL, 0, 1 << 20);
     if (code < 0 || !*kind) {
         *fault = XKD_FAULT_NOT_MEDIA;
-        XKD_FAIL(XKD_ERR_DATA, "%s: not a media file that is known here", media->name);
+        XKD_FAIL(XKD_ERR_DATA, "%s: not a media file that is known here (docs/media-formats.md lists those)",
+                 media->name);
     }
     if (!on_list(FORMATS, (*kind)->name)) {
         /* Text and pictures are recognised as something, too: to the user they are no videos at all. */
@@ -236,15 +237,16 @@ static xkd_status check_limits(xkd_media *media, const AVCodecParameters *p, xkd
             XKD_FAIL(XKD_ERR_DATA, "%s: the video stream's size is unknown", media->name);
         }
         if (longer > XKD_MEDIA_MAX_SIDE || w * h > XKD_MEDIA_MAX_PIXELS || longer > shorter * XKD_MEDIA_MAX_ASPECT)
-            XKD_FAIL(XKD_ERR_DATA, "%s: refused: frames of %lldx%lld", media->name, (long long)w, (long long)h);
+            XKD_FAIL(XKD_ERR_DATA, "%s: refused: frames of %lldx%lld (docs/media-formats.md has the limits)",
+                     media->name, (long long)w, (long long)h);
     } else {
         if (p->ch_layout.nb_channels < 1 || p->sample_rate < 1) {
             *fault = XKD_FAULT_BROKEN;
             XKD_FAIL(XKD_ERR_DATA, "%s: the sound stream's rate or channels are unknown", media->name);
         }
         if (p->ch_layout.nb_channels > XKD_MEDIA_MAX_CHANNELS || p->sample_rate > XKD_MEDIA_MAX_RATE)
-            XKD_FAIL(XKD_ERR_DATA, "%s: refused: %d channels at %d Hz", media->name, p->ch_layout.nb_channels,
-                     p->sample_rate);
+            XKD_FAIL(XKD_ERR_DATA, "%s: refused: %d channels at %d Hz (docs/media-formats.md has the limits)",
+                     media->name, p->ch_layout.nb_channels, p->sample_rate);
     }
     *fault = XKD_FAULT_NONE;
 fail:
@@ -292,10 +294,8 @@ xkd_status xkd_media_renew_sound(xkd_media *media, xkd_media_fault *fault)
  * and is not done. */
 static void read_rotation(xkd_media *media)
 {
-    size_t size = 0;
-    const int32_t *m =
-        (const int32_t *)(const void *)av_stream_get_side_data(media->video, AV_PKT_DATA_DISPLAYMATRIX, &size);
-    if (!m || size < 9 * sizeof *m) return;
+    const int32_t *m = xkd_av_matrix(media->video);
+    if (!m) return;
     /* x' = m0 x + m3 y, y' = m1 x + m4 y: only the nearest multiple of a quarter turn, mirrored or not, is applied. */
     media->transpose = llabs(m[1]) > llabs(m[0]);
     media->flip_x = media->transpose ? m[3] < 0 : m[0] < 0;
@@ -400,7 +400,8 @@ static xkd_status describe(xkd_media *media, const xkd_media_span *span, double 
      * strain arithmetic in time bases. */
     if (info->end - info->start > XKD_MEDIA_MAX_SECONDS || fabs(info->start) > 1e9) {
         *fault = XKD_FAULT_REFUSED;
-        XKD_FAIL(XKD_ERR_DATA, "%s: refused: claims to last %.0f s", media->name, info->end - info->start);
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: claims to last %.0f s (cut it into parts)", media->name,
+                 info->end - info->start);
     }
 fail:
     return status;
@@ -436,8 +437,8 @@ static xkd_status pick_streams(xkd_media *media, xkd_media_fault *fault)
     media->info.audio_track = media->audio ? track_of(media) : 0;
     if (!media->video && !media->audio && media->info.audio_tracks) {
         *fault = XKD_FAULT_NO_AUDIO;
-        XKD_FAIL(XKD_ERR_DATA, "%s: has no sound track %lld (data.audio_track), only %lld", media->name,
-                 (long long)track, (long long)media->info.audio_tracks);
+        XKD_FAIL(XKD_ERR_DATA, "%s: has no sound track %lld, only %lld (set data.audio_track to one of them)",
+                 media->name, (long long)track, (long long)media->info.audio_tracks);
     }
     if (!media->video && !media->audio) {
         *fault = XKD_FAULT_BROKEN;
@@ -547,7 +548,7 @@ xkd_status xkd_media_open_source(xkd_context *cx, const xkd_source *source, cons
     XKD_TRY(xkd_copy_string(cx, &media->name, name));
     if (source->size == 0) {
         *fault = XKD_FAULT_EMPTY;
-        XKD_FAIL(XKD_ERR_DATA, "%s: is empty", name);
+        XKD_FAIL(XKD_ERR_DATA, "%s: is empty (copy it again)", name);
     }
     XKD_TRY(open_format(media, fault));
     XKD_TRY(open_streams(media, fault));

@@ -18,6 +18,9 @@ enum { BATCH_BYTES = 1 << 20 };
 /* JPEG of noise is smaller than its pixels, headers are 600 bytes. */
 enum { JPEG_EXTRA = 1 << 16, JPEG_LEAST = 256 };
 
+/* The end of what is told of a record that is damaged. */
+#define ANEW " (remove the shard and give its `xkd data pack` again)"
+
 static const char *const CODEC_NAMES[XKD_CODEC_COUNT] = {"raw", "jpeg"};
 
 struct xkd_record_reader {
@@ -28,6 +31,8 @@ struct xkd_record_reader {
     uint8_t *bytes;           /* as they stand in the record */
     uint8_t *rgb;             /* [batch,height,width,3] */
     int16_t *sound;           /* a chunk, or a batch on its way to a sink */
+    xkd_damage damage;        /* of the record, where `judged` */
+    bool judged;
     char *row;
     int64_t piece_capacity, byte_capacity, rgb_capacity, sound_capacity, row_capacity;
     xkd_jpeg *jpeg;
@@ -75,6 +80,7 @@ void xkd_record_reader_free(xkd_record_reader *r)
     xkd_free(r->bytes);
     xkd_free(r->rgb);
     xkd_free(r->sound);
+    xkd_free(r->damage.item);
     xkd_free(r->row);
     xkd_free(r->small);
     xkd_free(r);
@@ -100,7 +106,7 @@ static xkd_status read_part(xkd_record_reader *r, void *out, int64_t size, int64
     xkd_context *cx = r->cx;
     if (at < 0 || size < 0 || at > r->source.size - size) {
         *fault = XKD_FAULT_BROKEN;
-        return xkd_fail(cx, XKD_ERR_DATA, "the record points outside of itself");
+        return xkd_fail(cx, XKD_ERR_DATA, "the record points outside of itself" ANEW);
     }
     if (xkd_read_at(cx, r->source.fd, "the record", out, size, r->source.offset + at) == XKD_OK) return XKD_OK;
     *fault = XKD_FAULT_UNREADABLE;
@@ -134,6 +140,10 @@ static const char *fault_of_head(const xkd_record_head *h, int64_t size)
         return "has no room for its tables";
     if (h->row_bytes < 0 || h->row_bytes > XKD_RECORD_MAX_ROW || h->row_at < 0 || h->row_at > h->bytes - h->row_bytes)
         return "has no room for its row";
+    if (h->damage_at &&
+        (h->damage_at < (int64_t)sizeof *h || h->damage_at > h->bytes || h->stretches > XKD_MEDIA_MAX_STRETCHES ||
+         h->stretches > (h->bytes - h->damage_at) / (int64_t)sizeof(xkd_record_stretch)))
+        return "has no room for where it is damaged";
     if (h->codec >= XKD_CODEC_COUNT || h->fault >= XKD_FAULT_COUNT) return "is of a kind that is not known here";
     if (!(h->grid_fps > 0 && h->grid_fps <= 1000) || h->audio_rate < 1000 || h->audio_rate > XKD_MEDIA_MAX_RATE)
         return "has an impossible grid";
@@ -162,15 +172,16 @@ xkd_status xkd_record_open(xkd_record_reader *r, const xkd_source *source, xkd_m
     xkd_context *cx = r->cx;
     xkd_record_head *h = &r->head;
     r->source = *source;
+    r->judged = false;
     *fault = XKD_FAULT_NONE;
     XKD_TRY(read_part(r, h, sizeof *h, 0, fault));
     *fault = XKD_FAULT_BROKEN;
-    if (memcmp(h->magic, XKD_RECORD_MAGIC, sizeof h->magic)) XKD_FAIL(XKD_ERR_DATA, "there is no record here");
-    if (h->sum != xkd_record_head_sum(h)) XKD_FAIL(XKD_ERR_DATA, "the head of the record is damaged");
+    if (memcmp(h->magic, XKD_RECORD_MAGIC, sizeof h->magic)) XKD_FAIL(XKD_ERR_DATA, "there is no record here" ANEW);
+    if (h->sum != xkd_record_head_sum(h)) XKD_FAIL(XKD_ERR_DATA, "the head of the record is damaged" ANEW);
     const char *what = fault_of_head(h, source->size);
     if (!what && !times_are_sound(h)) what = "has impossible times";
     if (!what && source->row && source->row != h->row_sum) what = "is another one than the index says";
-    if (what) XKD_FAIL(XKD_ERR_DATA, "the record %s", what);
+    if (what) XKD_FAIL(XKD_ERR_DATA, "the record %s" ANEW, what);
     *fault = XKD_FAULT_NONE;
 fail:
     if (status != XKD_OK) *h = (xkd_record_head){0};
@@ -187,7 +198,7 @@ xkd_status xkd_record_row(xkd_record_reader *r, const char **row, xkd_media_faul
     r->row[size] = 0;
     if (XXH3_64bits(r->row, (size_t)size) != r->head.row_sum || strlen(r->row) != (size_t)size) {
         *fault = XKD_FAULT_BROKEN;
-        XKD_FAIL(XKD_ERR_DATA, "the row of the record is damaged");
+        XKD_FAIL(XKD_ERR_DATA, "the row of the record is damaged" ANEW);
     }
     *row = r->row;
 fail:
@@ -221,7 +232,7 @@ static xkd_status check_piece(xkd_record_reader *r, const xkd_record_piece *p, c
 {
     if (xkd_record_sum(data, p->bytes) == p->sum) return XKD_OK;
     *fault = XKD_FAULT_BROKEN;
-    return xkd_fail(r->cx, XKD_ERR_DATA, "%s %" PRId64 " of the record is damaged", what, number);
+    return xkd_fail(r->cx, XKD_ERR_DATA, "%s %" PRId64 " of the record is damaged" ANEW, what, number);
 }
 
 static bool same_piece(const xkd_record_piece *a, const xkd_record_piece *b)
@@ -305,7 +316,7 @@ static xkd_status check_sizes(xkd_record_reader *r, int64_t count, xkd_media_fau
             (r->head.codec == XKD_CODEC_RAW ? bytes == frame : bytes > 0 && bytes <= 2 * frame + JPEG_EXTRA))
             continue;
         *fault = XKD_FAULT_BROKEN;
-        return xkd_fail(r->cx, XKD_ERR_DATA, "a frame of the record has an impossible size");
+        return xkd_fail(r->cx, XKD_ERR_DATA, "a frame of the record has an impossible size" ANEW);
     }
     return XKD_OK;
 }
@@ -352,7 +363,7 @@ xkd_status xkd_record_sound(xkd_record_reader *r, int64_t first, int64_t count, 
         int64_t samples = left < XKD_RECORD_CHUNK ? left : XKD_RECORD_CHUNK;
         if (p->bytes != 2 * samples || p->at > INT64_MAX / 2) {
             *fault = XKD_FAULT_BROKEN;
-            XKD_FAIL(XKD_ERR_DATA, "the sound of the record has an impossible size");
+            XKD_FAIL(XKD_ERR_DATA, "the sound of the record has an impossible size" ANEW);
         }
         XKD_TRY(read_part(r, r->bytes, p->bytes, (int64_t)p->at, fault));
         XKD_TRY(check_piece(r, p, r->bytes, "second", c, fault));
@@ -429,6 +440,114 @@ xkd_status xkd_record_clip_of(xkd_context *cx, const xkd_record_head *h, const x
     out->count = q->video ? fewest(out->count, left) : 0;
     left = h->samples > out->first_sample ? h->samples - out->first_sample : 0;
     out->samples = q->audio ? fewest(out->samples, left) : 0;
+fail:
+    return status;
+}
+
+static bool is_stretch(const xkd_record_stretch *s)
+{
+    return s->from >= 0 && s->to > s->from && s->to <= 2 * XKD_MEDIA_MAX_SECONDS && s->video <= 1 && s->lost <= 1;
+}
+
+xkd_status xkd_record_damage(xkd_record_reader *r, const xkd_damage **out, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    const xkd_record_head *h = &r->head;
+    xkd_record_stretch s;
+    int64_t size = h->stretches * (int64_t)sizeof s;
+    *out = &r->damage;
+    if (r->judged) return XKD_OK;
+    r->damage.count = 0;
+    if (h->damage_at) {
+        XKD_TRY(hold(r, &r->bytes, size, &r->byte_capacity, 1));
+        XKD_TRY(read_part(r, r->bytes, size, h->damage_at, fault));
+        bool whole = xkd_record_sum(r->bytes, size) == h->damage_sum;
+        for (int64_t i = 0; whole && i < h->stretches; i++) {
+            memcpy(&s, r->bytes + i * (int64_t)sizeof s, sizeof s);
+            whole = is_stretch(&s);
+            const xkd_media_stretch add = {.video = s.video, .lost = s.lost, .from = s.from, .to = s.to};
+            if (whole) XKD_TRY(xkd_damage_add(cx, &r->damage, &add));
+        }
+        if (!whole) {
+            *fault = XKD_FAULT_BROKEN;
+            XKD_FAIL(XKD_ERR_DATA, "the record's list of where it is damaged is damaged itself" ANEW);
+        }
+    }
+    r->judged = true;
+fail:
+    return status;
+}
+
+/* Which frames of the clip show damaged pictures of this stretch: [*first, *end). */
+static void frames_of(const xkd_record_head *h, const xkd_record_clip *c, const xkd_media_stretch *s, int64_t *first,
+                      int64_t *end)
+{
+    int64_t from = llround(s->from * h->grid_fps) - c->first, to = llround(s->to * h->grid_fps) - c->first;
+    *first = from > 0 ? (from + c->step - 1) / c->step : 0;
+    *end = fewest(to > 0 ? (to + c->step - 1) / c->step : 0, c->count);
+}
+
+static void judge_sound(const xkd_record_head *h, const xkd_media_request *q, const xkd_record_clip *c,
+                        const xkd_damage *d, xkd_media_tally *t)
+{
+    double given = (double)c->samples / (double)q->audio_rate;
+    double seconds = fmax(fmin(h->audio_end - h->start - c->start, q->duration), 0);
+    double flagged = xkd_damage_seconds(d, XKD_AUDIO, false, c->start, c->start + seconds);
+    double lost = xkd_damage_seconds(d, XKD_AUDIO, true, c->start, c->start + seconds);
+    t->audio_damage = xkd_media_heard_damage(flagged, lost, given, seconds);
+}
+
+/* Early records have the shares of the whole file alone. */
+xkd_status xkd_record_judge(xkd_record_reader *r, const xkd_media_request *q, const xkd_record_clip *c,
+                            xkd_media_tally *t, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    const xkd_record_head *h = &r->head;
+    const xkd_damage *d;
+    int64_t bad = 0, first, end;
+    t->video_damage = h->video_damage;
+    t->audio_damage = h->audio_damage;
+    t->unplaced = !h->damage_at && (h->video_damage > 0 || h->audio_damage > 0);
+    if (!h->damage_at || q->mode == XKD_CLIP_WHOLE) return XKD_OK;
+    XKD_TRY(xkd_record_damage(r, &d, fault));
+    for (int64_t i = 0; i < d->count; i++) {
+        if (!d->item[i].video) continue;
+        frames_of(h, c, &d->item[i], &first, &end);
+        bad += end > first ? end - first : 0;
+    }
+    double left = fmax(h->video_end - h->start - c->start, 0);
+    t->video_damage = t->audio_damage = 0;
+    if (q->video && h->has_video)
+        t->video_damage =
+            xkd_media_picture_damage(fmin(left, q->duration), q->fps, llround(q->duration * q->fps), bad, c->count);
+    if (q->audio && h->has_audio) judge_sound(h, q, c, d, t);
+fail:
+    return status;
+}
+
+/* Tells the sink, as decoding would, in seconds of the clip. */
+static xkd_status send_damage(xkd_record_reader *r, const xkd_media_request *q, const xkd_record_clip *c,
+                              const xkd_media_sink *sink, xkd_media_fault *fault)
+{
+    xkd_status status = XKD_OK;
+    const xkd_damage *d;
+    int64_t first, end;
+    if (!sink->damage || !r->head.damage_at) return XKD_OK;
+    XKD_TRY(xkd_record_damage(r, &d, fault));
+    double length = q->mode == XKD_CLIP_WHOLE ? INFINITY : q->duration;
+    for (int64_t i = 0; i < d->count; i++) {
+        xkd_media_stretch s = d->item[i];
+        if (!(s.video ? q->video : q->audio)) continue;
+        s.from = fmax(s.from - c->start, 0);
+        s.to = fmin(s.to - c->start, length);
+        if (s.video) {
+            frames_of(&r->head, c, &d->item[i], &first, &end);
+            s.from = (double)first / q->fps;
+            s.to = (double)end / q->fps;
+        }
+        if (s.to > s.from) XKD_TRY(sink->damage(sink->user, &s));
+    }
 fail:
     return status;
 }
@@ -525,8 +644,10 @@ xkd_status xkd_record_decode(xkd_record_reader *r, const xkd_media_request *q, c
                                .audio_damage = h->audio_damage};
     if (q->mode == XKD_CLIP_NONE) return XKD_OK;
     XKD_TRY(xkd_record_clip_of(cx, h, q, &clip, fault));
+    XKD_TRY(xkd_record_judge(r, q, &clip, tally, fault));
     if (clip.count) XKD_TRY(make_resizer(r, q->short_side));
     XKD_TRY(sink->begin(sink->user, info, clip.start));
+    XKD_TRY(send_damage(r, q, &clip, sink, fault));
     XKD_TRY(send_clip(r, q, &clip, sink, fault));
     tally->frames = clip.count;
     tally->samples = clip.samples;

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "base/file.h"
-#include "media/media.h"
+#include "media/damage.h"
 
 enum {
     XKD_RECORD_ALIGN = 4096,         /* records begin at multiples of it: the unit of pages and disks */
@@ -43,8 +43,18 @@ typedef struct {
     int32_t audio_rate;
     uint8_t codec, has_video, has_audio;
     uint8_t fault; /* xkd_media_fault: the file could not be packed, and there are no frames; the row says why */
-    uint64_t reserved[2];
+    /* Of xkd_record_stretch, which are where the file is damaged. Where `damage_at` is 0, nothing is, or the record is of before
+     * these fields and has only the shares above. */
+    int64_t damage_at;
+    uint32_t stretches;
+    uint32_t damage_sum; /* low half of XXH3-64 of all of them */
 } xkd_record_head;
+
+/* As xkd_media_stretch, in seconds from frame 0 and sample 0 on. */
+typedef struct {
+    double from, to;
+    uint32_t video, lost; /* 1 or 0 */
+} xkd_record_stretch;
 
 /* A frame, or a chunk of sound. Equal frames in a row are one piece that several entries name. */
 typedef struct {
@@ -90,6 +100,13 @@ typedef struct {
 xkd_status xkd_record_clip_of(xkd_context *cx, const xkd_record_head *head, const xkd_media_request *request,
                               xkd_record_clip *out, xkd_media_fault *fault);
 
+/* Fills in the damage of a clip, as decoding it alone from the file would find it. */
+xkd_status xkd_record_judge(xkd_record_reader *reader, const xkd_media_request *request, const xkd_record_clip *clip,
+                            xkd_media_tally *tally, xkd_media_fault *fault);
+
+/* Where the file is damaged, for who looks whether a record is whole. The reader's, valid until another record is opened. */
+xkd_status xkd_record_damage(xkd_record_reader *reader, const xkd_damage **out, xkd_media_fault *fault);
+
 /* Serves a request as xkd_media_decode does for a file: clips begin on the grid. *info as in xkd_media_about. */
 xkd_status xkd_record_decode(xkd_record_reader *reader, const xkd_media_request *request, const xkd_media_sink *sink,
                              xkd_media_info *info, xkd_media_tally *tally, xkd_media_fault *fault);
@@ -113,6 +130,7 @@ void xkd_record_writer_free(xkd_record_writer *writer); /* NULL is allowed */
 xkd_status xkd_record_begin(xkd_record_writer *writer, xkd_writer *to, int64_t number);
 xkd_status xkd_record_add_frame(xkd_record_writer *writer, const uint8_t *rgb, int64_t width, int64_t height);
 xkd_status xkd_record_add_sound(xkd_record_writer *writer, const int16_t *samples, int64_t count);
+xkd_status xkd_record_add_damage(xkd_record_writer *writer, const xkd_media_stretch *stretch);
 
 /* Completes it with tables, row and head. `about`, `tally`: of the whole file; NULL with a fault. *out: what was written. */
 xkd_status xkd_record_end(xkd_record_writer *writer, const xkd_media_info *about, const xkd_media_tally *tally,

@@ -26,6 +26,7 @@ struct xkd_record_writer {
     int64_t begin;  /* where it begins in the file */
     int64_t number, width, height, samples;
     piece_list frames, chunks;
+    xkd_damage damage;
     int16_t sound[XKD_RECORD_CHUNK];
     int64_t held;      /* samples in it */
     uint8_t *previous; /* [height,width,3] the frame before, which may be told again */
@@ -56,6 +57,7 @@ void xkd_record_writer_free(xkd_record_writer *w)
     xkd_jpeg_free(w->jpeg);
     xkd_free(w->frames.items);
     xkd_free(w->chunks.items);
+    xkd_free(w->damage.item);
     xkd_free(w->previous);
     xkd_free(w);
 }
@@ -91,7 +93,7 @@ xkd_status xkd_record_begin(xkd_record_writer *w, xkd_writer *to, int64_t number
     w->begin = xkd_writer_size(to);
     w->number = number;
     w->width = w->height = w->samples = w->held = w->buffered = 0;
-    w->frames.count = w->chunks.count = 0;
+    w->frames.count = w->chunks.count = w->damage.count = 0;
     return put(w, &none, sizeof none);
 }
 
@@ -155,6 +157,11 @@ fail:
     return status;
 }
 
+xkd_status xkd_record_add_damage(xkd_record_writer *w, const xkd_media_stretch *stretch)
+{
+    return xkd_damage_add(w->cx, &w->damage, stretch);
+}
+
 static void describe(const xkd_record_writer *w, const xkd_media_info *i, const xkd_media_tally *t, xkd_record_head *h)
 {
     h->frames = w->frames.count;
@@ -184,8 +191,30 @@ static void describe(const xkd_record_writer *w, const xkd_media_info *i, const 
     h->has_audio = i->has_audio;
 }
 
-/* Table, row, and zeros up to the next record. */
-static xkd_status put_tail(xkd_record_writer *w, const char *row, xkd_record_head *h)
+/* Of a damaged file, and also where no stretch is damaged and only the end is missing: that the place is not 0 says that the
+ * others are in order. */
+static xkd_status put_damage(xkd_record_writer *w, const xkd_media_tally *t, xkd_record_head *h)
+{
+    xkd_status status = XKD_OK;
+    xkd_record_stretch *list = NULL;
+    int64_t count = w->damage.count, size = count * (int64_t)sizeof *list;
+    if (t->unplaced || !(count || t->video_damage > 0 || t->audio_damage > 0)) return XKD_OK;
+    XKD_TRY(xkd_alloc(w->cx, &list, count, sizeof *list));
+    for (int64_t i = 0; i < count; i++) {
+        const xkd_media_stretch *s = &w->damage.item[i];
+        list[i] = (xkd_record_stretch){.from = s->from, .to = s->to, .video = s->video, .lost = s->lost};
+    }
+    h->damage_at = place(w);
+    h->stretches = (uint32_t)count;
+    h->damage_sum = xkd_record_sum(list, size);
+    XKD_TRY(put(w, list, size));
+fail:
+    xkd_free(list);
+    return status;
+}
+
+/* Tables, row, and zeros up to the next record. */
+static xkd_status put_tail(xkd_record_writer *w, const xkd_media_tally *tally, const char *row, xkd_record_head *h)
 {
     static const uint8_t zeros[XKD_RECORD_ALIGN];
     xkd_status status = XKD_OK;
@@ -193,6 +222,7 @@ static xkd_status put_tail(xkd_record_writer *w, const char *row, xkd_record_hea
     h->table_at = place(w);
     XKD_TRY(put(w, w->frames.items, h->frames * piece));
     XKD_TRY(put(w, w->chunks.items, w->chunks.count * piece));
+    if (tally) XKD_TRY(put_damage(w, tally, h));
     h->row_at = place(w);
     h->row_bytes = (int64_t)strlen(row);
     h->row_sum = XXH3_64bits(row, (size_t)h->row_bytes);
@@ -217,7 +247,7 @@ xkd_status xkd_record_end(xkd_record_writer *w, const xkd_media_info *about, con
     if (w->held) XKD_TRY(add_piece(w, &w->chunks, w->sound, 2 * w->held));
     w->held = 0;
     if (about) describe(w, about, tally, &h);
-    XKD_TRY(put_tail(w, row, &h));
+    XKD_TRY(put_tail(w, about ? tally : NULL, row, &h));
     h.sum = xkd_record_head_sum(&h);
     XKD_TRY(xkd_writer_patch(w->to, w->begin, &h, sizeof h));
     *out = h;

@@ -163,8 +163,8 @@ xkd_status xkd_sound_add(xkd_sound *s, const AVFrame *frame, double time, xkd_me
     if (frame->sample_rate < 1 || frame->sample_rate > XKD_MEDIA_MAX_RATE || frame->ch_layout.nb_channels < 1 ||
         frame->ch_layout.nb_channels > XKD_MEDIA_MAX_CHANNELS) {
         *fault = XKD_FAULT_REFUSED;
-        XKD_FAIL(XKD_ERR_DATA, "%s: refused: sound of %d channels at %d Hz", s->media->name,
-                 frame->ch_layout.nb_channels, frame->sample_rate);
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: sound of %d channels at %d Hz (docs/media-formats.md has the limits)",
+                 s->media->name, frame->ch_layout.nb_channels, frame->sample_rate);
     }
     bool gap = s->swr && fabs(time - s->next) > GAP_SECONDS;
     if (gap && fabs(time - s->next) > MAX_GAP_SECONDS) {

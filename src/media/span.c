@@ -124,7 +124,8 @@ static xkd_status read_tracks(xkd_media *m, track tracks[XKD_MEDIA_MAX_STREAMS],
         if (code < 0) continue;
         if (++count > XKD_MEDIA_MAX_PACKETS) {
             *fault = XKD_FAULT_REFUSED;
-            XKD_FAIL(XKD_ERR_DATA, "%s: refused: more than %d packets", m->name, XKD_MEDIA_MAX_PACKETS);
+            XKD_FAIL(XKD_ERR_DATA, "%s: refused: more than %d packets (cut it into parts)", m->name,
+                     XKD_MEDIA_MAX_PACKETS);
         }
         int i = packet->stream_index;
         if (i < 0 || i >= XKD_MEDIA_MAX_STREAMS || packet->size == 0) continue;

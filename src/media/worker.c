@@ -237,7 +237,9 @@ static xkd_status start(xkd_worker *w)
     close(pair[1]);
     int code = child < 0 ? errno : spawn(w, child, environment);
     if (child >= 0) close(child);
-    if (code != 0) XKD_FAIL(XKD_ERR_INTERNAL, "%s: cannot start a media worker: %s", w->command, strerror(code));
+    if (code != 0)
+        XKD_FAIL(XKD_ERR_INTERNAL, "%s: cannot start a media worker: %s (set XKD_WORKER to the xkd program)",
+                 w->command, strerror(code));
     if (next_reply(w, &reply, &waited, START_SECONDS) != 1 || reply.kind != REPLY_HELLO ||
         reply.count != WORKER_VERSION)
         XKD_FAIL(XKD_ERR_INTERNAL, "%s: is no media worker of this version (set XKD_WORKER to the xkd program)",

@@ -5,7 +5,7 @@
 #include "media/media.h"
 
 enum {
-    WORKER_VERSION = 4,
+    WORKER_VERSION = 5,
     WORKER_SOCKET = 3, /* descriptors in the worker */
     WORKER_MEMORY = 4,
     WORKER_SLOTS = 2,

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "data/damage.h"
+#include "media/damage.h"
 #include "data/index.h"
 #include "eval/encode/clips.h"
 #include "eval/encode/encoder.h"

@@ -42,6 +42,21 @@ if grep -q broken toys/clean.jsonl; then echo "not ok $n - clean manifest has th
 printf '{"path":"%s","labels":[0,1]}\n' toys/train/bounce/broken.mp4 toys/train/bounce/00000.mp4 >several.jsonl
 check "and of files with several labels" 3 "$xkd" data check several.jsonl dataset.clip_duration=2 model.kwargs.num_frames=16
 says "the good one is left" out "2 files: 1 ok 1"
+# Films whose index knows one key frame for 36 s. Names are a stranger's: nothing in them reaches the terminal as a command.
+"$xkd" data synth --out long --classes 2 --clips 1 --seconds 36 --size 48 --seed 1 -q >/dev/null
+mkdir rare
+cp long/train/bounce/00000.mp4 rare/usual.mp4
+cp long/train/bounce/00000.mp4 rare/a.mp4
+at=$(grep -abo stss rare/a.mp4 | head -n 1 | cut -d: -f1)
+printf '\0\0\0\1' | dd of=rare/a.mp4 bs=1 seek=$((at + 8)) conv=notrunc status=none
+cp rare/a.mp4 rare/$'b\e[2J.mp4'
+check "rare key frames are no finding" 0 "$xkd" data check rare --out rare.jsonl
+says "but told" out "slow         a.mp4: key frames up to 36 s apart"
+says "and counted" out "3 files: 3 ok (2 of them slow)"
+check "without letting their names through" 1 grep -q $'\e' out
+check "the same as JSON" 0 "$xkd" data check rare --out rare.jsonl --json
+says "has no finding" out '{"findings": [], "files": 3, "ok": 3, '
+says "names each slow file with the remedy" out '"slow": 2, "slow_files": [{"path": "a.mp4", "message": "key frames up to 36 s apart: each clip is decoded from the one before it (ffmpeg -i FILE -c:a copy -g 100 NEW.mp4 makes it fast)"}, {"path": "b\u001b[2J.mp4", '
 check "stats measure" 0 "$xkd" data stats toys/clean.jsonl --json
 says "stats have the mel mean" out '"mel_mean": '
 check "show writes views" 0 "$xkd" data show toys/train/orbit/00000.mp4 --out shown

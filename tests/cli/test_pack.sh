@@ -104,7 +104,7 @@ try data pack worse --out bad --short-side 32
 stderr_has "a file that cannot be read is named" 0 "00000.mp4: "
 check "and counted" grep -q "14 samples packed, 1 unreadable" <<<"$out"
 try data check bad dataset.clip_duration=1
-stdout_has "a check of the pack names it again" 3 "(when it was packed)"
+stdout_has "a check of the pack names it again" 3 "(when it was packed: mend the file and pack it anew)"
 for f in $(find worse -name '*.mp4' | head -n 12); do echo x >"$f"; done
 try data pack worse --out worst --short-side 32
 stderr_has "too many end it" 3 "more than data.max_bad_fraction allows"

@@ -41,6 +41,11 @@ static void mend_record(uint8_t *r, size_t size)
         memcpy(r + table + i * 16, &p, sizeof p);
     }
     if (row <= size && bytes <= size - row) put(r + 88, XXH3_64bits(r + row, bytes));
+    uint64_t damage = (uint64_t)h.damage_at, list = (uint64_t)h.stretches * sizeof(xkd_record_stretch);
+    if (damage <= size && list <= size - damage) {
+        h.damage_sum = (uint32_t)XXH3_64bits(r + damage, list);
+        memcpy(r, &h, sizeof h);
+    }
     put(r + 8, XXH3_64bits(r + 16, sizeof h - 16));
 }
 
@@ -79,6 +84,12 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     return ++*(int *)user > 200 ? XKD_ERR_INTERRUPTED : XKD_OK;
 }
 
+static xkd_status on_damage(void *user, const xkd_media_stretch *s)
+{
+    if (!(s->from >= 0 && s->to > s->from)) abort();
+    return ++*(int *)user > 200 ? XKD_ERR_INTERRUPTED : XKD_OK;
+}
+
 static void read_record(xkd_context *cx, xkd_record_reader *reader, int fd, size_t size, const xkd_records_entry *e)
 {
     static const xkd_clip_mode MODES[] = {XKD_CLIP_PLACE, XKD_CLIP_WHOLE, XKD_CLIP_AT, XKD_CLIP_NONE};
@@ -92,7 +103,8 @@ static void read_record(xkd_context *cx, xkd_record_reader *reader, int fd, size
         int count = 0;
         xkd_media_info info;
         xkd_media_tally tally;
-        const xkd_media_sink sink = {.user = &count, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+        const xkd_media_sink sink = {
+            .user = &count, .begin = on_begin, .frame = on_frame, .sound = on_sound, .damage = on_damage};
         const xkd_media_request q = {.mode = MODES[i],
                                      .start = 0.5,
                                      .duration = 1,
@@ -103,6 +115,7 @@ static void read_record(xkd_context *cx, xkd_record_reader *reader, int fd, size
                                      .audio = true};
         if (xkd_record_decode(reader, &q, &sink, &info, &tally, &fault) == XKD_ERR_DATA && !xkd_last_error(cx)[0])
             abort();
+        if (!(tally.video_damage >= 0 && tally.audio_damage >= 0)) abort();
         xkd_clear_error(cx);
     }
 }

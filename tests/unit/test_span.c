@@ -501,7 +501,7 @@ static void the_sound_track_can_be_chosen(void **state)
 {
     static const char *const FOUND[] = {"nothing to hear in its sound (track 1 of 2: data.audio_track=N takes another)",
                                         "nothing to hear in its sound (track 1 of 2: data.audio_track=N takes another)",
-                                        "", "no sound track 3 (data.audio_track), only 2"};
+                                        "", "no sound track 3, only 2 (set data.audio_track to one of them)"};
     char *bytes, where[4500];
     int64_t size;
     (void)state;

@@ -10,7 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
-#include "data/damage.h"
+#include "media/damage.h"
 #include "data/finetune_views.h"
 #include "data/mel.h"
 #include "data/pack.h"

@@ -10,7 +10,7 @@
 #include "base/alloc.h"
 #include "base/context.h"
 #include "base/file.h"
-#include "data/damage.h"
+#include "media/damage.h"
 
 /* Clips decoded ahead, in batches: two let decoding go on while a batch is computed. */
 enum { AHEAD = 2 };

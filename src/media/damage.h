@@ -1,11 +1,10 @@
 /* Damage of a file by its time, how much of it a clip has, and the words that tell it. */
-#ifndef XKD_DATA_DAMAGE_H
-#define XKD_DATA_DAMAGE_H
+#ifndef XKD_MEDIA_DAMAGE_H
+#define XKD_MEDIA_DAMAGE_H
 
 #include <stddef.h>
 #include <xkd/clip.h>
 
-#include "base/status.h"
 #include "media/media.h"
 
 /* Stretches of one file in the order in which they were met. Starts as zeros; free `item`. */
@@ -16,6 +15,9 @@ typedef struct {
 
 /* Adds a stretch, or makes the last one longer that it follows without a gap. */
 xkd_status xkd_damage_add(xkd_context *cx, xkd_damage *damage, const xkd_media_stretch *stretch);
+
+/* Seconds between `from` and `to` of what is damaged by the decoder's word, or `lost`. */
+double xkd_damage_seconds(const xkd_damage *damage, xkd_modality modality, bool lost, double from, double to);
 
 /* Share in [0,1] of the `seconds` from `from` on. */
 double xkd_damage_share(const xkd_damage *damage, xkd_modality modality, double from, double seconds);

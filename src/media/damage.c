@@ -1,5 +1,5 @@
 /* The stretches of a file are few, and its clips too: each clip looks through all of them. */
-#include "data/damage.h"
+#include "media/damage.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -25,16 +25,21 @@ xkd_status xkd_damage_add(xkd_context *cx, xkd_damage *d, const xkd_media_stretc
     return status;
 }
 
-double xkd_damage_share(const xkd_damage *d, xkd_modality m, double from, double seconds)
+double xkd_damage_seconds(const xkd_damage *d, xkd_modality m, bool lost, double from, double to)
 {
-    double flagged = 0, lost = 0;
+    double seconds = 0;
     for (int64_t i = 0; i < d->count; i++) {
         const xkd_media_stretch *s = &d->item[i];
-        double inside = fmin(s->to, from + seconds) - fmax(s->from, from);
-        if (s->video != (m == XKD_VIDEO) || inside <= 0) continue;
-        *(s->lost ? &lost : &flagged) += inside;
+        if (s->video != (m == XKD_VIDEO) || s->lost != lost) continue;
+        seconds += fmax(fmin(s->to, to) - fmax(s->from, from), 0);
     }
-    double share = 0;
+    return seconds;
+}
+
+double xkd_damage_share(const xkd_damage *d, xkd_modality m, double from, double seconds)
+{
+    double flagged = xkd_damage_seconds(d, m, false, from, from + seconds);
+    double lost = xkd_damage_seconds(d, m, true, from, from + seconds), share = 0;
     if (m == XKD_AUDIO)
         share = xkd_media_sound_damage(flagged, lost, seconds);
     else if (seconds > 0)
