@@ -1,4 +1,4 @@
-/* An encoder with a linear classifier behind it, trained whole (fine-tuning) or the classifier alone (linear probe);
+/* An encoder with a linear classifier behind it, trained whole (fine-tuning) or the classifier alone, on the frozen encoder;
  * method.md section 10:
  *
  *   clip -> encoder -> mean of the patches, or class token -> [L2 norm] -> [batch norm] -> [dropout] -> linear

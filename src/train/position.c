@@ -1,10 +1,8 @@
-/* The bookkeeping of a run that pre-training and supervised training share: from which step it goes on, what an epoch has
- * summed up to, when a checkpoint is due, and what a signal means. */
+/* The bookkeeping of a run: from which step it goes on, what an epoch has summed up to, and how many steps were skipped. */
 #include "train/position.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <signal.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -54,25 +52,11 @@ fail:
     return status;
 }
 
-xkd_status xkd_position_start(xkd_run_position *p)
-{
-    p->first_step = p->state.step;
-    p->started = p->saved_time = xkd_now();
-    return xkd_alloc(p->cx, &p->skipped, p->config->run.bad_step_window, sizeof *p->skipped);
-}
-
 void xkd_position_free(xkd_run_position *p)
 {
     xkd_free(p->skipped);
     p->skipped = NULL;
     xkd_run_state_free(&p->state);
-}
-
-/* A list of what is known to be harmless: a status that is added later does not save until somebody has thought of it. */
-bool xkd_status_allows_save(xkd_status status)
-{
-    return status == XKD_OK || status == XKD_ERR_DATA || status == XKD_ERR_NUMERIC || status == XKD_ERR_PREEMPTED ||
-           status == XKD_ERR_INTERRUPTED;
 }
 
 /* A stop right after an interval save writes nothing again. */
@@ -89,13 +73,6 @@ xkd_status xkd_position_save(xkd_run_position *p)
     p->saved_step = s.step;
     p->saved_time = xkd_now();
     return XKD_OK;
-}
-
-bool xkd_position_save_is_due(const xkd_run_position *p)
-{
-    const xkd_run_config *c = &p->config->run;
-    if (c->save_steps > 0 && p->state.step % c->save_steps == 0) return true;
-    return c->save_minutes > 0 && xkd_now() - p->saved_time >= 60 * c->save_minutes;
 }
 
 void xkd_position_count(xkd_run_position *p, int64_t step, double seconds, double wait, double loss, bool skipped)
@@ -153,13 +130,4 @@ int64_t xkd_position_end(const xkd_run_position *p)
 {
     int64_t most = p->config->run.max_steps;
     return most > 0 && most < p->total ? most : p->total;
-}
-
-/* Two codes, because a scheduler's signal means `start me again` and the user's Ctrl-C does not. */
-xkd_status xkd_position_heed(const xkd_run_position *p, int signal)
-{
-    if (!signal || p->state.step >= xkd_position_end(p)) return XKD_OK;
-    return xkd_fail(p->cx, signal == SIGINT ? XKD_ERR_INTERRUPTED : XKD_ERR_PREEMPTED,
-                    "stopped by signal %d at step %" PRId64 " of %" PRId64 "; the run is saved: --resume goes on",
-                    signal, p->state.step, p->total);
 }

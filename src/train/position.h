@@ -1,5 +1,5 @@
-/* Where a run stands in its schedule and its data, whichever kind of training it is, and its checkpoints. The position
- * moves before anything is saved, so a checkpoint always names the next step to do. */
+/* Where a run stands in its schedule and its data, and its checkpoints. The position moves before anything is saved, so a
+ * checkpoint always names the next step to do. */
 #ifndef XKD_TRAIN_POSITION_H
 #define XKD_TRAIN_POSITION_H
 
@@ -30,20 +30,11 @@ typedef struct {
  * as xkd_state_load_newest. */
 xkd_status xkd_position_restore(xkd_run_position *p);
 
-/* The call begins here: its clock starts, and no step of it has been skipped: what an earlier call could not do may go
- * well at another rate. */
-xkd_status xkd_position_start(xkd_run_position *p);
 /* Frees what is owned, the state too. */
 void xkd_position_free(xkd_run_position *p);
 
-/* Whether what a run holds is good after it ended so: a stop, a fault of the data or of the numbers leaves the weights of the
- * last step. After any other status they may be those of no step, or cannot be read or written. */
-bool xkd_status_allows_save(xkd_status status);
-
 /* Writes a checkpoint, once for a position; nothing where the backend has failed, whose status it returns then. */
 xkd_status xkd_position_save(xkd_run_position *p);
-/* By run.save_steps or run.save_minutes, whichever comes first; 0 turns either off. */
-bool xkd_position_save_is_due(const xkd_run_position *p);
 
 /* Adds the seconds of step number `step` (from 1), its wait for data, and its loss unless it was skipped, to the sums of the
  * epoch. */
@@ -59,8 +50,5 @@ xkd_status xkd_position_log_epoch(xkd_run_position *p, xkd_metrics *metrics);
 
 /* The step at which this call ends: run.max_steps or the schedule's. */
 int64_t xkd_position_end(const xkd_run_position *p);
-
-/* For a signal (0: none) behind a step: XKD_ERR_INTERRUPTED or _PREEMPTED with a message, unless all is done anyway. */
-xkd_status xkd_position_heed(const xkd_run_position *p, int signal);
 
 #endif

@@ -85,8 +85,10 @@ xkd_status xkd_ranks_share_params(xkd_context *cx, xkd_dist *dist, xkd_params *p
     if (!dist) return XKD_OK;
     XKD_TRY(broadcast(cx, dist, params->memory, params->values.memory, params->values.used));
     XKD_TRY(broadcast(cx, dist, params->memory, params->moments.memory, params->moments.used));
-    for (int64_t i = 0; i < params->count; i++)
+    for (int64_t i = 0; i < params->count; i++) {
+        xkd_param_refresh(params, params->rows[i]);
         XKD_TRY(xkd_dist_broadcast(dist, &params->rows[i]->steps, sizeof params->rows[i]->steps));
+    }
     xkd_params_set_counters(params);
 fail:
     return status;

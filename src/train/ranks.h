@@ -14,7 +14,7 @@ xkd_status xkd_ranks_compare(xkd_context *cx, xkd_dist *dist, const xkd_run_stat
  * knows of. Any other is that of one rank, and a loss to the others. */
 bool xkd_ranks_end_alike(xkd_status status, bool agreed);
 
-/* Rank 0's values and moments of all rows, and their counts of updates, on every rank. */
+/* Rank 0's values and moments of all rows, and their counts of updates, on every rank; working copies follow. */
 xkd_status xkd_ranks_share_params(xkd_context *cx, xkd_dist *dist, xkd_params *params);
 
 /* Rank 0's place in the run, on every rank; texts stay those of the rank. */

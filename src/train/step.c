@@ -58,7 +58,7 @@ enum { COMPUTE, UPDATE };
 /* What the arguments of a stretch depend on; the numbers of a step are in the backend's memory. */
 typedef struct {
     int32_t what, last_layer;
-    const void *memory; /* of the tensors that come and go with the plan */
+    const void *memory; /* of the tensors that come and go with the pass */
     int64_t samples;
 } stretch_key;
 

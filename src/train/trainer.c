@@ -97,7 +97,7 @@ xkd_trainer_inside *xkd_trainer_look(xkd_trainer *t)
     return &t->in;
 }
 
-static void swap_plans(xkd_trainer *t)
+static void swap_passes(xkd_trainer *t)
 {
     xkd_pass other = t->spare;
     t->spare = t->in.pass;
@@ -109,7 +109,7 @@ void xkd_trainer_free(xkd_trainer *t)
     if (!t) return;
     (void)xkd_dist_wait(t->dist); /* a step that was given up may have gradients on their way */
     for (int i = 0; i < XKD_STEPS_OPEN; i++) xkd_arrival_free(t->memory.of, &t->arrivals[i].arrival);
-    if (t->in.pass.arena.borrowed) swap_plans(t);
+    if (t->in.pass.arena.borrowed) swap_passes(t);
     xkd_pass_free(&t->spare); /* it works in the other one's memory */
     xkd_pass_free(&t->in.pass);
     xkd_optimizer_free(&t->in.optimizer);
@@ -120,18 +120,18 @@ void xkd_trainer_free(xkd_trainer *t)
     xkd_free(t);
 }
 
-/* The spare plan is that of the other size, if there is one: the larger of the two has the memory. */
+/* The spare pass is that of the other size, if there is one: the larger of the two has the memory. */
 xkd_status xkd_trainer_fit(xkd_context *cx, xkd_trainer *t, const xkd_batch_shape *shape)
 {
     if (t->in.pass.B == shape->B) return XKD_OK;
     if (t->spare.B != shape->B) {
-        if (t->in.pass.arena.borrowed) swap_plans(t);
+        if (t->in.pass.arena.borrowed) swap_passes(t);
         xkd_pass_free(&t->spare); /* of a third size */
         xkd_status status = xkd_pass_new(cx, &t->spare, &t->in.networks, &t->config, shape, t->in.be->memory,
                                          &t->in.pass.arena, t->in.be->element, t->in.pass.wants.all);
         if (status != XKD_OK) return status;
     }
-    swap_plans(t);
+    swap_passes(t);
     t->in.pass.scalars = t->part;
     return XKD_OK;
 }

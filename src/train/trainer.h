@@ -28,7 +28,7 @@ typedef struct {
     xkd_backend *be;
     xkd_networks networks;
     xkd_optimizer optimizer;
-    xkd_pass pass;   /* the plan in work (xkd_trainer_fit) */
+    xkd_pass pass;   /* the one in work (xkd_trainer_fit) */
     xkd_parts parts; /* sums of gradients, and of the teachers' logits for the centres */
 } xkd_trainer_inside;
 

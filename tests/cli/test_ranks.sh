@@ -39,6 +39,11 @@ for ranks in 4 1 2; do
   check "$ranks ranks go on" code 0
 done
 check "with the bits of one that never stopped" same one4 moved
+for run in "whole16 0" "parts16 2"; do
+  try pretrain "${base[@]}" "${short[@]}" --out ${run% *} --ranks 2 --max-steps ${run#* } run.precision=bfloat16
+done
+try pretrain "${again[@]}" --out parts16 --ranks 2
+check "likewise where weights have working copies in bfloat16" same whole16 parts16
 try pretrain "${again[@]}" --out two --ranks 3 dataset.batch_size=6
 stderr_has "a number that cannot share the micro-batches" 2 "cannot be shared by 3 ranks, and other ones would change the losses: use 1, 2 ranks"
 try pretrain "${base[@]}" "${short[@]}" --out grouped --ranks 2 --max-steps 2 dataset.batch_size=12 model.fwd_kwargs.mmd_group=2

@@ -60,14 +60,14 @@ int dev_describe(int device, dev_properties *out)
 }
 
 /* Any kernel tells: all are built for the same architectures. */
-static __global__ void probe(void)
+static __global__ void nothing(void)
 {
 }
 
 int dev_has_kernels(void)
 {
     cudaFuncAttributes attributes;
-    return cudaFuncGetAttributes(&attributes, (const void *)probe);
+    return cudaFuncGetAttributes(&attributes, (const void *)nothing);
 }
 
 int dev_use(int device)
