@@ -118,8 +118,7 @@ static xkd_status fit_pass(run *r, int64_t B)
 static xkd_status make_trainer(run *r)
 {
     xkd_batch_shape shape = xkd_feed_shape(&r->feed, r->feed.samples);
-    xkd_status status = xkd_backend_open(r->cx, &r->backend, r->config.device, &r->config, (int)r->config.threads);
-    if (status == XKD_OK) status = xkd_dist_meet_devices(r->dist, r->backend);
+    xkd_status status = xkd_dist_meet_devices(r->dist, r->backend);
     if (status == XKD_OK) status = xkd_trainer_new(r->cx, &r->trainer, r->backend, r->dist, &r->config, &shape, false);
     if (status == XKD_OK) r->at.params = &xkd_trainer_look(r->trainer)->networks.params;
     int64_t last = xkd_loader_last_count(r->loader);
@@ -128,6 +127,26 @@ static xkd_status make_trainer(run *r)
     /* A run that is resumed overwrites this with its own state. */
     if (status == XKD_OK && r->config.run.init[0])
         status = xkd_params_start_from(r->cx, &xkd_trainer_look(r->trainer)->networks.params, r->config.run.init);
+    return status;
+}
+
+/* The loader's threads start at once and fill batches while the model is being built. Batches that a device makes the views of
+ * lie in memory that it reads, so the device comes first. */
+static xkd_status open_data(run *r)
+{
+    xkd_status status = XKD_OK;
+    xkd_context *cx = r->cx;
+    const xkd_config *c = &r->config;
+    int rank = xkd_dist_rank(r->dist), world = xkd_dist_size(r->dist);
+    bool there;
+    XKD_TRY(xkd_config_device_views(cx, c, &there));
+    XKD_TRY(xkd_backend_open(cx, &r->backend, c->device, c, (int)c->threads));
+    XKD_TRY(there ? xkd_loader_new_raw(cx, &c->data, &c->train, rank, world, r->backend->memory, &r->loader)
+                  : xkd_loader_new(cx, &c->data, &c->train, rank, world, &r->loader));
+    r->at.steps_per_epoch = xkd_loader_steps_per_epoch(r->loader);
+    r->at.total = c->train.epochs * r->at.steps_per_epoch;
+    XKD_TRY(xkd_feed_new(cx, &r->feed, c, r->loader));
+fail:
     return status;
 }
 
@@ -185,11 +204,8 @@ static xkd_status start(run *r)
     const xkd_config *c = &r->config;
     XKD_TRY(xkd_config_write(cx, c, &r->at.state.config));
     xkd_run_fill_in_machine(&r->config);
-    XKD_TRY(xkd_loader_new(cx, &c->data, &c->train, xkd_dist_rank(r->dist), xkd_dist_size(r->dist), &r->loader));
-    r->at.steps_per_epoch = xkd_loader_steps_per_epoch(r->loader);
-    r->at.total = c->train.epochs * r->at.steps_per_epoch;
     /* The folder comes after everything that may be refused: a mistake leaves nothing behind. */
-    XKD_TRY(xkd_feed_new(cx, &r->feed, c, r->loader));
+    XKD_TRY(open_data(r));
     XKD_TRY(make_trainer(r));
     if (c->run.probe_epochs && r->writes) XKD_TRY(xkd_probe_new(cx, c, r->trainer, &r->probe));
     r->at.state.seed = c->train.seed;
@@ -476,17 +492,18 @@ static xkd_status finish(run *r, xkd_status status, xkd_run_result *result)
     return status != XKD_OK ? status : saved;
 }
 
-/* In the opposite order of start: the loader's threads use what the feed does not own.
+/* In the opposite order of start: the loader's threads use what the feed does not own, and its batches may lie in memory of
+ * the device's.
  * Every part may be unopened. */
 static void release(run *r)
 {
     xkd_metrics_close(r->metrics);
     xkd_probe_free(r->probe); /* borrows the trainer */
     xkd_trainer_free(r->trainer);
-    xkd_dist_part_devices(r->dist);
-    xkd_backend_free(r->backend);
     if (r->feed.config) xkd_feed_free(&r->feed);
     xkd_loader_free(r->loader);
+    xkd_dist_part_devices(r->dist);
+    xkd_backend_free(r->backend);
     xkd_run_folder_close(&r->folder);
     xkd_position_free(&r->at);
 }
