@@ -3,7 +3,7 @@
 #define XKD_CLI_BENCH_DATA_H
 
 #include "cli.h"
-#include "data/views.h"
+#include "data/raw.h"
 #include "media/media.h"
 
 /* Where the pieces of a decoded clip go: into memory, as the loader keeps them. */
@@ -24,8 +24,11 @@ struct data_bench {
     xkd_view_shapes shapes; /* sizes of all views */
     xkd_viewer *viewer;
     float *values; /* room for the largest view */
+    xkd_raw_plan plan;
+    xkd_raw_batch raw; /* one clip for a device that makes the views */
     struct bench_sink sink;
-    double decode, all_pictures, sample, worker; /* seconds a clip */
+    double decode, all_pictures, sample, raw_sample, worker; /* seconds a clip */
+    double raw_bytes, view_bytes;                            /* a clip: of `raw`, and of its views */
 };
 
 /* Processor seconds of this thread: other programs on the machine do not disturb it. */

@@ -1,6 +1,7 @@
 /* Making the trainer that `xkd bench` measures. */
 #include "bench_model.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "backend/open.h"
@@ -32,6 +33,7 @@ static xkd_status make_views(xkd_context *cx, struct bench_model *b, xkd_modalit
     for (int64_t v = 0; v < b->views[m]; v++) {
         xkd_view_shape *s = &b->shape[m][v];
         *s = xkd_config_view(&b->config, m, v >= g);
+        if (b->there) continue;
         XKD_TRY(random_floats(cx, &b->clips[m][v], B * C * s->T * s->H * s->W, (uint32_t)(100 * m + v)));
     }
     xkd_view_shape *s = &b->shape[m][0];
@@ -41,22 +43,43 @@ fail:
     return status;
 }
 
+/* What the device makes views of, where it does. */
+static xkd_status make_raw(xkd_context *cx, struct bench_model *b)
+{
+    xkd_status status = XKD_OK;
+    int64_t B = b->config.train.batch;
+    if (!b->there) return XKD_OK;
+    XKD_TRY(xkd_raw_plan_new(cx, &b->config.data, B, &b->raw));
+    XKD_TRY(xkd_raw_batch_new(cx, &b->raw, b->be->memory, &b->raw_batch));
+    XKD_TRY(xkd_raw_fill(cx, &b->raw_batch, B));
+fail:
+    return status;
+}
+
 /* KEY=VALUE may change anything but the batch, which has an option of its own. */
 xkd_status bench_model_make(xkd_context *cx, struct bench_model *b, const struct bench_model_args *args)
 {
     xkd_status status = XKD_OK;
+    char device[100];
     *b = (struct bench_model){0};
     XKD_TRY(xkd_config_init(cx, &b->config));
     if (args->config) XKD_TRY(xkd_config_load(cx, &b->config, args->config, false));
     for (int i = 0; i < args->count; i++) XKD_TRY(xkd_config_override(cx, &b->config, args->overrides[i]));
+    snprintf(device, sizeof device, "run.device=%s", args->device);
+    XKD_TRY(xkd_config_override(cx, &b->config, device));
     XKD_TRY(xkd_config_finish(cx, &b->config));
+    XKD_TRY(xkd_config_device_views(cx, &b->config, &b->there));
+    b->there = b->there && b->config.augment == XKD_AUGMENT_GPU; /* only where it is asked for: the rest is no data's */
     /* After the checks, which hold for the configured batch. */
     b->config.train.batch = args->batch;
     b->config.train.accumulate = 1;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) XKD_TRY(make_views(cx, b, m));
     XKD_TRY(xkd_backend_open(cx, &b->be, args->device, &b->config, (int)args->threads));
-    xkd_batch_shape shape = {
-        .B = args->batch, .views = {b->views[0], b->views[1]}, .shape = {b->shape[0], b->shape[1]}};
+    XKD_TRY(make_raw(cx, b));
+    xkd_batch_shape shape = {.B = args->batch,
+                             .views = {b->views[0], b->views[1]},
+                             .shape = {b->shape[0], b->shape[1]},
+                             .raw = b->there ? &b->raw : NULL};
     XKD_TRY(xkd_trainer_new(cx, &b->trainer, b->be, NULL, &b->config, &shape, false));
 fail:
     return status;
@@ -65,6 +88,8 @@ fail:
 void bench_model_free(struct bench_model *b)
 {
     xkd_trainer_free(b->trainer);
+    xkd_raw_batch_free(&b->raw_batch);
+    xkd_raw_plan_free(&b->raw);
     xkd_backend_free(b->be);
     for (int m = 0; m < XKD_MODALITIES; m++) {
         for (int64_t i = 0; b->clips[m] && i < b->views[m]; i++) xkd_free(b->clips[m][i]);
@@ -80,7 +105,8 @@ double bench_model_step(struct bench_model *b)
     const xkd_train_config *t = &b->config.train;
     /* The batch is one micro-batch: with accumulation a step is a multiple of it. */
     xkd_pass_input in = {.clips = {(const float *const *)b->clips[0], (const float *const *)b->clips[1]},
-                         .noise = {b->noise[0], b->noise[1]}};
+                         .noise = {b->noise[0], b->noise[1]},
+                         .raw = &b->raw_batch};
     xkd_step_values values = {
         .lr = t->lr.base, .weight_decay = t->weight_decay.base, .ema = {t->ema[0].base, t->ema[1].base}};
     xkd_step_result result;

@@ -5,12 +5,16 @@
 #include "cli.h"
 #include "train/step.h"
 
-/* Views and noise are made once and used for all steps: data are not part of what is measured. */
+/* Views and noise are made once and used for all steps: data are not part of what is measured, but for views that the device
+ * is told to make. */
 struct bench_model {
     xkd_config config;
     xkd_view_shape *shape[XKD_MODALITIES];
     float **clips[XKD_MODALITIES], *noise[XKD_MODALITIES];
     int64_t views[XKD_MODALITIES];
+    bool there; /* run.augment=gpu: the device makes the views, of `raw_batch` */
+    xkd_raw_plan raw;
+    xkd_raw_batch raw_batch;
     xkd_backend *be;
     xkd_trainer *trainer;
     double losses[XKD_LOSS_COUNT]; /* of the last step */

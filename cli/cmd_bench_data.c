@@ -202,16 +202,22 @@ static xkd_status measure(struct data_bench *b)
         XKD_TRY(decode_clip(b, 0, place, false));
         double middle = bench_cpu_now();
         XKD_TRY(decode_clip(b, b->data->crop_size, place, false));
+        double decoded = bench_cpu_now();
         xkd_clip clip = {b->sink.rgb, b->sink.frames, b->sink.height, b->sink.width, b->sink.sound, b->sink.samples};
         XKD_TRY(bench_make_views(b, &clip, i + 1));
         double end = bench_cpu_now();
+        xkd_raw_batch_empty(&b->raw);
+        XKD_TRY(xkd_raw_put(b->cli->cx, &b->raw, &clip, (xkd_view_key){1, 0, (uint32_t)(i + 1)}, 0));
+        double put = bench_cpu_now();
         XKD_TRY(decode_clip(b, 0, place, true));
         double last = bench_cpu_now();
         if (i < 0) continue;
         /* The mean over all clips; the first one is left out. */
         b->decode += (middle - start) / (double)b->count;
         b->sample += (end - middle) / (double)b->count;
-        b->all_pictures += (last - end) / (double)b->count;
+        b->raw_sample += (decoded - middle + put - end) / (double)b->count;
+        b->raw_bytes += (double)b->raw.used / (double)b->count;
+        b->all_pictures += (last - put) / (double)b->count;
     }
 fail:
     return status;
@@ -266,10 +272,18 @@ static xkd_status prepare(struct data_bench *b)
     int64_t largest = 0;
     XKD_TRY(xkd_view_shapes_of(cx, d, &b->shapes));
     XKD_TRY(xkd_viewer_new(cx, d, &b->viewer));
-    for (int64_t v = 0; v < b->shapes.video_views; v++)
-        largest = larger(largest, 3 * b->shapes.video[v].frames * b->shapes.video[v].height * b->shapes.video[v].width);
-    for (int64_t v = 0; v < b->shapes.audio_views; v++)
-        largest = larger(largest, b->shapes.audio[v].bands * b->shapes.audio[v].columns);
+    XKD_TRY(xkd_raw_plan_new(cx, d, 1, &b->plan));
+    XKD_TRY(xkd_raw_batch_new(cx, &b->plan, NULL, &b->raw));
+    for (int64_t v = 0; v < b->shapes.video_views; v++) {
+        int64_t floats = 3 * b->shapes.video[v].frames * b->shapes.video[v].height * b->shapes.video[v].width;
+        largest = larger(largest, floats);
+        b->view_bytes += (double)(floats * (int64_t)sizeof(float));
+    }
+    for (int64_t v = 0; v < b->shapes.audio_views; v++) {
+        int64_t floats = b->shapes.audio[v].bands * b->shapes.audio[v].columns;
+        largest = larger(largest, floats);
+        b->view_bytes += (double)(floats * (int64_t)sizeof(float));
+    }
     XKD_TRY(xkd_alloc(cx, &b->values, largest, sizeof *b->values));
     b->sink.cx = cx;
     /* A few samples more, for a resampler that rounds up. */
@@ -285,10 +299,11 @@ static void print(const struct data_bench *b)
     double ratio = b->sample / b->decode;
     if (b->cli->json) {
         printf("{\"clips\": %" PRId64 ", \"decode_ms\": %.3f, \"all_pictures_ms\": %.3f, \"sample_ms\": %.3f, "
-               "\"ratio\": %.4f, \"decode_per_second\": "
+               "\"raw_sample_ms\": %.3f, \"raw_bytes\": %.0f, \"view_bytes\": %.0f, \"ratio\": %.4f, "
+               "\"decode_per_second\": "
                "%.3f, \"sample_per_second\": %.3f, \"worker_sample_per_second\": %.3f}\n",
-               b->count, 1e3 * b->decode, 1e3 * b->all_pictures, 1e3 * b->sample, ratio, 1 / b->decode, 1 / b->sample,
-               1 / b->worker);
+               b->count, 1e3 * b->decode, 1e3 * b->all_pictures, 1e3 * b->sample, 1e3 * b->raw_sample, b->raw_bytes,
+               b->view_bytes, ratio, 1 / b->decode, 1 / b->sample, 1 / b->worker);
         return;
     }
     printf("open + seek + decode      %8.2f ms a clip  %7.2f clips/s per core\n", 1e3 * b->decode, 1 / b->decode);
@@ -296,6 +311,8 @@ static void print(const struct data_bench *b)
            1 / b->all_pictures, b->all_pictures / b->decode);
     printf("whole sample, all views   %8.2f ms a clip  %7.2f clips/s per core, %.2f times the decoding\n",
            1e3 * b->sample, 1 / b->sample, ratio);
+    printf("same for run.augment=gpu  %8.2f ms a clip  %7.2f clips/s per core; %.2f MB go to the GPU, not %.2f\n",
+           1e3 * b->raw_sample, 1 / b->raw_sample, b->raw_bytes / 1e6, b->view_bytes / 1e6);
     printf("through a worker process  %8.2f ms a clip  %7.2f clips/s\n", 1e3 * b->worker, 1 / b->worker);
 }
 
@@ -341,6 +358,8 @@ fail:
     }
     xkd_free(made);
     xkd_viewer_free(b.viewer);
+    xkd_raw_batch_free(&b.raw);
+    xkd_raw_plan_free(&b.plan);
     xkd_free(b.values);
     xkd_free(b.sink.rgb);
     xkd_free(b.sink.sound);
@@ -354,7 +373,7 @@ const struct cli_command cmd_bench_data = {
     .usage = "[--clip FILE] [--pack] [-c FILE] [--count N] [--json]",
     .description =
         "Times, on one core and in processor seconds, opening, seeking and decoding pictures and sound of a clip,\n"
-        "and a whole training sample with all its views.",
+        "and a whole training sample with all its views, and one whose views a GPU makes (run.augment=gpu).",
     .example = "xkd bench data --json",
     .options = options,
     .run = run,

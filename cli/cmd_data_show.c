@@ -11,7 +11,7 @@
 #include "base/status.h"
 #include "data/fetch.h"
 #include "data/index.h"
-#include "data/image.h"
+#include "media/image.h"
 #include "data/wav.h"
 #include "data_args.h"
 #include "report/png.h"

@@ -72,6 +72,21 @@ xkd_status xkd_loader_set_folder(xkd_loader *l, const char *folder)
     return XKD_OK;
 }
 
+/* Never asked for: a fake one makes its views. */
+xkd_status xkd_loader_new_raw(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train, int rank,
+                              int world, xkd_memory *memory, xkd_loader **out)
+{
+    (void)data, (void)train, (void)rank, (void)world, (void)memory;
+    *out = NULL;
+    return xkd_fail(cx, XKD_ERR_INTERNAL, "a fake loader has no raw batches");
+}
+
+const struct xkd_raw_plan *xkd_loader_raw(const xkd_loader *l)
+{
+    (void)l;
+    return NULL;
+}
+
 int64_t xkd_loader_ring_bytes(const xkd_loader *l)
 {
     (void)l;

@@ -21,6 +21,7 @@
 #include <stdbool.h>
 
 #include "base/status.h"
+#include "media/augment.h"
 #include "tensor/dtype.h"
 
 typedef struct xkd_backend xkd_backend;
@@ -140,8 +141,31 @@ typedef enum {
     XKD_CLASSIFY_SIGMOID  /* several: mean over B and K of binary cross entropy */
 } xkd_classify_kind;
 
+/* Views of a batch of clips that came as they were decoded; method.md section 2. Places in the changes count from `from`. */
+typedef struct {
+    const void *from;
+    const xkd_video_change *change; /* [B], 8-bit boxes behind `from` */
+    int64_t B, T, H, W;
+    int64_t box_height, box_width; /* of the largest boxes that there may be */
+} xkd_video_view_args;
+
+typedef struct {
+    const void *from;
+    const xkd_audio_change *change; /* [B], 16-bit samples behind `from`: shape.samples of each */
+    const xkd_mel_tables *tables;   /* a list, and so are its arrays */
+    int64_t B;
+    xkd_spec_shape shape;
+    int64_t canvas_height, canvas_width; /* of the largest canvas that there may be */
+} xkd_audio_view_args;
+
 typedef struct {
     const char *name;
+
+    /* ---- views; pictures to the bit of media/augment.h wherever they are made, spectrograms within 1e-3 ---- */
+    /* clip [B,3,T,H,W] float: box, resize, flip, colours, grey, blur, normalise */
+    void (*video_view)(xkd_backend *be, float *clip, const xkd_video_view_args *args);
+    /* spec [B,1,F,columns] float: gain, log-mel, normalise, warp, box */
+    void (*audio_view)(xkd_backend *be, float *spec, const xkd_audio_view_args *args);
 
     /* ---- matrix products; w is [N,K] as PyTorch stores a Linear, b [N] or NULL ---- */
     /* y [M,N] = x [M,K] w^T + b */

@@ -57,6 +57,30 @@ static void arrival_wait(xkd_memory *memory, xkd_arrival *a)
     (void)a;
 }
 
+static xkd_status departure_new(xkd_memory *memory, xkd_context *cx, xkd_departure *out)
+{
+    (void)memory;
+    return xkd_alloc(cx, &out->host, out->bytes, 1);
+}
+
+static void departure_free(xkd_memory *memory, xkd_departure *d)
+{
+    (void)memory;
+    xkd_free(d->host);
+}
+
+static void departure_send(xkd_memory *memory, xkd_departure *d, void *to, int64_t bytes)
+{
+    (void)memory;
+    memcpy(to, d->host, (size_t)bytes);
+}
+
+static void departure_wait(xkd_memory *memory, xkd_departure *d)
+{
+    (void)memory;
+    (void)d;
+}
+
 xkd_memory *xkd_host_memory(void)
 {
     static xkd_memory host = {.name = "host",
@@ -70,7 +94,11 @@ xkd_memory *xkd_host_memory(void)
                               .arrival_new = arrival_new,
                               .arrival_free = arrival_free,
                               .arrival_ask = arrival_ask,
-                              .arrival_wait = arrival_wait};
+                              .arrival_wait = arrival_wait,
+                              .departure_new = departure_new,
+                              .departure_free = departure_free,
+                              .departure_send = departure_send,
+                              .departure_wait = departure_wait};
     return &host;
 }
 
@@ -132,6 +160,32 @@ void xkd_arrival_ask(xkd_memory *memory, xkd_arrival *a, const void *from, int64
 void xkd_arrival_wait(xkd_memory *memory, xkd_arrival *a)
 {
     known(memory)->arrival_wait(known(memory), a);
+}
+
+xkd_status xkd_departure_new(xkd_context *cx, xkd_memory *memory, xkd_departure *out, int64_t bytes)
+{
+    *out = (xkd_departure){.bytes = bytes};
+    xkd_status status = known(memory)->departure_new(known(memory), cx, out);
+    if (status != XKD_OK) *out = (xkd_departure){0};
+    return status;
+}
+
+void xkd_departure_free(xkd_memory *memory, xkd_departure *d)
+{
+    if (d->host) known(memory)->departure_free(known(memory), d);
+    *d = (xkd_departure){0};
+}
+
+const void *xkd_departure_lend(xkd_memory *memory, void *room, xkd_departure *d, int64_t bytes)
+{
+    if (xkd_memory_is_host(memory)) return d->host;
+    known(memory)->departure_send(known(memory), d, room, bytes);
+    return room;
+}
+
+void xkd_departure_wait(xkd_memory *memory, xkd_departure *d)
+{
+    if (d->host) known(memory)->departure_wait(known(memory), d);
 }
 
 const void *xkd_memory_lend(xkd_memory *memory, void *room, const void *host, int64_t bytes)

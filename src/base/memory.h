@@ -20,6 +20,14 @@ typedef struct {
     void *state;   /* the memory's own */
 } xkd_arrival;
 
+/* What goes from the host while both go on with their work: the host fills it, has it sent, and leaves it alone until it has
+ * gone. */
+typedef struct {
+    void *host;    /* [bytes] zeros at first, 64-byte aligned; pinned where the memory has it */
+    int64_t bytes; /* of `host` */
+    void *state;   /* the memory's own */
+} xkd_departure;
+
 struct xkd_memory {
     const char *name;
     bool host; /* its addresses are the host's: upload and download are plain copies */
@@ -34,6 +42,10 @@ struct xkd_memory {
     void (*arrival_free)(xkd_memory *memory, xkd_arrival *a);
     void (*arrival_ask)(xkd_memory *memory, xkd_arrival *a, const void *from, int64_t bytes);
     void (*arrival_wait)(xkd_memory *memory, xkd_arrival *a);
+    xkd_status (*departure_new)(xkd_memory *memory, xkd_context *cx, xkd_departure *out);
+    void (*departure_free)(xkd_memory *memory, xkd_departure *d);
+    void (*departure_send)(xkd_memory *memory, xkd_departure *d, void *to, int64_t bytes);
+    void (*departure_wait)(xkd_memory *memory, xkd_departure *d);
 };
 
 xkd_memory *xkd_host_memory(void);
@@ -61,6 +73,17 @@ void xkd_arrival_ask(xkd_memory *memory, xkd_arrival *a, const void *from, int64
 /* Waits for what was asked for last, and for no later work; a->host holds it then. After a fault of the device it holds
  * zeros. */
 void xkd_arrival_wait(xkd_memory *memory, xkd_arrival *a);
+
+/* Room for `bytes` that depart. Free with xkd_departure_free, which waits, and takes one that is {0}. */
+xkd_status xkd_departure_new(xkd_context *cx, xkd_memory *memory, xkd_departure *out, int64_t bytes);
+void xkd_departure_free(xkd_memory *memory, xkd_departure *d);
+
+/* The first `bytes` as an argument of operations: themselves where operations read the host's memory, else their copy in `room`,
+ * which is asked for and not waited for. Either way they must stay as they are until xkd_departure_wait. */
+const void *xkd_departure_lend(xkd_memory *memory, void *room, xkd_departure *d, int64_t bytes);
+
+/* Waits until what was sent last has gone, and for no later work. */
+void xkd_departure_wait(xkd_memory *memory, xkd_departure *d);
 
 /* An array of the host as an argument of operations: itself where operations read the host's memory, else its copy in
  * `room`. On the host it must stay as it is until the operations are over. */

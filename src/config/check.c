@@ -103,6 +103,26 @@ bool xkd_device_is_known(const char *name)
     return false;
 }
 
+/* A GPU's kernel has a whole transform in the shared memory of a block. */
+enum { MOST_DEVICE_FFT = 8192 };
+
+xkd_status xkd_config_device_views(xkd_context *cx, const xkd_config *c, bool *out)
+{
+    bool fits = c->data.n_fft <= MOST_DEVICE_FFT;
+    *out =
+        c->augment == XKD_AUGMENT_GPU || (c->augment == XKD_AUGMENT_AUTO && strncmp(c->device, "cuda", 4) == 0 && fits);
+    if (c->augment != XKD_AUGMENT_GPU) return XKD_OK;
+    if (strcmp(c->device, "cpu") == 0)
+        return xkd_fail(cx, XKD_ERR_CONFIG,
+                        "run.augment=gpu: run.device=cpu is no GPU: take run.device=cuda, or "
+                        "run.augment=cpu");
+    if (!fits)
+        return xkd_fail(cx, XKD_ERR_CONFIG,
+                        "run.augment=gpu: dataset.n_fft=%" PRId64 " is above %d: take run.augment=cpu", c->data.n_fft,
+                        MOST_DEVICE_FFT);
+    return XKD_OK;
+}
+
 /* A batch is cut into equal parts. Names the nearest sizes that would do. */
 static xkd_status check_batch(xkd_context *cx, const xkd_train_config *t)
 {

@@ -202,6 +202,9 @@ typedef struct {
 /* What networks compute in; bfloat16 stores weights, activations and their gradients, and all else is float32. */
 typedef enum { XKD_PRECISION_FLOAT32, XKD_PRECISION_BFLOAT16, XKD_PRECISION_TF32 } xkd_precision;
 
+/* Where the views of pre-training are made; auto: on a GPU where the run is on one. */
+typedef enum { XKD_AUGMENT_AUTO, XKD_AUGMENT_CPU, XKD_AUGMENT_GPU } xkd_augment;
+
 typedef struct {
     char *name;
     xkd_model_config model;
@@ -212,6 +215,7 @@ typedef struct {
     xkd_eval_config eval;
     char *device; /* name of a backend: xkd_backend_new */
     xkd_precision precision;
+    xkd_augment augment;
     int64_t threads; /* 0: as many as there are processors */
 } xkd_config;
 
@@ -237,6 +241,9 @@ xkd_status xkd_config_override(xkd_context *cx, xkd_config *config, const char *
  * patches that do not divide the input, heads that do not divide the width, masks that leave nothing. Call it after the
  * last load or override, before the config is used. */
 xkd_status xkd_config_finish(xkd_context *cx, xkd_config *config);
+
+/* Whether run.device makes the views of pre-training (run.augment). XKD_ERR_CONFIG where it is told to and cannot. */
+xkd_status xkd_config_device_views(xkd_context *cx, const xkd_config *config, bool *out);
 
 /* Whether run.device may be this: cpu, ref, guard or guard:N. What of it is there, its backend says. */
 bool xkd_device_is_known(const char *name);

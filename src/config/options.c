@@ -366,6 +366,10 @@ static const xkd_option options[] = {
     CHOICE("run.precision", precision, "float32|bfloat16|tf32", "float32",
            "of weights, activations and their gradients; with bfloat16 masters, sums and losses stay float32; tf32, "
            "on a GPU, is float32 whose products round what they multiply to 11 bits"),
+    CHOICE(
+        "run.augment", augment, "auto|cpu|gpu", "auto",
+        "where the views of pre-training are made from decoded clips: on the processors that decode, or on run.device, "
+        "which then gets frames of 8 and sound of 16 bits; auto: gpu where run.device is cuda, else cpu"),
     INT_OR("auto", "run.threads", threads, 1, 1024, "auto", "threads of a step; results do not depend on it"),
 
     /* Behind their maps: fixed keys are not written, so the order of written keys is not disturbed. */

@@ -3,7 +3,7 @@
 #ifndef XKD_DATA_IMAGE_OPS_H
 #define XKD_DATA_IMAGE_OPS_H
 
-#include "data/image.h"
+#include "media/image.h"
 
 /* ImageOps.autocontrast without cut-off, equalize, invert, solarize, posterize (0 .. 8 bits). In place. */
 void xkd_image_autocontrast(const xkd_planes *planes);

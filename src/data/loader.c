@@ -30,10 +30,14 @@ static xkd_status make_slot(xkd_loader *l, xkd_loader_slot *s)
     s->sequence = -1;
     s->batch.video_views = l->shapes.video_views;
     s->batch.audio_views = l->shapes.audio_views;
-    for (int64_t v = 0; v < l->shapes.video_views; v++) {
+    if (l->is_raw) {
+        XKD_TRY(xkd_raw_batch_new(cx, &l->raw, l->memory, &s->raw));
+        s->batch.raw = &s->raw;
+    }
+    for (int64_t v = 0; v < l->shapes.video_views && !l->is_raw; v++) {
         XKD_TRY(xkd_alloc(cx, &s->batch.frames[v], l->batch * xkd_loader_video_floats(l, v), sizeof(float)));
     }
-    for (int64_t v = 0; v < l->shapes.audio_views; v++) {
+    for (int64_t v = 0; v < l->shapes.audio_views && !l->is_raw; v++) {
         XKD_TRY(xkd_alloc(cx, &s->batch.specs[v], l->batch * xkd_loader_audio_floats(l, v), sizeof(float)));
     }
     XKD_TRY(xkd_alloc(cx, &s->batch.sample, l->batch, sizeof(int64_t)));
@@ -48,6 +52,7 @@ fail:
 /* Takes slots that were never made. */
 static void free_slot(xkd_loader_slot *s)
 {
+    xkd_raw_batch_free(&s->raw);
     for (int v = 0; v < XKD_MAX_VIEWS; v++) {
         xkd_free(s->batch.frames[v]);
         xkd_free(s->batch.specs[v]);
@@ -63,6 +68,7 @@ static void free_slot(xkd_loader_slot *s)
 static int64_t batch_bytes(const xkd_loader *l)
 {
     int64_t floats = 0;
+    if (l->is_raw) return l->raw.bytes;
     for (int64_t v = 0; v < l->shapes.video_views; v++) floats += xkd_loader_video_floats(l, v);
     for (int64_t v = 0; v < l->shapes.audio_views; v++) floats += xkd_loader_audio_floats(l, v);
     return l->batch * floats * (int64_t)sizeof(float);
@@ -149,6 +155,7 @@ static xkd_status make_ring(xkd_loader *l)
     l->batch = l->sampler.batch / (l->sampler.accumulate * l->sampler.world);
     l->steps = xkd_sampler_steps(&l->sampler);
     l->depth = XKD_LOADER_DEPTH;
+    if (l->is_raw) XKD_TRY(xkd_raw_plan_new(cx, l->data, l->batch, &l->raw));
     /* Less look-ahead rather than more memory. A slot holds all views of a micro-batch in float: 32 clips of 32 frames
      * at 112 x 112 take 154 MB for the global view. */
     while (l->depth > 2 && l->depth * batch_bytes(l) > RING_BYTES) l->depth--;
@@ -203,10 +210,32 @@ fail:
     return status;
 }
 
-/* Threads start at once and fill the first batches while the model is still being built. plan NULL: pre-training. */
-static xkd_status loader_new(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train,
-                             const xkd_loader_plan *plan, int rank, int world, xkd_loader **out)
+/* How a loader is made; plan NULL: for pre-training. */
+typedef struct {
+    const xkd_loader_plan *plan;
+    int rank, world;
+    bool raw;
+    xkd_memory *memory;
+} making;
+
+static xkd_sampler sampler_of(const xkd_data_config *data, const xkd_train_config *train, const making *how)
 {
+    return (xkd_sampler){.batch = train->batch,
+                         .accumulate = train->accumulate > 0 ? train->accumulate : 1,
+                         .rank = how->rank,
+                         .world = how->world,
+                         .multiple = how->plan ? 1 : train->micro_multiple,
+                         .least = how->plan ? 1 : train->micro_least,
+                         .shuffle = data->shuffle,
+                         .drop_last = data->drop_last,
+                         .seed = train->seed};
+}
+
+/* Threads start at once and fill the first batches while the model is still being built. */
+static xkd_status loader_new(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train,
+                             const making *how, xkd_loader **out)
+{
+    const xkd_loader_plan *plan = how->plan;
     xkd_status status = XKD_OK;
     xkd_loader *l = NULL;
     *out = NULL;
@@ -219,17 +248,11 @@ static xkd_status loader_new(xkd_context *cx, const xkd_data_config *data, const
     l->log_fd = -1;
     l->worker_count = plan && plan->look ? 1 : data->workers;
     l->planned = plan != NULL;
+    l->is_raw = how->raw;
+    l->memory = how->memory;
     l->plan = plan ? *plan
                    : (xkd_loader_plan){.wanted = {!data->left_out[XKD_VIDEO], !data->left_out[XKD_AUDIO]}, .passes = 1};
-    l->sampler = (xkd_sampler){.batch = train->batch,
-                               .accumulate = train->accumulate > 0 ? train->accumulate : 1,
-                               .rank = rank,
-                               .world = world,
-                               .multiple = plan ? 1 : train->micro_multiple,
-                               .least = plan ? 1 : train->micro_least,
-                               .shuffle = data->shuffle,
-                               .drop_last = data->drop_last,
-                               .seed = train->seed};
+    l->sampler = sampler_of(data, train, how);
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->work, NULL);
     pthread_cond_init(&l->ready, NULL);
@@ -253,7 +276,13 @@ fail:
 xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train, int rank,
                           int world, xkd_loader **out)
 {
-    return loader_new(cx, data, train, NULL, rank, world, out);
+    return loader_new(cx, data, train, &(making){.rank = rank, .world = world}, out);
+}
+
+xkd_status xkd_loader_new_raw(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train, int rank,
+                              int world, xkd_memory *memory, xkd_loader **out)
+{
+    return loader_new(cx, data, train, &(making){.rank = rank, .world = world, .raw = true, .memory = memory}, out);
 }
 
 /* Cached files have the size of pre-training's frames. */
@@ -263,7 +292,8 @@ xkd_status xkd_loader_new_planned(xkd_context *cx, const xkd_data_config *data, 
     *out = NULL;
     if (data->cache != XKD_CACHE_NONE)
         return xkd_fail(cx, XKD_ERR_CONFIG, "data.cache: is for pre-training only: set it to none");
-    return loader_new(cx, data, train, plan, plan->rank, plan->world ? plan->world : 1, out);
+    return loader_new(cx, data, train,
+                      &(making){.plan = plan, .rank = plan->rank, .world = plan->world ? plan->world : 1}, out);
 }
 
 /* Threads finish the place they are at, which a worker's time limit bounds, and are joined before
@@ -284,6 +314,7 @@ void xkd_loader_free(xkd_loader *l)
         xkd_context_free(w->cx);
     }
     for (int i = 0; i < XKD_LOADER_DEPTH; i++) free_slot(&l->slots[i]);
+    xkd_raw_plan_free(&l->raw);
     pthread_mutex_destroy(&l->lock);
     pthread_cond_destroy(&l->work);
     pthread_cond_destroy(&l->ready);
@@ -335,6 +366,11 @@ const xkd_manifest *xkd_loader_manifest(const xkd_loader *l)
     return &l->manifest;
 }
 
+const xkd_raw_plan *xkd_loader_raw(const xkd_loader *l)
+{
+    return l->is_raw ? &l->raw : NULL;
+}
+
 int64_t xkd_loader_ring_bytes(const xkd_loader *l)
 {
     return l->depth * batch_bytes(l);
@@ -368,6 +404,7 @@ xkd_status xkd_loader_seek(xkd_loader *l, uint32_t epoch, int64_t step)
 {
     if (step < 0 || step >= l->steps)
         return xkd_fail(l->cx, XKD_ERR_INTERNAL, "step %lld of an epoch of %lld", (long long)step, (long long)l->steps);
+    for (int i = 0; i < l->depth; i++) xkd_raw_batch_wait(&l->slots[i].raw);
     pthread_mutex_lock(&l->lock);
     l->paused = true;
     /* Places in work write into slots that are about to be given away. A place takes up to the time limit of a
@@ -389,6 +426,7 @@ xkd_status xkd_loader_next(xkd_loader *l, const xkd_batch **out)
 {
     double start = xkd_now();
     *out = NULL;
+    if (l->held) xkd_raw_batch_wait(&l->slots[l->consumed % l->depth].raw);
     pthread_mutex_lock(&l->lock);
     /* Gives back the batch of the call before: the threads may open its slot anew. */
     if (l->held) l->consumed++;

@@ -6,6 +6,7 @@
 
 #include <stdint.h>
 
+#include "base/memory.h"
 #include "base/status.h"
 #include "config/config.h"
 #include "dist/dist.h"
@@ -13,6 +14,8 @@
 struct xkd_clip;
 struct xkd_view_key;
 struct xkd_manifest;
+struct xkd_raw_batch;
+struct xkd_raw_plan;
 
 /* Upper bound of views of one modality in a batch (global ones included). */
 enum { XKD_MAX_VIEWS = 16 };
@@ -40,6 +43,7 @@ typedef struct {
     int64_t video_views, audio_views;
     float *frames[XKD_MAX_VIEWS]; /* per view [B,3,T,H,W], normalised; the global views first */
     float *specs[XKD_MAX_VIEWS];  /* per view [B,1,F,T], normalised; the global views first */
+    struct xkd_raw_batch *raw;    /* what a device makes them of; then frames and specs are NULL. NULL: they are made */
     int64_t *sample;              /* [B] number drawn for this place (of a plan with passes: below passes * samples),
                                      the RNG's sample number, also where an unreadable clip has been replaced */
     int64_t *source;              /* [B] manifest index of the file that the clip is from: what its label is */
@@ -86,6 +90,11 @@ xkd_status xkd_loader_new(xkd_context *cx, const xkd_data_config *data, const xk
                           int world, xkd_loader **out);
 void xkd_loader_free(xkd_loader *loader); /* NULL is allowed */
 
+/* The same with micro-batches of what was decoded (data/raw.h), which go to `memory`; it must outlive the loader. A batch that
+ * was sent is waited for by the call that gives it back. */
+xkd_status xkd_loader_new_raw(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train, int rank,
+                              int world, xkd_memory *memory, xkd_loader **out);
+
 /* The same with views that `plan` makes instead of those of pre-training; there is no cache (XKD_ERR_CONFIG). */
 xkd_status xkd_loader_new_planned(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train,
                                   const xkd_loader_plan *plan, xkd_loader **out);
@@ -107,6 +116,8 @@ uint64_t xkd_loader_data_hash(const xkd_loader *loader);
 /* The samples that are drawn from, with their labels. Belongs to the loader. */
 const struct xkd_manifest *xkd_loader_manifest(const xkd_loader *loader);
 const xkd_view_shapes *xkd_loader_shapes(const xkd_loader *loader);
+/* What its batches have in common where a device makes the views; NULL elsewhere. */
+const struct xkd_raw_plan *xkd_loader_raw(const xkd_loader *loader);
 /* Bytes of the batches that are held: the one in use and those ahead. */
 int64_t xkd_loader_ring_bytes(const xkd_loader *loader);
 

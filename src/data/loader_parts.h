@@ -8,6 +8,7 @@
 
 #include "data/fetch.h"
 #include "data/loader.h"
+#include "data/raw.h"
 #include "data/sampler.h"
 
 enum {
@@ -36,6 +37,7 @@ typedef struct {
  * when done equals the count. */
 typedef struct {
     xkd_batch batch;
+    xkd_raw_batch raw;            /* of a loader whose batches are */
     int64_t sequence;             /* which micro-batch; -1: free */
     int64_t next;                 /* next place to hand out */
     int64_t done;                 /* places finished */
@@ -66,9 +68,12 @@ struct xkd_loader {
     xkd_manifest manifest;
     xkd_sampler sampler;
     xkd_view_shapes shapes;
-    xkd_cache *cache; /* NULL: none */
-    int64_t batch;    /* B */
-    int64_t steps;    /* a rank's optimiser steps an epoch */
+    xkd_cache *cache;   /* NULL: none */
+    xkd_memory *memory; /* where micro-batches go that are raw */
+    bool is_raw;        /* a device makes the views */
+    xkd_raw_plan raw;   /* then */
+    int64_t batch;      /* B */
+    int64_t steps;      /* a rank's optimiser steps an epoch */
     xkd_loader_worker *workers;
     int64_t worker_count;
 

@@ -35,6 +35,7 @@ static void open_slot(xkd_loader *l, xkd_loader_slot *s, int64_t sequence)
     s->sequence = sequence;
     s->next = s->done = 0;
     s->status = XKD_OK;
+    xkd_raw_batch_empty(&s->raw);
     s->batch.count = count;
     s->batch.epoch = (uint32_t)epoch;
     s->batch.step = step;
@@ -117,6 +118,7 @@ static xkd_status make_views(xkd_loader_worker *w, xkd_loader_slot *s, int64_t p
     /* Keyed by the sample drawn, not by its replacement: a view's augmentation does not depend on a
      * bad file. */
     xkd_view_key key = {l->sampler.seed, s->batch.epoch, (uint32_t)s->batch.sample[place]};
+    if (l->is_raw) return xkd_raw_put(w->cx, &s->raw, clip, key, place);
     if (l->planned) {
         float *out[XKD_MODALITIES] = {0};
         if (l->plan.wanted[XKD_VIDEO]) out[XKD_VIDEO] = s->batch.frames[0] + place * xkd_loader_video_floats(l, 0);

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "data/mel.h"
+#include "media/mel.h"
 #include "data/pack.h"
 #include "media/worker.h"
 

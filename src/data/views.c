@@ -8,9 +8,6 @@
 
 #include "base/alloc.h"
 #include "data/finetune_views.h"
-#include "data/image.h"
-#include "data/mel.h"
-#include "media/resize.h"
 
 /* Starts of local sound are multiples of this many samples, as in the release.
  * Ten tries for a crop, as torchvision. */
@@ -18,19 +15,13 @@ enum { SOUND_STEP = 100, CROP_TRIES = 10 };
 
 /* Width over height of a crop. */
 static const double RATIO_LOW = 3.0 / 4.0, RATIO_HIGH = 4.0 / 3.0;
-/* The release divides by 32767, so -32768 comes out just below -1. */
-static const float SOUND_SCALE = 32767.0f;
 
 struct xkd_viewer {
     xkd_context *cx;
     const xkd_data_config *data; /* the caller's */
     xkd_view_shapes shapes;
-    xkd_planes planes; /* room for the largest view */
-    uint8_t *rgb;      /* one frame of the largest view */
-    float *blur;       /* scratch of xkd_image_blur */
     xkd_mel *mel;
-    float *wave;   /* one global view's samples */
-    float *canvas; /* scratch of the spectrogram operations */
+    xkd_augmenter augmenter;
 };
 
 /* Of a global view. */
@@ -208,7 +199,7 @@ static int64_t canvas_floats(const xkd_data_config *data, const xkd_view_shapes 
         int64_t f = shapes->audio[v].bands, t = shapes->audio[v].columns;
         int64_t height = (int64_t)fmax((double)f, (double)f * a->virtual_crop_scale[0]);
         int64_t width = (int64_t)fmax((double)t, (double)t * a->virtual_crop_scale[1]);
-        int64_t need = (height + f) * width;
+        int64_t need = xkd_augment_canvas(height, width, f);
         if (need > most) most = need;
     }
     return most;
@@ -226,12 +217,10 @@ xkd_status xkd_viewer_new(xkd_context *cx, const xkd_data_config *data, xkd_view
     XKD_TRY(xkd_view_shapes_of(cx, data, &viewer->shapes));
     /* Local views are never larger than global ones, of which the first has the same size as all others. */
     int64_t side = viewer->shapes.video[0].height, frames = viewer->shapes.video[0].frames;
-    for (int c = 0; c < 3; c++) XKD_TRY(xkd_alloc(cx, &viewer->planes.plane[c], frames * side * side, 1));
-    XKD_TRY(xkd_alloc(cx, &viewer->rgb, 3 * side * side, 1));
-    XKD_TRY(xkd_alloc(cx, &viewer->blur, side * side + 3 * (side + side / 10 + 64), sizeof(float)));
+    XKD_TRY(xkd_augmenter_for_video(cx, &viewer->augmenter, frames, side, side));
     XKD_TRY(xkd_mel_new(cx, data->audio_rate, data->n_fft, data->hop_length, data->n_mels, &viewer->mel));
-    XKD_TRY(xkd_alloc(cx, &viewer->wave, clip_samples(data), sizeof(float)));
-    XKD_TRY(xkd_alloc(cx, &viewer->canvas, canvas_floats(data, &viewer->shapes), sizeof(float)));
+    XKD_TRY(xkd_augmenter_for_sound(cx, &viewer->augmenter, viewer->mel, clip_samples(data),
+                                    canvas_floats(data, &viewer->shapes)));
     *out = viewer;
     viewer = NULL;
 fail:
@@ -242,92 +231,100 @@ fail:
 void xkd_viewer_free(xkd_viewer *viewer)
 {
     if (!viewer) return;
-    for (int c = 0; c < 3; c++) xkd_free(viewer->planes.plane[c]);
-    xkd_free(viewer->rgb);
-    xkd_free(viewer->blur);
+    xkd_augmenter_free(&viewer->augmenter);
     xkd_mel_free(viewer->mel);
-    xkd_free(viewer->wave);
-    xkd_free(viewer->canvas);
     xkd_free(viewer);
 }
 
-/* Order and factors are drawn; an operation of strength 0 is passed over, as a factor of 1 could
- * still round. */
-static void jitter(const xkd_planes *planes, const xkd_video_view_config *v, const xkd_video_draw *draw)
+/* Order and factors are drawn; an operation of strength 0 is passed over, as a factor of 1 could still round. */
+xkd_video_change xkd_video_change_of(const xkd_data_config *data, const xkd_view_shapes *shapes, int64_t view,
+                                     const xkd_video_draw *draw)
 {
-    for (int i = 0; i < 4; i++) {
+    const xkd_video_view_config *v = &data->video_view[view >= data->global_views ? XKD_LOCAL_VIEW : XKD_GLOBAL_VIEW];
+    int64_t height = shapes->video[view].height, width = shapes->video[view].width;
+    xkd_video_change c = {
+        .height = (int32_t)draw->height, .width = (int32_t)draw->width, .flip = draw->flip, .grey = draw->grey};
+    for (int i = 0; i < XKD_COLOURS; i++) {
         int64_t operation = draw->order[i];
-        double factor = draw->factor[operation];
         if (!(v->color[operation] > 0)) continue;
-        if (operation == 0) xkd_image_brightness(planes, factor);
-        if (operation == 1) xkd_image_contrast(planes, factor);
-        if (operation == 2) xkd_image_saturation(planes, factor);
-        if (operation == 3) xkd_image_hue(planes, factor);
+        c.factor[c.colours] = draw->factor[operation];
+        c.colour[c.colours++] = (int32_t)operation;
     }
+    if (!draw->blur) return c;
+    c.taps = (int32_t)xkd_image_blur_taps(width / 20 * 2 + 1, height, width);
+    xkd_image_blur_weights(c.taps, draw->sigma_x, c.along_x);
+    xkd_image_blur_weights(c.taps, draw->sigma_y, c.along_y);
+    return c;
 }
 
-/* out [3,T,H,W]. A clip with fewer frames is repeated from its start. Only the crop is resized,
- * straight from the decoded frame. */
+xkd_audio_change xkd_audio_change_of(const xkd_audio_draw *draw)
+{
+    return (xkd_audio_change){.gain = (float)draw->gain,
+                              .warp = draw->warp,
+                              .warp_centre = (int32_t)draw->warp_centre,
+                              .warp_to = (int32_t)draw->warp_to,
+                              .crop = draw->crop,
+                              .canvas_height = (int32_t)draw->canvas_height,
+                              .canvas_width = (int32_t)draw->canvas_width,
+                              .top = (int32_t)draw->top,
+                              .left = (int32_t)draw->left,
+                              .height = (int32_t)draw->height,
+                              .width = (int32_t)draw->width};
+}
+
+/* Missing frames are padded by repeating from the start (method.md section 2). */
+xkd_boxes xkd_clip_box(const xkd_clip *clip, const xkd_video_draw *draw)
+{
+    return (xkd_boxes){.rgb = clip->frames + 3 * (draw->top * clip->width + draw->left),
+                       .first = draw->first_frame,
+                       .count = clip->count,
+                       .frame_bytes = 3 * clip->height * clip->width,
+                       .row_bytes = 3 * clip->width};
+}
+
+/* out [3,T,H,W]. */
 xkd_status xkd_view_video(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key key, int64_t view, float *out)
 {
-    xkd_status status = XKD_OK;
-    xkd_context *cx = viewer->cx;
-    xkd_resizer *resizer = NULL;
-    const xkd_data_config *data = viewer->data;
-    bool local = view >= data->global_views;
-    const xkd_video_view_config *v = &data->video_view[local ? XKD_LOCAL_VIEW : XKD_GLOBAL_VIEW];
-    if (clip->count < 1) XKD_FAIL(XKD_ERR_INTERNAL, "a clip without frames reached the views");
-    xkd_video_draw draw = xkd_draw_video(data, &viewer->shapes, key, view, clip->height, clip->width);
-    xkd_planes planes = viewer->planes;
-    planes.frames = viewer->shapes.video[view].frames;
-    planes.height = viewer->shapes.video[view].height;
-    planes.width = viewer->shapes.video[view].width;
-    XKD_TRY(xkd_resizer_new(cx, draw.width, draw.height, planes.width, planes.height, &resizer));
-    for (int64_t t = 0; t < planes.frames; t++) {
-        /* Missing frames are padded by repeating from the start (method.md section 2). */
-        int64_t from = (draw.first_frame + t) % clip->count;
-        const uint8_t *frame = clip->frames + from * clip->height * clip->width * 3;
-        xkd_resizer_run(resizer, frame + 3 * (draw.top * clip->width + draw.left), 3 * clip->width, viewer->rgb);
-        xkd_planes_put(&planes, t, viewer->rgb, draw.flip);
-    }
-    jitter(&planes, v, &draw);
-    if (draw.grey) xkd_image_grey(&planes);
-    if (draw.blur) xkd_image_blur(&planes, planes.width / 20 * 2 + 1, draw.sigma_x, draw.sigma_y, viewer->blur);
-    xkd_image_normalise(&planes, out);
-fail:
-    xkd_resizer_free(resizer);
-    return status;
+    const xkd_view_shapes *s = &viewer->shapes;
+    if (clip->count < 1) return xkd_fail(viewer->cx, XKD_ERR_INTERNAL, "a clip without frames reached the views");
+    xkd_video_draw draw = xkd_draw_video(viewer->data, s, key, view, clip->height, clip->width);
+    xkd_video_change change = xkd_video_change_of(viewer->data, s, view, &draw);
+    xkd_boxes frames = xkd_clip_box(clip, &draw);
+    const int64_t size[] = {s->video[view].frames, s->video[view].height, s->video[view].width};
+    return xkd_augment_video(viewer->cx, &viewer->augmenter, &change, &frames, size, out);
 }
 
-/* out [1,F,T]. Missing sound is silence; normalisation comes before warp and crop, whose canvas is 0,
- * the mean. */
+xkd_wave xkd_clip_sound(const xkd_clip *clip, int64_t first)
+{
+    int64_t left = clip->samples - first;
+    return (xkd_wave){left > 0 ? clip->sound + first : NULL, left > 0 ? left : 0};
+}
+
+int64_t xkd_view_samples(const xkd_data_config *data, int64_t view)
+{
+    return view >= data->global_views ? clip_samples(data) / data->audio_temporal_ratio : clip_samples(data);
+}
+
+/* out [1,F,T]. Missing sound is silence: zero padding at the end, after the local view's start is drawn. */
 xkd_status xkd_view_masked_audio(xkd_viewer *viewer, const xkd_clip *clip, xkd_view_key key, int64_t view,
                                  const xkd_spec_masks *masks, float *out)
 {
     const xkd_data_config *data = viewer->data;
     xkd_audio_draw draw = xkd_draw_audio(data, &viewer->shapes, key, view);
-    int64_t total = clip_samples(data);
-    int64_t count = view >= data->global_views ? total / data->audio_temporal_ratio : total;
-    int64_t bands = viewer->shapes.audio[view].bands, columns = viewer->shapes.audio[view].columns;
-    float gain = (float)draw.gain;
-    for (int64_t i = 0; i < count; i++) {
-        int64_t at = draw.first_sample + i;
-        /* Zero padding at the end, after the local view's start is drawn. */
-        viewer->wave[i] = at < clip->samples ? (float)clip->sound[at] / SOUND_SCALE * gain : 0.0f;
-    }
-    xkd_mel_run(viewer->mel, viewer->wave, count, out);
-    float mean = (float)data->mel_mean, std = (float)data->mel_std;
-    for (int64_t i = 0; i < bands * columns; i++) out[i] = (out[i] - mean) / std;
-    if (draw.warp) xkd_spec_time_warp(out, bands, columns, draw.warp_centre, draw.warp_to, viewer->canvas);
+    xkd_audio_change change = xkd_audio_change_of(&draw);
+    xkd_wave sound = xkd_clip_sound(clip, draw.first_sample);
+    const xkd_spec_shape shape = {.samples = xkd_view_samples(data, view),
+                                  .bands = viewer->shapes.audio[view].bands,
+                                  .columns = viewer->shapes.audio[view].columns,
+                                  .mean = (float)data->mel_mean,
+                                  .std = (float)data->mel_std};
+    xkd_augment_spectrogram(&viewer->augmenter, &change, &sound, &shape, out);
     if (masks) {
         xkd_rng rng = xkd_rng_make(key.seed, key.epoch, key.sample, XKD_STREAM_MASKS, XKD_RNG_EVAL);
-        xkd_mask_spectrogram(&rng, out, bands, columns, false, masks->bands, masks->band_width);
-        xkd_mask_spectrogram(&rng, out, bands, columns, true, masks->columns, masks->column_width);
+        xkd_mask_spectrogram(&rng, out, shape.bands, shape.columns, false, masks->bands, masks->band_width);
+        xkd_mask_spectrogram(&rng, out, shape.bands, shape.columns, true, masks->columns, masks->column_width);
     }
-    if (draw.crop) {
-        xkd_spec_box box = {draw.canvas_height, draw.canvas_width, draw.top, draw.left, draw.height, draw.width};
-        xkd_spec_resize_crop(out, bands, columns, &box, viewer->canvas);
-    }
+    xkd_augment_box(&viewer->augmenter, &change, &shape, out);
     return XKD_OK;
 }
 

@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "config/config.h"
 #include "data/loader.h"
+#include "media/augment.h"
 
 /* A decoded clip, borrowed. Fewer frames or samples than a clip has are padded: frames by repeating from the start,
  * samples by zeros. */
@@ -54,6 +55,17 @@ xkd_video_draw xkd_draw_video(const xkd_data_config *data, const xkd_view_shapes
 /* In this order: first sample (local views), gain, warp centre, warp target, box height, width, top, left. */
 xkd_audio_draw xkd_draw_audio(const xkd_data_config *data, const xkd_view_shapes *shapes, xkd_view_key key,
                               int64_t view);
+
+/* What a draw asks for, but where the box and the samples begin; and the box of each of the clip's frames. */
+xkd_video_change xkd_video_change_of(const xkd_data_config *data, const xkd_view_shapes *shapes, int64_t view,
+                                     const xkd_video_draw *draw);
+xkd_audio_change xkd_audio_change_of(const xkd_audio_draw *draw);
+xkd_boxes xkd_clip_box(const xkd_clip *clip, const xkd_video_draw *draw);
+/* The clip's samples from `first` on. */
+xkd_wave xkd_clip_sound(const xkd_clip *clip, int64_t first);
+
+/* Samples of audio view `view`. */
+int64_t xkd_view_samples(const xkd_data_config *data, int64_t view);
 
 /* Scratch memory and plans of one thread. */
 typedef struct xkd_viewer xkd_viewer;

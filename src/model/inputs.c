@@ -22,6 +22,12 @@ fail:
     return status;
 }
 
+void xkd_inputs_are_raw(xkd_inputs *in, const xkd_raw_plan *plan, xkd_modality modality)
+{
+    in->raw = plan;
+    in->modality = modality;
+}
+
 void xkd_inputs_free(xkd_inputs *in)
 {
     xkd_free(in->clip);
@@ -52,7 +58,8 @@ void xkd_inputs_plan(xkd_arena *arena, xkd_inputs *in)
 {
     table tables[4];
     tables_of(in, tables);
-    for (int64_t v = 0; v < in->views; v++) in->room[v] = xkd_arena_room(arena, in->bytes[v]);
+    for (int64_t v = 0; v < in->views; v++)
+        in->room[v] = in->raw ? xkd_arena_take(arena, in->bytes[v]) : xkd_arena_room(arena, in->bytes[v]);
     for (int i = 0; i < 4; i++) in->table_room[i] = xkd_arena_room(arena, tables[i].bytes);
 }
 
@@ -68,7 +75,13 @@ void xkd_inputs_load(xkd_memory *memory, xkd_inputs *in, const float *const *cli
     for (int i = 0; i < 4; i++)
         *tables[i].to =
             (int32_t *)(uintptr_t)xkd_memory_lend(memory, in->table_room[i], tables[i].from, tables[i].bytes);
-    for (int64_t v = 0; v < in->views; v++) in->clip[v] = xkd_memory_lend(memory, in->room[v], clips[v], in->bytes[v]);
+    for (int64_t v = 0; v < in->views; v++)
+        in->clip[v] = in->raw ? in->room[v] : xkd_memory_lend(memory, in->room[v], clips[v], in->bytes[v]);
     for (int64_t v = 0; v < in->masked; v++)
         in->keep[v] = in->tables.keep + v * (in->mask.B / in->masked) * in->mask.kept;
+}
+
+void xkd_inputs_make(xkd_backend *be, xkd_inputs *in, const void *block, int64_t B)
+{
+    for (int64_t v = 0; v < in->views; v++) xkd_raw_view(be, in->raw, block, in->modality, v, B, in->room[v]);
 }

@@ -39,6 +39,21 @@ static int64_t teacher_view(const xkd_pass *p)
     return p->config.teacher_view == XKD_TEACHER_GLOBAL ? 0 : p->config.global_views;
 }
 
+/* Views that the backend makes have the sizes that the data's settings say. */
+static bool raw_agrees(const xkd_batch_shape *s, xkd_modality m)
+{
+    const xkd_view_shapes *raw = &s->raw->shapes;
+    if (s->views[m] > (m == XKD_VIDEO ? raw->video_views : raw->audio_views) || s->B > s->raw->places) return false;
+    for (int64_t v = 0; v < s->views[m]; v++) {
+        const xkd_view_shape *want = &s->shape[m][v];
+        bool same = m == XKD_VIDEO ? want->T == raw->video[v].frames && want->H == raw->video[v].height &&
+                                         want->W == raw->video[v].width
+                                   : want->H == raw->audio[v].bands && want->W == raw->audio[v].columns;
+        if (!same) return false;
+    }
+    return true;
+}
+
 /* What only the batch and the configuration together can show. Messages name the key to change. */
 static xkd_status check_shape(xkd_context *cx, const xkd_pass *p, const xkd_batch_shape *s)
 {
@@ -48,6 +63,11 @@ static xkd_status check_shape(xkd_context *cx, const xkd_pass *p, const xkd_batc
         if (g < 1 || s->views[m] < g)
             return xkd_fail(cx, XKD_ERR_CONFIG, "global_views_number=%lld, but the batch has %lld %s views",
                             (long long)g, (long long)s->views[m], xkd_modality_prefix(m));
+        if (s->raw && !raw_agrees(s, m))
+            return xkd_fail(cx, XKD_ERR_CONFIG,
+                            "dataset.*: %s views have other sizes than model.kwargs says (frame_size, num_frames, "
+                            "spec_size)",
+                            xkd_modality_prefix(m));
         if (p->wants.teachers && teacher_view(p) >= s->views[m])
             return xkd_fail(cx, XKD_ERR_CONFIG,
                             "teacher_view=local, but there is no local %s view: set "
@@ -87,6 +107,7 @@ static xkd_status student_new(xkd_context *cx, xkd_pass *p, xkd_modality m, cons
     }
     XKD_TRY(xkd_backbone_run_new(cx, b, shapes, p->views[m], &run->run));
     XKD_TRY(xkd_inputs_new(cx, &run->in, &run->run, g, N, kept));
+    xkd_inputs_are_raw(&run->in, s->raw, m);
 fail:
     xkd_free(shapes);
     return status;
@@ -182,6 +203,8 @@ static xkd_status plan(xkd_context *cx, xkd_pass *p, xkd_widths element)
 {
     xkd_status status = XKD_OK;
     p->scalars = xkd_arena_take(&p->arena, XKD_PASS_SCALARS * (int64_t)sizeof *p->scalars);
+    /* On the host's memory it is there for plans alone, which are made on the host and count a device's bytes. */
+    if (p->raw) p->raw_room = xkd_arena_take(&p->arena, p->raw->bytes);
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
         if (p->wants.modality[m]) xkd_inputs_plan(&p->arena, &p->student[m].in);
     plan_scratch(p, element);
@@ -204,6 +227,7 @@ xkd_status xkd_pass_new(xkd_context *cx, xkd_pass *out, const xkd_networks *netw
     *out = (xkd_pass){.networks = networks,
                       .config = *config,
                       .B = shape->B,
+                      .raw = shape->raw,
                       .wants = what_is_wanted(config, report_all),
                       .arena = {.of = memory}};
     XKD_TRY(check_shape(cx, out, shape));
@@ -243,6 +267,13 @@ void xkd_pass_load(xkd_pass *p, const xkd_pass_input *in)
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
         if (p->wants.modality[m])
             xkd_inputs_load(p->arena.of, &p->student[m].in, in->clips[m], in->noise[m], cls_rows(p, m));
+    if (p->raw) p->block = xkd_departure_lend(p->arena.of, p->raw_room, &in->raw->block, in->raw->used);
+}
+
+void xkd_pass_views(xkd_backend *be, xkd_pass *p)
+{
+    for (xkd_modality m = 0; p->raw && m < XKD_MODALITIES; m++)
+        if (p->wants.modality[m]) xkd_inputs_make(be, &p->student[m].in, p->block, p->B);
 }
 
 /* After the forward the shared block memory holds the last block's qkv and lse, from which the class token's

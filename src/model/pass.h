@@ -1,5 +1,5 @@
 /* Forward and backward of all networks over one micro-batch, and the memory for it; method.md sections 1, 2, 5, 6.
- * train/step.c calls the functions in this order: load, teachers, students, losses, backward. */
+ * train/step.c calls the functions in this order: load, views, teachers, students, losses, backward. */
 #ifndef XKD_MODEL_PASS_H
 #define XKD_MODEL_PASS_H
 
@@ -17,12 +17,14 @@ typedef struct {
     int64_t B;
     int64_t views[XKD_MODALITIES];
     const xkd_view_shape *shape[XKD_MODALITIES]; /* [views]; B and kept are filled in by xkd_pass_new */
+    const xkd_raw_plan *raw; /* of micro-batches of which the backend makes the views; NULL: they come made */
 } xkd_batch_shape;
 
 /* The data of a micro-batch. */
 typedef struct {
     const float *const *clips[XKD_MODALITIES]; /* [views] of [B,C,T,H,W] */
     const float *noise[XKD_MODALITIES];        /* [g*B,N] masking noise */
+    xkd_raw_batch *raw; /* of a pass whose batches are raw: what clips are made of, instead of them */
 } xkd_pass_input;
 
 typedef struct {
@@ -59,6 +61,9 @@ typedef struct {
     int64_t B;
     int64_t views[XKD_MODALITIES]; /* views the students see */
     xkd_pass_wants wants;
+    const xkd_raw_plan *raw; /* as in the shape */
+    void *raw_room;          /* for a raw batch on a device */
+    const void *block;       /* of the batch that was loaded, where operations can read it */
     xkd_student_run student[XKD_MODALITIES];
     xkd_teacher_run teacher[XKD_MODALITIES];
     xkd_align align_students, align_teachers;
@@ -79,6 +84,9 @@ void xkd_pass_free(xkd_pass *p);
 /* Chooses the tokens each student keeps, brings the views to the device and sets the scalars to 0. The arrays of `in` must
  * stay as they are until the pass is over. */
 void xkd_pass_load(xkd_pass *p, const xkd_pass_input *in);
+
+/* Makes the views of a raw batch; those of another are there. */
+void xkd_pass_views(xkd_backend *be, xkd_pass *p);
 
 /* Teachers' refined logits [B,K] in teacher[m].head.logits. */
 void xkd_pass_teachers(xkd_backend *be, xkd_pass *p);

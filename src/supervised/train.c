@@ -81,6 +81,10 @@ static xkd_status check_settings(training *t)
     if (!*c->run.init) return xkd_fail(cx, XKD_ERR_CONFIG, "which model? Name a run folder or a file with an encoder");
     if (!*c->data.path)
         return xkd_fail(cx, XKD_ERR_CONFIG, "which data? Name a manifest ('xkd data import' makes one)");
+    if (c->augment == XKD_AUGMENT_GPU)
+        return xkd_fail(cx, XKD_ERR_CONFIG,
+                        "run.augment=gpu: this training makes its views on the processors: take "
+                        "run.augment=auto or cpu");
     if (c->train.epochs < 1) return xkd_fail(cx, XKD_ERR_CONFIG, "hyperparams.num_epochs: at least 1");
     if (c->train.batch % c->train.parts)
         return xkd_fail(cx, XKD_ERR_CONFIG, "the batch of %" PRId64 " is no multiple of train.parts=%" PRId64,

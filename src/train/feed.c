@@ -49,6 +49,7 @@ xkd_status xkd_feed_new(xkd_context *cx, xkd_feed *out, const xkd_config *config
             xkd_alloc(cx, &out->noise[k], config->step.global_views * out->samples * out->tokens[k], sizeof(float)));
     /* One copy per micro-batch of a step, made when it first comes. */
     if (config->run.overfit) XKD_TRY(xkd_alloc(cx, &out->first, config->train.accumulate, sizeof *out->first));
+    if (config->run.overfit) XKD_TRY(xkd_alloc(cx, &out->raw, config->train.accumulate, sizeof *out->raw));
 fail:
     if (status != XKD_OK) xkd_feed_free(out);
     return status;
@@ -68,7 +69,9 @@ static void free_copy(xkd_batch *batch)
 void xkd_feed_free(xkd_feed *feed)
 {
     for (int64_t i = 0; feed->first && i < feed->config->train.accumulate; i++) free_copy(&feed->first[i]);
+    for (int64_t i = 0; feed->raw && i < feed->config->train.accumulate; i++) xkd_raw_batch_free(&feed->raw[i]);
     xkd_free(feed->first);
+    xkd_free(feed->raw);
     for (int m = 0; m < XKD_MODALITIES; m++) xkd_free(feed->noise[m]);
     *feed = (xkd_feed){0};
 }
@@ -77,8 +80,10 @@ void xkd_feed_free(xkd_feed *feed)
 xkd_batch_shape xkd_feed_shape(const xkd_feed *feed, int64_t B)
 {
     const xkd_view_shapes *s = xkd_loader_shapes(feed->loader);
-    return (xkd_batch_shape){
-        .B = B, .views = {s->video_views, s->audio_views}, .shape = {feed->shape[XKD_VIDEO], feed->shape[XKD_AUDIO]}};
+    return (xkd_batch_shape){.B = B,
+                             .views = {s->video_views, s->audio_views},
+                             .shape = {feed->shape[XKD_VIDEO], feed->shape[XKD_AUDIO]},
+                             .raw = xkd_loader_raw(feed->loader)};
 }
 
 /* [B,channels,T,H,W] floats. */
@@ -93,17 +98,24 @@ static xkd_status copy_view(xkd_context *cx, float **out, const float *view, con
 
 /* Takes over the counts and replaces every pointer, so that nothing of the loader's memory, which the next
  * batch reuses, is left in the copy. On failure what was copied so far is freed with the feed. */
-static xkd_status copy_batch(xkd_context *cx, const xkd_feed *feed, xkd_batch *out, const xkd_batch *batch)
+static xkd_status copy_batch(xkd_context *cx, const xkd_feed *feed, int64_t i, const xkd_batch *batch)
 {
+    xkd_batch *out = &feed->first[i];
     xkd_status status = XKD_OK;
     int64_t B = batch->count;
     *out = *batch;
     memset(out->frames, 0, sizeof out->frames);
     memset(out->specs, 0, sizeof out->specs);
     out->sample = NULL;
+    out->raw = NULL;
     out->wait_seconds = 0;
     XKD_TRY(xkd_alloc(cx, &out->sample, B, sizeof *out->sample));
     memcpy(out->sample, batch->sample, (size_t)B * sizeof *out->sample);
+    if (batch->raw) {
+        XKD_TRY(xkd_raw_copy(cx, batch->raw, &feed->raw[i]));
+        out->raw = &feed->raw[i];
+        return XKD_OK;
+    }
     for (int64_t v = 0; v < batch->video_views; v++)
         XKD_TRY(copy_view(cx, &out->frames[v], batch->frames[v], &feed->shape[XKD_VIDEO][v], B,
                           feed->config->model.channels));
@@ -123,7 +135,7 @@ static xkd_status next_batch(xkd_context *cx, xkd_feed *feed, const xkd_batch **
     if (feed->copied < accumulate) {
         if (feed->copied == 0) XKD_TRY(xkd_loader_seek(feed->loader, 0, 0));
         XKD_TRY(xkd_loader_next(feed->loader, batch));
-        XKD_TRY(copy_batch(cx, feed, &feed->first[feed->copied], *batch));
+        XKD_TRY(copy_batch(cx, feed, feed->copied, *batch));
         feed->copied++;
         return XKD_OK;
     }
@@ -145,5 +157,6 @@ xkd_status xkd_feed_next(xkd_context *cx, xkd_feed *feed, const xkd_batch **batc
     }
     in->clips[XKD_VIDEO] = (const float *const *)(*batch)->frames;
     in->clips[XKD_AUDIO] = (const float *const *)(*batch)->specs;
+    in->raw = (*batch)->raw;
     return XKD_OK;
 }

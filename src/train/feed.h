@@ -14,6 +14,7 @@ typedef struct {
     float *noise[XKD_MODALITIES];   /* [g*B,N] */
     xkd_view_shape shape[XKD_MODALITIES][XKD_MAX_VIEWS];
     xkd_batch *first;      /* overfit: [accumulate] copies, else NULL */
+    xkd_raw_batch *raw;    /* of these, where batches are raw */
     int64_t copied, shown; /* overfit: micro-batches copied, handed out */
 } xkd_feed;
 

@@ -89,7 +89,6 @@ static xkd_status make_trainer(pretraining *p)
     xkd_run *r = &p->run;
     xkd_batch_shape shape = xkd_feed_shape(&p->feed, p->feed.samples);
     int64_t last = xkd_loader_last_count(r->loader);
-    XKD_TRY(xkd_backend_open(r->cx, &r->backend, r->config.device, &r->config, (int)r->config.threads));
     XKD_TRY(xkd_dist_meet_devices(r->dist, r->backend));
     XKD_TRY(xkd_trainer_new(r->cx, &p->trainer, r->backend, r->dist, &r->config, &shape, false));
     r->at.params = &xkd_trainer_look(p->trainer)->networks.params;
@@ -97,6 +96,25 @@ static xkd_status make_trainer(pretraining *p)
     XKD_TRY(fit_pass(p, p->feed.samples));
     /* A run that is resumed overwrites this with its own state. */
     if (r->config.run.init[0]) XKD_TRY(xkd_params_start_from(r->cx, r->at.params, r->config.run.init));
+fail:
+    return status;
+}
+
+/* The loader's threads start at once and fill batches while the model is being built. Batches that a device makes the views of
+ * lie in memory that it reads, so the device comes first. */
+static xkd_status open_data(pretraining *p)
+{
+    xkd_status status = XKD_OK;
+    xkd_run *r = &p->run;
+    xkd_context *cx = r->cx;
+    const xkd_config *c = &r->config;
+    int rank = xkd_dist_rank(r->dist), world = xkd_dist_size(r->dist);
+    bool there;
+    XKD_TRY(xkd_config_device_views(cx, c, &there));
+    XKD_TRY(xkd_backend_open(cx, &r->backend, c->device, c, (int)c->threads));
+    XKD_TRY(there ? xkd_loader_new_raw(cx, &c->data, &c->train, rank, world, r->backend->memory, &r->loader)
+                  : xkd_loader_new(cx, &c->data, &c->train, rank, world, &r->loader));
+    XKD_TRY(xkd_feed_new(cx, &p->feed, c, r->loader));
 fail:
     return status;
 }
@@ -111,8 +129,7 @@ static xkd_status start(pretraining *p)
     const xkd_config *c = &r->config;
     XKD_TRY(xkd_config_write(cx, c, &r->at.state.config));
     xkd_run_fill_in_machine(&r->config);
-    XKD_TRY(xkd_loader_new(cx, &c->data, &c->train, xkd_dist_rank(r->dist), xkd_dist_size(r->dist), &r->loader));
-    XKD_TRY(xkd_feed_new(cx, &p->feed, c, r->loader));
+    XKD_TRY(open_data(p));
     XKD_TRY(make_trainer(p));
     if (c->run.probe_epochs && r->writes) XKD_TRY(xkd_probe_new(cx, c, p->trainer, &p->probe));
     for (int i = 0; i < COLUMNS; i++)
@@ -249,7 +266,8 @@ static xkd_status leave(void *self, xkd_status status)
     return xkd_export_backbones(r->cx, r->folder.backbones, r->at.params, r->config.data.left_out);
 }
 
-/* In the opposite order of start: the loader's threads use what the feed does not own.
+/* In the opposite order of start: the loader's threads use what the feed does not own, and its batches may lie in memory of
+ * the device's.
  * Every part may be unopened. */
 static void release(pretraining *p)
 {

@@ -28,14 +28,17 @@ static const double TIMED_SECONDS = 0.5;
 /* The first step touches memory for the first time and is not counted; the fastest of the others is. */
 enum { STEPS = 4 };
 
-/* Views of the configured sizes, filled with numbers that mean nothing. */
+/* Views of the configured sizes, filled with numbers that mean nothing. Where the device makes them, what it makes them of. */
 typedef struct {
+    bool there; /* the device does */
+    xkd_raw_plan raw;
+    xkd_raw_batch batch;
     xkd_view_shape shape[XKD_MODALITIES][XKD_MAX_VIEWS];                 /* [views] a modality */
     float *clips[XKD_MODALITIES][XKD_MAX_VIEWS], *noise[XKD_MODALITIES]; /* [B,C,T,H,W]; [g*B,N] */
     int64_t views[XKD_MODALITIES];
 } dummy;
 
-/* As the loader would deliver them, without opening data: a plan needs none. */
+/* As the loader would deliver them, without opening data: a plan needs none. Raw ones are added by dummy_raw. */
 static void dummy_shapes(const xkd_config *c, dummy *d)
 {
     const int64_t local[] = {c->data.video_local_views, c->data.audio_local_views};
@@ -48,7 +51,16 @@ static void dummy_shapes(const xkd_config *c, dummy *d)
 /* Points into `d`, which must outlive the result. */
 static xkd_batch_shape dummy_batch(const dummy *d, int64_t B)
 {
-    return (xkd_batch_shape){.B = B, .views = {d->views[0], d->views[1]}, .shape = {d->shape[0], d->shape[1]}};
+    return (xkd_batch_shape){.B = B,
+                             .views = {d->views[0], d->views[1]},
+                             .shape = {d->shape[0], d->shape[1]},
+                             .raw = d->there ? &d->raw : NULL};
+}
+
+/* For micro-batches of B samples. */
+static xkd_status dummy_raw(xkd_context *cx, const xkd_config *c, int64_t B, dummy *d)
+{
+    return d->there ? xkd_raw_plan_new(cx, &c->data, B, &d->raw) : XKD_OK;
 }
 
 /* The values are of no consequence, but must be finite and not all equal, or norms and losses would leave
@@ -62,12 +74,14 @@ static xkd_status random_floats(xkd_context *cx, float **out, int64_t count, uin
 }
 
 /* Noise is sized by pixels instead of tokens: more than enough, and it needs no patch sizes. */
-static xkd_status dummy_fill(xkd_context *cx, const xkd_config *c, int64_t B, dummy *d)
+static xkd_status dummy_fill(xkd_context *cx, const xkd_config *c, int64_t B, xkd_memory *memory, dummy *d)
 {
     xkd_status status = XKD_OK;
+    if (d->there) XKD_TRY(xkd_raw_batch_new(cx, &d->raw, memory, &d->batch));
+    if (d->there) XKD_TRY(xkd_raw_fill(cx, &d->batch, B));
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         int64_t channels = m == XKD_VIDEO ? c->model.channels : 1;
-        for (int64_t v = 0; v < d->views[m]; v++) {
+        for (int64_t v = 0; v < d->views[m] && !d->there; v++) {
             const xkd_view_shape *s = &d->shape[m][v];
             XKD_TRY(random_floats(cx, &d->clips[m][v], B * channels * s->T * s->H * s->W, (uint32_t)(16 * m + v)));
         }
@@ -81,6 +95,8 @@ fail:
 /* Takes views that were never filled: their pointers are NULL. */
 static void dummy_free(dummy *d)
 {
+    xkd_raw_batch_free(&d->batch);
+    xkd_raw_plan_free(&d->raw);
     for (int m = 0; m < XKD_MODALITIES; m++) {
         for (int v = 0; v < XKD_MAX_VIEWS; v++) xkd_free(d->clips[m][v]);
         xkd_free(d->noise[m]);
@@ -93,13 +109,17 @@ static xkd_status pass_bytes(xkd_context *cx, const xkd_networks *n, const xkd_c
                              int64_t B, int64_t group, double *bytes)
 {
     xkd_pass pass = {0};
-    xkd_batch_shape shape = dummy_batch(d, B);
+    dummy own = *d;
+    xkd_status status = dummy_raw(cx, config, B, &own);
+    if (status != XKD_OK) return status;
+    xkd_batch_shape shape = dummy_batch(&own, B);
     xkd_step_config step = config->step;
     xkd_widths element = xkd_widths_of(xkd_config_dtype(config));
     step.mmd_group = group;
-    xkd_status status = xkd_pass_new(cx, &pass, n, &step, &shape, NULL, NULL, element, false);
+    status = xkd_pass_new(cx, &pass, n, &step, &shape, NULL, NULL, element, false);
     *bytes = (double)pass.arena.size;
     if (status == XKD_OK) xkd_pass_free(&pass);
+    xkd_raw_plan_free(&own.raw);
     return status;
 }
 
@@ -148,16 +168,18 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, int64_t B, con
     xkd_backend *be = NULL;
     xkd_trainer *trainer = NULL;
     dummy d = *shapes;
-    xkd_batch_shape shape = dummy_batch(shapes, B);
     int threads = c->threads > 0 ? (int)c->threads : xkd_processor_count();
     xkd_step_values values = {.lr = 0, .ema = {1, 1}};
     double seconds[2];
     for (int m = 0; m < XKD_MODALITIES; m++) values.temp.teacher_temp[m] = values.temp.student_temp[m] = 0.1;
-    XKD_TRY(dummy_fill(cx, c, B, &d));
+    XKD_TRY(dummy_raw(cx, c, B, &d));
     XKD_TRY(xkd_backend_open(cx, &be, c->device, c, threads));
+    XKD_TRY(dummy_fill(cx, c, B, be->memory, &d));
+    const xkd_batch_shape shape = dummy_batch(&d, B);
     XKD_TRY(xkd_trainer_new(cx, &trainer, be, NULL, c, &shape, false));
     const xkd_pass_input in = {.clips = {(const float *const *)d.clips[0], (const float *const *)d.clips[1]},
-                               .noise = {d.noise[0], d.noise[1]}};
+                               .noise = {d.noise[0], d.noise[1]},
+                               .raw = &d.batch};
     XKD_TRY(run_step(trainer, &in, &values, seconds));
     out->seconds_per_sample = out->seconds_per_step = INFINITY;
     for (int round = 1; round < STEPS && (round == 1 || seconds[0] < TIMED_SECONDS); round++) {
@@ -170,8 +192,8 @@ static xkd_status time_step(xkd_context *cx, const xkd_config *c, int64_t B, con
     out->scratch_bytes = (double)xkd_backend_held(be);
 fail:
     xkd_trainer_free(trainer);
-    xkd_backend_free(be);
     dummy_free(&d);
+    xkd_backend_free(be);
     return status;
 }
 
@@ -229,10 +251,13 @@ static xkd_status look_at_data(xkd_context *cx, const xkd_config *config, xkd_tr
     xkd_status status = XKD_OK;
     xkd_loader *loader = NULL;
     bool links;
+    bool there;
     xkd_data_config data = config->data;
     data.workers = 1;
     if (!*data.path) return XKD_OK;
-    XKD_TRY(xkd_loader_new(cx, &data, &config->train, 0, 1, &loader));
+    XKD_TRY(xkd_config_device_views(cx, config, &there));
+    XKD_TRY(there ? xkd_loader_new_raw(cx, &data, &config->train, 0, 1, NULL, &loader)
+                  : xkd_loader_new(cx, &data, &config->train, 0, 1, &loader));
     XKD_TRY(xkd_manifest_check_links(cx, xkd_loader_manifest(loader), data.follow_links, &links));
     out->samples = xkd_loader_sample_count(loader);
     out->steps_per_epoch = xkd_loader_steps_per_epoch(loader);
@@ -280,6 +305,7 @@ xkd_status xkd_plan_details_of(xkd_context *cx, const xkd_config *config, bool t
     XKD_TRY(look_at_data(cx, config, out, details));
     XKD_TRY(look_at_probe(cx, config));
     dummy_shapes(&c, &d);
+    XKD_TRY(xkd_config_device_views(cx, &c, &d.there));
     XKD_TRY(xkd_networks_declare(cx, &networks, m));
     count_parameters(&networks.params, config, out);
     details->backbone_bytes = backbone_bytes(&networks.params);

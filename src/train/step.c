@@ -79,6 +79,7 @@ static void compute(xkd_trainer *t)
     bool last_layer = pass->wants.all || trains_last_layer(t);
     if (repeats(t, &(stretch_key){COMPUTE, last_layer, pass->arena.memory, pass->B})) return;
 
+    xkd_pass_views(be, pass);
     xkd_pass_teachers(be, pass);
     xkd_pass_students(be, pass);
     xkd_pass_losses(be, pass, temp);

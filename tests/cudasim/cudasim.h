@@ -138,6 +138,33 @@ inline int max(int a, int b)
     return a > b ? a : b;
 }
 
+/* Products and sums that are not fused: the compiler of the host has none that are. */
+inline float __fmul_rn(float a, float b)
+{
+    return a * b;
+}
+
+inline float __fadd_rn(float a, float b)
+{
+    return a + b;
+}
+
+inline double __dmul_rn(double a, double b)
+{
+    return a * b;
+}
+
+inline double __dadd_rn(double a, double b)
+{
+    return a + b;
+}
+
+inline void sincospif(float x, float *s, float *c)
+{
+    *s = (float)std::sin(M_PI * (double)x);
+    *c = (float)std::cos(M_PI * (double)x);
+}
+
 /* bfloat16, rounded to nearest even. */
 struct __nv_bfloat16 {
     uint16_t bits;

@@ -12,6 +12,7 @@
 #include "data/fetch.h"
 #include "data/index.h"
 #include "data/packing.h"
+#include "data/raw.h"
 #include "data_config.h"
 #include "media/encode.h"
 #include "media/worker.h"
@@ -73,6 +74,32 @@ static xkd_status make_viewer(void)
     xkd_data_config data = small_data_config(folder);
     xkd_status status = xkd_viewer_new(cx, &data, &viewer);
     xkd_viewer_free(viewer);
+    return status;
+}
+
+/* A raw batch, its copy, and views made of it by the reference. */
+static xkd_status make_views_of_raw(void)
+{
+    xkd_status status = XKD_OK;
+    static float view[3 * 16 * 32 * 32]; /* a global video view is the largest */
+    xkd_backend *be = NULL;
+    xkd_raw_plan plan = {0};
+    xkd_raw_batch batch = {0}, copy = {0};
+    const xkd_data_config data = small_data_config(folder);
+    XKD_TRY(xkd_backend_new(cx, &be, "ref", XKD_F32, 1));
+    XKD_TRY(xkd_raw_plan_new(cx, &data, 2, &plan));
+    XKD_TRY(xkd_raw_batch_new(cx, &plan, NULL, &batch));
+    XKD_TRY(xkd_raw_fill(cx, &batch, 2));
+    XKD_TRY(xkd_raw_copy(cx, &batch, &copy));
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
+        xkd_raw_view(be, &plan, copy.block.host, m, 0, 1, view);
+        XKD_TRY(xkd_backend_status(be));
+    }
+fail:
+    xkd_raw_batch_free(&copy);
+    xkd_raw_batch_free(&batch);
+    xkd_raw_plan_free(&plan);
+    xkd_backend_free(be);
     return status;
 }
 
@@ -260,6 +287,7 @@ static void data_structures(void **state)
     exhaust(write_and_read_manifest);
     exhaust(index_folder);
     exhaust(make_viewer);
+    exhaust(make_views_of_raw);
 }
 
 static void media(void **state)

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-
+#include "base/rng.h"
 #include "tensor/params.h"
 
 #define OPS be->ops
@@ -364,9 +364,112 @@ static void norms(xkd_backend *be, void **t, const int64_t *d, double scalar)
 }
 RUN(r_norms, norms(be, t, d, 2))
 RUN(r_norms_scalar, norms(be, t, d, INFINITY))
+/* Views: B T H W and the sides of the largest box, or B F columns n_fft hop. What each clip is changed by is drawn, but for the
+ * sizes of its box: the largest, the smallest, and others. */
+enum { MOST_BYTES = 1 << 20, SOUND_RATE = 4000, CANVAS = 3 };
+static double between(xkd_rng *rng, double low, double high) { return xkd_rng_range(rng, low, high); }
+static xkd_video_change draw_video(xkd_rng *rng, int64_t b, const int64_t *d)
+{
+    int64_t order[XKD_COLOURS] = {0, 1, 2, 3};
+    xkd_video_change c = {.height = (int32_t)(b == 0 ? d[4] : b == 1 ? 1 : 1 + xkd_rng_below(rng, d[4])),
+                          .width = (int32_t)(b == 0 ? d[4] : b == 1 ? 1 : 1 + xkd_rng_below(rng, d[4])),
+                          .flip = b % 2,
+                          .grey = b % 5 == 4,
+                          .colours = (int32_t)(b % (XKD_COLOURS + 1))};
+    xkd_rng_shuffle(rng, order, XKD_COLOURS);
+    for (int i = 0; i < XKD_COLOURS; i++) {
+        c.colour[i] = (int32_t)order[i];
+        c.factor[i] = order[i] == XKD_HUE ? between(rng, -0.5, 0.5) : between(rng, 0, 2);
+    }
+    if (b % 3 == 2) return c;
+    c.taps = (int32_t)xkd_image_blur_taps(5, d[2], d[3]);
+    xkd_image_blur_weights(c.taps, between(rng, 0.1, 2), c.along_x);
+    xkd_image_blur_weights(c.taps, between(rng, 0.1, 2), c.along_y);
+    return c;
+}
+/* Floats that a view left, as doubles. */
+static void widen(xkd_backend *be, void *out, const float *view, int64_t n)
+{
+    static double wide[MOST_HOST];
+    const float *floats = fetch(be, view, n * (int64_t)sizeof *floats);
+    for (int64_t i = 0; i < n; i++) wide[i] = (double)floats[i];
+    xkd_memory_upload(be->memory, out, wide, n * (int64_t)sizeof *wide);
+}
+SIZES(s_video_view, D0 * 3 * D1 * D2 * D3)
+static void video_view(xkd_backend *be, void **t, const int64_t *d)
+{
+    static uint8_t bytes[MOST_BYTES];
+    static xkd_video_change changes[16];
+    int64_t used = 0, n = D0 * 3 * D1 * D2 * D3;
+    for (int64_t b = 0; b < D0; b++) {
+        xkd_rng rng = xkd_rng_make(5, 0, (uint32_t)b, (uint32_t)d[4], XKD_RNG_TEST);
+        changes[b] = draw_video(&rng, b, d);
+        changes[b].at = used;
+        int64_t size = 3 * D1 * changes[b].height * changes[b].width;
+        /* Smooth pictures and noise; some are grey, whose hue is none. */
+        for (int64_t i = 0; i < size; i++)
+            bytes[used + i] = (uint8_t)(b % 4 == 0 ? xkd_rng_below(&rng, 256) : b % 4 == 3 ? i / 3 : i * 7 + i % 3 * 80);
+        used += size;
+    }
+    float *clip = room(be, n * (int64_t)sizeof *clip);
+    xkd_video_view_args a = {lend(be, bytes, used), lend(be, changes, (int64_t)sizeof changes), D0, D1, D2, D3, D4, D4};
+    OPS->video_view(be, clip, &a);
+    widen(be, t[0], clip, n);
+}
+static xkd_audio_change draw_audio(xkd_rng *rng, int64_t b, const int64_t *d)
+{
+    xkd_audio_change c = {.gain = (float)between(rng, 0.5, 1.5),
+                          .warp = b % 2,
+                          .crop = b % 3 != 1,
+                          .canvas_height = (int32_t)(D1 + b % CANVAS),
+                          .canvas_width = (int32_t)(D2 + b % CANVAS * 2)};
+    c.warp_centre = 1 + (int32_t)xkd_rng_below(rng, D2 - 1);
+    c.warp_to = 1 + (int32_t)xkd_rng_below(rng, D2 - 1);
+    c.height = 1 + (int32_t)xkd_rng_below(rng, c.canvas_height);
+    c.width = 1 + (int32_t)xkd_rng_below(rng, c.canvas_width);
+    c.top = (int32_t)xkd_rng_below(rng, c.canvas_height - c.height + 1);
+    c.left = (int32_t)xkd_rng_below(rng, c.canvas_width - c.width + 1);
+    return c;
+}
+SIZES(s_audio_view, D0 * D1 * D2)
+static void audio_view(xkd_backend *be, void **t, const int64_t *d)
+{
+    static int16_t sound[MOST_BYTES];
+    static xkd_audio_change changes[16];
+    xkd_mel *mel = NULL;
+    int64_t samples = (D2 - 1) * D4 + D4 / 2, n = D0 * D1 * D2;
+    for (int64_t b = 0; b < D0; b++) {
+        xkd_rng rng = xkd_rng_make(6, 0, (uint32_t)b, (uint32_t)D3, XKD_RNG_TEST);
+        changes[b] = draw_audio(&rng, b, d);
+        changes[b].at = 2 * b * samples;
+        /* A loud tone and quiet noise, noise alone, and silence behind its middle. */
+        for (int64_t i = 0; i < samples; i++) {
+            double tone = b % 3 == 0 ? 30000 * sin(0.3 * (double)i) : 0, noise = 20 * xkd_rng_normal(&rng);
+            sound[b * samples + i] = (int16_t)(b % 3 == 2 && i > samples / 2 ? 0 : tone + noise);
+        }
+    }
+    if (xkd_mel_new(be->cx, SOUND_RATE, D3, D4, D1, &mel) != XKD_OK) return; /* the output stays NaN */
+    float *spec = room(be, n * (int64_t)sizeof *spec);
+    xkd_audio_view_args a = {.from = lend(be, sound, 2 * D0 * samples),
+                             .change = lend(be, changes, (int64_t)sizeof changes),
+                             .tables = xkd_mel_tables_of(mel),
+                             .B = D0,
+                             .shape = {samples, D1, D2, -4, 4},
+                             .canvas_height = D1 + CANVAS,
+                             .canvas_width = D2 + 2 * CANVAS};
+    OPS->audio_view(be, spec, &a);
+    widen(be, t[0], spec, n);
+    xkd_mel_free(mel);
+}
+/* One step of a byte is 1.7e-2 in the clip: far more than is allowed. Spectrograms, of size 2 to 4, may be off by 1e-3. */
+#define VIDEO_VIEW_SHAPES {{1, 1, 4, 4, 6}, {6, 2, 9, 7, 12}, {12, 1, 16, 20, 25}, {5, 1, 8, 8, 8}, {7, 2, 33, 31, 12}}
+#define AUDIO_VIEW_SHAPES {{1, 4, 5, 64, 20}, {7, 12, 30, 256, 50}, {3, 8, 9, 96, 30}}
+
 #define FLAT_SHAPES {{1, 1}, {3, 11}, {250, 300}}
 
 const operation operations[] = {
+    {"video_view", "d", s_video_view, video_view, one, VIDEO_VIEW_SHAPES, 0},
+    {"audio_view", "d", s_audio_view, audio_view, one, AUDIO_VIEW_SHAPES, 250},
     {"linear_forward", "oiii", s_linear, r_linear, by_d2, LINEAR_SHAPES, 0},
     {"linear_forward without bias", "oii", s_linear_plain, r_linear_plain, by_d2, LINEAR_SHAPES, 0},
     {"linear_gelu_forward", "osiii", s_linear_gelu, r_linear_gelu, by_d2, LINEAR_SHAPES, 0},

@@ -6,7 +6,7 @@
 #include <cmocka.h>
 #include <math.h>
 
-#include "data/image.h"
+#include "media/image.h"
 #include "data/image_ops.h"
 #include "golden_file.h"
 #include "media/resize.h"
@@ -112,7 +112,9 @@ static void colours_are_pillow(void **state)
     xkd_image_hue(&planes, -0.13);
     expect_planes("hue", 0);
     load(state);
-    xkd_image_blur(&planes, 11, 0.8, 0.8, scratch);
+    float weights[XKD_BLUR_TAPS];
+    xkd_image_blur_weights(11, 0.8, weights);
+    xkd_image_blur(&planes, xkd_image_blur_taps(11, planes.height, planes.width), weights, weights, scratch);
     expect_planes("blur", 1);
 }
 

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "data/loader.h"
+#include "data/raw.h"
 #include "data_config.h"
 #include "media/worker.h"
 #include "media_files.h"
@@ -24,18 +25,34 @@ static xkd_train_config training(void)
     return (xkd_train_config){.batch = BATCH, .accumulate = 1, .seed = 7};
 }
 
+/* Whether loaders leave the views to a device; here that is the reference. */
+static bool raw;
+
+/* One view's n floats: those of the batch, or what is made of a raw one. */
+static uint64_t hash_view(const xkd_batch *b, xkd_modality m, int64_t v, int64_t n, uint64_t h)
+{
+    const size_t bytes = (size_t)n * sizeof(float);
+    xkd_backend *be = NULL;
+    float *view = NULL;
+    if (!b->raw) return XXH3_64bits_withSeed(m == XKD_VIDEO ? b->frames[v] : b->specs[v], bytes, h);
+    assert_int_equal(xkd_backend_new(cx, &be, "ref", XKD_F32, 1), XKD_OK);
+    assert_int_equal(xkd_alloc(cx, &view, n, sizeof *view), XKD_OK);
+    xkd_raw_view(be, b->raw->plan, b->raw->block.host, m, v, b->count, view);
+    assert_int_equal(xkd_backend_status(be), XKD_OK);
+    h = XXH3_64bits_withSeed(view, bytes, h);
+    xkd_free(view);
+    xkd_backend_free(be);
+    return h;
+}
+
 static uint64_t hash_batch(const xkd_loader *l, const xkd_batch *b)
 {
     const xkd_view_shapes *s = xkd_loader_shapes(l);
     uint64_t h = XXH3_64bits(b->sample, (size_t)b->count * sizeof *b->sample);
-    for (int64_t v = 0; v < b->video_views; v++) {
-        size_t n = (size_t)(b->count * 3 * s->video[v].frames * s->video[v].height * s->video[v].width);
-        h = XXH3_64bits_withSeed(b->frames[v], n * sizeof(float), h);
-    }
-    for (int64_t v = 0; v < b->audio_views; v++) {
-        size_t n = (size_t)(b->count * s->audio[v].bands * s->audio[v].columns);
-        h = XXH3_64bits_withSeed(b->specs[v], n * sizeof(float), h);
-    }
+    for (int64_t v = 0; v < b->video_views; v++)
+        h = hash_view(b, XKD_VIDEO, v, b->count * 3 * s->video[v].frames * s->video[v].height * s->video[v].width, h);
+    for (int64_t v = 0; v < b->audio_views; v++)
+        h = hash_view(b, XKD_AUDIO, v, b->count * s->audio[v].bands * s->audio[v].columns, h);
     return h;
 }
 
@@ -46,7 +63,8 @@ static xkd_status run(const xkd_data_config *data, const xkd_train_config *train
     xkd_loader *l = NULL;
     const xkd_batch *b = NULL;
     xkd_clear_error(cx);
-    xkd_status status = xkd_loader_new(cx, data, train, rank, world, &l);
+    xkd_status status = raw ? xkd_loader_new_raw(cx, data, train, rank, world, NULL, &l)
+                            : xkd_loader_new(cx, data, train, rank, world, &l);
     if (status == XKD_OK) status = xkd_loader_set_folder(l, folder);
     if (status == XKD_OK && (epoch || step)) status = xkd_loader_seek(l, epoch, step);
     for (int i = 0; i < n && status == XKD_OK; i++) {
@@ -234,6 +252,41 @@ static void bad_clips_are_replaced_and_counted(void **state)
     }
 }
 
+/* Damaged files and silent ones among them. */
+static void raw_batches_hold_the_same_views(void **state)
+{
+    uint64_t made[7], there[7];
+    char path[5000];
+    xkd_data_config data = small_data_config(folder);
+    xkd_train_config train = training();
+    xkd_loader_statistics stats, again;
+    test_file mute = test_file_default();
+    (void)state;
+    mute.encode.sample_rate = 0;
+    data.audio_policy = XKD_AUDIO_SILENCE;
+    data.workers = 3;
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/a/broken%d.mp4", folder, i);
+        assert_int_equal(xkd_write_file(cx, path, "junk", 4), XKD_OK);
+        snprintf(path, sizeof path, "%s/a/mute%d.mp4", folder, i);
+        assert_int_equal(make_test_file(cx, path, &mute), XKD_OK);
+    }
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 7, made, &stats), XKD_OK);
+    raw = true;
+    assert_int_equal(run(&data, &train, 0, 1, 0, 0, 7, there, &again), XKD_OK);
+    raw = false;
+    assert_memory_equal(made, there, sizeof made);
+    assert_true(stats.bad_clips > 0 && stats.silent_clips > 0);
+    assert_int_equal(stats.bad_clips, again.bad_clips);
+    assert_int_equal(stats.silent_clips, again.silent_clips);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/a/broken%d.mp4", folder, i);
+        unlink(path);
+        snprintf(path, sizeof path, "%s/a/mute%d.mp4", folder, i);
+        unlink(path);
+    }
+}
+
 static void sound_policies(void **state)
 {
     uint64_t h[4];
@@ -281,6 +334,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_full_cache_ends_no_run),
         cmocka_unit_test(ranks_and_accumulation_split_a_batch),
         cmocka_unit_test(bad_clips_are_replaced_and_counted),
+        cmocka_unit_test(raw_batches_hold_the_same_views),
         cmocka_unit_test(sound_policies),
     };
     char path[5000];

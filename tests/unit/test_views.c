@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/mel.h"
+#include "media/mel.h"
 #include "data/views.h"
 #include "data_config.h"
 

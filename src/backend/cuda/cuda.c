@@ -50,7 +50,7 @@ static const xkd_cuda_table *load(int m, char *why, size_t size)
 {
     const xkd_cuda_table *(*table)(void);
     if (modules[m].table) return modules[m].table;
-    void *symbol = xkd_module_symbol(modules[m].file, "xkd_cuda_table_2", false, modules[m].remedy, why, size);
+    void *symbol = xkd_module_symbol(modules[m].file, "xkd_cuda_table_3", false, modules[m].remedy, why, size);
     size_t used = strlen(why);
     if (!symbol && strstr(why, "cannot open shared object file"))
         snprintf(why + used, size - used,

@@ -121,6 +121,51 @@ static void arrival_wait(xkd_memory *memory, xkd_arrival *a)
     if (!well) memset(a->host, 0, (size_t)a->bytes);
 }
 
+static xkd_status departure_new(xkd_memory *memory, xkd_context *cx, xkd_departure *out)
+{
+    xkd_cuda *cuda = of(memory);
+    cuda_interrupt(cuda);
+    int error = dev_take_pinned(&out->host, (size_t)out->bytes);
+    if (!error) memset(out->host, 0, (size_t)out->bytes);
+    if (!error) error = dev_event_new((dev_event *)&out->state);
+    if (!error) return XKD_OK;
+    if (out->host) dev_give_pinned(out->host);
+    out->host = NULL;
+    if (!dev_error_is_memory(error))
+        return cuda->host->fail(cx, XKD_ERR_DEVICE, "%s:%d: %s", memory->name, cuda->device, dev_error_text(error));
+    return cuda->host->fail(
+        cx, XKD_ERR_MEMORY,
+        "%s:%d has no %.2f GB of pinned memory for a batch: take a smaller dataset.batch_size, more "
+        "train.accumulate, or run.augment=cpu",
+        memory->name, cuda->device, (double)out->bytes / 1e9);
+}
+
+/* A copy may be on its way. */
+static void departure_free(xkd_memory *memory, xkd_departure *d)
+{
+    cuda_interrupt(of(memory));
+    cuda_check(of(memory)->be, dev_stream_wait(of(memory)->stream), "the work before a release");
+    dev_event_free((dev_event)d->state);
+    dev_give_pinned(d->host);
+}
+
+static void departure_send(xkd_memory *memory, xkd_departure *d, void *to, int64_t bytes)
+{
+    xkd_cuda *cuda = of(memory);
+    cuda_interrupt(cuda);
+    cuda_asked(cuda);
+    int error = dev_upload(to, d->host, (size_t)bytes, cuda->stream);
+    if (!error) error = dev_event_record((dev_event)d->state, cuda->stream);
+    cuda_check(cuda->be, error, "an upload");
+}
+
+static void departure_wait(xkd_memory *memory, xkd_departure *d)
+{
+    xkd_backend *be = of(memory)->be;
+    cuda_interrupt(of(memory));
+    if (be->status == XKD_OK) cuda_check(be, dev_event_wait((dev_event)d->state), "an upload");
+}
+
 /* The stage that was used longest ago, large enough and read by the stream. */
 static xkd_cuda_stage *next_stage(xkd_backend *be, size_t bytes)
 {
@@ -266,6 +311,8 @@ template <class T> static const xkd_ops *operations(void)
     cuda_fill_attention<T>(&ops);
     cuda_fill_tokens<T>(&ops);
     cuda_fill_loss<T>(&ops);
+    cuda_fill_video_view(&ops);
+    cuda_fill_audio_view(&ops);
     cuda_fill_align(&ops);
     cuda_fill_classify(&ops);
     cuda_fill_optim(&ops);
@@ -356,6 +403,10 @@ static xkd_status open(const xkd_cuda_host *host, xkd_backend *be, int device)
     cuda->memory.arrival_free = arrival_free;
     cuda->memory.arrival_ask = arrival_ask;
     cuda->memory.arrival_wait = arrival_wait;
+    cuda->memory.departure_new = departure_new;
+    cuda->memory.departure_free = departure_free;
+    cuda->memory.departure_send = departure_send;
+    cuda->memory.departure_wait = departure_wait;
     cuda->be = be;
     cuda->host = host;
     cuda->device = device;
@@ -423,7 +474,7 @@ static int devices(void)
     return dev_count(&count) ? 0 : count;
 }
 
-const xkd_cuda_table *xkd_cuda_table_2(void)
+const xkd_cuda_table *xkd_cuda_table_3(void)
 {
     static const xkd_cuda_table table = {describe,
                                          open,

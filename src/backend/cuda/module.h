@@ -66,6 +66,6 @@ typedef struct {
 extern "C"
 #endif
     __attribute__((visibility("default"))) const xkd_cuda_table *
-    xkd_cuda_table_2(void);
+    xkd_cuda_table_3(void);
 
 #endif

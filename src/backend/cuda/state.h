@@ -71,6 +71,14 @@ bool cuda_begin(xkd_backend *be, const char *operation, int64_t bytes, int64_t f
 /* Device memory that one operation uses; NULL: out of memory, and the backend knows. */
 void *cuda_scratch(xkd_backend *be, int64_t bytes);
 
+/* The next array of n in scratch that begins at `room` (NULL: it is only measured), on 64 bytes. */
+template <class N> N *carve(char *room, int64_t *used, int64_t n)
+{
+    N *here = room ? (N *)(room + *used) : NULL;
+    *used += (n * (int64_t)sizeof(N) + 63) / 64 * 64;
+    return here;
+}
+
 /* Memory of the host for one list at a time; NULL likewise. */
 void *cuda_list(xkd_backend *be, int64_t bytes);
 
@@ -156,6 +164,8 @@ template <class T> void cuda_fill_flat(xkd_ops *ops);
 template <class T> void cuda_fill_attention(xkd_ops *ops);
 template <class T> void cuda_fill_tokens(xkd_ops *ops);
 template <class T> void cuda_fill_loss(xkd_ops *ops);
+void cuda_fill_video_view(xkd_ops *ops);
+void cuda_fill_audio_view(xkd_ops *ops);
 void cuda_fill_align(xkd_ops *ops);
 void cuda_fill_classify(xkd_ops *ops);
 void cuda_fill_optim(xkd_ops *ops);

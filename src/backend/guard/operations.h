@@ -57,6 +57,24 @@ static xkd_batchnorm_args batchnorm_here(xkd_backend *be, const xkd_batchnorm_ar
     return own;
 }
 
+static void video_view(xkd_backend *be, float *clip, const xkd_video_view_args *args)
+{
+    xkd_video_view_args own_args = *args;
+    HERE(clip);
+    HERE(own_args.from);
+    HERE(own_args.change);
+    RUN(video_view, clip, &own_args);
+}
+
+static void audio_view(xkd_backend *be, float *spec, const xkd_audio_view_args *args)
+{
+    xkd_audio_view_args own_args = *args;
+    HERE(spec);
+    HERE(own_args.from);
+    HERE(own_args.change);
+    RUN(audio_view, spec, &own_args);
+}
+
 static void linear_forward(xkd_backend *be, void *y, const void *x, const void *w, const void *b, int64_t M, int64_t N,
                            int64_t K)
 {
@@ -568,63 +586,66 @@ static void adamw(xkd_backend *be, const xkd_adamw_args *list, int64_t count, co
     RUN(adamw, own, count, squares, finite);
 }
 
+static const xkd_ops table = {
+    .name = "guard",
+    .video_view = video_view,
+    .audio_view = audio_view,
+    .linear_forward = linear_forward,
+    .linear_gelu_forward = linear_gelu_forward,
+    .linear_residual_forward = linear_residual_forward,
+    .linear_backward_data = linear_backward_data,
+    .linear_gelu_backward_data = linear_gelu_backward_data,
+    .linear_backward_weight = linear_backward_weight,
+    .layernorm_forward = layernorm_forward,
+    .layernorm_backward = layernorm_backward,
+    .gelu_forward = gelu_forward,
+    .gelu_backward = gelu_backward,
+    .l2norm_forward = l2norm_forward,
+    .l2norm_backward = l2norm_backward,
+    .weightnorm_forward = weightnorm_forward,
+    .weightnorm_backward = weightnorm_backward,
+    .attention_forward = attention_forward,
+    .attention_backward = attention_backward,
+    .attention_probe = attention_probe,
+    .patchify = patchify,
+    .add_positions = add_positions,
+    .add_positions_backward = add_positions_backward,
+    .unmask_forward = unmask_forward,
+    .unmask_backward = unmask_backward,
+    .gather_rows = gather_rows,
+    .scatter_rows = scatter_rows,
+    .sparse_rows = sparse_rows,
+    .pool_forward = pool_forward,
+    .pool_backward = pool_backward,
+    .scale_sequences = scale_sequences,
+    .refine_pool = refine_pool,
+    .patch_normalize = patch_normalize,
+    .mse_forward = mse_forward,
+    .mse_backward = mse_backward,
+    .kd_forward = kd_forward,
+    .kd_backward = kd_backward,
+    .mmd_forward = mmd_forward,
+    .mmd_backward = mmd_backward,
+    .coral_forward = coral_forward,
+    .coral_backward = coral_backward,
+    .column_sum = column_sum,
+    .column_energy = column_energy,
+    .batchnorm_forward = batchnorm_forward,
+    .batchnorm_backward = batchnorm_backward,
+    .batchnorm_apply = batchnorm_apply,
+    .classify = classify,
+    .classify_scores = classify_scores,
+    .norms = norms,
+    .adamw = adamw,
+    .centre = centre,
+    .multiply = multiply,
+    .to_double = to_double,
+    .from_double = from_double,
+    .axpby = axpby,
+    .fill = fill,
+};
+
 const xkd_ops *TABLE(void)
 {
-    static const xkd_ops ops = {
-        .name = "guard",
-        .linear_forward = linear_forward,
-        .linear_gelu_forward = linear_gelu_forward,
-        .linear_residual_forward = linear_residual_forward,
-        .linear_backward_data = linear_backward_data,
-        .linear_gelu_backward_data = linear_gelu_backward_data,
-        .linear_backward_weight = linear_backward_weight,
-        .layernorm_forward = layernorm_forward,
-        .layernorm_backward = layernorm_backward,
-        .gelu_forward = gelu_forward,
-        .gelu_backward = gelu_backward,
-        .l2norm_forward = l2norm_forward,
-        .l2norm_backward = l2norm_backward,
-        .weightnorm_forward = weightnorm_forward,
-        .weightnorm_backward = weightnorm_backward,
-        .attention_forward = attention_forward,
-        .attention_backward = attention_backward,
-        .attention_probe = attention_probe,
-        .patchify = patchify,
-        .add_positions = add_positions,
-        .add_positions_backward = add_positions_backward,
-        .unmask_forward = unmask_forward,
-        .unmask_backward = unmask_backward,
-        .gather_rows = gather_rows,
-        .scatter_rows = scatter_rows,
-        .sparse_rows = sparse_rows,
-        .pool_forward = pool_forward,
-        .pool_backward = pool_backward,
-        .scale_sequences = scale_sequences,
-        .refine_pool = refine_pool,
-        .patch_normalize = patch_normalize,
-        .mse_forward = mse_forward,
-        .mse_backward = mse_backward,
-        .kd_forward = kd_forward,
-        .kd_backward = kd_backward,
-        .mmd_forward = mmd_forward,
-        .mmd_backward = mmd_backward,
-        .coral_forward = coral_forward,
-        .coral_backward = coral_backward,
-        .column_sum = column_sum,
-        .column_energy = column_energy,
-        .batchnorm_forward = batchnorm_forward,
-        .batchnorm_backward = batchnorm_backward,
-        .batchnorm_apply = batchnorm_apply,
-        .classify = classify,
-        .classify_scores = classify_scores,
-        .norms = norms,
-        .adamw = adamw,
-        .centre = centre,
-        .multiply = multiply,
-        .to_double = to_double,
-        .from_double = from_double,
-        .axpby = axpby,
-        .fill = fill,
-    };
-    return &ops;
+    return &table;
 }

@@ -10,6 +10,7 @@
 
 #include "backend/backend.h"
 #include "backend/constants.h"
+#include "backend/ref/ref.h"
 
 /* Element i of an array of either type as a double, and its assignment. */
 #define AT(x, i) \
@@ -32,6 +33,8 @@
 /* Every entry must be there: the cpu backend starts from a copy and overrides only part of it. */
 static const xkd_ops NAME(table) = {
     .name = "ref",
+    .video_view = xkd_ref_video_view,
+    .audio_view = xkd_ref_audio_view,
     .linear_forward = NAME(linear_forward),
     .linear_gelu_forward = NAME(linear_gelu_forward),
     .linear_residual_forward = NAME(linear_residual_forward),

@@ -12,7 +12,7 @@
 #include "base/rng.h"
 #include "media/damage.h"
 #include "data/finetune_views.h"
-#include "data/mel.h"
+#include "media/mel.h"
 #include "data/pack.h"
 #include "media/resize.h"
 

@@ -2,18 +2,14 @@
  * operations, the same precision at each step, the same truncation. Planes instead of interleaved
  * pixels let the compiler vectorise. One call does all frames of a view, as a view has one set of
  * parameters. */
-#include "data/image.h"
+#include "media/image.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "base/clones.h"
 
-/* ImageNet's, per channel red, green, blue, on values in [0, 1]. */
-static const float MEAN[3] = {0.485f, 0.456f, 0.406f}, STD[3] = {0.229f, 0.224f, 0.225f};
-
-/* Widest blur kernel: crop 420. */
-enum { MAX_KERNEL = 43 };
+static const float MEAN[3] = XKD_IMAGE_MEAN, STD[3] = XKD_IMAGE_STD;
 
 /* Frames included: all but contrast treat a view as one long row of pixels. */
 static int64_t pixels(const xkd_planes *p)
@@ -183,16 +179,16 @@ void xkd_image_hue(const xkd_planes *p, double factor)
     }
 }
 
-/* Normalised in double and rounded once. */
-static void gaussian(int64_t kernel, double sigma, float *weights)
+/* A Gaussian, normalised in double and rounded once. */
+void xkd_image_blur_weights(int64_t taps, double sigma, float *weights)
 {
-    double sum = 0, w[MAX_KERNEL];
-    for (int64_t i = 0; i < kernel; i++) {
-        double x = ((double)i - (double)(kernel / 2)) / sigma;
+    double sum = 0, w[XKD_BLUR_TAPS];
+    for (int64_t i = 0; i < taps; i++) {
+        double x = ((double)i - (double)(taps / 2)) / sigma;
         w[i] = exp(-0.5 * x * x);
         sum += w[i];
     }
-    for (int64_t i = 0; i < kernel; i++) weights[i] = (float)(w[i] / sum);
+    for (int64_t i = 0; i < taps; i++) weights[i] = (float)(w[i] / sum);
 }
 
 /* Index into [0, n) of a place outside, mirrored at the edge pixel's centre. */
@@ -236,17 +232,19 @@ XKD_CLONES static void blur_plane(uint8_t *in, int64_t height, int64_t width, co
 }
 
 /* A kernel wider than the picture could not be mirrored; it is cut to what fits. */
-void xkd_image_blur(const xkd_planes *p, int64_t kernel, double sigma_x, double sigma_y, float *scratch)
+int64_t xkd_image_blur_taps(int64_t wanted, int64_t height, int64_t width)
 {
-    float wx[MAX_KERNEL], wy[MAX_KERNEL];
-    int64_t n = p->height * p->width, shorter = p->height < p->width ? p->height : p->width;
-    if (kernel > MAX_KERNEL) kernel = MAX_KERNEL;
-    if (kernel / 2 >= shorter) kernel = 2 * (shorter - 1) + 1;
-    gaussian(kernel, sigma_x, wx);
-    gaussian(kernel, sigma_y, wy);
+    int64_t shorter = height < width ? height : width;
+    if (wanted > XKD_BLUR_TAPS) wanted = XKD_BLUR_TAPS;
+    return wanted / 2 >= shorter ? 2 * (shorter - 1) + 1 : wanted;
+}
+
+void xkd_image_blur(const xkd_planes *p, int64_t taps, const float *along_x, const float *along_y, float *scratch)
+{
+    int64_t n = p->height * p->width;
     for (int c = 0; c < 3; c++)
         for (int64_t t = 0; t < p->frames; t++)
-            blur_plane(p->plane[c] + t * n, p->height, p->width, wx, wy, kernel, scratch);
+            blur_plane(p->plane[c] + t * n, p->height, p->width, along_x, along_y, taps, scratch);
 }
 
 /* Out in [3,T,H,W], ready for the network. */

@@ -1,6 +1,6 @@
 /* Log-mel spectrograms (method.md section 2) and the two operations that are applied to them. One
  * object holds all scratch and belongs to one thread. */
-#include "data/mel.h"
+#include "media/mel.h"
 
 #include <math.h>
 #include <string.h>
@@ -9,18 +9,15 @@
 #include "base/alloc.h"
 #include "media/fft.h"
 
-/* As in the release: keeps the logarithm of silence finite. */
-static const float POWER_FLOOR = 2.2e-16f, LOG_FLOOR = 1.1920929e-7f;
-
 struct xkd_mel {
-    int64_t n_fft, hop, bands, bins; /* bins = n_fft/2+1 */
+    xkd_mel_tables tables;
+    int64_t bins; /* n_fft/2+1 */
     xkd_fft *fft;
-    float *window;         /* [n_fft] */
-    float *bank;           /* [F,bins] */
-    int64_t *first, *last; /* [F] bins whose weight is not zero: [first,last) */
-    float *frame;          /* [n_fft] */
-    float *spectrum;       /* [bins] complex */
-    float *power;          /* [bins] */
+    float *window, *bank; /* of a plan that owns its tables; NULL elsewhere */
+    int32_t *first, *last;
+    float *frame;    /* [n_fft] */
+    float *spectrum; /* [bins] complex */
+    float *power;    /* [bins] */
 };
 
 /* Slaney's scale: linear below 1 kHz (200/3 Hz a mel), logarithmic above (27 mels for a factor 6.4). */
@@ -41,23 +38,42 @@ static double hertz_to_mel(double hertz)
  * The bands are narrow, so first and last non-zero bin are kept and the rest is never multiplied. */
 static void fill_bank(xkd_mel *mel, int64_t rate)
 {
-    double top = hertz_to_mel((double)rate / 2), bands = (double)mel->bands;
-    for (int64_t f = 0; f < mel->bands; f++) {
+    double top = hertz_to_mel((double)rate / 2), bands = (double)mel->tables.bands;
+    for (int64_t f = 0; f < mel->tables.bands; f++) {
         double low = mel_to_hertz(top * (double)f / (bands + 1)),
                mid = mel_to_hertz(top * (double)(f + 1) / (bands + 1));
         double high = mel_to_hertz(top * (double)(f + 2) / (bands + 1));
         float *row = mel->bank + f * mel->bins;
-        mel->first[f] = mel->bins;
+        mel->first[f] = (int32_t)mel->bins;
         for (int64_t k = 0; k < mel->bins; k++) {
-            double hertz = (double)rate * (double)k / (double)mel->n_fft;
+            double hertz = (double)rate * (double)k / (double)mel->tables.n_fft;
             double weight = fmin((hertz - low) / (mid - low), (high - hertz) / (high - mid));
             row[k] = weight > 0 ? (float)(weight * 2.0 / (high - low)) : 0;
-            if (weight > 0 && mel->first[f] == mel->bins) mel->first[f] = k;
-            if (weight > 0) mel->last[f] = k + 1;
+            if (weight > 0 && mel->first[f] == mel->bins) mel->first[f] = (int32_t)k;
+            if (weight > 0) mel->last[f] = (int32_t)k + 1;
         }
         /* A band between two bins has no weight at all: an empty sum. */
         if (mel->last[f] == 0) mel->first[f] = 0;
     }
+}
+
+xkd_status xkd_mel_borrow(xkd_context *cx, const xkd_mel_tables *tables, xkd_mel **out)
+{
+    xkd_status status = XKD_OK;
+    xkd_mel *mel = NULL;
+    *out = NULL;
+    XKD_TRY(xkd_alloc(cx, &mel, 1, sizeof *mel));
+    mel->tables = *tables;
+    mel->bins = tables->n_fft / 2 + 1;
+    XKD_TRY(xkd_fft_new(cx, tables->n_fft, &mel->fft));
+    XKD_TRY(xkd_alloc(cx, &mel->frame, tables->n_fft, sizeof(float)));
+    XKD_TRY(xkd_alloc(cx, &mel->spectrum, 2 * mel->bins + 16, sizeof(float)));
+    XKD_TRY(xkd_alloc(cx, &mel->power, mel->bins, sizeof(float)));
+    *out = mel;
+    mel = NULL;
+fail:
+    xkd_mel_free(mel);
+    return status;
 }
 
 /* rate in Hz; hop in samples. n_fft is checked by the transform. */
@@ -69,19 +85,18 @@ xkd_status xkd_mel_new(xkd_context *cx, int64_t rate, int64_t n_fft, int64_t hop
     if (hop < 1 || bands < 1 || bands > 4096 || rate < 1)
         XKD_FAIL(XKD_ERR_CONFIG, "hop_length=%lld, n_mels=%lld, audio_fps=%lld: must be positive", (long long)hop,
                  (long long)bands, (long long)rate);
-    XKD_TRY(xkd_alloc(cx, &mel, 1, sizeof *mel));
-    *mel = (xkd_mel){.n_fft = n_fft, .hop = hop, .bands = bands, .bins = n_fft / 2 + 1};
-    XKD_TRY(xkd_fft_new(cx, n_fft, &mel->fft));
+    XKD_TRY(xkd_mel_borrow(cx, &(xkd_mel_tables){.n_fft = n_fft, .hop = hop, .bands = bands}, &mel));
     XKD_TRY(xkd_alloc(cx, &mel->window, n_fft, sizeof(float)));
     XKD_TRY(xkd_alloc(cx, &mel->bank, bands * mel->bins, sizeof(float)));
-    XKD_TRY(xkd_alloc(cx, &mel->first, bands, sizeof(int64_t)));
-    XKD_TRY(xkd_alloc(cx, &mel->last, bands, sizeof(int64_t)));
-    XKD_TRY(xkd_alloc(cx, &mel->frame, n_fft, sizeof(float)));
-    XKD_TRY(xkd_alloc(cx, &mel->spectrum, 2 * mel->bins + 16, sizeof(float)));
-    XKD_TRY(xkd_alloc(cx, &mel->power, mel->bins, sizeof(float)));
+    XKD_TRY(xkd_alloc(cx, &mel->first, bands, sizeof *mel->first));
+    XKD_TRY(xkd_alloc(cx, &mel->last, bands, sizeof *mel->last));
     /* Periodic Hann: divided by n, not by n - 1. */
     for (int64_t i = 0; i < n_fft; i++) mel->window[i] = (float)(0.5 - 0.5 * cos(2 * M_PI * (double)i / (double)n_fft));
     fill_bank(mel, rate);
+    mel->tables.window = mel->window;
+    mel->tables.bank = mel->bank;
+    mel->tables.first = mel->first;
+    mel->tables.last = mel->last;
     *out = mel;
     mel = NULL;
 fail:
@@ -109,24 +124,24 @@ int64_t xkd_mel_columns(int64_t samples, int64_t hop)
     return 1 + samples / hop;
 }
 
-const float *xkd_mel_bank(const xkd_mel *mel)
+const xkd_mel_tables *xkd_mel_tables_of(const xkd_mel *mel)
 {
-    return mel->bank;
+    return &mel->tables;
 }
 
 /* Windowed samples around column t; outside the wave it is mirrored at its first and last sample.
  * The mirror needs more than n_fft/2 samples, which the view's sizes guarantee. */
 static void cut_frame(const xkd_mel *mel, const float *wave, int64_t samples, int64_t t)
 {
-    int64_t start = t * mel->hop - mel->n_fft / 2;
+    int64_t n = mel->tables.n_fft, start = t * mel->tables.hop - n / 2;
     float *restrict frame = mel->frame;
-    const float *restrict window = mel->window;
-    if (start >= 0 && start + mel->n_fft <= samples) {
+    const float *restrict window = mel->tables.window;
+    if (start >= 0 && start + n <= samples) {
         const float *restrict from = wave + start;
-        for (int64_t i = 0; i < mel->n_fft; i++) frame[i] = from[i] * window[i];
+        for (int64_t i = 0; i < n; i++) frame[i] = from[i] * window[i];
         return;
     }
-    for (int64_t i = 0; i < mel->n_fft; i++) {
+    for (int64_t i = 0; i < n; i++) {
         int64_t at = start + i;
         if (at < 0) at = -at;
         if (at >= samples) at = 2 * samples - 2 - at;
@@ -150,19 +165,20 @@ XKD_CLONES static float weighted_sum(const float *restrict a, const float *restr
  * release. Out is [F, columns]. */
 void xkd_mel_run(xkd_mel *mel, const float *wave, int64_t samples, float *out)
 {
-    int64_t columns = xkd_mel_columns(samples, mel->hop);
+    const xkd_mel_tables *m = &mel->tables;
+    int64_t columns = xkd_mel_columns(samples, m->hop);
     for (int64_t t = 0; t < columns; t++) {
         cut_frame(mel, wave, samples, t);
         xkd_fft_run(mel->fft, mel->frame, mel->spectrum);
         const float *restrict z = mel->spectrum;
         float *restrict power = mel->power;
         for (int64_t k = 0; k < mel->bins; k++)
-            power[k] = z[2 * k] * z[2 * k] + z[2 * k + 1] * z[2 * k + 1] + POWER_FLOOR;
-        for (int64_t f = 0; f < mel->bands; f++)
-            out[f * columns + t] = weighted_sum(mel->bank + f * mel->bins + mel->first[f], power + mel->first[f],
-                                                mel->last[f] - mel->first[f]);
+            power[k] = z[2 * k] * z[2 * k] + z[2 * k + 1] * z[2 * k + 1] + XKD_POWER_FLOOR;
+        for (int64_t f = 0; f < m->bands; f++)
+            out[f * columns + t] =
+                weighted_sum(m->bank + f * mel->bins + m->first[f], power + m->first[f], m->last[f] - m->first[f]);
     }
-    for (int64_t i = 0; i < mel->bands * columns; i++) out[i] = logf(out[i] + LOG_FLOOR);
+    for (int64_t i = 0; i < m->bands * columns; i++) out[i] = logf(out[i] + XKD_LOG_FLOOR);
 }
 
 /* Keys' cubic with a = -0.75, as PyTorch: weights of the four neighbours at fraction t. */

@@ -1,8 +1,8 @@
 /* Pillow's 8-bit colour operations, to the bit, on planar pictures: a clip is three planes [T,H,W] of bytes, so that the
  * loops run over contiguous memory and the last one writes [3,T,H,W] floats in order. All loops are plain C that the
  * compiler turns into vector code; tests/golden/image holds them to Pillow 9.4. */
-#ifndef XKD_DATA_IMAGE_H
-#define XKD_DATA_IMAGE_H
+#ifndef XKD_MEDIA_IMAGE_H
+#define XKD_MEDIA_IMAGE_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,9 +29,24 @@ void xkd_image_hue(const xkd_planes *planes, double factor);
 /* Three equal channels of L = (19595 R + 38470 G + 7471 B + 32768) >> 16. */
 void xkd_image_grey(const xkd_planes *planes);
 
-/* Gaussian blur with `kernel` taps (odd) a side, border reflected without repeating the edge (so kernel/2 < side);
- * rounded once at the end. scratch: [H * W + 3 * (W + kernel)] floats. */
-void xkd_image_blur(const xkd_planes *planes, int64_t kernel, double sigma_x, double sigma_y, float *scratch);
+/* ImageNet's, per channel red, green, blue, on values in [0, 1]. */
+#define XKD_IMAGE_MEAN         \
+    {                          \
+        0.485f, 0.456f, 0.406f \
+    }
+#define XKD_IMAGE_STD          \
+    {                          \
+        0.229f, 0.224f, 0.225f \
+    }
+
+/* Most taps of a blur: those of crop 420. */
+enum { XKD_BLUR_TAPS = 43 };
+
+/* Gaussian blur, border reflected without repeating the edge, rounded once at the end: the taps (odd) that there are room and
+ * pixels for, their weights [taps] along one axis, and the blur. scratch: [H * W + 3 * (W + taps)] floats. */
+int64_t xkd_image_blur_taps(int64_t wanted, int64_t height, int64_t width);
+void xkd_image_blur_weights(int64_t taps, double sigma, float *weights);
+void xkd_image_blur(const xkd_planes *planes, int64_t taps, const float *along_x, const float *along_y, float *scratch);
 
 /* (x / 255 - mean) / std of ImageNet's channels. out: [3,T,H,W]. */
 void xkd_image_normalise(const xkd_planes *planes, float *out);
