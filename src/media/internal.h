@@ -28,7 +28,7 @@ xkd_status xkd_media_renew_sound(xkd_media *media, xkd_media_fault *fault);
 
 /* span.c: whether the header lists every packet; else spans are found by reading the file, which must then be opened anew. */
 bool xkd_media_is_indexed(const xkd_media *media);
-bool xkd_media_is_covered(const xkd_media *media);  /* and whether the lengths beside that list are as long as it */
+bool xkd_media_is_covered(const xkd_media *media);  /* and whether there are lengths beside that list */
 double xkd_media_index_end(const xkd_media *media); /* where its last packet stands; s on the file's clock */
 void xkd_media_round_span(xkd_media_span *span);    /* to what a manifest keeps */
 /* whole.c: whether sizes that the container keeps show that nothing is missing at its end; false where it keeps none. */

@@ -192,17 +192,11 @@ double xkd_media_index_end(const xkd_media *m)
     return fmax(m->video ? index_end(m->video) : 0, m->audio ? index_end(m->audio) : 0);
 }
 
-/* Headers of MP4 tell lengths of their own beside the tables of packets, and writers leave zeros there, or the length of
- * before a cut. The last packets of an edit may be out of order by a few intervals. */
-static bool covers_index(AVStream *stream)
+/* Headers of MP4 tell lengths of their own beside the tables of packets, and writers leave zeros there. A length that is
+ * shorter than its table is another matter: an edit list may end before the packets do. */
+static bool covers_index(const AVStream *stream)
 {
-    int count = avformat_index_get_entries_count(stream);
-    if (count < 1) return true; /* no packets, no length */
-    if (stream->duration == AV_NOPTS_VALUE || stream->duration <= 0) return false;
-    double base = av_q2d(stream->time_base), last = index_end(stream),
-           first = (double)avformat_index_get_entry(stream, 0)->timestamp * base,
-           start = stream->start_time == AV_NOPTS_VALUE ? 0 : (double)stream->start_time * base;
-    return last <= start + (double)stream->duration * base + fmax(3 * (last - first) / count, 0.1);
+    return avformat_index_get_entries_count(stream) < 1 || (stream->duration != AV_NOPTS_VALUE && stream->duration > 0);
 }
 
 bool xkd_media_is_covered(const xkd_media *m)

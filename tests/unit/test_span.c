@@ -149,11 +149,6 @@ static void set_track_length(char *bytes, int64_t size, int n, uint32_t (*change
     for (int i = 0; i < 4; i++) at[16 + i] = (unsigned char)(length >> (24 - 8 * i));
 }
 
-static uint32_t half(uint32_t length)
-{
-    return length / 2;
-}
-
 static uint32_t nothing(uint32_t length)
 {
     (void)length;
@@ -169,10 +164,10 @@ static uint32_t most(uint32_t length)
 /* MP4 tells the length of a track beside the table of its packets, and the table is what there is. */
 static void a_table_of_packets_is_believed_alone(void **state)
 {
-    static uint32_t (*const changes[])(uint32_t) = {half, nothing, most};
+    static uint32_t (*const changes[])(uint32_t) = {nothing, most};
     (void)state;
     for (int track = 0; track < 2; track++)
-        for (int k = 0; k < 3; k++) {
+        for (int k = 0; k < 2; k++) {
             char name[32], *bytes;
             int64_t size;
             snprintf(name, sizeof name, "track%d-%d.mp4", track, k);
