@@ -89,7 +89,7 @@ xkd_status xkd_dist_meet_devices(xkd_dist *d, xkd_backend *be)
     if (can && d->rank == 0) (void)xkd_cuda_name_meeting(be, name);
     if (can) status = xkd_dist_broadcast(d, name, sizeof name);
     /* A rank 0 that has no name to give has a fault to tell, below. */
-    if (can && status == XKD_OK && be->status == XKD_OK) xkd_cuda_meet(be, name, d->rank, d->size);
+    if (can && status == XKD_OK && be->status == XKD_OK) xkd_cuda_meet(be, name, d->rank, d->size, d->share);
     if (!can || status != XKD_OK) d->device = NULL;
     if (status == XKD_OK && can && be->status != XKD_OK) status = fault(d);
     if (status != XKD_OK) d->device = NULL;

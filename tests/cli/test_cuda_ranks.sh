@@ -19,6 +19,8 @@ check "one process, two micro-batches" code 0
 try "${train[@]}" --out two --ranks 2
 stderr_has "two ranks, each with a device" 0 "gradients are added up on the GPUs, which NCCL connects: 0 on sim-"
 check "give the bits of the one process" [ "$(weights two)" = "$(weights alone)" ]
+try "${train[@]}" --dry-run --ranks 2 --json
+check "a plan counts the buckets of host and device" [ "$(grep -o '"exchange_bytes": [0-9]*' <<<"$out")" = "\"exchange_bytes\": $((2 * 8 << 20))" ]
 for ranks in 2 3; do
   for wire in float32 bfloat16; do
     [ $ranks$wire = 3bfloat16 ] && continue

@@ -50,7 +50,7 @@ static const xkd_cuda_table *load(int m, char *why, size_t size)
 {
     const xkd_cuda_table *(*table)(void);
     if (modules[m].table) return modules[m].table;
-    void *symbol = xkd_module_symbol(modules[m].file, "xkd_cuda_table_2", false, modules[m].remedy, why, size);
+    void *symbol = xkd_module_symbol(modules[m].file, "xkd_cuda_table_3", false, modules[m].remedy, why, size);
     size_t used = strlen(why);
     if (!symbol && strstr(why, "cannot open shared object file"))
         snprintf(why + used, size - used,
@@ -117,9 +117,9 @@ bool xkd_cuda_name_meeting(xkd_backend *be, char name[XKD_CUDA_MEETING])
     return table_of(be)->name(be, name);
 }
 
-void xkd_cuda_meet(xkd_backend *be, const char name[XKD_CUDA_MEETING], int rank, int size)
+void xkd_cuda_meet(xkd_backend *be, const char name[XKD_CUDA_MEETING], int rank, int size, int64_t share)
 {
-    table_of(be)->meet(be, name, rank, size);
+    table_of(be)->meet(be, name, rank, size, share);
 }
 
 void xkd_cuda_sum(xkd_backend *be, float *x, int64_t n, bool halved)

@@ -382,7 +382,7 @@ static xkd_status status_of(xkd_backend *be)
 
 static int64_t held(const xkd_backend *be)
 {
-    return (int64_t)((const xkd_cuda *)be->cuda)->scratch_bytes;
+    return (int64_t)((const xkd_cuda *)be->cuda)->scratch_bytes + cuda_ranks_held(be);
 }
 
 static int64_t asked(const xkd_backend *be)
@@ -423,7 +423,7 @@ static int devices(void)
     return dev_count(&count) ? 0 : count;
 }
 
-const xkd_cuda_table *xkd_cuda_table_2(void)
+const xkd_cuda_table *xkd_cuda_table_3(void)
 {
     static const xkd_cuda_table table = {describe,
                                          open,

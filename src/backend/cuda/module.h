@@ -32,7 +32,7 @@ typedef struct {
     void (*close)(xkd_backend *be);
     /* Waits for all work; the first fault since the last call. */
     xkd_status (*status)(xkd_backend *be);
-    /* Bytes of scratch that operations have come to hold. */
+    /* Bytes that operations and sums over ranks have come to hold, besides tensors. */
     int64_t (*held)(const xkd_backend *be);
     /* Devices that there are; 0 where none can be used. */
     int (*devices)(void);
@@ -42,8 +42,8 @@ typedef struct {
     bool (*place)(const xkd_backend *be, char *bus, size_t size);
     /* A name [XKD_CUDA_MEETING] for a meeting, made by one rank. */
     bool (*name)(xkd_backend *be, char *name);
-    /* Waits for all. A fault of this and of what follows is the backend's. */
-    void (*meet)(xkd_backend *be, const char *name, int rank, int size);
+    /* Waits for all; takes memory for `share` floats of each. A fault of this and of what follows is the backend's. */
+    void (*meet)(xkd_backend *be, const char *name, int rank, int size, int64_t share);
     /* x [n] of the device = sum over ranks, in float32 in the order of dist.h, beside what is asked for later, and behind what was
      * before; `halved`: sent as bfloat16. */
     void (*sum)(xkd_backend *be, float *x, int64_t n, bool halved);
@@ -66,6 +66,6 @@ typedef struct {
 extern "C"
 #endif
     __attribute__((visibility("default"))) const xkd_cuda_table *
-    xkd_cuda_table_2(void);
+    xkd_cuda_table_3(void);
 
 #endif
