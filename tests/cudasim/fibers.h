@@ -42,6 +42,8 @@ extern char *memory_begin, *memory_end; /* the range of addresses */
 /* The piece that holds the address: its end, or NULL. */
 char *piece_end(const void *address);
 void *take_memory(size_t bytes);
+/* Bytes that may be taken: XKD_CUDASIM_MEMORY of the environment, else all of the range. */
+size_t memory_size(void);
 bool give_memory(void *block);
 /* Between these the host may read and write device memory. */
 void open_memory(void);

@@ -13,7 +13,8 @@ namespace
 {
 const size_t RANGE = (size_t)1 << 37, PAGE = 4096;
 std::map<char *, size_t> pieces; /* by begin: bytes */
-size_t used;
+size_t used;                     /* of the range */
+size_t taken;                    /* by pieces that are there */
 int open_count;
 /* The piece that was found last: most accesses meet it again. */
 char *last_begin, *last_end;
@@ -29,6 +30,12 @@ void protect_all(int rights)
 }
 } // namespace
 
+size_t memory_size(void)
+{
+    const char *text = getenv("XKD_CUDASIM_MEMORY");
+    return text ? strtoull(text, nullptr, 10) : RANGE;
+}
+
 void *take_memory(size_t bytes)
 {
     if (!memory_begin) {
@@ -37,10 +44,12 @@ void *take_memory(size_t bytes)
         memory_begin = (char *)range;
         memory_end = memory_begin + RANGE;
     }
+    if (bytes > memory_size() || taken > memory_size() - bytes) return nullptr;
     if (bytes > RANGE || used + pages(bytes) + PAGE > RANGE) return nullptr;
     char *piece = memory_begin + used;
     used += pages(bytes) + PAGE;
     pieces[piece] = bytes;
+    taken += bytes;
     if (open_count) mprotect(piece, pages(bytes), PROT_READ | PROT_WRITE);
     return piece;
 }
@@ -51,6 +60,7 @@ bool give_memory(void *block)
     if (found == pieces.end()) return false;
     madvise(found->first, pages(found->second), MADV_DONTNEED);
     mprotect(found->first, pages(found->second), PROT_NONE);
+    taken -= found->second;
     pieces.erase(found);
     last_begin = last_end = nullptr;
     return true;

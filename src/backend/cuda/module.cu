@@ -432,7 +432,7 @@ const xkd_cuda_table *xkd_cuda_table_3(void)
                                          held,
                                          devices,
                                          cuda_ranks_place,
-                                         cuda_ranks_name,
+                                         cuda_ranks_prepare,
                                          cuda_ranks_meet,
                                          cuda_ranks_sum,
                                          cuda_ranks_summed,

@@ -205,12 +205,7 @@ void cuda_ranks_part(xkd_backend *be)
     free(k);
 }
 
-bool cuda_ranks_name(xkd_backend *be, char *name)
-{
-    return cuda_check(be, dev_ranks_name(name), "NCCL");
-}
-
-void cuda_ranks_meet(xkd_backend *be, const char *name, int rank, int size, int64_t share)
+void cuda_ranks_prepare(xkd_backend *be, int rank, int size, int64_t share, char *name)
 {
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
     xkd_cuda_ranks *k = (xkd_cuda_ranks *)calloc(1, sizeof *k);
@@ -228,8 +223,15 @@ void cuda_ranks_meet(xkd_backend *be, const char *name, int rank, int size, int6
     if (!error) error = dev_stream_new(&k->stream);
     if (!error) error = dev_event_new(&k->ready);
     if (!error) error = dev_event_new(&k->summed);
-    if (!error) error = dev_ranks_meet(&k->link, name, rank, size);
-    if (!cuda_check(be, error, "NCCL, when ranks met")) cuda_ranks_part(be);
+    bool well = cuda_check(be, error, "buckets for sums over ranks");
+    if (well && rank == 0) well = cuda_check(be, dev_ranks_name(name), "NCCL");
+    if (!well) cuda_ranks_part(be);
+}
+
+void cuda_ranks_meet(xkd_backend *be, const char *name)
+{
+    xkd_cuda_ranks *k = ((xkd_cuda *)be->cuda)->ranks;
+    if (!cuda_check(be, dev_ranks_meet(&k->link, name, k->rank, k->size), "NCCL, when ranks met")) cuda_ranks_part(be);
 }
 
 int64_t cuda_ranks_held(const xkd_backend *be)
