@@ -34,6 +34,10 @@ struct xkd_memory {
     void (*arrival_free)(xkd_memory *memory, xkd_arrival *a);
     void (*arrival_ask)(xkd_memory *memory, xkd_arrival *a, const void *from, int64_t bytes);
     void (*arrival_wait)(xkd_memory *memory, xkd_arrival *a);
+    /* Devices of tests alone: bytes behind each piece of an arena that nothing may touch (arena.h); 0: none. `fence` is called
+     * for them, once the block is taken. */
+    int64_t red_zone;
+    void (*fence)(xkd_memory *memory, void *at, int64_t bytes);
 };
 
 xkd_memory *xkd_host_memory(void);

@@ -44,13 +44,12 @@ static int64_t one_step(small_model *s, xkd_step_result *result)
     return asked;
 }
 
-static void same_arena(const small_model *a, const small_model *b, const xkd_arena *x, const xkd_arena *y)
+static void same_bytes(const small_model *a, const small_model *b, const void *x, const void *y, int64_t bytes)
 {
-    char *host[2] = {malloc((size_t)x->used), malloc((size_t)x->used)};
-    assert_int_equal(x->used, y->used);
-    xkd_memory_download(a->be->memory, host[0], x->memory, x->used);
-    xkd_memory_download(b->be->memory, host[1], y->memory, y->used);
-    assert_memory_equal(host[0], host[1], (size_t)x->used);
+    char *host[2] = {malloc((size_t)bytes), malloc((size_t)bytes)};
+    xkd_memory_download(a->be->memory, host[0], x, bytes);
+    xkd_memory_download(b->be->memory, host[1], y, bytes);
+    assert_memory_equal(host[0], host[1], (size_t)bytes);
     free(host[0]);
     free(host[1]);
 }
@@ -59,9 +58,16 @@ static void same_state(const small_model *a, const small_model *b)
 {
     const xkd_params *x = &xkd_trainer_look(a->trainer)->networks.params,
                      *y = &xkd_trainer_look(b->trainer)->networks.params;
-    same_arena(a, b, &x->values, &y->values);
-    same_arena(a, b, &x->moments, &y->moments);
-    same_arena(a, b, &x->counters, &y->counters);
+    assert_int_equal(x->count, y->count);
+    for (int64_t i = 0; i < x->count; i++) {
+        const xkd_param *r = x->rows[i], *s = y->rows[i];
+        int64_t bytes = r->count * (int64_t)sizeof(float);
+        same_bytes(a, b, r->master, s->master, bytes);
+        same_bytes(a, b, r->counter, s->counter, (int64_t)sizeof *r->counter);
+        if (!r->moment1) continue;
+        same_bytes(a, b, r->moment1, s->moment1, bytes);
+        same_bytes(a, b, r->moment2, s->moment2, bytes);
+    }
 }
 
 /* Everything that may change from step to step does: rates, momenta, temperatures, data; the last layer joins at the fourth
