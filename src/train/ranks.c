@@ -89,6 +89,7 @@ xkd_status xkd_ranks_share_params(xkd_context *cx, xkd_dist *dist, xkd_params *p
         XKD_TRY(broadcast(cx, dist, params->memory, row->master, bytes));
         if (row->moment1) XKD_TRY(broadcast(cx, dist, params->memory, row->moment1, bytes));
         if (row->moment2) XKD_TRY(broadcast(cx, dist, params->memory, row->moment2, bytes));
+        xkd_param_refresh(params, row);
         XKD_TRY(xkd_dist_broadcast(dist, &row->steps, sizeof row->steps));
     }
     xkd_params_set_counters(params);

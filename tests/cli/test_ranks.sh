@@ -39,6 +39,11 @@ for ranks in 4 1 2; do
   check "$ranks ranks go on" code 0
 done
 check "with the bits of one that never stopped" same one4 moved
+small=("${base[@]}" --ranks 2 run.precision=bfloat16)
+try pretrain "${small[@]}" --out stored --max-steps 3
+try pretrain "${small[@]}" --out later --max-steps 2
+try pretrain "${again[@]}" --out later --ranks 2 --max-steps 3
+check "in bfloat16 every rank goes on with the weights of the checkpoint" same stored later
 try pretrain "${again[@]}" --out two --ranks 3 dataset.batch_size=6
 stderr_has "a number that cannot share the micro-batches" 2 "cannot be shared by 3 ranks, and other ones would change the losses: use 1, 2 ranks"
 try pretrain "${base[@]}" "${short[@]}" --out grouped --ranks 2 --max-steps 2 dataset.batch_size=12 model.fwd_kwargs.mmd_group=2
