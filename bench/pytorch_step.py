@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""The same full-size training step in PyTorch eager, for comparison with `xkd bench step`: two masked autoencoders, two
+"""The same full-size training step in PyTorch, for comparison with `xkd bench step`: two masked autoencoders, two
 students with a local view, two teachers on the global view with refinement, MMD, distillation, per-tensor clipping, AdamW
-and moving averages, in float32 on all cores. Masked tokens are not embedded and only masked ones are decoded to pixels,
-as in xkd. Not part of the tests. Usage, in an environment with torch:
+and moving averages. Masked tokens are not embedded and only masked ones are decoded to pixels, as in xkd. Not part of the
+tests. Usage, in an environment with torch:
 
-    bench/pytorch_step.py [--batch N] [--repeats N] [--threads N] [--mode eager|compile|bfloat16]
+    bench/pytorch_step.py [--batch N] [--repeats N] [--threads N] [--device cpu|cuda]
+                          [--mode eager|compile|bfloat16|compile-bfloat16]
 
-eager is float32; compile is the same through torch.compile; bfloat16 is eager under autocast. bench/compare runs it in turn
-with xkd."""
+eager is float32; compile is the same through torch.compile; bfloat16 is under autocast. Attention is PyTorch's
+scaled_dot_product_attention, AdamW its fused one. bench/compare runs it in turn with xkd on a CPU, scripts/gpu-check on a
+GPU."""
 import argparse, contextlib, json, time
 
 import torch
@@ -18,11 +20,13 @@ options = argparse.ArgumentParser()
 options.add_argument("--batch", type=int, default=8)
 options.add_argument("--repeats", type=int, default=3)
 options.add_argument("--threads", type=int, default=0)
-options.add_argument("--mode", choices=("eager", "compile", "bfloat16"), default="eager")
+options.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+options.add_argument("--mode", choices=("eager", "compile", "bfloat16", "compile-bfloat16"), default="eager")
 options = options.parse_args()
 B, REPEATS = options.batch, options.repeats
 if options.threads:
     torch.set_num_threads(options.threads)
+torch.set_default_device(options.device)
 K, D, DEC = 8192, 768, 384
 SIDES = {"vid": dict(N=392, P=3072, keep=59, local=72), "aud": dict(N=560, P=64, keep=112, local=140)}
 
@@ -136,18 +140,20 @@ def loss_of():
     return (align + distil + 5 * recon) / 7
 
 
-if options.mode == "compile":
+if options.mode.startswith("compile"):
     loss_of = torch.compile(loss_of)
 
 
 def step():
     optimizer.zero_grad()
-    mixed = torch.autocast("cpu", torch.bfloat16) if options.mode == "bfloat16" else contextlib.nullcontext()
+    half = options.mode.endswith("bfloat16")
+    mixed = torch.autocast(options.device, torch.bfloat16) if half else contextlib.nullcontext()
     with mixed:
         loss = loss_of()
     loss.backward()
-    norms = torch._foreach_norm([p.grad for p in clipped])
-    torch._foreach_mul_([p.grad for p in clipped], [min(1.0, 0.3 / (float(n) + 1e-6)) for n in norms])
+    gradients = [p.grad for p in clipped]
+    factors = (0.3 / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)).clamp(max=1)  # without a wait for each
+    torch._foreach_mul_(gradients, list(factors.unbind()))
     optimizer.step()
     with torch.no_grad():
         for m in SIDES:
@@ -155,11 +161,17 @@ def step():
     return float(loss.detach())
 
 
-a, b = torch.randn(4096, 3072), torch.randn(3072, 3072)
+def wait():
+    if options.device == "cuda":
+        torch.cuda.synchronize()
+
+
+kind = torch.bfloat16 if options.device == "cuda" and options.mode.endswith("bfloat16") else torch.float32
+a, b = torch.randn(4096, 3072, dtype=kind), torch.randn(3072, 3072, dtype=kind)
 gemm, times = 1e9, []
 for _ in range(5):
-    start = time.perf_counter(); a @ b; gemm = min(gemm, time.perf_counter() - start)
+    wait(); start = time.perf_counter(); a @ b; wait(); gemm = min(gemm, time.perf_counter() - start)
 step()
 for _ in range(REPEATS):
-    start = time.perf_counter(); step(); times.append(time.perf_counter() - start)
-print(json.dumps({"s_per_sample": sorted(times)[len(times) // 2] / B, "gemm_gflops": 2 * 4096 * 3072 * 3072 / gemm / 1e9, "torch": torch.__version__, "mode": options.mode, "threads": torch.get_num_threads()}))
+    wait(); start = time.perf_counter(); step(); wait(); times.append(time.perf_counter() - start)
+print(json.dumps({"s_per_sample": sorted(times)[len(times) // 2] / B, "gemm_gflops": 2 * 4096 * 3072 * 3072 / gemm / 1e9, "torch": torch.__version__, "mode": options.mode, "device": options.device, "threads": torch.get_num_threads()}))

@@ -35,6 +35,7 @@ struct bench {
     double seconds, products; /* median, s; multiply-adds of one step */
     xkd_gemm_rates gemm;
     int64_t new_allocations; /* after the first step; should be 0 */
+    int64_t asked;           /* of a GPU, in the last step (xkd_backend_asked) */
 };
 
 /* For the median. */
@@ -57,7 +58,9 @@ static xkd_status measure(struct cli *cli, struct bench *b, const struct values 
     b->model.be->products = 0;
     int64_t before = xkd_alloc_count(cx);
     for (int64_t i = 0; i < v->repeats; i++) {
+        b->asked = -xkd_backend_asked(b->model.be);
         seconds[i] = bench_model_step(&b->model);
+        b->asked += xkd_backend_asked(b->model.be);
         xkd_log(cx, XKD_LOG_INFO, "step %lld of %lld: %.3f s, loss %.4f", (long long)i + 1, (long long)v->repeats,
                 seconds[i], b->model.losses[XKD_LOSS_TOTAL]);
     }
@@ -92,11 +95,12 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
     if (cli->json) {
         printf("{\"s_per_sample\": %.6f, \"gflops\": %.3f, \"gemm_gflops\": %.3f, \"gemm_share\": %.4f, "
                "\"gflop_per_sample\": %.3f, \"batch\": %lld, \"threads\": %lld, \"state_bytes\": %.0f, "
-               "\"activation_bytes\": %lld, \"peak_rss_bytes\": %lld, \"new_allocations\": %lld}\n",
+               "\"activation_bytes\": %lld, \"peak_rss_bytes\": %lld, \"new_allocations\": %lld, "
+               "\"asked_of_device\": %lld}\n",
                b->seconds / samples, rate / 1e9, gemm / 1e9, share, flop / samples / 1e9,
                (long long)b->model.config.train.batch, (long long)v->threads, state_bytes(b),
                (long long)xkd_trainer_look(b->model.trainer)->pass.arena.size, (long long)usage.ru_maxrss * 1024,
-               (long long)b->new_allocations);
+               (long long)b->new_allocations, (long long)b->asked);
         return;
     }
     printf("%-34s %10.4f s\n", "time per sample", b->seconds / samples);
@@ -108,6 +112,7 @@ static void print(const struct cli *cli, const struct bench *b, const struct val
     printf("%-34s %10.1f MB per sample\n", "activations",
            (double)xkd_trainer_look(b->model.trainer)->pass.arena.size / samples / 1e6);
     printf("%-34s %10lld\n", "allocations after the first step", (long long)b->new_allocations);
+    if (b->asked) printf("%-34s %10lld\n", "requests to the device per step", (long long)b->asked);
 }
 
 enum { OPERATIONS = 128 };
@@ -179,6 +184,10 @@ const struct cli_command cmd_bench_step = {
     .name = "step",
     .summary = "time of a training step, its matrix products and their share of this machine's GEMM rate",
     .usage = "[--batch N] [-c FILE] [key=value ...]",
+    .description =
+        "On a GPU it also tells how often the host asked the device for something in a step: launches, copies and "
+        "whole\n"
+        "graphs. The last step is counted, which is one from graphs (--json: asked_of_device, 0 on a CPU).",
     .example = "xkd bench step --batch 8 model.fwd_kwargs.teacher_view=local --json",
     .options = options,
     .run = run,

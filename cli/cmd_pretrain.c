@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "config_args.h"
+#include "plan_costs.h"
 #include "ranks.h"
 #include "report/progress.h"
 #include "train/loop.h"
@@ -102,12 +103,6 @@ fail:
     return status;
 }
 
-/* All that the run will hold. */
-static double memory_of(const xkd_train_plan *p)
-{
-    return p->state_bytes + p->activation_bytes + p->scratch_bytes + p->ring_bytes + p->worker_bytes + p->cache_bytes;
-}
-
 /* For programs; the keys are the plan's fields. */
 static void print_plan_json(const xkd_config *c, const xkd_train_plan *p)
 {
@@ -115,12 +110,13 @@ static void print_plan_json(const xkd_config *c, const xkd_train_plan *p)
            ", \"video_tokens\": %" PRId64 ", \"video_kept\": %" PRId64 ", \"audio_tokens\": %" PRId64
            ", \"audio_kept\": %" PRId64 ", \"state_bytes\": %.0f, \"activation_bytes\": %.0f, \"samples\": %" PRId64
            ", \"steps_per_epoch\": %" PRId64 ", \"total_steps\": %" PRId64 ", \"seconds_per_sample\": %.6f"
-           ", \"seconds_per_step\": %.6f, \"scratch_bytes\": %.0f, \"ring_bytes\": %.0f, \"worker_bytes\": %.0f"
+           ", \"seconds_per_step\": %.6f, \"scratch_bytes\": %.0f, \"exchange_bytes\": %.0f"
+           ", \"ring_bytes\": %.0f, \"worker_bytes\": %.0f"
            ", \"cache_bytes\": %.0f, \"memory_bytes\": %.0f}\n",
            p->parameters, p->trained, c->train.batch, p->micro_batch, p->video_tokens, p->video_kept, p->audio_tokens,
            p->audio_kept, p->state_bytes, p->activation_bytes, p->samples, p->steps_per_epoch, p->total_steps,
-           p->seconds_per_sample, p->seconds_per_step, p->scratch_bytes, p->ring_bytes, p->worker_bytes, p->cache_bytes,
-           memory_of(p));
+           p->seconds_per_sample, p->seconds_per_step, p->scratch_bytes, p->exchange_bytes, p->ring_bytes,
+           p->worker_bytes, p->cache_bytes, plan_memory(p));
 }
 
 /* Both numbers, for the mask decides what the encoder really computes. */
@@ -156,7 +152,9 @@ static void print_plan(const xkd_config *c, const xkd_train_plan *p)
     printf("%-22s + %s scratch of threads + %s batches ahead and decoding", "", a, b);
     xkd_format_count(a, sizeof a, p->cache_bytes, "B");
     if (p->cache_bytes > 0) printf(" + %s data.cache=ram", a);
-    xkd_format_count(b, sizeof b, memory_of(p), "B");
+    xkd_format_count(a, sizeof a, p->exchange_bytes, "B");
+    if (p->exchange_bytes > 0) printf(" + %s sums over ranks", a);
+    xkd_format_count(b, sizeof b, plan_memory(p), "B");
     printf(" = %s\n", b);
     printf("%-22s %" PRId64 " (%" PRId64 " at a time)\n", "batch", c->train.batch, p->micro_batch);
     if (p->total_steps)
@@ -187,10 +185,10 @@ static xkd_status dry_run(struct cli *cli, const struct values *v, const xkd_con
     if (status == XKD_OK) status = xkd_plan_training(cli->cx, config, &plan);
     if (status != XKD_OK) return status;
     /* Where a step was measured. */
-    if (memory_of(&plan) > plan.available_bytes)
+    if (plan_memory(&plan) > plan.available_bytes)
         xkd_log(cli->cx, XKD_LOG_WARN,
                 "the run would take %.1f GB and %.1f GB are free: lower dataset.batch_size, raise train.accumulate%s",
-                memory_of(&plan) / 1e9, plan.available_bytes / 1e9,
+                plan_memory(&plan) / 1e9, plan.available_bytes / 1e9,
                 plan.cache_bytes > 0 ? ", or keep data.cache in a folder" : "");
     if (cli->json)
         print_plan_json(config, &plan);

@@ -19,7 +19,8 @@ enum { MOST_BENCH_BYTES = 1 << 20 };
 
 double plan_memory(const xkd_train_plan *p)
 {
-    return p->state_bytes + p->activation_bytes + p->scratch_bytes + p->ring_bytes + p->worker_bytes + p->cache_bytes;
+    return p->state_bytes + p->activation_bytes + p->scratch_bytes + p->exchange_bytes + p->ring_bytes +
+           p->worker_bytes + p->cache_bytes;
 }
 
 /* The configuration with this many ranks, and, where it is not 0, micro-batches a rank. The caller frees *out in any case. */

@@ -73,6 +73,7 @@ typedef struct {
     double ring_bytes, worker_bytes,
         cache_bytes;        /* data: batches ahead, decoding threads, data.cache=ram; 0 without data */
     double scratch_bytes;   /* of the computing threads; 0: not measured */
+    double exchange_bytes;  /* buckets for sums over ranks, on a GPU's memory too; 0 for a process alone */
     double available_bytes; /* what this process may take now */
 } xkd_train_plan;
 

@@ -98,6 +98,7 @@ xkd_status xkd_backend_status(xkd_backend *be)
 {
     xkd_status status = be->status;
     if (be->cuda) return xkd_cuda_status(be);
+    if (be->guard) xkd_guard_inspect(be->guard);
     if (be->guard && status == XKD_OK) status = xkd_guard_fault(be->guard);
     be->status = XKD_OK;
     return status;

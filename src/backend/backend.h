@@ -61,7 +61,7 @@ void *xkd_backend_shared_scratch(xkd_backend *be, int64_t bytes);
  * and no later step may allocate. Call it when no operation runs; it does nothing when all are equal. */
 void xkd_backend_settle(xkd_backend *be);
 
-/* Bytes of scratch that the threads have come to hold. */
+/* Bytes that threads, or a GPU, have come to hold besides tensors: scratch of operations, and buckets for sums over ranks. */
 int64_t xkd_backend_held(const xkd_backend *be);
 
 /* Address of element `index` of a stored tensor, and of an exact one. */

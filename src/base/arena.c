@@ -2,13 +2,20 @@
  * once without memory, which adds up sizes, and once after the commit, which hands out addresses. */
 #include "base/arena.h"
 
-/* Multiples of 64 bytes keep every piece aligned like the block. NULL while measuring. */
+static int64_t red_zone(const xkd_arena *arena)
+{
+    return arena->of && !arena->whole ? arena->of->red_zone : 0;
+}
+
+/* Multiples of 64 bytes keep every piece aligned like the block. NULL while measuring. What rounding adds belongs to the zone. */
 void *xkd_arena_take(xkd_arena *arena, int64_t bytes)
 {
-    int64_t start = arena->used;
-    arena->used = start + (bytes + 63) / 64 * 64;
-    if (arena->used > arena->peak) arena->peak = arena->used;
-    return arena->memory && arena->used <= arena->size ? arena->memory + start : NULL;
+    int64_t start = arena->used, zone = red_zone(arena), end = start + (bytes + 63) / 64 * 64 + zone;
+    arena->used = end;
+    if (end > arena->peak) arena->peak = end;
+    if (!arena->memory || end > arena->size) return NULL;
+    if (zone) arena->of->fence(arena->of, arena->memory + start + bytes, end - start - bytes);
+    return arena->memory + start;
 }
 
 void *xkd_arena_room(xkd_arena *arena, int64_t bytes)
@@ -20,7 +27,7 @@ void *xkd_arena_room(xkd_arena *arena, int64_t bytes)
  * memory. */
 void xkd_arena_rewind(xkd_arena *arena, int64_t mark)
 {
-    arena->used = mark;
+    if (red_zone(arena) == 0) arena->used = mark;
 }
 
 /* The plan must now be run again, from the start. */
@@ -41,6 +48,7 @@ xkd_status xkd_arena_borrow(xkd_context *cx, xkd_arena *arena, const xkd_arena *
     if (arena->peak > owner->size)
         return xkd_fail(cx, XKD_ERR_INTERNAL, "a plan of %lld bytes in an arena of %lld", (long long)arena->peak,
                         (long long)owner->size);
+    if (red_zone(owner)) return xkd_arena_commit(cx, arena);
     *arena = (xkd_arena){.of = owner->of, .memory = owner->memory, .size = owner->size, .borrowed = true};
     return XKD_OK;
 }
@@ -56,5 +64,5 @@ xkd_status xkd_arena_check(xkd_context *cx, const xkd_arena *arena)
 void xkd_arena_free(xkd_arena *arena)
 {
     if (!arena->borrowed) xkd_memory_give(arena->of, arena->memory);
-    *arena = (xkd_arena){.of = arena->of};
+    *arena = (xkd_arena){.of = arena->of, .whole = arena->whole};
 }

@@ -1,5 +1,9 @@
 /* A bump arena that is planned once: the same planning function runs twice, first on a measuring arena (no memory,
- * pointers NULL) and then on one that holds exactly what was measured. Nothing is freed singly. */
+ * pointers NULL) and then on one that holds exactly what was measured. Nothing is freed singly.
+ *
+ * On a memory with red zones one lies behind every piece, and no piece shares its place with another one, at no time: rewinding
+ * gives nothing back, and to borrow is to commit. So a zone is one as long as the arena is there, and whatever goes beyond its
+ * piece meets it. Such an arena is larger than a plan says; devices that people use have none. */
 #ifndef XKD_BASE_ARENA_H
 #define XKD_BASE_ARENA_H
 
@@ -18,6 +22,7 @@ typedef struct {
     int64_t peak;   /* highest `used` seen */
     int64_t size;   /* bytes of `memory` */
     bool borrowed;  /* `memory` is another arena's */
+    bool whole;     /* set before anything is taken: all pieces are also used as one, so no zones lie between them */
 } xkd_arena;
 
 /* Next piece of `bytes`, 64-byte aligned. NULL while measuring or when the arena is full (see xkd_arena_check). */

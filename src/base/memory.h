@@ -46,6 +46,10 @@ struct xkd_memory {
     void (*departure_free)(xkd_memory *memory, xkd_departure *d);
     void (*departure_send)(xkd_memory *memory, xkd_departure *d, void *to, int64_t bytes);
     void (*departure_wait)(xkd_memory *memory, xkd_departure *d);
+    /* Devices of tests alone: bytes behind each piece of an arena that nothing may touch (arena.h); 0: none. `fence` is called
+     * for them, once the block is taken. */
+    int64_t red_zone;
+    void (*fence)(xkd_memory *memory, void *at, int64_t bytes);
 };
 
 xkd_memory *xkd_host_memory(void);

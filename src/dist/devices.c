@@ -20,6 +20,16 @@ typedef struct {
     char bus[32];
 } device_card;
 
+/* What a rank that could meet says in front of the meeting. */
+typedef struct {
+    int32_t status;              /* XKD_OK: it is ready */
+    char name[XKD_CUDA_MEETING]; /* rank 0's alone */
+    char why[XKD_LOST_TEXT];
+} readiness;
+
+/* What a user does about NCCL. */
+static const char REMEDY[] = ": NCCL_DEBUG=INFO makes NCCL say more, NCCL_SOCKET_IFNAME chooses its network";
+
 /* Two ranks of one machine on one device: NCCL refuses that. */
 static bool share_one(const xkd_dist *d, const device_card *all, int *first, int *second)
 {
@@ -75,24 +85,58 @@ static xkd_status fault(xkd_dist *d)
     return xkd_dist_look(d);
 }
 
+/* What this rank has for the meeting. Where it has a fault, `why` is the sentence that it and all others end with. */
+static readiness prepare(xkd_dist *d, xkd_backend *be)
+{
+    readiness mine = {0};
+    xkd_cuda_prepare(be, d->rank, d->size, d->share, mine.name);
+    mine.status = (int32_t)xkd_backend_seen(be);
+    if (mine.status == XKD_OK) return mine;
+    (void)xkd_backend_status(be);
+    snprintf(mine.why, sizeof mine.why, "rank %d (%s) cannot meet the others' GPUs: %.280s%s", d->rank,
+             d->hosts[d->rank], xkd_last_error(d->cx), mine.status == XKD_ERR_DEVICE ? REMEDY : "");
+    return mine;
+}
+
+/* All are told of a fault that one has in front of the meeting: there it would be waited for. `name`: rank 0's. */
+static xkd_status agree(xkd_dist *d, xkd_backend *be, char name[XKD_CUDA_MEETING])
+{
+    xkd_status status = XKD_OK;
+    readiness mine, *all = NULL;
+    XKD_TRY(xkd_alloc(d->cx, &all, d->size, sizeof *all));
+    mine = prepare(d, be);
+    status = xkd_dist_gather(d, all, &mine, sizeof mine);
+    /* A rank with a fault of its own tells that one, even if the others are gone already. */
+    if (mine.status != XKD_OK) {
+        xkd_clear_error(d->cx);
+        status = xkd_fail(d->cx, (xkd_status)mine.status, "%s", mine.why);
+    }
+    for (int r = 0; r < d->size && status == XKD_OK; r++)
+        if (all[r].status != XKD_OK) status = xkd_fail(d->cx, XKD_ERR_PEER, "%s", all[r].why);
+    memcpy(name, all[0].name, XKD_CUDA_MEETING);
+fail:
+    if (status != XKD_OK) xkd_cuda_part(be);
+    xkd_free(all);
+    return status;
+}
+
 xkd_status xkd_dist_meet_devices(xkd_dist *d, xkd_backend *be)
 {
     xkd_status status = XKD_OK;
     device_card mine = {0}, *all = NULL;
-    char name[XKD_CUDA_MEETING] = {0};
+    char name[XKD_CUDA_MEETING];
     if (!d) return XKD_OK;
     XKD_TRY(xkd_alloc(d->cx, &all, d->size, sizeof *all));
     if (be->cuda) mine.can = xkd_cuda_place(be, mine.bus, sizeof mine.bus);
     XKD_TRY(xkd_dist_gather(d, all, &mine, sizeof mine));
     d->device = be->cuda ? be : NULL;
     bool can = can_meet(d, all);
-    if (can && d->rank == 0) (void)xkd_cuda_name_meeting(be, name);
-    if (can) status = xkd_dist_broadcast(d, name, sizeof name);
-    /* A rank 0 that has no name to give has a fault to tell, below. */
-    if (can && status == XKD_OK && be->status == XKD_OK) xkd_cuda_meet(be, name, d->rank, d->size);
+    if (can) status = agree(d, be, name);
+    if (can && status == XKD_OK) {
+        xkd_cuda_meet(be, name);
+        if (be->status != XKD_OK) status = fault(d);
+    }
     if (!can || status != XKD_OK) d->device = NULL;
-    if (status == XKD_OK && can && be->status != XKD_OK) status = fault(d);
-    if (status != XKD_OK) d->device = NULL;
     if (d->device) status = tell(d, all);
 fail:
     xkd_free(all);

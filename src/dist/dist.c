@@ -18,8 +18,8 @@
 #include "dist/mpi.h"
 
 /* Bytes of a bucket of xkd_dist_sum: long enough for the link's rate, short enough to stay in a processor's cache while it
- * is added up. */
-static const int64_t BUCKET = (int64_t)8 << 20;
+ * is added up. A rank's share has some floats at least, however many ranks there are. */
+static const int64_t BUCKET = (int64_t)8 << 20, LEAST_SHARE = 4096;
 
 int xkd_dist_rank(const xkd_dist *d)
 {
@@ -156,12 +156,30 @@ static void free_dist(xkd_dist *d)
     xkd_free(d);
 }
 
+int64_t xkd_dist_share(int64_t size)
+{
+    int64_t share = BUCKET / (int64_t)sizeof(float) / size;
+    return share > LEAST_SHARE ? share : LEAST_SHARE;
+}
+
+/* With the host each share has its float32, and in bfloat16 what is sent and what comes besides. */
+int64_t xkd_dist_host_buckets(int64_t size, bool halved)
+{
+    int64_t floats = xkd_dist_share(size) * size;
+    return size > 1 ? floats * (int64_t)(sizeof(float) + (halved ? 2 * sizeof(uint16_t) : 0)) : 0;
+}
+
+/* Both halves of bfloat16 find room where the float32 would. */
+int64_t xkd_dist_device_buckets(int64_t size)
+{
+    return size > 1 ? xkd_dist_share(size) * size * (int64_t)sizeof(float) : 0;
+}
+
 /* Lists, and a bucket's room: for each rank this rank's share. */
 static xkd_status allocate(xkd_context *cx, xkd_dist *d)
 {
     xkd_status status = XKD_OK;
-    d->share = BUCKET / (int64_t)sizeof(float) / d->size;
-    if (d->share < 4096) d->share = 4096;
+    d->share = xkd_dist_share(d->size);
     XKD_TRY(xkd_alloc(cx, &d->hosts, d->size, sizeof *d->hosts));
     XKD_TRY(xkd_alloc(cx, &d->sockets, d->size, sizeof *d->sockets));
     for (int r = 0; r < d->size; r++) d->sockets[r] = -1;

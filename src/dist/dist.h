@@ -92,7 +92,12 @@ void xkd_dist_part_devices(xkd_dist *dist);
 /* Whether x of xkd_dist_sum_later is an address of a device. */
 bool xkd_dist_on_devices(const xkd_dist *dist);
 
-/* The same, beside what the caller goes on with, in the order of the calls. Until xkd_dist_wait returns nobody may touch x or
+/* Bytes of the buckets in which `size` ranks add up: those of a rank's host, `halved` as of xkd_dist_halve, and those of its
+ * GPU. 0 for a process alone. */
+int64_t xkd_dist_host_buckets(int64_t size, bool halved);
+int64_t xkd_dist_device_buckets(int64_t size);
+
+/* xkd_dist_sum beside what the caller goes on with, in the order of the calls. Until xkd_dist_wait returns nobody may touch x or
  * call another function of this header; it returns the first fault. Where devices have met, x is theirs, and so is the work. */
 xkd_status xkd_dist_sum_later(xkd_dist *dist, float *x, int64_t n);
 xkd_status xkd_dist_wait(xkd_dist *dist);

@@ -67,6 +67,9 @@ struct xkd_dist {
     uint16_t *packed;      /* [2,size,share] of sums in bfloat16, as sent and as received; NULL: float32 */
 };
 
+/* Floats of a rank's share of a bucket. */
+int64_t xkd_dist_share(int64_t size);
+
 /* Moves it; XKD_ERR_PEER where a rank is lost. */
 xkd_status xkd_dist_exchange(xkd_dist *d, const xkd_exchange *e);
 

@@ -291,20 +291,24 @@ static void pooled_tokens(const xkd_finetune *f, int64_t *first, int64_t *last)
     *last = cls ? 1 : tokens_of(f);
 }
 
-/* Features of clips [together,C,T,H,W] -> pooled [together,D]. */
-static void encode_some(xkd_finetune *f, const float *clips, void *pooled)
+/* clips [together,C,T,H,W] where operations can read them. */
+static const float *lend_clips(const xkd_finetune *f, const float *clips)
+{
+    return xkd_memory_lend(f->be->memory, f->clips, clips, f->together * clip_floats(f) * (int64_t)sizeof *clips);
+}
+
+/* Features of such clips -> pooled [together,D]. */
+static void encode_some(xkd_finetune *f, const float *lent, void *pooled)
 {
     xkd_backend *be = f->be;
     const int32_t *keep = NULL; /* every token; masks are pre-training's */
     int64_t first, last;
-    const float *lent =
-        xkd_memory_lend(be->memory, f->clips, clips, f->together * clip_floats(f) * (int64_t)sizeof *clips);
     xkd_backbone_forward(be, &f->encoder.backbone, &f->run, &lent, &keep, &f->scratch);
     pooled_tokens(f, &first, &last);
     be->ops->pool_forward(be, pooled, f->run.z, f->together, tokens_of(f), f->classifier.in, first, last);
 }
 
-/* Features [B,D] in f->unit. The last piece of a batch begins earlier where it would be smaller: a few clips are done
+/* Features [B,D] in f->pooled. The last piece of a batch begins earlier where it would be smaller: a few clips are done
  * twice, with the same result. B need not be a multiple of `together`: batches of 10 are pieces [0,8) and [2,10). */
 static void encode(xkd_finetune *f, const float *clips)
 {
@@ -312,8 +316,14 @@ static void encode(xkd_finetune *f, const float *clips)
     for (int64_t b = 0; b < f->B; b += f->together) {
         /* never negative: `together` is at most B */
         int64_t first = b + f->together > f->B ? f->B - f->together : b;
-        encode_some(f, clips + first * floats, xkd_exact_at(f->be, f->pooled, first * D));
+        encode_some(f, lend_clips(f, clips + first * floats), xkd_exact_at(f->be, f->pooled, first * D));
     }
+}
+
+/* Features [B,D] in f->unit. */
+static void scale_features(xkd_finetune *f)
+{
+    int64_t D = f->classifier.in;
     if (f->options.l2_norm) f->be->exact->l2norm_forward(f->be, f->unit, f->inv, f->pooled, f->B, D);
 }
 
@@ -401,6 +411,23 @@ static void norm_begin(xkd_finetune *f)
 
 /* ---- a step ---- */
 
+/* Stretches that a GPU repeats (xkd_backend_repeat), between what the host brings and reads. */
+enum { FORWARD, BACKWARD, NORMS, UPDATE };
+
+/* What their arguments depend on. */
+typedef struct {
+    int64_t what;
+    const void *memory; /* of the plan */
+    int64_t B;
+    double share; /* of the backward alone */
+} stretch_key;
+
+static bool repeats(xkd_finetune *f, int what, double share)
+{
+    const stretch_key key = {what, f->arena.memory, f->B, share};
+    return xkd_backend_repeat(f->be, &key, (int64_t)sizeof key);
+}
+
 /* Gradient of the features back through the encoder. */
 static void backward_encoder(xkd_finetune *f)
 {
@@ -440,7 +467,11 @@ static void update(xkd_finetune *f, double lr, double weight_decay)
                              .weight_decay = is_decayed(row) ? f->rates + 1 : NULL,
                              .steps = row->counter};
     }
+    if (repeats(f, UPDATE, 0)) return;
     f->be->exact->adamw(f->be, f->list, count, NULL, f->scalars + FINITE);
+    for (int k = 0; f->options.batch_norm && k < 2; k++)
+        f->be->exact->from_double(f->be, f->running[k]->value, f->next[k], f->norm.width);
+    xkd_backend_repeat_end(f->be);
 }
 
 void xkd_finetune_begin(xkd_finetune *f)
@@ -469,36 +500,57 @@ static void backward_features(xkd_finetune *f)
     backward_encoder(f);
 }
 
+/* The loss of clips [B,C,T,H,W], of which f->pooled has the features where they are NULL. Both arguments are lent. */
+static void forward(xkd_finetune *f, const float *clips, const float *targets)
+{
+    const xkd_ops *ops = f->be->exact;
+    const xkd_linear *c = &f->classifier;
+    if (repeats(f, FORWARD, 0)) return;
+    if (clips) encode_some(f, clips, f->pooled);
+    scale_features(f);
+    if (f->options.batch_norm) {
+        const xkd_batchnorm_args norm = norm_args(f);
+        ops->batchnorm_forward(f->be, f->normed, &norm);
+    }
+    ops->multiply(f->be, f->input, f->normed, f->dropout, f->B * c->in);
+    ops->linear_forward(f->be, f->logits, f->input, c->w->value, c->b->value, f->B, f->K, c->in);
+    ops->classify(f->be, f->scalars + LOSS, f->logits, f->logits, targets, f->options.loss, f->B, f->K);
+    xkd_backend_repeat_end(f->be);
+}
+
+/* The logits' memory holds dlogits [B,K] now: the operation has written its gradient over them. Nothing that is trained stands
+ * before the classifier of a frozen encoder, except the batch norm. */
+static void backward(xkd_finetune *f, double share)
+{
+    const xkd_ops *ops = f->be->exact;
+    const xkd_linear *c = &f->classifier;
+    if (repeats(f, BACKWARD, share)) return;
+    if (share != 1) ops->axpby(f->be, f->logits, f->logits, 0, share, f->B * f->K);
+    ops->linear_backward_weight(f->be, c->w->grad, c->b->grad, f->logits, f->input, f->B, f->K, c->in);
+    if (!f->options.frozen || f->options.batch_norm) backward_features(f);
+    xkd_backend_repeat_end(f->be);
+}
+
 /* The loss is looked at before any gradient is computed: a bad batch costs a forward pass only. */
 xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const float *clips, const float *targets,
                                     double share, double *loss)
 {
     xkd_status status = XKD_OK;
     xkd_backend *be = f->be;
-    const xkd_ops *ops = be->exact;
-    const xkd_linear *c = &f->classifier;
-    int64_t B = f->B, D = c->in, K = f->K;
-    if (f->options.batch_norm && B < 2)
+    if (f->options.batch_norm && f->B < 2)
         XKD_FAIL(XKD_ERR_CONFIG, "batch norm needs at least two clips in a (micro-)batch: raise dataset.batch_size");
     /* Micro-batches of one step have the same `step` and another `micro`, so their draws differ. */
     draw(f);
-    encode(f, clips);
-    const xkd_batchnorm_args norm = f->options.batch_norm ? norm_args(f) : (xkd_batchnorm_args){0};
-    if (f->options.batch_norm) ops->batchnorm_forward(be, f->normed, &norm);
-    ops->multiply(be, f->input, f->normed, f->dropout, B * D);
-    ops->linear_forward(be, f->logits, f->input, c->w->value, c->b->value, B, K, D);
-    const float *lent = xkd_memory_lend(be->memory, f->targets, targets, B * K * (int64_t)sizeof *targets);
-    ops->classify(be, f->scalars + LOSS, f->logits, f->logits, lent, f->options.loss, B, K);
+    targets = xkd_memory_lend(be->memory, f->targets, targets, f->B * f->K * (int64_t)sizeof *targets);
+    /* Clips that pass through the encoder in pieces take turns in one place. */
+    if (f->together < f->B) encode(f, clips);
+    forward(f, f->together < f->B ? NULL : lend_clips(f, clips), targets);
     xkd_memory_download(be->memory, loss, f->scalars + LOSS, (int64_t)sizeof *loss);
     XKD_TRY(xkd_backend_status(be));
     if (!isfinite(*loss))
         XKD_FAIL(XKD_ERR_NUMERIC, "the loss of step %lld is not finite: lower hyperparams.lr.base_lr",
                  (long long)f->step);
-    /* The logits' memory holds dlogits [B,K] now: the operation writes its gradient over them. */
-    if (share != 1) ops->axpby(be, f->logits, f->logits, 0, share, B * K);
-    ops->linear_backward_weight(be, c->w->grad, c->b->grad, f->logits, f->input, B, K, D);
-    /* Nothing that is trained stands before the classifier of a frozen encoder, except the batch norm. */
-    if (!f->options.frozen || f->options.batch_norm) backward_features(f);
+    backward(f, share);
     if (f->moved) norm_note(f);
     xkd_parts_add(be, &f->parts);
     f->micro++;
@@ -517,15 +569,16 @@ xkd_status xkd_finetune_finish(xkd_context *cx, xkd_finetune *f, double lr, doub
     XKD_TRY(xkd_parts_join(be, &f->parts, f->dist));
     if (f->moved) XKD_TRY(norm_join(cx, f));
     /* The sum of squares is not finite exactly when some gradient is not, or overflows: both are refused. */
-    be->exact->norms(be, f->scalars + SQUARES, f->scalars + FINITE, &all, 1, NULL, 0);
+    if (!repeats(f, NORMS, 0)) {
+        be->exact->norms(be, f->scalars + SQUARES, f->scalars + FINITE, &all, 1, NULL, 0);
+        xkd_backend_repeat_end(be);
+    }
     xkd_memory_download(be->memory, &finite, f->scalars + FINITE, (int64_t)sizeof finite);
     XKD_TRY(xkd_backend_status(be));
     if (finite == 0)
         XKD_FAIL(XKD_ERR_NUMERIC, "a gradient of step %lld is not finite: lower hyperparams.lr.base_lr",
                  (long long)f->step);
     update(f, lr, weight_decay);
-    for (int k = 0; f->options.batch_norm && k < 2; k++)
-        be->exact->from_double(be, f->running[k]->value, f->next[k], f->norm.width);
     f->step++;
     XKD_TRY(xkd_backend_status(be));
 fail:
@@ -550,6 +603,7 @@ xkd_status xkd_finetune_scores(xkd_finetune *f, const float *clips, float *score
     const xkd_linear *c = &f->classifier;
     f->run.blocks.path = NULL; /* no drop-path, and `keep` is not applied */
     encode(f, clips);
+    scale_features(f);
     if (f->options.batch_norm) {
         const xkd_batchnorm_args args = norm_args(f);
         norm_begin(f);

@@ -95,6 +95,7 @@ xkd_status xkd_params_allocate(xkd_context *cx, xkd_params *params, xkd_memory *
     params->stored = stored;
     params->memory = params->values.of = params->copies.of = params->grads.of = params->moments.of = memory;
     params->counters.of = memory;
+    params->grads.whole = true;
     assign(params, training);
     XKD_TRY(xkd_arena_commit(cx, &params->values));
     XKD_TRY(xkd_arena_commit(cx, &params->copies));
@@ -173,7 +174,9 @@ xkd_status xkd_params_init(xkd_context *cx, xkd_params *params, uint64_t seed, x
     bool host = xkd_memory_is_host(params->memory);
     if (!host) XKD_TRY(xkd_alloc(cx, &job.drawn, params->values.size, 1));
     xkd_parallel_for(pool, params->count, init_row, &job);
-    if (!host) xkd_memory_upload(params->memory, params->values.memory, job.drawn, params->values.size);
+    for (int64_t i = 0; !host && i < params->count; i++)
+        xkd_memory_upload(params->memory, params->rows[i]->master, drawn_row(&job, params->rows[i]),
+                          params->rows[i]->count * xkd_dtype_size(params->dtype));
     for (int64_t i = 0; i < params->pair_count; i++) {
         const xkd_ema_pair *pair = &params->pairs[i];
         xkd_memory_copy(params->memory, pair->teacher->master, pair->student->master,

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "backend/cuda/cuda.h"
 #include "backend/open.h"
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -224,6 +225,14 @@ static void count_parameters(const xkd_params *params, const xkd_config *config,
     }
 }
 
+/* A GPU's are counted whether it will meet the others or not: that shows when the run starts. */
+static double exchange_bytes(const xkd_config *config)
+{
+    int64_t ranks = config->train.ranks, bytes = xkd_dist_host_buckets(ranks, config->train.wire_bfloat16);
+    if (xkd_cuda_is_named(config->device)) bytes += xkd_dist_device_buckets(ranks);
+    return (double)bytes;
+}
+
 /* What the probe refuses, before a training has been begun for it. */
 static xkd_status look_at_probe(xkd_context *cx, const xkd_config *config)
 {
@@ -314,6 +323,7 @@ xkd_status xkd_plan_details_of(xkd_context *cx, const xkd_config *config, bool t
     double batch = (double)out->micro_batch;
     out->activation_bytes =
         activation_bytes(details, batch, config->step.mmd_group ? (double)config->step.mmd_group : batch);
+    out->exchange_bytes = exchange_bytes(config);
     out->video_tokens =
         (m->num_frames / m->vid_patch_t) * (m->frame_height / m->vid_patch_h) * (m->frame_width / m->vid_patch_w);
     out->audio_tokens = (m->spec_freq / m->spec_patch_f) * (m->spec_time / m->spec_patch_t);

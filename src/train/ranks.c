@@ -83,11 +83,14 @@ xkd_status xkd_ranks_share_params(xkd_context *cx, xkd_dist *dist, xkd_params *p
 {
     xkd_status status = XKD_OK;
     if (!dist) return XKD_OK;
-    XKD_TRY(broadcast(cx, dist, params->memory, params->values.memory, params->values.used));
-    XKD_TRY(broadcast(cx, dist, params->memory, params->moments.memory, params->moments.used));
     for (int64_t i = 0; i < params->count; i++) {
-        xkd_param_refresh(params, params->rows[i]);
-        XKD_TRY(xkd_dist_broadcast(dist, &params->rows[i]->steps, sizeof params->rows[i]->steps));
+        xkd_param *row = params->rows[i];
+        int64_t bytes = row->count * xkd_dtype_size(params->dtype);
+        XKD_TRY(broadcast(cx, dist, params->memory, row->master, bytes));
+        if (row->moment1) XKD_TRY(broadcast(cx, dist, params->memory, row->moment1, bytes));
+        if (row->moment2) XKD_TRY(broadcast(cx, dist, params->memory, row->moment2, bytes));
+        xkd_param_refresh(params, row);
+        XKD_TRY(xkd_dist_broadcast(dist, &row->steps, sizeof row->steps));
     }
     xkd_params_set_counters(params);
 fail:

@@ -47,6 +47,15 @@ fi
 # ---- on the simulation ----
 try bench step -c "$tiny" --device cuda-sim:1
 stderr_has "a device that is not there" 9 "run.device=cuda-sim:1: there is 1 device here, numbered from 0"
+asked() { sed -n 's/.*"asked_of_device": \([0-9]*\).*/\1/p'; }
+try bench step -c "$tiny" --batch 4 --repeats 2 --device cuda-sim --json
+launched=$("$xkd" bench step -c "$tiny" --batch 4 --device cuda-sim --count 2>/dev/null | awk '$1 == "all" { print $2 }')
+check "a step from graphs asks the device for little" [ "$(asked <<<"$out")" -gt 0 -a "$(asked <<<"$out")" -lt $((launched / 8)) ]
+of_graphs=$(asked <<<"$out")
+try bench step -c "$tiny" --batch 4 --repeats 1 --device cuda-sim
+check "as it tells people" [ "$(awk '/^requests to the device per step/ { print $NF }' <<<"$out")" = "$of_graphs" ]
+try bench step -c "$tiny" --batch 4 --repeats 1 --json
+check "a CPU is asked for nothing" [ "$(asked <<<"$out")" = 0 ]
 digest() { cat "$1"/*.safetensors "$1"/losses.json | cksum; }
 for seed in 1 2 3; do
   export XKD_CUDASIM_SEED=$seed

@@ -19,6 +19,8 @@ check "one process, two micro-batches" code 0
 try "${train[@]}" --out two --ranks 2
 stderr_has "two ranks, each with a device" 0 "gradients are added up on the GPUs, which NCCL connects: 0 on sim-"
 check "give the bits of the one process" [ "$(weights two)" = "$(weights alone)" ]
+try "${train[@]}" --dry-run --ranks 2 --json
+check "a plan counts the buckets of host and device" [ "$(grep -o '"exchange_bytes": [0-9]*' <<<"$out")" = "\"exchange_bytes\": $((2 * 8 << 20))" ]
 for ranks in 2 3; do
   for wire in float32 bfloat16; do
     [ $ranks$wire = 3bfloat16 ] && continue
@@ -38,6 +40,38 @@ check "bfloat16 on the wire is another sum" [ "$(weights devices-2-bfloat16)" !=
 try finetune two toys --split train --test-split test --modality video --out tuned --max-steps 1 -c "$tiny" --ranks 2 \
   dataset.batch_size=4 run.device=cuda-sim run.threads=1
 stderr_has "a fine-tuning over two devices" 0 "which NCCL connects"
+
+# ---- a meeting that does not come about: nobody waits for run.peer_timeout ----
+port=$((20000 + RANDOM % 20000))
+rank() { # rank NUMBER ARG...: one of two, as torchrun starts it
+  RANK=$1 WORLD_SIZE=2 LOCAL_RANK=$1 MASTER_ADDR=localhost MASTER_PORT=$port "$xkd" "${train[@]}" --out no "${@:2}" \
+    >/dev/null 2>"rank$1.err" </dev/null
+}
+pair() { # pair OF-RANK-1 [OF-RANK-0]: their variables; codes in rc0 and rc1
+  port=$((port + 1)) start=$SECONDS
+  (${1:+export "$1"}; rank 1) & other=$!
+  (${2:+export "$2"}; rank 0)
+  rc0=$?
+  wait $other
+  rc1=$? took=$((SECONDS - start)) rc="$rc0 $rc1" out=$(cat rank0.err) err=$(cat rank1.err)
+}
+names() { # names FILE RANK PART...: one error, which names the rank, its host and the parts
+  [ "$(grep -c 'xkd: error:' "$1")" = 1 ] && grep -q "rank $2 ($(uname -n)) cannot meet the others' GPUs: " "$1" || return 1
+  for text in "${@:3}"; do grep -qF "$text" "$1" || return 1; done
+}
+pair "" XKD_CUDASIM_NAMELESS=1
+check "rank 0 can make no meeting: 9, and 7 for the other" [ "$rc0 $rc1" = "9 7" ]
+for r in 0 1; do
+  check "rank $r says who, why and what to do" names rank$r.err 0 "cuda-sim:0 failed in NCCL: the simulation makes no name" NCCL_SOCKET_IFNAME
+done
+check "both at once" [ "$took" -lt 20 ]
+pair XKD_CUDASIM_MEMORY=4000000
+check "rank 1 has no memory for buckets: 8, and 7 for rank 0" [ "$rc0 $rc1" = "7 8" ]
+for r in 0 1; do check "rank $r says so" names rank$r.err 1 "is out of memory in buckets for sums over ranks"; done
+check "at once too" [ "$took" -lt 20 ]
+XKD_CUDASIM_NAMELESS=1 try "${train[@]}" --out no --ranks 3 dataset.batch_size=6
+stderr_has "--ranks ends with the first one's code" 9 "rank 0 ($(uname -n)) cannot meet the others' GPUs"
+check "and no folder is made" [ ! -e no ]
 
 # ---- a rank that is lost ----
 lose() { # lose NAME SIGNAL: two ranks in their endless training, of which one gets the signal in the midst

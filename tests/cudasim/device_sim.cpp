@@ -247,6 +247,20 @@ int dev_give(void *block)
     return stuck = FAULT;
 }
 
+/* A device that does no work keeps the layout that a GPU has. */
+size_t dev_red_zone(void)
+{
+    return idle ? 0 : 256;
+}
+
+int dev_fence(void *at, size_t bytes, dev_stream stream)
+{
+    return sim::put(of(stream), [=]() {
+        sim::add_fence((char *)at, bytes);
+        return 0;
+    });
+}
+
 int dev_take_pinned(void **out_host, size_t bytes)
 {
     if (may_not("taking memory")) return stuck;
@@ -273,7 +287,8 @@ static bool is_pinned(const void *host)
 
 bool sim::is_device(const void *from, size_t bytes, const char *what)
 {
-    char *end = bytes ? piece_end(from) : (char *)(uintptr_t)from;
+    char *end = bytes ? piece_end(from) : (char *)(uintptr_t)from, *fence = fence_from(from);
+    if (fence && (const char *)from + bytes > fence && bytes) end = std::min(end, fence);
     if (bytes == 0 || (end && (const char *)from + bytes <= end)) return true;
     note_fault("%s of %zu bytes at an address of the device that %s", what, bytes,
                end ? "ends behind its piece" : "belongs to no piece");

@@ -42,7 +42,14 @@ extern char *memory_begin, *memory_end; /* the range of addresses */
 /* The piece that holds the address: its end, or NULL. */
 char *piece_end(const void *address);
 void *take_memory(size_t bytes);
+/* Bytes that may be taken: XKD_CUDASIM_MEMORY of the environment, else all of the range. */
+size_t memory_size(void);
 bool give_memory(void *block);
+/* Red zones: bytes of a piece that nothing may touch any more, until the piece is given back. */
+void add_fence(char *at, size_t bytes);
+void mark_fences(void);
+/* The begin of the one that holds the address, or the next one behind it; NULL. */
+char *fence_from(const void *address);
 /* Between these the host may read and write device memory. */
 void open_memory(void);
 void close_memory(void);
@@ -56,6 +63,7 @@ bool is_device(const void *from, size_t bytes, const char *what);
 
 /* ---- shadows (hooks.cpp) ---- */
 void reset_shadow_if_full(void);
+void mark_fence(char *at, size_t bytes);
 } // namespace sim
 
 #endif

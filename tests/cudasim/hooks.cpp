@@ -18,7 +18,9 @@ namespace
 {
 enum { GRAIN = 2, CELLS_AT_ONCE = 1 << 20 };
 /* Codes of `who` beyond a thread's number: several readers. */
-enum : unsigned { WARP_READERS = 1024, BLOCK_READERS = 2000, GRID_READERS = 2001, ATOMIC = 4096 };
+enum : unsigned { WARP_READERS = 1024, BLOCK_READERS = 2000, GRID_READERS = 2001, FENCE = 2002, ATOMIC = 4096 };
+/* Behind all intervals: what stands there is ordered before nothing. */
+const uint32_t NEVER = 0xffffffffu;
 
 struct stamp {
     uint32_t interval; /* 0: nobody */
@@ -51,6 +53,13 @@ bool is_before(const stamp &s)
     return who < BLOCK_READERS && warp == now.thread / LANES && s.warp_epoch < now.warp_epoch;
 }
 
+[[noreturn]] void tell_overrun(const char *address, const char *does, size_t offset)
+{
+    const char *fence = fence_from(address);
+    fault("%s memory %zu bytes behind the end of its piece of an arena (code at +0x%zx)", does,
+          fence && fence < address ? (size_t)(address - fence) : 0, offset);
+}
+
 [[noreturn]] void tell_race(const char *address, const stamp &other, const char *did, const char *does,
                             const void *caller)
 {
@@ -59,6 +68,7 @@ bool is_before(const stamp &s)
     bool shared = address >= shared_begin && address < shared_begin + shared_size;
     unsigned who = other.who & ~(unsigned)ATOMIC;
     char thread[60];
+    if (who == FENCE) tell_overrun(address, does, offset);
     if (other.interval < now.block_began || who == GRID_READERS)
         snprintf(thread, sizeof thread, "another block");
     else if (who < WARP_READERS)
@@ -153,6 +163,15 @@ inline void access(const void *at, size_t bytes, bool writes, const void *caller
 } // namespace
 
 /* Intervals have 32 bits; when most are used, all begins anew. */
+void mark_fence(char *at, size_t bytes)
+{
+    if (!device_shadow) make_device_shadow();
+    const cell closed = {{NEVER, FENCE, 0}, {0, 0, 0}};
+    const size_t first = ((size_t)(at - memory_begin) + GRAIN - 1) / GRAIN,
+                 end = (size_t)(at + bytes - memory_begin) / GRAIN;
+    for (size_t i = first; i < end; i++) device_shadow[i] = closed;
+}
+
 void reset_shadow_if_full(void)
 {
     if (now.interval < 0xf0000000u) return;
@@ -160,6 +179,7 @@ void reset_shadow_if_full(void)
         madvise(device_shadow, (size_t)(memory_end - memory_begin) / GRAIN * sizeof(cell), MADV_DONTNEED);
     std::memset(shared_shadow, 0, sizeof shared_shadow);
     now.interval = 0;
+    mark_fences();
 }
 
 } // namespace sim

@@ -348,9 +348,73 @@ static void closed_memory(void)
     tell(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV, "the host cannot read device memory");
 }
 
+/* ---- red zones ---- */
+
+template <class K> static std::string beside_a_zone(K kernel, size_t fenced)
+{
+    void *x = nullptr;
+    dev_use(0);
+    dev_take(&x, 4 * N * sizeof(float));
+    dev_zero(x, 4 * N * sizeof(float), stream);
+    if (fenced) dev_fence((float *)x + N, fenced, stream);
+    dev_launch("kernel", kernel, dim3(1), dim3(N), N * sizeof(float), stream, (float *)x);
+    std::string text = dev_stream_wait(stream) ? dev_error_text(1) : "";
+    dev_give(x);
+    return text;
+}
+
+__global__ void reads_behind(float *x)
+{
+    x[threadIdx.x] = threadIdx.x == N - 1 ? x[N + 1] : 0;
+}
+
+__global__ void adds_behind(float *x)
+{
+    if (threadIdx.x == 3) atomicAdd(x + N, 1.0f);
+}
+
+__global__ void beyond_the_zone(float *x)
+{
+    x[threadIdx.x + 2 * N] = 1;
+}
+
+__global__ void last_half(float *x)
+{
+    ((uint16_t *)x)[2 * N + threadIdx.x % 2] = 1;
+}
+
+static void red_zones(void)
+{
+    const size_t zone = N * sizeof(float);
+    void *x = nullptr;
+    std::vector<float> host(N + 1);
+    wants("a write one element behind a piece", beside_a_zone(behind_the_end, zone),
+          "writes memory 0 bytes behind the end of its piece of an arena");
+    wants("a read", beside_a_zone(reads_behind, zone), "reads memory 4 bytes behind the end");
+    wants("an atomic", beside_a_zone(adds_behind, zone), "writes memory 0 bytes behind");
+    wants("a write of two bytes", beside_a_zone(last_half, zone), "bytes behind the end");
+    wants("what stays in its piece is well", beside_a_zone(warp_words, zone), "");
+    wants("and so is what lies behind the zone", beside_a_zone(beyond_the_zone, zone), "");
+    wants("and a piece without one", beside_a_zone(behind_the_end, 0), "");
+    dev_use(0);
+    dev_take(&x, 4 * N * sizeof(float));
+    dev_fence((float *)x + N, zone, stream);
+    dev_download(host.data(), x, N * sizeof(float), stream);
+    tell(dev_stream_wait(stream) == 0, "a copy up to the zone");
+    dev_download(host.data(), x, (N + 1) * sizeof(float), stream);
+    int error = dev_stream_wait(stream);
+    tell(error && strstr(dev_error_text(error), "ends behind its piece"), "and one into it");
+    dev_use(0);
+    dev_upload((float *)x + N, host.data(), sizeof(float), stream);
+    tell(dev_stream_wait(stream) != 0, "and one within it");
+    dev_use(0);
+    dev_give(x);
+}
+
 int main(void)
 {
     dev_stream_new(&stream);
+    red_zones();
     kernels();
     values();
     streams();

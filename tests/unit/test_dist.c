@@ -1,5 +1,6 @@
 /* Exchanges between real processes: what each operation delivers on every rank, in which order sums are added, and what
  * strangers and lost ranks lead to. Each case forks its ranks; a child reports by its exit code. */
+#include <malloc.h>
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,14 +13,15 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include "absent_device.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/rng.h"
-#include "dist/dist.h"
+#include "dist/dist_parts.h"
 #include "dist/socket.h"
 #include "optim/parts.h"
 
-enum { MOST = 8 };
+enum { MOST = 8, ABSENT = 50 };
 
 /* A case: what each rank does. Returns 0 where all is well. */
 typedef int (*rank_fn)(xkd_context *cx, xkd_dist *dist);
@@ -424,11 +426,56 @@ static void test_environment(void **state)
     xkd_context_free(cx);
 }
 
+/* What the plan counts (xkd_dist_*_buckets) is what ranks take: of the host, in float32 and bfloat16, ... */
+static int take_what_the_plan_says(xkd_context *cx, xkd_dist *d)
+{
+    int64_t size = xkd_dist_size(d), page = 4096;
+    int64_t taken = (int64_t)malloc_usable_size(d->room);
+    int64_t more = taken - xkd_dist_host_buckets(size, false);
+    (void)cx;
+    if (more < 0 || more > page) return 1;
+    if (xkd_dist_halve(d) != XKD_OK) return 2;
+    taken += (int64_t)malloc_usable_size(d->packed);
+    more = taken - xkd_dist_host_buckets(size, true);
+    return more < 0 || more > 2 * page ? 3 : 0;
+}
+
+/* ... and of a GPU. */
+static int take_of_a_device(xkd_context *cx, xkd_dist *d)
+{
+    xkd_backend *be;
+    int64_t before;
+    if (xkd_backend_new(cx, &be, "cuda-sim", XKD_F32, 1) != XKD_OK) return ABSENT;
+    before = xkd_backend_held(be);
+    if (xkd_dist_meet_devices(d, be) != XKD_OK || !xkd_dist_on_devices(d)) return 1;
+    if (xkd_backend_held(be) - before != xkd_dist_device_buckets(xkd_dist_size(d))) return 2;
+    if (xkd_backend_held(be) - before < 8 << 20) return 3;
+    xkd_dist_part_devices(d);
+    if (xkd_backend_held(be) != before) return 4;
+    xkd_backend_free(be);
+    return 0;
+}
+
+static void test_buckets(void **state)
+{
+    int codes[MOST];
+    (void)state;
+    assert_int_equal(xkd_dist_host_buckets(1, true) + xkd_dist_device_buckets(1), 0);
+    /* However many there are, a rank's share is not nothing. */
+    assert_int_equal(xkd_dist_device_buckets(4096), 4096 * 4096 * 4);
+    all_well(3, take_what_the_plan_says);
+    job j = job_of(2, 20);
+    run_job(&j, take_of_a_device, codes);
+    if (codes[0] == ABSENT && may_be_absent("cuda-sim")) skip();
+    for (int r = 0; r < 2; r++) assert_int_equal(codes[r], 0);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_operations), cmocka_unit_test(test_sums),      cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_half),       cmocka_unit_test(test_alone),     cmocka_unit_test(test_losses),
-        cmocka_unit_test(test_absent),     cmocka_unit_test(test_strangers), cmocka_unit_test(test_environment)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_operations),  cmocka_unit_test(test_sums),
+                                       cmocka_unit_test(test_parts),       cmocka_unit_test(test_half),
+                                       cmocka_unit_test(test_alone),       cmocka_unit_test(test_losses),
+                                       cmocka_unit_test(test_absent),      cmocka_unit_test(test_strangers),
+                                       cmocka_unit_test(test_environment), cmocka_unit_test(test_buckets)};
     return cmocka_run_group_tests_name("dist", tests, NULL, NULL);
 }

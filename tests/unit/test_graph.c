@@ -11,6 +11,7 @@
 #include "absent_device.h"
 #include "backend/cuda/cuda.h"
 #include "small_model.h"
+#include "supervised/finetune.h"
 
 /* Without `kept` operations are counted by name, and so asked for one by one. */
 static void build(small_model *s, bool kept)
@@ -44,24 +45,34 @@ static int64_t one_step(small_model *s, xkd_step_result *result)
     return asked;
 }
 
-static void same_arena(const small_model *a, const small_model *b, const xkd_arena *x, const xkd_arena *y)
+static void same_bytes(const xkd_backend *a, const xkd_backend *b, const void *x, const void *y, int64_t bytes)
 {
-    char *host[2] = {malloc((size_t)x->used), malloc((size_t)x->used)};
-    assert_int_equal(x->used, y->used);
-    xkd_memory_download(a->be->memory, host[0], x->memory, x->used);
-    xkd_memory_download(b->be->memory, host[1], y->memory, y->used);
-    assert_memory_equal(host[0], host[1], (size_t)x->used);
+    char *host[2] = {malloc((size_t)bytes), malloc((size_t)bytes)};
+    xkd_memory_download(a->memory, host[0], x, bytes);
+    xkd_memory_download(b->memory, host[1], y, bytes);
+    assert_memory_equal(host[0], host[1], (size_t)bytes);
     free(host[0]);
     free(host[1]);
 }
 
+static void same_params(const xkd_backend *a, const xkd_backend *b, const xkd_params *x, const xkd_params *y)
+{
+    assert_int_equal(x->count, y->count);
+    for (int64_t i = 0; i < x->count; i++) {
+        const xkd_param *r = x->rows[i], *s = y->rows[i];
+        int64_t bytes = r->count * (int64_t)sizeof(float);
+        same_bytes(a, b, r->master, s->master, bytes);
+        same_bytes(a, b, r->counter, s->counter, (int64_t)sizeof *r->counter);
+        if (!r->moment1) continue;
+        same_bytes(a, b, r->moment1, s->moment1, bytes);
+        same_bytes(a, b, r->moment2, s->moment2, bytes);
+    }
+}
+
 static void same_state(const small_model *a, const small_model *b)
 {
-    const xkd_params *x = &xkd_trainer_look(a->trainer)->networks.params,
-                     *y = &xkd_trainer_look(b->trainer)->networks.params;
-    same_arena(a, b, &x->values, &y->values);
-    same_arena(a, b, &x->moments, &y->moments);
-    same_arena(a, b, &x->counters, &y->counters);
+    same_params(a->be, b->be, &xkd_trainer_look(a->trainer)->networks.params,
+                &xkd_trainer_look(b->trainer)->networks.params);
 }
 
 /* Everything that may change from step to step does: rates, momenta, temperatures, data; the last layer joins at the fourth
@@ -133,6 +144,96 @@ static void plans_have_graphs_of_their_own(void **state)
     }
     assert_true(asked < 80);
     for (int k = 0; k < 2; k++) small_model_free(&s[k]);
+}
+
+/* ---- fine-tuning ---- */
+
+enum { CLIPS = 2, CLASSES = 3, CLIP_FLOATS = 16 * 32 };
+
+typedef struct {
+    xkd_context *cx;
+    xkd_backend *be;
+    xkd_finetune net;
+} tuned;
+
+static void open_tuned(tuned *t, bool kept, bool frozen)
+{
+    static const xkd_model_config geometry = {.channels = 3,
+                                              .frame_height = 32,
+                                              .frame_width = 32,
+                                              .num_frames = 8,
+                                              .vid_patch_t = 2,
+                                              .vid_patch_h = 8,
+                                              .vid_patch_w = 8,
+                                              .spec_freq = 16,
+                                              .spec_time = 32,
+                                              .spec_patch_f = 4,
+                                              .spec_patch_t = 8,
+                                              .teacher = {32, 2, 2},
+                                              .student = {32, 2, 2}};
+    const xkd_encoder_source source = {
+        .path = "tests/golden/backbone/aud_teacher.pth.tar", .modality = XKD_AUDIO, .geometry = &geometry};
+    const xkd_view_shape shape = {.B = CLIPS, .T = 1, .H = 16, .W = 32};
+    xkd_finetune_options o = xkd_finetune_defaults();
+    o.dropout = 0.3;
+    o.drop_path = frozen ? 0 : 0.2;
+    o.batch_norm = o.frozen = frozen;
+    o.layer_decay = 0.7;
+    *t = (tuned){.cx = xkd_context_new()};
+    xkd_status status = xkd_backend_new(t->cx, &t->be, "cuda-sim", XKD_F32, 1);
+    if (status == XKD_OK && !kept) xkd_cuda_counts(t->be, NULL, 0);
+    if (status == XKD_OK) status = xkd_finetune_new(t->cx, t->be, &source, &shape, CLASSES, &o, &t->net);
+    if (status != XKD_OK) fail_msg("%s", xkd_last_error(t->cx));
+}
+
+static void close_tuned(tuned *t)
+{
+    xkd_finetune_free(&t->net);
+    xkd_backend_free(t->be);
+    xkd_context_free(t->cx);
+}
+
+/* What it asked of the device. Clips, targets, draws, rates and the share of a micro-batch change. */
+static int64_t tune(tuned *t, int step, double *loss)
+{
+    float clips[CLIPS * CLIP_FLOATS], targets[CLIPS * CLASSES] = {0};
+    int64_t before = xkd_backend_asked(t->be);
+    for (int i = 0; i < CLIPS * CLIP_FLOATS; i++) clips[i] = (float)sin(0.1 * i + step);
+    for (int b = 0; b < CLIPS; b++) targets[b * CLASSES + (b + step) % CLASSES] = 1;
+    xkd_finetune_begin(&t->net);
+    xkd_status status = xkd_finetune_micro_batch(t->cx, &t->net, clips, targets, step % 2 ? 1 : 0.5, loss);
+    if (status == XKD_OK) status = xkd_finetune_finish(t->cx, &t->net, 1e-2 / (1 + step), 0.05 * step);
+    if (status != XKD_OK) fail_msg("step %d: %s", step, xkd_last_error(t->cx));
+    return xkd_backend_asked(t->be) - before;
+}
+
+static void tuning_from_graphs(bool frozen)
+{
+    tuned kept, plain;
+    open_tuned(&kept, true, frozen);
+    open_tuned(&plain, false, frozen);
+    for (int step = 0; step < 6; step++) {
+        double a, b;
+        int64_t asked = tune(&kept, step, &a), launched = tune(&plain, step, &b);
+        assert_true(a == b && a > 0);
+        if (step == 0) assert_int_equal(asked, launched);
+        /* The share of the second step is another than that of the first. */
+        if (step > 1) assert_true(2 * asked < launched);
+        same_params(kept.be, plain.be, &kept.net.encoder.params, &plain.net.encoder.params);
+    }
+    assert_int_equal(kept.be->products, plain.be->products);
+    close_tuned(&kept);
+    close_tuned(&plain);
+}
+
+static void fine_tuning_has_the_bits_of_launched_steps(void **state)
+{
+    small_model s = small_model_defaults();
+    (void)state;
+    build(&s, true); /* or it is skipped */
+    small_model_free(&s);
+    tuning_from_graphs(false);
+    tuning_from_graphs(true);
 }
 
 static xkd_context *cx;
@@ -249,6 +350,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(replayed_steps_have_the_bits_of_launched_ones),
         cmocka_unit_test(plans_have_graphs_of_their_own),
+        cmocka_unit_test(fine_tuning_has_the_bits_of_launched_steps),
         cmocka_unit_test(what_came_by_value_is_kept),
         cmocka_unit_test(memory_that_is_given_back_ends_graphs),
         cmocka_unit_test(copies_of_the_host_are_not_kept),

@@ -416,9 +416,13 @@ static void test_plan(void **state)
     assert_true(plan.parameters > plan.trained && plan.trained > 0);
     assert_true(plan.activation_bytes > 0 && plan.seconds_per_sample > 0 && plan.seconds_per_step > 0);
     assert_true(plan.ring_bytes == 1000 && plan.worker_bytes > 0 && plan.cache_bytes == 0 && plan.scratch_bytes >= 0);
-    assert_true(plan.available_bytes > 0);
-    xkd_train_plan grouped;
-    c.train.accumulate = c.train.parts = 1;
+    assert_true(plan.available_bytes > 0 && plan.exchange_bytes == 0);
+    xkd_train_plan grouped, of_ranks;
+    c.train.ranks = c.train.parts = 2;
+    c.train.wire_bfloat16 = true;
+    must(cx, xkd_plan_training(cx, &c, &of_ranks), "plan of two ranks");
+    assert_true(of_ranks.exchange_bytes == (double)xkd_dist_host_buckets(2, true));
+    c.train.ranks = c.train.accumulate = c.train.parts = 1;
     c.train.batch = 64;
     must(cx, xkd_plan_training(cx, &c, &plan), "plan of one group");
     c.step.mmd_group = 2;

@@ -63,6 +63,11 @@ int dev_event_wait(dev_event event);                      /* the host waits */
 int dev_stream_after(dev_stream stream, dev_event event); /* the stream does */
 int dev_event_done(dev_event event, bool *done);          /* nobody waits */
 
+/* Of a simulation alone: bytes behind a piece of memory that nothing may touch (0 elsewhere), and where they are, from when the
+ * stream has come by until their block is given back. */
+size_t dev_red_zone(void);
+int dev_fence(void *at, size_t bytes, dev_stream stream);
+
 int dev_zero(void *to, size_t bytes, dev_stream stream);
 int dev_copy(void *to, const void *from, size_t bytes, dev_stream stream);
 /* Pinned host memory must stay as it is until the stream has come by; of other memory a copy is taken at once. */

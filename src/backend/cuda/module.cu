@@ -53,6 +53,14 @@ static void give(xkd_memory *memory, void *block)
     dev_give(block);
 }
 
+/* In its turn: the block's zeroing may not have been done. */
+static void fence(xkd_memory *memory, void *at, int64_t bytes)
+{
+    xkd_cuda *cuda = of(memory);
+    cuda_interrupt(cuda);
+    cuda_check(cuda->be, dev_fence(at, (size_t)bytes, cuda->stream), "a red zone");
+}
+
 static void zero(xkd_memory *memory, void *to, int64_t bytes)
 {
     cuda_asked(of(memory));
@@ -392,6 +400,8 @@ static xkd_status open(const xkd_cuda_host *host, xkd_backend *be, int device)
     xkd_cuda *cuda = (xkd_cuda *)calloc(1, sizeof *cuda);
     if (!cuda) return host->fail(be->cx, XKD_ERR_MEMORY, "out of memory");
     cuda->memory.name = XKD_CUDA_NAME;
+    cuda->memory.red_zone = (int64_t)dev_red_zone();
+    cuda->memory.fence = fence;
     cuda->memory.take = take;
     cuda->memory.give = give;
     cuda->memory.zero = zero;
@@ -433,7 +443,7 @@ static xkd_status status_of(xkd_backend *be)
 
 static int64_t held(const xkd_backend *be)
 {
-    return (int64_t)((const xkd_cuda *)be->cuda)->scratch_bytes;
+    return (int64_t)((const xkd_cuda *)be->cuda)->scratch_bytes + cuda_ranks_held(be);
 }
 
 static int64_t asked(const xkd_backend *be)
@@ -483,7 +493,7 @@ const xkd_cuda_table *xkd_cuda_table_3(void)
                                          held,
                                          devices,
                                          cuda_ranks_place,
-                                         cuda_ranks_name,
+                                         cuda_ranks_prepare,
                                          cuda_ranks_meet,
                                          cuda_ranks_sum,
                                          cuda_ranks_summed,

@@ -32,7 +32,7 @@ typedef struct {
     void (*close)(xkd_backend *be);
     /* Waits for all work; the first fault since the last call. */
     xkd_status (*status)(xkd_backend *be);
-    /* Bytes of scratch that operations have come to hold. */
+    /* Bytes that operations and sums over ranks have come to hold, besides tensors. */
     int64_t (*held)(const xkd_backend *be);
     /* Devices that there are; 0 where none can be used. */
     int (*devices)(void);
@@ -40,10 +40,11 @@ typedef struct {
     /* ---- ranks: processes whose devices exchange tensors ---- */
     /* What of all devices of its machine this backend's is, in `bus`. False: there is no library for exchanges (NCCL). */
     bool (*place)(const xkd_backend *be, char *bus, size_t size);
-    /* A name [XKD_CUDA_MEETING] for a meeting, made by one rank. */
-    bool (*name)(xkd_backend *be, char *name);
-    /* Waits for all. A fault of this and of what follows is the backend's. */
-    void (*meet)(xkd_backend *be, const char *name, int rank, int size);
+    /* Takes what sums need, among it memory for `share` floats of each rank; rank 0 makes the meeting's name [XKD_CUDA_MEETING].
+     * A fault of this and of what follows is the backend's. */
+    void (*prepare)(xkd_backend *be, int rank, int size, int64_t share, char *name);
+    /* Waits for all, which must be prepared: one that does not come is waited for without end. */
+    void (*meet)(xkd_backend *be, const char *name);
     /* x [n] of the device = sum over ranks, in float32 in the order of dist.h, beside what is asked for later, and behind what was
      * before; `halved`: sent as bfloat16. */
     void (*sum)(xkd_backend *be, float *x, int64_t n, bool halved);

@@ -6,8 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Bytes of a bucket. A rank's share has 16 KB at least, however many ranks there are. */
-enum { BUCKET = 8 << 20, LEAST_SHARE = 4096 };
 /* Sums that wait for their equals in a tree over at most 65 536 ranks. */
 enum { MOST_WAITING = 17 };
 
@@ -207,12 +205,7 @@ void cuda_ranks_part(xkd_backend *be)
     free(k);
 }
 
-bool cuda_ranks_name(xkd_backend *be, char *name)
-{
-    return cuda_check(be, dev_ranks_name(name), "NCCL");
-}
-
-void cuda_ranks_meet(xkd_backend *be, const char *name, int rank, int size)
+void cuda_ranks_prepare(xkd_backend *be, int rank, int size, int64_t share, char *name)
 {
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
     xkd_cuda_ranks *k = (xkd_cuda_ranks *)calloc(1, sizeof *k);
@@ -223,16 +216,28 @@ void cuda_ranks_meet(xkd_backend *be, const char *name, int rank, int size)
     cuda->ranks = k;
     k->rank = rank;
     k->size = size;
-    k->share = BUCKET / (int64_t)sizeof(float) / size;
-    if (k->share < LEAST_SHARE) k->share = LEAST_SHARE;
-    int error = dev_take((void **)&k->room, (size_t)(k->share * size) * sizeof(float));
+    k->share = share;
+    int error = dev_take((void **)&k->room, (size_t)(share * size) * sizeof(float));
     k->sent = (bf16 *)k->room;
-    k->came = k->sent + k->share * size;
+    k->came = k->sent + share * size;
     if (!error) error = dev_stream_new(&k->stream);
     if (!error) error = dev_event_new(&k->ready);
     if (!error) error = dev_event_new(&k->summed);
-    if (!error) error = dev_ranks_meet(&k->link, name, rank, size);
-    if (!cuda_check(be, error, "NCCL, when ranks met")) cuda_ranks_part(be);
+    bool well = cuda_check(be, error, "buckets for sums over ranks");
+    if (well && rank == 0) well = cuda_check(be, dev_ranks_name(name), "NCCL");
+    if (!well) cuda_ranks_part(be);
+}
+
+void cuda_ranks_meet(xkd_backend *be, const char *name)
+{
+    xkd_cuda_ranks *k = ((xkd_cuda *)be->cuda)->ranks;
+    if (!cuda_check(be, dev_ranks_meet(&k->link, name, k->rank, k->size), "NCCL, when ranks met")) cuda_ranks_part(be);
+}
+
+int64_t cuda_ranks_held(const xkd_backend *be)
+{
+    const xkd_cuda_ranks *k = ((const xkd_cuda *)be->cuda)->ranks;
+    return k ? k->share * k->size * (int64_t)sizeof *k->room : 0;
 }
 
 bool cuda_ranks_place(const xkd_backend *be, char *bus, size_t size)

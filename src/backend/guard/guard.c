@@ -7,9 +7,23 @@
 
 #include "base/alloc.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#endif
+
 /* Reserved addresses cost nothing. They are never given out twice, so memory that was given back stays unreadable. */
 static const int64_t RANGE = (int64_t)1 << 36;
 static const int64_t PAGE = 4096;
+/* Bytes behind each piece of an arena, and what stands in them. */
+enum { RED_ZONE = 256, MARK = 0xA5 };
+
+typedef struct {
+    unsigned char *at; /* in the range that can be read */
+    int64_t bytes;
+} fence;
 
 struct xkd_guard {
     xkd_memory memory; /* first: the memory's functions get its address */
@@ -23,6 +37,8 @@ struct xkd_guard {
     int64_t calls, fail_at;
     void *list;
     int64_t list_bytes;
+    fence *fences;
+    int64_t fence_count, fence_capacity;
 };
 
 static bool is_ours(const xkd_guard *g, const void *address, int64_t bytes)
@@ -49,6 +65,56 @@ static xkd_status take(xkd_memory *memory, xkd_context *cx, void **out, int64_t 
     return XKD_OK;
 }
 
+static void add_fence(xkd_memory *memory, void *at, int64_t bytes)
+{
+    xkd_guard *g = (xkd_guard *)memory;
+    fence f = {(unsigned char *)opened(g, at), bytes};
+    xkd_status status = xkd_reserve(g->cx, &g->fences, g->fence_count, &g->fence_capacity, sizeof f);
+    if (status != XKD_OK) {
+        g->fault = status;
+        return;
+    }
+    memset(f.at, MARK, (size_t)bytes);
+    ASAN_POISON_MEMORY_REGION(f.at, (size_t)bytes);
+    g->fences[g->fence_count++] = f;
+}
+
+/* Told once: the zone is as new behind it. Under the sanitizer nothing can have been written. */
+static void inspect_fence(xkd_guard *g, const fence *f)
+{
+    int64_t i = 0;
+#ifdef __SANITIZE_ADDRESS__
+    i = f->bytes;
+#endif
+    while (i < f->bytes && f->at[i] == MARK) i++;
+    if (i == f->bytes) return;
+    memset(f->at, MARK, (size_t)f->bytes);
+    g->fault = xkd_fail(g->cx, XKD_ERR_INTERNAL,
+                        "guard: something was written %lld bytes behind the end of a piece of an arena", (long long)i);
+}
+
+void xkd_guard_inspect(xkd_guard *g)
+{
+    for (int64_t i = 0; i < g->fence_count; i++) inspect_fence(g, &g->fences[i]);
+}
+
+/* Those of a block that goes. */
+static void drop_fences(xkd_guard *g, const char *begin, int64_t size)
+{
+    int64_t left = 0;
+    for (int64_t i = 0; i < g->fence_count; i++) {
+        const fence *f = &g->fences[i];
+        bool goes = (char *)f->at >= begin && (char *)f->at < begin + size;
+        if (goes) {
+            inspect_fence(g, f);
+            ASAN_UNPOISON_MEMORY_REGION(f->at, (size_t)f->bytes);
+        } else {
+            g->fences[left++] = *f;
+        }
+    }
+    g->fence_count = left;
+}
+
 /* The pages go back to the system; the addresses stay closed. */
 static void give(xkd_memory *memory, void *block)
 {
@@ -56,6 +122,7 @@ static void give(xkd_memory *memory, void *block)
     char *begin = opened(g, block) - PAGE;
     int64_t size;
     memcpy(&size, begin, sizeof size);
+    drop_fences(g, begin, size);
     madvise(begin, (size_t)size, MADV_DONTNEED);
     mprotect(begin, (size_t)size, PROT_NONE);
 }
@@ -174,6 +241,8 @@ xkd_status xkd_guard_new(xkd_context *cx, xkd_backend *be, const char *name, int
     g->cx = cx;
     g->memory = (xkd_memory){.name = "guard",
                              .late = true,
+                             .red_zone = RED_ZONE,
+                             .fence = add_fence,
                              .take = take,
                              .give = give,
                              .zero = zero,
@@ -205,7 +274,9 @@ void xkd_guard_free(xkd_guard *g)
     if (!g) return;
     xkd_backend_free(g->behind);
     if (g->closed) munmap(g->closed, (size_t)RANGE);
+    if (g->open) drop_fences(g, g->open, RANGE);
     if (g->open) munmap(g->open, (size_t)RANGE);
+    xkd_free(g->fences);
     xkd_free(g->list);
     xkd_free(g);
 }

@@ -4,7 +4,8 @@
  * byte in a second range, which can be read and written. A read of a tensor's numbers by the host ends with SIGSEGV where it
  * happens, and an address of the host's that is handed to an operation is refused: XKD_ERR_INTERNAL with the operation's
  * name. So a program that runs on the guard runs on a device whose memory is its own. What is asked for as an arrival is NaN
- * until it is waited for, as if the device were late.
+ * until it is waited for, as if the device were late. Pieces of arenas have red zones (base/arena.h): what writes there is told by
+ * the next status, and under the address sanitizer what reads or writes there ends the program where it happens.
  *
  * "guard:N" fails at its Nth operation, counted from 0, as a device fails: XKD_ERR_DEVICE, and from then on nothing is
  * computed. */
@@ -21,6 +22,8 @@ void xkd_guard_free(xkd_guard *guard);
 
 /* The fault of a copy since the last call; clears it. */
 xkd_status xkd_guard_fault(xkd_guard *guard);
+/* Looks whether the red zones are as they were; a fault is one of a copy from then on. */
+void xkd_guard_inspect(xkd_guard *guard);
 
 /* The tables of operations. */
 const xkd_ops *xkd_guard_ops(void);
