@@ -118,6 +118,14 @@ static int on_list(const char *list, const char *names)
     return av_match_list(names, list, ',') > 0;
 }
 
+/* FFmpeg 7 recognises a play list only by a name that play lists have, and is told no name here. */
+static bool is_play_list(const xkd_media *media)
+{
+    static const char mark[] = "#EXTM3U";
+    char start[sizeof mark - 1];
+    return pread(media->fd, start, sizeof start, media->first) == sizeof start && !memcmp(start, mark, sizeof start);
+}
+
 /* Recognises the format by content alone, so that a play list called .mp4 is seen as what it is. */
 static xkd_status recognise(xkd_media *media, const AVInputFormat **kind, xkd_media_fault *fault)
 {
@@ -125,16 +133,16 @@ static xkd_status recognise(xkd_media *media, const AVInputFormat **kind, xkd_me
     xkd_context *cx = media->cx;
     *kind = NULL;
     int code = av_probe_input_buffer2(media->io, kind, "", NULL, 0, 1 << 20);
-    if (code < 0 || !*kind) {
+    const char *name = code >= 0 && *kind ? (*kind)->name : is_play_list(media) ? "hls" : NULL;
+    if (!name) {
         *fault = XKD_FAULT_NOT_MEDIA;
         XKD_FAIL(XKD_ERR_DATA, "%s: not a media file that is known here (docs/media-formats.md lists those)",
                  media->name);
     }
-    if (!on_list(FORMATS, (*kind)->name)) {
+    if (!on_list(FORMATS, name)) {
         /* Text and pictures are recognised as something, too: to the user they are no videos at all. */
         *fault = XKD_FAULT_REFUSED;
-        XKD_FAIL(XKD_ERR_DATA, "%s: refused: format %s is not on the list (docs/media-formats.md)", media->name,
-                 (*kind)->name);
+        XKD_FAIL(XKD_ERR_DATA, "%s: refused: format %s is not on the list (docs/media-formats.md)", media->name, name);
     }
 fail:
     return status;
