@@ -54,6 +54,7 @@ check "a step from graphs asks the device for little" [ "$(asked <<<"$out")" -gt
 of_graphs=$(asked <<<"$out")
 try bench step -c "$tiny" --batch 4 --repeats 1 --device cuda-sim
 check "as it tells people" [ "$(awk '/^requests to the device per step/ { print $NF }' <<<"$out")" = "$of_graphs" ]
+check "whose share of this machine's rate nobody is told" [ -z "$(grep GEMM <<<"$out")" ]
 try bench step -c "$tiny" --batch 4 --repeats 1 --json
 check "a CPU is asked for nothing" [ "$(asked <<<"$out")" = 0 ]
 digest() { cat "$1"/*.safetensors "$1"/losses.json | cksum; }
