@@ -69,12 +69,6 @@ static void departure_free(xkd_memory *memory, xkd_departure *d)
     xkd_free(d->host);
 }
 
-static void departure_send(xkd_memory *memory, xkd_departure *d, void *to, int64_t bytes)
-{
-    (void)memory;
-    memcpy(to, d->host, (size_t)bytes);
-}
-
 static void departure_wait(xkd_memory *memory, xkd_departure *d)
 {
     (void)memory;
@@ -97,7 +91,6 @@ xkd_memory *xkd_host_memory(void)
                               .arrival_wait = arrival_wait,
                               .departure_new = departure_new,
                               .departure_free = departure_free,
-                              .departure_send = departure_send,
                               .departure_wait = departure_wait};
     return &host;
 }

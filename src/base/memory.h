@@ -44,6 +44,7 @@ struct xkd_memory {
     void (*arrival_wait)(xkd_memory *memory, xkd_arrival *a);
     xkd_status (*departure_new)(xkd_memory *memory, xkd_context *cx, xkd_departure *out);
     void (*departure_free)(xkd_memory *memory, xkd_departure *d);
+    /* Of memory that is not the host's. */
     void (*departure_send)(xkd_memory *memory, xkd_departure *d, void *to, int64_t bytes);
     void (*departure_wait)(xkd_memory *memory, xkd_departure *d);
     /* Devices of tests alone: bytes behind each piece of an arena that nothing may touch (arena.h); 0: none. `fence` is called

@@ -189,27 +189,9 @@ static void arrival_wait(xkd_memory *memory, xkd_arrival *a)
 }
 
 /* What departs is copied when it is sent. */
-static xkd_status departure_new(xkd_memory *memory, xkd_context *cx, xkd_departure *out)
-{
-    (void)memory;
-    return xkd_alloc(cx, &out->host, out->bytes, 1);
-}
-
-static void departure_free(xkd_memory *memory, xkd_departure *d)
-{
-    (void)memory;
-    xkd_free(d->host);
-}
-
 static void departure_send(xkd_memory *memory, xkd_departure *d, void *to, int64_t bytes)
 {
     upload(memory, to, d->host, bytes);
-}
-
-static void departure_wait(xkd_memory *memory, xkd_departure *d)
-{
-    (void)memory;
-    (void)d;
 }
 
 static xkd_status read_name(xkd_context *cx, xkd_guard *g, const char *name)
@@ -253,10 +235,10 @@ xkd_status xkd_guard_new(xkd_context *cx, xkd_backend *be, const char *name, int
                              .arrival_free = arrival_free,
                              .arrival_ask = arrival_ask,
                              .arrival_wait = arrival_wait,
-                             .departure_new = departure_new,
-                             .departure_free = departure_free,
+                             .departure_new = xkd_host_memory()->departure_new,
+                             .departure_free = xkd_host_memory()->departure_free,
                              .departure_send = departure_send,
-                             .departure_wait = departure_wait};
+                             .departure_wait = xkd_host_memory()->departure_wait};
     XKD_TRY(read_name(cx, g, name));
     XKD_TRY(reserve(cx, &g->closed));
     XKD_TRY(reserve(cx, &g->open));
