@@ -12,9 +12,9 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
-#include "media/damage.h"
 #include "data/identity.h"
 #include "data/pack.h"
+#include "media/damage.h"
 
 /* Files without an index in front are read through to find where their streams end. A fetcher remembers so many, which
  * is all of a set that nobody has run `data index` on. */

@@ -7,9 +7,9 @@
 
 #include "base/alloc.h"
 #include "base/context.h"
-#include "media/damage.h"
 #include "data/manifest.h"
 #include "data/views.h"
+#include "media/damage.h"
 #include "media/worker.h"
 
 /* Sound is 16-bit in a file and divided by this, as in training. */

@@ -7,11 +7,11 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "media/damage.h"
 #include "data/index.h"
 #include "eval/encode/clips.h"
 #include "eval/encode/encoder.h"
 #include "eval/judge/protocols.h"
+#include "media/damage.h"
 
 /* Clips of a forward pass: the largest that adds little to a training step's own memory. */
 enum { BATCH = 8, NEIGHBOURS = 20, RECALL_FEW = 5 };

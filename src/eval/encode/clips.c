@@ -10,8 +10,8 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
-#include "media/damage.h"
 #include "data/finetune_views.h"
+#include "media/damage.h"
 #include "media/mel.h"
 #include "data/pack.h"
 #include "media/resize.h"
