@@ -15,6 +15,11 @@ try "${train[@]}" --out never run.augment=gpu
 fails_with "a device that is no GPU" 2 \
   "xkd: error: run.augment=gpu: run.device=cpu is no GPU: take run.device=cuda, or run.augment=cpu"
 check "leaves no folder" [ ! -e never ]
+mkdir from && "$xkd" "${train[@]}" --out from/run --max-steps 1 -q >/dev/null 2>&1
+try finetune from/run toys --split train --test-split test --modality video --out never run.augment=gpu run.device=guard
+fails_with "a training with labels" 2 \
+  "xkd: error: run.augment=gpu: this training makes its views on the processors: take run.augment=auto or cpu"
+check "leaves no folder either" [ ! -e never ]
 try "${train[@]}" --out never run.augment=gpu run.device=guard dataset.n_fft=16384
 fails_with "a transform that is too long" 2 \
   "xkd: error: run.augment=gpu: dataset.n_fft=16384 is above 8192: take run.augment=cpu"
