@@ -1,7 +1,7 @@
 /* Replays recorded steps: views, noise and step values come from files, so that losses, gradients and the
  * state afterwards can be compared with another implementation's, number by number.
- * Start at xkd_replay at the end. */
-#include <xkd/replay.h>
+ * Start at xkd_replay_shared at the end. */
+#include "train/replay.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -20,13 +20,16 @@ static const char *const clip_names[] = {"frames", "specs"}, *const noise_names[
 
 typedef struct {
     const xkd_replay_options *options;         /* the caller's */
+    xkd_dist *dist;                            /* likewise; NULL: this process alone */
     char *batch_path, *init_path, *steps_path; /* names for messages */
     xkd_config config;
     xkd_safetensors *batch; /* recorded views and noise, mapped */
     json_t *steps, *losses;
-    xkd_view_shape *shapes[XKD_MODALITIES]; /* [views] */
+    xkd_view_shape *shapes[XKD_MODALITIES]; /* [views], of this rank's samples */
     const float **clips[XKD_MODALITIES];    /* [views], into `batch` */
-    int64_t views[XKD_MODALITIES], B;
+    float *noise[XKD_MODALITIES];           /* of this rank's samples, global view by global view */
+    int64_t views[XKD_MODALITIES];
+    int64_t recorded, B; /* samples of a recorded batch, and of this rank's share of it */
     xkd_backend *be;
     xkd_trainer *trainer;
 } replay;
@@ -119,7 +122,7 @@ static xkd_status view_shape(xkd_context *cx, const replay *r, xkd_modality m, c
     if (!fits || d[1] != (video ? r->config.model.channels : 1))
         return xkd_fail(cx, XKD_ERR_DATA, "%s: %s must be float32 of shape %s", r->batch_path, t->name,
                         video ? "(B,3,T,H,W)" : "(B,1,F,T)");
-    *out = video ? (xkd_view_shape){d[0], d[2], d[3], d[4], 0} : (xkd_view_shape){d[0], 1, d[2], d[3], 0};
+    *out = video ? (xkd_view_shape){0, d[2], d[3], d[4], 0} : (xkd_view_shape){0, 1, d[2], d[3], 0};
     return XKD_OK;
 }
 
@@ -128,6 +131,22 @@ static bool is_used(const replay *r, xkd_modality m)
 {
     xkd_trained trained = r->config.step.modality;
     return trained == XKD_TRAIN_BOTH || (trained == XKD_TRAIN_VIDEO) == (m == XKD_VIDEO);
+}
+
+/* Every rank takes as many samples of a batch. */
+static xkd_status share_samples(xkd_context *cx, replay *r)
+{
+    xkd_modality first = is_used(r, XKD_VIDEO) ? XKD_VIDEO : XKD_AUDIO;
+    int64_t ranks = xkd_dist_size(r->dist);
+    r->recorded = recorded(r, 0, clip_names[first], 0)->shape.dims[0];
+    if (r->recorded % ranks)
+        return xkd_fail(cx, XKD_ERR_CONFIG,
+                        "%s: %lld samples a step cannot be shared by %lld ranks: use a number that divides them",
+                        r->batch_path, (long long)r->recorded, (long long)ranks);
+    r->B = r->recorded / ranks;
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
+        for (int64_t v = 0; v < r->views[m]; v++) r->shapes[m][v].B = r->B;
+    return XKD_OK;
 }
 
 /* Number and sizes of the views come from the first step's data.
@@ -144,47 +163,61 @@ static xkd_status find_views(xkd_context *cx, replay *r)
         for (int64_t v = 0; v < r->views[m]; v++)
             XKD_TRY(view_shape(cx, r, m, recorded(r, 0, clip_names[m], v), &r->shapes[m][v]));
     }
-    r->B = r->shapes[is_used(r, XKD_VIDEO) ? XKD_VIDEO : XKD_AUDIO][0].B;
+    XKD_TRY(share_samples(cx, r));
 fail:
     return status;
 }
 
-/* Points `in` at the recorded data of a step, which must have the first step's shapes.
- * The tensors are used where they lie in the mapped file. Every step is checked, because the file is input
- * like any other. */
+/* Points `in` at this rank's samples of a view. They are used where they lie in the mapped file. Every step is checked against the
+ * first one, because the file is input like any other. */
+static xkd_status view_input(xkd_context *cx, replay *r, size_t step, xkd_modality m, int64_t view)
+{
+    const xkd_stored_tensor *t = recorded(r, step, clip_names[m], view), *first = recorded(r, 0, clip_names[m], view);
+    if (!t || t->dtype != XKD_F32 || !xkd_shape_equal(&t->shape, &first->shape) || t->shape.dims[0] != r->recorded)
+        return xkd_fail(cx, XKD_ERR_DATA,
+                        "%s: step%zu.%s.%lld must be float32, of the shape it has in step 1, with %lld samples",
+                        r->batch_path, step + 1, clip_names[m], (long long)view, (long long)r->recorded);
+    r->clips[m][view] =
+        (const float *)t->data + xkd_dist_rank(r->dist) * (xkd_shape_count(&t->shape) / r->recorded) * r->B;
+    return XKD_OK;
+}
+
+/* The noise of this rank's samples: the recording has that of all samples, global view by global view. */
+static xkd_status noise_input(xkd_context *cx, replay *r, size_t step, xkd_modality m)
+{
+    const xkd_stored_tensor *noise = recorded(r, step, noise_names[m], -1);
+    int64_t g = r->config.step.global_views,
+            N = xkd_grid_tokens(xkd_trainer_look(r->trainer)->networks.student[m].grid);
+    if (!noise || noise->dtype != XKD_F32 || xkd_shape_count(&noise->shape) != g * r->recorded * N)
+        return xkd_fail(cx, XKD_ERR_DATA, "%s: step%zu.%s must be float32 with %lld values", r->batch_path, step + 1,
+                        noise_names[m], (long long)(g * r->recorded * N));
+    const float *mine = (const float *)noise->data + xkd_dist_rank(r->dist) * r->B * N;
+    for (int64_t v = 0; v < g; v++)
+        memcpy(r->noise[m] + v * r->B * N, mine + v * r->recorded * N, (size_t)(r->B * N) * sizeof(float));
+    return XKD_OK;
+}
+
 static xkd_status step_input(xkd_context *cx, replay *r, size_t step, xkd_pass_input *in)
 {
     xkd_status status = XKD_OK;
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         if (!is_used(r, m)) continue;
-        for (int64_t v = 0; v < r->views[m]; v++) {
-            const xkd_stored_tensor *t = recorded(r, step, clip_names[m], v), *first = recorded(r, 0, clip_names[m], v);
-            if (!t || t->dtype != XKD_F32 || !xkd_shape_equal(&t->shape, &first->shape) || t->shape.dims[0] != r->B)
-                XKD_FAIL(XKD_ERR_DATA,
-                         "%s: step%zu.%s.%lld must be float32, of the shape it has in step 1, with %lld "
-                         "samples",
-                         r->batch_path, step + 1, clip_names[m], (long long)v, (long long)r->B);
-            r->clips[m][v] = t->data;
-        }
-        const xkd_stored_tensor *noise = recorded(r, step, noise_names[m], -1);
-        int64_t wanted = r->config.step.global_views * r->B *
-                         xkd_grid_tokens(xkd_trainer_look(r->trainer)->networks.student[m].grid);
-        if (!noise || noise->dtype != XKD_F32 || xkd_shape_count(&noise->shape) != wanted)
-            XKD_FAIL(XKD_ERR_DATA, "%s: step%zu.%s must be float32 with %lld values", r->batch_path, step + 1,
-                     noise_names[m], (long long)wanted);
+        for (int64_t v = 0; v < r->views[m]; v++) XKD_TRY(view_input(cx, r, step, m, v));
+        XKD_TRY(noise_input(cx, r, step, m));
         in->clips[m] = r->clips[m];
-        in->noise[m] = noise->data;
+        in->noise[m] = r->noise[m];
     }
 fail:
     return status;
 }
 
-/* Values or gradients under their public names, teachers and centres included. */
+/* Values or gradients under their public names, teachers and centres included. All ranks have the same; one writes. */
 static xkd_status write_list(xkd_context *cx, const replay *r, const char *name, xkd_param_part part)
 {
     xkd_status status = XKD_OK;
     xkd_tensor_list list = {0};
     char *path = NULL;
+    if (xkd_dist_rank(r->dist) > 0) return XKD_OK;
     XKD_TRY(xkd_params_list(cx, &xkd_trainer_look(r->trainer)->networks.params, part, &list));
     XKD_TRY(xkd_join_path(cx, &path, r->options->out, name));
     XKD_TRY(xkd_safetensors_write(cx, path, list.items, list.count, NULL, 0));
@@ -209,7 +242,9 @@ static xkd_status add_losses(xkd_context *cx, replay *r, const xkd_step_result *
 static xkd_status write_losses(xkd_context *cx, const replay *r)
 {
     xkd_status status = XKD_OK;
-    char *path = NULL, *text = json_dumps(r->losses, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+    char *path = NULL, *text = NULL;
+    if (xkd_dist_rank(r->dist) > 0) return XKD_OK;
+    text = json_dumps(r->losses, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     if (!text) XKD_FAIL(XKD_ERR_MEMORY, "out of memory for losses.json");
     XKD_TRY(xkd_join_path(cx, &path, r->options->out, "losses.json"));
     XKD_TRY(xkd_write_file(cx, path, text, (int64_t)strlen(text)));
@@ -276,7 +311,12 @@ static xkd_status prepare(xkd_context *cx, replay *r)
     if (r->options->dtype && strcmp(r->options->dtype, "tf32") == 0)
         XKD_TRY(xkd_backend_allow_tf32(cx, r->be, r->options->device));
     xkd_batch_shape shape = {.B = r->B, .views = {r->views[0], r->views[1]}, .shape = {r->shapes[0], r->shapes[1]}};
-    XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, NULL, &r->config, &shape, true));
+    XKD_TRY(xkd_trainer_new(cx, &r->trainer, r->be, r->dist, &r->config, &shape, true));
+    for (xkd_modality m = 0; m < XKD_MODALITIES; m++)
+        XKD_TRY(xkd_alloc(cx, &r->noise[m],
+                          r->config.step.global_views * r->B *
+                              xkd_grid_tokens(xkd_trainer_look(r->trainer)->networks.student[m].grid),
+                          sizeof *r->noise[m]));
     XKD_TRY(xkd_safetensors_open(cx, r->init_path, &init));
     /* The initial weights replace the random ones; every tensor must be there. */
     XKD_TRY(xkd_params_load(cx, &xkd_trainer_look(r->trainer)->networks.params, xkd_safetensors_at(init, 0),
@@ -288,10 +328,10 @@ fail:
 }
 
 /* Parts that were never opened are NULL or zero, so one clean-up serves all ways out. */
-xkd_status xkd_replay(xkd_context *cx, const xkd_replay_options *options)
+xkd_status xkd_replay_shared(xkd_context *cx, const xkd_replay_options *options, xkd_dist *dist)
 {
     xkd_status status = XKD_OK;
-    replay r = {.options = options, .losses = json_array()};
+    replay r = {.options = options, .dist = dist, .losses = json_array()};
     XKD_TRY(prepare(cx, &r));
     for (size_t step = 0; step < json_array_size(r.steps); step++) XKD_TRY(run_step(cx, &r, step));
     XKD_TRY(write_list(cx, &r, "state.safetensors", XKD_PARAM_VALUE));
@@ -305,10 +345,16 @@ fail:
     for (xkd_modality m = 0; m < XKD_MODALITIES; m++) {
         xkd_free(r.shapes[m]);
         xkd_free(r.clips[m]);
+        xkd_free(r.noise[m]);
     }
     xkd_free(r.batch_path);
     xkd_free(r.init_path);
     xkd_free(r.steps_path);
     xkd_config_free(&r.config);
     return status;
+}
+
+xkd_status xkd_replay(xkd_context *cx, const xkd_replay_options *options)
+{
+    return xkd_replay_shared(cx, options, NULL);
 }

@@ -69,6 +69,8 @@ xkd_status xkd_trainer_new(xkd_context *cx, xkd_trainer **out, xkd_backend *be, 
     xkd_status status = XKD_OK;
     xkd_trainer *t = NULL;
     *out = NULL;
+    if (dist && be->dtype == XKD_F64)
+        XKD_FAIL(XKD_ERR_CONFIG, "ranks add up gradients in float32: train in float64 as one process, without ranks");
     XKD_TRY(xkd_alloc(cx, &t, 1, sizeof *t));
     *t = (xkd_trainer){.in = {.be = be},
                        .dist = dist,

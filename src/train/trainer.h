@@ -38,7 +38,7 @@ xkd_trainer_inside *xkd_trainer_look(xkd_trainer *t);
 enum { XKD_STEPS_OPEN = 2 };
 
 /* Declares, allocates and initialises a model for micro-batches of `shape`. `be` and `dist`, which may be NULL, must outlive
- * it. Free with xkd_trainer_free, which takes NULL. */
+ * it. Free with xkd_trainer_free, which takes NULL. XKD_ERR_CONFIG for float64 with ranks. */
 xkd_status xkd_trainer_new(xkd_context *cx, xkd_trainer **out, xkd_backend *be, xkd_dist *dist,
                            const xkd_config *config, const xkd_batch_shape *shape, bool report_all);
 void xkd_trainer_free(xkd_trainer *t);

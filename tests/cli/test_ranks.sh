@@ -3,7 +3,7 @@
 # the others do when one is lost.
 cd "$(dirname "$0")/../.."
 . tests/cli/tap.sh
-tiny=$PWD/tests/data/tiny.yaml
+tiny=$PWD/tests/data/tiny.yaml golden=$PWD/tests/golden
 cd "$work" || exit 1
 "$xkd" data synth --out toys --classes 3 --clips 10 --seconds 2 --size 64 --seed 1 -q >/dev/null || exit 1
 "$xkd" data index toys --out toys.jsonl -q >/dev/null || exit 1
@@ -57,6 +57,16 @@ try pretrain "${base[@]}" --ranks 4 --dry-run --json
 check "a plan for ranks" grep -q '"micro_batch": 2' <<<"$out"
 try pretrain "${base[@]}" --out no --ranks -1
 stderr_has "no number of ranks" 2 "--ranks wants a number from 1 to 4096"
+
+# Recorded steps; golden/test_replay compares their numbers.
+try replay "$golden/xkd_groups" --out recorded --ranks 4
+check "a recording whose samples four ranks share" [ "$rc" -eq 0 -a "$(wc -l <<<"$out")" -eq 3 -a -s recorded/state.safetensors ]
+try replay "$golden/xkd_groups" --out no --ranks 3
+stderr_has "and three cannot" 2 "8 samples a step cannot be shared by 3 ranks"
+try replay "$golden/xkd_groups" --out no --ranks 8
+stderr_has "a rank with less than a group" 2 "mmd_group=2 does not divide the (micro-)batch of 1 samples"
+try replay "$golden/xkd_groups" --out no --ranks 2 --device ref --dtype f64
+stderr_has "float64 is for one process" 2 "train in float64 as one process, without ranks"
 
 # As torchrun starts them: each by itself, with its place in the environment.
 port=$((20000 + RANDOM % 20000))
