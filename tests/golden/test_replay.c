@@ -1,4 +1,5 @@
-/* Whole recorded training steps against the float64 oracle: all four cases on both backends, within the bounds of the
+/* Whole recorded training steps against the float64 oracle: all five cases on both backends, and the one whose MMD is over groups
+ * of samples on two and four ranks as well, within the bounds of the
  * recordings' own README: losses 2e-4 relative to max(1, value); each gradient 1e-4 in L2 relative to max(its norm, 1e-5
  * of the largest); each tensor's total update 2e-2 in L2. In float64 the reference must do far better.
  *
@@ -17,20 +18,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include <jansson.h>
-#include <xkd/replay.h>
 
 #include "absent_device.h"
 #include "checkpoint/safetensors.h"
+#include "dist/socket.h"
 #include "tensor/params.h"
+#include "train/replay.h"
 
 typedef struct {
     const char *folder, *backend;
     xkd_dtype dtype;
     double loss, gradient, update; /* bounds */
     const char *word;              /* for the type; NULL: its own */
+    int ranks;                     /* 0: this process alone */
 } golden_case;
 
 /* Of a distillation loss in bfloat16. Its temperatures (0.04 to 0.1 in these cases) multiply what rounding does to logits by 10
@@ -148,6 +152,48 @@ static const char *type_name(xkd_dtype dtype)
     return dtype == XKD_F64 ? "f64" : dtype == XKD_BF16 ? "bf16" : "f32";
 }
 
+/* A process of its own: one of `ranks` that replay together. Its status is the exit code. */
+static int be_rank(const xkd_replay_options *o, int rank, int ranks, int listener, int port)
+{
+    xkd_context *cx = xkd_context_new();
+    xkd_dist *dist = NULL;
+    const xkd_dist_place place = {.rank = rank,
+                                  .size = ranks,
+                                  .address = "127.0.0.1",
+                                  .port = port,
+                                  .listener = rank == 0 ? listener : -1,
+                                  .token = 7,
+                                  .timeout = 60};
+    if (rank != 0) close(listener);
+    xkd_status status = xkd_dist_join(cx, &place, &dist);
+    if (status == XKD_OK) status = xkd_replay_shared(cx, o, dist);
+    if (status != XKD_OK) fprintf(stderr, "# rank %d: %s\n", rank, xkd_last_error(cx));
+    if (dist && xkd_dist_leave(dist, status, xkd_last_error(cx)) != XKD_OK && status == XKD_OK) status = XKD_ERR_PEER;
+    xkd_context_free(cx);
+    return (int)status;
+}
+
+static xkd_status replay_on_ranks(xkd_context *cx, const xkd_replay_options *o, int ranks)
+{
+    int listener, port, worst = XKD_OK;
+    pid_t pids[8];
+    assert_true(ranks <= 8);
+    assert_int_equal(xkd_listen_everywhere(cx, 0, &listener, &port), XKD_OK);
+    fflush(NULL);
+    for (int r = 0; r < ranks; r++) {
+        pids[r] = fork();
+        assert_true(pids[r] >= 0);
+        if (pids[r] == 0) _exit(be_rank(o, r, ranks, listener, port));
+    }
+    close(listener);
+    for (int r = 0; r < ranks; r++) {
+        int status;
+        waitpid(pids[r], &status, 0);
+        if (!WIFEXITED(status) || WEXITSTATUS(status)) worst = WIFEXITED(status) ? WEXITSTATUS(status) : XKD_ERR_INTERNAL;
+    }
+    return worst == XKD_OK ? XKD_OK : xkd_fail(cx, (xkd_status)worst, "a rank ended with %d", worst);
+}
+
 static void replay_case(void **state)
 {
     const golden_case *c = *state;
@@ -155,7 +201,7 @@ static void replay_case(void **state)
     xkd_context *cx = xkd_context_new();
     assert_non_null(mkdtemp(out));
     xkd_replay_options o = {.folder = c->folder, .out = out, .device = c->backend, .dtype = c->word ? c->word : type_name(c->dtype), .threads = 2};
-    xkd_status status = xkd_replay(cx, &o);
+    xkd_status status = c->ranks ? replay_on_ranks(cx, &o, c->ranks) : xkd_replay(cx, &o);
     if (status == XKD_ERR_DEVICE && may_be_absent(c->backend)) {
         print_message("# %s\n", xkd_last_error(cx));
         xkd_context_free(cx);
@@ -183,6 +229,9 @@ static void replay_case(void **state)
 #define ON_TF32(name, backend)                                                                                         \
     {#name " on " backend " TF32", replay_case, NULL, NULL,                                                             \
      &(golden_case){CASE(#name), backend, XKD_F32, 6.25e-3, 2e-2, 0.5, "tf32"}}
+#define RANKS(name, number, backend, dtype, loss, gradient, update)                                                    \
+    {#name " by " #number " ranks on " backend " " #dtype, replay_case, NULL, NULL,                                   \
+     &(golden_case){CASE(#name), backend, XKD_##dtype, loss, gradient, update, .ranks = number}}
 #define ALL(name, rough)                                                                                               \
     ON(name, "ref", F64, 1e-11, 1e-7, 1e-3), ON(name, "ref", F32, 2e-4, 1e-4, 2e-2),                                   \
         ON(name, "cpu", F32, 2e-4, 1e-4, 2e-2), ON(name, "ref", BF16, 1e-2, rough, 0.5),                               \
@@ -195,6 +244,11 @@ int main(int argc, char **argv)
 {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {ALL(xkd, 5e-2), ALL(xkd_mas, 3e-2), ALL(xkd_mats, 3.5e-2),
-                                        ALL(xkd_teacher_global, 3e-2)};
+                                        ALL(xkd_teacher_global, 3e-2), ALL(xkd_groups, 5e-2),
+                                        RANKS(xkd_groups, 2, "ref", F32, 2e-4, 1e-4, 2e-2),
+                                        RANKS(xkd_groups, 4, "ref", F32, 2e-4, 1e-4, 2e-2),
+                                        RANKS(xkd_groups, 2, "cpu", F32, 2e-4, 1e-4, 2e-2),
+                                        RANKS(xkd_groups, 4, "cpu", F32, 2e-4, 1e-4, 2e-2),
+                                        RANKS(xkd_groups, 2, "cpu", BF16, 1e-2, 5e-2, 0.5)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
