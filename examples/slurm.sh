@@ -14,7 +14,10 @@ run=runs/first
 videos=videos.jsonl # on a folder that all machines see; 'xkd data index' makes it
 how=()
 [ -e "$run/config.yaml" ] && how=(--resume)
-srun --kill-on-bad-exit=0 xkd pretrain --data "$videos" --out "$run" num_node=2 dataset.batch_size=128 "${how[@]}"
+# Since SLURM 22.05 srun does not take the processors of a rank from the job. A rank that ends must not end the others: they
+# save, or say who was lost.
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 \
+  xkd pretrain --data "$videos" --out "$run" num_node=2 dataset.batch_size=128 "${how[@]}"
 code=$?
 if [ $code -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit $code
