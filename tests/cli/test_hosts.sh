@@ -64,6 +64,21 @@ together 2 "${base[@]}" --out second
 check "an address that does not answer beside one that does" same one2 second
 address=10.77.0.1
 
+# mpirun starts its ranks through ssh, in whose place nsenter does.
+if ! command -v mpirun >/dev/null || [ ! -e "$(dirname "$xkd")/libxkd-mpi.so" ]; then
+  echo "ok mpirun # SKIP there is no MPI"
+else
+  printf '#!/bin/bash\nexec nsenter -t "$([ "$1" = 10.77.0.1 ] && echo %s || echo %s)" -n -u -- sh -c "${*:2}"\n' "${hosts[@]}" >agent
+  printf '10.77.0.%s slots=1\n' 1 2 >hostfile
+  chmod +x agent
+  out=$(OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 on 0 mpirun --mca plm_rsh_agent "$PWD/agent" --mca btl tcp,self \
+    --mca btl_tcp_if_include wire --mca oob_tcp_if_include wire --mca mpi_yield_when_idle 1 --hostfile hostfile -n 2 \
+    "$xkd" pretrain "${base[@]}" --out mpi 2>mpi.err </dev/null)
+  rc=$? err=$(cat mpi.err)
+  check "mpirun on both hosts" grep -q "2 ranks: 0 on alpha, 1 on beta" mpi.err
+  check "to the same bits" same one2 mpi
+fi
+
 if on 0 tc qdisc add dev wire root netem delay 20ms 2>tc.err; then
   together 2 "${base[@]}" --out slow run.peer_timeout=3
   check "a wire of 20 ms, and nobody counts as lost" same one2 slow
