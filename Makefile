@@ -1,5 +1,5 @@
 # make         build build/xkd and build/libxkd.{a,so}
-# make demo    the whole way on data it makes itself: install, build, synthesise, index, pre-train
+# make demo    the whole way on data that it makes itself: install, build, synthesise, index, pre-train
 # make test    install, build, run all tests
 # make asan / make tsan   the tests under sanitizers
 # make install [DESTDIR=] [PREFIX=/usr/local]   program, libraries, headers, manual pages, completions, pkg-config, CMake files

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The same full-size training step in PyTorch, for comparison with `xkd bench step`: two masked autoencoders, two
 students with a local view, two teachers on the global view with refinement, MMD, distillation, per-tensor clipping, AdamW
-and moving averages. Masked tokens are not embedded and only masked ones are decoded to pixels, as in xkd. Not part of the
-tests. Usage, in an environment with torch:
+and moving averages. As in xkd, masked tokens are not embedded, and only masked ones are decoded to pixels. This is not part of
+the tests. Usage, in an environment with torch:
 
     bench/pytorch_step.py [--batch N] [--repeats N] [--threads N] [--device cpu|cuda]
                           [--mode eager|compile|bfloat16|compile-bfloat16]

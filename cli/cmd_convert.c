@@ -172,8 +172,8 @@ const struct cli_command cmd_convert = {
     .summary = "write a tensor file in another form: safetensors, PyTorch, npz, npy, Hugging Face folder",
     .usage = "IN OUT [--to FORM] [--part NAME]",
     .description =
-        "The form of IN is told by its content, that of OUT by its ending or --to. Of a training checkpoint the "
-        "model is taken, without the 'module.' of DDP; names come out in the release's form.",
+        "The content of IN tells its form, and the ending of OUT, or --to, tells that of OUT. From a training\n"
+        "checkpoint the command takes the model, without the 'module.' of DDP. Names come out in the release's form.",
     .example = "xkd convert XKD_checkpoint.pth.tar vid_teacher.safetensors --part vid_teacher.backbone",
     .options = options,
     .run = run,

@@ -253,10 +253,9 @@ const struct cli_command cmd_data_check = {
     .summary = "decode every file and report broken, short, silent and out-of-sync ones",
     .usage = "DIR|MANIFEST [--out FILE]",
     .description =
-        "Decodes all of every file, names what is wrong with each, and writes a manifest of those that are in\n"
-        "order, or none where none is. Exit 3 where a file is broken (not where it is only short, silent or out of "
-        "sync). Ctrl-C keeps what\n"
-        "was found in FILE.partial, and the same command goes on.",
+        "Decodes every file completely, names what is wrong with each, and writes a manifest of the good ones, if\n"
+        "there are any. Exits with 3 if a file is broken (not if it is only short, silent or out of sync). Ctrl-C\n"
+        "keeps in FILE.partial what was found, and the same command continues.",
     .example = "xkd data check videos/",
     .options = options,
     .run = run,

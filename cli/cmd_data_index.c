@@ -182,12 +182,12 @@ const struct cli_command cmd_data_index = {
     .usage = "DIR|LIST [--out FILE] [data.max_bad_fraction=X]",
     .description =
         "DIR holds a folder per class, or train/ and test/ with a folder per class each, or just files.\n"
-        "LIST is a CSV file of any dialect, or lines \"path label\" (docs/lists.md); what was understood of it is\n"
-        "said. The manifest (JSON, a line a file) holds path, label, split, durations, sizes and rates, with --hash\n"
-        "also a hash of the contents. --no-probe opens no file, which does 20 000 and more a second. Files that cannot "
-        "be opened as media are named and left out, of a LIST at\n"
-        "most data.max_bad_fraction of them or 10; 'xkd data check' decodes all of them. Ctrl-C keeps what was\n"
-        "found in FILE.partial, and the same command goes on.",
+        "LIST is a CSV file of any dialect, or lines \"path label\" (docs/lists.md); the command says how it read it.\n"
+        "The manifest (JSON, a line for each file) holds path, label, split, durations, sizes and rates, and with\n"
+        "--hash also a hash of the contents. --no-probe opens no file and takes 20 000 files a second and more.\n"
+        "Files that cannot be opened as media are named and left out, but at most data.max_bad_fraction of a LIST,\n"
+        "or 10; 'xkd data check' decodes all files. Ctrl-C keeps in FILE.partial what was found, and the same command\n"
+        "continues.",
     .example = "xkd data index videos/",
     .options = options,
     .run = run,

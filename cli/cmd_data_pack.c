@@ -223,9 +223,9 @@ const struct cli_command cmd_data_pack = {
     .summary = "decode all clips once into a few large files that are read instead",
     .usage = "DIR|MANIFEST --out DIR [--short-side PIXELS] [--codec jpeg|raw] [--shard I/N] [KEY=VALUE ...]",
     .description =
-        "The pack is taken wherever a manifest is, with the same draws: all frames of the grid and the sound at\n"
-        "dataset.audio_fps stand in it, with labels, splits and classes. Given again, the command goes on where it\n"
-        "was stopped. Files that cannot be read are named and keep their place.",
+        "Every command that takes a manifest also takes the pack, with the same draws. A pack holds all frames of the\n"
+        "grid and the sound at dataset.audio_fps, with labels, splits and classes. If the command was stopped, give\n"
+        "it again and it continues. It names files that it cannot read; these keep their place.",
     .example = "xkd data pack videos.jsonl --out packed\n  xkd pretrain --data packed --out runs/first",
     .options = options,
     .run = run,

@@ -386,11 +386,11 @@ const struct cli_command cmd_embed = {
     .usage = "MODEL INPUT... --out F [options] [KEY=VALUE ...] | --join FEATURES... --out F",
     .description =
         "MODEL is a run folder, a model or an encoder in any form that 'xkd inspect' knows; INPUT a file, a folder,\n"
-        "a manifest, or - for names on stdin. A run that was stopped goes on when the same command is given again.\n"
-        "Files that cannot be read are named, and so are clips with more than data.max_clip_damage; more than\n"
-        "data.max_bad_fraction of either is exit 3 and no result.\n"
-        "Memory holds the features of a file until it is done: with --pool none that is all its tokens.\n"
-        "--join makes one file of the shards of a work (all must be there), or of features of different files.",
+        "a manifest, or - for names on stdin. If the command was stopped, give it again and it continues.\n"
+        "It names files that it cannot read and clips with more than data.max_clip_damage. If there are more than\n"
+        "data.max_bad_fraction of either, it writes no result and exits with 3.\n"
+        "Memory holds the features of a file until it is finished: with --pool none these are all its tokens.\n"
+        "--join makes one file of all shards of a collection, or of features of different files.",
     .example = "xkd embed runs/first videos/ --out features.safetensors",
     .options = options,
     .run = run,

@@ -500,11 +500,10 @@ const struct cli_command cmd_eval = {
     .usage = "EVALUATION --data ROOT --model MODEL --out DIR [--fold N] [KEY=VALUE ...]",
     .description =
         "EVALUATION is a data set and a task, such as ucf101-svm; --list shows all. ROOT is the data set as it was\n"
-        "unpacked. All folds are done with the released hyper-parameters, which -c and KEY=VALUE change. The row that\n"
-        "is printed has the mean and standard deviation over folds: 'honest' uses nothing of the test split, 'best' "
-        "is\n"
-        "chosen on it as the released code does, 'paper' is what the paper reports. Everything done stays in --out:\n"
-        "a second call prints the row again, one after a stop goes on.",
+        "unpacked. The command runs all folds with the released hyper-parameters, which -c and KEY=VALUE change. The\n"
+        "printed row has the mean and standard deviation over folds: 'honest' uses nothing of the test split, 'best'\n"
+        "is chosen on it as the released code does, 'paper' is what the paper reports. All work stays in --out:\n"
+        "a second call prints the row again, and a call after a stop continues.",
     .example = "xkd eval ucf101-svm --data /data/ucf101 --model vid_teacher.pth.tar --out eval/ucf101-svm",
     .options = options,
     .run = run,

@@ -54,7 +54,7 @@ fail:
 
 const struct cli_command cmd_report = {
     .name = "report",
-    .summary = "make a run's page anew, or compare several runs on one page",
+    .summary = "make a run's page again, or compare several runs on one page",
     .usage = "RUN... [--out FILE]",
     .description = "Of one run: verdict, curves, pictures, figures, unreadable files and configuration, also while it "
                    "runs or after\n"

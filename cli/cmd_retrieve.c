@@ -397,14 +397,11 @@ const struct cli_command cmd_retrieve = {
     .summary = "find the nearest clips within a modality or across, and measure recall",
     .usage = "FEATURES [--query M] [--against M] [--like PATH [--from F]]",
     .description =
-        "By cosine. Recall is that of files, by the mean feature of their clips; files of one class are those that "
-        "share\n"
-        "a label. Video and sound are compared where the features are of --pool head: the space in which distillation\n"
-        "matched them. --like prints cosine, second and file of clips, the nearest first. PATH is that of the "
-        "features:\n"
-        "below the folder that was embedded (train/a.mp4 of videos/train/a.mp4), and the name alone of a file that "
-        "was\n"
-        "embedded by itself.",
+        "Compares by cosine. Recall is that of files, by the mean feature of their clips; files of one class share a\n"
+        "label. Video and sound can be compared only in features of --pool head, the space in which distillation\n"
+        "matched them. --like prints cosine, second and file of clips, the nearest first. PATH names a file as the\n"
+        "features do: below the folder that was embedded (train/a.mp4 for videos/train/a.mp4), and without any folder\n"
+        "if the file was embedded by itself.",
     .example = "xkd retrieve features.safetensors --like train/a.mp4\n"
                "  xkd retrieve heads.safetensors --query audio --against video",
     .options = options,

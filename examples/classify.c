@@ -1,6 +1,6 @@
-/* What a classifier sees in files:   classify MODEL FILE...
+/* Classifies files:   classify MODEL FILE...
  *
- * Prints the likeliest class of each file and its score. A file that cannot be read is named, and the rest goes on.
+ * Prints the likeliest class of each file and its score. It names a file that it cannot read, and continues with the rest.
  *
  *     cc examples/classify.c $(pkg-config --cflags --libs libxkd) -o classify */
 #include <stdio.h>

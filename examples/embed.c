@@ -1,7 +1,7 @@
 /* Features of a file, window by window:   embed MODEL FILE [OUT]
  *
- * Prints where each window begins and the first three numbers of its features. OUT gets those of the pictures as they are in
- * memory: 32-bit floats, one window after the other.
+ * Prints where each window begins and the first three numbers of its features. The features of the pictures go to OUT as they
+ * are in memory: 32-bit floats, one window after the other.
  *
  *     cc examples/embed.c $(pkg-config --cflags --libs libxkd) -o embed */
 #include <stdio.h>

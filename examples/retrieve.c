@@ -1,6 +1,6 @@
 /* The clips that are most like a file of a collection:   retrieve FEATURES PATH
  *
- * FEATURES is what `xkd embed` wrote, PATH a file as it is named there.
+ * FEATURES is a file that `xkd embed` wrote. PATH names a file as FEATURES does.
  *
  *     cc examples/retrieve.c $(pkg-config --cflags --libs libxkd) -o retrieve */
 #include <stdio.h>

@@ -1,6 +1,6 @@
 #!/bin/bash
-# A pre-training on two machines of eight processors each, two ranks a machine. Before the time is up SLURM sends a signal:
-# the ranks save and exit with 75, and the job is queued again and goes on.
+# A pre-training on two machines of eight processors each, with two ranks a machine. Shortly before the time is up SLURM sends
+# a signal. The ranks save and exit with 75, and this script queues the job again, which then continues.
 #SBATCH --job-name=xkd
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=2
@@ -11,7 +11,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 run=runs/first
-videos=videos.jsonl # on a folder that all machines see; 'xkd data index' makes it
+videos=videos.jsonl # in a folder that all machines see; 'xkd data index' makes it
 how=()
 [ -e "$run/config.yaml" ] && how=(--resume)
 # Since SLURM 22.05 srun does not take the processors of a rank from the job. A rank that ends must not end the others: they

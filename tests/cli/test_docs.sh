@@ -8,7 +8,7 @@ rc=$?
 check "the check of the pages can fail" [ "$rc" -eq 0 -a -z "$out" ]
 all=$(scripts/check-docs 2>&1)
 all_rc=$?
-for page in README.md CONTRIBUTING.md docs/*.md bindings/python/README.md; do
+for page in README.md CHANGELOG.md CONTRIBUTING.md docs/*.md docs/gpu/*.md bindings/python/README.md; do
   out=$(grep -F "$page:" <<<"$all")
   check "$page names what exists" [ -z "$out" ]
 done

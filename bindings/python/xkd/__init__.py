@@ -4,8 +4,8 @@
     features = xkd.Encoder("runs/first").embed("clip.mp4")
     features.video.shape      # (clips, width)
 
-Classes hold a model or a decoder and are closed by `with` or close(). Exceptions are in xkd.errors. xkd.torch has the encoders as
-PyTorch modules and a data set; it is imported by itself, as only it needs PyTorch.
+Objects hold a model or a decoder; `with` or close() closes them. Exceptions are in xkd.errors. xkd.torch has the encoders as
+PyTorch modules and a data set. Import it separately, because only it needs PyTorch.
 """
 from ._library import lib as _lib
 from ._version import __version__
@@ -24,7 +24,7 @@ def library_version() -> str:
 
 
 def predict(model, source, *, top: int = 5):
-    """The likeliest classes of a file and their scores. For many files keep a Classifier."""
+    """The likeliest classes of a file and their scores. Keep a Classifier if you have many files."""
     with Classifier(model) as classifier:
         return classifier.predict(source, top=top)
 

@@ -137,7 +137,7 @@ class Handle:
         lib.xkd_context_set_progress(self._context, self._sink, None)
 
     def _on_progress(self, _user, progress):
-        # Python's handlers of signals run here, in the main thread; an exception ends the call and is raised behind it.
+        # Python's handlers of signals run here, in the main thread; an exception ends the call and is raised after it.
         try:
             if self._interrupt is not None and self._interrupt.seen:
                 return 1

@@ -14,11 +14,11 @@ from .errors import DataError
 
 
 class Classifier(Handle):
-    """A model of `xkd finetune` or `xkd linear`: `Classifier("runs/mine").predict("clip.mp4")`.
+    """A model that `xkd finetune` or `xkd linear` made: `Classifier("runs/mine").predict("clip.mp4")`.
 
     classes: the names, in the order of the scores
     modality: "video" or "audio"
-    multi_label: each class has a probability of its own; otherwise they sum to 1
+    multi_label: each class has a separate probability; otherwise the scores sum to 1
     """
 
     _close, _error = lib.xkd_predictor_close, lib.xkd_predictor_error
@@ -58,7 +58,7 @@ class Classifier(Handle):
         return [(self.classes[k], float(scores[k])) for k in order]
 
     def scores_many(self, sources: Iterable[Path], *, errors: str = "raise") -> np.ndarray:
-        """Scores [files,classes]. errors: "raise" a DataError for the first file that cannot be read, or "none": NaN."""
+        """Scores [files,classes]. The first file that cannot be read raises a DataError; with errors="none" its row is NaN."""
         if errors not in ("raise", "none"):
             raise ValueError(f"errors={errors!r}: 'raise' or 'none'")
         paths = [os.fsencode(s) for s in sources]

@@ -15,7 +15,7 @@ from ._library import lib
 
 @dataclass(frozen=True)
 class Clip:
-    """frames: uint8 [T,H,W,3] at `fps`; samples: float32 [N] at `sample_rate`; None where the file has no such stream there."""
+    """frames: uint8 [T,H,W,3] at `fps`; samples: float32 [N] at `sample_rate`; None if the file has no such stream there."""
 
     frames: Optional[np.ndarray]
     samples: Optional[np.ndarray]
@@ -45,8 +45,8 @@ class Reader(Handle):
         self._open(lib.xkd_reader_open, strings(words), len(words))
 
     def clip(self, source: Path, start: float = 0.0, *, copy: bool = True) -> Clip:
-        """The clip that begins `start` seconds into the file. copy=False: arrays over the reader's own memory, which the next call
-        overwrites and close() frees."""
+        """The clip that begins `start` seconds into the file. With copy=False the arrays are views of the reader's memory, which
+        the next call overwrites and close() frees."""
         d = c.ClipData()
         with self._lock:
             self._run(lib.xkd_reader_clip, self._alive(), os.fsencode(source), start, ctypes.byref(d))
@@ -68,7 +68,7 @@ class Reader(Handle):
         return Views([take(v.video[k], 0) for k in range(v.count[0])], [take(v.audio[k], 1) for k in range(v.count[1])])
 
     def views(self, source: Path, start: float, *, seed: int = 0, epoch: int = 0, sample: int = 0) -> Views:
-        """Augmented views of the clip at `start`; the draws are a function of (seed, epoch, sample) alone."""
+        """Augmented views of the clip at `start`. The draws depend only on (seed, epoch, sample)."""
         v = c.ClipViews()
         with self._lock:
             self._run(lib.xkd_reader_views, self._alive(), os.fsencode(source), start, seed, epoch, sample,
@@ -86,14 +86,14 @@ class Reader(Handle):
 
 def read_clip(source: Path, start: float = 0.0, *,
               settings: Union[Dict[str, object], Sequence[str], None] = None) -> Clip:
-    """One clip of one file. For many, keep a Reader: it keeps its decoder."""
+    """One clip of one file. For many files keep a Reader, which keeps its decoder."""
     with Reader(settings=settings) as reader:
         return reader.clip(source, start)
 
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A line of a manifest. label: -1 without one; labels: of a file with several classes."""
+    """A line of a manifest. label is -1 if the file has none; labels are those of a file with several classes."""
 
     path: str
     split: str
@@ -104,7 +104,7 @@ class ListedFile:
 
 
 def list_files(source: Path, split: Optional[str] = None, *, follow_links: bool = False) -> Tuple[List[ListedFile], List[str]]:
-    """Files and class names of a manifest of `xkd data index`, or of a folder."""
+    """Files and class names of a folder, or of a manifest that `xkd data index` wrote."""
     handle = Handle()
     try:
         listing = ctypes.c_void_p()

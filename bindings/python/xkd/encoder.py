@@ -27,7 +27,7 @@ def _word(table: dict, value, name: str) -> int:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of one source. An array is None where the source has no such stream or the encoder was not loaded.
+    """Features of one source. An array is None if the source has no such stream or if the encoder was not loaded.
 
     video, audio: float32 [clips,width], or [clips,tokens,width] with pool="none"
     video_seconds, audio_seconds: float64 [clips], where the clips begin
@@ -46,7 +46,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Window:
-    """One clip of a file: where it begins, and its features [width] (or [tokens,width]); None past a stream's end."""
+    """One clip of a file: where it begins, and its features [width] (or [tokens,width]), or None past a stream's end."""
 
     index: int
     seconds: float
@@ -56,7 +56,7 @@ class Window:
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """What an encoder takes and gives."""
+    """Shape, length and rate of the clips that an encoder takes, and rows and width of the features that it returns."""
 
     rows: int
     width: int
@@ -75,11 +75,11 @@ class Encoder(Handle):
 
     model: run folder, or a model or encoder file that `xkd inspect` knows
     modality: "video", "audio" or "both"; None: what the model has
-    pool: "mean" of the patches, "cls", "none" for all tokens, or "head", the projection head's outputs, the one space in
-        which video and sound can be compared; None: as the model's configuration says
+    pool: "mean" of the patches, "cls", "none" for all tokens, or "head" for the outputs of the projection head, the only
+        space in which video and sound can be compared; None: as the model's configuration says
     take: "windows" over the whole file every `stride` seconds (default: a clip's length), "test" or "train": `clips` of a file
     settings: {"key.sub": value} over the model's own configuration, as `xkd help options` lists them
-    progress: called as progress(what, done, total) while a call works; what it raises ends the call
+    progress: called as progress(what, done, total) while a call works; an exception that it raises ends the call
     """
 
     _close, _error = lib.xkd_embedder_close, lib.xkd_embedder_error
@@ -124,8 +124,8 @@ class Encoder(Handle):
     # ---- calls ----
 
     def embed(self, source: Optional[Path] = None, *, frames=None, samples=None) -> Features:
-        """Features of a file, or of frames (uint8 [T,H,W,3], at the model's rate) and samples (float32 [N] in [-1,1], mono)
-        in memory, which are read where they are, whatever their strides."""
+        """Features of a file, or of arrays: frames (uint8 [T,H,W,3], at the model's rate) and samples (float32 [N] in [-1,1],
+        mono). The arrays are read in place, whatever their strides."""
         f = c.Features()
         with self._lock:
             handle = self._alive()
@@ -142,8 +142,8 @@ class Encoder(Handle):
             return self._features(f)
 
     def embed_many(self, sources: Iterable[Path], *, errors: str = "raise") -> List[Optional[Features]]:
-        """Features of files, in their order; clips of different files share batches. errors: "raise" a DataError for the
-        first file that cannot be read, or "none": None in its place, with a warning in the log "xkd"."""
+        """Features of files, in their order. Clips of different files share batches. With errors="raise" the first file that
+        cannot be read raises a DataError. With "none" its place has None, and the log "xkd" has a warning."""
         if errors not in ("raise", "none"):
             raise ValueError(f"errors={errors!r}: 'raise' or 'none'")
         paths = [os.fsencode(s) for s in sources]
@@ -164,8 +164,8 @@ class Encoder(Handle):
         return result
 
     def embed_clips(self, modality: str, clips, out: Optional[np.ndarray] = None) -> np.ndarray:
-        """Features of prepared clips, float32 [count,C,T,H,W] as info[modality].clip has them, normalised as training does it.
-        They are read where they are if they are contiguous, and the result is written into `out` if it is given."""
+        """Features of prepared clips: float32 [count,C,T,H,W] of the shape info[modality].clip, normalised as in training.
+        Contiguous clips are read in place. If `out` is given, the result is written into it."""
         if modality not in self.info:
             raise ValueError(f"{modality!r}: this encoder has {', '.join(self.info)}")
         info = self.info[modality]
@@ -183,8 +183,8 @@ class Encoder(Handle):
         return out
 
     def windows(self, source: Path) -> Iterator[Window]:
-        """The clips of a file one after the other, while the rest of it is still being decoded. Until the iterator is used up or
-        closed the encoder can do nothing else."""
+        """The clips of a file one after the other, while the rest of the file is still being decoded. The encoder can do nothing
+        else until the iterator is used up or closed."""
         with self._lock:
             handle = ctypes.c_void_p()
             self._run(lib.xkd_embedder_windows, self._alive(), os.fsencode(source), ctypes.byref(handle))

@@ -66,13 +66,13 @@ class DeviceError(Error):
 
 
 class Preempted(Error):
-    """A run was stopped by a signal, and is saved."""
+    """A signal stopped a run, which is saved."""
 
     status = 75
 
 
 class Interrupted(Error):
-    """A call was stopped by its progress callback; a training is saved."""
+    """A progress callback stopped a call. A training is saved."""
 
     status = 130
 

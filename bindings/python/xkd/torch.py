@@ -85,7 +85,7 @@ class VisionTransformer(nn.Module):
     """An encoder of docs/method.md sections 3 and 4 under its public names.
 
     forward: clips [B,C,T,H,W] (sound: [B,1,1,mel bands,columns], or [B,1,mel bands,columns]) -> [B,width], or all tokens
-    [B,tokens,width] with pool="none". Other input sizes than that of training interpolate the positions.
+    [B,tokens,width] with pool="none". Input sizes other than that of training interpolate the positions.
     """
 
     def __init__(self, *, width: int, depth: int, heads: int, channels: int, patch: Sequence[int], grid: Sequence[int],
@@ -184,10 +184,10 @@ class TensorViews:
 class Dataset(torch.utils.data.Dataset):
     """The files of a manifest or folder as training sees them: item i is (TensorViews, label).
 
-    Each worker of a DataLoader has a decoder of its own. set_epoch(n) before each epoch draws other clips and crops; with the seed of
-    a run and its whole manifest the views are those of that run. A file that cannot be read raises xkd.DataError.
-    transform: called with the xkd.Views, which are numpy arrays; its result takes the place of the tensors. A DataLoader
-        batches what has one shape, so its collation wants a transform or a collate_fn of your own.
+    Each worker of a DataLoader has its own decoder. Call set_epoch(n) before each epoch to draw other clips and crops. With the
+    seed of a run and its whole manifest the views are those of that run. A file that cannot be read raises xkd.DataError.
+    transform: called with the xkd.Views, which are numpy arrays; its result replaces the tensors. A DataLoader batches only
+        items of one shape, so it needs a transform or a collate_fn of your own.
     """
 
     def __init__(self, source: Path, split: Optional[str] = None, *, seed: int = 0,
@@ -199,7 +199,7 @@ class Dataset(torch.utils.data.Dataset):
         self._owner: Optional[int] = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Which draws come next."""
+        """Sets the epoch whose clips and crops are drawn next."""
         self.epoch = epoch
 
     def __len__(self) -> int:

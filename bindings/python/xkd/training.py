@@ -14,7 +14,7 @@ from ._library import lib
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a call of pretrain did: steps done in all and of the whole schedule, and figures of the last of them."""
+    """What a call of pretrain did: all steps done so far, the steps of the whole schedule, and figures of the last step."""
 
     step: int
     total_steps: int
@@ -38,8 +38,8 @@ class _Settings(Handle):
 def pretrain(data: Path, out: Path, *, config: Optional[Path] = None, resume: bool = False, force: bool = False,
              settings: Union[Dict[str, object], Sequence[str], None] = None,
              progress: Optional[Callable[[str], Any]] = None) -> RunResult:
-    """Trains in the run folder `out`, as `xkd pretrain` does. Ctrl-C, and whatever `progress` raises, ends the run behind the
-    step at hand with everything saved; resume=True goes on. progress is called with a line of text after a step.
+    """Trains in the run folder `out`, as `xkd pretrain` does. `progress` is called with a line of text after a step. Ctrl-C,
+    and any exception of `progress`, ends the run after the current step, with everything saved. resume=True continues it.
     """
     pending, interrupt = [], DeferredInterrupt()
 
