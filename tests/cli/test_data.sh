@@ -142,6 +142,15 @@ for class in airplane dog train; do mkdir -p "esc/$class" && cp toys/train/orbit
 check "a class called train" 0 "$xkd" data index esc
 says "is told" err "esc: train/ is taken for a class"
 says "and is one" esc/manifest.jsonl '"classes":["airplane","dog","train"]'
+for folder in training testing validation; do
+  mkdir -p "other/$folder/dog" "esc/$folder" && cp toys/train/orbit/00000.mp4 "other/$folder/dog/1.mp4" && cp toys/train/orbit/00000.mp4 "esc/$folder/1.mp4"
+done
+check "other words for splits" 0 "$xkd" data index other
+says "are no classes" other/manifest.jsonl '"classes":["dog"]'
+for split in train test val; do says "but $split" other/manifest.jsonl "\"split\":\"$split\""; done
+rm -r esc/train esc/test* esc/val* esc/manifest.jsonl
+check "a class called training" 0 "$xkd" data index esc
+says "stays one" esc/manifest.jsonl '"classes":["airplane","dog","training"]'
 mkdir -p mixed/train/a mixed/test/a mixed/more
 for folder in train/a test/a more; do cp toys/train/orbit/00000.mp4 "mixed/$folder/1.mp4"; done
 check "two splits beside something else" 3 "$xkd" data index mixed
