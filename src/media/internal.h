@@ -11,6 +11,12 @@ typedef struct {
     bool wide;  /* that has 8 bytes, and not 4 */
 } xkd_open_edit;
 
+/* How far the time stamps of a stream of AVI have fallen behind (avi.c). */
+typedef struct {
+    int64_t unit;  /* of the index, in time stamps; 0: not known yet */
+    int64_t shift; /* that is added to them */
+} xkd_counted;
+
 struct xkd_media {
     xkd_context *cx;
     char *name;
@@ -25,7 +31,8 @@ struct xkd_media {
     int flip_x, flip_y, transpose; /* from the display matrix */
     xkd_open_edit open_edit[XKD_MEDIA_MAX_STREAMS];
     int open_edits;
-    bool dirty; /* something has been read since opening: seek before decoding again */
+    xkd_counted counted[2]; /* of video and audio */
+    bool dirty;             /* something has been read since opening: seek before decoding again */
 };
 
 /* "name: text" of a libav error code into `out`. */
@@ -37,6 +44,10 @@ xkd_status xkd_media_renew_sound(xkd_media *media, xkd_media_fault *fault);
 /* edits.c: finds them, in an MP4 file; and puts a length into what has been read of one, `size` bytes from `at` on. */
 void xkd_media_find_open_edits(xkd_media *media);
 void xkd_media_close_edits(const xkd_media *media, uint8_t *buffer, int64_t at, int64_t size);
+
+/* avi.c: gives a packet of the chosen streams the time that the index has for its place. Returns how much is missing in front of
+ * it, in the stream's time base. */
+int64_t xkd_media_restamp(xkd_media *media, AVPacket *packet);
 
 /* span.c: whether the header lists every packet; else spans are found by reading the file, which must then be opened anew. */
 bool xkd_media_is_indexed(const xkd_media *media);

@@ -522,6 +522,7 @@ static xkd_status open_again(xkd_media *media, xkd_media_fault *fault)
     if (media->io) av_freep(&media->io->buffer);
     avio_context_free(&media->io);
     media->offset = 0;
+    memset(media->counted, 0, sizeof media->counted);
     XKD_TRY(open_format(media, fault));
     XKD_TRY(pick_streams(media, fault));
 fail:

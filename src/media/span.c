@@ -136,6 +136,7 @@ static xkd_status read_tracks(xkd_media *m, track tracks[XKD_MEDIA_MAX_STREAMS],
         }
         int i = packet->stream_index;
         if (i < 0 || i >= XKD_MEDIA_MAX_STREAMS || packet->size == 0) continue;
+        xkd_media_restamp(m, packet);
         const AVStream *stream = m->format->streams[i];
         track *t = &tracks[i];
         t->packets++;
