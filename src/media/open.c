@@ -300,13 +300,14 @@ static xkd_status open_codec(xkd_media *media, AVStream *stream, AVCodecContext 
     xkd_context *cx = media->cx;
     AVDictionary *options = NULL;
     char text[128];
-    XKD_TRY(check_limits(media, stream->codecpar, fault));
     const AVCodec *codec = avcodec_find_decoder(stream->codecpar->codec_id);
     if (!codec || !on_list(CODECS, codec->name)) {
         *fault = XKD_FAULT_REFUSED;
         XKD_FAIL(XKD_ERR_DATA, "%s: refused: codec %s is not on the list (docs/media-formats.md)", media->name,
                  avcodec_get_name(stream->codecpar->codec_id));
     }
+    /* Behind the list: what is not on it has not been looked into, and may lack its rate for that alone. */
+    XKD_TRY(check_limits(media, stream->codecpar, fault));
     *out = avcodec_alloc_context3(codec);
     if (!*out || avcodec_parameters_to_context(*out, stream->codecpar) < 0)
         XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", media->name);
