@@ -165,6 +165,14 @@ mkdir -p "$(printf 'utf/\351a')" "$(printf 'utf/\350b')" utf/ok
 for folder in utf/*; do cp toys/train/orbit/00000.mp4 "$folder/c.mp4"; done
 check "class names that are no UTF-8" 0 "$xkd" data index utf
 check "the program reads its own manifest" 0 "$xkd" data stats utf --max-files 0
+cp -r utf "$(printf 'root\351')" && rm "$(printf 'root\351')"/*.jsonl
+check "a root that is no UTF-8" 0 "$xkd" data index "$(printf 'root\351')" --out root.jsonl
+says "stands coded" root.jsonl '"root":{"base64":"'
+check "and is read" 0 "$xkd" data check root.jsonl --out checked.jsonl dataset.clip_duration=2
+says "by every command" out "3 files: 3 ok"
+check "a pack in such a folder" 0 "$xkd" data pack root.jsonl --out "$(printf 'pack\351')"
+check "is checked into another" 0 "$xkd" data check "$(printf 'pack\351')" --out packed.jsonl dataset.clip_duration=2
+check "and read from there" 0 "$xkd" data stats packed.jsonl --max-files 0
 says "with all classes" out "3 classes"
 mkdir linked && cp -r toys/train/bounce linked && ln -s "$PWD/toys/train/orbit" linked/orbit && ln -s "$PWD/toys/train/orbit/00000.mp4" linked/bounce/link.mp4
 check "links out of the folder" 0 "$xkd" data index linked
