@@ -165,6 +165,13 @@ mkdir -p "$(printf 'utf/\351a')" "$(printf 'utf/\350b')" utf/ok
 for folder in utf/*; do cp toys/train/orbit/00000.mp4 "$folder/c.mp4"; done
 check "class names that are no UTF-8" 0 "$xkd" data index utf
 check "the program reads its own manifest" 0 "$xkd" data stats utf --max-files 0
+mkdir several && cp toys/train/orbit/00000.mp4 several/1.mp4 && cp toys/train/orbit/00000.mp4 several/2.mp4
+printf 'path,labels\n1.mp4,"dog,cat,dog"\n2.mp4,dog\n' >several.csv
+check "several labels a file" 0 "$xkd" data index several.csv --root several --out several.jsonl
+says "are each there once" several.jsonl '"labels":[1,0]'
+check "are counted" 0 "$xkd" data stats several.jsonl --max-files 0
+says "with the files" out "(2 labelled, 2 classes)"
+says "for each class" out "class 1             2  dog"
 cp -r utf "$(printf 'root\351')" && rm "$(printf 'root\351')"/*.jsonl
 check "a root that is no UTF-8" 0 "$xkd" data index "$(printf 'root\351')" --out root.jsonl
 says "stands coded" root.jsonl '"root":{"base64":"'
