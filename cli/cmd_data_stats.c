@@ -29,8 +29,12 @@ static xkd_status print_classes(xkd_context *cx, const xkd_manifest *m)
     char name[1024];
     xkd_status status = xkd_alloc(cx, &count, m->class_count, sizeof *count);
     if (status != XKD_OK) return status;
-    for (int64_t i = 0; i < m->count; i++)
-        if (m->samples[i].label >= 0 && m->samples[i].label < m->class_count) count[m->samples[i].label]++;
+    for (int64_t i = 0; i < m->count; i++) {
+        const xkd_sample *s = &m->samples[i];
+        if (s->label >= 0 && s->label < m->class_count) count[s->label]++;
+        for (int64_t k = 0; k < xkd_sample_label_count(s); k++)
+            if (s->more->labels[k] < m->class_count) count[s->more->labels[k]]++;
+    }
     for (int64_t k = 0; k < m->class_count; k++)
         printf("class %-8" PRId64 " %6" PRId64 "  %s\n", k, count[k], cli_name(name, sizeof name, m->classes[k]));
     xkd_free(count);

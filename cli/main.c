@@ -7,6 +7,7 @@
 #include "backend/cpu/levels.h"
 #include "base/alloc.h"
 #include "base/spelling.h"
+#include "base/text.h"
 #include "media/worker.h"
 
 /* Every subcommand, in the order of --help. To add one: write cli/cmd_NAME.c, declare it in cli.h, list it here,
@@ -72,7 +73,9 @@ static int unknown_command(const char *path, const struct cli_command *const *co
             best = (*commands)->name;
         }
     }
-    fprintf(stderr, "xkd: error: '%s' is not a command of %s", name, path);
+    char safe[300];
+    fprintf(stderr, "xkd: error: '%s' is not a command of %s", xkd_escape(safe, sizeof safe, name, strlen(name), ""),
+            path);
     if (best) fprintf(stderr, "; did you mean '%s'?", best);
     fprintf(stderr, " ('%s --help' lists them)\n", path);
     return XKD_ERR_CONFIG;

@@ -17,6 +17,7 @@ typedef struct {
     xkd_encode_options encode;
     double seconds;
     double tone_from;
+    double tone_rise;                      /* Hz a second, of the tone of 1 kHz */
     double picture_seconds, sound_seconds; /* where one of them is shorter; 0: `seconds` */
     int slow_after;                        /* frames after this one come at a quarter of the rate; 0: never */
 } test_file;
@@ -73,7 +74,8 @@ static inline xkd_status make_test_file(xkd_context *cx, const char *path, const
                sample < (int64_t)(frame_time(f, i + 1) * (double)o->sample_rate) &&
                (double)sample < (f->sound_seconds ? f->sound_seconds : f->seconds) * (double)o->sample_rate) {
             double t = (double)sample / (double)o->sample_rate;
-            int16_t value = t >= f->tone_from ? (int16_t)(12000 * sin(2 * M_PI * 1000 * t)) : 0,
+            int16_t value =
+                        t >= f->tone_from ? (int16_t)(12000 * sin(2 * M_PI * (1000 + f->tone_rise / 2 * t) * t)) : 0,
                     both[2] = {value, value};
             status = xkd_encoder_sound(e, both, 1);
             sample++;

@@ -19,8 +19,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 
-/* What the system says of an error, with what to do about it where that is known. */
-static const char *reason(int error)
+const char *xkd_reason(int error)
 {
     static const struct {
         int error;
@@ -59,7 +58,7 @@ xkd_status xkd_open_read(xkd_context *cx, const char *path, int *fd, int64_t *si
     struct stat info;
     /* O_NONBLOCK: opening a FIFO must not wait for a writer; it has no effect on regular files. */
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (*fd < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot open: %s", path, reason(errno));
+    if (*fd < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot open: %s", path, xkd_reason(errno));
     if (fstat(*fd, &info) == 0 && S_ISREG(info.st_mode)) {
         *size = info.st_size;
         return XKD_OK;
@@ -76,7 +75,7 @@ static xkd_status read_all(xkd_context *cx, int fd, const char *path, char *out,
     for (int64_t done = 0; done < size;) {
         ssize_t got = read(fd, out + done, (size_t)(size - done));
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot read: %s", path, reason(errno));
+        if (got < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot read: %s", path, xkd_reason(errno));
         if (got == 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: became shorter while it was read", path);
         done += got;
     }
@@ -162,7 +161,7 @@ xkd_status xkd_map_file(xkd_context *cx, const char *path, xkd_map *map)
     XKD_TRY(xkd_open_read(cx, path, &fd, &size));
     if (size > 0) {
         void *base = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (base == MAP_FAILED) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot map: %s", path, reason(errno));
+        if (base == MAP_FAILED) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot map: %s", path, xkd_reason(errno));
         /* Everything that maps a file reads all of it. The disk begins with the whole file now, in large requests, and
          * goes on while the first pages are looked at. Advice only: a refusal costs nothing but speed. */
         madvise(base, (size_t)size, MADV_WILLNEED);
@@ -199,7 +198,7 @@ xkd_status xkd_writer_open(xkd_context *cx, const char *path, xkd_writer **out)
     XKD_TRY(xkd_copy_string(cx, &writer->path, path));
     XKD_TRY(xkd_format_string(cx, &writer->temporary, "%s.tmp-%d", path, (int)getpid()));
     writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (writer->fd < 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot create: %s", path, reason(errno));
+    if (writer->fd < 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot create: %s", path, xkd_reason(errno));
     *out = writer;
     writer = NULL;
 fail:
@@ -214,7 +213,7 @@ static xkd_status write_all(xkd_context *cx, int fd, const char *path, const voi
     for (int64_t done = 0; done < size;) {
         ssize_t put = write(fd, bytes + done, (size_t)(size - done));
         if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot write: %s", path, reason(errno));
+        if (put < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot write: %s", path, xkd_reason(errno));
         done += put;
     }
     return XKD_OK;
@@ -250,7 +249,7 @@ xkd_status xkd_writer_patch(xkd_writer *writer, int64_t offset, const void *data
     while (put < 0 && errno == EINTR);
     if (put == size) return XKD_OK;
     return xkd_fail(writer->cx, XKD_ERR_STORAGE, "%s: cannot write: %s", writer->path,
-                    put < 0 ? reason(errno) : "short write");
+                    put < 0 ? xkd_reason(errno) : "short write");
 }
 
 /* A rename is only safe on disk once its folder is. */
@@ -263,11 +262,11 @@ static xkd_status sync_folder_of(xkd_context *cx, const char *path)
     if (slash) slash[slash == folder] = 0;
     const char *name = slash ? folder : ".";
     int fd = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot open folder: %s", name, reason(errno));
+    if (fd < 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot open folder: %s", name, xkd_reason(errno));
     int failed = fsync(fd) != 0 && errno != EINVAL; /* EINVAL: a file system without folder sync */
     int error = errno;
     close(fd);
-    if (failed) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot sync folder: %s", name, reason(error));
+    if (failed) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot sync folder: %s", name, xkd_reason(error));
 fail:
     xkd_free(folder);
     return status;
@@ -279,15 +278,15 @@ xkd_status xkd_writer_commit(xkd_writer *writer)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = writer->cx;
-    if (fsync(writer->fd) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot sync: %s", writer->path, reason(errno));
+    if (fsync(writer->fd) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot sync: %s", writer->path, xkd_reason(errno));
     /* What is kept goes by its lock until it has its name: another process would take it for unfinished. */
     if (!writer->kept) {
         int closed = close(writer->fd);
         writer->fd = -1;
-        if (closed != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot close: %s", writer->path, reason(errno));
+        if (closed != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot close: %s", writer->path, xkd_reason(errno));
     }
     if (rename(writer->temporary, writer->path) != 0)
-        XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot rename into place: %s", writer->path, reason(errno));
+        XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot rename into place: %s", writer->path, xkd_reason(errno));
     XKD_TRY(sync_folder_of(cx, writer->path));
     writer_free(writer);
     return XKD_OK;
@@ -367,7 +366,7 @@ fail:
 xkd_status xkd_append_open(xkd_context *cx, const char *path, int *fd)
 {
     *fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    if (*fd < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot open for appending: %s", path, reason(errno));
+    if (*fd < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot open for appending: %s", path, xkd_reason(errno));
     return XKD_OK;
 }
 
@@ -388,7 +387,7 @@ xkd_status xkd_make_folder(xkd_context *cx, const char *path)
         char end = *at;
         *at = 0;
         if (mkdir(copy, 0755) != 0 && errno != EEXIST)
-            XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot make folder: %s", copy, reason(errno));
+            XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot make folder: %s", copy, xkd_reason(errno));
         *at = end;
         if (!end) break;
     }
@@ -415,7 +414,7 @@ xkd_status xkd_check_folder(xkd_context *cx, const char *path)
         if (!*copy) break;
     }
     if (!xkd_is_folder(copy)) XKD_FAIL(XKD_ERR_STORAGE, "%s: exists and is not a folder", copy);
-    if (access(copy, W_OK | X_OK) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot write here: %s", copy, reason(errno));
+    if (access(copy, W_OK | X_OK) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot write here: %s", copy, xkd_reason(errno));
 fail:
     xkd_free(copy);
     return status;
@@ -441,7 +440,7 @@ fail:
 xkd_status xkd_remove_file(xkd_context *cx, const char *path)
 {
     if (unlink(path) == 0 || errno == ENOENT) return XKD_OK;
-    return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot remove: %s", path, reason(errno));
+    return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot remove: %s", path, xkd_reason(errno));
 }
 
 xkd_status xkd_set_aside(xkd_context *cx, const char *folder, const char *name)
@@ -455,7 +454,8 @@ xkd_status xkd_set_aside(xkd_context *cx, const char *folder, const char *name)
         aside = NULL;
         XKD_TRY(xkd_format_string(cx, &aside, "%s.aside-%d", path, i));
     }
-    if (rename(path, aside) != 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot rename to %s: %s", path, aside, reason(errno));
+    if (rename(path, aside) != 0)
+        XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot rename to %s: %s", path, aside, xkd_reason(errno));
     xkd_log(cx, XKD_LOG_WARN, "%s: set aside as %s", path, aside);
 fail:
     xkd_free(path);
@@ -488,12 +488,13 @@ xkd_status xkd_list_folder(xkd_context *cx, const char *path, xkd_names *out)
     xkd_status status = XKD_OK;
     *out = (xkd_names){0};
     DIR *dir = opendir(path);
-    if (!dir) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot open folder: %s", path, reason(errno));
+    if (!dir) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot open folder: %s", path, xkd_reason(errno));
     for (;;) {
         /* The end of a folder and an error differ in errno alone: a list that is cut short would pass for the folder. */
         errno = 0;
         struct dirent *entry = readdir(dir);
-        if (!entry && errno) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot read all of the folder: %s", path, reason(errno));
+        if (!entry && errno)
+            XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot read all of the folder: %s", path, xkd_reason(errno));
         if (!entry) break;
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             XKD_TRY(add_name(cx, out, entry->d_name));
@@ -517,13 +518,13 @@ void xkd_free_names(xkd_names *names)
 xkd_status xkd_lock_file(xkd_context *cx, const char *path, int *fd)
 {
     *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (*fd < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot create: %s", path, reason(errno));
+    if (*fd < 0) return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot create: %s", path, xkd_reason(errno));
     if (flock(*fd, LOCK_EX | LOCK_NB) == 0) return XKD_OK;
     int error = errno;
     close(*fd);
     *fd = -1;
     if (error == EWOULDBLOCK) return xkd_fail(cx, XKD_ERR_CONFIG, "%s: another process is using this folder", path);
-    return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot lock: %s", path, reason(error));
+    return xkd_fail(cx, XKD_ERR_STORAGE, "%s: cannot lock: %s", path, xkd_reason(error));
 }
 
 /* True for dangling links as well. */

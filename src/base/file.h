@@ -7,6 +7,9 @@
 
 #include "base/status.h"
 
+/* What the system says of an error (errno), with what to do about it where that is known. */
+const char *xkd_reason(int error);
+
 /* Reads a whole regular file of at most `limit` bytes into *out, with a 0 byte added behind. The caller frees *out with
  * xkd_free. Missing or unreadable: XKD_ERR_STORAGE; larger than the limit: `too_large`. */
 xkd_status xkd_read_file(xkd_context *cx, const char *path, int64_t limit, xkd_status too_large, char **out,

@@ -29,8 +29,9 @@ static const char *const EXTENSIONS[] = {"mp4",  "m4v", "m4a",  "m4b", "m4r",  "
                                          "trp",  "flv", "wmv",  "wma", "asf",  "ogv",  "oga",  "ogg",  "ogm", "ogx",
                                          "opus", "wav", "wave", "bwf", "flac", "mp3",  "mp2",  "mpga"};
 /* Folder names that mean a split, and how it is called here. */
-static const char *const SPLITS[][2] = {{"train", "train"}, {"test", "test"},      {"val", "val"},
-                                        {"valid", "val"},   {"validation", "val"}, {"eval", "test"}};
+static const char *const SPLITS[][2] = {
+    {"train", "train"}, {"test", "test"},    {"val", "val"},        {"training", "train"}, {"testing", "test"},
+    {"valid", "val"},   {"validate", "val"}, {"validation", "val"}, {"eval", "test"},      {"evaluation", "test"}};
 
 /* What a folder is, by whatever name. */
 typedef struct {

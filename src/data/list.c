@@ -322,6 +322,14 @@ static int64_t number_of(const char **sorted, int64_t count, char *part)
     return value;
 }
 
+/* Whether a row, whose parts begin at `from`, has this one already: a label given twice is one. */
+static bool has_part(const xkd_names *parts, int64_t from, const char *part)
+{
+    for (int64_t i = from; i < parts->count; i++)
+        if (strcmp(parts->items[i], part) == 0) return true;
+    return false;
+}
+
 /* Parts are counted and listed first; then the names have their numbers. */
 static xkd_status take_parts(const reading *r)
 {
@@ -337,6 +345,7 @@ static xkd_status take_parts(const reading *r)
         char *at = xkd_csv_at(&c->csv, i + c->header, c->label)->text;
         bool list = take_brackets(&at);
         for (char *part; (part = list ? next_element(&at) : next_part(&at));) {
+            if (has_part(&parts, first[i], part)) continue;
             XKD_TRY(xkd_reserve(cx, &parts.items, parts.count, &parts.capacity, sizeof *parts.items));
             parts.items[parts.count++] = part;
         }

@@ -14,20 +14,23 @@
 #include "data/manifest_row.h"
 #include "data/manifest_rows.h"
 
-/* Like a root, but a pack. */
-static xkd_status read_pack(xkd_row_place *p, const json_t *object, const char *folder)
+/* A folder or file that a header names, relative to the manifest's own folder. */
+static xkd_status read_place(const xkd_row_place *p, const json_t *value, const char *key, const char *folder,
+                             char **out)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cx;
-    const json_t *pack = json_object_get(object, "pack");
-    if (!pack) return XKD_OK;
-    const char *text = json_string_value(pack);
-    if (!text) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"pack\" must be a string", p->file, (long long)p->line);
+    char *text = NULL;
+    XKD_TRY(xkd_json_name_value(cx, value, &text));
+    if (!text) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"%s\" must be a string", p->file, (long long)p->line, key);
     if (text[0] == '/')
-        XKD_TRY(xkd_copy_string(cx, &p->pack, text));
+        XKD_TRY(xkd_copy_string(cx, out, text));
+    else if (!strcmp(text, "."))
+        XKD_TRY(xkd_copy_string(cx, out, folder));
     else
-        XKD_TRY(xkd_join_path(cx, &p->pack, folder, text));
+        XKD_TRY(xkd_join_path(cx, out, folder, text));
 fail:
+    xkd_free(text);
     return status;
 }
 
@@ -37,28 +40,22 @@ static xkd_status read_header(xkd_row_place *p, xkd_manifest *m, const json_t *o
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cx;
     const json_t *root = json_object_get(object, "root"), *classes = json_object_get(object, "classes"),
-                 *links = json_object_get(object, "follow_links"), *name;
+                 *links = json_object_get(object, "follow_links"), *pack = json_object_get(object, "pack"), *name;
     char *class = NULL;
     size_t i;
     if (json_integer_value(json_object_get(object, "xkd_manifest")) != 1)
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: manifest version is not 1 (written by a newer xkd?)", p->file,
                  (long long)p->line);
-    if (root && !json_is_string(root))
-        XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"root\" must be a string", p->file, (long long)p->line);
-    const char *text = root ? json_string_value(root) : ".";
-    /* Freed because xkd_manifest_read has set a default. */
-    xkd_free(m->root);
-    m->root = NULL;
-    if (text[0] == '/')
-        XKD_TRY(xkd_copy_string(cx, &m->root, text));
-    else if (!strcmp(text, "."))
-        XKD_TRY(xkd_copy_string(cx, &m->root, folder));
-    else
-        XKD_TRY(xkd_join_path(cx, &m->root, folder, text));
+    /* xkd_manifest_read has set a default: the manifest's folder. */
+    if (root) {
+        xkd_free(m->root);
+        m->root = NULL;
+        XKD_TRY(read_place(p, root, "root", folder, &m->root));
+    }
     if (links && !json_is_boolean(links))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"follow_links\" must be true or false", p->file, (long long)p->line);
     m->follow_links = json_is_true(links);
-    XKD_TRY(read_pack(p, object, folder));
+    if (pack) XKD_TRY(read_place(p, pack, "pack", folder, &p->pack));
     if (classes && !json_is_array(classes))
         XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"classes\" must be a list of names", p->file, (long long)p->line);
     p->fixed_classes = classes != NULL;

@@ -116,9 +116,11 @@ static xkd_status write_header(xkd_writer *writer, xkd_context *cx, const xkd_ma
                                const char *root_text)
 {
     xkd_status status = XKD_OK;
-    json_t *header = json_pack("{s:i,s:s}", "xkd_manifest", 1, m->pack ? "pack" : "root", root_text ? root_text : ".");
-    if (!header)
-        return xkd_fail(cx, XKD_ERR_DATA, "%s: the root \"%s\" is no UTF-8 (move the folder)", path, root_text);
+    json_t *root = NULL, *header = NULL;
+    status = xkd_json_name(cx, root_text ? root_text : ".", &root);
+    if (status != XKD_OK) return status;
+    header = json_pack("{s:i,s:o}", "xkd_manifest", 1, m->pack ? "pack" : "root", root);
+    if (!header) return xkd_fail(cx, XKD_ERR_MEMORY, "%s: out of memory", path);
     if (m->class_count) {
         json_t *classes = json_array(), *name = NULL;
         for (int64_t i = 0; i < m->class_count && status == XKD_OK; i++) {

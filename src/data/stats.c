@@ -49,7 +49,7 @@ static void count(const xkd_manifest *m, const xkd_data_config *d, xkd_data_stat
         out->with_audio += s->has_audio == 1;
         out->without_audio += s->has_audio == 0;
         out->unknown_audio += s->has_audio < 0;
-        out->labelled += s->label >= 0;
+        out->labelled += s->label >= 0 || xkd_sample_label_count(s) > 0;
         double seconds = xkd_sample_seconds(s, d->left_out);
         if (!(seconds > 0)) continue;
         if (out->shortest == 0 || seconds < out->shortest) out->shortest = seconds;

@@ -271,6 +271,21 @@ static xkd_status count_error(run *r, bool video, const AVPacket *packet)
     return tell_damage(r, false, true, (double)packet->pts * base, (double)packet->duration * base);
 }
 
+/* What stood in front of the packet, `missing` units of time of it, is gone. */
+static xkd_status count_missing(run *r, const AVStream *stream, int64_t missing)
+{
+    double base = av_q2d(stream->time_base), length = (double)missing * base;
+    double time = (double)r->packet->dts * base - length;
+    r->tally->errors++;
+    if (stream == r->media->video) {
+        r->lost = r->have_shown;
+        stop_skipping(r);
+        return XKD_OK;
+    }
+    r->bad_sound += overlap(r, time, length);
+    return tell_damage(r, false, true, time, length);
+}
+
 /* Sends one packet (NULL: the end) and takes all frames that it completes. Damage is counted, not fatal. */
 static xkd_status feed(run *r, AVCodecContext *codec, const AVPacket *packet)
 {
@@ -476,9 +491,11 @@ static xkd_status read_packets(run *r)
         int index = r->packet->stream_index;
         bool samples = m->audio && index == m->audio->index && is_pcm(r);
         if (r->packet->flags & AV_PKT_FLAG_CORRUPT && !samples) r->tally->errors++;
-        if (m->video && index == m->video->index && !r->video_done)
+        int64_t missing = xkd_media_restamp(m, r->packet);
+        if (missing) status = count_missing(r, m->format->streams[index], missing);
+        if (status == XKD_OK && m->video && index == m->video->index && !r->video_done)
             status = feed_video(r);
-        else if (m->audio && index == m->audio->index && !r->audio_done)
+        else if (status == XKD_OK && m->audio && index == m->audio->index && !r->audio_done)
             status = feed_sound(r);
         av_packet_unref(r->packet);
         if (status == XKD_OK) status = check_packet_count(r);

@@ -5,6 +5,18 @@
 #include "media/ffmpeg.h"
 #include "media/media.h"
 
+/* An edit that lasts to the end of its media (edits.c). */
+typedef struct {
+    int64_t at; /* where its length stands in the file */
+    bool wide;  /* that has 8 bytes, and not 4 */
+} xkd_open_edit;
+
+/* How far the time stamps of a stream of AVI have fallen behind (avi.c). */
+typedef struct {
+    int64_t unit;  /* of the index, in time stamps; 0: not known yet */
+    int64_t shift; /* that is added to them */
+} xkd_counted;
+
 struct xkd_media {
     xkd_context *cx;
     char *name;
@@ -17,7 +29,10 @@ struct xkd_media {
     xkd_media_options options;
     xkd_media_info info;
     int flip_x, flip_y, transpose; /* from the display matrix */
-    bool dirty;                    /* something has been read since opening: seek before decoding again */
+    xkd_open_edit open_edit[XKD_MEDIA_MAX_STREAMS];
+    int open_edits;
+    xkd_counted counted[2]; /* of video and audio */
+    bool dirty;             /* something has been read since opening: seek before decoding again */
 };
 
 /* "name: text" of a libav error code into `out`. */
@@ -26,9 +41,17 @@ const char *xkd_av_text(char out[128], int code);
 /* open.c: a fresh decoder for the sound. Emptying the one there is leaves it its noise, and with it other samples. */
 xkd_status xkd_media_renew_sound(xkd_media *media, xkd_media_fault *fault);
 
+/* edits.c: finds them, in an MP4 file; and puts a length into what has been read of one, `size` bytes from `at` on. */
+void xkd_media_find_open_edits(xkd_media *media);
+void xkd_media_close_edits(const xkd_media *media, uint8_t *buffer, int64_t at, int64_t size);
+
+/* avi.c: gives a packet of the chosen streams the time that the index has for its place. Returns how much is missing in front of
+ * it, in the stream's time base. */
+int64_t xkd_media_restamp(xkd_media *media, AVPacket *packet);
+
 /* span.c: whether the header lists every packet; else spans are found by reading the file, which must then be opened anew. */
 bool xkd_media_is_indexed(const xkd_media *media);
-bool xkd_media_is_covered(const xkd_media *media);  /* and whether there are lengths beside that list */
+bool xkd_media_is_covered(const xkd_media *media);  /* and whether the lengths beside that list reach its end */
 double xkd_media_index_end(const xkd_media *media); /* where its last packet stands; s on the file's clock */
 void xkd_media_round_span(xkd_media_span *span);    /* to what a manifest keeps */
 /* whole.c: whether sizes that the container keeps show that nothing is missing at its end; false where it keeps none. */

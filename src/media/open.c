@@ -41,6 +41,9 @@ static const char CODECS[] =
 /* Headers round lengths and estimate them where they are not known: less than this missing is no damage. */
 static const double MISSING_SECONDS = 0.5, MISSING_SHARE = 0.02;
 
+/* No container begins with as many zero bytes as these. */
+static const int64_t MISSING_BYTES = 64;
+
 /* FFmpeg reads in pieces of this size; smaller ones cost calls, larger ones read past what opening a
  * file needs. */
 enum { IO_BUFFER = 64 << 10 };
@@ -74,6 +77,7 @@ static int read_bytes(void *opaque, uint8_t *buffer, int size)
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return AVERROR(errno);
         if (got == 0) return AVERROR_EOF;
+        xkd_media_close_edits(media, buffer, media->offset, got);
         media->offset += got;
         return (int)got;
     }
@@ -126,26 +130,53 @@ static bool is_play_list(const xkd_media *media)
     return pread(media->fd, start, sizeof start, media->first) == sizeof start && !memcmp(start, mark, sizeof start);
 }
 
+/* Zero bytes in front, of which there are many where room was set aside for a download or a copy that did not finish; without
+ * those that a container's first number begins with. Looks at the first gigabyte. */
+static int64_t leading_zeros(const xkd_media *media)
+{
+    uint8_t buffer[1 << 14];
+    int64_t at = 0, most = media->size < 1 << 30 ? media->size : 1 << 30;
+    while (at < most) {
+        ssize_t got = pread(media->fd, buffer, sizeof buffer, media->first + at), i = 0;
+        while (i < got && at + i < most && !buffer[i]) i++;
+        at += i;
+        if (got <= 0 || i < got) break;
+    }
+    if (at + 5 > media->size || pread(media->fd, buffer, 5, media->first + at) != 5) return at;
+    if (!memcmp(buffer + 1, "ftyp", 4)) return at - 3; /* 00 00 00 20 f t y p */
+    if (!memcmp(buffer, "\1\xBA", 2)) return at - 2;   /* 00 00 01 BA: a program stream */
+    return at;
+}
+
+/* Why nothing that is known here was recognised. */
+static xkd_status refuse_start(const xkd_media *media, const char *name, xkd_media_fault *fault)
+{
+    int64_t zeros = leading_zeros(media);
+    *fault = name && zeros < MISSING_BYTES ? XKD_FAULT_REFUSED : XKD_FAULT_NOT_MEDIA;
+    if (zeros == media->size)
+        return xkd_fail(media->cx, XKD_ERR_DATA, "%s: all of its %lld bytes are zero (download or copy it again)",
+                        media->name, (long long)zeros);
+    if (zeros >= MISSING_BYTES)
+        return xkd_fail(media->cx, XKD_ERR_DATA,
+                        "%s: its first %lld bytes are zero, as in a download that did not finish (download or copy it "
+                        "again; or cut them off: tail -c +%lld FILE > NEW)",
+                        media->name, (long long)zeros, (long long)zeros + 1);
+    if (!name)
+        return xkd_fail(media->cx, XKD_ERR_DATA,
+                        "%s: not a media file that is known here (docs/media-formats.md lists those)", media->name);
+    /* Text and pictures are recognised as something, too: to the user they are no videos at all. */
+    return xkd_fail(media->cx, XKD_ERR_DATA, "%s: refused: format %s is not on the list (docs/media-formats.md)",
+                    media->name, name);
+}
+
 /* Recognises the format by content alone, so that a play list called .mp4 is seen as what it is. */
 static xkd_status recognise(xkd_media *media, const AVInputFormat **kind, xkd_media_fault *fault)
 {
-    xkd_status status = XKD_OK;
-    xkd_context *cx = media->cx;
     *kind = NULL;
     int code = av_probe_input_buffer2(media->io, kind, "", NULL, 0, 1 << 20);
     const char *name = code >= 0 && *kind ? (*kind)->name : is_play_list(media) ? "hls" : NULL;
-    if (!name) {
-        *fault = XKD_FAULT_NOT_MEDIA;
-        XKD_FAIL(XKD_ERR_DATA, "%s: not a media file that is known here (docs/media-formats.md lists those)",
-                 media->name);
-    }
-    if (!on_list(FORMATS, name)) {
-        /* Text and pictures are recognised as something, too: to the user they are no videos at all. */
-        *fault = XKD_FAULT_REFUSED;
-        XKD_FAIL(XKD_ERR_DATA, "%s: refused: format %s is not on the list (docs/media-formats.md)", media->name, name);
-    }
-fail:
-    return status;
+    if (!name || !on_list(FORMATS, name)) return refuse_start(media, name, fault);
+    return XKD_OK;
 }
 
 /* The lists are given to FFmpeg as well, so that nested demuxers and codecs are held to them too. */
@@ -163,6 +194,7 @@ static xkd_status open_format(xkd_media *media, xkd_media_fault *fault)
         av_free(buffer);
         XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", media->name);
     }
+    xkd_media_find_open_edits(media);
     XKD_TRY(recognise(media, &kind, fault));
     media->format = avformat_alloc_context();
     if (!media->format) XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", media->name);
@@ -268,13 +300,14 @@ static xkd_status open_codec(xkd_media *media, AVStream *stream, AVCodecContext 
     xkd_context *cx = media->cx;
     AVDictionary *options = NULL;
     char text[128];
-    XKD_TRY(check_limits(media, stream->codecpar, fault));
     const AVCodec *codec = avcodec_find_decoder(stream->codecpar->codec_id);
     if (!codec || !on_list(CODECS, codec->name)) {
         *fault = XKD_FAULT_REFUSED;
         XKD_FAIL(XKD_ERR_DATA, "%s: refused: codec %s is not on the list (docs/media-formats.md)", media->name,
                  avcodec_get_name(stream->codecpar->codec_id));
     }
+    /* Behind the list: what is not on it has not been looked into, and may lack its rate for that alone. */
+    XKD_TRY(check_limits(media, stream->codecpar, fault));
     *out = avcodec_alloc_context3(codec);
     if (!*out || avcodec_parameters_to_context(*out, stream->codecpar) < 0)
         XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", media->name);
@@ -490,6 +523,7 @@ static xkd_status open_again(xkd_media *media, xkd_media_fault *fault)
     if (media->io) av_freep(&media->io->buffer);
     avio_context_free(&media->io);
     media->offset = 0;
+    memset(media->counted, 0, sizeof media->counted);
     XKD_TRY(open_format(media, fault));
     XKD_TRY(pick_streams(media, fault));
 fail:

@@ -581,6 +581,7 @@ static xkd_status send_frames(xkd_record_reader *r, const xkd_record_clip *c, in
                               const xkd_media_sink *sink, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
+    if (from >= to) return XKD_OK; /* frames of a record of sound have no size */
     int64_t w = r->head.width, frame = 3 * w * r->head.height, batch = BATCH_BYTES / frame;
     if (batch < 1) batch = 1;
     for (int64_t i = from; i < to; i += batch) {

@@ -18,6 +18,8 @@ static const double STEP_BACK_SECONDS = 0.5;
 static const double STEP_AHEAD_SECONDS = 10;
 /* A stream's own word about its start is finer than the packet's stamp (samples to skip), but never far from it. */
 static const double START_SLACK = 0.2;
+/* Headers round lengths to a frame; a packet that begins this long after the end is one they do not know of. */
+static const double LENGTH_SLACK = 0.1;
 /* Pictures this far apart are slides: how long the last one stays cannot be told from the others. */
 static const double SLIDE_SECONDS = 0.5;
 
@@ -92,6 +94,11 @@ static void take_packet(track *t, const AVStream *stream, const AVPacket *packet
     double base = av_q2d(stream->time_base);
     double time = packet->pts == AV_NOPTS_VALUE ? stamp : (double)packet->pts * base;
     double end = time + (packet->duration > 0 ? (double)packet->duration * base : 0) - padding(stream, packet);
+    if (packet->flags & AV_PKT_FLAG_DISCARD) { /* an edit list hides it; others may need it to be decoded */
+        if (packet->flags & AV_PKT_FLAG_KEY && !t->has_key) t->key = t->previous_key = time;
+        t->has_key |= (packet->flags & AV_PKT_FLAG_KEY) != 0;
+        return;
+    }
     if (t->times == 0) {
         t->first = t->last = time;
         t->end = end;
@@ -129,6 +136,7 @@ static xkd_status read_tracks(xkd_media *m, track tracks[XKD_MEDIA_MAX_STREAMS],
         }
         int i = packet->stream_index;
         if (i < 0 || i >= XKD_MEDIA_MAX_STREAMS || packet->size == 0) continue;
+        xkd_media_restamp(m, packet);
         const AVStream *stream = m->format->streams[i];
         track *t = &tracks[i];
         t->packets++;
@@ -179,11 +187,18 @@ static double start_of(const AVStream *stream, double first)
     return fabs(start - first) < START_SLACK ? start : first;
 }
 
-/* Seconds on the file's clock at which the last packet of a stream's index stands. */
+/* The last packet of a stream's index that no edit list hides; NULL: there is no index. */
+static const AVIndexEntry *last_shown(AVStream *stream)
+{
+    int last = avformat_index_get_entries_count(stream) - 1;
+    while (last > 0 && avformat_index_get_entry(stream, last)->flags & AVINDEX_DISCARD_FRAME) last--;
+    return last < 0 ? NULL : avformat_index_get_entry(stream, last);
+}
+
+/* Seconds on the file's clock at which it stands. */
 static double index_end(AVStream *stream)
 {
-    int count = avformat_index_get_entries_count(stream);
-    const AVIndexEntry *last = count > 0 ? avformat_index_get_entry(stream, count - 1) : NULL;
+    const AVIndexEntry *last = last_shown(stream);
     return last ? (double)last->timestamp * av_q2d(stream->time_base) : 0;
 }
 
@@ -192,16 +207,20 @@ double xkd_media_index_end(const xkd_media *m)
     return fmax(m->video ? index_end(m->video) : 0, m->audio ? index_end(m->audio) : 0);
 }
 
-/* Headers of MP4 tell lengths of their own beside the tables of packets, and writers leave zeros there. A length that is
- * shorter than its table is another matter: an edit list may end before the packets do. */
-static bool covers_index(const AVStream *stream)
+/* Headers of MP4 tell lengths of their own beside the tables of packets, and writers leave zeros there, or how long the film
+ * was when they saw it last. What an edit list cuts off is no part of the stream. */
+static bool covers_index(AVStream *stream)
 {
-    return avformat_index_get_entries_count(stream) < 1 || (stream->duration != AV_NOPTS_VALUE && stream->duration > 0);
+    if (!last_shown(stream)) return true;
+    if (stream->duration == AV_NOPTS_VALUE || stream->duration <= 0) return false;
+    double base = av_q2d(stream->time_base);
+    double start = stream->start_time == AV_NOPTS_VALUE ? 0 : (double)stream->start_time * base;
+    return index_end(stream) < start + (double)stream->duration * base + LENGTH_SLACK;
 }
 
 bool xkd_media_is_covered(const xkd_media *m)
 {
-    return (!m->video || covers_index(m->video)) && (!m->audio || covers_index(m->audio));
+    return !m->open_edits && (!m->video || covers_index(m->video)) && (!m->audio || covers_index(m->audio));
 }
 
 /* MP4 and its kin with a plain index: true. Fragments stand beside `moov` at the top level, and their packets are in no

@@ -142,6 +142,15 @@ for class in airplane dog train; do mkdir -p "esc/$class" && cp toys/train/orbit
 check "a class called train" 0 "$xkd" data index esc
 says "is told" err "esc: train/ is taken for a class"
 says "and is one" esc/manifest.jsonl '"classes":["airplane","dog","train"]'
+for folder in training testing validation; do
+  mkdir -p "other/$folder/dog" "esc/$folder" && cp toys/train/orbit/00000.mp4 "other/$folder/dog/1.mp4" && cp toys/train/orbit/00000.mp4 "esc/$folder/1.mp4"
+done
+check "other words for splits" 0 "$xkd" data index other
+says "are no classes" other/manifest.jsonl '"classes":["dog"]'
+for split in train test val; do says "but $split" other/manifest.jsonl "\"split\":\"$split\""; done
+rm -r esc/train esc/test* esc/val* esc/manifest.jsonl
+check "a class called training" 0 "$xkd" data index esc
+says "stays one" esc/manifest.jsonl '"classes":["airplane","dog","training"]'
 mkdir -p mixed/train/a mixed/test/a mixed/more
 for folder in train/a test/a more; do cp toys/train/orbit/00000.mp4 "mixed/$folder/1.mp4"; done
 check "two splits beside something else" 3 "$xkd" data index mixed
@@ -156,6 +165,21 @@ mkdir -p "$(printf 'utf/\351a')" "$(printf 'utf/\350b')" utf/ok
 for folder in utf/*; do cp toys/train/orbit/00000.mp4 "$folder/c.mp4"; done
 check "class names that are no UTF-8" 0 "$xkd" data index utf
 check "the program reads its own manifest" 0 "$xkd" data stats utf --max-files 0
+mkdir several && cp toys/train/orbit/00000.mp4 several/1.mp4 && cp toys/train/orbit/00000.mp4 several/2.mp4
+printf 'path,labels\n1.mp4,"dog,cat,dog"\n2.mp4,dog\n' >several.csv
+check "several labels a file" 0 "$xkd" data index several.csv --root several --out several.jsonl
+says "are each there once" several.jsonl '"labels":[1,0]'
+check "are counted" 0 "$xkd" data stats several.jsonl --max-files 0
+says "with the files" out "(2 labelled, 2 classes)"
+says "for each class" out "class 1             2  dog"
+cp -r utf "$(printf 'root\351')" && rm "$(printf 'root\351')"/*.jsonl
+check "a root that is no UTF-8" 0 "$xkd" data index "$(printf 'root\351')" --out root.jsonl
+says "stands coded" root.jsonl '"root":{"base64":"'
+check "and is read" 0 "$xkd" data check root.jsonl --out checked.jsonl dataset.clip_duration=2
+says "by every command" out "3 files: 3 ok"
+check "a pack in such a folder" 0 "$xkd" data pack root.jsonl --out "$(printf 'pack\351')"
+check "is checked into another" 0 "$xkd" data check "$(printf 'pack\351')" --out packed.jsonl dataset.clip_duration=2
+check "and read from there" 0 "$xkd" data stats packed.jsonl --max-files 0
 says "with all classes" out "3 classes"
 mkdir linked && cp -r toys/train/bounce linked && ln -s "$PWD/toys/train/orbit" linked/orbit && ln -s "$PWD/toys/train/orbit/00000.mp4" linked/bounce/link.mp4
 check "links out of the folder" 0 "$xkd" data index linked

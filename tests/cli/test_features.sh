@@ -101,6 +101,24 @@ stderr_has "lines of two models" 3 "two.jsonl:3: is of another model, pool or la
 cat lines-test.jsonl lines-test.jsonl >twice.jsonl
 try knn twice.jsonl
 stderr_has "a clip that comes twice" 3 "stands there twice"
+# A byte order mark in front, and where marked files were joined.
+(printf '\357\273\277' && sed '2s/^/\xef\xbb\xbf/' lines-test.jsonl) >marked.jsonl
+try knn lines-train.jsonl lines-test.jsonl -k 3
+first=$out
+try knn lines-train.jsonl marked.jsonl -k 3
+check "JSON Lines with marks" [ "$rc" -eq 0 -a "$out" = "$first" ]
+try svm lines-train.jsonl marked.jsonl
+check "svm of them" code 0
+# What a file is called is one thing in all its lines.
+for change in 's/"label":[0-9]*/"label":7/' 's/"split":"test"/"split":"train"/' 's/"label":[0-9]*,"class":"[a-z]*",//' \
+  's/"split":"test",//'; do
+  sort lines-test.jsonl | sed "2$change" >other.jsonl
+  try knn lines-train.jsonl other.jsonl
+  stderr_has "another word about a file: $change" 3 "other.jsonl:2: gives its file another label or split"
+done
+sort lines-test.jsonl | sed '2s/"class":"[a-z]*"/"class":"another"/' >other.jsonl
+try knn lines-train.jsonl other.jsonl
+stderr_has "another name of a class" 3 "other.jsonl:2: its class has another name"
 sed 's/"feature":\[/"feature":["x",/' lines-test.jsonl >text.jsonl
 try knn text.jsonl
 stderr_has "what is no number" 3 "text.jsonl:1: \"feature\" holds what is no number"

@@ -44,6 +44,14 @@ for m in audio video; do
   stdout_has "$m: embed" 0 "20 files, 0 unreadable; $([ $m = audio ] && echo '0 video and 40 audio' || echo '60 video and 0 audio') clips"
   try embed run-$m $set --out x.safetensors --modality both
   stderr_has "$m: the other encoder is not there" 4 "run-$m: has no $([ $m = audio ] && echo video || echo audio) encoder"
+  for codec in jpeg raw; do
+    try data pack $set --out pack-$m-$codec --codec $codec --short-side 36 $only
+    stdout_has "$m: pack as $codec" 0 "20 samples packed, 0 unreadable"
+    try embed run-$m pack-$m-$codec --out pack-$m-$codec.safetensors
+    stdout_has "$m: embed the $codec pack" 0 "20 files, 0 unreadable; $([ $m = audio ] && echo '0 video and 40 audio' || echo '60 video and 0 audio') clips"
+    try pretrain -c "$tiny" --data pack-$m-$codec --out run-$m-$codec --max-steps 2 -q $only dataset.train.split= run.picture_steps=1
+    check "$m: pretrain from the $codec pack" [ "$rc" -eq 0 -a ! -s run-$m-$codec/bad_clips.jsonl ]
+  done
   try knn $m.safetensors $m.safetensors
   stdout_has "$m: knn" 0 "on 20 videos"
   try svm run-$m $set --out svm-$m --train '' --test '' dataset.train.clips_per_video=2

@@ -50,5 +50,12 @@ short() { env TERM=xterm script -qec "'$xkd' data check videos --out short.jsonl
 check "what is wrong with a file is told to its end" grep -q 'shorter than a clip of 9 s' <(short)
 bad() { env -u NO_COLOR LC_ALL=C.UTF-8 TERM=xterm "$@" script -qec "'$xkd' inspect nothing" /dev/null </dev/null; }
 check "an error is red" grep -q "$escape\[1;31merror: $escape\[0mnothing: cannot open: No such file or directory (check the path)" <(bad)
+for name in "$(printf 'a\033[31mb')" "$(printf 'r\351')"; do
+  try "$name"
+  check "a word that is no command is shown as a terminal may see it" [ "$rc" -eq 2 -a -z "$(LC_ALL=C grep -P '[^\x20-\x7e]' <<<"$err")" ]
+  try data "$name"
+  stderr_has "nor one of a group" 2 "' is not a command of xkd data"
+  check "either" [ -z "$(LC_ALL=C grep -P '[^\x20-\x7e]' <<<"$err")" ]
+done
 check "NO_COLOR: an error is plain" grep -q 'xkd: error: nothing: cannot open' <(bad NO_COLOR=1)
 finish

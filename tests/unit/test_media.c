@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/alloc.h"
 #include "base/file.h"
 #include "media/media.h"
 #include "media_files.h"
@@ -247,6 +248,62 @@ static void strangers_are_refused(void **state)
     assert_int_equal(decode(folder, &request), XKD_FAULT_UNREADABLE);
 }
 
+/* A codec that is not on the list is not looked into, so that its rate may be unknown: it is refused for what it is, and no
+ * damage. */
+static void a_codec_is_named_before_its_rate(void **state)
+{
+    char *bytes, path[5000];
+    int64_t size;
+    test_file file = test_file_default();
+    xkd_media_request request = CLIP;
+    (void)state;
+    file.seconds = 3;
+    file.encode.format = "avi";
+    snprintf(path, sizeof path, "%s", make("yamaha.avi", &file));
+    assert_int_equal(xkd_read_file(cx, path, 1 << 30, XKD_ERR_DATA, &bytes, &size), XKD_OK);
+    char *at = memmem(bytes, (size_t)size, "auds", 4);
+    assert_non_null(at);
+    at = memmem(at, (size_t)(bytes + size - at), "strf", 4);
+    assert_non_null(at);
+    memset(at + 8, 0, 4); /* tag and channels */
+    at[8] = 0x20;         /* Yamaha's ADPCM */
+    assert_int_equal(xkd_write_file(cx, path, bytes, size), XKD_OK);
+    xkd_free(bytes);
+    assert_string_equal(xkd_media_fault_name(decode(path, &request)), "refused");
+    assert_non_null(strstr(xkd_last_error(cx), "codec adpcm_yamaha is not on the list"));
+}
+
+/* A download that set room aside and did not finish: the message says where the film begins. */
+static void zeros_in_front_are_told(void **state)
+{
+    static const char *const FORMATS[] = {"mp4", "mpegts", "matroska", "avi", "flv"};
+    enum { ZEROS = 1 << 20 };
+    xkd_media_request request = CLIP;
+    char path[5000];
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        char *bytes, *more;
+        int64_t size;
+        test_file file = test_file_default();
+        file.seconds = 2;
+        file.encode.format = FORMATS[i];
+        snprintf(path, sizeof path, "%s", make("hole.mp4", &file));
+        assert_int_equal(xkd_read_file(cx, path, 1 << 30, XKD_ERR_DATA, &bytes, &size), XKD_OK);
+        assert_int_equal(xkd_alloc(cx, &more, size + ZEROS, 1), XKD_OK);
+        memcpy(more + ZEROS, bytes, (size_t)size);
+        assert_int_equal(xkd_write_file(cx, path, more, size + ZEROS), XKD_OK);
+        assert_string_equal(xkd_media_fault_name(decode(path, &request)), "not-media");
+        if (!strstr(xkd_last_error(cx), "its first 1048576 bytes are zero") ||
+            !strstr(xkd_last_error(cx), "tail -c +1048577 FILE"))
+            fail_msg("%s: %s", FORMATS[i], xkd_last_error(cx));
+        assert_int_equal(xkd_write_file(cx, path, more, ZEROS), XKD_OK);
+        assert_string_equal(xkd_media_fault_name(decode(path, &request)), "not-media");
+        assert_non_null(strstr(xkd_last_error(cx), "all of its 1048576 bytes are zero"));
+        xkd_free(bytes);
+        xkd_free(more);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +314,8 @@ int main(void)
         cmocka_unit_test(whole_file_equals_clips),
         cmocka_unit_test(silent_and_short_files),
         cmocka_unit_test(strangers_are_refused),
+        cmocka_unit_test(a_codec_is_named_before_its_rate),
+        cmocka_unit_test(zeros_in_front_are_told),
     };
     cx = xkd_context_new();
     snprintf(folder, sizeof folder, "%s", test_folder("media"));

@@ -135,24 +135,45 @@ static void a_length_need_not_be_told(void **state)
     is("live.mkv", true, "ok");
 }
 
-/* Sets the n-th track's length in the header of an MP4 file: mdhd, version 0. */
-static void set_track_length(char *bytes, int64_t size, int n, uint32_t (*change)(uint32_t length))
+/* The contents of the n-th box of a kind; version 0. */
+static unsigned char *find_box(char *bytes, int64_t size, const char *kind, int n)
 {
     unsigned char *at = (unsigned char *)bytes;
     for (int i = 0; i <= n; i++) {
-        at = memmem(at, (size_t)(bytes + size - (char *)at), "mdhd", 4);
+        at = memmem(at, (size_t)(bytes + size - (char *)at), kind, 4);
         assert_non_null(at);
         at += 4;
     }
     assert_int_equal(at[0], 0);
-    uint32_t length = change((uint32_t)at[16] << 24 | (uint32_t)at[17] << 16 | (uint32_t)at[18] << 8 | at[19]);
-    for (int i = 0; i < 4; i++) at[16 + i] = (unsigned char)(length >> (24 - 8 * i));
+    return at;
+}
+
+static uint32_t get32(const unsigned char *at)
+{
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+static void set32(unsigned char *at, uint32_t value)
+{
+    for (int i = 0; i < 4; i++) at[i] = (unsigned char)(value >> (24 - 8 * i));
+}
+
+/* Sets the n-th track's length in the header of an MP4 file. */
+static void set_track_length(char *bytes, int64_t size, int n, uint32_t (*change)(uint32_t length))
+{
+    unsigned char *at = find_box(bytes, size, "mdhd", n) + 16;
+    set32(at, change(get32(at)));
 }
 
 static uint32_t nothing(uint32_t length)
 {
     (void)length;
     return 0;
+}
+
+static uint32_t half(uint32_t length)
+{
+    return length / 2;
 }
 
 static uint32_t most(uint32_t length)
@@ -164,10 +185,10 @@ static uint32_t most(uint32_t length)
 /* MP4 tells the length of a track beside the table of its packets, and the table is what there is. */
 static void a_table_of_packets_is_believed_alone(void **state)
 {
-    static uint32_t (*const changes[])(uint32_t) = {nothing, most};
+    static uint32_t (*const changes[])(uint32_t) = {nothing, half, most};
     (void)state;
     for (int track = 0; track < 2; track++)
-        for (int k = 0; k < 2; k++) {
+        for (int k = 0; k < 3; k++) {
             char name[32], *bytes;
             int64_t size;
             snprintf(name, sizeof name, "track%d-%d.mp4", track, k);
@@ -183,6 +204,64 @@ static void a_table_of_packets_is_believed_alone(void **state)
             near(name, info.audio_end - info.audio_start, 6, 0.12);
             is(name, true, "short");
         }
+}
+
+/* Gives the n-th edit list, which has one edit, a length and, with `wide`, 64 bits for it: the boxes around grow. The header is
+ * the last thing in the file. Returns the file's new size; there is room for it. */
+static int64_t set_edit(char *bytes, int64_t size, int n, uint32_t length, bool wide)
+{
+    static const char *const around[] = {"moov", "trak", "edts", "elst"};
+    unsigned char *at = find_box(bytes, size, "elst", n);
+    assert_int_equal(get32(at + 4), 1);
+    set32(at + 8, length);
+    if (!wide) return size;
+    for (int i = 0; i < 4; i++) {
+        unsigned char *box = (unsigned char *)bytes - 8;
+        for (int k = i ? n : 0; k >= 0; k--) {
+            box = memmem(box + 12, (size_t)((unsigned char *)bytes + size - box - 12), around[i], 4);
+            assert_non_null(box);
+            box -= 4;
+        }
+        set32(box, get32(box) + 8);
+    }
+    uint32_t media_time = get32(at + 12);
+    memmove(at + 24, at + 16, (size_t)((unsigned char *)bytes + size - at - 16)); /* the edit's rate and what follows */
+    set32(at + 8, 0);
+    set32(at + 12, length);
+    set32(at + 16, 0);
+    set32(at + 20, media_time);
+    at[0] = 1;
+    return size + 8;
+}
+
+/* A film that is being recorded has an edit without a length: it lasts to the end. One with a length hides the rest, also where
+ * the file is read through. */
+static void an_edit_may_last_to_the_end(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 4; k++) {
+        char name[32], *bytes, *more;
+        int64_t size;
+        snprintf(name, sizeof name, "edit%d.mp4", k);
+        test_file f = small("mp4");
+        f.picture_seconds = k < 2 ? 3 : 6;
+        const char *path = make(name, &f);
+        assert_int_equal(xkd_read_file(cx, path, 1 << 30, XKD_ERR_DATA, &bytes, &size), XKD_OK);
+        assert_int_equal(xkd_alloc(cx, &more, size + 16, 1), XKD_OK);
+        memcpy(more, bytes, (size_t)size);
+        uint32_t scale = get32(find_box(more, size, "mvhd", 0) + 12);
+        for (int track = 0; track < 2; track++) {
+            size = set_edit(more, size, track, k < 2 ? 0 : 4 * scale, k == 1);
+            if (k == 3) set_track_length(more, size, track, half);
+        }
+        assert_int_equal(xkd_write_file(cx, path, more, size), XKD_OK);
+        xkd_media_info info = describe(path);
+        near(name, info.video_end - info.video_start, k < 2 ? 3 : 4, 0.06);
+        near(name, info.audio_end - info.audio_start, k < 2 ? 6 : 4, 0.12);
+        is(name, true, k < 2 ? "short" : "ok");
+        xkd_free(bytes);
+        xkd_free(more);
+    }
 }
 
 /* A header that claims 1000 s: by itself it is wrong, and the file whole; of a file that is cut off it says that it was. */
@@ -608,6 +687,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_start_is_no_part_of_the_length),
         cmocka_unit_test(joined_recordings_are_told),
         cmocka_unit_test(a_table_of_packets_is_believed_alone),
+        cmocka_unit_test(an_edit_may_last_to_the_end),
         cmocka_unit_test(a_placeholder_is_no_length),
         cmocka_unit_test(a_wrong_length_is_no_cut),
         cmocka_unit_test(the_last_picture_can_be_held),

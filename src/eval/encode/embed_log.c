@@ -157,7 +157,7 @@ xkd_status xkd_embed_log_open(xkd_context *cx, const char *path, const xkd_embed
             XKD_FAIL(XKD_ERR_CONFIG,
                      "%s: was begun with another model, other inputs or other options: remove it to start anew", path);
     } else if (pwrite(log->fd, &want, sizeof want, 0) != (ssize_t)sizeof want) {
-        XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot write: %s", path, strerror(errno));
+        XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot write: %s", path, xkd_reason(errno));
     }
     XKD_TRY(recover(log));
     *out = log;
@@ -206,7 +206,7 @@ xkd_status xkd_embed_log_add(xkd_embed_log *log, int64_t number, uint64_t identi
     for (int64_t done = 0; done < whole;) {
         ssize_t put = pwrite(log->fd, log->buffer + done, (size_t)(whole - done), log->end + done);
         if (put < 0 && errno == EINTR) continue;
-        if (put <= 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot write: %s", log->path, strerror(errno));
+        if (put <= 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot write: %s", log->path, xkd_reason(errno));
         done += put;
     }
     if (place) *place = log->end;

@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "data/csv.h"
 #include "data/json_name.h"
 
 static const char *const modality_names[XKD_MODALITIES] = {"video", "audio"};
@@ -109,8 +110,9 @@ bool xkd_embeddings_are_lines(const char *path)
     xkd_context_free(cx);
     if (got <= 0) return false;
     start[got] = 0;
+    const char *line = start + xkd_csv_mark(start, got);
     start[strcspn(start, "\n")] = 0;
-    return start[strspn(start, " \t")] == '{' && strstr(start, "\"feature\"") != NULL;
+    return line[strspn(line, " \t")] == '{' && strstr(line, "\"feature\"") != NULL;
 }
 
 /* One line, before the files have their numbers. */
@@ -165,29 +167,48 @@ fail:
     return status;
 }
 
-/* Labels of a file that is met for the first time. */
-static xkd_status take_labels(reading *r, const json_t *object, xkd_sample *s)
+/* The names that a line has for its labels. */
+static xkd_status take_names(reading *r, const json_t *object)
 {
     xkd_status status = XKD_OK;
     const json_t *label = json_object_get(object, "label"), *labels = json_object_get(object, "labels"),
                  *classes = json_object_get(object, "classes");
     if (label && !json_is_integer(label)) return wrong(r, "\"label\" is no whole number");
-    if (label) {
-        s->label = (int32_t)json_integer_value(label);
-        XKD_TRY(take_name(r, json_integer_value(label), json_object_get(object, "class")));
+    if (label) XKD_TRY(take_name(r, json_integer_value(label), json_object_get(object, "class")));
+    for (size_t k = 0; k < json_array_size(labels); k++) {
+        const json_t *entry = json_array_get(labels, k);
+        if (!json_is_integer(entry)) return wrong(r, "\"labels\" are no whole numbers");
+        XKD_TRY(take_name(r, json_integer_value(entry), json_array_get(classes, k)));
     }
+fail:
+    return status;
+}
+
+/* Labels of a file that is met for the first time; they have been looked at. */
+static xkd_status take_labels(reading *r, const json_t *object, xkd_sample *s)
+{
+    xkd_status status = XKD_OK;
+    const json_t *label = json_object_get(object, "label"), *labels = json_object_get(object, "labels");
+    if (label) s->label = (int32_t)json_integer_value(label);
     if (!labels) return XKD_OK;
     int32_t *numbers;
     int64_t n = (int64_t)json_array_size(labels);
     XKD_TRY(xkd_sample_set_labels(r->cx, &r->out->files, s, n, &numbers));
-    for (int64_t k = 0; k < n; k++) {
-        const json_t *entry = json_array_get(labels, (size_t)k);
-        if (!json_is_integer(entry)) return wrong(r, "\"labels\" are no whole numbers");
-        XKD_TRY(take_name(r, json_integer_value(entry), json_array_get(classes, (size_t)k)));
-        numbers[k] = (int32_t)json_integer_value(entry);
-    }
+    for (int64_t k = 0; k < n; k++) numbers[k] = (int32_t)json_integer_value(json_array_get(labels, (size_t)k));
 fail:
     return status;
+}
+
+/* Whether a line says of a file's labels and split what the first line of that file says. */
+static bool agrees(const json_t *object, const char *split, const xkd_sample *s)
+{
+    const json_t *label = json_object_get(object, "label"), *labels = json_object_get(object, "labels");
+    int64_t n = xkd_sample_label_count(s);
+    if ((label ? json_integer_value(label) : -1) != s->label || strcmp(split, s->split) != 0) return false;
+    if ((int64_t)json_array_size(labels) != n) return false;
+    for (int64_t k = 0; k < n; k++)
+        if (json_integer_value(json_array_get(labels, (size_t)k)) != s->more->labels[k]) return false;
+    return true;
 }
 
 static xkd_status take_file(reading *r, const json_t *object, int64_t *file)
@@ -196,15 +217,21 @@ static xkd_status take_file(reading *r, const json_t *object, int64_t *file)
     char *path = NULL;
     xkd_sample *s;
     const char *split = json_string_value(json_object_get(object, "split"));
+    if (!split) split = "";
     XKD_TRY(xkd_json_name_value(r->cx, json_object_get(object, "path"), &path));
     if (!path) {
         status = wrong(r, "\"path\" is no text");
         goto fail;
     }
+    XKD_TRY(take_names(r, object));
     XKD_TRY(xkd_manifest_class(r->cx, &r->index, path, true, file));
-    if (*file < r->out->files.count) goto fail;
+    if (*file < r->out->files.count) {
+        if (!agrees(object, split, &r->out->files.samples[*file]))
+            status = wrong(r, "gives its file another label or split than an earlier line");
+        goto fail;
+    }
     XKD_TRY(xkd_manifest_add(r->cx, &r->out->files, path, &s));
-    XKD_TRY(xkd_sample_set_split(r->cx, &r->out->files, s, split ? split : ""));
+    XKD_TRY(xkd_sample_set_split(r->cx, &r->out->files, s, split));
     XKD_TRY(take_labels(r, object, s));
 fail:
     xkd_free(path);
@@ -355,6 +382,7 @@ xkd_status xkd_embeddings_read_lines(xkd_context *cx, const char *path, xkd_embe
     *out = (xkd_embeddings){.layer = -1};
     XKD_TRY(xkd_read_file(cx, path, MOST_BYTES, XKD_ERR_DATA, &text, &size));
     for (char *line = text, *end = text + size; line < end;) {
+        line += xkd_csv_mark(line, end - line); /* in the middle where files were joined */
         char *stop = memchr(line, '\n', (size_t)(end - line));
         size_t length = (size_t)((stop ? stop : end) - line);
         r.line++;
