@@ -27,6 +27,7 @@ void xkd_cuda_part(xkd_backend *be);
 bool xkd_cuda_repeat(xkd_backend *be, const void *key, int64_t bytes);
 void xkd_cuda_repeat_end(xkd_backend *be);
 int64_t xkd_cuda_asked(const xkd_backend *be);
+int64_t xkd_cuda_waited(const xkd_backend *be);
 
 /* Counts launches by operation from now on; with `out`, gives those so far. Their number; 0 on other devices. */
 int xkd_cuda_counts(xkd_backend *be, xkd_cuda_count *out, int size);

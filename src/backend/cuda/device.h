@@ -32,6 +32,7 @@ struct dev_properties {
     char bus[32]; /* where it sits in its machine: no two devices have the same */
 };
 
+enum { DEV_NO_MEMORY = 2 }; /* CUDA's number of it */
 const char *dev_error_text(int error);
 bool dev_error_is_memory(int error);
 

@@ -60,6 +60,8 @@ typedef struct {
     void (*repeat_end)(xkd_backend *be);
     /* What the host has asked of the device so far: launches, copies and whole graphs. */
     int64_t (*asked)(const xkd_backend *be);
+    /* How often it has waited for work that it did not know to be done. */
+    int64_t (*waited)(const xkd_backend *be);
 } xkd_cuda_table;
 
 /* The module's one symbol; its number changes with this header and with the table of operations. */
@@ -67,6 +69,6 @@ typedef struct {
 extern "C"
 #endif
     __attribute__((visibility("default"))) const xkd_cuda_table *
-    xkd_cuda_table_3(void);
+    xkd_cuda_table_4(void);
 
 #endif
