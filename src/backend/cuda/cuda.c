@@ -112,14 +112,14 @@ bool xkd_cuda_place(const xkd_backend *be, char *bus, size_t size)
     return table_of(be)->place(be, bus, size);
 }
 
-void xkd_cuda_prepare(xkd_backend *be, int rank, int size, int64_t share, char name[XKD_CUDA_MEETING])
+void xkd_cuda_prepare(xkd_backend *be, const xkd_cuda_party *party, char name[XKD_CUDA_MEETING])
 {
-    table_of(be)->prepare(be, rank, size, share, name);
+    table_of(be)->prepare(be, party, name);
 }
 
-void xkd_cuda_meet(xkd_backend *be, const char name[XKD_CUDA_MEETING])
+bool xkd_cuda_meet(xkd_backend *be, const char name[XKD_CUDA_MEETING])
 {
-    table_of(be)->meet(be, name);
+    return table_of(be)->meet(be, name);
 }
 
 void xkd_cuda_sum(xkd_backend *be, float *x, int64_t n, bool halved)

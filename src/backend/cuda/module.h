@@ -21,6 +21,15 @@ typedef struct {
 
 enum { XKD_CUDA_MEETING = 128 };
 
+/* A rank among those whose devices are to meet. */
+typedef struct {
+    int rank, size;
+    int64_t share; /* floats of each rank that sums need memory for */
+    /* Asked for as long as this rank waits for others, which takes a moment; false: they are given up. */
+    bool (*go_on)(void *user);
+    void *user;
+} xkd_cuda_party;
+
 typedef struct {
     /* Versions of the libraries, and the devices that are there, each as a line of text. `lack`: why no device can be used, and
      * what to install; empty where one can. */
@@ -40,15 +49,15 @@ typedef struct {
     /* ---- ranks: processes whose devices exchange tensors ---- */
     /* What of all devices of its machine this backend's is, in `bus`. False: there is no library for exchanges (NCCL). */
     bool (*place)(const xkd_backend *be, char *bus, size_t size);
-    /* Takes what sums need, among it memory for `share` floats of each rank; rank 0 makes the meeting's name [XKD_CUDA_MEETING].
-     * A fault of this and of what follows is the backend's. */
-    void (*prepare)(xkd_backend *be, int rank, int size, int64_t share, char *name);
-    /* Waits for all, which must be prepared: one that does not come is waited for without end. */
-    void (*meet)(xkd_backend *be, const char *name);
+    /* Takes what sums need; rank 0 makes the meeting's name [XKD_CUDA_MEETING]. A fault of this and of what follows is the
+     * backend's. */
+    void (*prepare)(xkd_backend *be, const xkd_cuda_party *party, char *name);
+    /* Waits for all, which must be prepared. False: the others were given up, or there is a fault. */
+    bool (*meet)(xkd_backend *be, const char *name);
     /* x [n] of the device = sum over ranks, in float32 in the order of dist.h, beside what is asked for later, and behind what was
      * before; `halved`: sent as bfloat16. */
     void (*sum)(xkd_backend *be, float *x, int64_t n, bool halved);
-    /* Whether all sums are there, or there is a fault. */
+    /* Whether all sums are there, or there is a fault. Never behind a sum in which the others were given up. */
     bool (*summed)(xkd_backend *be);
     /* Gives up what is under way, and leaves. */
     void (*part)(xkd_backend *be);

@@ -123,8 +123,8 @@ void cuda_multiply(xkd_backend *be, const dev_product *product);
 
 /* Exchange with other ranks: the module's functions of these names (module.h). */
 bool cuda_ranks_place(const xkd_backend *be, char *bus, size_t size);
-void cuda_ranks_prepare(xkd_backend *be, int rank, int size, int64_t share, char *name);
-void cuda_ranks_meet(xkd_backend *be, const char *name);
+void cuda_ranks_prepare(xkd_backend *be, const xkd_cuda_party *party, char *name);
+bool cuda_ranks_meet(xkd_backend *be, const char *name);
 void cuda_ranks_sum(xkd_backend *be, float *x, int64_t n, bool halved);
 bool cuda_ranks_summed(xkd_backend *be);
 void cuda_ranks_part(xkd_backend *be);
