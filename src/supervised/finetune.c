@@ -126,12 +126,18 @@ fail:
     return status;
 }
 
+static void free_plan(xkd_finetune *f)
+{
+    for (int i = 0; i < 2; i++) xkd_departure_free(f->be->memory, &f->departures[i]);
+    xkd_backbone_run_free(&f->run);
+    xkd_arena_free(&f->arena);
+}
+
 /* Parameters, moments and running statistics are not in the arena: they stay as they are. */
 xkd_status xkd_finetune_measure(xkd_context *cx, xkd_finetune *f, int64_t B, double *bytes)
 {
     xkd_status status = XKD_OK;
-    xkd_backbone_run_free(&f->run);
-    xkd_arena_free(&f->arena);
+    free_plan(f);
     f->B = B;
     f->together = f->options.frozen && B > FROZEN_TOGETHER ? FROZEN_TOGETHER : B;
     f->shape.B = f->together;
@@ -156,6 +162,9 @@ xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
     XKD_TRY(xkd_arena_commit(cx, &f->arena));
     XKD_TRY(plan(cx, f));
     XKD_TRY(xkd_arena_check(cx, &f->arena));
+    bytes = (double)f->together * (double)clip_floats(f) * (double)sizeof *f->clips;
+    for (int i = 0; i < 2 && !xkd_memory_is_host(f->be->memory); i++)
+        XKD_TRY(xkd_departure_new(cx, f->be->memory, &f->departures[i], (int64_t)bytes));
 fail:
     return status;
 }
@@ -315,8 +324,7 @@ fail:
 void xkd_finetune_free(xkd_finetune *f)
 {
     if (f->be) free_shares(f);
-    xkd_backbone_run_free(&f->run);
-    xkd_arena_free(&f->arena);
+    if (f->be) free_plan(f);
     xkd_free(f->keep);
     xkd_free(f->path);
     xkd_free(f->list);
@@ -340,10 +348,16 @@ static void pooled_tokens(const xkd_finetune *f, int64_t *first, int64_t *last)
     *last = cls ? 1 : tokens_of(f);
 }
 
-/* clips [together,C,T,H,W] where operations can read them. */
-static const float *lend_clips(const xkd_finetune *f, const float *clips)
+/* clips [together,C,T,H,W] where operations can read them. To a device they go beside the step before, from one of two places that
+ * take turns: what was sent from it two calls ago has gone by now, or is all that is waited for. */
+static const float *lend_clips(xkd_finetune *f, const float *clips)
 {
-    return xkd_memory_lend(f->be->memory, f->clips, clips, f->together * clip_floats(f) * (int64_t)sizeof *clips);
+    xkd_memory *memory = f->be->memory;
+    xkd_departure *d = &f->departures[f->sent++ % 2];
+    if (xkd_memory_is_host(memory)) return clips;
+    xkd_departure_wait(memory, d);
+    memcpy(d->host, clips, (size_t)d->bytes);
+    return xkd_departure_lend(memory, f->clips, d, d->bytes);
 }
 
 /* Features of such clips -> pooled [together,D]. */

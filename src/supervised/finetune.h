@@ -54,16 +54,18 @@ typedef struct {
     double *scalars;     /* [2]: loss of the micro-batch; squares of all gradients */
     double *rates;       /* [2] learning rate and weight decay of the step */
     /* What the host draws or brings, and its room on a device. */
-    float *keep, *keep_room; /* [B,D] 0 or 1/(1-dropout) of the last micro-batch */
-    float *path, *path_room; /* [depth,2,B] of stochastic depth, likewise */
-    float *clips, *targets;  /* [together,C,T,H,W], [B,K]: room alone */
-    float *scores;           /* [B,K] */
-    const float *dropout;    /* `keep` where operations can read it */
-    xkd_adamw_args *list;    /* [rows] of the parameters; owned */
-    int64_t step;            /* steps asked for; names the random draws of the next one */
-    int64_t micro;           /* micro-batches done of the step in work */
-    xkd_dist *dist;          /* the ranks that train together; NULL: this process alone */
-    int64_t accumulate;      /* micro-batches of a step in this process */
+    float *keep, *keep_room;     /* [B,D] 0 or 1/(1-dropout) of the last micro-batch */
+    float *path, *path_room;     /* [depth,2,B] of stochastic depth, likewise */
+    float *clips, *targets;      /* [together,C,T,H,W], [B,K]: room alone */
+    xkd_departure departures[2]; /* [together,C,T,H,W] on their way to a device, in turn */
+    int64_t sent;                /* calls of them so far */
+    float *scores;               /* [B,K] */
+    const float *dropout;        /* `keep` where operations can read it */
+    xkd_adamw_args *list;        /* [rows] of the parameters; owned */
+    int64_t step;                /* steps asked for; names the random draws of the next one */
+    int64_t micro;               /* micro-batches done of the step in work */
+    xkd_dist *dist;              /* the ranks that train together; NULL: this process alone */
+    int64_t accumulate;          /* micro-batches of a step in this process */
     xkd_parts parts;
     /* What a step leaves for the host, in the backend's memory: losses [ranks*accumulate], whether they and all gradients are
      * finite, and the counters [rows] of the parameters. */

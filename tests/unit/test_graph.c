@@ -421,13 +421,55 @@ static void many_stretches(void **state)
     close_device();
 }
 
+/* y = 2 y + what the departure holds. */
+static void add_departure(xkd_departure *d, float value)
+{
+    for (int i = 0; i < 16; i++) ((float *)d->host)[i] = value;
+    const float *sent = xkd_departure_lend(be->memory, x, d, 64);
+    be->ops->axpby(be, y, sent, 1, 2, 16);
+}
+
+/* What departs travels while work that was asked for before is not done, and reaches its place in the order of the work: however
+ * early it lands, no step has another one's. */
+static void departures_travel_beside_the_work(void **state)
+{
+    xkd_departure d[3];
+    xkd_arrival before;
+    float want = 5;
+    (void)state;
+    open_device();
+    assert_int_equal(xkd_arrival_new(cx, be->memory, &before, 64), XKD_OK);
+    for (int i = 0; i < 3; i++) assert_int_equal(xkd_departure_new(cx, be->memory, &d[i], 64), XKD_OK);
+    be->ops->fill(be, y, want, 16);
+    xkd_arrival_ask(be->memory, &before, y, 64);
+    for (int i = 0; i < 2; i++, want = 2 * want + (float)i) {
+        add_departure(&d[i], (float)i + 1);
+        xkd_departure_wait(be->memory, &d[i]);
+    }
+    assert_int_equal(xkd_backend_waited(be), 0);
+    assert_true(*(float *)before.host == 0); /* the simulation has not come to it, as nobody has waited */
+    xkd_arrival_wait(be->memory, &before);
+    assert_true(*(float *)before.host == 5);
+    /* The third one lands where the first did, which must have been taken by then. */
+    for (int i = 2; i < 9; i++, want = 2 * want + (float)i) {
+        xkd_departure_wait(be->memory, &d[i % 3]);
+        add_departure(&d[i % 3], (float)i + 1);
+        xkd_departure_wait(be->memory, &d[i % 3]);
+    }
+    assert_true(first_of(y) == want);
+    for (int i = 0; i < 3; i++) xkd_departure_free(be->memory, &d[i]);
+    xkd_arrival_free(be->memory, &before);
+    close_device();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(departures_travel_beside_the_work),
+        cmocka_unit_test(fine_tuning_is_collected_late),
         cmocka_unit_test(replayed_steps_have_the_bits_of_launched_ones),
         cmocka_unit_test(plans_have_graphs_of_their_own),
         cmocka_unit_test(fine_tuning_has_the_bits_of_launched_steps),
-        cmocka_unit_test(fine_tuning_is_collected_late),
         cmocka_unit_test(pre_training_waits_once_a_step),
         cmocka_unit_test(what_came_by_value_is_kept),
         cmocka_unit_test(memory_that_is_given_back_ends_graphs),

@@ -8,7 +8,7 @@ extern "C" {
 #include "backend/cuda/module.h"
 }
 
-enum { COUNTS = 128, STAGES = 32, KEPT = 8, GRAPHS = 12, KEY_BYTES = 64 };
+enum { COUNTS = 128, STAGES = 32, KEPT = 8, GRAPHS = 12, LANDINGS = 2, KEY_BYTES = 64 };
 
 /* A place in the work that was asked for, which the host may wait for. */
 struct xkd_cuda_mark {
@@ -22,6 +22,14 @@ struct xkd_cuda_stage {
     void *host;
     size_t bytes;
     xkd_cuda_mark passed; /* the stream has read it */
+    bool used;
+};
+
+/* The device's memory where what departs from the host lands, beside the work that goes on, before that is done with its place. */
+struct xkd_cuda_landing {
+    void *room;
+    size_t bytes;
+    xkd_cuda_mark taken; /* the stream of the operations has read it */
     bool used;
 };
 
@@ -48,6 +56,9 @@ struct xkd_cuda {
     const xkd_cuda_host *host;
     int device;
     dev_stream stream;
+    dev_stream carrier; /* of departures, beside it */
+    xkd_cuda_landing landing[LANDINGS];
+    int next_landing;
     dev_gemm gemm;
     void *scratch;
     size_t scratch_bytes;
