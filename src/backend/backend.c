@@ -125,6 +125,11 @@ int64_t xkd_backend_asked(const xkd_backend *be)
     return be->cuda ? xkd_cuda_asked(be) : 0;
 }
 
+int64_t xkd_backend_waited(const xkd_backend *be)
+{
+    return be->cuda ? xkd_cuda_waited(be) : 0;
+}
+
 /* The old content is not kept: no operation relies on scratch of an earlier one, and copying would cost a
  * pass over it. */
 void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes)

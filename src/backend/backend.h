@@ -49,6 +49,9 @@ void xkd_backend_repeat_end(xkd_backend *be);
 /* What the host has asked of a device so far: launches, copies, and stretches that are kept as a whole. 0 where there is none. */
 int64_t xkd_backend_asked(const xkd_backend *be);
 
+/* How often the host has waited for work of a device that it did not know to be done. 0 where there is none. */
+int64_t xkd_backend_waited(const xkd_backend *be);
+
 /* Memory of at least `bytes` that only `thread` uses until the operation ends. It grows in the first step and then
  * stays (xkd_backend_settle). NULL when out of memory (the backend remembers). Thread-safe for distinct threads. */
 void *xkd_backend_scratch(xkd_backend *be, int thread, int64_t bytes);

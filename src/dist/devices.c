@@ -1,5 +1,6 @@
 /* Sums on GPUs that have met each other. The host waits for them with an eye on the signs of life of the other ranks: what a
  * device waits for would never come from a rank that is lost. */
+#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +11,9 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "dist/dist_parts.h"
+
+/* Between two looks at what a device waits for. */
+static const struct timespec MOMENT = {.tv_nsec = 20000};
 
 /* s that a loss may take to be noticed behind a fault that may come from it. */
 static const double GRACE = 3;
@@ -85,11 +89,38 @@ static xkd_status fault(xkd_dist *d)
     return xkd_dist_look(d);
 }
 
+/* Whether a device goes on waiting for those of other ranks. */
+static bool go_on(void *user)
+{
+    xkd_dist *d = user;
+    xkd_tick();
+    if (d->lost || xkd_now() > d->patience) return false;
+    (void)nanosleep(&MOMENT, NULL);
+    return true;
+}
+
+/* Nobody knows for whom NCCL waits. A rank that is lost, or stuck in a call of NCCL's, is told of by the signs of life, for which
+ * there is time. */
+static xkd_status meet(xkd_dist *d, xkd_backend *be, const char *name)
+{
+    d->patience = xkd_now() + 2 * d->timeout;
+    bool met = xkd_cuda_meet(be, name);
+    d->patience = INFINITY;
+    if (met) return XKD_OK;
+    if (be->status != XKD_OK) return fault(d);
+    /* The text of an earlier loss stays. */
+    xkd_dist_note_lost(
+        d, "rank %d (%s): the GPUs of %d ranks have not met in %g s (twice run.peer_timeout), though all live%s",
+        d->rank, d->hosts[d->rank], d->size, 2 * d->timeout, REMEDY);
+    return xkd_dist_look(d);
+}
+
 /* What this rank has for the meeting. Where it has a fault, `why` is the sentence that it and all others end with. */
 static readiness prepare(xkd_dist *d, xkd_backend *be)
 {
     readiness mine = {0};
-    xkd_cuda_prepare(be, d->rank, d->size, d->share, mine.name);
+    const xkd_cuda_party party = {d->rank, d->size, d->share, go_on, d};
+    xkd_cuda_prepare(be, &party, mine.name);
     mine.status = (int32_t)xkd_backend_seen(be);
     if (mine.status == XKD_OK) return mine;
     (void)xkd_backend_status(be);
@@ -132,10 +163,7 @@ xkd_status xkd_dist_meet_devices(xkd_dist *d, xkd_backend *be)
     d->device = be->cuda ? be : NULL;
     bool can = can_meet(d, all);
     if (can) status = agree(d, be, name);
-    if (can && status == XKD_OK) {
-        xkd_cuda_meet(be, name);
-        if (be->status != XKD_OK) status = fault(d);
-    }
+    if (can && status == XKD_OK) status = meet(d, be, name);
     if (!can || status != XKD_OK) d->device = NULL;
     if (d->device) status = tell(d, all);
 fail:
@@ -163,13 +191,12 @@ xkd_status xkd_devices_sum(xkd_dist *d, float *x, int64_t n)
 
 xkd_status xkd_devices_wait(xkd_dist *d)
 {
-    const struct timespec moment = {.tv_nsec = 20000};
     if (!d->asked) return XKD_OK;
     d->asked = false;
     while (!xkd_cuda_summed(d->device)) {
         xkd_tick();
         if (d->lost) return fault(d);
-        (void)nanosleep(&moment, NULL);
+        (void)nanosleep(&MOMENT, NULL);
     }
     return d->device->status == XKD_OK ? XKD_OK : fault(d);
 }

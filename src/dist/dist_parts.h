@@ -48,6 +48,7 @@ struct xkd_dist {
 
     xkd_backend *device; /* of a rank whose device has met the others'; the caller's */
     bool asked;          /* of it to add up, since the last wait */
+    double patience;     /* by xkd_now: until when the devices may take to meet */
 
     /* Set once, by whoever finds that a rank is lost. */
     _Atomic bool lost;

@@ -1,7 +1,7 @@
 /* Fine-tuning of one encoder with a linear classifier, and training of the classifier alone on the frozen encoder. The
  * forward pass is encoder -> mean of the patches or class token -> [L2 norm] -> [batch norm] -> dropout -> linear;
  * every stage behind the encoder is exact and has its memory [B,D], and a stage that is off shares the one before it, so
- * that the code below needs no cases. A step is all or nothing: see xkd_finetune_finish. */
+ * that the code below needs no cases. A step is all or nothing: see `update`. */
 #include "supervised/finetune.h"
 
 #include <math.h>
@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "data/finetune_views.h"
+#include "train/ranks.h"
 
 /* torch.nn.BatchNorm1d's. */
 static const double NORM_EPS = 1e-5, NORM_MOMENTUM = 0.1;
@@ -77,8 +78,8 @@ void xkd_orthogonal(double *w, int64_t K, int64_t D, uint64_t seed)
 
 /* ---- set-up ---- */
 
-/* The scalars of a step in the backend's memory. */
-enum { LOSS, SQUARES, FINITE, SCALARS };
+/* The scalars of a step in the backend's memory, beside what it leaves for the host. */
+enum { LOSS, SQUARES, SCALARS };
 
 /* [depth,2,B]: attention and mlp branch of each block. */
 static int64_t path_count(const xkd_finetune *f)
@@ -119,17 +120,24 @@ static xkd_status plan(xkd_context *cx, xkd_finetune *f)
     for (int k = 0; o->batch_norm && k < 2; k++) {
         f->batch[k] = xkd_arena_take(&f->arena, D * (int64_t)sizeof(double));
         f->next[k] = xkd_arena_take(&f->arena, D * (int64_t)sizeof(double));
+        f->settled[k] = xkd_arena_take(&f->arena, D * e);
     }
 fail:
     return status;
+}
+
+static void free_plan(xkd_finetune *f)
+{
+    for (int i = 0; i < 2; i++) xkd_departure_free(f->be->memory, &f->departures[i]);
+    xkd_backbone_run_free(&f->run);
+    xkd_arena_free(&f->arena);
 }
 
 /* Parameters, moments and running statistics are not in the arena: they stay as they are. */
 xkd_status xkd_finetune_measure(xkd_context *cx, xkd_finetune *f, int64_t B, double *bytes)
 {
     xkd_status status = XKD_OK;
-    xkd_backbone_run_free(&f->run);
-    xkd_arena_free(&f->arena);
+    free_plan(f);
     f->B = B;
     f->together = f->options.frozen && B > FROZEN_TOGETHER ? FROZEN_TOGETHER : B;
     f->shape.B = f->together;
@@ -154,6 +162,9 @@ xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B)
     XKD_TRY(xkd_arena_commit(cx, &f->arena));
     XKD_TRY(plan(cx, f));
     XKD_TRY(xkd_arena_check(cx, &f->arena));
+    bytes = (double)f->together * (double)clip_floats(f) * (double)sizeof *f->clips;
+    for (int i = 0; i < 2 && !xkd_memory_is_host(f->be->memory); i++)
+        XKD_TRY(xkd_departure_new(cx, f->be->memory, &f->departures[i], (int64_t)bytes));
 fail:
     return status;
 }
@@ -244,30 +255,76 @@ fail:
     return status;
 }
 
+/* Micro-batches of a step, over all ranks. */
+static int64_t parts_of(const xkd_finetune *f)
+{
+    return xkd_dist_size(f->dist) * f->accumulate;
+}
+
+/* Micro-batch i of this rank, among those of all. */
+static int64_t part_number(const xkd_finetune *f, int64_t i)
+{
+    return xkd_dist_rank(f->dist) * f->accumulate + i;
+}
+
+/* Losses, whether all is finite, and the counters of all rows. */
+static int64_t left_count(const xkd_finetune *f)
+{
+    return parts_of(f) + 1 + f->encoder.params.count;
+}
+
+static double *finite_of(const xkd_finetune *f)
+{
+    return f->left + parts_of(f);
+}
+
+static void free_shares(xkd_finetune *f)
+{
+    xkd_parts_free(&f->parts);
+    for (int i = 0; i < XKD_STEPS_OPEN; i++) xkd_arrival_free(f->be->memory, &f->arrivals[i]);
+    xkd_arena_free(&f->left_room);
+    xkd_free(f->gathered);
+    xkd_free(f->moved);
+    f->gathered = f->moved = NULL;
+}
+
+/* What a step leaves lives on where batches are planned anew. */
+static xkd_status allocate_left(xkd_context *cx, xkd_finetune *f)
+{
+    xkd_status status = XKD_OK;
+    int64_t bytes = left_count(f) * (int64_t)sizeof *f->left;
+    f->left_room.of = f->be->memory;
+    for (int round = 0; round < 2; round++) { /* measure, then assign */
+        f->left = xkd_arena_take(&f->left_room, bytes);
+        if (round == 0) XKD_TRY(xkd_arena_commit(cx, &f->left_room));
+    }
+    for (int i = 0; i < XKD_STEPS_OPEN; i++) XKD_TRY(xkd_arrival_new(cx, f->be->memory, &f->arrivals[i], bytes));
+    if (f->dist) XKD_TRY(xkd_alloc(cx, &f->gathered, parts_of(f), sizeof *f->gathered));
+fail:
+    return status;
+}
+
 xkd_status xkd_finetune_share(xkd_context *cx, xkd_finetune *f, xkd_dist *dist, int64_t accumulate)
 {
     xkd_status status = XKD_OK;
     const xkd_arena *grads = &f->encoder.params.grads;
     /* One vector for all gradients, which stand together in their arena. */
     const xkd_part_vector all = {grads->memory, grads->used / f->be->element.exact};
-    xkd_parts_free(&f->parts);
-    xkd_free(f->moved);
-    f->moved = NULL;
+    free_shares(f);
     f->dist = dist;
     f->accumulate = accumulate;
     XKD_TRY(xkd_parts_new(cx, &f->parts, f->be, &all, 1, accumulate));
+    XKD_TRY(allocate_left(cx, f));
     if (dist && f->options.batch_norm)
-        XKD_TRY(xkd_alloc(cx, &f->moved, xkd_dist_size(dist) * accumulate * 2 * f->norm.width, sizeof *f->moved));
+        XKD_TRY(xkd_alloc(cx, &f->moved, parts_of(f) * 2 * f->norm.width, sizeof *f->moved));
 fail:
     return status;
 }
 
 void xkd_finetune_free(xkd_finetune *f)
 {
-    xkd_parts_free(&f->parts);
-    xkd_free(f->moved);
-    xkd_backbone_run_free(&f->run);
-    xkd_arena_free(&f->arena);
+    if (f->be) free_shares(f);
+    if (f->be) free_plan(f);
     xkd_free(f->keep);
     xkd_free(f->path);
     xkd_free(f->list);
@@ -291,10 +348,16 @@ static void pooled_tokens(const xkd_finetune *f, int64_t *first, int64_t *last)
     *last = cls ? 1 : tokens_of(f);
 }
 
-/* clips [together,C,T,H,W] where operations can read them. */
-static const float *lend_clips(const xkd_finetune *f, const float *clips)
+/* clips [together,C,T,H,W] where operations can read them. To a device they go beside the step before, from one of two places that
+ * take turns: what was sent from it two calls ago has gone by now, or is all that is waited for. */
+static const float *lend_clips(xkd_finetune *f, const float *clips)
 {
-    return xkd_memory_lend(f->be->memory, f->clips, clips, f->together * clip_floats(f) * (int64_t)sizeof *clips);
+    xkd_memory *memory = f->be->memory;
+    xkd_departure *d = &f->departures[f->sent++ % 2];
+    if (xkd_memory_is_host(memory)) return clips;
+    xkd_departure_wait(memory, d);
+    memcpy(d->host, clips, (size_t)d->bytes);
+    return xkd_departure_lend(memory, f->clips, d, d->bytes);
 }
 
 /* Features of such clips -> pooled [together,D]. */
@@ -333,7 +396,7 @@ static void draw(xkd_finetune *f)
 {
     const xkd_finetune_options *o = &f->options;
     double p = o->dropout;
-    uint32_t step = (uint32_t)f->step, micro = (uint32_t)(xkd_dist_rank(f->dist) * f->accumulate + f->micro);
+    uint32_t step = (uint32_t)f->step, micro = (uint32_t)part_number(f, f->micro);
     xkd_rng rng = xkd_rng_make(o->seed, step, micro, XKD_STREAM_DROPOUT, XKD_RNG_EVAL);
     for (int64_t i = 0; i < f->B * f->classifier.in; i++)
         /* Inverted dropout: what is kept is scaled by 1/(1-p), so that scores need no factor. */
@@ -373,7 +436,7 @@ static double *moved_by(const xkd_finetune *f, int64_t part)
 /* Of several ranks `next` takes the statistics of one micro-batch as they are: they start at 0 and move by all of it. */
 static void norm_note(xkd_finetune *f)
 {
-    double *to = moved_by(f, xkd_dist_rank(f->dist) * f->accumulate + f->micro);
+    double *to = moved_by(f, part_number(f, f->micro));
     for (int k = 0; k < 2; k++) {
         int64_t bytes = f->norm.width * (int64_t)sizeof *to;
         xkd_memory_download(f->be->memory, to + k * f->norm.width, f->next[k], bytes);
@@ -386,10 +449,10 @@ static void norm_note(xkd_finetune *f)
 static xkd_status norm_join(xkd_context *cx, xkd_finetune *f)
 {
     xkd_status status = XKD_OK;
-    int64_t D = f->norm.width, parts = xkd_dist_size(f->dist) * f->accumulate;
+    int64_t D = f->norm.width, parts = parts_of(f);
     int64_t bytes = f->accumulate * 2 * D * (int64_t)sizeof(double);
     double *now = NULL;
-    XKD_TRY(xkd_dist_gather(f->dist, f->moved, moved_by(f, xkd_dist_rank(f->dist) * f->accumulate), bytes));
+    XKD_TRY(xkd_dist_gather(f->dist, f->moved, moved_by(f, part_number(f, 0)), bytes));
     XKD_TRY(xkd_alloc(cx, &now, D, sizeof *now));
     for (int k = 0; k < 2; k++) {
         f->be->exact->to_double(f->be, f->next[k], f->running[k]->value, D);
@@ -412,14 +475,14 @@ static void norm_begin(xkd_finetune *f)
 /* ---- a step ---- */
 
 /* Stretches that a GPU repeats (xkd_backend_repeat), between what the host brings and reads. */
-enum { FORWARD, BACKWARD, NORMS, UPDATE };
+enum { COMPUTE, UPDATE };
 
 /* What their arguments depend on. */
 typedef struct {
     int64_t what;
     const void *memory; /* of the plan */
     int64_t B;
-    double share; /* of the backward alone */
+    double share; /* of a micro-batch */
 } stretch_key;
 
 static bool repeats(xkd_finetune *f, int what, double share)
@@ -441,17 +504,15 @@ static void backward_encoder(xkd_finetune *f)
     xkd_backbone_backward(be, &f->encoder.backbone, &f->run, f->dz, &keep, &f->scratch);
 }
 
-/* Positions and embeddings get the smallest rate: what pre-training learnt first changes least. */
-static void update(xkd_finetune *f, double lr, double weight_decay)
+/* The list of what AdamW does; returns its length. Positions and embeddings get the smallest rate: what pre-training learnt first
+ * changes least. */
+static int64_t list_updates(xkd_finetune *f)
 {
+    const xkd_finetune_options *o = &f->options;
     int64_t depth = f->encoder.backbone.blocks.depth, count = 0;
-    const double rates[] = {lr, weight_decay};
-    xkd_memory_upload(f->be->memory, f->rates, rates, (int64_t)sizeof rates);
     for (int64_t i = 0; i < f->encoder.params.count; i++) {
-        xkd_param *row = f->encoder.params.rows[i];
+        const xkd_param *row = f->encoder.params.rows[i];
         if (row->role != XKD_ROLE_TRAINED) continue;
-        row->steps++; /* as its counter */
-        const xkd_finetune_options *o = &f->options;
         f->list[count++] =
             (xkd_adamw_args){.p = row->master,
                              .stored = row->value != row->master ? row->value : NULL,
@@ -467,10 +528,26 @@ static void update(xkd_finetune *f, double lr, double weight_decay)
                              .weight_decay = is_decayed(row) ? f->rates + 1 : NULL,
                              .steps = row->counter};
     }
+    return count;
+}
+
+/* All or nothing: if a loss or any gradient is not finite, neither weights nor moments nor running statistics change. The sum of
+ * squares is not finite exactly when some gradient is not, or overflows: both are refused. */
+static void update(xkd_finetune *f)
+{
+    const xkd_params *params = &f->encoder.params;
+    const xkd_ops *ops = f->be->exact;
+    const xkd_vector all = {params->grads.memory, params->grads.used / f->be->element.exact};
+    int64_t D = f->norm.width;
+    double *finite = finite_of(f);
     if (repeats(f, UPDATE, 0)) return;
-    f->be->exact->adamw(f->be, f->list, count, NULL, f->scalars + FINITE);
-    for (int k = 0; f->options.batch_norm && k < 2; k++)
-        f->be->exact->from_double(f->be, f->running[k]->value, f->next[k], f->norm.width);
+    ops->norms(f->be, f->scalars + SQUARES, finite, &all, 1, f->left, parts_of(f));
+    ops->adamw(f->be, f->list, list_updates(f), NULL, finite);
+    for (int k = 0; f->options.batch_norm && k < 2; k++) {
+        ops->from_double(f->be, f->settled[k], f->next[k], D);
+        ops->centre(f->be, f->running[k]->value, f->settled[k], 0, 1, D, finite); /* a copy where all is finite */
+    }
+    xkd_memory_copy(f->be->memory, finite + 1, params->counters.memory, params->count * (int64_t)sizeof *finite);
     xkd_backend_repeat_end(f->be);
 }
 
@@ -505,7 +582,6 @@ static void forward(xkd_finetune *f, const float *clips, const float *targets)
 {
     const xkd_ops *ops = f->be->exact;
     const xkd_linear *c = &f->classifier;
-    if (repeats(f, FORWARD, 0)) return;
     if (clips) encode_some(f, clips, f->pooled);
     scale_features(f);
     if (f->options.batch_norm) {
@@ -515,7 +591,6 @@ static void forward(xkd_finetune *f, const float *clips, const float *targets)
     ops->multiply(f->be, f->input, f->normed, f->dropout, f->B * c->in);
     ops->linear_forward(f->be, f->logits, f->input, c->w->value, c->b->value, f->B, f->K, c->in);
     ops->classify(f->be, f->scalars + LOSS, f->logits, f->logits, targets, f->options.loss, f->B, f->K);
-    xkd_backend_repeat_end(f->be);
 }
 
 /* The logits' memory holds dlogits [B,K] now: the operation has written its gradient over them. Nothing that is trained stands
@@ -524,16 +599,21 @@ static void backward(xkd_finetune *f, double share)
 {
     const xkd_ops *ops = f->be->exact;
     const xkd_linear *c = &f->classifier;
-    if (repeats(f, BACKWARD, share)) return;
     if (share != 1) ops->axpby(f->be, f->logits, f->logits, 0, share, f->B * f->K);
     ops->linear_backward_weight(f->be, c->w->grad, c->b->grad, f->logits, f->input, f->B, f->K, c->in);
     if (!f->options.frozen || f->options.batch_norm) backward_features(f);
+}
+
+static void compute(xkd_finetune *f, const float *clips, const float *targets, double share)
+{
+    if (repeats(f, COMPUTE, share)) return;
+    forward(f, clips, targets);
+    backward(f, share);
     xkd_backend_repeat_end(f->be);
 }
 
-/* The loss is looked at before any gradient is computed: a bad batch costs a forward pass only. */
 xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const float *clips, const float *targets,
-                                    double share, double *loss)
+                                    double share)
 {
     xkd_status status = XKD_OK;
     xkd_backend *be = f->be;
@@ -544,17 +624,12 @@ xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const floa
     targets = xkd_memory_lend(be->memory, f->targets, targets, f->B * f->K * (int64_t)sizeof *targets);
     /* Clips that pass through the encoder in pieces take turns in one place. */
     if (f->together < f->B) encode(f, clips);
-    forward(f, f->together < f->B ? NULL : lend_clips(f, clips), targets);
-    xkd_memory_download(be->memory, loss, f->scalars + LOSS, (int64_t)sizeof *loss);
-    XKD_TRY(xkd_backend_status(be));
-    if (!isfinite(*loss))
-        XKD_FAIL(XKD_ERR_NUMERIC, "the loss of step %lld is not finite: lower hyperparams.lr.base_lr",
-                 (long long)f->step);
-    backward(f, share);
+    compute(f, f->together < f->B ? NULL : lend_clips(f, clips), targets, share);
+    xkd_memory_copy(be->memory, f->left + part_number(f, f->micro), f->scalars + LOSS, (int64_t)sizeof *f->left);
     if (f->moved) norm_note(f);
     xkd_parts_add(be, &f->parts);
     f->micro++;
-    XKD_TRY(xkd_backend_status(be));
+    XKD_TRY(xkd_backend_seen(be));
 fail:
     return status;
 }
@@ -563,35 +638,49 @@ xkd_status xkd_finetune_finish(xkd_context *cx, xkd_finetune *f, double lr, doub
 {
     xkd_status status = XKD_OK;
     xkd_backend *be = f->be;
-    const xkd_arena *grads = &f->encoder.params.grads;
-    const xkd_vector all = {grads->memory, grads->used / be->element.exact};
-    double finite;
+    xkd_arrival *a = &f->arrivals[f->asked % XKD_STEPS_OPEN];
+    const double rates[] = {lr, weight_decay};
+    if (f->dist) XKD_TRY(xkd_backend_status(be)); /* of no use to others behind a fault */
     XKD_TRY(xkd_parts_join(be, &f->parts, f->dist));
+    XKD_TRY(xkd_ranks_join_numbers(f->dist, be->memory, f->left, f->gathered, f->accumulate));
     if (f->moved) XKD_TRY(norm_join(cx, f));
-    /* The sum of squares is not finite exactly when some gradient is not, or overflows: both are refused. */
-    if (!repeats(f, NORMS, 0)) {
-        be->exact->norms(be, f->scalars + SQUARES, f->scalars + FINITE, &all, 1, NULL, 0);
-        xkd_backend_repeat_end(be);
-    }
-    xkd_memory_download(be->memory, &finite, f->scalars + FINITE, (int64_t)sizeof finite);
-    XKD_TRY(xkd_backend_status(be));
-    if (finite == 0)
-        XKD_FAIL(XKD_ERR_NUMERIC, "a gradient of step %lld is not finite: lower hyperparams.lr.base_lr",
-                 (long long)f->step);
-    update(f, lr, weight_decay);
+    xkd_memory_upload(be->memory, f->rates, rates, (int64_t)sizeof rates);
+    update(f);
+    xkd_arrival_ask(be->memory, a, f->left, a->bytes);
+    f->asked++;
     f->step++;
-    XKD_TRY(xkd_backend_status(be));
+    XKD_TRY(xkd_backend_seen(be));
 fail:
     return status;
+}
+
+xkd_status xkd_finetune_collect(xkd_finetune *f, double *loss, bool *skipped)
+{
+    const xkd_params *params = &f->encoder.params;
+    xkd_arrival *a = &f->arrivals[f->collected++ % XKD_STEPS_OPEN];
+    int64_t parts = parts_of(f);
+    const double *left = a->host, *counters = left + parts + 1;
+    xkd_arrival_wait(f->be->memory, a);
+    *loss = 0;
+    for (int64_t p = 0; p < parts; p++) *loss += left[p] / (double)parts;
+    *skipped = left[parts] == 0;
+    for (int64_t i = 0; i < params->count; i++)
+        if (params->rows[i]->role == XKD_ROLE_TRAINED) params->rows[i]->steps = (int64_t)counters[i];
+    return xkd_backend_seen(f->be);
 }
 
 xkd_status xkd_finetune_step(xkd_context *cx, xkd_finetune *f, const float *clips, const float *targets, double lr,
                              double weight_decay, double *loss)
 {
     xkd_status status = XKD_OK;
+    bool skipped;
     xkd_finetune_begin(f);
-    XKD_TRY(xkd_finetune_micro_batch(cx, f, clips, targets, 1, loss));
+    XKD_TRY(xkd_finetune_micro_batch(cx, f, clips, targets, 1));
     XKD_TRY(xkd_finetune_finish(cx, f, lr, weight_decay));
+    XKD_TRY(xkd_finetune_collect(f, loss, &skipped));
+    if (skipped)
+        XKD_FAIL(XKD_ERR_NUMERIC, "the loss or a gradient of step %lld is not finite: lower hyperparams.lr.base_lr",
+                 (long long)f->step - 1);
 fail:
     return status;
 }

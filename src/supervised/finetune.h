@@ -11,6 +11,7 @@
 #include "dist/dist.h"
 #include "eval/encode/encoder.h"
 #include "optim/parts.h"
+#include "train/trainer.h"
 
 typedef struct {
     xkd_feature_kind kind; /* MEAN or CLS */
@@ -49,20 +50,30 @@ typedef struct {
     void *logits;        /* [B,K]; becomes its gradient */
     double *batch[2];    /* [D] mean and 1/sqrt(var + eps) of the last micro-batch */
     double *next[2];     /* [D] running mean and variance after the step in work */
-    double *scalars;     /* [3]: loss of the micro-batch; squares of all gradients, and whether they are finite */
+    void *settled[2];    /* [D] the same as they are stored */
+    double *scalars;     /* [2]: loss of the micro-batch; squares of all gradients */
     double *rates;       /* [2] learning rate and weight decay of the step */
     /* What the host draws or brings, and its room on a device. */
-    float *keep, *keep_room; /* [B,D] 0 or 1/(1-dropout) of the last micro-batch */
-    float *path, *path_room; /* [depth,2,B] of stochastic depth, likewise */
-    float *clips, *targets;  /* [together,C,T,H,W], [B,K]: room alone */
-    float *scores;           /* [B,K] */
-    const float *dropout;    /* `keep` where operations can read it */
-    xkd_adamw_args *list;    /* [rows] of the parameters; owned */
-    int64_t step;            /* steps done; names the random draws of the next one */
-    int64_t micro;           /* micro-batches done of the step in work */
-    xkd_dist *dist;          /* the ranks that train together; NULL: this process alone */
-    int64_t accumulate;      /* micro-batches of a step in this process */
+    float *keep, *keep_room;     /* [B,D] 0 or 1/(1-dropout) of the last micro-batch */
+    float *path, *path_room;     /* [depth,2,B] of stochastic depth, likewise */
+    float *clips, *targets;      /* [together,C,T,H,W], [B,K]: room alone */
+    xkd_departure departures[2]; /* [together,C,T,H,W] on their way to a device, in turn */
+    int64_t sent;                /* calls of them so far */
+    float *scores;               /* [B,K] */
+    const float *dropout;        /* `keep` where operations can read it */
+    xkd_adamw_args *list;        /* [rows] of the parameters; owned */
+    int64_t step;                /* steps asked for; names the random draws of the next one */
+    int64_t micro;               /* micro-batches done of the step in work */
+    xkd_dist *dist;              /* the ranks that train together; NULL: this process alone */
+    int64_t accumulate;          /* micro-batches of a step in this process */
     xkd_parts parts;
+    /* What a step leaves for the host, in the backend's memory: losses [ranks*accumulate], whether they and all gradients are
+     * finite, and the counters [rows] of the parameters. */
+    double *left;
+    xkd_arena left_room;
+    double *gathered; /* [ranks*accumulate] losses with the host, of several ranks alone; owned */
+    xkd_arrival arrivals[XKD_STEPS_OPEN];
+    int64_t asked, collected; /* steps so far */
     double *moved; /* [ranks*accumulate,2,D] of several ranks: mean and variance of every micro-batch; owned */
 } xkd_finetune;
 
@@ -84,13 +95,19 @@ xkd_status xkd_finetune_resize(xkd_context *cx, xkd_finetune *f, int64_t B);
 xkd_status xkd_finetune_measure(xkd_context *cx, xkd_finetune *f, int64_t B, double *bytes);
 
 /* A step of AdamW is begin, then accumulate micro-batches of clips [B,C,T,H,W] with targets [B,K] whose gradients count `share`
- * (1 / their number), then finish. XKD_ERR_NUMERIC, and nothing has changed, where a loss or gradient is not finite. */
+ * (1 / their number), then finish, which asks for the update, on all ranks; collect reads what it has left. The next step may begin
+ * before that, on a device that works while the host does other things, but no third one. Nothing has changed where a loss or
+ * gradient of any rank is not finite. Clips and targets may be reused when micro_batch returns. */
 void xkd_finetune_begin(xkd_finetune *f);
 xkd_status xkd_finetune_micro_batch(xkd_context *cx, xkd_finetune *f, const float *clips, const float *targets,
-                                    double share, double *loss);
+                                    double share);
 xkd_status xkd_finetune_finish(xkd_context *cx, xkd_finetune *f, double lr, double weight_decay);
 
-/* All three, with one micro-batch. */
+/* The oldest step that was not collected: the mean of its micro-batches' losses over all ranks, and whether it changed nothing.
+ * Waits for it, and for no later one. The rows' step counts are those of this step then. */
+xkd_status xkd_finetune_collect(xkd_finetune *f, double *loss, bool *skipped);
+
+/* All of it, with one micro-batch. XKD_ERR_NUMERIC where it changed nothing. */
 xkd_status xkd_finetune_step(xkd_context *cx, xkd_finetune *f, const float *clips, const float *targets, double lr,
                              double weight_decay, double *loss);
 

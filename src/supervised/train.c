@@ -26,8 +26,9 @@ typedef struct {
     xkd_supervised_data data;
     xkd_finetune net;
     xkd_test_log tests; /* tests.jsonl: the figures of all tests of the run */
-    double *losses;     /* [parts] of the step's micro-batches; owned */
     double values[COLUMNS];
+    double rates[XKD_STEPS_OPEN]
+                [2]; /* learning rate and weight decay of the steps that are not collected, by their number */
     xkd_supervised_result *result; /* the caller's; filled by tests and at the end */
 } training;
 
@@ -184,7 +185,6 @@ static xkd_status open_parts(training *t)
         xkd_supervised_data_open(t->run.cx, &t->run.config, m, t->options->manifest, t->run.dist, t->look, &t->data));
     XKD_TRY(check_batch_norm(t));
     XKD_TRY(check_ensemble(t));
-    XKD_TRY(xkd_alloc(t->run.cx, &t->losses, t->run.config.train.parts, sizeof *t->losses));
     t->run.loader = t->data.loader;
     XKD_TRY(make_net(t));
 fail:
@@ -297,78 +297,54 @@ fail:
 
 /* ---- steps ---- */
 
-/* Loss of the step from those of its micro-batches, over all ranks and in their order; not finite where one is. */
-static xkd_status join_losses(training *t, xkd_asked_step *a)
-{
-    xkd_status status = XKD_OK;
-    xkd_dist *dist = t->run.dist;
-    int64_t parts = t->run.config.train.parts, accumulate = t->run.config.train.accumulate;
-    const double *mine = t->losses + xkd_dist_rank(dist) * accumulate;
-    double loss = 0;
-    XKD_TRY(xkd_dist_gather(dist, t->losses, mine, accumulate * (int64_t)sizeof *mine));
-    for (int64_t p = 0; p < parts; p++) loss += t->losses[p] / (double)parts;
-    t->values[LOSS] = loss;
-    a->skipped = !isfinite(loss);
-fail:
-    return status;
-}
-
-/* Gradients of all micro-batches of a step. A loss that is not finite leaves the others to be read, for the position. */
+/* Gradients of all micro-batches of a step. */
 static xkd_status micro_batches(training *t, xkd_asked_step *a)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = t->run.cx;
     const xkd_train_config *c = &t->run.config.train;
-    double *mine = t->losses + xkd_dist_rank(t->run.dist) * c->accumulate;
     for (int64_t i = 0; i < c->accumulate; i++) {
         float *clips;
         int64_t count;
         double seconds;
-        mine[i] = NAN;
         XKD_TRY(xkd_supervised_next(&t->run.config, &t->data, &clips, &count, &seconds));
         a->wait += seconds;
-        a->samples += (double)count; /* of the clips drawn, also where the step is skipped */
-        /* The remaining micro-batches must be taken from the loader: the position counts them. */
-        if (a->skipped) continue;
+        a->samples += (double)count;
         if (t->net.B != count) XKD_TRY(xkd_finetune_resize(cx, &t->net, count));
         if (i == 0) xkd_finetune_begin(&t->net); /* behind a new plan, which loses the batch norm's sums */
         /* The share makes gradients the mean over micro-batches. */
-        double share = 1 / (double)c->parts;
-        status = xkd_finetune_micro_batch(cx, &t->net, clips, t->data.targets, share, &mine[i]);
-        a->skipped = status == XKD_ERR_NUMERIC;
-        if (!a->skipped) XKD_TRY(status);
-        /* The error has been noted as a skipped step, and the next micro-batch begins without it. */
-        status = XKD_OK;
+        XKD_TRY(xkd_finetune_micro_batch(cx, &t->net, clips, t->data.targets, 1 / (double)c->parts));
     }
-    XKD_TRY(join_losses(t, a));
 fail:
     return status;
 }
 
-/* One optimiser step, or none where a loss or gradient is not finite. */
+/* One optimiser step, of which nothing comes about where a loss or gradient is not finite. */
 static xkd_status ask(void *self, xkd_asked_step *a)
 {
     xkd_status status = XKD_OK;
     training *t = self;
-    xkd_run *r = &t->run;
+    const xkd_run *r = &t->run;
     const xkd_train_config *c = &r->config.train;
     int64_t done = r->at.state.step;
-    double *v = t->values;
+    double *rates = t->rates[a->step % XKD_STEPS_OPEN];
     /* Rates by the step alone: a resumed run has the values it would have had. */
-    v[LR] = xkd_supervised_rate(c, &r->config.eval, done, r->at.steps_per_epoch);
-    v[WD] = xkd_schedule_value(&c->weight_decay, done, r->at.steps_per_epoch, c->epochs);
-    t->net.step = done; /* names the draws: also after a skipped step */
+    rates[0] = xkd_supervised_rate(c, &r->config.eval, done, r->at.steps_per_epoch);
+    rates[1] = xkd_schedule_value(&c->weight_decay, done, r->at.steps_per_epoch, c->epochs);
+    t->net.step = done; /* names the draws: a resumed run has those too */
     XKD_TRY(micro_batches(t, a));
-    if (!a->skipped) {
-        status = xkd_finetune_finish(r->cx, &t->net, v[LR], v[WD]);
-        a->skipped = status == XKD_ERR_NUMERIC;
-        if (!a->skipped) XKD_TRY(status);
-        status = XKD_OK;
-    }
-    /* The message of the skipped step would otherwise stand as the last error of a run that goes on. */
-    if (a->skipped) xkd_clear_error(r->cx);
+    XKD_TRY(xkd_finetune_finish(r->cx, &t->net, rates[0], rates[1]));
 fail:
     return status;
+}
+
+static xkd_status collect(void *self, xkd_asked_step *a)
+{
+    training *t = self;
+    const double *rates = t->rates[a->step % XKD_STEPS_OPEN];
+    t->values[LR] = rates[0];
+    t->values[WD] = rates[1];
+    return xkd_finetune_collect(&t->net, &t->values[LOSS], &a->skipped);
 }
 
 /* ---- the end ---- */
@@ -409,7 +385,6 @@ static void release(training *t)
     xkd_test_log_close(&t->tests);
     xkd_finetune_free(&t->net);
     xkd_supervised_data_free(&t->data);
-    xkd_free(t->losses);
     xkd_run_close(&t->run);
 }
 
@@ -422,6 +397,7 @@ static const xkd_run_kind kind = {.columns = COLUMNS,
                                   .enter = check_classes,
                                   .open_logs = open_logs,
                                   .ask = ask,
+                                  .collect = collect,
                                   .test = test,
                                   .leave = leave};
 

@@ -104,3 +104,13 @@ xkd_status xkd_ranks_share_state(xkd_dist *dist, xkd_run_state *state)
     state->config = config;
     return status;
 }
+
+xkd_status xkd_ranks_join_numbers(xkd_dist *dist, xkd_memory *memory, double *all, double *host, int64_t count)
+{
+    int64_t first = xkd_dist_rank(dist) * count, bytes = count * (int64_t)sizeof *all;
+    if (!dist) return XKD_OK;
+    xkd_memory_download(memory, host + first, all + first, bytes);
+    xkd_status status = xkd_dist_gather(dist, host, host + first, bytes);
+    if (status == XKD_OK) xkd_memory_upload(memory, all, host, xkd_dist_size(dist) * bytes);
+    return status;
+}

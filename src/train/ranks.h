@@ -20,4 +20,7 @@ xkd_status xkd_ranks_share_params(xkd_context *cx, xkd_dist *dist, xkd_params *p
 /* Rank 0's place in the run, on every rank; texts stay those of the rank. */
 xkd_status xkd_ranks_share_state(xkd_dist *dist, xkd_run_state *state);
 
+/* all [size,count] of `memory` = what every rank has at its place of it, in their order. host [size,count]: room. */
+xkd_status xkd_ranks_join_numbers(xkd_dist *dist, xkd_memory *memory, double *all, double *host, int64_t count);
+
 #endif

@@ -151,7 +151,7 @@ static xkd_status collect(xkd_run *r, int open)
     xkd_status status = XKD_OK;
     while (status == XKD_OK && r->open > open) {
         xkd_asked_step *a = asked(r, r->at.state.step - --r->open);
-        if (r->kind->collect) status = r->kind->collect(r->self, a);
+        status = r->kind->collect(r->self, a);
         if (status == XKD_OK) status = take_in(r, a);
     }
     return status;
@@ -162,7 +162,7 @@ static xkd_status collect(xkd_run *r, int open)
 static int may_stay_open(const xkd_run *r, int64_t end)
 {
     const xkd_run_state *s = &r->at.state;
-    if (!r->kind->collect || !xkd_memory_is_late(r->backend->memory) || r->dist) return 0;
+    if (!xkd_memory_is_late(r->backend->memory) || r->dist) return 0;
     return s->epoch_step == 0 || s->step == end ? 0 : 1;
 }
 

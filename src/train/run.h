@@ -16,7 +16,7 @@ typedef struct {
     bool closes_an_epoch, skipped; /* it is the last one of it; a loss or gradient was not finite */
 } xkd_asked_step;
 
-/* One kind of training. `self` is the run's. All functions but `ask` may be NULL. */
+/* One kind of training. `self` is the run's. All functions but `ask` and `collect` may be NULL. */
 typedef struct {
     int columns;           /* of metrics.csv; their names are the run's */
     int loss, lr, skipped; /* columns of these; the skeleton fills in `skipped` */
@@ -32,7 +32,7 @@ typedef struct {
     xkd_status (*open_logs)(void *self);
     /* Feeds one step and asks for it; fills in wait and samples. */
     xkd_status (*ask)(void *self, xkd_asked_step *step);
-    /* Waits for its numbers and puts them into the row; the next step may have been asked for. NULL: `ask` does so. */
+    /* Waits for its numbers and puts them into the row; the next step may have been asked for. */
     xkd_status (*collect)(void *self, xkd_asked_step *step);
     /* What else belongs to the row of a collected step, whose time is over. */
     xkd_status (*measure)(void *self, const xkd_asked_step *step);

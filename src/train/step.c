@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "train/ranks.h"
+
 /* method.md section 7, freeze_last_layer. */
 static bool trains_last_layer(const xkd_trainer *t)
 {
@@ -107,14 +109,10 @@ void xkd_step_micro_batch(xkd_trainer *t, const xkd_pass_input *in)
 static xkd_status join_ranks(xkd_trainer *t)
 {
     xkd_status status = XKD_OK;
-    int64_t bytes = t->accumulate * XKD_PART_SCALARS * (int64_t)sizeof *t->left, first = part_number(t, 0);
     if (!t->dist) return XKD_OK;
     XKD_TRY(xkd_backend_status(t->in.be)); /* of no use to others behind a fault */
     XKD_TRY(xkd_parts_join(t->in.be, &t->in.parts, t->dist));
-    double *mine = t->gathered + first * XKD_PART_SCALARS;
-    xkd_memory_download(t->in.be->memory, mine, t->left + first * XKD_PART_SCALARS, bytes);
-    XKD_TRY(xkd_dist_gather(t->dist, t->gathered, mine, bytes));
-    xkd_memory_upload(t->in.be->memory, t->left, t->gathered, xkd_dist_size(t->dist) * bytes);
+    XKD_TRY(xkd_ranks_join_numbers(t->dist, t->in.be->memory, t->left, t->gathered, t->accumulate * XKD_PART_SCALARS));
 fail:
     return status;
 }

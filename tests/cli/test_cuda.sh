@@ -87,9 +87,20 @@ for device in cuda-sim cpu; do
 done
 near=$("$xkd" diff cuda-sim.safetensors cpu.safetensors -t 1e-3 2>&1)
 check "near to the CPU's embedding" [ "${near##*$'\n'}" = "0 tensors differ" ]
-try finetune cpu toys.jsonl --split train --test-split test --modality video --out tuned --max-steps 2 -c "$tiny" \
-  dataset.batch_size=4 eval.dropout=0.3 eval.drop_path=0.2 run.device=cuda-sim
+tune=(finetune cpu toys.jsonl --split train --test-split test --modality video -c "$tiny" dataset.batch_size=4 eval.dropout=0.3
+  eval.drop_path=0.2 run.save_steps=1 run.keep_last=10 run.device=cuda-sim)
+try "${tune[@]}" --out tuned --max-steps 4
 check "a fine-tuning" code 0
+try "${tune[@]}" --out tuned-parts --max-steps 1
+check "one that is stopped" code 0
+try "${tune[@]}" --out tuned-parts --max-steps 4 --resume
+check "and resumed" code 0
+for step in 2 4; do
+  last=checkpoints/step-0000000$step.safetensors
+  check "has the same bits after step $step" [ "$(same tuned/$last tuned-parts/$last)" = "0 tensors differ" ]
+done
+losses() { cut -d, -f1-3 "$1/metrics.csv"; }
+check "and the same losses and rates" [ "$(losses tuned)" = "$(losses tuned-parts)" -a "$(losses tuned | wc -l)" = 5 ]
 try linear cpu toys.jsonl --split train --test-split test --modality audio --out linear --max-steps 2 -c "$tiny" \
   dataset.batch_size=4 eval.batch_norm=true run.device=cuda-sim
 check "a linear classifier with batch norm" code 0

@@ -69,6 +69,25 @@ pair XKD_CUDASIM_MEMORY=4000000
 check "rank 1 has no memory for buckets: 8, and 7 for rank 0" [ "$rc0 $rc1" = "7 8" ]
 for r in 0 1; do check "rank $r says so" names rank$r.err 1 "is out of memory in buckets for sums over ranks"; done
 check "at once too" [ "$took" -lt 20 ]
+# ---- a rank that comes to no end in the meeting itself ----
+pair XKD_CUDASIM_MEETING=fail
+check "rank 1 fails in the meeting: 9, and 7 for rank 0" [ "$rc0 $rc1" = "7 9" ]
+check "which names it" grep -q "rank 1 ($(uname -n)) ended with an error (exit code 9): .*simulated ranks did not meet" rank0.err
+check "at once" [ "$took" -lt 20 ]
+pair XKD_CUDASIM_MEETING=die
+check "rank 1 dies in the meeting: 7 for rank 0" [ "$rc0" = 7 ]
+check "which names it" grep -q "rank 1 ($(uname -n)) is lost: its process ended" rank0.err
+check "at once" [ "$took" -lt 20 ]
+patient=("${train[@]}") train+=(run.peer_timeout=4)
+pair XKD_CUDASIM_MEETING=hang
+check "rank 1 hangs in a call of the library's: 7 for both" [ "$rc0 $rc1" = "7 7" ]
+check "rank 0 names it" grep -q "rank 1 ($(uname -n)) is lost: it lives, but its work has stood still for 4 s" rank0.err
+check "within the time-outs" [ "$took" -lt 20 ]
+pair XKD_CUDASIM_MEETING=never
+check "the library goes on connecting: 7 for both" [ "$rc0 $rc1" = "7 7" ]
+check "rank 0 says what to look at" grep -q "the GPUs of 2 ranks have not met in 8 s (twice run.peer_timeout), though all live: NCCL_DEBUG" rank0.err
+check "behind the time-outs" [ "$took" -lt 25 ]
+train=("${patient[@]}")
 XKD_CUDASIM_NAMELESS=1 try "${train[@]}" --out no --ranks 3 dataset.batch_size=6
 stderr_has "--ranks ends with the first one's code" 9 "rank 0 ($(uname -n)) cannot meet the others' GPUs"
 check "and no folder is made" [ ! -e no ]

@@ -3,6 +3,7 @@
 #include "backend/cuda/device.h"
 
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -24,13 +25,15 @@ struct transfer {
 
 /* Tasks on a stream may be called behind dev_ranks_leave: they hold the connections too, and find them closed. */
 struct meeting {
-    int rank, size;
-    bool left = false;
+    int rank, size, listener = -1;
+    char name[33];
+    bool met = false, left = false;
     std::vector<int> sockets; /* by rank; -1 for this one */
     ~meeting()
     {
         for (int s : sockets)
             if (s >= 0) close(s);
+        if (listener >= 0) close(listener);
     }
 };
 
@@ -71,34 +74,39 @@ static socklen_t address_of(struct sockaddr_un *address, const char *name, int r
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
 }
 
-static bool call(meeting *m, const char *name, int rank)
+/* To a rank that listens already. */
+static bool call(meeting *m, int rank)
 {
     struct sockaddr_un address;
-    socklen_t length = address_of(&address, name, rank);
-    for (int tries = 0; tries < 6000; tries++) {
-        int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (s < 0) return false;
+    socklen_t length = address_of(&address, m->name, rank);
+    int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (s >= 0 && connect(s, (struct sockaddr *)&address, length) == 0 &&
+        write(s, &m->rank, sizeof m->rank) == sizeof m->rank) {
         m->sockets[(size_t)rank] = s;
-        if (connect(s, (struct sockaddr *)&address, length) == 0)
-            return write(s, &m->rank, sizeof m->rank) == sizeof m->rank;
-        close(s);
-        m->sockets[(size_t)rank] = -1;
-        usleep(10000); /* it does not listen yet */
+        return true;
     }
+    if (s >= 0) close(s);
     return false;
 }
 
-static bool answer(meeting *m, int listener)
+static void answer(meeting *m)
 {
-    int rank = -1, s = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
-    if (s < 0) return false;
+    int rank = -1, s = accept4(m->listener, nullptr, nullptr, SOCK_CLOEXEC);
+    if (s < 0) return;
     if (read(s, &rank, sizeof rank) != sizeof rank || rank <= m->rank || rank >= m->size ||
         m->sockets[(size_t)rank] >= 0) {
         close(s);
-        return false;
+        return;
     }
     m->sockets[(size_t)rank] = s;
-    return true;
+}
+
+/* What XKD_CUDASIM_MEETING says of how a meeting ends: "fail", as NCCL where it finds no way to the others; "die", with the process;
+ * "hang", in a call that does not return; "never", in progress for ever. */
+static bool meets(const char *how)
+{
+    const char *wanted = getenv("XKD_CUDASIM_MEETING");
+    return wanted && strcmp(wanted, how) == 0;
 }
 
 int dev_ranks_meet(dev_ranks *out, const char name[DEV_RANKS_NAME], int rank, int size)
@@ -106,19 +114,35 @@ int dev_ranks_meet(dev_ranks *out, const char name[DEV_RANKS_NAME], int rank, in
     auto m = std::make_shared<meeting>();
     struct sockaddr_un address;
     socklen_t length = address_of(&address, name, rank);
-    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool well =
-        listener >= 0 && bind(listener, (struct sockaddr *)&address, length) == 0 && listen(listener, size) == 0;
+    *out = nullptr;
+    m->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (m->listener < 0 || bind(m->listener, (struct sockaddr *)&address, length) != 0 ||
+        listen(m->listener, size) != 0)
+        return NO_MEETING;
     m->rank = rank;
     m->size = size;
+    snprintf(m->name, sizeof m->name, "%.32s", name);
     m->sockets.assign((size_t)size, -1);
-    *out = nullptr;
-    for (int r = 0; r < rank && well; r++) well = call(m.get(), name, r);
-    for (int r = rank + 1; r < size && well; r++) well = answer(m.get(), listener);
-    if (listener >= 0) close(listener);
-    if (!well) return NO_MEETING;
     *out = new dev_ranks_state();
     (*out)->with = m;
+    return 0;
+}
+
+/* Those of lower rank are called, those of higher rank call. */
+int dev_ranks_ready(dev_ranks ranks, bool *ready)
+{
+    meeting *m = ranks->with.get();
+    *ready = true;
+    if (m->met) return 0;
+    if (meets("fail")) return NO_MEETING;
+    if (meets("die")) raise(SIGKILL);
+    while (meets("hang")) pause();
+    for (int r = 0; r < m->rank; r++)
+        if (m->sockets[(size_t)r] < 0) *ready = call(m, r) && *ready;
+    answer(m);
+    for (int r = m->rank + 1; r < m->size; r++) *ready = *ready && m->sockets[(size_t)r] >= 0;
+    *ready = *ready && !meets("never");
+    m->met = *ready;
     return 0;
 }
 
@@ -127,11 +151,6 @@ int dev_ranks_leave(dev_ranks ranks)
     if (!ranks) return 0;
     ranks->with->left = true;
     delete ranks;
-    return 0;
-}
-
-int dev_ranks_fault(dev_ranks)
-{
     return 0;
 }
 

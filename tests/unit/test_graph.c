@@ -193,18 +193,34 @@ static void close_tuned(tuned *t)
     xkd_context_free(t->cx);
 }
 
-/* What it asked of the device. Clips, targets, draws, rates and the share of a micro-batch change. */
-static int64_t tune(tuned *t, int step, double *loss)
+/* Clips, targets, draws, rates and the share of a micro-batch change; `bad`: the clips have a NaN. */
+static void ask_to_tune(tuned *t, int step, bool bad)
 {
     float clips[CLIPS * CLIP_FLOATS], targets[CLIPS * CLASSES] = {0};
-    int64_t before = xkd_backend_asked(t->be);
     for (int i = 0; i < CLIPS * CLIP_FLOATS; i++) clips[i] = (float)sin(0.1 * i + step);
+    if (bad) clips[7] = NAN;
     for (int b = 0; b < CLIPS; b++) targets[b * CLASSES + (b + step) % CLASSES] = 1;
     xkd_finetune_begin(&t->net);
-    xkd_status status = xkd_finetune_micro_batch(t->cx, &t->net, clips, targets, step % 2 ? 1 : 0.5, loss);
+    xkd_status status = xkd_finetune_micro_batch(t->cx, &t->net, clips, targets, step % 2 ? 1 : 0.5);
     if (status == XKD_OK) status = xkd_finetune_finish(t->cx, &t->net, 1e-2 / (1 + step), 0.05 * step);
     if (status != XKD_OK) fail_msg("step %d: %s", step, xkd_last_error(t->cx));
-    return xkd_backend_asked(t->be) - before;
+}
+
+static bool is_skipped(tuned *t, double *loss)
+{
+    bool skipped;
+    if (xkd_finetune_collect(&t->net, loss, &skipped) != XKD_OK) fail_msg("%s", xkd_last_error(t->cx));
+    return skipped;
+}
+
+/* What it asked of the device. */
+static int64_t tune(tuned *t, int step, double *loss)
+{
+    int64_t before = xkd_backend_asked(t->be);
+    ask_to_tune(t, step, false);
+    int64_t asked = xkd_backend_asked(t->be) - before;
+    assert_false(is_skipped(t, loss));
+    return asked;
 }
 
 static void tuning_from_graphs(bool frozen)
@@ -234,6 +250,66 @@ static void fine_tuning_has_the_bits_of_launched_steps(void **state)
     small_model_free(&s);
     tuning_from_graphs(false);
     tuning_from_graphs(true);
+}
+
+/* Steps that are collected one late have the numbers of steps that are collected at once, whatever is not finite among them; the host
+ * waits once a step, and not while it asks. */
+static void late_tuning(bool frozen)
+{
+    tuned late, prompt;
+    double a, b = 0;
+    open_tuned(&late, true, frozen);
+    open_tuned(&prompt, true, frozen);
+    for (int step = 0; step < 8; step++) {
+        int64_t before = xkd_backend_waited(late.be);
+        ask_to_tune(&late, step, step == 4);
+        if (step > 2) assert_int_equal(xkd_backend_waited(late.be), before);
+        if (step > 0) {
+            assert_int_equal(is_skipped(&late, &a), step == 5);
+            assert_true(a == b || (isnan(a) && isnan(b)));
+            assert_int_equal(late.net.classifier.w->steps, step < 5 ? step : step - 1);
+            if (step > 2) assert_int_equal(xkd_backend_waited(late.be), before + 1);
+        }
+        ask_to_tune(&prompt, step, step == 4);
+        assert_int_equal(is_skipped(&prompt, &b), step == 4);
+        assert_int_equal(isnan(b), step == 4);
+    }
+    assert_false(is_skipped(&late, &a));
+    assert_true(a == b);
+    same_params(late.be, prompt.be, &late.net.encoder.params, &prompt.net.encoder.params);
+    close_tuned(&late);
+    close_tuned(&prompt);
+}
+
+static void fine_tuning_is_collected_late(void **state)
+{
+    small_model s = small_model_defaults();
+    (void)state;
+    build(&s, true); /* or it is skipped */
+    small_model_free(&s);
+    late_tuning(false);
+    late_tuning(true);
+}
+
+/* The same of pre-training, which has the bits of steps that are collected at once in other tests (test_loop). */
+static void pre_training_waits_once_a_step(void **state)
+{
+    (void)state;
+    small_model s = small_model_defaults();
+    xkd_step_result result;
+    build(&s, true);
+    for (int step = 0; step < 6; step++) {
+        int64_t before = xkd_backend_waited(s.be);
+        change(&s, step);
+        xkd_step_begin(s.trainer, &s.values);
+        for (int64_t i = 0; i < s.config.train.accumulate; i++) xkd_step_micro_batch(s.trainer, &s.input);
+        if (xkd_step_finish(s.trainer) != XKD_OK) fail_msg("%s", xkd_last_error(s.cx));
+        if (step > 4) assert_int_equal(xkd_backend_waited(s.be), before);
+        if (step > 0) assert_int_equal(xkd_step_collect(s.trainer, &result), XKD_OK);
+        if (step > 4) assert_int_equal(xkd_backend_waited(s.be), before + 1);
+    }
+    assert_int_equal(xkd_step_collect(s.trainer, &result), XKD_OK);
+    small_model_free(&s);
 }
 
 static xkd_context *cx;
@@ -345,12 +421,56 @@ static void many_stretches(void **state)
     close_device();
 }
 
+/* y = 2 y + what the departure holds. */
+static void add_departure(xkd_departure *d, float value)
+{
+    for (int i = 0; i < 16; i++) ((float *)d->host)[i] = value;
+    const float *sent = xkd_departure_lend(be->memory, x, d, 64);
+    be->ops->axpby(be, y, sent, 1, 2, 16);
+}
+
+/* What departs travels while work that was asked for before is not done, and reaches its place in the order of the work: however
+ * early it lands, no step has another one's. */
+static void departures_travel_beside_the_work(void **state)
+{
+    xkd_departure d[3];
+    xkd_arrival before;
+    float want = 5;
+    (void)state;
+    open_device();
+    assert_int_equal(xkd_arrival_new(cx, be->memory, &before, 64), XKD_OK);
+    for (int i = 0; i < 3; i++) assert_int_equal(xkd_departure_new(cx, be->memory, &d[i], 64), XKD_OK);
+    be->ops->fill(be, y, want, 16);
+    xkd_arrival_ask(be->memory, &before, y, 64);
+    for (int i = 0; i < 2; i++, want = 2 * want + (float)i) {
+        add_departure(&d[i], (float)i + 1);
+        xkd_departure_wait(be->memory, &d[i]);
+    }
+    assert_int_equal(xkd_backend_waited(be), 0);
+    assert_true(*(float *)before.host == 0); /* the simulation has not come to it, as nobody has waited */
+    xkd_arrival_wait(be->memory, &before);
+    assert_true(*(float *)before.host == 5);
+    /* The third one lands where the first did, which must have been taken by then. */
+    for (int i = 2; i < 9; i++, want = 2 * want + (float)i) {
+        xkd_departure_wait(be->memory, &d[i % 3]);
+        add_departure(&d[i % 3], (float)i + 1);
+        xkd_departure_wait(be->memory, &d[i % 3]);
+    }
+    assert_true(first_of(y) == want);
+    for (int i = 0; i < 3; i++) xkd_departure_free(be->memory, &d[i]);
+    xkd_arrival_free(be->memory, &before);
+    close_device();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(departures_travel_beside_the_work),
+        cmocka_unit_test(fine_tuning_is_collected_late),
         cmocka_unit_test(replayed_steps_have_the_bits_of_launched_ones),
         cmocka_unit_test(plans_have_graphs_of_their_own),
         cmocka_unit_test(fine_tuning_has_the_bits_of_launched_steps),
+        cmocka_unit_test(pre_training_waits_once_a_step),
         cmocka_unit_test(what_came_by_value_is_kept),
         cmocka_unit_test(memory_that_is_given_back_ends_graphs),
         cmocka_unit_test(copies_of_the_host_are_not_kept),

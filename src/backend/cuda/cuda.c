@@ -50,7 +50,7 @@ static const xkd_cuda_table *load(int m, char *why, size_t size)
 {
     const xkd_cuda_table *(*table)(void);
     if (modules[m].table) return modules[m].table;
-    void *symbol = xkd_module_symbol(modules[m].file, "xkd_cuda_table_3", false, modules[m].remedy, why, size);
+    void *symbol = xkd_module_symbol(modules[m].file, "xkd_cuda_table_4", false, modules[m].remedy, why, size);
     size_t used = strlen(why);
     if (!symbol && strstr(why, "cannot open shared object file"))
         snprintf(why + used, size - used,
@@ -112,14 +112,14 @@ bool xkd_cuda_place(const xkd_backend *be, char *bus, size_t size)
     return table_of(be)->place(be, bus, size);
 }
 
-void xkd_cuda_prepare(xkd_backend *be, int rank, int size, int64_t share, char name[XKD_CUDA_MEETING])
+void xkd_cuda_prepare(xkd_backend *be, const xkd_cuda_party *party, char name[XKD_CUDA_MEETING])
 {
-    table_of(be)->prepare(be, rank, size, share, name);
+    table_of(be)->prepare(be, party, name);
 }
 
-void xkd_cuda_meet(xkd_backend *be, const char name[XKD_CUDA_MEETING])
+bool xkd_cuda_meet(xkd_backend *be, const char name[XKD_CUDA_MEETING])
 {
-    table_of(be)->meet(be, name);
+    return table_of(be)->meet(be, name);
 }
 
 void xkd_cuda_sum(xkd_backend *be, float *x, int64_t n, bool halved)
@@ -155,6 +155,11 @@ void xkd_cuda_repeat_end(xkd_backend *be)
 int64_t xkd_cuda_asked(const xkd_backend *be)
 {
     return table_of(be)->asked(be);
+}
+
+int64_t xkd_cuda_waited(const xkd_backend *be)
+{
+    return table_of(be)->waited(be);
 }
 
 void xkd_cuda_describe(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack,

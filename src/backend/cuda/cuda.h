@@ -18,8 +18,8 @@ int64_t xkd_cuda_held(const xkd_backend *be);
 
 /* Exchange with other ranks, as module.h has it; dist/dist.h is who calls it. */
 bool xkd_cuda_place(const xkd_backend *be, char *bus, size_t size);
-void xkd_cuda_prepare(xkd_backend *be, int rank, int size, int64_t share, char name[XKD_CUDA_MEETING]);
-void xkd_cuda_meet(xkd_backend *be, const char name[XKD_CUDA_MEETING]);
+void xkd_cuda_prepare(xkd_backend *be, const xkd_cuda_party *party, char name[XKD_CUDA_MEETING]);
+bool xkd_cuda_meet(xkd_backend *be, const char name[XKD_CUDA_MEETING]);
 void xkd_cuda_sum(xkd_backend *be, float *x, int64_t n, bool halved);
 bool xkd_cuda_summed(xkd_backend *be);
 void xkd_cuda_part(xkd_backend *be);
@@ -27,6 +27,7 @@ void xkd_cuda_part(xkd_backend *be);
 bool xkd_cuda_repeat(xkd_backend *be, const void *key, int64_t bytes);
 void xkd_cuda_repeat_end(xkd_backend *be);
 int64_t xkd_cuda_asked(const xkd_backend *be);
+int64_t xkd_cuda_waited(const xkd_backend *be);
 
 /* Counts launches by operation from now on; with `out`, gives those so far. Their number; 0 on other devices. */
 int xkd_cuda_counts(xkd_backend *be, xkd_cuda_count *out, int size);

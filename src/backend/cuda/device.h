@@ -32,6 +32,7 @@ struct dev_properties {
     char bus[32]; /* where it sits in its machine: no two devices have the same */
 };
 
+enum { DEV_NO_MEMORY = 2 }; /* CUDA's number of it */
 const char *dev_error_text(int error);
 bool dev_error_is_memory(int error);
 
@@ -95,16 +96,17 @@ int dev_gemm_new(dev_gemm *out);
 int dev_gemm_free(dev_gemm gemm);
 int dev_multiply(dev_gemm gemm, const dev_product *product, dev_stream stream);
 
-/* Exchange between the devices of several processes. They meet under a name that one of them makes and the others are told;
- * each waits for all. An exchange is whatever is sent and received between its begin and its end; it is done on the stream. */
+/* Exchange between the devices of several processes. They meet under a name that one of them makes and the others are told. An
+ * exchange is whatever is sent and received between its begin and its end; it is done on the stream. Nobody waits: behind the
+ * beginning of a meeting and the end of an exchange dev_ranks_ready is asked until all is ready for more, with these ranks and on
+ * the stream. */
 enum { DEV_RANKS_NAME = 128 };
 int dev_ranks_version(void); /* of the library: 0 where there is none */
 int dev_ranks_name(char name[DEV_RANKS_NAME]);
 int dev_ranks_meet(dev_ranks *out, const char name[DEV_RANKS_NAME], int rank, int size);
+int dev_ranks_ready(dev_ranks ranks, bool *ready);
 /* What is under way is given up. */
 int dev_ranks_leave(dev_ranks ranks);
-/* A fault of an exchange that was asked for. */
-int dev_ranks_fault(dev_ranks ranks);
 int dev_exchange_begin(dev_ranks ranks);
 int dev_send(dev_ranks ranks, const void *from, size_t bytes, int to, dev_stream stream);
 int dev_receive(dev_ranks ranks, void *to, size_t bytes, int from, dev_stream stream);

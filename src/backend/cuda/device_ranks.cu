@@ -1,4 +1,7 @@
-/* NCCL under the names of device.h. It is loaded when somebody asks for it: a machine with one GPU need not have it. */
+/* NCCL under the names of device.h. It is loaded when somebody asks for it: a machine with one GPU need not have it.
+ *
+ * Communicators are of the kind that does not block: a call that has to wait for other ranks says that it is in progress, and can be
+ * aborted. So a rank that dies or fails while the others connect to it does not leave them in a call of NCCL's. */
 #include "device.h"
 
 #include <string.h>
@@ -17,7 +20,7 @@ static struct {
     decltype(&ncclGetVersion) version;
     decltype(&ncclGetErrorString) text;
     decltype(&ncclGetUniqueId) name;
-    decltype(&ncclCommInitRank) meet;
+    decltype(&ncclCommInitRankConfig) meet;
     decltype(&ncclCommAbort) leave;
     decltype(&ncclCommGetAsyncError) fault;
     decltype(&ncclGroupStart) begin;
@@ -40,7 +43,7 @@ static bool load(void)
     void *library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
     nccl.found = library && find(library, "ncclGetVersion", &nccl.version) &&
                  find(library, "ncclGetErrorString", &nccl.text) && find(library, "ncclGetUniqueId", &nccl.name) &&
-                 find(library, "ncclCommInitRank", &nccl.meet) && find(library, "ncclCommAbort", &nccl.leave) &&
+                 find(library, "ncclCommInitRankConfig", &nccl.meet) && find(library, "ncclCommAbort", &nccl.leave) &&
                  find(library, "ncclCommGetAsyncError", &nccl.fault) && find(library, "ncclGroupStart", &nccl.begin) &&
                  find(library, "ncclGroupEnd", &nccl.end) && find(library, "ncclSend", &nccl.send) &&
                  find(library, "ncclRecv", &nccl.receive);
@@ -81,12 +84,22 @@ int dev_ranks_meet(dev_ranks *out, const char name[DEV_RANKS_NAME], int rank, in
     *out = NULL;
     if (!load()) return DEV_RANKS_ERRORS + (int)ncclSystemError;
     dev_ranks ranks = new dev_ranks_state();
-    int error = failed(nccl.meet(&ranks->link, size, id, rank));
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    int error = failed(nccl.meet(&ranks->link, size, id, rank, &config));
     if (error)
         delete ranks;
     else
         *out = ranks;
     return error;
+}
+
+int dev_ranks_ready(dev_ranks ranks, bool *ready)
+{
+    ncclResult_t state = ncclSuccess;
+    int error = failed(nccl.fault(ranks->link, &state));
+    *ready = state != ncclInProgress;
+    return error ? error : failed(state);
 }
 
 /* A destroy would wait for ranks that may be lost. */
@@ -96,13 +109,6 @@ int dev_ranks_leave(dev_ranks ranks)
     int error = failed(nccl.leave(ranks->link));
     delete ranks;
     return error;
-}
-
-int dev_ranks_fault(dev_ranks ranks)
-{
-    ncclResult_t result = ncclSuccess;
-    int error = failed(nccl.fault(ranks->link, &result));
-    return error ? error : failed(result);
 }
 
 int dev_exchange_begin(dev_ranks)
@@ -154,7 +160,7 @@ int dev_ranks_leave(dev_ranks)
     return 0;
 }
 
-int dev_ranks_fault(dev_ranks)
+int dev_ranks_ready(dev_ranks, bool *)
 {
     return DEV_RANKS_ERRORS;
 }

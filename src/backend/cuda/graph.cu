@@ -37,7 +37,7 @@ void cuda_interrupt(xkd_cuda *cuda)
     dev_graph part = end_recording(cuda);
     if (!part) return;
     launch(cuda, part);
-    cuda_check(cuda->be, dev_stream_wait(cuda->stream), "a graph");
+    cuda_check(cuda->be, cuda_wait_all(cuda), "a graph");
     dev_graph_free(part);
 }
 
@@ -47,7 +47,7 @@ void cuda_drop_graphs(xkd_cuda *cuda)
     bool any = false;
     cuda_interrupt(cuda);
     for (int i = 0; i < GRAPHS; i++) any = any || cuda->stretch[i].graph;
-    if (any) cuda_check(cuda->be, dev_stream_wait(cuda->stream), "a graph");
+    if (any) cuda_check(cuda->be, cuda_wait_all(cuda), "a graph");
     for (int i = 0; i < GRAPHS; i++) {
         xkd_cuda_stretch *s = &cuda->stretch[i];
         if (s->graph) dev_graph_free(s->graph);
@@ -72,7 +72,7 @@ static xkd_cuda_stretch *find(xkd_cuda *cuda, const void *key, size_t bytes, boo
         if (s->used < oldest->used) oldest = s;
     }
     *known = false;
-    if (oldest->graph) cuda_check(cuda->be, dev_stream_wait(cuda->stream), "a graph");
+    if (oldest->graph) cuda_check(cuda->be, cuda_wait_all(cuda), "a graph");
     forget(oldest);
     memcpy(oldest->key, key, bytes);
     oldest->bytes = bytes;

@@ -44,12 +44,52 @@ static xkd_status take(xkd_memory *memory, xkd_context *cx, void **out, int64_t 
     return cuda->host->fail(cx, XKD_ERR_DEVICE, "%s:%d: %s", memory->name, cuda->device, dev_error_text(error));
 }
 
+static void note_wait(xkd_cuda *cuda, int64_t asked)
+{
+    if (asked <= cuda->done) return;
+    cuda->waited++;
+    cuda->done = asked;
+}
+
+int cuda_wait_all(xkd_cuda *cuda)
+{
+    note_wait(cuda, cuda->asked);
+    return dev_stream_wait(cuda->stream);
+}
+
+int cuda_wait(xkd_cuda *cuda, const xkd_cuda_mark *mark)
+{
+    note_wait(cuda, mark->asked);
+    return dev_event_wait(mark->event);
+}
+
+int cuda_mark(xkd_cuda *cuda, xkd_cuda_mark *mark)
+{
+    mark->asked = cuda->asked;
+    return dev_event_record(mark->event, cuda->stream);
+}
+
+/* For what travels on its own: 0, or an error. */
+static int new_mark(void **out)
+{
+    xkd_cuda_mark *mark = (xkd_cuda_mark *)calloc(1, sizeof *mark);
+    *out = mark;
+    return mark ? dev_event_new(&mark->event) : DEV_NO_MEMORY;
+}
+
+static void free_mark(void *state)
+{
+    xkd_cuda_mark *mark = (xkd_cuda_mark *)state;
+    if (mark && mark->event) dev_event_free(mark->event);
+    free(mark);
+}
+
 /* Work that still uses the block is waited for. */
 static void give(xkd_memory *memory, void *block)
 {
     xkd_cuda *cuda = of(memory);
     cuda_forget_stretches(cuda);
-    cuda_check(cuda->be, dev_stream_wait(cuda->stream), "the work before a release");
+    cuda_check(cuda->be, cuda_wait_all(cuda), "the work before a release");
     dev_give(block);
 }
 
@@ -84,7 +124,7 @@ static void download(xkd_memory *memory, void *host, const void *from, int64_t b
     cuda_interrupt(cuda);
     cuda_asked(cuda);
     int error = dev_download(host, from, (size_t)bytes, cuda->stream);
-    if (!error) error = dev_stream_wait(cuda->stream);
+    if (!error) error = cuda_wait_all(cuda);
     /* What is not copied is at least not left over. */
     if (!cuda_check(cuda->be, error, "a download")) memset(host, 0, (size_t)bytes);
 }
@@ -94,8 +134,9 @@ static xkd_status arrival_new(xkd_memory *memory, xkd_context *cx, xkd_arrival *
     xkd_cuda *cuda = of(memory);
     cuda_interrupt(cuda);
     int error = dev_take_pinned(&out->host, (size_t)out->bytes);
-    if (!error) error = dev_event_new((dev_event *)&out->state);
+    if (!error) error = new_mark(&out->state);
     if (!error) return XKD_OK;
+    free_mark(out->state);
     if (out->host) dev_give_pinned(out->host);
     return cuda->host->fail(cx, dev_error_is_memory(error) ? XKD_ERR_MEMORY : XKD_ERR_DEVICE,
                             "%s:%d has no pinned memory for results: %s", memory->name, cuda->device,
@@ -106,8 +147,8 @@ static xkd_status arrival_new(xkd_memory *memory, xkd_context *cx, xkd_arrival *
 static void arrival_free(xkd_memory *memory, xkd_arrival *a)
 {
     cuda_interrupt(of(memory));
-    cuda_check(of(memory)->be, dev_stream_wait(of(memory)->stream), "the work before a release");
-    dev_event_free((dev_event)a->state);
+    cuda_check(of(memory)->be, cuda_wait_all(of(memory)), "the work before a release");
+    free_mark(a->state);
     dev_give_pinned(a->host);
 }
 
@@ -117,7 +158,7 @@ static void arrival_ask(xkd_memory *memory, xkd_arrival *a, const void *from, in
     cuda_interrupt(cuda);
     cuda_asked(cuda);
     int error = dev_download(a->host, from, (size_t)bytes, cuda->stream);
-    if (!error) error = dev_event_record((dev_event)a->state, cuda->stream);
+    if (!error) error = cuda_mark(cuda, (xkd_cuda_mark *)a->state);
     cuda_check(cuda->be, error, "a download");
 }
 
@@ -125,7 +166,8 @@ static void arrival_wait(xkd_memory *memory, xkd_arrival *a)
 {
     xkd_backend *be = of(memory)->be;
     cuda_interrupt(of(memory));
-    bool well = be->status == XKD_OK && cuda_check(be, dev_event_wait((dev_event)a->state), "the work asked for");
+    bool well =
+        be->status == XKD_OK && cuda_check(be, cuda_wait(of(memory), (xkd_cuda_mark *)a->state), "the work asked for");
     if (!well) memset(a->host, 0, (size_t)a->bytes);
 }
 
@@ -135,8 +177,9 @@ static xkd_status departure_new(xkd_memory *memory, xkd_context *cx, xkd_departu
     cuda_interrupt(cuda);
     int error = dev_take_pinned(&out->host, (size_t)out->bytes);
     if (!error) memset(out->host, 0, (size_t)out->bytes);
-    if (!error) error = dev_event_new((dev_event *)&out->state);
+    if (!error) error = new_mark(&out->state);
     if (!error) return XKD_OK;
+    free_mark(out->state);
     if (out->host) dev_give_pinned(out->host);
     out->host = NULL;
     if (!dev_error_is_memory(error))
@@ -151,19 +194,54 @@ static xkd_status departure_new(xkd_memory *memory, xkd_context *cx, xkd_departu
 /* A copy may be on its way. */
 static void departure_free(xkd_memory *memory, xkd_departure *d)
 {
-    cuda_interrupt(of(memory));
-    cuda_check(of(memory)->be, dev_stream_wait(of(memory)->stream), "the work before a release");
-    dev_event_free((dev_event)d->state);
+    xkd_cuda *cuda = of(memory);
+    cuda_interrupt(cuda);
+    if (cuda->carrier) cuda_check(cuda->be, dev_stream_wait(cuda->carrier), "an upload");
+    free_mark(d->state);
     dev_give_pinned(d->host);
 }
 
+/* The landing that was used longest ago, for a departure of `bytes` at most: it is as large as that once and for all. NULL: out of
+ * memory, and the backend knows. */
+static xkd_cuda_landing *next_landing(xkd_cuda *cuda, size_t bytes)
+{
+    xkd_backend *be = cuda->be;
+    xkd_cuda_landing *l = &cuda->landing[cuda->next_landing];
+    cuda->next_landing = (cuda->next_landing + 1) % LANDINGS;
+    if (be->status != XKD_OK) return NULL;
+    if (!cuda->carrier && !cuda_check(be, dev_stream_new(&cuda->carrier), "a stream for uploads")) return NULL;
+    if (!l->taken.event && !cuda_check(be, dev_event_new(&l->taken.event), "an upload")) return NULL;
+    if (l->bytes >= bytes) return l;
+    if (l->used && !cuda_check(be, cuda_wait_all(cuda), "the work before a larger landing")) return NULL;
+    if (l->room) dev_give(l->room);
+    l->room = NULL;
+    l->bytes = 0;
+    l->used = false;
+    if (!cuda_check(be, dev_take(&l->room, bytes), "memory where a batch lands")) return NULL;
+    l->bytes = bytes;
+    return l;
+}
+
+/* The bytes travel beside the work that was asked for before, and come to their place in its order, by a copy within the device,
+ * which is some fifty times as fast. So a step that was asked for while another is at work finds its batch there, and graphs have
+ * one address to read. */
 static void departure_send(xkd_memory *memory, xkd_departure *d, void *to, int64_t bytes)
 {
     xkd_cuda *cuda = of(memory);
+    xkd_cuda_mark *gone = (xkd_cuda_mark *)d->state;
     cuda_interrupt(cuda);
+    xkd_cuda_landing *l = next_landing(cuda, (size_t)d->bytes);
+    if (!l) return;
     cuda_asked(cuda);
-    int error = dev_upload(to, d->host, (size_t)bytes, cuda->stream);
-    if (!error) error = dev_event_record((dev_event)d->state, cuda->stream);
+    int error = l->used ? dev_stream_after(cuda->carrier, l->taken.event) : 0;
+    if (!error) error = dev_upload(l->room, d->host, (size_t)bytes, cuda->carrier);
+    if (!error) error = dev_event_record(gone->event, cuda->carrier);
+    gone->asked = l->taken.asked; /* for nothing later does it wait */
+    if (!error) error = dev_stream_after(cuda->stream, gone->event);
+    cuda_asked(cuda);
+    if (!error) error = dev_copy(to, l->room, (size_t)bytes, cuda->stream);
+    if (!error) error = cuda_mark(cuda, &l->taken);
+    l->used = true;
     cuda_check(cuda->be, error, "an upload");
 }
 
@@ -171,7 +249,7 @@ static void departure_wait(xkd_memory *memory, xkd_departure *d)
 {
     xkd_backend *be = of(memory)->be;
     cuda_interrupt(of(memory));
-    if (be->status == XKD_OK) cuda_check(be, dev_event_wait((dev_event)d->state), "an upload");
+    if (be->status == XKD_OK) cuda_check(be, cuda_wait(of(memory), (xkd_cuda_mark *)d->state), "an upload");
 }
 
 /* The stage that was used longest ago, large enough and read by the stream. */
@@ -180,9 +258,9 @@ static xkd_cuda_stage *next_stage(xkd_backend *be, size_t bytes)
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
     xkd_cuda_stage *s = &cuda->stage[cuda->next_stage];
     cuda->next_stage = (cuda->next_stage + 1) % STAGES;
-    if (s->used && !cuda_check(be, dev_event_wait(s->passed), "an upload")) return NULL;
+    if (s->used && !cuda_check(be, cuda_wait(cuda, &s->passed), "an upload")) return NULL;
     s->used = false;
-    if (!s->passed && !cuda_check(be, dev_event_new(&s->passed), "an upload")) return NULL;
+    if (!s->passed.event && !cuda_check(be, dev_event_new(&s->passed.event), "an upload")) return NULL;
     if (s->bytes >= bytes) return s;
     if (s->host) dev_give_pinned(s->host);
     s->host = NULL;
@@ -205,7 +283,7 @@ void cuda_upload(xkd_backend *be, void *to, const void *host, int64_t bytes)
         memcpy(s->host, (const char *)host + at, n);
         cuda_asked(cuda);
         int error = dev_upload((char *)to + at, s->host, n, cuda->stream);
-        if (!error) error = dev_event_record(s->passed, cuda->stream);
+        if (!error) error = cuda_mark(cuda, &s->passed);
         s->used = cuda_check(be, error, "an upload");
     }
 }
@@ -217,7 +295,7 @@ void *cuda_scratch(xkd_backend *be, int64_t bytes)
     if ((size_t)bytes <= cuda->scratch_bytes) return cuda->scratch;
     /* Earlier operations may still use the old one, and graphs would go on to. */
     cuda_drop_graphs(cuda);
-    if (!cuda_check(be, dev_stream_wait(cuda->stream), "the work before a larger scratch")) return NULL;
+    if (!cuda_check(be, cuda_wait_all(cuda), "the work before a larger scratch")) return NULL;
     if (cuda->scratch) dev_give(cuda->scratch);
     cuda->scratch = NULL;
     cuda->scratch_bytes = 0;
@@ -258,7 +336,7 @@ const void *cuda_keep(xkd_backend *be, const void *host, int64_t bytes)
     else
         cuda_interrupt(cuda);
     cuda->next_kept = (cuda->next_kept + 1) % KEPT;
-    if (k->device && !cuda_check(be, dev_stream_wait(cuda->stream), "the work before another list")) return NULL;
+    if (k->device && !cuda_check(be, cuda_wait_all(cuda), "the work before another list")) return NULL;
     forget(k);
     k->host = malloc((size_t)bytes);
     if (!k->host) be->status = cuda->host->fail(be->cx, XKD_ERR_MEMORY, "out of memory for a list of tensors");
@@ -333,10 +411,15 @@ static void close(xkd_backend *be)
     if (!cuda) return;
     cuda_ranks_part(be);
     cuda_forget_stretches(cuda);
-    if (cuda->stream) dev_stream_wait(cuda->stream);
+    if (cuda->stream) cuda_wait_all(cuda);
     for (int i = 0; i < STAGES; i++) {
         if (cuda->stage[i].host) dev_give_pinned(cuda->stage[i].host);
-        if (cuda->stage[i].passed) dev_event_free(cuda->stage[i].passed);
+        if (cuda->stage[i].passed.event) dev_event_free(cuda->stage[i].passed.event);
+    }
+    if (cuda->carrier) dev_stream_free(cuda->carrier);
+    for (int i = 0; i < LANDINGS; i++) {
+        if (cuda->landing[i].room) dev_give(cuda->landing[i].room);
+        if (cuda->landing[i].taken.event) dev_event_free(cuda->landing[i].taken.event);
     }
     for (int i = 0; i < KEPT; i++) forget(&cuda->kept[i]);
     if (cuda->scratch) dev_give(cuda->scratch);
@@ -435,7 +518,7 @@ static xkd_status status_of(xkd_backend *be)
 {
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
     cuda_interrupt(cuda);
-    cuda_check(be, dev_stream_wait(cuda->stream), "the work asked for");
+    cuda_check(be, cuda_wait_all(cuda), "the work asked for");
     xkd_status status = be->status;
     be->status = XKD_OK;
     return status;
@@ -443,12 +526,20 @@ static xkd_status status_of(xkd_backend *be)
 
 static int64_t held(const xkd_backend *be)
 {
-    return (int64_t)((const xkd_cuda *)be->cuda)->scratch_bytes + cuda_ranks_held(be);
+    const xkd_cuda *cuda = (const xkd_cuda *)be->cuda;
+    int64_t landings = 0;
+    for (int i = 0; i < LANDINGS; i++) landings += (int64_t)cuda->landing[i].bytes;
+    return (int64_t)cuda->scratch_bytes + landings + cuda_ranks_held(be);
 }
 
 static int64_t asked(const xkd_backend *be)
 {
     return ((const xkd_cuda *)be->cuda)->asked;
+}
+
+static int64_t waited(const xkd_backend *be)
+{
+    return ((const xkd_cuda *)be->cuda)->waited;
 }
 
 static void describe(char *versions, size_t versions_size, char *devices, size_t devices_size, char *lack,
@@ -484,7 +575,7 @@ static int devices(void)
     return dev_count(&count) ? 0 : count;
 }
 
-const xkd_cuda_table *xkd_cuda_table_3(void)
+const xkd_cuda_table *xkd_cuda_table_4(void)
 {
     static const xkd_cuda_table table = {describe,
                                          open,
@@ -501,6 +592,7 @@ const xkd_cuda_table *xkd_cuda_table_3(void)
                                          count,
                                          cuda_repeat,
                                          cuda_repeat_end,
-                                         asked};
+                                         asked,
+                                         waited};
     return &table;
 }

@@ -21,6 +21,15 @@ typedef struct {
 
 enum { XKD_CUDA_MEETING = 128 };
 
+/* A rank among those whose devices are to meet. */
+typedef struct {
+    int rank, size;
+    int64_t share; /* floats of each rank that sums need memory for */
+    /* Asked for as long as this rank waits for others, which takes a moment; false: they are given up. */
+    bool (*go_on)(void *user);
+    void *user;
+} xkd_cuda_party;
+
 typedef struct {
     /* Versions of the libraries, and the devices that are there, each as a line of text. `lack`: why no device can be used, and
      * what to install; empty where one can. */
@@ -40,15 +49,15 @@ typedef struct {
     /* ---- ranks: processes whose devices exchange tensors ---- */
     /* What of all devices of its machine this backend's is, in `bus`. False: there is no library for exchanges (NCCL). */
     bool (*place)(const xkd_backend *be, char *bus, size_t size);
-    /* Takes what sums need, among it memory for `share` floats of each rank; rank 0 makes the meeting's name [XKD_CUDA_MEETING].
-     * A fault of this and of what follows is the backend's. */
-    void (*prepare)(xkd_backend *be, int rank, int size, int64_t share, char *name);
-    /* Waits for all, which must be prepared: one that does not come is waited for without end. */
-    void (*meet)(xkd_backend *be, const char *name);
+    /* Takes what sums need; rank 0 makes the meeting's name [XKD_CUDA_MEETING]. A fault of this and of what follows is the
+     * backend's. */
+    void (*prepare)(xkd_backend *be, const xkd_cuda_party *party, char *name);
+    /* Waits for all, which must be prepared. False: the others were given up, or there is a fault. */
+    bool (*meet)(xkd_backend *be, const char *name);
     /* x [n] of the device = sum over ranks, in float32 in the order of dist.h, beside what is asked for later, and behind what was
      * before; `halved`: sent as bfloat16. */
     void (*sum)(xkd_backend *be, float *x, int64_t n, bool halved);
-    /* Whether all sums are there, or there is a fault. */
+    /* Whether all sums are there, or there is a fault. Never behind a sum in which the others were given up. */
     bool (*summed)(xkd_backend *be);
     /* Gives up what is under way, and leaves. */
     void (*part)(xkd_backend *be);
@@ -60,6 +69,8 @@ typedef struct {
     void (*repeat_end)(xkd_backend *be);
     /* What the host has asked of the device so far: launches, copies and whole graphs. */
     int64_t (*asked)(const xkd_backend *be);
+    /* How often it has waited for work that it did not know to be done. */
+    int64_t (*waited)(const xkd_backend *be);
 } xkd_cuda_table;
 
 /* The module's one symbol; its number changes with this header and with the table of operations. */
@@ -67,6 +78,6 @@ typedef struct {
 extern "C"
 #endif
     __attribute__((visibility("default"))) const xkd_cuda_table *
-    xkd_cuda_table_3(void);
+    xkd_cuda_table_4(void);
 
 #endif

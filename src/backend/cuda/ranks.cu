@@ -14,7 +14,9 @@ struct xkd_cuda_ranks {
     dev_stream stream; /* beside that of the operations */
     dev_event ready, summed;
     int rank, size;
-    int64_t share;     /* floats of a rank's share of a full bucket */
+    int64_t share; /* floats of a rank's share of a full bucket */
+    xkd_cuda_party party;
+    bool given_up;     /* the others, in a sum that will never be */
     float *room;       /* [size,share] the shares received */
     bf16 *sent, *came; /* in bfloat16, [size,share] each: the two halves of room */
 };
@@ -106,6 +108,18 @@ static size_t part_bytes(const side *s, int r, size_t element)
     return (size_t)size_of(s->sizes, s->own < 0 ? r : s->own) * element;
 }
 
+/* Until the link is ready for more. False: the others were given up, or there is a fault. */
+static bool wait_for_others(xkd_backend *be, const char *what)
+{
+    xkd_cuda_ranks *k = ((xkd_cuda *)be->cuda)->ranks;
+    for (bool ready = false;;) {
+        if (!cuda_check(be, dev_ranks_ready(k->link, &ready), what)) return false;
+        if (ready) return true;
+        k->given_up = !k->party.go_on(k->party.user);
+        if (k->given_up) return false;
+    }
+}
+
 static bool exchange(xkd_backend *be, const side *out, const side *in, size_t element)
 {
     xkd_cuda_ranks *k = ((xkd_cuda *)be->cuda)->ranks;
@@ -117,7 +131,8 @@ static bool exchange(xkd_backend *be, const side *out, const side *in, size_t el
         if (!error && received) error = dev_receive(k->link, in->data + r * in->step, received, r, k->stream);
     }
     int end = dev_exchange_end(k->link);
-    return cuda_check(be, error ? error : end, "an exchange between ranks");
+    const char *what = "an exchange between ranks";
+    return cuda_check(be, error ? error : end, what) && wait_for_others(be, what);
 }
 
 /* Shares of `x` go to the ranks that add them up, and come here as rows of `room`. */
@@ -167,7 +182,7 @@ void cuda_ranks_sum(xkd_backend *be, float *x, int64_t n, bool halved)
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
     xkd_cuda_ranks *k = cuda->ranks;
     int64_t bucket = k->share * k->size;
-    if (be->status != XKD_OK) return;
+    if (be->status != XKD_OK || k->given_up) return;
     cuda_interrupt(cuda); /* other ranks are no part of a graph */
     /* Behind what made the numbers. */
     int error = dev_event_record(k->ready, cuda->stream);
@@ -183,10 +198,11 @@ void cuda_ranks_sum(xkd_backend *be, float *x, int64_t n, bool halved)
 bool cuda_ranks_summed(xkd_backend *be)
 {
     xkd_cuda_ranks *k = ((xkd_cuda *)be->cuda)->ranks;
-    bool done = true;
+    bool done = true, ready;
     if (be->status != XKD_OK) return true;
+    if (k->given_up) return false;
     int error = dev_event_done(k->summed, &done);
-    if (!error) error = dev_ranks_fault(k->link);
+    if (!error) error = dev_ranks_ready(k->link, &ready);
     return !cuda_check(be, error, "a sum over ranks") || done;
 }
 
@@ -205,8 +221,9 @@ void cuda_ranks_part(xkd_backend *be)
     free(k);
 }
 
-void cuda_ranks_prepare(xkd_backend *be, int rank, int size, int64_t share, char *name)
+void cuda_ranks_prepare(xkd_backend *be, const xkd_cuda_party *party, char *name)
 {
+    int64_t floats = party->share * party->size;
     xkd_cuda *cuda = (xkd_cuda *)be->cuda;
     xkd_cuda_ranks *k = (xkd_cuda_ranks *)calloc(1, sizeof *k);
     if (!k) {
@@ -214,24 +231,28 @@ void cuda_ranks_prepare(xkd_backend *be, int rank, int size, int64_t share, char
         return;
     }
     cuda->ranks = k;
-    k->rank = rank;
-    k->size = size;
-    k->share = share;
-    int error = dev_take((void **)&k->room, (size_t)(share * size) * sizeof(float));
+    k->party = *party;
+    k->rank = party->rank;
+    k->size = party->size;
+    k->share = party->share;
+    int error = dev_take((void **)&k->room, (size_t)floats * sizeof(float));
     k->sent = (bf16 *)k->room;
-    k->came = k->sent + share * size;
+    k->came = k->sent + floats;
     if (!error) error = dev_stream_new(&k->stream);
     if (!error) error = dev_event_new(&k->ready);
     if (!error) error = dev_event_new(&k->summed);
     bool well = cuda_check(be, error, "buckets for sums over ranks");
-    if (well && rank == 0) well = cuda_check(be, dev_ranks_name(name), "NCCL");
+    if (well && party->rank == 0) well = cuda_check(be, dev_ranks_name(name), "NCCL");
     if (!well) cuda_ranks_part(be);
 }
 
-void cuda_ranks_meet(xkd_backend *be, const char *name)
+bool cuda_ranks_meet(xkd_backend *be, const char *name)
 {
+    const char *what = "NCCL, when ranks met";
     xkd_cuda_ranks *k = ((xkd_cuda *)be->cuda)->ranks;
-    if (!cuda_check(be, dev_ranks_meet(&k->link, name, k->rank, k->size), "NCCL, when ranks met")) cuda_ranks_part(be);
+    bool met = cuda_check(be, dev_ranks_meet(&k->link, name, k->rank, k->size), what) && wait_for_others(be, what);
+    if (!met) cuda_ranks_part(be);
+    return met;
 }
 
 int64_t cuda_ranks_held(const xkd_backend *be)

@@ -8,13 +8,28 @@ extern "C" {
 #include "backend/cuda/module.h"
 }
 
-enum { COUNTS = 128, STAGES = 4, KEPT = 8, GRAPHS = 12, KEY_BYTES = 64 };
+enum { COUNTS = 128, STAGES = 32, KEPT = 8, GRAPHS = 12, LANDINGS = 2, KEY_BYTES = 64 };
 
-/* Pinned memory through which arrays of the host travel, one piece a call in turn. */
+/* A place in the work that was asked for, which the host may wait for. */
+struct xkd_cuda_mark {
+    dev_event event;
+    int64_t asked; /* of the device by then */
+};
+
+/* Pinned memory through which arrays of the host travel, one piece a call in turn. There are more of them than two steps have arrays, so
+ * that the host need not wait for the step before. */
 struct xkd_cuda_stage {
     void *host;
     size_t bytes;
-    dev_event passed; /* the stream has read it */
+    xkd_cuda_mark passed; /* the stream has read it */
+    bool used;
+};
+
+/* The device's memory where what departs from the host lands, beside the work that goes on, before that is done with its place. */
+struct xkd_cuda_landing {
+    void *room;
+    size_t bytes;
+    xkd_cuda_mark taken; /* the stream of the operations has read it */
     bool used;
 };
 
@@ -41,6 +56,9 @@ struct xkd_cuda {
     const xkd_cuda_host *host;
     int device;
     dev_stream stream;
+    dev_stream carrier; /* of departures, beside it */
+    xkd_cuda_landing landing[LANDINGS];
+    int next_landing;
     dev_gemm gemm;
     void *scratch;
     size_t scratch_bytes;
@@ -55,6 +73,8 @@ struct xkd_cuda {
     xkd_cuda_stretch *recording; /* what is asked for goes into its graph; NULL: is done */
     long long stretches;         /* asked for so far */
     int64_t asked;               /* of the device: launches, copies, graphs */
+    int64_t done;                /* of these, as far as the host has waited */
+    int64_t waited;              /* how often it did, for what it did not know to be done */
     xkd_cuda_count *now;         /* of the running operation; NULL: nothing is counted */
     xkd_cuda_count counts[COUNTS];
     int counted;
@@ -63,6 +83,12 @@ struct xkd_cuda {
 
 /* Keeps the first fault. Whether all is well. */
 bool cuda_check(xkd_backend *be, int error, const char *what);
+
+/* Waits for all work, and for what was asked for before a mark was set; as functions of device.h otherwise. */
+int cuda_wait_all(xkd_cuda *cuda);
+int cuda_wait(xkd_cuda *cuda, const xkd_cuda_mark *mark);
+/* Here, on the stream of the operations. */
+int cuda_mark(xkd_cuda *cuda, xkd_cuda_mark *mark);
 
 /* Begins an operation, which reads and writes `bytes` and computes `flop` at least. False: an earlier one has failed, and
  * nothing is to be done. */
@@ -108,8 +134,8 @@ void cuda_multiply(xkd_backend *be, const dev_product *product);
 
 /* Exchange with other ranks: the module's functions of these names (module.h). */
 bool cuda_ranks_place(const xkd_backend *be, char *bus, size_t size);
-void cuda_ranks_prepare(xkd_backend *be, int rank, int size, int64_t share, char *name);
-void cuda_ranks_meet(xkd_backend *be, const char *name);
+void cuda_ranks_prepare(xkd_backend *be, const xkd_cuda_party *party, char *name);
+bool cuda_ranks_meet(xkd_backend *be, const char *name);
 void cuda_ranks_sum(xkd_backend *be, float *x, int64_t n, bool halved);
 bool cuda_ranks_summed(xkd_backend *be);
 void cuda_ranks_part(xkd_backend *be);
