@@ -27,14 +27,14 @@ static const struct cli_option options[] = {
 };
 
 /* Paths of the results go to stdout, for scripts. */
-static xkd_status replay(struct cli *cli, const struct values *v, const char *folder, xkd_dist *dist)
+static xkd_status replay(struct cli *cli, const struct values *v, const char *folder, xkd_dist *dist, bool *agreed)
 {
     xkd_context *cx = cli->cx;
     xkd_status status = XKD_OK;
     /* The library writes into --out and prints nothing. */
     xkd_replay_options o = {.folder = folder, .out = v->out, .device = v->device, .dtype = v->dtype};
     o.threads = v->threads == PROCESSORS ? xkd_processor_count() : (int)v->threads;
-    XKD_TRY(xkd_replay_shared(cx, &o, dist));
+    XKD_TRY(xkd_replay_shared(cx, &o, dist, agreed));
     if (!cli->json && xkd_dist_rank(dist) == 0)
         printf("%s/losses.json\n%s/grads.safetensors\n%s/state.safetensors\n", v->out, v->out, v->out);
 fail:
@@ -50,7 +50,7 @@ static int run(struct cli *cli, int argc, char **argv)
     xkd_dist_place place;
     xkd_dist *dist = NULL;
     double timeout;
-    bool launch;
+    bool launch, agreed = false;
     int rest = 0;
     XKD_TRY(cli_parse(cli, &cmd_replay, argc, argv, &v, &rest));
     if (rest != 1) XKD_FAIL(XKD_ERR_CONFIG, "replay needs one case folder (see 'xkd replay --help')");
@@ -61,9 +61,8 @@ static int run(struct cli *cli, int argc, char **argv)
     if (launch) return cli_launch_ranks(cli, v.ranks);
     XKD_TRY(cli_peer_timeout(cli, NULL, NULL, 0, &timeout));
     XKD_TRY(cli_join_ranks(cli, &place, timeout, &dist));
-    status = replay(cli, &v, argv[1], dist);
-    /* What is wrong with a case or an option is wrong on all ranks. */
-    status = cli_leave_ranks(cli, dist, status, status == XKD_OK || status == XKD_ERR_CONFIG || status == XKD_ERR_DATA);
+    status = replay(cli, &v, argv[1], dist, &agreed);
+    status = cli_leave_ranks(cli, dist, status, agreed);
 fail:
     return status;
 }

@@ -139,6 +139,7 @@ static xkd_status share_samples(xkd_context *cx, replay *r)
     xkd_modality first = is_used(r, XKD_VIDEO) ? XKD_VIDEO : XKD_AUDIO;
     int64_t ranks = xkd_dist_size(r->dist);
     r->recorded = recorded(r, 0, clip_names[first], 0)->shape.dims[0];
+    if (r->recorded < 1) return xkd_fail(cx, XKD_ERR_DATA, "%s: step 1 has no samples", r->batch_path);
     if (r->recorded % ranks)
         return xkd_fail(cx, XKD_ERR_CONFIG,
                         "%s: %lld samples a step cannot be shared by %lld ranks: use a number that divides them",
@@ -327,15 +328,25 @@ fail:
     return status;
 }
 
-/* Parts that were never opened are NULL or zero, so one clean-up serves all ways out. */
-xkd_status xkd_replay_shared(xkd_context *cx, const xkd_replay_options *options, xkd_dist *dist)
+/* Whether all ranks have this status: files may be missing on one machine alone. */
+static bool is_status_of_all(xkd_dist *dist, xkd_status status)
 {
-    xkd_status status = XKD_OK;
+    int64_t ends[] = {status, -(int64_t)status};
+    return xkd_dist_largest(dist, ends, 2) == XKD_OK && ends[0] == -ends[1];
+}
+
+/* Parts that were never opened are NULL or zero, so one clean-up serves all ways out. */
+xkd_status xkd_replay_shared(xkd_context *cx, const xkd_replay_options *options, xkd_dist *dist, bool *agreed)
+{
     replay r = {.options = options, .dist = dist, .losses = json_array()};
-    XKD_TRY(prepare(cx, &r));
+    xkd_status status = prepare(cx, &r);
+    *agreed = is_status_of_all(dist, status);
+    XKD_TRY(status);
+    *agreed = false; /* what a step ends with is a rank's own */
     for (size_t step = 0; step < json_array_size(r.steps); step++) XKD_TRY(run_step(cx, &r, step));
     XKD_TRY(write_list(cx, &r, "state.safetensors", XKD_PARAM_VALUE));
     XKD_TRY(write_losses(cx, &r));
+    *agreed = true;
 fail:
     xkd_trainer_free(r.trainer);
     xkd_backend_free(r.be);
@@ -356,5 +367,6 @@ fail:
 
 xkd_status xkd_replay(xkd_context *cx, const xkd_replay_options *options)
 {
-    return xkd_replay_shared(cx, options, NULL);
+    bool agreed;
+    return xkd_replay_shared(cx, options, NULL, &agreed);
 }

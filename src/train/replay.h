@@ -8,7 +8,7 @@
 
 /* As xkd_replay; every rank of `dist` (NULL: this process alone) takes an equal run of each recorded batch's samples, in order of
  * ranks, and rank 0 alone writes. XKD_ERR_CONFIG on all ranks where the samples cannot be shared equally. MMD and CORAL compare the
- * samples of one rank, or groups of mmd_group samples, which must divide them. */
-xkd_status xkd_replay_shared(xkd_context *cx, const xkd_replay_options *options, xkd_dist *dist);
+ * samples of one rank, or groups of mmd_group samples, which must divide them. *agreed: all ranks return alike. */
+xkd_status xkd_replay_shared(xkd_context *cx, const xkd_replay_options *options, xkd_dist *dist, bool *agreed);
 
 #endif

@@ -80,6 +80,14 @@ check "torchrun's variables" [ $? -eq 0 ]
 wait $other
 check "the other rank ends well and in silence" [ $? -eq 0 -a ! -s rank1.out -a ! -s rank1.err ]
 check "with the same bits" same one2 torch
+# A recording that one of two machines lacks: that rank names the file, the other one the rank, and neither waits.
+port=$((port + 1)) began=$SECONDS
+RANK=1 WORLD_SIZE=2 LOCAL_RANK=1 MASTER_ADDR=localhost MASTER_PORT=$port \
+  "$xkd" replay missing --out no >/dev/null 2>rank1.err </dev/null & other=$!
+RANK=0 WORLD_SIZE=2 LOCAL_RANK=0 MASTER_ADDR=localhost MASTER_PORT=$port try replay "$golden/xkd_groups" --out no
+check "a recording that one rank lacks" [ "$rc" -eq 7 -a -n "$(grep 'rank 1 (.*) ended with an error (exit code 2)' <<<"$err")" ]
+wait $other
+check "is named there, at once" [ $? -eq 2 -a -n "$(grep 'missing/config.yaml: cannot open' rank1.err)" -a $((SECONDS - began)) -lt 30 ]
 try_rank() { # keeps what rank 1 said
   rank "$@" & local first=$!
   wait $first

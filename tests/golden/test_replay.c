@@ -26,6 +26,7 @@
 #include "absent_device.h"
 #include "checkpoint/safetensors.h"
 #include "dist/socket.h"
+#include "join_ranks.h"
 #include "tensor/params.h"
 #include "train/replay.h"
 
@@ -157,16 +158,9 @@ static int be_rank(const xkd_replay_options *o, int rank, int ranks, int listene
 {
     xkd_context *cx = xkd_context_new();
     xkd_dist *dist = NULL;
-    const xkd_dist_place place = {.rank = rank,
-                                  .size = ranks,
-                                  .address = "127.0.0.1",
-                                  .port = port,
-                                  .listener = rank == 0 ? listener : -1,
-                                  .token = 7,
-                                  .timeout = 60};
-    if (rank != 0) close(listener);
-    xkd_status status = xkd_dist_join(cx, &place, &dist);
-    if (status == XKD_OK) status = xkd_replay_shared(cx, o, dist);
+    bool agreed;
+    xkd_status status = join_ranks(cx, rank, ranks, listener, port, 60, &dist);
+    if (status == XKD_OK) status = xkd_replay_shared(cx, o, dist, &agreed);
     if (status != XKD_OK) fprintf(stderr, "# rank %d: %s\n", rank, xkd_last_error(cx));
     if (dist && xkd_dist_leave(dist, status, xkd_last_error(cx)) != XKD_OK && status == XKD_OK) status = XKD_ERR_PEER;
     xkd_context_free(cx);

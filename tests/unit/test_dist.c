@@ -19,6 +19,7 @@
 #include "base/rng.h"
 #include "dist/dist_parts.h"
 #include "dist/socket.h"
+#include "join_ranks.h"
 #include "optim/parts.h"
 
 enum { MOST = 8, ABSENT = 50 };
@@ -44,15 +45,7 @@ static int be_rank(const job *j, int rank, rank_fn fn)
 {
     xkd_context *cx = xkd_context_new();
     xkd_dist *dist = NULL;
-    const xkd_dist_place place = {.rank = rank,
-                                  .size = j->size,
-                                  .address = "127.0.0.1",
-                                  .port = j->port,
-                                  .listener = rank == 0 ? j->listener : -1,
-                                  .token = 7,
-                                  .timeout = j->timeout};
-    if (rank != 0) close(j->listener);
-    xkd_status status = xkd_dist_join(cx, &place, &dist);
+    xkd_status status = join_ranks(cx, rank, j->size, j->listener, j->port, j->timeout, &dist);
     if (status != XKD_OK) {
         fprintf(stderr, "# rank %d: %s\n", rank, xkd_last_error(cx));
         return 100 + (int)status;

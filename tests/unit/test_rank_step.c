@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "dist/socket.h"
+#include "join_ranks.h"
 #include "small_model.h"
 
 enum { RANKS = 2, EACH = 2, MOST = 1 << 18 };
@@ -93,15 +94,7 @@ static int be_rank(const small_model *whole, int rank, int listener, int port, o
     small_model s = settings(EACH);
     xkd_context *cx = xkd_context_new();
     xkd_step_result r;
-    const xkd_dist_place place = {.rank = rank,
-                                  .size = RANKS,
-                                  .address = "127.0.0.1",
-                                  .port = port,
-                                  .listener = rank == 0 ? listener : -1,
-                                  .token = 7,
-                                  .timeout = 60};
-    if (rank != 0) close(listener);
-    if (xkd_dist_join(cx, &place, &s.dist) != XKD_OK) return 1;
+    if (join_ranks(cx, rank, RANKS, listener, port, 60, &s.dist) != XKD_OK) return 1;
     build(&s, XKD_F32);
     take_part(&s, whole, rank);
     if (step(&s, &r) != XKD_OK || r.skipped) return 2;
