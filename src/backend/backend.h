@@ -49,6 +49,9 @@ void xkd_backend_repeat_end(xkd_backend *be);
 /* What the host has asked of a device so far: launches, copies, and stretches that are kept as a whole. 0 where there is none. */
 int64_t xkd_backend_asked(const xkd_backend *be);
 
+/* Places of a device where batches land that depart from the host while it is at work. */
+enum { XKD_LANDINGS = 2 };
+
 /* How often the host has waited for work of a device that it did not know to be done. 0 where there is none. */
 int64_t xkd_backend_waited(const xkd_backend *be);
 

@@ -27,8 +27,8 @@ typedef struct {
     xkd_finetune net;
     xkd_test_log tests; /* tests.jsonl: the figures of all tests of the run */
     double values[COLUMNS];
-    double rates[XKD_STEPS_OPEN]
-                [2]; /* learning rate and weight decay of the steps that are not collected, by their number */
+    /* Learning rate and weight decay of the steps that are not collected, by their number. */
+    double rates[XKD_STEPS_OPEN][2];
     xkd_supervised_result *result; /* the caller's; filled by tests and at the end */
 } training;
 

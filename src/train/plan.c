@@ -104,9 +104,6 @@ static void dummy_free(dummy *d)
     }
 }
 
-/* Where raw batches land on a GPU while the step before is at work; docs/gpu/model.md. */
-enum { LANDINGS = 2 };
-
 /* Plans a pass and reads off its arena. Parameters are only declared, not allocated, so this works for models
  * that do not fit into memory. */
 static xkd_status pass_bytes(xkd_context *cx, const xkd_networks *n, const xkd_config *config, const dummy *d,
@@ -121,7 +118,7 @@ static xkd_status pass_bytes(xkd_context *cx, const xkd_networks *n, const xkd_c
     xkd_widths element = xkd_widths_of(xkd_config_dtype(config));
     step.mmd_group = group;
     status = xkd_pass_new(cx, &pass, n, &step, &shape, NULL, NULL, element, false);
-    *bytes = (double)pass.arena.size + LANDINGS * (double)own.raw.bytes;
+    *bytes = (double)pass.arena.size + XKD_LANDINGS * (double)own.raw.bytes;
     if (status == XKD_OK) xkd_pass_free(&pass);
     xkd_raw_plan_free(&own.raw);
     return status;

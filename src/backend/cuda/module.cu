@@ -207,7 +207,7 @@ static xkd_cuda_landing *next_landing(xkd_cuda *cuda, size_t bytes)
 {
     xkd_backend *be = cuda->be;
     xkd_cuda_landing *l = &cuda->landing[cuda->next_landing];
-    cuda->next_landing = (cuda->next_landing + 1) % LANDINGS;
+    cuda->next_landing = (cuda->next_landing + 1) % XKD_LANDINGS;
     if (be->status != XKD_OK) return NULL;
     if (!cuda->carrier && !cuda_check(be, dev_stream_new(&cuda->carrier), "a stream for uploads")) return NULL;
     if (!l->taken.event && !cuda_check(be, dev_event_new(&l->taken.event), "an upload")) return NULL;
@@ -417,7 +417,7 @@ static void close(xkd_backend *be)
         if (cuda->stage[i].passed.event) dev_event_free(cuda->stage[i].passed.event);
     }
     if (cuda->carrier) dev_stream_free(cuda->carrier);
-    for (int i = 0; i < LANDINGS; i++) {
+    for (int i = 0; i < XKD_LANDINGS; i++) {
         if (cuda->landing[i].room) dev_give(cuda->landing[i].room);
         if (cuda->landing[i].taken.event) dev_event_free(cuda->landing[i].taken.event);
     }
@@ -528,7 +528,7 @@ static int64_t held(const xkd_backend *be)
 {
     const xkd_cuda *cuda = (const xkd_cuda *)be->cuda;
     int64_t landings = 0;
-    for (int i = 0; i < LANDINGS; i++) landings += (int64_t)cuda->landing[i].bytes;
+    for (int i = 0; i < XKD_LANDINGS; i++) landings += (int64_t)cuda->landing[i].bytes;
     return (int64_t)cuda->scratch_bytes + landings + cuda_ranks_held(be);
 }
 

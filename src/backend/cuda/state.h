@@ -8,7 +8,7 @@ extern "C" {
 #include "backend/cuda/module.h"
 }
 
-enum { COUNTS = 128, STAGES = 32, KEPT = 8, GRAPHS = 12, LANDINGS = 2, KEY_BYTES = 64 };
+enum { COUNTS = 128, STAGES = 32, KEPT = 8, GRAPHS = 12, KEY_BYTES = 64 };
 
 /* A place in the work that was asked for, which the host may wait for. */
 struct xkd_cuda_mark {
@@ -57,7 +57,7 @@ struct xkd_cuda {
     int device;
     dev_stream stream;
     dev_stream carrier; /* of departures, beside it */
-    xkd_cuda_landing landing[LANDINGS];
+    xkd_cuda_landing landing[XKD_LANDINGS];
     int next_landing;
     dev_gemm gemm;
     void *scratch;
