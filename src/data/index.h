@@ -13,11 +13,10 @@ const char *xkd_split_of(const char *folder);
 /* The samples of one tar archive, whose folder becomes the root. */
 xkd_status xkd_index_archive(xkd_context *cx, const char *path, bool follow_links, xkd_manifest *out);
 
-/* Lists the media files below `folder`, by their extensions, sorted by path. Folders named train, test, val, or
- * by another of the words that xkd_split_of knows, are splits; the folders below them (or below `folder` itself) are classes; files that lie in none
- * have no label. In a folder of tar archives their members are the samples
- * (data/tar.h), with labels of their own. Hidden files are left out, links to folders are followed only with follow_links. XKD_ERR_DATA where
- * there is no video. *skipped counts other files. */
+/* Lists the media files below `folder`, by their extensions, sorted by path. Folders whose names xkd_split_of knows are splits;
+ * the folders below them (or below `folder` itself) are classes; files that lie in none have no label. In a folder of tar
+ * archives their members are the samples (data/tar.h), with labels of their own. Hidden files are left out, links to folders are
+ * followed only with follow_links. XKD_ERR_DATA where there is no video. *skipped counts other files. */
 xkd_status xkd_index_folder(xkd_context *cx, const char *folder, bool follow_links, xkd_manifest *out,
                             int64_t *skipped);
 

@@ -3,8 +3,8 @@
  *   {"path":"a.tar/0001.mp4","tar":5,"tar_at":1536,"bytes":81234,...}   (a member of a.tar, which has 5 bytes of the path)
  *   {"path":"train/bounce/0001.mp4","label":0,"split":"train","video_seconds":5.0,...,"hash":"..."}
  * Paths are relative to root, which is relative to the manifest's folder; never absolute, never with "..". They are data:
- * whatever they look like, they only ever name a file. A name that is no UTF-8 stands as "path_base64", a class or root as {"base64":"..."}. Only "path" is
- * required. A sample without "split" belongs to every split. */
+ * whatever they look like, they only ever name a file. A name that is no UTF-8 stands as "path_base64", a class or root as
+ * {"base64":"..."}. Only "path" is required. A sample without "split" belongs to every split. */
 #ifndef XKD_DATA_MANIFEST_H
 #define XKD_DATA_MANIFEST_H
 
