@@ -9,6 +9,7 @@
 enum { TILE = 16, CHUNK = 1024 };
 
 typedef struct {
+    xkd_backend *be;
     const xkd_align_sides *sides;
     float *dx, *dy;
     const double *weights; /* [n,n] */
@@ -120,34 +121,36 @@ static void mmd_forward(xkd_backend *be, double *loss, double *weights, const xk
 /* Columns of one backward task, and rows whose gradients it makes at once. */
 enum { COLUMNS_A_TASK = 64, ROWS = 4 };
 
-/* acc += w (z_i - z_j) for the rows whose weight is not 0: far apart pairs, whose kernel has vanished, add nothing even
- * where they are infinite. */
-INLINE void add_pair(lanes_d acc[ROWS], const lanes_d own[ROWS], const float *other, const double *w, int64_t n)
+/* LANES_D columns from k on of all rows, as doubles side by side. Where they lie, rows of 2^n columns share few sets of a cache. */
+static void widen_columns(const mmd *m, double *panel, int64_t k)
 {
-    lanes_d z;
-    for (int v = 0; v < VECS_D; v++) z.v[v] = vecd_widen(other + v * WD);
-    for (int r = 0; r < ROWS; r++) {
-        double weight = w[r * n];
-        if (__builtin_expect(weight == 0, 0)) continue;
-        for (int v = 0; v < VECS_D; v++) acc[r].v[v] = vecd_fma(vecd_set(weight), own[r].v[v] - z.v[v], acc[r].v[v]);
+    const xkd_align_sides *s = m->sides;
+    for (int64_t j = 0; j < m->n; j++) {
+        const float *z = row_at(m, s->x, s->y, j) + k;
+        for (int v = 0; v < VECS_D; v++) vecd_store(panel + j * LANES_D + v * WD, vecd_widen(z + v * WD));
     }
 }
 
-/* Gradients of rows [i, i + ROWS) in LANES_D columns from k on. */
-static void gradient_block(const mmd *m, int64_t i, int64_t k)
+/* Gradients of rows [i, i + ROWS) in the panel's columns, which begin at k: the sum of w (z_i - z_j) over the j whose weight is
+ * not 0. Far apart pairs, whose kernel has vanished, add nothing even where they are infinite. */
+static void gradient_block(const mmd *m, const double *panel, int64_t i, int64_t k)
 {
-    const xkd_align_sides *s = m->sides;
-    lanes_d acc[ROWS], own[ROWS];
-    for (int r = 0; r < ROWS; r++) {
-        const float *z = row_at(m, s->x, s->y, i + r) + k;
-        acc[r] = lanes_d_zero();
-        for (int v = 0; v < VECS_D; v++) own[r].v[v] = vecd_widen(z + v * WD);
-    }
+    const double *w = m->weights + i * m->n, *own = panel + i * LANES_D;
+    lanes_d acc[ROWS];
+    for (int r = 0; r < ROWS; r++) acc[r] = lanes_d_zero();
     for (int64_t j = 0; j < m->n; j++)
-        add_pair(acc, own, row_at(m, s->x, s->y, j) + k, m->weights + i * m->n + j, m->n);
+        for (int r = 0; r < ROWS; r++) {
+            double weight = w[r * m->n + j];
+            if (__builtin_expect(weight == 0, 0)) continue;
+            for (int v = 0; v < VECS_D; v++) {
+                vecd difference = vecd_load(own + r * LANES_D + v * WD) - vecd_load(panel + j * LANES_D + v * WD);
+                acc[r].v[v] = vecd_fma(vecd_set(weight), difference, acc[r].v[v]);
+            }
+        }
     for (int r = 0; r < ROWS; r++) {
         float *grad = row_at(m, m->dx, m->dy, i + r) + k;
-        const double *sum = (const double *)(const void *)&acc[r];
+        double sum[LANES_D];
+        for (int v = 0; v < VECS_D; v++) vecd_store(sum + v * WD, acc[r].v[v]);
         for (int c = 0; c < LANES_D; c++) grad[c] = (float)((double)grad[c] + m->scale * sum[c]);
     }
 }
@@ -171,9 +174,12 @@ static void backward_columns(void *arg, int64_t task, int thread)
     const mmd *m = arg;
     int64_t first = task * COLUMNS_A_TASK, end = first + task_size(task, m->sides->K, COLUMNS_A_TASK);
     int64_t blocks = m->n / ROWS * ROWS, k = first;
-    (void)thread;
-    for (; k + LANES_D <= end; k += LANES_D)
-        for (int64_t i = 0; i < blocks; i += ROWS) gradient_block(m, i, k);
+    double *panel = xkd_backend_scratch(m->be, thread, m->n * LANES_D * (int64_t)sizeof *panel);
+    if (!panel) return;
+    for (; k + LANES_D <= end; k += LANES_D) {
+        widen_columns(m, panel, k);
+        for (int64_t i = 0; i < blocks; i += ROWS) gradient_block(m, panel, i, k);
+    }
     for (int64_t i = 0; i < m->n; i++)
         for (int64_t c = i < blocks ? k : first; c < end; c++) gradient_single(m, i, c);
 }
@@ -181,7 +187,8 @@ static void backward_columns(void *arg, int64_t task, int thread)
 static void mmd_backward(xkd_backend *be, void *dx, void *dy, const double *weights, const xkd_align_sides *sides,
                          double scale)
 {
-    mmd m = {.sides = sides,
+    mmd m = {.be = be,
+             .sides = sides,
              .dx = dx,
              .dy = dy,
              .weights = weights,
