@@ -47,7 +47,8 @@ typedef struct {
     bool again;   /* they did not: decode from further back */
     bool plainly; /* again, but from the same place: without leaving pictures out */
     bool heard;   /* a packet of sound has been seen since the seek */
-    bool placed;  /* sound has been decoded since the seek */
+    bool passed;  /* sound far before the clip was left out since then */
+    bool placed;  /* sound has been decoded since then */
     double back;  /* s before the clip's start that are sought in addition */
     /* Damage within the clip. */
     bool shown_bad, lost;            /* `shown` is damaged; a packet behind it gave no frame */
@@ -231,7 +232,7 @@ static xkd_status take_sound(run *r)
     double time = frame->best_effort_timestamp == AV_NOPTS_VALUE ? r->tally->audio_seen
                                                                  : (double)frame->best_effort_timestamp * base;
     double length = (double)frame->nb_samples / (frame->sample_rate > 0 ? frame->sample_rate : 1);
-    if (r->sought && !r->placed) time = exact_time(r, frame, time);
+    if ((r->sought || r->passed) && !r->placed) time = exact_time(r, frame, time);
     r->placed = true;
     double inside = overlap(r, time, length);
     r->sounded += inside;
@@ -373,7 +374,11 @@ static xkd_status feed_sound(run *r)
     const AVPacket *packet = r->packet;
     double base = av_q2d(r->media->audio->time_base);
     check_sound(r, packet);
-    if (r->again || too_early(r, packet)) return XKD_OK;
+    if (r->again) return XKD_OK;
+    if (too_early(r, packet)) {
+        r->passed = true;
+        return XKD_OK;
+    }
     if (packet->pts != AV_NOPTS_VALUE)
         r->sent += overlap(r, (double)packet->pts * base, (double)packet->duration * base);
     return feed(r, r->media->audio_codec, packet);
@@ -448,7 +453,7 @@ static xkd_status restart(run *r)
 {
     xkd_status status = XKD_OK;
     xkd_media *m = r->media;
-    r->again = r->heard = r->placed = r->have_shown = r->converted = r->lost = r->shown_bad = false;
+    r->again = r->heard = r->passed = r->placed = r->have_shown = r->converted = r->lost = r->shown_bad = false;
     if (!r->plainly) r->back = r->back > 0 ? 4 * r->back : FIRST_STEP_BACK;
     r->plainly = false;
     r->next = r->bad_frames = r->stretches = 0;
