@@ -141,7 +141,8 @@ static void processor(struct findings *f)
         if (sscanf(line, "model name : %159[^\n]", model) == 1) break;
     if (file) fclose(file);
     note(f, "processor", "%s", model);
-    note(f, "processors", "%d", xkd_processor_count());
+    xkd_processor_words("", line, sizeof line);
+    note(f, "processors", "%s", line);
     char features[200] = "";
     size_t used = 0;
 /* Compilers know these names; the macro keeps list and test together. */
@@ -162,6 +163,8 @@ static void processor(struct findings *f)
     levels(f);
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     note(f, "memory", "%.1f GB", (double)pages * (double)page / 1e9);
+    xkd_memory_words("", line, sizeof line);
+    note(f, "memory free", "%s", line);
 }
 
 /* By codec, not by decoder: which one implements it differs. */

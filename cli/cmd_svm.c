@@ -66,7 +66,7 @@ static xkd_status evaluate(struct cli *cli, const struct values *v, const xkd_co
     s.seed = v->seed;
     s.tolerance = v->tolerance; /* only the command line has it */
     s.scale |= v->scale;        /* either may ask for it */
-    XKD_TRY(xkd_svm_run(cli->cx, &sets->train_set, &sets->test_set, &s, &listener, &verdict));
+    XKD_TRY(xkd_svm_run(cli->cx, &sets->train_set, &sets->test_set, &sets->train.files, &s, &listener, &verdict));
     if (cli->json) {
         xkd_svm_json(&json, &verdict);
         XKD_TRY(json.status);

@@ -78,7 +78,7 @@ static xkd_status run_svm(struct cli *cli, struct eval_fold *f, xkd_fold_result 
     XKD_TRY(list_donors(cli->cx, f, donors, &videos.donor_count));
     XKD_TRY(svm_embed_videos(cli, &videos, &choice, &sets));
     if (xkd_dist_rank(f->dist) > 0) goto fail; /* the rest is rank 0's */
-    XKD_TRY(xkd_svm_run(cli->cx, &sets.train_set, &sets.test_set, &settings, &listener, &verdict));
+    XKD_TRY(xkd_svm_run(cli->cx, &sets.train_set, &sets.test_set, &sets.train.files, &settings, &listener, &verdict));
     /* xkd_svm_chosen: the honest row where there was a cross-validation, else the best. */
     out->honest = figures_of(xkd_svm_chosen(&verdict));
     out->best = figures_of(&verdict.rows[verdict.best]);

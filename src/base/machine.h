@@ -19,4 +19,8 @@ size_t xkd_available_memory(void);
 int xkd_processor_count_at(const char *root);
 size_t xkd_available_memory_at(const char *root);
 
+/* For people: the count, or what is free, and what limits it ("2 of 8: the quota of a control group pays for 1.50 (FOLDER)"). */
+void xkd_processor_words(const char *root, char *out, size_t size);
+void xkd_memory_words(const char *root, char *out, size_t size);
+
 #endif

@@ -166,7 +166,13 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, boo
     if (info->clock_step > 0) find_step(f, info);
     if (info->cut_at > 0) find(f, XKD_FAULT_BROKEN, "cut off: it ends at %.2f s of %.2f s", info->cut_at, info->cut_of);
     if (j->options->decode) {
+        if (t->errors && t->holes)
+            find(f, XKD_FAULT_BROKEN, "%lld damaged packets, and %.2f s of sound are missing in %lld places",
+                 (long long)t->errors, t->hole_seconds, (long long)t->holes);
         if (t->errors) find(f, XKD_FAULT_BROKEN, "%lld damaged packets", (long long)t->errors);
+        if (t->holes)
+            find(f, XKD_FAULT_BROKEN, "%.2f s of sound are missing in %lld places", t->hole_seconds,
+                 (long long)t->holes);
         if (video && ends_early(t->video_seen, info->video_end, info->video_start))
             find(f, XKD_FAULT_BROKEN, "cut off: pictures end at %.2f s of %.2f s", t->video_seen - info->video_start,
                  info->video_end - info->video_start);

@@ -125,23 +125,36 @@ xkd_status xkd_manifest_check_trained(xkd_context *cx, const xkd_manifest *m, co
     enum { TRAINED = 1, TESTED = 2 };
     xkd_status status = XKD_OK;
     uint8_t *seen = NULL;
-    int64_t classes = label_limit(m);
+    int64_t classes = label_limit(m), trained = 0;
+    const char *only = "";
+    bool several = false; /* labels a file: of one class too, it may have that or not */
     XKD_TRY(xkd_alloc(cx, &seen, classes, 1));
     for (int64_t i = 0; i < m->count; i++) {
         const xkd_sample *s = &m->samples[i];
         const int32_t *list;
         int32_t one;
         int64_t n = xkd_sample_labels(s, &list, &one);
+        several |= s->more && s->more->labels;
         int in = (!s->split[0] || strcmp(s->split, train) == 0 ? TRAINED : 0) |
                  (!s->split[0] || strcmp(s->split, test) == 0 ? TESTED : 0);
         for (int64_t k = 0; k < n; k++) seen[list[k]] |= (uint8_t)in;
     }
-    for (int64_t k = 0; k < classes; k++)
+    for (int64_t k = 0; k < classes; k++) {
+        const char *name = k < m->class_count ? m->classes[k] : "without a name";
+        trained += (seen[k] & TRAINED) != 0;
         if (seen[k] == TESTED)
             XKD_FAIL(XKD_ERR_DATA,
                      "class %" PRId64
                      " (%s) has videos to test on but none to train on: is the training split complete?",
-                     k, k < m->class_count ? m->classes[k] : "without a name");
+                     k, name);
+        if (seen[k] & TRAINED) only = name;
+    }
+    if (trained == 1 && !several)
+        XKD_FAIL(
+            XKD_ERR_DATA,
+            "all videos to train on are of one class, %s: there is nothing to tell apart (add videos of another, or "
+            "choose another training split)",
+            only);
 fail:
     xkd_free(seen);
     return status;

@@ -236,7 +236,7 @@ static xkd_status label_by_folder(xkd_context *cx, xkd_manifest *m, bool splits,
         if (!first_folder(path + strlen(folder) + 1, folder, sizeof folder)) return XKD_OK;
     }
     int64_t label;
-    xkd_status status = xkd_manifest_class(cx, m, folder, true, &label);
+    xkd_status status = xkd_manifest_class_of(cx, m, folder, true, &label);
     sample->label = (int32_t)label;
     return status;
 }
@@ -307,6 +307,7 @@ xkd_status xkd_index_archive(xkd_context *cx, const char *path, bool follow_link
     if (out->count == 0)
         XKD_FAIL(XKD_ERR_DATA,
                  "%s: holds no media files (docs/media-formats.md lists the endings of files that are taken)", path);
+    XKD_TRY(xkd_manifest_look_at_names(cx, out, path));
 fail:
     if (status != XKD_OK) xkd_manifest_free(out);
     return status;
@@ -334,6 +335,7 @@ xkd_status xkd_index_folder(xkd_context *cx, const char *folder, bool follow_lin
         qsort(out->samples, (size_t)out->count, sizeof *out->samples, compare_samples);
         XKD_TRY(label_all(cx, out));
     }
+    XKD_TRY(xkd_manifest_look_at_names(cx, out, folder));
     if (s.links)
         xkd_log(cx, XKD_LOG_WARN, "%s: %lld links to folders passed over (--follow-links takes what is in them)",
                 folder, (long long)s.links);
@@ -366,6 +368,7 @@ xkd_status xkd_manifest_load(xkd_context *cx, const char *path, bool follow_link
         XKD_TRY(xkd_manifest_read(cx, inside, out));
     else
         XKD_TRY(xkd_index_folder(cx, path, follow_links, out, &skipped));
+    if (listed) XKD_TRY(xkd_manifest_look_at_names(cx, out, inside));
     XKD_TRY(xkd_manifest_check_fact(cx, out, inside, follow_links));
     if (listed && xkd_is_folder(path)) {
         status = xkd_warn_of_added(cx, path, inside, follow_links, out);

@@ -150,6 +150,17 @@ fail:
 
 /* ---- labels ---- */
 
+/* Quotes keep blanks around a name, which a spreadsheet does not show. */
+static void trim(const reading *r, char *name)
+{
+    size_t length;
+    const char *start = xkd_class_trim(name, &length);
+    if (length == strlen(name)) return;
+    memmove(name, start, length);
+    name[length] = 0;
+    r->out->trimmed = true;
+}
+
 /* -1, in lists of other programs. */
 static bool is_none(const xkd_csv_field *f)
 {
@@ -345,7 +356,8 @@ static xkd_status take_parts(const reading *r)
         char *at = xkd_csv_at(&c->csv, i + c->header, c->label)->text;
         bool list = take_brackets(&at);
         for (char *part; (part = list ? next_element(&at) : next_part(&at));) {
-            if (has_part(&parts, first[i], part)) continue;
+            trim(r, part);
+            if (!*part || has_part(&parts, first[i], part)) continue;
             XKD_TRY(xkd_reserve(cx, &parts.items, parts.count, &parts.capacity, sizeof *parts.items));
             parts.items[parts.count++] = part;
         }
@@ -398,6 +410,7 @@ static xkd_status add_row(reading *r, int64_t record)
     } else {
         XKD_TRY(check_name(r, line, label));
     }
+    if (label) trim(r, label->text);
     if (label && *label->text && (c->name >= 0 || !is_none(label))) r->names[row] = label->text;
 fail:
     return status;
@@ -500,6 +513,7 @@ xkd_status xkd_index_list(xkd_context *cx, const char *list, const char *root, x
     r.real_root = realpath(root, NULL);
     XKD_TRY(xkd_list_columns_find(cx, list, &(xkd_csv_text){text, size, is_row, &r}, &r.columns));
     XKD_TRY(read_rows(&r));
+    XKD_TRY(xkd_manifest_look_at_names(cx, out, list));
     if (understood) XKD_TRY(describe(&r, understood));
     /* The order of a list is its author's; samples are sorted as those of a folder. */
     qsort(out->samples, (size_t)out->count, sizeof *out->samples, compare_samples);

@@ -63,6 +63,7 @@ typedef struct xkd_manifest {
     int64_t class_slot_count;
     bool follow_links;     /* a fact, not a permission: files were found through links that lead out of the root */
     bool named;            /* its one file was named by the user, who may name a link */
+    bool trimmed;          /* a class was written with blanks around its name */
     struct xkd_pack *pack; /* that its samples are records of (data/pack.h), shared; NULL: they are files */
     xkd_sample *samples;
     int64_t count, capacity;
@@ -99,6 +100,14 @@ xkd_status xkd_manifest_of_file(xkd_context *cx, const char *path, xkd_manifest 
 /* Index of a class, added when new and `add`; -1 otherwise. */
 xkd_status xkd_manifest_class(xkd_context *cx, xkd_manifest *manifest, const char *name, bool add, int64_t *label);
 
+/* class_names.c. The same for a name that comes from outside: blanks around it are cut off, unless nothing else is there. */
+xkd_status xkd_manifest_class_of(xkd_context *cx, xkd_manifest *manifest, const char *name, bool add, int64_t *label);
+/* Where the name begins without them; *length: its bytes. */
+const char *xkd_class_trim(const char *name, size_t *length);
+/* Says once that blanks were cut off, and warns of classes that differ only in case or in how accents are stored: they stay
+ * apart. `where`: the list or folder, for the messages. */
+xkd_status xkd_manifest_look_at_names(xkd_context *cx, const xkd_manifest *manifest, const char *where);
+
 /* Puts the classes into byte order; labels are not changed with them. */
 void xkd_manifest_sort_classes(xkd_manifest *manifest);
 /* Replaces the classes by copies of these names, which are all different. */
@@ -106,7 +115,7 @@ xkd_status xkd_manifest_set_classes(xkd_context *cx, xkd_manifest *manifest, con
 void xkd_manifest_free_classes(xkd_manifest *manifest);
 
 /* XKD_ERR_DATA where a class has files in split `test` and none in split `train`: they could not be got right, and would lower
- * a figure unseen. A file without a split is in both. */
+ * a figure unseen; or where one class alone is trained. A file without a split is in both. */
 xkd_status xkd_manifest_check_trained(xkd_context *cx, const xkd_manifest *manifest, const char *train,
                                       const char *test);
 

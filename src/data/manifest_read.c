@@ -65,11 +65,13 @@ static xkd_status read_header(xkd_row_place *p, xkd_manifest *m, const json_t *o
         xkd_free(class);
         XKD_TRY(xkd_json_name_value(cx, name, &class));
         if (!class) XKD_FAIL(XKD_ERR_DATA, "%s:%lld: \"classes\" must be a list of names", p->file, (long long)p->line);
-        XKD_TRY(xkd_manifest_class(cx, m, class, true, &label));
+        XKD_TRY(xkd_manifest_class_of(cx, m, class, true, &label));
         /* The place in the list is the label, so a name twice would leave a gap. */
         if (label != (int64_t)i)
-            XKD_FAIL(XKD_ERR_DATA, "%s:%lld: class \"%s\" is listed twice (take one of them out)", p->file,
-                     (long long)p->line, class);
+            XKD_FAIL(XKD_ERR_DATA,
+                     "%s:%lld: class \"%s\" is listed twice, and blanks around names do not count (take one of them "
+                     "out, or index again)",
+                     p->file, (long long)p->line, class);
     }
 fail:
     xkd_free(class);
@@ -202,6 +204,7 @@ static xkd_status append(reading *r, part *p)
     if (m->count && p->m.count) r->ascending &= strcmp(m->samples[m->count - 1].path, p->m.samples[0].path) < 0;
     if (p->m.count) memcpy(m->samples + m->count, p->m.samples, (size_t)p->m.count * sizeof *m->samples);
     m->count += p->m.count;
+    m->trimmed |= p->m.trimmed;
 fail:
     return status;
 }

@@ -72,7 +72,7 @@ static xkd_status take_label(xkd_row_place *p, xkd_manifest *m, const xkd_row_va
     int64_t label = v->whole;
     if (v->kind == XKD_ROW_ABSENT) return XKD_OK;
     if (v->kind == XKD_ROW_TEXT) {
-        XKD_TRY(xkd_manifest_class(cx, m, v->text, !p->fixed_classes, &label));
+        XKD_TRY(xkd_manifest_class_of(cx, m, v->text, !p->fixed_classes, &label));
         if (label < 0)
             XKD_FAIL(XKD_ERR_DATA,
                      "%s:%lld: label \"%s\" is none of the %lld classes of the first line (correct one of them)",

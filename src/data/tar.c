@@ -462,7 +462,7 @@ xkd_status xkd_tar_label(xkd_context *cx, xkd_manifest *m, int64_t first, xkd_ta
             xkd_sample *s = &m->samples[first + i];
             int64_t label = -1;
             if (l->names[i] && numbers) label = label_number(l->names[i]);
-            if (l->names[i] && !numbers) XKD_TRY(xkd_manifest_class(cx, m, l->names[i], true, &label));
+            if (l->names[i] && !numbers) XKD_TRY(xkd_manifest_class_of(cx, m, l->names[i], true, &label));
             s->label = (int32_t)label;
         }
         if (!numbers && !round) xkd_manifest_sort_classes(m);

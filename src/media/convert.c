@@ -84,11 +84,21 @@ fail:
     return status;
 }
 
+/* Formats of JPEG are of full range by themselves, and decoders need not say so again. */
+static bool is_full_range(const AVFrame *frame)
+{
+    static const int ALWAYS[] = {AV_PIX_FMT_YUVJ420P, AV_PIX_FMT_YUVJ422P, AV_PIX_FMT_YUVJ444P, AV_PIX_FMT_YUVJ440P,
+                                 AV_PIX_FMT_YUVJ411P};
+    for (size_t i = 0; i < sizeof ALWAYS / sizeof *ALWAYS; i++)
+        if (frame->format == ALWAYS[i]) return true;
+    return frame->color_range == AVCOL_RANGE_JPEG;
+}
+
 /* Tells swscale the stream's matrix and range; without tags the usual guess by height is made.
  * HD is BT.709 by convention, SD is BT.601. The output is full range in any case. */
 static void set_colour(xkd_converter *p, const AVFrame *frame)
 {
-    int space = frame->colorspace, range = frame->color_range == AVCOL_RANGE_JPEG;
+    int space = frame->colorspace, range = is_full_range(frame);
     if (space == AVCOL_SPC_UNSPECIFIED || space == AVCOL_SPC_RGB)
         space = frame->height >= 720 ? SWS_CS_ITU709 : SWS_CS_ITU601;
     if (p->sws_colour[0] == space && p->sws_colour[1] == range) return;

@@ -22,6 +22,10 @@ static const double SOUND_PREROLL = 0.1, MP3_PREROLL = 0.6;
  * still missing 16 s before was never there: a pause. */
 static const double FIRST_STEP_BACK = 1, LAST_STEP_BACK = 16;
 
+/* Between packets of sound: what is longer is missing. Shorter ones stand where streams were joined or stamps are rounded, up to
+ * a frame and a half. Opus may leave out 0.4 s of silence. */
+static const double HOLE_SECONDS = 0.1, OPUS_HOLE_SECONDS = 0.5, HOLE_FRAMES = 1.5;
+
 /* Decoders deliver the last sound a little late: so much less than its packets hold is no damage. */
 static const double SOUND_SLACK = 0.15;
 
@@ -43,12 +47,14 @@ typedef struct {
     int64_t next;                                       /* next grid frame to deliver */
     double shown_time, shown_end, frame_seconds;        /* s, on the file's clock */
     bool have_shown, converted, video_done, audio_done; /* converted: rgb holds `shown` */
-    bool sought;  /* not at the file's beginning: the first frame and sound must prove that the seek was right */
-    bool again;   /* they did not: decode from further back */
-    bool plainly; /* again, but from the same place: without leaving pictures out */
-    bool heard;   /* a packet of sound has been seen since the seek */
-    bool placed;  /* sound has been decoded since the seek */
-    double back;  /* s before the clip's start that are sought in addition */
+    bool sought;      /* not at the file's beginning: the first frame and sound must prove that the seek was right */
+    bool again;       /* they did not: decode from further back */
+    bool plainly;     /* again, but from the same place: without leaving pictures out */
+    bool heard;       /* a packet of sound has been seen since the seek */
+    bool passed;      /* sound far before the clip was left out since then */
+    double sound_end; /* of the last packet of sound since then; NAN: none yet */
+    bool placed;      /* sound has been decoded since then */
+    double back;      /* s before the clip's start that are sought in addition */
     /* Damage within the clip. */
     bool shown_bad, lost;            /* `shown` is damaged; a packet behind it gave no frame */
     int64_t bad_frames;              /* grid frames that show something else than they should */
@@ -231,7 +237,7 @@ static xkd_status take_sound(run *r)
     double time = frame->best_effort_timestamp == AV_NOPTS_VALUE ? r->tally->audio_seen
                                                                  : (double)frame->best_effort_timestamp * base;
     double length = (double)frame->nb_samples / (frame->sample_rate > 0 ? frame->sample_rate : 1);
-    if (r->sought && !r->placed) time = exact_time(r, frame, time);
+    if ((r->sought || r->passed) && !r->placed) time = exact_time(r, frame, time);
     r->placed = true;
     double inside = overlap(r, time, length);
     r->sounded += inside;
@@ -282,8 +288,35 @@ static xkd_status count_missing(run *r, const AVStream *stream, int64_t missing)
         stop_skipping(r);
         return XKD_OK;
     }
+    r->sound_end = NAN; /* told already */
     r->bad_sound += overlap(r, time, length);
     return tell_damage(r, false, true, time, length);
+}
+
+/* Packets that a demuxer passed over, as their heads are destroyed, leave nothing but a hole in the clock. Of pictures that
+ * would prove nothing: they may come as seldom as they like. */
+static xkd_status count_hole(run *r, double from, double to)
+{
+    double inside = overlap(r, from, to - from);
+    if (!(inside > 0)) return XKD_OK;
+    r->tally->holes++;
+    r->tally->hole_seconds += inside;
+    r->bad_sound += inside;
+    return tell_damage(r, false, false, from, to - from);
+}
+
+/* Looks at the packet's place on the clock. */
+static xkd_status find_hole(run *r, const AVPacket *packet)
+{
+    xkd_status status = XKD_OK;
+    if (packet->pts == AV_NOPTS_VALUE) return XKD_OK;
+    double base = av_q2d(r->media->audio->time_base);
+    double time = (double)packet->pts * base, length = (double)packet->duration * base, before = r->sound_end;
+    double least = r->media->audio->codecpar->codec_id == AV_CODEC_ID_OPUS ? OPUS_HOLE_SECONDS : HOLE_SECONDS;
+    /* A packet that does not say how long it is may reach to the next. */
+    r->sound_end = length > 0 ? time + length : NAN;
+    if (!isnan(before) && time - before > fmax(least, HOLE_FRAMES * length)) status = count_hole(r, before, time);
+    return status;
 }
 
 /* Sends one packet (NULL: the end) and takes all frames that it completes. Damage is counted, not fatal. */
@@ -358,25 +391,37 @@ static bool too_early(const run *r, const AVPacket *packet)
     return (double)(packet->pts + packet->duration) * base < r->origin - preroll(r);
 }
 
-/* The first sound after a seek must lie early enough for its decoder; pictures may have led to a place behind it. */
-static void check_sound(run *r, const AVPacket *packet)
+/* The first sound after a seek must lie early enough for its decoder; pictures may have led to a place behind it. What is not
+ * there even far before the clip is a hole. */
+static xkd_status check_sound(run *r, const AVPacket *packet)
 {
-    if (r->heard || packet->pts == AV_NOPTS_VALUE) return;
+    if (r->heard || packet->pts == AV_NOPTS_VALUE) return XKD_OK;
     double time = (double)packet->pts * av_q2d(r->media->audio->time_base);
     double needed = fmax(r->origin - preroll(r), r->media->info.audio_start);
     r->heard = true;
     if (r->sought && r->back < LAST_STEP_BACK && time > needed + TIME_EPSILON + 1e-3) r->again = true;
+    double first = fmax(r->origin, r->media->info.audio_start);
+    if (r->sought && !r->again && time > first + OPUS_HOLE_SECONDS) return count_hole(r, first, time);
+    return XKD_OK;
 }
 
 static xkd_status feed_sound(run *r)
 {
+    xkd_status status = XKD_OK;
     const AVPacket *packet = r->packet;
     double base = av_q2d(r->media->audio->time_base);
-    check_sound(r, packet);
-    if (r->again || too_early(r, packet)) return XKD_OK;
+    XKD_TRY(check_sound(r, packet));
+    if (r->again) return XKD_OK;
+    XKD_TRY(find_hole(r, packet));
+    if (too_early(r, packet)) {
+        r->passed = true;
+        return XKD_OK;
+    }
     if (packet->pts != AV_NOPTS_VALUE)
         r->sent += overlap(r, (double)packet->pts * base, (double)packet->duration * base);
-    return feed(r, r->media->audio_codec, packet);
+    XKD_TRY(feed(r, r->media->audio_codec, packet));
+fail:
+    return status;
 }
 
 /* Both decoders hold frames back; a NULL packet makes them give these out. */
@@ -448,11 +493,12 @@ static xkd_status restart(run *r)
 {
     xkd_status status = XKD_OK;
     xkd_media *m = r->media;
-    r->again = r->heard = r->placed = r->have_shown = r->converted = r->lost = r->shown_bad = false;
+    r->again = r->heard = r->passed = r->placed = r->have_shown = r->converted = r->lost = r->shown_bad = false;
     if (!r->plainly) r->back = r->back > 0 ? 4 * r->back : FIRST_STEP_BACK;
     r->plainly = false;
     r->next = r->bad_frames = r->stretches = 0;
     r->bad_sound = r->sent = r->sounded = 0;
+    r->sound_end = NAN;
     r->video_done = !r->converter;
     r->audio_done = !r->sound;
     *r->tally = (xkd_media_tally){.audio_seen = m->info.audio_start};
@@ -548,6 +594,7 @@ static xkd_status prepare(run *r)
     r->wanted = whole ? INT64_MAX : llround(q->duration * q->fps);
     r->video_done = !video;
     r->audio_done = !audio;
+    r->sound_end = NAN;
     r->frame_seconds = m->info.fps > 0 ? 1 / m->info.fps : 1 / q->fps;
     r->packet = av_packet_alloc();
     r->frame = av_frame_alloc();

@@ -106,6 +106,7 @@ static const AVCodec *choose_video(const xkd_encode_options *o)
 static const AVCodec *choose_audio(const xkd_encode_options *o)
 {
     const AVCodec *codec = NULL;
+    if (o->audio_codec) return avcodec_find_encoder_by_name(o->audio_codec);
     if (o->format && !strcmp(o->format, "webm")) codec = avcodec_find_encoder_by_name("libvorbis");
     if (o->format && !strcmp(o->format, "avi")) codec = avcodec_find_encoder(AV_CODEC_ID_PCM_S16LE);
     return codec ? codec : avcodec_find_encoder(AV_CODEC_ID_AAC);
@@ -169,11 +170,14 @@ static xkd_status add_audio(xkd_encoder *e)
     xkd_context *cx = e->cx;
     const xkd_encode_options *o = &e->options;
     const AVCodec *codec = choose_audio(o);
-    if (!codec) XKD_FAIL(XKD_ERR_CONFIG, "%s: this FFmpeg has no encoder for sound", e->path);
+    if (!codec)
+        XKD_FAIL(XKD_ERR_CONFIG, "%s: this FFmpeg has no encoder %s", e->path, o->audio_codec ? o->audio_codec : "aac");
     AVCodecContext *c = e->audio_codec = avcodec_alloc_context3(codec);
     e->audio = avformat_new_stream(e->format, NULL);
     if (!c || !e->audio) XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", e->path);
     c->sample_fmt = xkd_av_sample_format(codec, AV_SAMPLE_FMT_S16);
+    /* What put_sample does not know; such encoders take planar float too. */
+    if (c->sample_fmt != AV_SAMPLE_FMT_S16) c->sample_fmt = AV_SAMPLE_FMT_FLTP;
     c->sample_rate = (int)o->sample_rate;
     c->time_base = (AVRational){1, c->sample_rate};
     c->bit_rate = 64000 * o->channels;

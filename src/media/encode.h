@@ -11,6 +11,7 @@
 typedef struct {
     const char *format;      /* libavformat's name: "mp4", "matroska", "avi", "mov", "webm"; NULL: mp4 */
     const char *video_codec; /* encoder; NULL: libx264, else mpeg4 (webm: libvpx) */
+    const char *audio_codec; /* encoder; NULL: aac, in AVI PCM, in WebM Vorbis */
     int64_t width, height;   /* even */
     int64_t fps;
     int64_t video_bits;              /* a second; 0: constant quality where the encoder has it */

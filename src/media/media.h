@@ -144,6 +144,8 @@ typedef struct {
 typedef struct {
     int64_t frames, samples;       /* delivered */
     int64_t errors;                /* packets or frames that the decoders reported as damaged */
+    int64_t holes;                 /* in the clip's sound: stretches of which the file has no packet */
+    double hole_seconds;           /* of these together */
     double video_seen, audio_seen; /* end of the last decoded frame / sample on the file's clock */
     /* Shares in [0,1] of the clip itself, without what is decoded before it: pictures and sound that were damaged or
      * should be there and are not. */

@@ -19,6 +19,11 @@ static const double GAP_SECONDS = 0.05;
  * damaged rather than true. */
 enum { PIECE = 4096, MAX_GAP_SECONDS = 3600 };
 
+/* Rates that have little in common would take long to bring together: 11 025 Hz and 16 kHz take 441 samples. */
+enum { MAX_PERIOD = 2048 };
+/* Of a sample: what time stamps in doubles cannot tell apart. */
+static const double SAME_PLACE = 1e-4;
+
 struct xkd_sound {
     xkd_media *media; /* both the caller's */
     const xkd_media_sink *sink;
@@ -146,6 +151,29 @@ fail:
     return status;
 }
 
+/* The resampler gives its first sample at the time of what it is fed first. Silence of so many samples of the input in front
+ * brings that time to one of the output's, as nearly as the two rates allow (44.1 kHz to 16 kHz: to 1/882 of a sample), so that
+ * a sound has the same samples wherever decoding began. *at: the index of the first sample then. */
+static int64_t samples_in_front(const xkd_sound *s, double time, int64_t *at)
+{
+    int64_t a = s->in_rate, b = s->rate;
+    while (b) {
+        int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    int64_t period = s->in_rate / a, best = 0;
+    double first = (time - s->start) * (double)s->rate, least = INFINITY;
+    for (int64_t q = 0; q < period && q < MAX_PERIOD && least > SAME_PLACE; q++) {
+        double place = first - (double)q * (double)s->rate / s->in_rate, off = fabs(place - round(place));
+        if (off > least - SAME_PLACE) continue;
+        least = off;
+        best = q;
+        *at = llround(place);
+    }
+    return best;
+}
+
 /* Anything else would be fed to a resampler that was made for other data. Five channels are mixed by where they stand,
  * so their number is not enough. */
 static bool same_input(const xkd_sound *s, const AVFrame *frame)
@@ -174,7 +202,9 @@ xkd_status xkd_sound_add(xkd_sound *s, const AVFrame *frame, double time, xkd_me
     if (!s->swr || gap || !same_input(s, frame)) {
         XKD_TRY(xkd_sound_finish(s));
         XKD_TRY(make_resampler(s, frame, fault));
-        s->at = llround((time - s->start) * (double)s->rate);
+        int64_t silence = samples_in_front(s, time, &s->at);
+        if (silence && swr_inject_silence(s->swr, (int)silence) < 0)
+            XKD_FAIL(XKD_ERR_MEMORY, "%s: out of memory", s->media->name);
         s->next = time;
     }
     s->next += (double)frame->nb_samples / frame->sample_rate;

@@ -319,12 +319,19 @@ static bool plausible_info(worker_reply *r)
                             r->span.read_end,
                             r->tally.video_seen,
                             r->tally.audio_seen};
-    const double lengths[] = {
-        i->fps,          i->clock_step,         i->key_gap,           i->cut_at, i->cut_of, r->span.clock_step,
-        r->span.key_gap, r->tally.video_damage, r->tally.audio_damage};
+    const double lengths[] = {i->fps,
+                              i->clock_step,
+                              i->key_gap,
+                              i->cut_at,
+                              i->cut_of,
+                              r->span.clock_step,
+                              r->span.key_gap,
+                              r->tally.video_damage,
+                              r->tally.audio_damage,
+                              r->tally.hole_seconds};
     const int64_t counts[] = {i->width,        i->height,        i->quarter_turns, i->sample_rate,
                               i->channels,     i->audio_track,   i->audio_tracks,  r->span.audio_track,
-                              r->tally.frames, r->tally.samples, r->tally.errors};
+                              r->tally.frames, r->tally.samples, r->tally.errors,  r->tally.holes};
     for (size_t k = 0; k < sizeof times / sizeof *times; k++)
         if (!is_time(times[k])) return false;
     for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++)

@@ -34,6 +34,19 @@ check "no model" [ "$rc" -eq 2 -o "$rc" -eq 4 ]
 grep -v '"label":1.*"train"' toys/manifest.jsonl >toys/two.jsonl
 try svm $model toys/two.jsonl --out two --subsample 2
 stderr_has "a class that is tested but not trained" 3 "class 1 (orbit) has videos to test on but none to train on"
+grep -v '"label":[12]' toys/manifest.jsonl >toys/one.jsonl
+try svm $model toys/one.jsonl --out one --subsample 2
+stderr_has "one class alone is told before anything is embedded" 3 "all videos to train on are of one class, bounce"
+check "nothing is" [ ! -e one ]
+try embed $model toys/one.jsonl --split train --protocol train --clips 2 --out one.safetensors
+try svm one.safetensors one.safetensors --train train --test train
+stderr_has "and by features" 3 "all 4 videos of the training set are of class 0 (bounce)"
+{ grep -v '"label":[12]' toys/manifest.jsonl; grep -m 1 '"label":1.*"train"' toys/manifest.jsonl; } >toys/single.jsonl
+try embed $model toys/single.jsonl --split train --protocol train --clips 2 --out single.safetensors
+try svm single.safetensors single.safetensors --train train --test train
+stderr_has "a class of one video has no fold" 3 "the other has a single video (add videos of it, or --folds 0)"
+try svm single.safetensors single.safetensors --train train --test train --folds 0
+check "without folds it is trained" [ "$rc" -eq 0 ]
 sed 's/"label":[0-9],//' toys/manifest.jsonl >toys/bare.jsonl
 try svm $model toys/bare.jsonl --out bare
 stderr_has "labels missing" 3 "has no label"

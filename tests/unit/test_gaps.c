@@ -143,9 +143,73 @@ static void small_gaps_wait_until_they_add_up(void **state)
     near("60 ms within a clip", onset(path, XKD_CLIP_AT, 1.5), base + 0.06 - 1.5);
 }
 
+/* How the decoding of it went. */
+static xkd_media_tally judge(const char *path, xkd_clip_mode mode, double start)
+{
+    xkd_media *media = NULL;
+    xkd_media_fault fault = XKD_FAULT_NONE;
+    xkd_media_tally tally;
+    ear e;
+    const xkd_media_sink sink = {.user = &e, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    const xkd_media_request q = {
+        .mode = mode, .start = start, .duration = 2, .fps = 8, .audio_rate = RATE, .video = true, .audio = true};
+    assert_int_equal(xkd_media_open(cx, path, &media, &fault), XKD_OK);
+    assert_int_equal(xkd_media_decode(media, &q, &sink, &tally, &fault), XKD_OK);
+    xkd_media_free(media);
+    return tally;
+}
+
+/* Two seconds without a packet of sound, from 2 s on: it ends 2 s later, and these are lost. */
+static void a_hole_in_the_sound_is_damage(void **state)
+{
+    (void)state;
+    const char *path = make("hole.ts", (const gap[MOST_GAPS]){{2, 2}});
+    xkd_media_tally t = judge(path, XKD_CLIP_WHOLE, 0);
+    assert_int_equal(t.holes, 1);
+    near("the hole", t.hole_seconds, 2);
+    assert_true(t.errors == 0 && t.video_damage == 0 && t.audio_damage > 0.2 && t.audio_damage < 0.35);
+    t = judge(path, XKD_CLIP_AT, 0); /* in front of it, within it, from its middle on */
+    if (t.audio_damage > 0.03) fail_msg("in front: %g", t.audio_damage);
+    t = judge(path, XKD_CLIP_AT, 2.5);
+    if (fabs(t.audio_damage - 0.75) > 0.05) fail_msg("within: %g", t.audio_damage);
+    t = judge(path, XKD_CLIP_AT, 4.25);
+    assert_true(t.audio_damage == 0 && t.holes == 0);
+}
+
+/* Blocks of sound that a demuxer of Matroska passes over: their ids are written over with that of empty room. */
+static void blocks_that_are_destroyed_are_damage(void **state)
+{
+    char path[5000], *bytes;
+    int64_t size, gone = 0;
+    test_file f = test_file_default();
+    (void)state;
+    f.encode.format = "matroska";
+    snprintf(path, sizeof path, "%s/blocks.mkv", folder);
+    if (make_test_file(cx, path, &f) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    assert_int_equal(judge(path, XKD_CLIP_WHOLE, 0).holes, 0);
+    assert_int_equal(xkd_read_file(cx, path, 1 << 26, XKD_ERR_DATA, &bytes, &size), XKD_OK);
+    for (int64_t i = size * 4 / 10; i < size * 6 / 10; i++) {
+        const uint8_t *b = (const uint8_t *)bytes + i; /* SimpleBlock, its size in 1 or 2 bytes, track 2, time, flags */
+        int length = b[1] & 0x80 ? 1 : b[1] & 0x40 ? 2 : 0;
+        if (b[0] != 0xA3 || !length || b[length + 1] != 0x82 || b[length + 4] != 0x80) continue;
+        bytes[i] = (char)0xEC;
+        gone++;
+    }
+    assert_in_range(gone, 20, 100);
+    assert_int_equal(xkd_write_file(cx, path, bytes, size), XKD_OK);
+    xkd_free(bytes);
+    xkd_media_tally t = judge(path, XKD_CLIP_WHOLE, 0);
+    assert_int_equal(t.holes, 1);
+    if (fabs(t.hole_seconds - (double)gone * 1024 / 44100) > 2e-3)
+        fail_msg("%d packets are gone, %g s", (int)gone, t.hole_seconds);
+    near("its share", t.audio_damage * 6, t.hole_seconds);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(small_gaps_wait_until_they_add_up)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(small_gaps_wait_until_they_add_up),
+                                       cmocka_unit_test(a_hole_in_the_sound_is_damage),
+                                       cmocka_unit_test(blocks_that_are_destroyed_are_damage)};
     cx = xkd_context_new();
     snprintf(folder, sizeof folder, "%s", test_folder("gaps"));
     if (!cx || xkd_make_folder(cx, folder) != XKD_OK) return 1;

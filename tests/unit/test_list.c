@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "data/index.h"
 #include "data/list.h"
 
 static char root[] = "/tmp/xkd-test-list-XXXXXX";
@@ -133,6 +134,121 @@ static void what_is_understood(void **state)
         xkd_free(columns);
         xkd_manifest_free(&m);
     }
+}
+
+/* What was told while a list or folder was read. */
+static char told[2000];
+
+static void hear(void *user, xkd_log_level level, const char *message)
+{
+    (void)user;
+    if (level > XKD_LOG_WARN) return;
+    strncat(told, message, sizeof told - strlen(told) - 1);
+    strncat(told, "\n", sizeof told - strlen(told) - 1);
+}
+
+/* Names of classes that people take for one, and those that only look a little alike. `said`: parts of the warning, with | between them. */
+static const struct {
+    const char *text, *samples, *said;
+} alike[] = {
+    {"v1.mp4,\"cat \"\nv2.mp4,\" cat\"\nv3.mp4,cat\n", "v1.mp4=cat v2.mp4=cat v3.mp4=cat",
+     "blanks around names of classes are cut off"},
+    {"v1.mp4,cat\xC2\xA0\nv2.mp4,\xE3\x80\x80 cat\n", "v1.mp4=cat v2.mp4=cat", "blanks around"},
+    {"path,labels\nv1.mp4,\"['dog ', 'cat']\"\nv2.mp4,['dog']\n", "v1.mp4=dog+cat v2.mp4=dog", "blanks around"},
+    {"v1.mp4,\"  \"\nv2.mp4,cat\n", "v1.mp4=- v2.mp4=cat", "blanks around"},
+    {"v1.mp4,Cat\nv2.mp4,cat\nv3.mp4,dog\n", "v1.mp4=Cat v2.mp4=cat v3.mp4=dog",
+     "\"Cat\" and \"cat\" (if they mean the same, give both one name and index again)"},
+    {"v1.mp4,caf\xC3\xA9\nv2.mp4,cafe\xCC\x81\nv3.mp4,cafe\n", "v1.mp4=caf\xC3\xA9 v2.mp4=cafe\xCC\x81 v3.mp4=cafe",
+     "(cafe\\u0301) and \"caf\xC3\xA9\" (caf\\u00E9) (if"},
+    /* a capital with an accent; Cyrillic capitals and a letter of two parts; Hangul; kana */
+    {"v1.mp4,\xC3\x89t\xC3\xA9\nv2.mp4,e\xCC\x81te\xCC\x81\n", "v1.mp4=\xC3\x89t\xC3\xA9 v2.mp4=e\xCC\x81te\xCC\x81",
+     "(\\u00C9t\\u00E9)"},
+    {"v1.mp4,\xD0\x9C\xD0\x99\nv2.mp4,\xD0\xBC\xD0\xB8\xCC\x86\n",
+     "v1.mp4=\xD0\x9C\xD0\x99 v2.mp4=\xD0\xBC\xD0\xB8\xCC\x86", "(\\u041C\\u0419)"},
+    {"v1.mp4,\xEA\xB0\x95\nv2.mp4,\xE1\x84\x80\xE1\x85\xA1\xE1\x86\xBC\n",
+     "v1.mp4=\xEA\xB0\x95 v2.mp4=\xE1\x84\x80\xE1\x85\xA1\xE1\x86\xBC", "(\\uAC15)"},
+    {"v1.mp4,\xE3\x81\x8C\nv2.mp4,\xE3\x81\x8B\xE3\x82\x99\n", "v1.mp4=\xE3\x81\x8C v2.mp4=\xE3\x81\x8B\xE3\x82\x99",
+     "(\\u304C)"},
+    /* three of one word are two pairs; more than three pairs are counted */
+    {"v1.mp4,A\nv2.mp4,a\nv3.mp4,B\nv4.mp4,b\nv5.mp4,C\nv6.mp4,c\nv7.mp4,D\nv8.mp4,d\nv9.mp4,e\n",
+     "v1.mp4=A v2.mp4=a v3.mp4=B v4.mp4=b v5.mp4=C v6.mp4=c v7.mp4=D v8.mp4=d v9.mp4=e",
+     "\"A\" and \"a\"; \"B\" and \"b\"; \"C\" and \"c\"; and 1 more pairs"},
+    /* another word, another accent, inner blanks, bytes that are no UTF-8: nothing is said */
+    {"v1.mp4,cote\nv2.mp4,c\xC3\xB4te\nv3.mp4,cot\xC3\xA9\nv4.mp4,co te\nv5.mp4,\xE9\nv6.mp4,\xC3\nv7.mp4,e\n",
+     "v1.mp4=cote v2.mp4=c\xC3\xB4te v3.mp4=cot\xC3\xA9 v4.mp4=co te v5.mp4=\xE9 v6.mp4=\xC3 v7.mp4=e", ""},
+};
+
+static void names_that_look_alike(void **state)
+{
+    (void)state;
+    xkd_context_set_log(cx, hear, NULL, XKD_LOG_WARN);
+    for (size_t i = 0; i < sizeof alike / sizeof *alike; i++) {
+        xkd_manifest m;
+        told[0] = 0;
+        if (xkd_index_list(cx, put(alike[i].text, (int64_t)strlen(alike[i].text)), root, &m, NULL) != XKD_OK)
+            fail_msg("%s: %s", alike[i].text, xkd_last_error(cx));
+        char *samples = show(&m);
+        const char *end = strchr(told, '\n');
+        bool once = alike[i].said[0] ? strstr(told, alike[i].said) && end && !end[1] : !told[0];
+        if (strcmp(samples, alike[i].samples) != 0 || !once) fail_msg("%s: %s | %s", alike[i].text, samples, told);
+        xkd_free(samples);
+        xkd_manifest_free(&m);
+    }
+    xkd_context_set_log(cx, NULL, NULL, XKD_LOG_WARN);
+}
+
+/* Blanks around a folder's name are no part of the class either, and two spellings are told. */
+static void names_of_folders(void **state)
+{
+    (void)state;
+    char command[600], path[100];
+    xkd_manifest m;
+    snprintf(path, sizeof path, "%s/set", root);
+    snprintf(command, sizeof command,
+             "cd '%s' && mkdir -p 'set/dog ' set/dog set/Owl set/owl && touch 'set/dog /1.mp4' set/dog/2.mp4 "
+             "set/Owl/3.mp4 set/owl/4.mp4",
+             root);
+    assert_int_equal(system(command), 0);
+    told[0] = 0;
+    xkd_context_set_log(cx, hear, NULL, XKD_LOG_WARN);
+    assert_int_equal(xkd_index_folder(cx, path, false, &m, NULL), XKD_OK);
+    xkd_context_set_log(cx, NULL, NULL, XKD_LOG_WARN);
+    char *samples = show(&m);
+    assert_string_equal(samples, "Owl/3.mp4=Owl dog /1.mp4=dog dog/2.mp4=dog owl/4.mp4=owl");
+    assert_non_null(strstr(told, "blanks around names of classes are cut off\n"));
+    assert_non_null(strstr(told, "\"Owl\" and \"owl\""));
+    xkd_free(samples);
+    xkd_manifest_free(&m);
+}
+
+/* In a manifest classes are numbers by their place: names that become one are refused, single ones lose their blanks. */
+static void blanks_in_a_manifest(void **state)
+{
+    (void)state;
+    static const char rows[] = "{\"path\":\"a.mp4\",\"label\":\" dog\"}\n{\"path\":\"b.mp4\",\"label\":\"cat\"}\n"
+                               "{\"path\":\"c.mp4\",\"label\":\"dog\"}\n{\"path\":\"d.mp4\",\"label\":\"CAT\"}\n",
+                      head[] = "{\"xkd_manifest\":1,\"classes\":[\"dog \",\"cat\"]}\n"
+                               "{\"path\":\"a.mp4\",\"label\":\"dog\"}\n{\"path\":\"b.mp4\",\"label\":1}\n",
+                      twice[] =
+                          "{\"xkd_manifest\":1,\"classes\":[\"dog \",\"dog\"]}\n{\"path\":\"a.mp4\",\"label\":1}\n";
+    xkd_manifest m;
+    xkd_context_set_log(cx, hear, NULL, XKD_LOG_WARN);
+    told[0] = 0;
+    assert_int_equal(xkd_manifest_load(cx, put(rows, sizeof rows - 1), false, &m), XKD_OK);
+    char *samples = show(&m);
+    assert_string_equal(samples, "a.mp4=dog b.mp4=cat c.mp4=dog d.mp4=CAT");
+    assert_non_null(strstr(told, "blanks around"));
+    assert_non_null(strstr(told, "\"CAT\" and \"cat\""));
+    xkd_free(samples);
+    xkd_manifest_free(&m);
+    assert_int_equal(xkd_manifest_load(cx, put(head, sizeof head - 1), false, &m), XKD_OK);
+    samples = show(&m);
+    assert_string_equal(samples, "a.mp4=dog b.mp4=cat");
+    xkd_free(samples);
+    xkd_manifest_free(&m);
+    assert_int_equal(xkd_manifest_load(cx, put(twice, sizeof twice - 1), false, &m), XKD_ERR_DATA);
+    assert_non_null(strstr(xkd_last_error(cx), "blanks around names do not count"));
+    xkd_context_set_log(cx, NULL, NULL, XKD_LOG_WARN);
 }
 
 static const struct {
@@ -307,6 +423,8 @@ int main(void)
         cmocka_unit_test(what_is_understood),    cmocka_unit_test(what_is_refused),
         cmocka_unit_test(absolute_paths),        cmocka_unit_test(names_in_a_manifest),
         cmocka_unit_test(what_a_manifest_keeps), cmocka_unit_test(what_files_decide),
+        cmocka_unit_test(names_that_look_alike), cmocka_unit_test(blanks_in_a_manifest),
+        cmocka_unit_test(names_of_folders),
     };
     cx = xkd_context_new();
     if (!cx || !mkdtemp(root)) return 1;

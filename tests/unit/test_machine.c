@@ -119,6 +119,82 @@ static void version_1(void **state)
     assert_int_equal(xkd_available_memory_at(root), 1500);
 }
 
+/* /proc/self/mountinfo says what is mounted where. A process in a group below its container's, which the path names as the
+ * host does; a mount that is elsewhere, with a blank in its name; a list of controllers in another order than its folder's. */
+static void mounts_of_a_container(void **state)
+{
+    (void)state;
+    char words[400];
+    put("proc/self/mountinfo",
+        "31 23 0:28 / /proc rw - proc proc rw\\n"
+        "36 31 0:33 /docker/abc /sys/fs/cgroup/x\\\\040y rw,nosuid master:9 - cgroup cg rw,cpu,cpuacct\\n"
+        "37 31 0:34 /docker/abc /groups ro - cgroup cg rw,memory\\n");
+    put("proc/self/cgroup", "4:memory:/docker/abc/job\\n2:cpuacct,cpu:/docker/abc/job/step\\n0::/\\n");
+    put("proc/meminfo", "MemAvailable: 4000 kB\\n");
+    put("sys/fs/cgroup/x y/job/cpu.cfs_quota_us", "150000\\n");
+    put("sys/fs/cgroup/x y/job/cpu.cfs_period_us", "100000\\n");
+    put("sys/fs/cgroup/x y/cpu.cfs_quota_us", "700000\\n");
+    put("sys/fs/cgroup/x y/cpu.cfs_period_us", "100000\\n");
+    assert_int_equal(xkd_processor_count_at(root), 2);
+    xkd_processor_words(root, words, sizeof words);
+    assert_non_null(strstr(words, "2 of 8: the quota of a control group pays for 1.50 ("));
+    assert_non_null(strstr(words, "/sys/fs/cgroup/x y/job)"));
+    put("groups/job/memory.limit_in_bytes", "3000000\\n");
+    put("groups/job/memory.usage_in_bytes", "1000000\\n");
+    assert_int_equal(xkd_available_memory_at(root), 2000000);
+    xkd_memory_words(root, words, sizeof words);
+    assert_non_null(strstr(words, "0.0 GB: the limit of a control group ("));
+    assert_non_null(strstr(words, "/groups/job)"));
+    /* A group of another container's, and a name that only begins alike, are not below what is mounted. */
+    put("proc/self/cgroup", "2:cpuacct,cpu:/docker/abcjob\\n");
+    assert_int_equal(xkd_processor_count_at(root), 7);
+}
+
+/* Version 2 mounted somewhere else, and memory.high, above which the kernel slows the process until it stands still. */
+static void mounts_of_version_2(void **state)
+{
+    (void)state;
+    put("proc/self/mountinfo", "25 1 0:9 / /mnt/cg rw - cgroup2 none rw,nsdelegate\\n");
+    put("proc/self/cgroup", "0::/user.slice/run\\n");
+    put("mnt/cg/user.slice/cpu.max", "100000 400000\\n");
+    put("mnt/cg/user.slice/run/memory.max", "max\\n");
+    put("mnt/cg/user.slice/run/memory.high", "5000000\\n");
+    put("mnt/cg/user.slice/run/memory.current", "1500000\\n");
+    put("mnt/cg/user.slice/run/memory.swap.max", "0\\n");
+    assert_int_equal(xkd_processor_count_at(root), 1);
+    assert_int_equal(xkd_available_memory_at(root), 3500000);
+    put("mnt/cg/user.slice/memory.max", "2000000\\n");
+    put("mnt/cg/user.slice/memory.high", "max\\n");
+    put("mnt/cg/user.slice/memory.current", "1900000\\n");
+    assert_int_equal(xkd_available_memory_at(root), 100000);
+}
+
+/* Version 1 tells each group the lowest limit above it, also where nothing above can be seen. */
+static void limits_above_what_is_mounted(void **state)
+{
+    (void)state;
+    put("proc/self/mountinfo", "37 31 0:34 /docker/abc /sys/fs/cgroup/memory ro - cgroup cg rw,memory\\n");
+    put("proc/self/cgroup", "4:memory:/docker/abc\\n");
+    put("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\\n");
+    put("sys/fs/cgroup/memory/memory.usage_in_bytes", "3000\\n");
+    put("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit 8000\\ntotal_inactive_file 1000\\n");
+    assert_int_equal(xkd_available_memory_at(root), 6000);
+}
+
+static void words_without_limits(void **state)
+{
+    (void)state;
+    char words[400];
+    processors = 4096; /* more than the machine has, so that no mask is told */
+    xkd_processor_words(root, words, sizeof words);
+    assert_string_equal(words, "4096");
+    xkd_memory_words(root, words, sizeof words);
+    assert_string_equal(words, "not known");
+    put("proc/meminfo", "MemAvailable: 5000000 kB\\n");
+    xkd_memory_words(root, words, sizeof words);
+    assert_string_equal(words, "5.1 GB");
+}
+
 static void nonsense(void **state)
 {
     (void)state;
@@ -133,9 +209,16 @@ static void nonsense(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(no_groups, empty), cmocka_unit_test_setup(more_than_1024_processors, empty),
-        cmocka_unit_test_setup(version_2, empty), cmocka_unit_test_setup(version_2_inside_a_container, empty),
-        cmocka_unit_test_setup(version_1, empty), cmocka_unit_test_setup(nonsense, empty),
+        cmocka_unit_test_setup(no_groups, empty),
+        cmocka_unit_test_setup(more_than_1024_processors, empty),
+        cmocka_unit_test_setup(version_2, empty),
+        cmocka_unit_test_setup(version_2_inside_a_container, empty),
+        cmocka_unit_test_setup(version_1, empty),
+        cmocka_unit_test_setup(nonsense, empty),
+        cmocka_unit_test_setup(mounts_of_a_container, empty),
+        cmocka_unit_test_setup(mounts_of_version_2, empty),
+        cmocka_unit_test_setup(limits_above_what_is_mounted, empty),
+        cmocka_unit_test_setup(words_without_limits, empty),
     };
     if (!mkdtemp(root)) return 1;
     int failed = cmocka_run_group_tests_name("machine", tests, NULL, NULL);

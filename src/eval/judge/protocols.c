@@ -99,6 +99,18 @@ static xkd_svm_data problem_of(const xkd_clip_set *t)
         .x = t->x, .label = t->label, .truth = t->truth, .truth_row = t->video, .n = t->n, .D = t->D, .K = t->K};
 }
 
+/* A class of one video is missing from the training of the fold that holds it out: of two classes one is left then. */
+static xkd_status check_fold(xkd_context *cx, const xkd_clip_set *t, const int64_t *rows, int64_t n, int folds)
+{
+    bool two = t->truth != NULL;
+    for (int64_t i = 1; i < n && !two; i++) two = t->label[rows[i]] != t->label[rows[0]];
+    if (two) return XKD_OK;
+    return xkd_fail(cx, XKD_ERR_DATA,
+                    "svm: cross-validation in %d folds leaves one class alone to train on in one of them, as the other "
+                    "has a single video (add videos of it, or --folds 0)",
+                    folds);
+}
+
 /* Percent of training videos that a model of the other folds gets right. */
 static xkd_status cross_validate(xkd_context *cx, evaluation *v, double C, double *out)
 {
@@ -114,6 +126,7 @@ static xkd_status cross_validate(xkd_context *cx, evaluation *v, double C, doubl
         data.n = 0;
         for (int64_t i = 0; i < t->n; i++)
             if (v->fold[i] != f) v->rows[data.n++] = i;
+        XKD_TRY(check_fold(cx, t, v->rows, data.n, v->protocol->folds));
         XKD_TRY(tick(cx, v));
         XKD_TRY(xkd_svm_train(cx, v->pool, &data, &o, &model));
         /* Every clip is held out in one fold, so `scores` is full at the end and is judged as one set, like a test

@@ -260,7 +260,11 @@ static xkd_status check_data(xkd_context *cx, const xkd_svm_data *d, const xkd_s
     xkd_status status = XKD_OK;
     bool two = false;
     /* Labels are checked before they are compared or used as an index. */
-    if (d->n < 1 || d->D < 1 || d->K < 2) XKD_FAIL(XKD_ERR_DATA, "an SVM needs samples of two classes or more");
+    if (d->n < 1 || d->D < 1 || d->K < 1)
+        XKD_FAIL(XKD_ERR_DATA,
+                 "svm: %lld samples of %lld features and %lld classes: nothing to train on (embed files that have "
+                 "labels)",
+                 (long long)d->n, (long long)d->D, (long long)d->K);
     if (!(o->C > 0) || !(o->tolerance > 0) || o->iterations < 1)
         XKD_FAIL(XKD_ERR_CONFIG, "svm: C, tolerance and iterations must be positive");
     for (int64_t i = 0; i < d->n; i++) {
@@ -275,7 +279,9 @@ static xkd_status check_data(xkd_context *cx, const xkd_svm_data *d, const xkd_s
                          (long long)row);
     }
     if (!two)
-        XKD_FAIL(XKD_ERR_DATA, "svm: all samples have label %d: two classes are needed", (int)d->label[row_of(d, 0)]);
+        XKD_FAIL(XKD_ERR_DATA,
+                 "svm: all %lld samples have the label %d, but it tells classes apart (add files of another)",
+                 (long long)d->n, (int)d->label[row_of(d, 0)]);
 fail:
     return status;
 }

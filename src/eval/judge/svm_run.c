@@ -75,9 +75,23 @@ static xkd_status say_cost(xkd_context *cx, const xkd_listener *listener, xkd_po
     return XKD_OK;
 }
 
+/* Said with the class's name, and before anything is computed. */
+static xkd_status check_classes(xkd_context *cx, const xkd_clip_set *train, const xkd_manifest *files)
+{
+    for (int64_t v = 0; v < train->videos; v++)
+        if (train->truth || train->video_label[v] != train->video_label[0]) return XKD_OK;
+    if (!train->videos)
+        return xkd_fail(cx, XKD_ERR_DATA, "svm: the training set has no video (--train names its split)");
+    int64_t k = train->video_label[0];
+    return xkd_fail(cx, XKD_ERR_DATA,
+                    "svm: all %" PRId64 " videos of the training set are of class %" PRId64
+                    " (%s), and an SVM tells classes apart (add videos of another, or choose a split with --train)",
+                    train->videos, k, k < files->class_count ? files->classes[k] : "without a name");
+}
+
 /* Changes the sets where scaling is asked for; both are the caller's. */
-xkd_status xkd_svm_run(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test, const xkd_svm_settings *s,
-                       const xkd_listener *listener, xkd_svm_verdict *out)
+xkd_status xkd_svm_run(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test, const xkd_manifest *files,
+                       const xkd_svm_settings *s, const xkd_listener *listener, xkd_svm_verdict *out)
 {
     xkd_status status = XKD_OK;
     xkd_pool *pool = NULL;
@@ -103,6 +117,7 @@ xkd_status xkd_svm_run(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test,
                              .test_videos = test->videos,
                              .test_clips = test->n,
                              .classes = train->K};
+    XKD_TRY(check_classes(cx, train, files));
     if (s->scale) XKD_TRY(xkd_clip_sets_scale(cx, train, test)); /* before the memory of the training is taken */
     XKD_TRY(xkd_alloc(cx, &out->scores, test->videos * train->K, sizeof *out->scores));
     XKD_TRY(xkd_pool_new(cx, &pool, (int)s->threads));

@@ -35,9 +35,10 @@ void xkd_svm_verdict_free(xkd_svm_verdict *verdict);
 /* The row that is reported first: the honest one where there is one. */
 const xkd_svm_row *xkd_svm_chosen(const xkd_svm_verdict *verdict);
 
-/* Says what it will take, trains and tests. Both sets are changed where features are scaled. */
-xkd_status xkd_svm_run(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test, const xkd_svm_settings *settings,
-                       const xkd_listener *listener, xkd_svm_verdict *out);
+/* Says what it will take, trains and tests. Both sets are changed where features are scaled. `files`: those of the training set,
+ * for the names of classes. XKD_ERR_DATA where it has one class alone. */
+xkd_status xkd_svm_run(xkd_context *cx, xkd_clip_set *train, xkd_clip_set *test, const xkd_manifest *files,
+                       const xkd_svm_settings *settings, const xkd_listener *listener, xkd_svm_verdict *out);
 
 /* One JSON object, without a line end. */
 void xkd_svm_json(xkd_text *out, const xkd_svm_verdict *verdict);

@@ -1,0 +1,199 @@
+/* Sound that needs more than its own packet: wherever a clip begins, its samples are those of the whole file. Codecs that look
+ * back (the bit reservoir of MP3, the overlap of Vorbis and AAC, the 80 ms of Opus, bits of layer II that stand alone) in
+ * containers that tell their delay in different ways: edit lists, CodecDelay and SeekPreRoll, nothing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <libavcodec/avcodec.h>
+#include <limits.h>
+
+#include "base/file.h"
+#include "media/media.h"
+#include "media_files.h"
+
+enum { RATE = 16000, FPS = 8, SECONDS = 6, MOST = (SECONDS + 2) * RATE };
+
+static xkd_context *cx;
+static char folder[4096];
+
+typedef struct {
+    int16_t sound[MOST];
+    int64_t count;
+    double length;
+} heard;
+
+static heard whole, clip;
+
+static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
+{
+    heard *h = user;
+    (void)start;
+    memset(h, 0, sizeof *h);
+    h->length = info->end - info->start;
+    return XKD_OK;
+}
+
+static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_t height, int64_t index)
+{
+    (void)user, (void)rgb, (void)width, (void)height, (void)index;
+    return XKD_OK;
+}
+
+static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
+{
+    heard *h = user;
+    assert_true(h->count + count <= MOST);
+    memcpy(h->sound + h->count, samples, (size_t)count * sizeof *samples);
+    h->count += count;
+    return XKD_OK;
+}
+
+static void decode(const char *path, xkd_clip_mode mode, double start, bool video, heard *out)
+{
+    xkd_media *media = NULL;
+    xkd_media_fault fault;
+    xkd_media_tally tally;
+    const xkd_media_sink sink = {.user = out, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    const xkd_media_request r = {
+        .mode = mode, .start = start, .duration = 1, .fps = FPS, .audio_rate = RATE, .video = video, .audio = true};
+    if (xkd_media_open(cx, path, &media, &fault) != XKD_OK ||
+        xkd_media_decode(media, &r, &sink, &tally, &fault) != XKD_OK)
+        fail_msg("%s: %s", path, xkd_last_error(cx));
+    assert_true(tally.audio_damage == 0);
+    xkd_media_free(media);
+}
+
+/* Strokes and rests: what follows a stroke takes its bits from before, and a rest is where noise is heard. */
+static int16_t stroke(int64_t sample, int64_t rate)
+{
+    double t = (double)sample / (double)rate, in = fmod(t, 0.37);
+    return (int16_t)(14000 * exp(-9 * in) * sin(2 * M_PI * (300 + 90 * t) * t) + 4000 * sin(2 * M_PI * 210 * t));
+}
+
+static const struct {
+    const char *codec, *format, *ending;
+    int64_t rate;
+    /* Of 32768, what two decoders that began apart may differ by: AC-3, AAC and Opus fill in noise, transport streams round
+     * stamps to 11 microseconds. Samples that the sound may be moved by: Vorbis and WMA have frames of several lengths, and
+     * stamps of these containers count milliseconds, so that a part of a sample is left. */
+    int most, moved;
+} kinds[] = {
+    {"libmp3lame", "matroska", "mkv", 44100, 4, 0},
+    {"libmp3lame", "matroska", "mkv", 16000, 4, 0},
+    {"libmp3lame", "avi", "avi", 44100, 4, 0},
+    {"libmp3lame", "avi", "avi", 16000, 4, 0},
+    {"libmp3lame", "mp4", "mp4", 44100, 4, 0},
+    {"libmp3lame", "mp4", "mp4", 16000, 4, 0},
+    {"libmp3lame", "mpegts", "ts", 44100, 120, 0},
+    {"libmp3lame", "mpegts", "ts", 16000, 120, 0},
+    {"libmp3lame", "flv", "flv", 44100, 4, 0},
+    {"libopus", "matroska", "mkv", 48000, 1000, 0},
+    {"libopus", "webm", "webm", 48000, 1000, 0},
+    {"libopus", "mp4", "mp4", 48000, 1000, 0},
+    {"libopus", "mpegts", "ts", 48000, 1000, 0},
+    {"aac", "mp4", "mp4", 44100, 2000, 0},
+    {"aac", "mp4", "mp4", 16000, 2000, 0},
+    {"aac", "mov", "mov", 44100, 2000, 0},
+    {"aac", "mov", "mov", 16000, 2000, 0},
+    {"aac", "matroska", "mkv", 44100, 2000, 0},
+    {"aac", "matroska", "mkv", 16000, 2000, 0},
+    {"aac", "mpegts", "ts", 44100, 2000, 0},
+    {"aac", "mpegts", "ts", 16000, 2000, 0},
+    {"aac", "flv", "flv", 44100, 2000, 0},
+    {"aac", "flv", "flv", 16000, 2000, 0},
+    {"libvorbis", "webm", "webm", 44100, 7000, 17},
+    {"libvorbis", "matroska", "mkv", 44100, 7000, 17},
+    {"mp2", "mpegts", "ts", 44100, 30, 0},
+    {"mp2", "mpegts", "ts", 16000, 30, 0},
+    {"mp2", "avi", "avi", 44100, 30, 0},
+    {"mp2", "avi", "avi", 16000, 30, 0},
+    {"mp2", "matroska", "mkv", 44100, 30, 0},
+    {"mp2", "matroska", "mkv", 16000, 30, 0},
+    {"ac3", "matroska", "mkv", 48000, 120, 0},
+    {"ac3", "mpegts", "ts", 48000, 120, 0},
+    {"ac3", "mp4", "mp4", 48000, 120, 0},
+    {"ac3", "avi", "avi", 48000, 120, 0},
+    {"eac3", "mp4", "mp4", 48000, 120, 0},
+    {"eac3", "mpegts", "ts", 48000, 120, 0},
+    {"flac", "matroska", "mkv", 44100, 0, 0},
+    {"flac", "matroska", "mkv", 16000, 0, 0},
+    {"wmav2", "asf", "wmv", 44100, 7000, 17},
+};
+
+static const char *make(int k)
+{
+    static char path[5000];
+    test_file f = test_file_default();
+    xkd_encode_options o = f.encode;
+    xkd_encoder *e;
+    uint8_t *rgb = malloc((size_t)(3 * o.width * o.height));
+    o.format = kinds[k].format;
+    o.audio_codec = kinds[k].codec;
+    o.sample_rate = kinds[k].rate;
+    o.channels = 1;
+    snprintf(path, sizeof path, "%s/%s-%s.%s", folder, kinds[k].codec, kinds[k].format, kinds[k].ending);
+    if (xkd_encoder_new(cx, path, &o, &e) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    for (int64_t i = 0, sample = 0; i < SECONDS * o.fps; i++) {
+        draw_number(rgb, o.width, o.height, (int)i);
+        assert_int_equal(xkd_encoder_frame(e, rgb, (double)i / (double)o.fps), XKD_OK);
+        for (; sample < (i + 1) * o.sample_rate / o.fps; sample++) {
+            int16_t value = stroke(sample, o.sample_rate);
+            assert_int_equal(xkd_encoder_sound(e, &value, 1), XKD_OK);
+        }
+    }
+    free(rgb);
+    if (xkd_encoder_commit(e) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    return path;
+}
+
+/* Of the clip from the whole file behind `first`, where both have samples. */
+static int difference(int64_t first)
+{
+    int worst = 0;
+    for (int64_t i = first < 0 ? -first : 0; i < clip.count && first + i < whole.count; i++) {
+        int off = abs(clip.sound[i] - whole.sound[first + i]);
+        worst = off > worst ? off : worst;
+    }
+    return worst;
+}
+
+/* Starts of the cache's grid, which whole samples of 16 kHz fall on. */
+static void a_clip_sounds_as_the_file_does(void **state)
+{
+    (void)state;
+    for (int k = 0; k < (int)(sizeof kinds / sizeof *kinds); k++) {
+        if (!avcodec_find_encoder_by_name(kinds[k].codec)) {
+            print_message("no encoder %s\n", kinds[k].codec);
+            continue;
+        }
+        const char *path = make(k);
+        for (int video = 0; video < 2; video++) {
+            decode(path, XKD_CLIP_WHOLE, 0, video, &whole);
+            assert_in_range(whole.count, (int64_t)((SECONDS - 0.2) * RATE), (int64_t)((SECONDS + 0.2) * RATE));
+            for (int start = 0; start <= (int)((whole.length - 1) * FPS); start++) {
+                decode(path, XKD_CLIP_AT, (double)start / FPS, video, &clip);
+                int worst = INT_MAX;
+                for (int moved = -kinds[k].moved; moved <= kinds[k].moved; moved++) {
+                    int off = difference((int64_t)start * RATE / FPS + moved);
+                    worst = off < worst ? off : worst;
+                }
+                if (worst > kinds[k].most)
+                    fail_msg("%s at %g: its samples are off by %d", path, (double)start / FPS, worst);
+            }
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_clip_sounds_as_the_file_does)};
+    cx = xkd_context_new();
+    snprintf(folder, sizeof folder, "%s", test_folder("starts"));
+    if (!cx || xkd_make_folder(cx, folder) != XKD_OK) return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_test_folder(folder);
+    xkd_context_free(cx);
+    return failed;
+}
