@@ -128,6 +128,24 @@ static void find_step(verdict *f, const xkd_media_info *info)
          info->clock_step);
 }
 
+/* A pause in a recording and lost sound look the same: silence in the clips. So where little is missing the file stays; clips
+ * that have too much of it are replaced. */
+static void find_damage(const job *j, const checker *c, const xkd_media_result *r, const xkd_sample *s, verdict *f)
+{
+    const xkd_media_tally *t = &r->tally;
+    double length = r->info.audio_end - r->info.audio_start;
+    char holes[100] = "";
+    if (t->holes)
+        snprintf(holes, sizeof holes, "%.2f of %.2f s of sound are missing in %lld place%s", t->hole_seconds, length,
+                 (long long)t->holes, t->holes == 1 ? "" : "s");
+    if (t->errors)
+        find(f, XKD_FAULT_BROKEN, "%lld damaged packets%s%s", (long long)t->errors, t->holes ? ", and " : "", holes);
+    else if (t->hole_seconds > j->data->max_clip_damage * length)
+        find(f, XKD_FAULT_BROKEN, "%s (data.max_clip_damage=%g)", holes, j->data->max_clip_damage);
+    else if (t->holes && f->fault == XKD_FAULT_NONE)
+        xkd_log(c->cx, XKD_LOG_WARN, "%s: %s: clips are silent there", s->path, holes);
+}
+
 /* The default track may be the empty one, as of a microphone that was off. */
 static void find_silence(verdict *f, const xkd_media_info *info)
 {
@@ -153,7 +171,7 @@ static void note_keys(const xkd_media_info *info, verdict *f)
 /* What is wrong with a file that could be opened.
  * Order of the questions: no picture, damage, truncation, length, sound, start of streams. The first
  * one that applies is the finding. */
-static void judge(const job *j, const checker *c, const xkd_media_result *r, bool packed, verdict *f)
+static void judge(const job *j, const checker *c, const xkd_media_result *r, const xkd_sample *s, verdict *f)
 {
     const xkd_media_info *info = &r->info;
     const xkd_media_tally *t = &r->tally;
@@ -166,13 +184,7 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, boo
     if (info->clock_step > 0) find_step(f, info);
     if (info->cut_at > 0) find(f, XKD_FAULT_BROKEN, "cut off: it ends at %.2f s of %.2f s", info->cut_at, info->cut_of);
     if (j->options->decode) {
-        if (t->errors && t->holes)
-            find(f, XKD_FAULT_BROKEN, "%lld damaged packets, and %.2f s of sound are missing in %lld places",
-                 (long long)t->errors, t->hole_seconds, (long long)t->holes);
-        if (t->errors) find(f, XKD_FAULT_BROKEN, "%lld damaged packets", (long long)t->errors);
-        if (t->holes)
-            find(f, XKD_FAULT_BROKEN, "%.2f s of sound are missing in %lld places", t->hole_seconds,
-                 (long long)t->holes);
+        find_damage(j, c, r, s, f);
         if (video && ends_early(t->video_seen, info->video_end, info->video_start))
             find(f, XKD_FAULT_BROKEN, "cut off: pictures end at %.2f s of %.2f s", t->video_seen - info->video_start,
                  info->video_end - info->video_start);
@@ -184,7 +196,7 @@ static void judge(const job *j, const checker *c, const xkd_media_result *r, boo
         f->seconds = fmax(seen - info->start, 0);
     }
     /* One frame less than a clip is allowed: rounding of the stream's end. */
-    bool placed = r->span.known || packed;
+    bool placed = r->span.known || s->record; /* records have no span */
     if (placed && length < clip - 1 / j->data->video_fps) {
         bool still = video && audio && info->audio_end - info->start >= clip && info->video_end < info->audio_end;
         find(f, XKD_FAULT_SHORT, "%.2f s, shorter than a clip of %g s%s", length, clip,
@@ -266,7 +278,7 @@ static xkd_status look_inside(job *j, checker *c, const xkd_sample *s, verdict *
     if (result.fault != XKD_FAULT_NONE &&
         !(result.fault == XKD_FAULT_BROKEN && result.info.has_audio && !result.info.has_video))
         find(f, result.fault, "%.190s", result.message);
-    if (f->fault == XKD_FAULT_NONE) judge(j, c, &result, s->record != 0, f);
+    if (f->fault == XKD_FAULT_NONE) judge(j, c, &result, s, f);
     if (!j->data->left_out[XKD_VIDEO]) note_keys(&result.info, f);
     /* A file that decodes but cannot be read to its end is told as unreadable, unless something worse was found. */
     if (j->options->hash && !s->record && xkd_hash_file(c->cx, &source, j->options->hash, f->hash) != XKD_OK) {

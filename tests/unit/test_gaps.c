@@ -4,11 +4,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <cmocka.h>
 
 #include "base/alloc.h"
 #include "base/file.h"
-#include "media/media.h"
+#include "data/check.h"
+#include "data_config.h"
+#include "media/worker.h"
 #include "media_files.h"
 
 enum { PACKET = 188, TICKS = 90000, RATE = 16000, LOUD = 3000, MOST_GAPS = 2 };
@@ -205,11 +208,41 @@ static void blocks_that_are_destroyed_are_damage(void **state)
     near("its share", t.audio_damage * 6, t.hole_seconds);
 }
 
-int main(void)
+/* What `data check` says of the file where clips may be damaged by `share`. */
+static xkd_media_fault check(const char *path, double share)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(small_gaps_wait_until_they_add_up),
-                                       cmocka_unit_test(a_hole_in_the_sound_is_damage),
-                                       cmocka_unit_test(blocks_that_are_destroyed_are_damage)};
+    xkd_manifest m;
+    xkd_finding f;
+    xkd_data_config data = small_data_config(folder);
+    const xkd_check_options options = {.decode = true, .threads = 1};
+    data.max_clip_damage = share;
+    assert_int_equal(xkd_manifest_of_file(cx, path, &m), XKD_OK);
+    assert_int_equal(xkd_check(cx, &m, &data, &options, &f), XKD_OK);
+    if (f.fault != XKD_FAULT_NONE)
+        assert_non_null(strstr(f.message, "s of sound are missing in 1 place (data.max_clip_damage="));
+    xkd_manifest_free(&m);
+    return f.fault;
+}
+
+/* 0.4 s of some 6 are a pause like any other; 2 s are not, unless that share of a clip may be missing. */
+static void a_file_is_broken_that_lacks_too_much(void **state)
+{
+    (void)state;
+    const char *path = make("pause.ts", (const gap[MOST_GAPS]){{2, 0.4}});
+    assert_int_equal(judge(path, XKD_CLIP_WHOLE, 0).holes, 1);
+    assert_int_equal(check(path, 0.1), XKD_FAULT_NONE);
+    assert_int_equal(check(path, 0.01), XKD_FAULT_BROKEN);
+    path = make("lost.ts", (const gap[MOST_GAPS]){{2, 2}});
+    assert_int_equal(check(path, 0.1), XKD_FAULT_BROKEN);
+    assert_int_equal(check(path, 0.5), XKD_FAULT_NONE);
+}
+
+int main(int argc, char **argv)
+{
+    if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(small_gaps_wait_until_they_add_up), cmocka_unit_test(a_hole_in_the_sound_is_damage),
+        cmocka_unit_test(blocks_that_are_destroyed_are_damage), cmocka_unit_test(a_file_is_broken_that_lacks_too_much)};
     cx = xkd_context_new();
     snprintf(folder, sizeof folder, "%s", test_folder("gaps"));
     if (!cx || xkd_make_folder(cx, folder) != XKD_OK) return 1;

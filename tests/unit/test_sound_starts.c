@@ -159,7 +159,7 @@ static int difference(int64_t first)
     return worst;
 }
 
-/* Starts of the cache's grid, which whole samples of 16 kHz fall on. */
+/* Starts of the cache's grid, which whole samples of 16 kHz fall on. With pictures, which a seek may follow, every third. */
 static void a_clip_sounds_as_the_file_does(void **state)
 {
     (void)state;
@@ -172,7 +172,7 @@ static void a_clip_sounds_as_the_file_does(void **state)
         for (int video = 0; video < 2; video++) {
             decode(path, XKD_CLIP_WHOLE, 0, video, &whole);
             assert_in_range(whole.count, (int64_t)((SECONDS - 0.2) * RATE), (int64_t)((SECONDS + 0.2) * RATE));
-            for (int start = 0; start <= (int)((whole.length - 1) * FPS); start++) {
+            for (int start = 0; start <= (int)((whole.length - 1) * FPS); start += video ? 3 : 1) {
                 decode(path, XKD_CLIP_AT, (double)start / FPS, video, &clip);
                 int worst = INT_MAX;
                 for (int moved = -kinds[k].moved; moved <= kinds[k].moved; moved++) {
