@@ -81,6 +81,14 @@ xkd_status xkd_loader_new_raw(xkd_context *cx, const xkd_data_config *data, cons
     return xkd_fail(cx, XKD_ERR_INTERNAL, "a fake loader has no raw batches");
 }
 
+xkd_status xkd_loader_new_ranked(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train,
+                                 xkd_dist *dist, bool raw, xkd_memory *memory, xkd_loader **out)
+{
+    int rank = xkd_dist_rank(dist), world = xkd_dist_size(dist);
+    return raw ? xkd_loader_new_raw(cx, data, train, rank, world, memory, out)
+               : xkd_loader_new(cx, data, train, rank, world, out);
+}
+
 const struct xkd_raw_plan *xkd_loader_raw(const xkd_loader *l)
 {
     (void)l;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/context.h"
 #include "base/machine.h"
@@ -113,6 +114,14 @@ xkd_status xkd_reserve(xkd_context *cx, void *inout, int64_t count, int64_t *cap
     xkd_status status = xkd_resize(cx, inout, *capacity, larger, size);
     if (status == XKD_OK) *capacity = larger;
     return status;
+}
+
+void xkd_discard(void *memory, int64_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)memory, end = begin + (uintptr_t)bytes;
+    char *first = (char *)memory + (page - begin % page) % page;
+    end -= end % page;
+    if (end > (uintptr_t)first) (void)madvise(first, end - (uintptr_t)first, MADV_DONTNEED);
 }
 
 xkd_status xkd_copy_string(xkd_context *cx, char **out, const char *text)

@@ -29,6 +29,10 @@ xkd_status xkd_copy_string(xkd_context *cx, char **out, const char *text);
 xkd_status xkd_format_string(xkd_context *cx, char **out, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Gives the whole pages within `bytes` of an allocation back to the system, for what is large and no longer read. The memory stays
+ * the caller's; what was in it is lost. */
+void xkd_discard(void *memory, int64_t bytes);
+
 void xkd_free(void *memory);
 
 /* Allocations that this context has made so far. */

@@ -65,6 +65,11 @@ void xkd_pieces_join(xkd_pieces *b, xkd_pieces *from)
     *from = (xkd_pieces){0};
 }
 
+void xkd_pieces_each(const xkd_pieces *b, void (*fn)(void *user, char *bytes, int64_t used), void *user)
+{
+    for (struct xkd_pieces_chunk *c = b->last; c; c = c->before) fn(user, c->bytes, c->used);
+}
+
 void xkd_pieces_free(xkd_pieces *b)
 {
     while (b->last) {

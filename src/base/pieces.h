@@ -22,6 +22,9 @@ xkd_status xkd_pieces_copy(xkd_context *cx, xkd_pieces *pieces, const char *text
 /* Takes over all that `from` has. */
 void xkd_pieces_join(xkd_pieces *pieces, xkd_pieces *from);
 
+/* Calls fn for the bytes that are used of each block that pieces lie in. */
+void xkd_pieces_each(const xkd_pieces *pieces, void (*fn)(void *user, char *bytes, int64_t used), void *user);
+
 void xkd_pieces_free(xkd_pieces *pieces);
 
 #endif

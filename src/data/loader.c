@@ -18,6 +18,7 @@
 #include "data/index.h"
 #include "data/pack.h"
 #include "data/sampler.h"
+#include "data/shared_list.h"
 
 /* The ring is kept below this where two batches allow it: large batches need little look-ahead. */
 static const int64_t RING_BYTES = (int64_t)512 << 20;
@@ -87,14 +88,14 @@ static bool may_have_sound(const void *user, const xkd_sample *s, int64_t i)
 }
 
 /* Files that the manifest knows to be sound alone. */
-static xkd_status drop_without_pictures(xkd_loader *l)
+static xkd_status drop_without_pictures(const xkd_loader *l, xkd_manifest *m, int64_t *dropped_files)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->cx;
-    int64_t all = l->manifest.count;
+    int64_t all = m->count;
     if (!l->plan.wanted[XKD_VIDEO]) return XKD_OK;
-    int64_t dropped = xkd_manifest_keep(&l->manifest, may_have_pictures, NULL);
-    l->stats.dropped_files += dropped;
+    int64_t dropped = xkd_manifest_keep(m, may_have_pictures, NULL);
+    *dropped_files += dropped;
     if (dropped == all)
         XKD_FAIL(XKD_ERR_DATA, "%s: no file has pictures (sound alone: model.fwd_kwargs.modality=audio)",
                  l->data->path);
@@ -105,34 +106,53 @@ fail:
     return status;
 }
 
-/* Reads the list of samples and applies split and audio policy.
+/* Reads the list of samples and applies split and audio policy: it is final then.
  * Under `drop`, files known to be silent go before the first epoch; those whose sound is unknown are
  * found out when they are read. */
+static xkd_status make_list(xkd_context *cx, void *user, xkd_manifest *m, int64_t *dropped_files)
+{
+    xkd_status status = XKD_OK;
+    const xkd_loader *l = user;
+    const xkd_data_config *d = l->data;
+    XKD_TRY(l->plan.manifest ? xkd_manifest_copy(cx, l->plan.manifest, m)
+                             : xkd_manifest_load(cx, d->path, d->follow_links, m));
+    int64_t all = m->count;
+    if (d->split) xkd_manifest_keep_split(m, d->split);
+    if (m->count == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s: none of its %lld samples is of split \"%s\" (data.split=...)", d->path,
+                 (long long)all, d->split);
+    XKD_TRY(drop_without_pictures(l, m, dropped_files));
+    /* Silence that is known from the manifest; -1, unknown, is found out on reading. */
+    int64_t without = 0;
+    for (int64_t i = 0; l->plan.wanted[XKD_AUDIO] && i < m->count; i++) without += m->samples[i].has_audio == 0;
+    if (d->audio_policy == XKD_AUDIO_DROP && without) *dropped_files += xkd_manifest_keep(m, may_have_sound, NULL);
+    static const char *const DONE[] = {"will be refused", "get silence", "are left out"};
+    if (without)
+        xkd_log(cx, XKD_LOG_WARN, "%lld of %lld files have no sound and %s (data.audio_policy)", (long long)without,
+                (long long)(m->count + *dropped_files), DONE[d->audio_policy]);
+    if (m->count == 0)
+        XKD_FAIL(XKD_ERR_DATA, "%s: no file has sound (pictures alone: model.fwd_kwargs.modality=video)", d->path);
+fail:
+    return status;
+}
+
+/* All that make_list looks at beside the file. */
+static uint64_t list_settings(const xkd_loader *l)
+{
+    const xkd_data_config *d = l->data;
+    const int64_t numbers[] = {d->follow_links, d->audio_policy, l->plan.wanted[XKD_VIDEO], l->plan.wanted[XKD_AUDIO],
+                               l->plan.manifest != NULL};
+    const char *split = d->split ? d->split : "";
+    return XXH3_64bits_withSeed(numbers, sizeof numbers, XXH3_64bits(split, strlen(split)));
+}
+
 static xkd_status load_samples(xkd_loader *l)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = l->cx;
     const xkd_data_config *d = l->data;
-    XKD_TRY(l->plan.manifest ? xkd_manifest_copy(cx, l->plan.manifest, &l->manifest)
-                             : xkd_manifest_load(cx, d->path, d->follow_links, &l->manifest));
-    int64_t all = l->manifest.count;
-    if (d->split) xkd_manifest_keep_split(&l->manifest, d->split);
-    if (l->manifest.count == 0)
-        XKD_FAIL(XKD_ERR_DATA, "%s: none of its %lld samples is of split \"%s\" (data.split=...)", d->path,
-                 (long long)all, d->split);
-    XKD_TRY(drop_without_pictures(l));
-    /* Silence that is known from the manifest; -1, unknown, is found out on reading. */
-    int64_t without = 0;
-    for (int64_t i = 0; l->plan.wanted[XKD_AUDIO] && i < l->manifest.count; i++)
-        without += l->manifest.samples[i].has_audio == 0;
-    if (d->audio_policy == XKD_AUDIO_DROP && without)
-        l->stats.dropped_files += xkd_manifest_keep(&l->manifest, may_have_sound, NULL);
-    static const char *const DONE[] = {"will be refused", "get silence", "are left out"};
-    if (without)
-        xkd_log(cx, XKD_LOG_WARN, "%lld of %lld files have no sound and %s (data.audio_policy)", (long long)without,
-                (long long)(l->manifest.count + l->stats.dropped_files), DONE[d->audio_policy]);
-    if (l->manifest.count == 0)
-        XKD_FAIL(XKD_ERR_DATA, "%s: no file has sound (pictures alone: model.fwd_kwargs.modality=video)", d->path);
+    const xkd_list_source source = {.path = d->path, .settings = list_settings(l), .make = make_list, .user = l};
+    XKD_TRY(xkd_list_share(cx, l->plan.dist, &source, &l->manifest, &l->stats.dropped_files));
     /* Sample numbers are 32 bits wide in the keys of the random generator. With every pass, for passes count as
      * samples. */
     if (l->manifest.count > UINT32_MAX / l->plan.passes)
@@ -216,6 +236,7 @@ typedef struct {
     int rank, world;
     bool raw;
     xkd_memory *memory;
+    xkd_dist *dist; /* whose ranks share the list; NULL: none */
 } making;
 
 static xkd_sampler sampler_of(const xkd_data_config *data, const xkd_train_config *train, const making *how)
@@ -251,7 +272,9 @@ static xkd_status loader_new(xkd_context *cx, const xkd_data_config *data, const
     l->is_raw = how->raw;
     l->memory = how->memory;
     l->plan = plan ? *plan
-                   : (xkd_loader_plan){.wanted = {!data->left_out[XKD_VIDEO], !data->left_out[XKD_AUDIO]}, .passes = 1};
+                   : (xkd_loader_plan){.wanted = {!data->left_out[XKD_VIDEO], !data->left_out[XKD_AUDIO]},
+                                       .passes = 1,
+                                       .dist = how->dist};
     l->sampler = sampler_of(data, train, how);
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->work, NULL);
@@ -283,6 +306,17 @@ xkd_status xkd_loader_new_raw(xkd_context *cx, const xkd_data_config *data, cons
                               int world, xkd_memory *memory, xkd_loader **out)
 {
     return loader_new(cx, data, train, &(making){.rank = rank, .world = world, .raw = true, .memory = memory}, out);
+}
+
+xkd_status xkd_loader_new_ranked(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train,
+                                 xkd_dist *dist, bool raw, xkd_memory *memory, xkd_loader **out)
+{
+    const making how = {.rank = xkd_dist_rank(dist),
+                        .world = xkd_dist_size(dist),
+                        .raw = raw,
+                        .memory = raw ? memory : NULL,
+                        .dist = dist};
+    return loader_new(cx, data, train, &how, out);
 }
 
 /* Cached files have the size of pre-training's frames. */

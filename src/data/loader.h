@@ -69,6 +69,7 @@ typedef struct {
     int64_t short_side;                  /* of the decoded frames; 0: as they are in the file */
     int64_t passes;                      /* of an epoch over all files, each with another clip of a file */
     int rank, world;                     /* as in xkd_loader_new; world 0: one process */
+    xkd_dist *dist;                      /* whose ranks share the list of samples by host, all calling; NULL: none */
     bool look;                           /* everything is checked, but no batch made and no memory for one taken */
     const struct xkd_manifest *manifest; /* copied in place of data->path; NULL: that is read */
     const void *user;
@@ -94,6 +95,11 @@ void xkd_loader_free(xkd_loader *loader); /* NULL is allowed */
  * was sent is waited for by the call that gives it back. */
 xkd_status xkd_loader_new_raw(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train, int rank,
                               int world, xkd_memory *memory, xkd_loader **out);
+
+/* The same for the ranks of a run, which all call it: those of a host share one copy of the list of samples. `raw`: micro-batches
+ * are raw and go to `memory`; else it is not looked at. */
+xkd_status xkd_loader_new_ranked(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train,
+                                 xkd_dist *dist, bool raw, xkd_memory *memory, xkd_loader **out);
 
 /* The same with views that `plan` makes instead of those of pre-training; there is no cache (XKD_ERR_CONFIG). */
 xkd_status xkd_loader_new_planned(xkd_context *cx, const xkd_data_config *data, const xkd_train_config *train,

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,7 +20,8 @@ void xkd_manifest_free(xkd_manifest *m)
 {
     xkd_pieces_free(&m->pieces);
     xkd_manifest_free_classes(m);
-    xkd_free(m->samples);
+    if (!m->shared) xkd_free(m->samples);
+    if (m->shared) (void)munmap(m->shared, (size_t)m->shared_bytes);
     xkd_free(m->root);
     xkd_pack_release(m->pack);
     *m = (xkd_manifest){0};

@@ -67,7 +67,9 @@ typedef struct xkd_manifest {
     struct xkd_pack *pack; /* that its samples are records of (data/pack.h), shared; NULL: they are files */
     xkd_sample *samples;
     int64_t count, capacity;
-    xkd_pieces pieces;      /* paths and all else that samples point to */
+    xkd_pieces pieces; /* paths and all else that samples point to */
+    void *shared;      /* read-only, of all ranks of a host: samples and what they point to lie in it; NULL: none */
+    int64_t shared_bytes;
     const char *splits[64]; /* names met before, by their hash, which samples have in common */
 } xkd_manifest;
 

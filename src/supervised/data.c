@@ -259,6 +259,7 @@ xkd_status xkd_supervised_data_open(xkd_context *cx, xkd_config *c, xkd_modality
     d->plan.look = look;
     d->plan.rank = xkd_dist_rank(dist);
     d->plan.world = xkd_dist_size(dist);
+    d->plan.dist = given ? NULL : dist; /* ranks that were given a list have it already */
     XKD_TRY(xkd_loader_new_planned(cx, &c->data, &c->train, &d->plan, &d->loader));
     d->train = xkd_loader_manifest(d->loader);
     /* The first file decides; check_labels holds the others to it. */

@@ -108,12 +108,10 @@ static xkd_status open_data(pretraining *p)
     xkd_run *r = &p->run;
     xkd_context *cx = r->cx;
     const xkd_config *c = &r->config;
-    int rank = xkd_dist_rank(r->dist), world = xkd_dist_size(r->dist);
     bool there;
     XKD_TRY(xkd_config_device_views(cx, c, &there));
     XKD_TRY(xkd_backend_open(cx, &r->backend, c->device, c, (int)c->threads));
-    XKD_TRY(there ? xkd_loader_new_raw(cx, &c->data, &c->train, rank, world, r->backend->memory, &r->loader)
-                  : xkd_loader_new(cx, &c->data, &c->train, rank, world, &r->loader));
+    XKD_TRY(xkd_loader_new_ranked(cx, &c->data, &c->train, r->dist, there, r->backend->memory, &r->loader));
     XKD_TRY(xkd_feed_new(cx, &p->feed, c, r->loader));
 fail:
     return status;

@@ -116,6 +116,27 @@ said "fewer files" 7 2 "files and rank 0"
 sed '$s/"bytes":[0-9]*/"bytes":77/' toys.jsonl >others.jsonl
 both "--out other" "--out other --data others.jsonl"
 said "other files" 7 2 "finds other files than rank 0"
+# The ranks of a host have one copy of the list. A rank whose manifest is another file reads that one, to the same bits.
+cp toys.jsonl copied.jsonl
+shares() { grep -c "one copy for $1 ranks of this host" rank0.err; }
+both "${short[*]} -v --out together" "${short[*]} -v --out together"
+check "ranks of a host share one list" [ "$rc0 $rc1 $(shares 2)" = "0 0 1" ]
+check "to the same bits" same one2 together
+mkdir -p elsewhere && ln -sfn ../toys elsewhere/toys && cp toys.jsonl elsewhere/toys.jsonl
+both "${short[*]} -v --out together --force" "${short[*]} -v --out together --force --data copied.jsonl"
+check "a rank that names a copy has a list of its own" [ "$rc0 $rc1 $(shares 2)" = "0 0 0" ]
+check "to the same bits" same one2 together
+both_apart() { # as on two machines: the same names, other files
+  port=$((port + 1))
+  (cd elsewhere && rank 1 2 "${short[@]}" -v --out together2) & other=$!
+  rank 0 2 "${short[@]}" -v --out together2
+  rc0=$?
+  wait $other
+  rc1=$?
+}
+both_apart
+check "ranks that see other files have lists of their own" [ "$rc0 $rc1 $(shares 2)" = "0 0 0" ]
+check "to the same bits as well" same one2 together2
 both "--out other run.max_steps=3" "--out other run.max_steps=4"
 said "another end" 7 2 "max_steps: 4"
 WORLD_SIZE=2 try pretrain "${base[@]}" --out other
