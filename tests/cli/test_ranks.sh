@@ -289,8 +289,8 @@ if command -v mpirun >/dev/null && [ -e "$(dirname "$xkd")/libxkd-mpi.so" ]; the
     out=$(mpirun --oversubscribe --bind-to none -n "$@" 2>"$work/.stderr" </dev/null)
     rc=$? err=$(cat "$work/.stderr")
   }
-  mpi 2 "$xkd" pretrain "${base[@]}" "${short[@]}" --out mpi
-  check "two ranks of mpirun" code 0
+  mpi 2 "$xkd" pretrain "${base[@]}" "${short[@]}" -v --out mpi
+  stderr_has "two ranks of mpirun share one list" 0 "one copy for 2 ranks of this host"
   check "have the same bits" same one2 mpi
   mpi 3 "$xkd" pretrain "${again[@]}" --out grouped hyperparams.num_epochs=5
   check "three go on with the run of others" code 0

@@ -8,6 +8,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -100,12 +102,24 @@ static bool may_write(const xkd_manifest *m)
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-/* `apart`: rank 1 has another file. */
-static int share(xkd_context *cx, xkd_dist *d, bool apart)
+/* Why not all have one copy: rank 1 has another file; has something where the list lies; or no file may be as large. */
+typedef enum { NOTHING, APART, OCCUPIED, LIMITED } obstacle;
+
+/* Where lists are put first. Whatever lies there stays. */
+static void occupy(void)
+{
+    void *place = (void *)(uintptr_t)0x200000000000;
+    if (mmap(place, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != place) _exit(98);
+}
+
+static int share(xkd_context *cx, xkd_dist *d, obstacle o)
 {
     int rank = xkd_dist_rank(d);
-    bool own = apart && rank == 1;
-    const xkd_list_source source = {.path = own ? "/dev/null" : "/", .settings = 3, .make = make};
+    bool apart = o == APART || o == OCCUPIED, own = (apart && rank == 1) || o == LIMITED;
+    const struct rlimit small = {1 << 20, 1 << 20};
+    if (o == OCCUPIED && own) occupy();
+    if (o == LIMITED && setrlimit(RLIMIT_FSIZE, &small) != 0) return 8;
+    const xkd_list_source source = {.path = o == APART && own ? "/dev/null" : "/", .settings = 3, .make = make};
     xkd_manifest m;
     int64_t note = 0, here = 0;
     xkd_status status = xkd_list_share(cx, d, &source, &m, &note);
@@ -122,7 +136,7 @@ static int share(xkd_context *cx, xkd_dist *d, bool apart)
     return 0;
 }
 
-static void run(bool apart, int codes[RANKS])
+static void run(obstacle o, int codes[RANKS])
 {
     xkd_context *cx = xkd_context_new();
     int listener, port;
@@ -135,7 +149,7 @@ static void run(bool apart, int codes[RANKS])
         xkd_context *own = xkd_context_new();
         xkd_dist *d = NULL;
         if (join_ranks(own, r, RANKS, listener, port, 20, &d) != XKD_OK) _exit(99);
-        int code = share(own, d, apart);
+        int code = share(own, d, o);
         (void)xkd_dist_leave(d, code ? XKD_ERR_PEER : XKD_OK, "the case failed");
         _exit(code);
     }
@@ -148,20 +162,35 @@ static void run(bool apart, int codes[RANKS])
     xkd_context_free(cx);
 }
 
-static void ranks_of_a_host_have_one_copy(void **state)
+static void all_are_well(obstacle o)
 {
     int codes[RANKS];
-    (void)state;
-    run(false, codes);
+    run(o, codes);
     for (int r = 0; r < RANKS; r++) assert_int_equal(codes[r], 0);
+}
+
+static void ranks_of_a_host_have_one_copy(void **state)
+{
+    (void)state;
+    all_are_well(NOTHING);
 }
 
 static void another_file_is_a_list_of_its_own(void **state)
 {
-    int codes[RANKS];
     (void)state;
-    run(true, codes);
-    for (int r = 0; r < RANKS; r++) assert_int_equal(codes[r], 0);
+    all_are_well(APART);
+}
+
+static void an_occupied_place_is_a_list_of_ones_own(void **state)
+{
+    (void)state;
+    all_are_well(OCCUPIED);
+}
+
+static void without_shared_memory_all_have_their_own(void **state)
+{
+    (void)state;
+    all_are_well(LIMITED);
 }
 
 static void the_death_of_the_maker_ends_the_others(void **state)
@@ -169,7 +198,7 @@ static void the_death_of_the_maker_ends_the_others(void **state)
     int codes[RANKS];
     (void)state;
     dies = true;
-    run(false, codes);
+    run(NOTHING, codes);
     dies = false;
     assert_int_equal(codes[0], 200 + SIGKILL);
     for (int r = 1; r < RANKS; r++) assert_int_equal(codes[r], 100 + XKD_ERR_PEER);
@@ -180,6 +209,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ranks_of_a_host_have_one_copy),
         cmocka_unit_test(another_file_is_a_list_of_its_own),
+        cmocka_unit_test(an_occupied_place_is_a_list_of_ones_own),
+        cmocka_unit_test(without_shared_memory_all_have_their_own),
         cmocka_unit_test(the_death_of_the_maker_ends_the_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
