@@ -168,17 +168,25 @@ static void damage_is_the_same_where_it_shows(void **state)
     xkd_free(bytes);
 }
 
+/* The shortest of several tries at each place: other processes only ever add time. */
 static void it_saves_work(void **state)
 {
+    enum { CLIPS = 10, TRIES = 5 };
     char path[5000];
     double all = 0, some = 0;
     (void)state;
     snprintf(path, sizeof path, "%s/30.mp4", folder);
-    for (int i = 0; i < 10; i++) {
-        decode(path, XKD_CLIP_PLACE, i / 10.0, 8, true, &all);
-        decode(path, XKD_CLIP_PLACE, i / 10.0, 8, false, &some);
+    for (int i = 0; i < CLIPS; i++) {
+        double least[] = {INFINITY, INFINITY};
+        for (int k = 0; k < 2 * TRIES; k++) {
+            double seconds = 0;
+            decode(path, XKD_CLIP_PLACE, (double)i / CLIPS, 8, k % 2 == 0, &seconds);
+            least[k % 2] = fmin(least[k % 2], seconds);
+        }
+        all += least[0];
+        some += least[1];
     }
-    print_message("# all %.1f ms, without %.1f ms a clip\n", all * 100, some * 100);
+    print_message("# all %.1f ms, without %.1f ms a clip\n", all * 1e3 / CLIPS, some * 1e3 / CLIPS);
     assert_true(some < all);
 }
 
