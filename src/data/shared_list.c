@@ -1,6 +1,5 @@
 #include "data/shared_list.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -265,8 +265,7 @@ static xkd_status look_at_data(xkd_context *cx, const xkd_config *config, xkd_tr
     data.workers = 1;
     if (!*data.path) return XKD_OK;
     XKD_TRY(xkd_config_device_views(cx, config, &there));
-    XKD_TRY(there ? xkd_loader_new_raw(cx, &data, &config->train, 0, 1, NULL, &loader)
-                  : xkd_loader_new(cx, &data, &config->train, 0, 1, &loader));
+    XKD_TRY(xkd_loader_new_ranked(cx, &data, &config->train, NULL, there, NULL, &loader));
     XKD_TRY(xkd_manifest_check_links(cx, xkd_loader_manifest(loader), data.follow_links, &links));
     out->samples = xkd_loader_sample_count(loader);
     out->steps_per_epoch = xkd_loader_steps_per_epoch(loader);

@@ -104,20 +104,26 @@ static xkd_status on_sound(void *user, const int16_t *samples, int64_t count)
     return XKD_OK;
 }
 
-/* When the tone begins, in seconds of the whole file or of the clip at `start`. */
-static double onset(const char *path, xkd_clip_mode mode, double start)
+/* How the decoding of the whole file or of a clip of so many seconds went, and what was heard. */
+static xkd_media_tally decode(const char *path, xkd_clip_mode mode, double start, double duration, ear *e)
 {
     xkd_media *media = NULL;
     xkd_media_fault fault = XKD_FAULT_NONE;
     xkd_media_tally tally;
-    ear e;
-    const xkd_media_sink sink = {.user = &e, .begin = on_begin, .frame = on_frame, .sound = on_sound};
+    const xkd_media_sink sink = {.user = e, .begin = on_begin, .frame = on_frame, .sound = on_sound};
     const xkd_media_request q = {
-        .mode = mode, .start = start, .duration = 3, .fps = 8, .audio_rate = RATE, .video = true, .audio = true};
+        .mode = mode, .start = start, .duration = duration, .fps = 8, .audio_rate = RATE, .video = true, .audio = true};
     assert_int_equal(xkd_media_open(cx, path, &media, &fault), XKD_OK);
     assert_int_equal(xkd_media_decode(media, &q, &sink, &tally, &fault), XKD_OK);
-    assert_true(tally.audio_damage == 0);
     xkd_media_free(media);
+    return tally;
+}
+
+/* When the tone begins, in seconds of the whole file or of the clip at `start`. */
+static double onset(const char *path, xkd_clip_mode mode, double start)
+{
+    ear e;
+    assert_true(decode(path, mode, start, 3, &e).audio_damage == 0);
     assert_true(e.onset >= 0);
     return (double)e.onset / RATE;
 }
@@ -146,20 +152,10 @@ static void small_gaps_wait_until_they_add_up(void **state)
     near("60 ms within a clip", onset(path, XKD_CLIP_AT, 1.5), base + 0.06 - 1.5);
 }
 
-/* How the decoding of it went. */
 static xkd_media_tally judge(const char *path, xkd_clip_mode mode, double start)
 {
-    xkd_media *media = NULL;
-    xkd_media_fault fault = XKD_FAULT_NONE;
-    xkd_media_tally tally;
     ear e;
-    const xkd_media_sink sink = {.user = &e, .begin = on_begin, .frame = on_frame, .sound = on_sound};
-    const xkd_media_request q = {
-        .mode = mode, .start = start, .duration = 2, .fps = 8, .audio_rate = RATE, .video = true, .audio = true};
-    assert_int_equal(xkd_media_open(cx, path, &media, &fault), XKD_OK);
-    assert_int_equal(xkd_media_decode(media, &q, &sink, &tally, &fault), XKD_OK);
-    xkd_media_free(media);
-    return tally;
+    return decode(path, mode, start, 2, &e);
 }
 
 /* Two seconds without a packet of sound, from 2 s on: it ends 2 s later, and these are lost. */

@@ -77,7 +77,8 @@ static const struct {
     int64_t rate;
     /* Of 32768, what two decoders that began apart may differ by: AC-3, AAC and Opus fill in noise, transport streams round
      * stamps to 11 microseconds. Samples that the sound may be moved by: Vorbis and WMA have frames of several lengths, and
-     * stamps of these containers count milliseconds, so that a part of a sample is left. */
+     * stamps of these containers count milliseconds, so that a part of a sample is left. The steepest strokes, at 1 380 Hz,
+     * change by 7 900 within a sample. */
     int most, moved;
 } kinds[] = {
     {"libmp3lame", "matroska", "mkv", 44100, 4, 0},
