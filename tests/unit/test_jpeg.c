@@ -92,6 +92,31 @@ static void other_kinds_are_refused(void **state)
     }
 }
 
+/* One step for luma and colour, from the quality as libjpeg scales it. */
+static void steps_are_equal(void **state)
+{
+    static const struct {
+        int64_t quality;
+        int step;
+    } CASES[] = {{1, 255}, {25, 116}, {50, 58}, {90, 12}, {95, 6}, {96, 5}, {100, 1}};
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct jpeg_decompress_struct d;
+        struct jpeg_error_mgr errors;
+        const uint8_t *data;
+        int64_t size;
+        assert_int_equal(xkd_jpeg_encode(tool, picture, W, H, CASES[i].quality, true, &data, &size), XKD_OK);
+        d.err = jpeg_std_error(&errors);
+        jpeg_create_decompress(&d);
+        jpeg_mem_src(&d, data, (unsigned long)size);
+        jpeg_read_header(&d, TRUE);
+        for (int c = 0; c < 3; c++)
+            for (int k = 0; k < DCTSIZE2; k++)
+                assert_int_equal(d.quant_tbl_ptrs[d.comp_info[c].quant_tbl_no]->quantval[k], CASES[i].step);
+        jpeg_destroy_decompress(&d);
+    }
+}
+
 /* Cut anywhere, or with bytes turned: a status, never the end of the process, and nothing written outside. */
 static void damage_is_an_error(void **state)
 {
@@ -117,7 +142,8 @@ static void damage_is_an_error(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(other_kinds_are_refused), cmocka_unit_test(damage_is_an_error)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(steps_are_equal), cmocka_unit_test(other_kinds_are_refused),
+                                       cmocka_unit_test(damage_is_an_error)};
     cx = xkd_context_new();
     for (int y = 0; y < H; y++)
         for (int x = 0; x < 3 * W; x++) picture[3 * W * y + x] = (uint8_t)(x * 3 / 2 + y * 4 * (x % 3));
