@@ -43,7 +43,8 @@ static int stop(void *user)
 static void resumed(void *user, int64_t done, int64_t total)
 {
     const struct data_progress *p = user;
-    cli_say(p->cli, "going on: %" PRId64 " of %" PRId64 " files are done", done, total);
+    cli_say(p->cli, "going on: %" PRId64 " of %" PRId64 " files are done; what has changed since is looked at again",
+            done, total);
 }
 
 /* All settings but those of the machine: findings of a shorter clip or another limit are other findings. */
