@@ -147,6 +147,13 @@ static bool matches(const char *name, const char *wanted, const char **rest)
     return true;
 }
 
+static bool is_embedding(const char *name)
+{
+    const char *rest = "";
+    return (matches(name, "cuboid_embed.proj.weight", &rest) || matches(name, "patch_embed.proj.weight", &rest)) &&
+           !*rest;
+}
+
 /* What the names behind a prefix say. */
 typedef struct {
     xkd_content_kind kind;
@@ -166,9 +173,7 @@ static judgement judge(const xkd_tensor_file *file, const char *prefix)
         model |= is_model_name(name);
         if (begins(name, "blocks.")) j.short_names = blocks = true;
         blocks |= matches(name, "encoder.blocks.", &rest);
-        if ((matches(name, "cuboid_embed.proj.weight", &rest) || matches(name, "patch_embed.proj.weight", &rest)) &&
-            !*rest)
-            j.embed = &file->tensors[i];
+        if (is_embedding(name)) j.embed = &file->tensors[i];
     }
     if (model) j.kind = XKD_CONTENT_MODEL;
     /* Blocks without an embedding could be a decoder's or a head's neighbour: too little to call it a
@@ -225,6 +230,56 @@ static bool find_wrapped(const xkd_tensor_file *file, xkd_content *c, judgement 
     return false;
 }
 
+/* Prefixes of any spelling behind which networks may stand. */
+typedef struct {
+    char prefix[8][sizeof((xkd_content *)0)->prefix];
+    int count;
+} places;
+
+static void add_place(places *p, const char *name, size_t length)
+{
+    if (length >= sizeof p->prefix[0]) return;
+    for (int i = 0; i < p->count; i++)
+        if (strlen(p->prefix[i]) == length && begins(name, p->prefix[i])) return;
+    if (p->count == (int)(sizeof p->prefix / sizeof *p->prefix)) return;
+    memcpy(p->prefix[p->count], name, length);
+    p->prefix[p->count++][length] = 0;
+}
+
+/* A model begins where a name of its networks does, an encoder where that of its patch embedding does. */
+static void find_places(const xkd_tensor_file *file, xkd_content_kind kind, places *out)
+{
+    for (int64_t i = 0; i < file->count; i++) {
+        const char *name = file->tensors[i].name;
+        for (const char *dot = strchr(name, '.'); dot; dot = strchr(dot + 1, '.'))
+            if (kind == XKD_CONTENT_MODEL ? is_model_name(dot + 1) : is_embedding(dot + 1))
+                add_place(out, name, (size_t)(dot + 1 - name));
+    }
+}
+
+/* The one place where a model stands, else the one of an encoder, in c->prefix. Of several, none is better than another:
+ * c->several lists them. */
+static bool find_elsewhere(const xkd_tensor_file *file, xkd_content *c, judgement *found)
+{
+    static const xkd_content_kind kinds[] = {XKD_CONTENT_MODEL, XKD_CONTENT_BACKBONE};
+    int fit = 0;
+    for (int k = 0; k < 2 && !fit; k++) {
+        places p = {.count = 0};
+        find_places(file, kinds[k], &p);
+        for (int i = 0; i < p.count; i++) {
+            judgement j = judge(file, p.prefix[i]);
+            size_t used = strlen(c->several);
+            if (j.kind != kinds[k]) continue;
+            snprintf(c->several + used, sizeof c->several - used, "%s'%s'", fit++ ? " and " : "", p.prefix[i]);
+            *found = j;
+            strcpy(c->prefix, p.prefix[i]);
+        }
+    }
+    if (fit < 2) c->several[0] = 0;
+    if (fit > 1) *found = (judgement){.kind = XKD_CONTENT_OTHER};
+    return fit == 1;
+}
+
 /* Other architectures that people have at hand, by what only they have. NULL: none of them. */
 static const char *foreign_text(const xkd_tensor_file *file, const xkd_stored_tensor *embed)
 {
@@ -259,7 +314,7 @@ static void classify(const xkd_tensor_file *file, xkd_content *c)
         bool beside = c->checkpoint && known_beside_model(file);
         char kept[sizeof c->prefix];
         strcpy(kept, c->prefix);
-        c->wrapped = find_wrapped(file, c, &j);
+        c->wrapped = find_wrapped(file, c, &j) || find_elsewhere(file, c, &j);
         if (c->wrapped) {
             c->checkpoint = begins(c->prefix, "model") || begins(c->prefix, "state_dict.");
             c->ddp = strstr(c->prefix, "module.") != NULL;
@@ -398,6 +453,10 @@ void xkd_content_free(xkd_content *content)
 xkd_status xkd_content_refuse(xkd_context *cx, const xkd_content *c, const char *path)
 {
     if (c->foreign) return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: holds %s", path, c->foreign);
+    if (c->several[0])
+        return xkd_fail(cx, XKD_ERR_CHECKPOINT,
+                        "%s: holds several networks, behind %s: 'xkd convert --part' takes one of them", path,
+                        c->several);
     return xkd_fail(
         cx, XKD_ERR_CHECKPOINT,
         "%s: holds no encoder: neither a whole XKD model nor a backbone ('xkd inspect' lists what is in it)", path);

@@ -22,6 +22,7 @@ typedef struct {
     xkd_content_kind kind;
     xkd_modality modality;      /* of a backbone */
     char prefix[64];            /* what was cut off in front of all names, "" or with its dot: "state_dict.model." */
+    char several[256];          /* prefixes of networks, where there are more than one to choose from; else "" */
     const char *foreign;        /* what it is where it is another known architecture; NULL: not so */
     bool checkpoint;            /* it was the "model" of a training checkpoint; optimiser and the rest are in `rest` */
     bool own_checkpoint;        /* one of ours: its optimiser is in `rest` */

@@ -609,7 +609,8 @@ static xkd_status step(machine *m, unsigned char op)
     switch (op) {
     case 0x80: /* PROTO */
         status = take_number(m, 1, &protocol);
-        if (status == XKD_OK && protocol != 2) REFUSE("protocol %" PRIu64 ": only 2, PyTorch's own, is read", protocol);
+        if (status == XKD_OK && protocol != 2)
+            REFUSE("protocol %" PRIu64 ": only 2, which torch.save writes unless told otherwise, is read", protocol);
         return status;
     case '(': return push_mark(m);
     case ')': return push(m, (xkd_pickle_node){.kind = XKD_PICKLE_TUPLE});

@@ -168,6 +168,38 @@ fail:
     return status;
 }
 
+#define PLAIN_PICKLE "a plain pickle: load it in Python and write its tensors with torch.save or as safetensors"
+
+/* What stands in people's folders under the name of a tensor file, by its first bytes. */
+static const char *known_stranger(const xkd_map *map)
+{
+    static const struct {
+        int at, length;
+        const char *bytes, *what;
+    } kinds[] = {
+        {0, 19, "version https://git", "a pointer of Git LFS and not the file itself: 'git lfs pull' fetches that"},
+        {0, 1, "<", "a web page or XML: the download did not give the file"},
+        {0, 2, "\x1f\x8b", "compressed by gzip: unpack it first"},
+        {0, 4, "\x28\xb5\x2f\xfd", "compressed by zstd: unpack it first"},
+        {0, 6,
+         "\xfd"
+         "7zXZ",
+         "compressed by xz: unpack it first"},
+        {0, 3, "BZh", "compressed by bzip2: unpack it first"},
+        {257, 5, "ustar", "a tar archive: unpack it first"},
+        {0, 4, "\x89HDF", "HDF5, as Keras writes it: convert it to safetensors first"},
+        {0, 4, "GGUF", "GGUF, of language models"},
+        {0, 2, "\x80\x02", PLAIN_PICKLE},
+        {0, 2, "\x80\x03", PLAIN_PICKLE},
+        {0, 2, "\x80\x04", PLAIN_PICKLE},
+        {0, 2, "\x80\x05", PLAIN_PICKLE}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (map->size >= kinds[i].at + kinds[i].length &&
+            memcmp(map->base + kinds[i].at, kinds[i].bytes, (size_t)kinds[i].length) == 0)
+            return kinds[i].what;
+    return map->size ? NULL : "empty";
+}
+
 /* Safetensors come last, as their sign, a brace behind the length, is the weakest. */
 static xkd_status read_by_content(xkd_context *cx, xkd_tensor_file *file)
 {
@@ -182,6 +214,8 @@ static xkd_status read_by_content(xkd_context *cx, xkd_tensor_file *file)
     }
     if (map->size > 8 && map->base[8] == '{') return read_safetensors(cx, file);
     if (map->size > 1 && map->base[0] == '{') return xkd_shards_read(cx, file);
+    const char *stranger = known_stranger(map);
+    if (stranger) return xkd_fail(cx, XKD_ERR_CHECKPOINT, "%s: not a tensor file but %s", file->path, stranger);
     return xkd_fail(cx, XKD_ERR_CHECKPOINT,
                     "%s: not a tensor file: it begins like none of safetensors, PyTorch, npy and npz", file->path);
 }

@@ -248,7 +248,10 @@ static xkd_status read_entry(xkd_context *cx, const char *path, const xkd_map *m
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: '%s': flags 0x%04x (encryption or the like) are refused", path, e->name,
                  e->flags);
     if (little(p + 10, 2) != 0 || size != packed)
-        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: '%s' is compressed: only stored entries are read", path, e->name);
+        XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: '%s' is compressed: only stored entries are read%s", path, e->name,
+                 strstr(e->name, "/code/__torch__") ? " (TorchScript: save model.state_dict() with torch.save)"
+                 : strstr(e->name, ".npy")          ? " (numpy.savez stores them)"
+                                                    : "");
     int kind = (int)little(p + 40, 2) & MODE_KIND;
     if (kind && kind != MODE_REGULAR)
         XKD_FAIL(XKD_ERR_CHECKPOINT, "%s: zip: '%s' is a link or something else that is no file", path, e->name);

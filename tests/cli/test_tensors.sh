@@ -18,6 +18,22 @@ try inspect /nonexistent/x.pth
 fails_with "inspect of nothing" 5 "xkd: error: /nonexistent/x.pth: cannot open: No such file or directory (check the path)"
 try inspect README.md
 stderr_has "inspect of text" 4 "not a tensor file"
+# What stands under the name of a checkpoint when a download or a save went wrong is named.
+stranger() { # BYTES WORDS
+  printf "$1" >"$work/stranger.pth"
+  try inspect "$work/stranger.pth"
+  stderr_has "inspect of $2" 4 "not a tensor file but $2"
+}
+stranger '' "empty"
+stranger 'version https://git-lfs.github.com/spec/v1\noid sha256:0\n' "a pointer of Git LFS"
+stranger '<!DOCTYPE html><title>404</title>' "a web page"
+stranger '\x1f\x8b\x08\x00' "compressed by gzip"
+stranger '\x28\xb5\x2f\xfd\x00' "compressed by zstd"
+stranger '\x80\x04\x95\x00\x00' "a plain pickle"
+stranger '\x89HDF\r\n' "HDF5"
+(cd "$work" && tar cf stranger.tar stranger.pth && mv stranger.tar stranger.pth)
+try inspect "$work/stranger.pth"
+stderr_has "inspect of an archive" 4 "a tar archive: unpack it first"
 
 # A run folder is its newest checkpoint.
 mkdir -p "$work/trained/checkpoints" "$work/empty/checkpoints"

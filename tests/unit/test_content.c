@@ -117,7 +117,12 @@ static void wrappers_are_cut_off(void **state)
                  {"state_dict._forward_module.model.", true},
                  {"module._fsdp_wrapped_module._orig_mod.", false},
                  {"_checkpoint_wrapped_module.", false},
-                 {"model_ema.module.", true}};
+                 {"model_ema.module.", true},
+                 /* Any other one, where it is the only place. */
+                 {"teacher.", false},
+                 {"video_encoder.trunk.", false},
+                 {"0.", false},
+                 {"checkpoint.state.model.", false}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         char text[4][120], *described;
         const char *names[5];
@@ -144,6 +149,31 @@ static void wrappers_are_cut_off(void **state)
     identify(*state, bare, 3);
     assert_string_equal(content.prefix, "");
     assert_int_equal(content.count, 3);
+}
+
+/* A whole model is one place, though its encoders are several. */
+static void of_unknown_places_only_one_is_taken(void **state)
+{
+    static const char *const model[] = {"saved.vid_student.backbone.encoder.blocks.0.x",
+                                        "saved.vid_student.backbone.cuboid_embed.proj.weight",
+                                        "saved.aud_student.backbone.patch_embed.proj.weight"};
+    static const char *const two[] = {"left.encoder.blocks.0.x", "left.patch_embed.proj.weight",
+                                      "right.encoder.blocks.0.x", "right.patch_embed.proj.weight"};
+    identify(*state, model, 3);
+    assert_int_equal(content.kind, XKD_CONTENT_MODEL);
+    assert_string_equal(content.prefix, "saved.");
+    assert_string_equal(content.tensors[2].name, "aud_student.backbone.patch_embed.proj.weight");
+    xkd_content_free(&content);
+    xkd_tensor_file_close(&file);
+    identify(*state, two, 4);
+    assert_int_equal(content.kind, XKD_CONTENT_OTHER);
+    assert_string_equal(content.prefix, "");
+    assert_int_equal(content.count, 4);
+    assert_int_equal(xkd_content_refuse(*state, &content, "F"), XKD_ERR_CHECKPOINT);
+    assert_string_equal(
+        xkd_last_error(*state),
+        "F: holds several networks, behind 'left.' and 'right.': 'xkd convert --part' takes one of them");
+    xkd_clear_error(*state);
 }
 
 /* torch.compile, FSDP and activation checkpointing wrap parts of a network, too. */
@@ -220,6 +250,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(checkpoints_are_told, setup, teardown),
         cmocka_unit_test_setup_teardown(wrappers_are_cut_off, setup, teardown),
         cmocka_unit_test_setup_teardown(wrappers_within_names_are_cut_out, setup, teardown),
+        cmocka_unit_test_setup_teardown(of_unknown_places_only_one_is_taken, setup, teardown),
         cmocka_unit_test_setup_teardown(of_two_places_the_weights_come_first, setup, teardown),
         cmocka_unit_test_setup_teardown(other_architectures_are_told, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
