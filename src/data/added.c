@@ -98,7 +98,7 @@ static xkd_status look_into(look *l, const char *relative, const char *full)
     char *path = NULL;
     XKD_TRY(xkd_list_folder(l->cx, full, &names));
     for (int64_t i = 0; i < names.count; i++) {
-        if (names.items[i][0] == '.') continue;
+        if (xkd_is_system_name(names.items[i])) continue;
         xkd_free(path);
         path = NULL;
         if (*relative)

@@ -58,6 +58,15 @@ bool xkd_is_media_name(const char *name)
     return false;
 }
 
+bool xkd_is_system_name(const char *name)
+{
+    static const char *const names[] = {"lost+found", "$RECYCLE.BIN", "System Volume Information",
+                                        "__MACOSX",   "@eaDir",       "#recycle"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcasecmp(name, names[i])) return true;
+    return name[0] == '.';
+}
+
 /* Any case of letters. NULL for a folder that is a class. */
 const char *xkd_split_of(const char *folder)
 {
@@ -130,7 +139,7 @@ static xkd_status enter(scan *s, DIR *folder, const char *name, int depth)
     return XKD_OK;
 }
 
-/* Hidden files and folders are left out. readdir's order does not matter, samples are sorted later. */
+/* readdir's order does not matter, samples are sorted later. */
 static xkd_status scan_folder(scan *s, const char *relative, int depth)
 {
     xkd_status status = XKD_OK;
@@ -156,7 +165,7 @@ static xkd_status scan_folder(scan *s, const char *relative, int depth)
             XKD_FAIL(XKD_ERR_DATA, "%s: cannot read all of the folder: %s (give the command again)", full,
                      strerror(errno));
         if (!entry) break;
-        if (entry->d_name[0] != '.') XKD_TRY(scan_entry(s, relative, entry, depth));
+        if (!xkd_is_system_name(entry->d_name)) XKD_TRY(scan_entry(s, relative, entry, depth));
     }
 fail:
     if (folder) closedir(folder);

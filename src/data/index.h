@@ -7,6 +7,10 @@
 /* Whether a file's ending is one of a media format; the case does not matter. */
 bool xkd_is_media_name(const char *name);
 
+/* Whether a file or folder of this name belongs to a system and not to the data: hidden ones, and the bins, thumbnails and
+ * lost pieces that systems keep among people's files. */
+bool xkd_is_system_name(const char *name);
+
 /* What a folder's name means as a split: "train", "test", "val"; NULL: nothing. */
 const char *xkd_split_of(const char *folder);
 

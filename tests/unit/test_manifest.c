@@ -146,9 +146,11 @@ static void wrong_lines_are_named(void **state)
 
 static void folders_become_splits_and_classes(void **state)
 {
-    static const char *const FILES[] = {"set/train/zebra/1.mp4",    "set/train/ape/x/2.MKV", "set/test/ape/3.webm",
-                                        "set/val/loose.mp4",        "set/top.avi",           "set/notes.txt",
-                                        "set/train/ape/.hidden.mp4"};
+    static const char *const FILES[] = {
+        "set/train/zebra/1.mp4",       "set/train/ape/x/2.MKV", "set/test/ape/3.webm",
+        "set/val/loose.mp4",           "set/top.avi",           "set/notes.txt",
+        "set/train/ape/.hidden.mp4",   "set/lost+found/4.mp4",  "set/train/ape/@eaDir/1.mp4/thumb.mp4",
+        "set/train/$Recycle.Bin/5.mp4"};
     char path[5000];
     xkd_manifest m;
     int64_t skipped = 0;
