@@ -62,7 +62,7 @@ typedef struct {
 } xkd_sparse_rows;
 
 /* Backward of a LayerNorm. dx [R,D] = residual + gradient through the norm; residual [R,D] or NULL; dx may be residual
- * or dy. dw, db [D] exact, += (or both NULL). x [R,D], mean, rstd [R] as in the forward; w [D] or NULL. */
+ * or dy. dw, db [D] exact, += (or both NULL). x [R,D], mean, rstd [R] as in the forward; w [D] exact or NULL. */
 typedef struct {
     void *dx, *dw, *db;
     const void *residual, *dy, *x, *mean, *rstd, *w;
@@ -174,7 +174,7 @@ typedef struct {
     /* h [M,N] = x w^T + b, y [M,N] = gelu(h); y may be h, which is then not kept */
     void (*linear_gelu_forward)(xkd_backend *be, void *y, void *h, const void *x, const void *w, const void *b,
                                 int64_t M, int64_t N, int64_t K);
-    /* y [M,N] = residual [M,N] + x w^T + b; y may be residual */
+    /* y [M,N] exact = residual [M,N] exact + x w^T + b exact; y may be residual */
     void (*linear_residual_forward)(xkd_backend *be, void *y, const void *residual, const void *x, const void *w,
                                     const void *b, int64_t M, int64_t N, int64_t K);
     /* dx [M,K] = dy [M,N] w */
@@ -188,9 +188,13 @@ typedef struct {
                                    int64_t N, int64_t K);
 
     /* ---- normalisation and activation ---- */
-    /* y [R,D] = (x - mean) * rstd * w + b, rstd = 1 / sqrt(var + 1e-5); mean, rstd [R] exact, saved; w, b [D] or both NULL */
+    /* y [R,D] = (x - mean) * rstd * w + b, rstd = 1 / sqrt(var + 1e-5); mean, rstd [R] exact, saved; w, b [D] exact, or both
+     * NULL */
     void (*layernorm_forward)(xkd_backend *be, void *y, void *mean, void *rstd, const void *x, const void *w,
                               const void *b, int64_t R, int64_t D);
+    /* The same of x [R,D] exact; kept [R,D] = x, for a backward. kept NULL: nobody wants it, x: it is there already */
+    void (*residual_layernorm_forward)(xkd_backend *be, void *y, void *kept, void *mean, void *rstd, const void *x,
+                                       const void *w, const void *b, int64_t R, int64_t D);
     void (*layernorm_backward)(xkd_backend *be, const xkd_layernorm_grad *args);
     /* y [n] = x * Phi(x), the exact (erf) GELU; dx [n] = dy * (Phi(x) + x * phi(x)), dx may be dy */
     void (*gelu_forward)(xkd_backend *be, void *y, const void *x, int64_t n);
@@ -218,19 +222,21 @@ typedef struct {
      * (t,h,w,c), c fastest; token (t*nh + h)*nw + w. method.md section 3 */
     void (*patchify)(xkd_backend *be, void *out, const float *clip, const int32_t *keep, int64_t M,
                      const xkd_patch_geometry *g);
-    /* x [B,M+c,D]: row 0 = cls + pos[0] if c = 1; others = e [B,M,D] + pos[c + keep[b][i]]; cls [D] NULL: c = 0 */
+    /* x [B,M+c,D] exact: row 0 = cls + pos[0] if c = 1; others = e [B,M,D] + pos[c + keep[b][i]]; cls [D] exact, NULL:
+     * c = 0; pos exact */
     void (*add_positions)(xkd_backend *be, void *x, const void *e, const void *cls, const void *pos,
                           const int32_t *keep, int64_t B, int64_t M, int64_t D);
     /* de [B,M,D] =, dcls [D] exact += (NULL: c = 0), dpos exact += */
     void (*add_positions_backward)(xkd_backend *be, void *de, void *dcls, void *dpos, const void *dx,
                                    const int32_t *keep, int64_t B, int64_t M, int64_t D);
-    /* x [B,N+c,D] = pos [N+c,D] + (z [B,M+c,D] row of the kept token, mask_token [D] elsewhere); method.md section 4 */
+    /* x [B,N+c,D] exact = pos [N+c,D] exact + (z [B,M+c,D] row of the kept token, mask_token [D] exact elsewhere);
+     * method.md section 4 */
     void (*unmask_forward)(xkd_backend *be, void *x, const void *z, const void *mask_token, const void *pos,
                            const xkd_unmask_args *args);
     /* dz =, dmask [D] exact +=, dpos [N+c,D] exact += */
     void (*unmask_backward)(xkd_backend *be, void *dz, void *dmask, void *dpos, const void *dx,
                             const xkd_unmask_args *args);
-    /* out [n,D] = in [rows,D] at rows index[n] */
+    /* out [n,D] = in [rows,D] exact at rows index[n] */
     void (*gather_rows)(xkd_backend *be, void *out, const void *in, const int32_t *index, int64_t n, int64_t D);
     /* din [rows,D] = 0 but for dout [n,D] at the rows index[n], which are distinct */
     void (*scatter_rows)(xkd_backend *be, void *din, const void *dout, const int32_t *index, int64_t n, int64_t rows,
@@ -248,6 +254,9 @@ typedef struct {
     /* y [R,D] = x, every sequence times its factor [sequences]; y may be x */
     void (*scale_sequences)(xkd_backend *be, void *y, const void *x, const float *factor, const xkd_segments *segs,
                             int64_t D);
+    /* y [R,D] exact += x + b [D] exact, every sequence times its factor [sequences] */
+    void (*add_sequences)(xkd_backend *be, void *y, const void *x, const void *b, const float *factor,
+                          const xkd_segments *segs, int64_t D);
     /* y [B,D] exact: mean over patches of the refined features; never forms the N x M product. method.md section 5 */
     void (*refine_pool)(xkd_backend *be, void *y, const xkd_refine_args *args);
 

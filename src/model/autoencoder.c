@@ -14,10 +14,12 @@ xkd_status xkd_decoder_declare(const xkd_declare *at, xkd_decoder *out, const xk
     xkd_status status = XKD_OK;
     xkd_vit_size size = config->decoder;
     int64_t D = encoder->blocks.width, N = xkd_grid_tokens(encoder->grid), c = xkd_cls_rows(encoder);
+    xkd_declare exact = *at; /* of what is added to exact rows */
+    exact.exact = true;
     *out = (xkd_decoder){.N = N, .P = encoder->embed.in, .cls = c, .norm_pix = config->norm_pix_loss};
-    XKD_TRY(xkd_declare_param(at, &out->mask_token, "mask_token", (xkd_shape){3, {1, 1, size.width}}, XKD_INIT_NORMAL,
-                              0.02));
-    XKD_TRY(xkd_declare_param(at, &out->pos, "dec_pos_embed", (xkd_shape){3, {1, N + c, size.width}},
+    XKD_TRY(xkd_declare_param(&exact, &out->mask_token, "mask_token", (xkd_shape){3, {1, 1, size.width}},
+                              XKD_INIT_NORMAL, 0.02));
+    XKD_TRY(xkd_declare_param(&exact, &out->pos, "dec_pos_embed", (xkd_shape){3, {1, N + c, size.width}},
                               XKD_INIT_TRUNC_NORMAL, 0.02));
     if (D != size.width)
         XKD_TRY(xkd_declare_linear(at, &out->mid, "mid_proj", D, size.width, true, XKD_INIT_XAVIER, 0));
@@ -79,9 +81,10 @@ void xkd_decoder_forward(xkd_backend *be, const xkd_decoder *d, xkd_decoder_run 
         z = run->z;
     }
     xkd_unmask_args where = {mask->rank, run->B, d->N, run->kept, width, d->cls};
-    ops->unmask_forward(be, run->blocks.blocks[0].x, z, d->mask_token->value, d->pos->value, &where);
+    ops->unmask_forward(be, xkd_transformer_input(&run->blocks, scratch), z, d->mask_token->value, d->pos->value,
+                        &where);
     xkd_transformer_forward(be, &d->blocks, &run->blocks, scratch);
-    ops->gather_rows(be, run->gathered, run->blocks.out, mask->rows, rows, width);
+    ops->gather_rows(be, run->gathered, xkd_transformer_output(&run->blocks, scratch), mask->rows, rows, width);
     if (d->out.w)
         ops->linear_forward(be, run->pred, run->gathered, d->out.w->value, d->out.b->value, rows, d->P, width);
     /* Targets come from the clips, view by view, since every view is a tensor of its own; only the masked

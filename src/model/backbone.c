@@ -73,13 +73,15 @@ xkd_status xkd_backbone_declare(const xkd_declare *at, xkd_backbone *out, const 
 {
     xkd_status status = XKD_OK;
     int64_t D = size.width;
+    xkd_declare exact = *at; /* of what is added to exact rows */
+    exact.exact = true;
     *out = (xkd_backbone){0};
     geometry_of(config, modality, out);
     int64_t P = out->pt * out->ph * out->pw * out->C, N = xkd_grid_tokens(out->grid);
     const char *embed = modality == XKD_VIDEO ? "cuboid_embed.proj" : "patch_embed.proj";
     if (config->cls_token)
-        XKD_TRY(xkd_declare_param(at, &out->cls, "cls_token", (xkd_shape){3, {1, 1, D}}, XKD_INIT_NORMAL, 0.02));
-    XKD_TRY(xkd_declare_param(at, &out->pos, "enc_pos_embed", (xkd_shape){3, {1, N + xkd_cls_rows(out), D}},
+        XKD_TRY(xkd_declare_param(&exact, &out->cls, "cls_token", (xkd_shape){3, {1, 1, D}}, XKD_INIT_NORMAL, 0.02));
+    XKD_TRY(xkd_declare_param(&exact, &out->pos, "enc_pos_embed", (xkd_shape){3, {1, N + xkd_cls_rows(out), D}},
                               XKD_INIT_TRUNC_NORMAL, 0.02));
     XKD_TRY(xkd_declare_linear(at, &out->embed, embed, P, D, true, XKD_INIT_XAVIER, 0));
     if (shared)
@@ -188,7 +190,7 @@ xkd_status xkd_backbone_plan(xkd_context *cx, xkd_arena *arena, const xkd_backbo
         int64_t count = (run->view[v].tokens + xkd_cls_rows(b)) * D;
         if (!run->view[v].resampled) continue;
         XKD_TRY(place_resample(cx, arena->of, &run->view[v]));
-        run->view[v].pos = xkd_arena_take(arena, count * element.stored);
+        run->view[v].pos = xkd_arena_take(arena, count * element.exact);
         if (keep) run->view[v].dpos = xkd_arena_take(arena, count * element.exact);
     }
     XKD_TRY(xkd_transformer_plan(cx, arena, &b->blocks, &run->segs, element, keep, &run->blocks));
@@ -215,14 +217,15 @@ void xkd_backbone_forward(xkd_backend *be, const xkd_backbone *b, xkd_backbone_r
     ops->linear_forward(be, e, run->patches, b->embed.w->value, b->embed.b->value, run->patch_rows, D, P);
     for (int64_t v = 0; v < run->views; v++) {
         const xkd_view_run *view = &run->view[v];
-        if (view->resampled) ops->sparse_rows(be, view->pos, b->pos->value, &view->forward, D, false);
-        ops->add_positions(be, xkd_at(be, run->blocks.blocks[0].x, view->first * D),
+        if (view->resampled) be->exact->sparse_rows(be, view->pos, b->pos->value, &view->forward, D, false);
+        ops->add_positions(be, xkd_exact_at(be, xkd_transformer_input(&run->blocks, scratch), view->first * D),
                            xkd_at(be, e, view->first_patch * D), xkd_value(b->cls),
                            view->resampled ? view->pos : b->pos->value, keep[v], view->geometry.B, view->tokens, D);
     }
     xkd_transformer_forward(be, &b->blocks, &run->blocks, scratch);
-    ops->layernorm_forward(be, run->z, run->mean, run->rstd, run->blocks.out, b->norm.w->value, b->norm.b->value,
-                           run->segs.rows, D);
+    ops->residual_layernorm_forward(be, run->z, run->blocks.out, run->mean, run->rstd,
+                                    xkd_transformer_output(&run->blocks, scratch), b->norm.w->value, b->norm.b->value,
+                                    run->segs.rows, D);
 }
 
 /* The reverse: encoder_norm, blocks, positions, embedding. Nothing goes on to the pixels. dz holds the

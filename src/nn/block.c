@@ -7,16 +7,19 @@
 
 #include "base/alloc.h"
 
-/* Names are those of the public state dict, and their order is the order of initialisation; qkv has no bias. */
+/* Names are those of the public state dict, and their order is the order of initialisation; qkv has no bias. The biases of
+ * proj and fc2 are added to exact rows. */
 static xkd_status declare_block(const xkd_declare *at, xkd_block *b, int64_t D)
 {
     xkd_status status = XKD_OK;
+    xkd_declare branch = *at;
+    branch.exact_bias = true;
     XKD_TRY(xkd_declare_norm(at, &b->norm1, "norm1", D));
     XKD_TRY(xkd_declare_linear(at, &b->qkv, "attn.qkv", D, 3 * D, false, XKD_INIT_XAVIER, 0));
-    XKD_TRY(xkd_declare_linear(at, &b->proj, "attn.proj", D, D, true, XKD_INIT_XAVIER, 0));
+    XKD_TRY(xkd_declare_linear(&branch, &b->proj, "attn.proj", D, D, true, XKD_INIT_XAVIER, 0));
     XKD_TRY(xkd_declare_norm(at, &b->norm2, "norm2", D));
     XKD_TRY(xkd_declare_linear(at, &b->fc1, "mlp.fc1", D, XKD_MLP_RATIO * D, true, XKD_INIT_XAVIER, 0));
-    XKD_TRY(xkd_declare_linear(at, &b->fc2, "mlp.fc2", XKD_MLP_RATIO * D, D, true, XKD_INIT_XAVIER, 0));
+    XKD_TRY(xkd_declare_linear(&branch, &b->fc2, "mlp.fc2", XKD_MLP_RATIO * D, D, true, XKD_INIT_XAVIER, 0));
 fail:
     return status;
 }
@@ -67,11 +70,12 @@ xkd_status xkd_transformer_plan(xkd_context *cx, xkd_arena *arena, const xkd_tra
 {
     xkd_status status = XKD_OK;
     int64_t rows = segs->rows * t->width * element.stored;
+    bool apart = element.stored != element.exact; /* the rows run in scratch->x; what stands here is for the backward */
     /* Called twice, to measure and to assign; the array survives the first call. One entry at least, so that
      * blocks[0].x exists for a decoder of depth 0. */
     if (!saved->blocks) XKD_TRY(xkd_alloc(cx, &saved->blocks, t->depth > 0 ? t->depth : 1, sizeof *saved->blocks));
     saved->segs = *segs;
-    void *x = xkd_arena_take(arena, rows);
+    void *x = keep || !apart ? xkd_arena_take(arena, rows) : NULL;
     for (int64_t i = 0; i < t->depth; i++) {
         xkd_block_saved *s = &saved->blocks[i];
         /* Without a backward all blocks share the first one's memory, and x is updated in place. After the
@@ -98,11 +102,22 @@ void xkd_transformer_saved_free(xkd_transformer_saved *saved)
     saved->blocks = NULL;
 }
 
-/* Two tensors that live no longer than one half of a block; all blocks and networks share them. */
+/* Tensors that live no longer than a network's pass, or one half of a block; all blocks and networks share them. */
 void xkd_block_scratch_plan(xkd_arena *arena, int64_t R, int64_t D, xkd_widths element, xkd_block_scratch *scratch)
 {
     scratch->n = xkd_arena_take(arena, R * D * element.stored);
     scratch->a = xkd_arena_take(arena, R * XKD_MLP_RATIO * D * element.stored);
+    scratch->x = element.stored != element.exact ? xkd_arena_take(arena, R * D * element.exact) : NULL;
+}
+
+void *xkd_transformer_input(const xkd_transformer_saved *saved, const xkd_block_scratch *scratch)
+{
+    return scratch->x ? scratch->x : saved->blocks[0].x;
+}
+
+void *xkd_transformer_output(const xkd_transformer_saved *saved, const xkd_block_scratch *scratch)
+{
+    return scratch->x ? scratch->x : saved->out;
 }
 
 int64_t xkd_sequence_count(const xkd_segments *segs)
@@ -136,8 +151,8 @@ static block_pass pass_of(const xkd_transformer *t, const xkd_transformer_saved 
     return pass;
 }
 
-/* One branch's end: out = residual + path * (x w^T + b), fused where nothing is dropped. `spare` [R,D] is none of the
- * others. */
+/* One branch's end on exact rows: out = residual + path * (x w^T + b), fused where nothing is dropped. `spare` [R,D] is none of
+ * the others. */
 static void add_branch(xkd_backend *be, void *out, const void *residual, const void *x, const xkd_linear *l,
                        const float *path, const xkd_segments *segs, void *spare)
 {
@@ -147,27 +162,29 @@ static void add_branch(xkd_backend *be, void *out, const void *residual, const v
         ops->linear_residual_forward(be, out, residual, x, l->w->value, l->b->value, R, D, l->in);
         return;
     }
-    ops->linear_forward(be, spare, x, l->w->value, l->b->value, R, D, l->in);
-    ops->scale_sequences(be, spare, spare, path, segs, D);
-    if (out != residual) xkd_memory_copy(be->memory, out, residual, R * D * be->element.stored);
-    ops->axpby(be, out, spare, 1, 1, R * D);
+    ops->linear_forward(be, spare, x, l->w->value, NULL, R, D, l->in);
+    if (out != residual) xkd_memory_copy(be->memory, out, residual, R * D * be->element.exact);
+    ops->add_sequences(be, out, spare, l->b->value, path, segs, D);
 }
 
-/* Nothing here is allocated. `out` may be s->x where nothing is kept: residual products work in place. */
+/* Nothing here is allocated. The rows x, mid and out may all be one: residual products work in place. */
 static void block_forward(xkd_backend *be, const xkd_block *b, const xkd_block_saved *s, void *out,
                           const block_pass *pass, const xkd_block_scratch *scratch)
 {
+    void *x = scratch->x ? scratch->x : s->x, *mid = scratch->x ? scratch->x : s->mid;
     const xkd_ops *ops = be->ops;
     const xkd_segments *segs = pass->segs;
     int64_t R = segs->rows, D = b->norm1.width, F = b->fc1.out, heads = pass->heads;
-    ops->layernorm_forward(be, scratch->n, s->mean1, s->rstd1, s->x, b->norm1.w->value, b->norm1.b->value, R, D);
+    ops->residual_layernorm_forward(be, scratch->n, s->x, s->mean1, s->rstd1, x, b->norm1.w->value, b->norm1.b->value,
+                                    R, D);
     ops->linear_forward(be, s->qkv, scratch->n, b->qkv.w->value, NULL, R, 3 * D, D);
     ops->attention_forward(be, s->o, s->lse, s->qkv, segs, heads, D);
-    add_branch(be, s->mid, s->x, s->o, &b->proj, pass->path[0], segs, scratch->n);
-    ops->layernorm_forward(be, scratch->n, s->mean2, s->rstd2, s->mid, b->norm2.w->value, b->norm2.b->value, R, D);
+    add_branch(be, mid, x, s->o, &b->proj, pass->path[0], segs, scratch->n);
+    ops->residual_layernorm_forward(be, scratch->n, s->mid, s->mean2, s->rstd2, mid, b->norm2.w->value,
+                                    b->norm2.b->value, R, D);
     void *h = s->h ? s->h : scratch->a;
     ops->linear_gelu_forward(be, scratch->a, h, scratch->n, b->fc1.w->value, b->fc1.b->value, R, F, D);
-    add_branch(be, out, s->mid, scratch->a, &b->fc2, pass->path[1], segs, scratch->n);
+    add_branch(be, out, mid, scratch->a, &b->fc2, pass->path[1], segs, scratch->n);
 }
 
 /* Gradients through the second half; dx [R,D] in place. scratch->a holds dh, s->h becomes gelu(h). */
@@ -210,14 +227,14 @@ static void attention_half_backward(xkd_backend *be, const xkd_block *b, const x
                           .dx = dx, .residual = dx, .dy = n, .x = s->x, .mean = s->mean1, .rstd = s->rstd1, .R = R});
 }
 
-/* Each block writes its output straight into the input of the next. */
+/* Each block writes its output straight into the input of the next, or all work in place on the scratch's exact rows. */
 void xkd_transformer_forward(xkd_backend *be, const xkd_transformer *t, xkd_transformer_saved *saved,
                              const xkd_block_scratch *scratch)
 {
     for (int64_t i = 0; i < t->depth; i++) {
         void *out = i + 1 < t->depth ? saved->blocks[i + 1].x : saved->out;
         block_pass pass = pass_of(t, saved, i);
-        block_forward(be, &t->blocks[i], &saved->blocks[i], out, &pass, scratch);
+        block_forward(be, &t->blocks[i], &saved->blocks[i], scratch->x ? scratch->x : out, &pass, scratch);
     }
 }
 

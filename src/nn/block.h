@@ -18,7 +18,7 @@ typedef struct {
 /* What the forward of one block leaves for its backward. LayerNorm and GELU outputs are recomputed instead: they are
  * 6 of 16 widths a token and cost 2 % of the time. */
 typedef struct {
-    void *x;             /* [R,D] input; the next block's x is this one's output */
+    void *x;             /* [R,D] input, for the backward */
     void *mean1, *rstd1; /* [R] exact */
     void *qkv;           /* [R,3D] */
     void *o;             /* [R,D] attention output */
@@ -32,6 +32,9 @@ typedef struct {
 typedef struct {
     void *n; /* [R,D] */
     void *a; /* [R,4D] */
+    /* [R,D] exact: the rows that a transformer is at work on, of which it saves rounded copies. NULL where stored tensors are
+     * exact: there it works on what it saves, and a block's x is the output of the one before. */
+    void *x;
 } xkd_block_scratch;
 
 typedef struct {
@@ -41,7 +44,7 @@ typedef struct {
 
 typedef struct {
     xkd_block_saved *blocks; /* [depth], owned */
-    void *out;               /* [R,D] output of the last block */
+    void *out;               /* [R,D] output of the last block, for the backward */
     xkd_segments segs;
     /* Stochastic depth: factors of the two branches of each block, sequence by sequence: 0 or 1 / (1 - p), in the
      * backend's memory. The caller's; NULL: 1. xkd_draw_paths draws them. */
@@ -73,7 +76,11 @@ void xkd_transformer_saved_free(xkd_transformer_saved *saved);
 /* Scratch for R rows of width D. */
 void xkd_block_scratch_plan(xkd_arena *arena, int64_t R, int64_t D, xkd_widths element, xkd_block_scratch *scratch);
 
-/* Input in saved->blocks[0].x, output in saved->out. */
+/* [R,D] exact: where the input of a forward stands, and then its output. */
+void *xkd_transformer_input(const xkd_transformer_saved *saved, const xkd_block_scratch *scratch);
+void *xkd_transformer_output(const xkd_transformer_saved *saved, const xkd_block_scratch *scratch);
+
+/* From the input to the output. */
 void xkd_transformer_forward(xkd_backend *be, const xkd_transformer *t, xkd_transformer_saved *saved,
                              const xkd_block_scratch *scratch);
 

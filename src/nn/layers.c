@@ -26,7 +26,9 @@ xkd_status xkd_declare_linear(const xkd_declare *at, xkd_linear *out, const char
     snprintf(full, sizeof full, "%s.weight", name);
     XKD_TRY(xkd_declare_param(at, &out->w, full, (xkd_shape){2, {outputs, in}}, init, scale));
     snprintf(full, sizeof full, "%s.bias", name);
-    if (bias) XKD_TRY(xkd_declare_param(at, &out->b, full, (xkd_shape){1, {outputs}}, XKD_INIT_ZERO, 0));
+    xkd_declare of_bias = *at;
+    of_bias.exact = at->exact || at->exact_bias;
+    if (bias) XKD_TRY(xkd_declare_param(&of_bias, &out->b, full, (xkd_shape){1, {outputs}}, XKD_INIT_ZERO, 0));
 fail:
     return status;
 }
@@ -36,11 +38,13 @@ xkd_status xkd_declare_norm(const xkd_declare *at, xkd_norm *out, const char *na
 {
     xkd_status status = XKD_OK;
     char full[XKD_PARAM_NAME];
+    xkd_declare exact = *at;
+    exact.exact = true;
     out->width = width;
     snprintf(full, sizeof full, "%s.weight", name);
-    XKD_TRY(xkd_declare_param(at, &out->w, full, (xkd_shape){1, {width}}, XKD_INIT_ONE, 0));
+    XKD_TRY(xkd_declare_param(&exact, &out->w, full, (xkd_shape){1, {width}}, XKD_INIT_ONE, 0));
     snprintf(full, sizeof full, "%s.bias", name);
-    XKD_TRY(xkd_declare_param(at, &out->b, full, (xkd_shape){1, {width}}, XKD_INIT_ZERO, 0));
+    XKD_TRY(xkd_declare_param(&exact, &out->b, full, (xkd_shape){1, {width}}, XKD_INIT_ZERO, 0));
 fail:
     return status;
 }

@@ -25,7 +25,8 @@ typedef struct {
     const char *prefix; /* public name up to the module, e.g. "vid_student.backbone." */
     xkd_param_role role;
     bool clipped;
-    bool exact; /* operations read the master itself */
+    bool exact;      /* operations read the master itself */
+    bool exact_bias; /* and that of a linear layer's bias, whose sum with the product is exact */
 } xkd_declare;
 
 /* Adds the row prefix + name. `shape` by value; `scale` as in xkd_param. */
@@ -36,7 +37,7 @@ xkd_status xkd_declare_param(const xkd_declare *at, xkd_param **out, const char 
 xkd_status xkd_declare_linear(const xkd_declare *at, xkd_linear *out, const char *name, int64_t in, int64_t outputs,
                               bool bias, xkd_init init, double scale);
 
-/* Rows name.weight (1) and name.bias (0). */
+/* Rows name.weight (1) and name.bias (0), both exact: near 1 a bfloat16 has steps of 1/128. */
 xkd_status xkd_declare_norm(const xkd_declare *at, xkd_norm *out, const char *name, int64_t width);
 
 /* Value of a row, NULL for a NULL row. */

@@ -3,11 +3,11 @@
  * recordings' own README: losses 2e-4 relative to max(1, value); each gradient 1e-4 in L2 relative to max(its norm, 1e-5
  * of the largest); each tensor's total update 2e-2 in L2. In float64 the reference must do far better.
  *
- * In bfloat16, losses within 1 % and all gradients concatenated within 3 % by norm, but for what DISTILL is about. A way from
- * the pixels to a gradient passes some 60 stored tensors in these models, each off by up to 2^-8 of itself: 2^-8 / sqrt(3) *
- * sqrt(60) are 1.7 %, the temperatures multiply what comes from the distillation, and a tensor whose gradient is a small rest of
- * sums that cancel has more: each is held to 8 % of its norm and 1 % of the largest one (ROUGH). AdamW divides by a gradient's own
- * size, so that a small gradient's error becomes an error of the update as large as the update: each tensor's is within a half.
+ * In bfloat16, losses within 1 %, but for what DISTILL is about, and all gradients concatenated within 3 % by norm. A
+ * way from the pixels to a gradient passes some 60 rounded tensors in these models, each off by up to 2^-8 of itself: 2^-8 /
+ * sqrt(3) * sqrt(60) are 1.7 %, and the temperatures multiply what comes from the distillation. A tensor whose gradient is a small
+ * rest of sums that cancel has more: each is held to 4 % of its norm and 0.5 % of the largest one (ROUGH). AdamW divides by a
+ * gradient's own size, so that a small gradient's error becomes an error of the update as large as the update: each tensor's is within a half.
  *
  * An argument: the tests of this name alone, with * for any letters. */
 #include <setjmp.h>
@@ -39,9 +39,8 @@ typedef struct {
 } golden_case;
 
 /* Of a distillation loss in bfloat16. Its temperatures (0.04 to 0.1 in these cases) multiply what rounding does to logits by 10
- * to 25: rounding the weights alone to bfloat16 moves it by up to 1.6 % and all gradients by up to 2 %; the cases xkd and xkd_mats
- * have a bound of their own for it. */
-static const double DISTILL = 0.05, ROUGH = 0.08;
+ * to 25: rounding the weights alone to bfloat16 moves it by 1.5 % on average and by up to 2.6 %. */
+static const double DISTILL = 0.045, ROUGH = 0.04;
 
 #define CASE(name) "tests/golden/" name
 
@@ -226,23 +225,23 @@ static void replay_case(void **state)
 #define RANKS(name, number, backend, dtype, loss, gradient, update)                                                    \
     {#name " by " #number " ranks on " backend " " #dtype, replay_case, NULL, NULL,                                   \
      &(golden_case){CASE(#name), backend, XKD_##dtype, loss, gradient, update, .ranks = number}}
-#define ALL(name, rough)                                                                                               \
+#define ALL(name)                                                                                                      \
     ON(name, "ref", F64, 1e-11, 1e-7, 1e-3), ON(name, "ref", F32, 2e-4, 1e-4, 2e-2),                                   \
-        ON(name, "cpu", F32, 2e-4, 1e-4, 2e-2), ON(name, "ref", BF16, 1e-2, rough, 0.5),                               \
-        ON(name, "cpu", BF16, 1e-2, rough, 0.5), ON(name, "cuda-sim", F32, 2e-4, 1e-4, 2e-2),                          \
-        ON(name, "cuda-sim", BF16, 1e-2, rough, 0.5), ON_TF32(name, "cuda-sim"), ON_TF32(name, "cuda"),                \
+        ON(name, "cpu", F32, 2e-4, 1e-4, 2e-2), ON(name, "ref", BF16, 1e-2, 3e-2, 0.5),                               \
+        ON(name, "cpu", BF16, 1e-2, 3e-2, 0.5), ON(name, "cuda-sim", F32, 2e-4, 1e-4, 2e-2),                          \
+        ON(name, "cuda-sim", BF16, 1e-2, 3e-2, 0.5), ON_TF32(name, "cuda-sim"), ON_TF32(name, "cuda"),                \
         ON(name, "cuda", F32, 2e-4, 1e-4, 2e-2),                         \
-        ON(name, "cuda", BF16, 1e-2, rough, 0.5)
+        ON(name, "cuda", BF16, 1e-2, 3e-2, 0.5)
 
 int main(int argc, char **argv)
 {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
-    const struct CMUnitTest tests[] = {ALL(xkd, 5e-2), ALL(xkd_mas, 3e-2), ALL(xkd_mats, 3.5e-2),
-                                        ALL(xkd_teacher_global, 3e-2), ALL(xkd_groups, 5e-2),
+    const struct CMUnitTest tests[] = {ALL(xkd), ALL(xkd_mas), ALL(xkd_mats),
+                                        ALL(xkd_teacher_global), ALL(xkd_groups),
                                         RANKS(xkd_groups, 2, "ref", F32, 2e-4, 1e-4, 2e-2),
                                         RANKS(xkd_groups, 4, "ref", F32, 2e-4, 1e-4, 2e-2),
                                         RANKS(xkd_groups, 2, "cpu", F32, 2e-4, 1e-4, 2e-2),
                                         RANKS(xkd_groups, 4, "cpu", F32, 2e-4, 1e-4, 2e-2),
-                                        RANKS(xkd_groups, 2, "cpu", BF16, 1e-2, 5e-2, 0.5)};
+                                        RANKS(xkd_groups, 2, "cpu", BF16, 1e-2, 3e-2, 0.5)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

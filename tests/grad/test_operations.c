@@ -97,6 +97,11 @@ SIZES(layernorm_s, d[0] * d[1], d[0] * d[1], d[1], d[1])
 FORWARD(layernorm, OPS->layernorm_forward(be, t->y, saved[0], saved[1], t->x[0], t->x[1], t->x[2], D0, D1))
 BACKWARD(layernorm, OPS->layernorm_backward(be, &(xkd_layernorm_grad){t->dx[0], t->dx[1], t->dx[2], NULL, t->dy, t->x[0],
                                                                       saved[0], saved[1], t->x[1], D0, D1}))
+/* The backward reads the copy. */
+FORWARD(residual_norm,
+        OPS->residual_layernorm_forward(be, t->y, saved[2], saved[0], saved[1], t->x[0], t->x[1], t->x[2], D0, D1))
+BACKWARD(residual_norm, OPS->layernorm_backward(be, &(xkd_layernorm_grad){t->dx[0], t->dx[1], t->dx[2], NULL, t->dy, saved[2],
+                                                                          saved[0], saved[1], t->x[1], D0, D1}))
 SIZES(plain_s, d[0] * d[1], d[0] * d[1])
 FORWARD(plain_norm, OPS->layernorm_forward(be, t->y, saved[0], saved[1], t->x[0], NULL, NULL, D0, D1))
 BACKWARD(plain_norm, OPS->layernorm_backward(be, &(xkd_layernorm_grad){.dx = t->dx[0], .dy = t->dy, .x = t->x[0],
@@ -196,6 +201,7 @@ static const pair pairs[] = {
     {"linear", "oaa", {3, 4, 5}, linear_s, linear_f, linear_b},
     {"gelu then linear", "oa", {3, 4, 5}, gelu_linear_s, gelu_linear_f, gelu_linear_b},
     {"layernorm", "oaa", {3, 7}, layernorm_s, layernorm_f, layernorm_b},
+    {"residual_layernorm", "oaa", {3, 7}, layernorm_s, residual_norm_f, residual_norm_b},
     {"layernorm without affine", "o", {3, 7}, plain_s, plain_norm_f, plain_norm_b},
     {"gelu", "o", {3, 7}, plain_s, gelu_f, gelu_b},
     {"l2norm", "o", {3, 7}, plain_s, l2norm_f, l2norm_b},

@@ -96,6 +96,10 @@ SIZES(s_ln, D0 * D1, D0, D0, D0 * D1, D1, D1)
 RUN(r_ln, OPS->layernorm_forward(be, t[0], t[1], t[2], t[3], t[4], t[5], D0, D1))
 SIZES(s_ln_plain, D0 * D1, D0, D0, D0 * D1)
 RUN(r_ln_plain, OPS->layernorm_forward(be, t[0], t[1], t[2], t[3], NULL, NULL, D0, D1))
+SIZES(s_residual_ln, D0 * D1, D0 * D1, D0, D0, D0 * D1, D1, D1)
+RUN(r_residual_ln, OPS->residual_layernorm_forward(be, t[0], t[1], t[2], t[3], t[4], t[5], t[6], D0, D1))
+SIZES(s_residual_ln_alone, D0 * D1, D0, D0, D0 * D1, D1, D1)
+RUN(r_residual_ln_alone, OPS->residual_layernorm_forward(be, t[0], NULL, t[1], t[2], t[3], t[4], t[5], D0, D1))
 /* The saved mean and rstd are made by the forward, into tensors of their own. */
 SIZES(s_ln_back, D0 * D1, D1, D1, D0, D0, D0 * D1, D0 * D1, D0 * D1, D1, D1)
 RUN(r_ln_back, OPS->layernorm_forward(be, t[0], t[3], t[4], t[7], t[8], t[9], D0, D1);
@@ -227,6 +231,8 @@ SIZES(s_scale, (D0 * D1 + D2) * D3, (D0 * D1 + D2) * D3)
 RUN(r_scale_sequences, TWO_SEGMENTS; OPS->scale_sequences(be, t[0], t[1], floats(be, D0 + 1, 0.3f), &segs, D3))
 SIZES(s_scale_in_place, (D0 * D1 + D2) * D3)
 RUN(r_scale_in_place, TWO_SEGMENTS; OPS->scale_sequences(be, t[0], t[0], floats(be, D0 + 1, 0.3f), &segs, D3))
+SIZES(s_add_sequences, (D0 * D1 + D2) * D3, (D0 * D1 + D2) * D3, D3)
+RUN(r_add_sequences, TWO_SEGMENTS; OPS->add_sequences(be, t[0], t[1], t[2], floats(be, D0 + 1, 0.3f), &segs, D3))
 SIZES(s_sparse, D2 * D3, D1 * D3)
 static void sparse(xkd_backend *be, void **t, const int64_t *d, bool accumulate)
 {
@@ -473,15 +479,17 @@ const operation operations[] = {
     {"linear_forward", "oiii", s_linear, r_linear, by_d2, LINEAR_SHAPES, 0},
     {"linear_forward without bias", "oii", s_linear_plain, r_linear_plain, by_d2, LINEAR_SHAPES, 0},
     {"linear_gelu_forward", "osiii", s_linear_gelu, r_linear_gelu, by_d2, LINEAR_SHAPES, 0},
-    {"linear_residual_forward", "oiiii", s_linear_residual, r_linear_residual, by_d2, LINEAR_SHAPES, 0},
-    {"linear_residual_forward in place", "aiii", s_linear_in_place, r_linear_in_place, by_d2, LINEAR_SHAPES, 0},
+    {"linear_residual_forward", "OIiiI", s_linear_residual, r_linear_residual, by_d2, LINEAR_SHAPES, 0},
+    {"linear_residual_forward in place", "AiiI", s_linear_in_place, r_linear_in_place, by_d2, LINEAR_SHAPES, 0},
     {"linear_backward_data", "oii", s_backward_data, r_backward_data, by_d1, LINEAR_SHAPES, 0},
     {"linear_gelu_backward_data", "osiii", s_gelu_data, r_gelu_data, by_d1, LINEAR_SHAPES, 0},
     {"linear_gelu_backward_data in place", "oaii", s_gelu_data_in_place, r_gelu_data_in_place, by_d1, LINEAR_SHAPES, 0},
     {"linear_backward_weight", "AAii", s_backward_weight, r_backward_weight, by_d0, LINEAR_SHAPES, 0},
-    {"layernorm_forward", "oSSiii", s_ln, r_ln, by_d1, ROW_SHAPES, 50},
+    {"layernorm_forward", "oSSiII", s_ln, r_ln, by_d1, ROW_SHAPES, 50},
+    {"residual_layernorm_forward", "ooSSIII", s_residual_ln, r_residual_ln, by_d1, ROW_SHAPES, 50},
+    {"residual_layernorm_forward without a copy", "oSSIII", s_residual_ln_alone, r_residual_ln_alone, by_d1, ROW_SHAPES, 50},
     {"layernorm_forward without affine", "oSSi", s_ln_plain, r_ln_plain, by_d1, ROW_SHAPES, 50},
-    {"layernorm_backward", "oAASSiiiii", s_ln_back, r_ln_back, by_d1, ROW_SHAPES, 200},
+    {"layernorm_backward", "oAASSiiiII", s_ln_back, r_ln_back, by_d1, ROW_SHAPES, 200},
     {"layernorm_backward without affine, in place", "aSSi", s_ln_back_plain, r_ln_back_plain, by_d1, ROW_SHAPES, 200},
     {"gelu_forward", "oi", s_two, r_gelu, one, FLAT_SHAPES, 0},
     {"gelu_backward", "oii", s_three, r_gelu_back, one, FLAT_SHAPES, 0},
@@ -495,17 +503,18 @@ const operation operations[] = {
     {"attention_probe mean", "OsSi", s_probe, r_probe_mean, by_d1, ATTENTION_SHAPES, 4},
     {"patchify of kept tokens", "oi", s_patches, r_patches, one, PATCH_SHAPES, 0},
     {"patchify of all", "oi", s_patches_all, r_patches_all, one, PATCH_SHAPES, 0},
-    {"add_positions", "oiii", s_positions, r_positions, one, TOKEN_SHAPES, 0},
-    {"add_positions of all tokens", "oii", s_positions_all, r_positions_all, one, TOKEN_SHAPES, 0},
+    {"add_positions", "OiII", s_positions, r_positions, one, TOKEN_SHAPES, 0},
+    {"add_positions of all tokens", "OiI", s_positions_all, r_positions_all, one, TOKEN_SHAPES, 0},
     {"add_positions_backward", "oAAi", s_positions_back, r_positions_back, by_d0, TOKEN_SHAPES, 0},
-    {"unmask_forward", "oiii", s_unmask, r_unmask, one, TOKEN_SHAPES, 0},
+    {"unmask_forward", "OiII", s_unmask, r_unmask, one, TOKEN_SHAPES, 0},
     {"unmask_backward", "oAAi", s_unmask_back, r_unmask_back, by_total, TOKEN_SHAPES, 0},
-    {"gather_rows", "oi", s_gather, r_gather, one, TOKEN_SHAPES, 0},
+    {"gather_rows", "oI", s_gather, r_gather, one, TOKEN_SHAPES, 0},
     {"scatter_rows", "oi", s_scatter, r_scatter, one, TOKEN_SHAPES, 0},
     {"pool_forward", "Oi", s_pool, r_pool, by_d1, TOKEN_SHAPES, 0},
     {"pool_forward of one token", "Oi", s_pool, r_pool_first, one, TOKEN_SHAPES, 0},
     {"scale_sequences", "oi", s_scale, r_scale_sequences, one, TOKEN_SHAPES, 0},
     {"scale_sequences in place", "a", s_scale_in_place, r_scale_in_place, one, TOKEN_SHAPES, 0},
+    {"add_sequences", "AiI", s_add_sequences, r_add_sequences, one, TOKEN_SHAPES, 0},
     {"pool_backward", "aI", s_pool_back, r_pool_back, one, TOKEN_SHAPES, 0},
     {"sparse_rows", "oi", s_sparse, r_sparse, one, TOKEN_SHAPES, 0},
     {"sparse_rows accumulating", "ai", s_sparse, r_sparse_add, one, TOKEN_SHAPES, 0},

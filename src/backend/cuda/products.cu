@@ -49,10 +49,9 @@ static void linear_residual_forward(xkd_backend *be, void *y, const void *residu
                                     const void *b, int64_t M, int64_t N, int64_t K)
 {
     const int64_t size[] = {M, N, K};
-    if (!cuda_begin(be, OPERATION("linear_residual_forward"), (numbers(M, N, K) + M * N) * (int64_t)sizeof(T),
-                    2 * M * N * K))
-        return;
-    product(be, (T *)y, (const T *)residual, (const T *)x, false, (const T *)w, true, (const T *)b, size);
+    int64_t bytes = (M * K + N * K) * (int64_t)sizeof(T) + 2 * M * N * (int64_t)sizeof(float);
+    if (!cuda_begin(be, OPERATION("linear_residual_forward"), bytes, 2 * M * N * K)) return;
+    product(be, (float *)y, (const float *)residual, (const T *)x, false, (const T *)w, true, (const float *)b, size);
 }
 
 template <class T>

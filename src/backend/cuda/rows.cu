@@ -11,13 +11,15 @@ __device__ inline int64_t warp_row(void)
     return (int64_t)blockIdx.x * ROW_WARPS + warp_number();
 }
 
-/* Two passes for the variance, as in PyTorch; the row comes from the cache from the second on. */
-template <class T>
-__global__ void layernorm_rows(T *y, float *mean, float *rstd, const T *x, const T *w, const T *b, int64_t R, int64_t D)
+/* Two passes for the variance, as in PyTorch; the row comes from the cache from the second on. X is T or float, and `kept`
+ * NULL or a copy of x. */
+template <class T, class X>
+__global__ void layernorm_rows(T *y, T *kept, float *mean, float *rstd, const X *x, const float *w, const float *b,
+                               int64_t R, int64_t D)
 {
     int64_t r = warp_row();
     if (r >= R) return;
-    const T *in = x + r * D;
+    const X *in = x + r * D;
     float sum = 0, squares = 0;
     for (int64_t d = lane_number(); d < D; d += WARP) sum += get(in, d);
     float m = warp_sum(sum) / (float)D;
@@ -25,7 +27,8 @@ __global__ void layernorm_rows(T *y, float *mean, float *rstd, const T *x, const
     float s = 1 / sqrtf(warp_sum(squares) / (float)D + (float)XKD_LAYERNORM_EPS);
     for (int64_t d = lane_number(); d < D; d += WARP) {
         float n = (get(in, d) - m) * s;
-        set(y + r * D, d, w ? n * get(w, d) + get(b, d) : n);
+        if (kept) set(kept + r * D, d, get(in, d));
+        set(y + r * D, d, w ? n * w[d] + b[d] : n);
     }
     if (lane_number() == 0) {
         mean[r] = m;
@@ -38,14 +41,25 @@ static void layernorm_forward(xkd_backend *be, void *y, void *mean, void *rstd, 
                               const void *b, int64_t R, int64_t D)
 {
     if (!cuda_begin(be, __func__, 2 * R * D * (int64_t)sizeof(T) + 8 * R, 8 * R * D)) return;
-    LAUNCH(be, layernorm_rows<T>, blocks_for(R, ROW_WARPS), ROW_WARPS * WARP, 0, (T *)y, (float *)mean, (float *)rstd,
-           (const T *)x, (const T *)w, (const T *)b, R, D);
+    LAUNCH(be, (layernorm_rows<T, T>), blocks_for(R, ROW_WARPS), ROW_WARPS * WARP, 0, (T *)y, (T *)NULL, (float *)mean,
+           (float *)rstd, (const T *)x, (const float *)w, (const float *)b, R, D);
+}
+
+template <class T>
+static void residual_layernorm_forward(xkd_backend *be, void *y, void *kept, void *mean, void *rstd, const void *x,
+                                       const void *w, const void *b, int64_t R, int64_t D)
+{
+    T *copy = kept == x ? NULL : (T *)kept;
+    int64_t bytes = sizeof(float) + (copy ? 2 : 1) * sizeof(T);
+    if (!cuda_begin(be, __func__, R * D * bytes + 8 * R, 8 * R * D)) return;
+    LAUNCH(be, (layernorm_rows<T, float>), blocks_for(R, ROW_WARPS), ROW_WARPS * WARP, 0, (T *)y, copy, (float *)mean,
+           (float *)rstd, (const float *)x, (const float *)w, (const float *)b, R, D);
 }
 
 template <class T> struct layernorm_grad {
     T *dx;
-    const T *residual, *dy, *x, *w;
-    const float *mean, *rstd;
+    const T *residual, *dy, *x;
+    const float *w, *mean, *rstd;
     int64_t R, D;
 };
 
@@ -57,14 +71,14 @@ template <class T> __global__ void layernorm_gradient(layernorm_grad<T> a)
     if (r >= a.R) return;
     float m = a.mean[r], s = a.rstd[r], e_sum = 0, en_sum = 0;
     for (int64_t d = lane_number(); d < a.D; d += WARP) {
-        float e = get(a.dy, first + d) * (a.w ? get(a.w, d) : 1);
+        float e = get(a.dy, first + d) * (a.w ? a.w[d] : 1);
         e_sum += e;
         en_sum += e * ((get(a.x, first + d) - m) * s);
     }
     e_sum = warp_sum(e_sum) / (float)a.D;
     en_sum = warp_sum(en_sum) / (float)a.D;
     for (int64_t d = lane_number(); d < a.D; d += WARP) {
-        float n = (get(a.x, first + d) - m) * s, e = get(a.dy, first + d) * (a.w ? get(a.w, d) : 1);
+        float n = (get(a.x, first + d) - m) * s, e = get(a.dy, first + d) * (a.w ? a.w[d] : 1);
         float residual = a.residual ? get(a.residual, first + d) : 0;
         set(a.dx, first + d, residual + s * (e - e_sum - n * en_sum));
     }
@@ -161,7 +175,7 @@ template <class T> static void layernorm_backward(xkd_backend *be, const xkd_lay
                            (const T *)a->residual,
                            (const T *)a->dy,
                            (const T *)a->x,
-                           (const T *)a->w,
+                           (const float *)a->w,
                            (const float *)a->mean,
                            (const float *)a->rstd,
                            a->R,
@@ -280,6 +294,7 @@ static void patch_normalize(xkd_backend *be, void *x, int64_t R, int64_t P)
 template <class T> void cuda_fill_rows(xkd_ops *ops)
 {
     ops->layernorm_forward = layernorm_forward<T>;
+    ops->residual_layernorm_forward = residual_layernorm_forward<T>;
     ops->layernorm_backward = layernorm_backward<T>;
     ops->l2norm_forward = l2norm_forward<T>;
     ops->l2norm_backward = l2norm_backward<T>;

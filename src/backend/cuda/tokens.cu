@@ -32,19 +32,20 @@ static void patchify(xkd_backend *be, void *out, const float *clip, const int32_
 }
 
 template <class T> struct position_element {
-    T *x;
-    const T *e, *cls, *pos;
+    float *x;
+    const T *e;
+    const float *cls, *pos;
     const int32_t *keep;
     int64_t M, D, c;
     __device__ void operator()(int64_t i) const
     {
         int64_t d = i % D, m = i / D % (M + c) - c, b = i / D / (M + c);
         if (m < 0) {
-            set(x, i, get(cls, d) + get(pos, d));
+            x[i] = cls[d] + pos[d];
             return;
         }
         int64_t place = c + (keep ? keep[b * M + m] : m);
-        set(x, i, get(e, (b * M + m) * D + d) + get(pos, place * D + d));
+        x[i] = get(e, (b * M + m) * D + d) + pos[place * D + d];
     }
 };
 
@@ -53,9 +54,9 @@ static void add_positions(xkd_backend *be, void *x, const void *e, const void *c
                           const int32_t *keep, int64_t B, int64_t M, int64_t D)
 {
     int64_t c = cls ? 1 : 0, n = B * (M + c) * D;
-    if (!cuda_begin(be, __func__, 3 * n * (int64_t)sizeof(T), n)) return;
-    cuda_each(be, __func__, position_element<T>{(T *)x, (const T *)e, (const T *)cls, (const T *)pos, keep, M, D, c},
-              n);
+    if (!cuda_begin(be, __func__, n * (int64_t)(sizeof(T) + 2 * sizeof(float)), n)) return;
+    cuda_each(be, __func__,
+              position_element<T>{(float *)x, (const T *)e, (const float *)cls, (const float *)pos, keep, M, D, c}, n);
 }
 
 /* The gradient of the table. Tokens of one sample stand at different places, those of different samples at the same ones, so
@@ -101,15 +102,16 @@ static void add_positions_backward(xkd_backend *be, void *de, void *dcls, void *
 /* ---- masks ---- */
 
 template <class T> struct unmask_element {
-    T *x;
-    const T *z, *mask, *pos;
+    float *x;
+    const T *z;
+    const float *mask, *pos;
     const int32_t *rank;
     int64_t N, M, D, c;
     __device__ void operator()(int64_t i) const
     {
         int64_t d = i % D, n = i / D % (N + c) - c, b = i / D / (N + c), kept = n < 0 ? -c : rank[b * N + n];
-        float value = n >= 0 && kept < 0 ? get(mask, d) : get(z, (b * (M + c) + c + kept) * D + d);
-        set(x, i, value + get(pos, (c + n) * D + d));
+        float value = n >= 0 && kept < 0 ? mask[d] : get(z, (b * (M + c) + c + kept) * D + d);
+        x[i] = value + pos[(c + n) * D + d];
     }
 };
 
@@ -118,11 +120,12 @@ static void unmask_forward(xkd_backend *be, void *x, const void *z, const void *
                            const xkd_unmask_args *a)
 {
     int64_t c = a->cls ? 1 : 0, n = a->B * (a->N + c) * a->D;
-    if (!cuda_begin(be, __func__, (2 * n + a->B * (a->M + c) * a->D) * (int64_t)sizeof(T), n)) return;
-    cuda_each(
-        be, __func__,
-        unmask_element<T>{(T *)x, (const T *)z, (const T *)mask_token, (const T *)pos, a->rank, a->N, a->M, a->D, c},
-        n);
+    int64_t bytes = 2 * n * (int64_t)sizeof(float) + a->B * (a->M + c) * a->D * (int64_t)sizeof(T);
+    if (!cuda_begin(be, __func__, bytes, n)) return;
+    cuda_each(be, __func__,
+              unmask_element<T>{(float *)x, (const T *)z, (const float *)mask_token, (const float *)pos, a->rank, a->N,
+                                a->M, a->D, c},
+              n);
 }
 
 /* One place and column over all samples: kept rows go back to z, the sum over all to the table, that over the masked ones to
@@ -172,20 +175,20 @@ static void unmask_backward(xkd_backend *be, void *dz, void *dmask, void *dpos, 
 
 template <class T> struct gather_element {
     T *out;
-    const T *in;
+    const float *in;
     const int32_t *index;
     int64_t D;
     __device__ void operator()(int64_t i) const
     {
-        out[i] = in[index[i / D] * D + i % D];
+        set(out, i, in[index[i / D] * D + i % D]);
     }
 };
 
 template <class T>
 static void gather_rows(xkd_backend *be, void *out, const void *in, const int32_t *index, int64_t n, int64_t D)
 {
-    if (!cuda_begin(be, __func__, 2 * n * D * (int64_t)sizeof(T), 0)) return;
-    cuda_each(be, __func__, gather_element<T>{(T *)out, (const T *)in, index, D}, n * D);
+    if (!cuda_begin(be, __func__, n * D * (int64_t)(sizeof(T) + sizeof(float)), 0)) return;
+    cuda_each(be, __func__, gather_element<T>{(T *)out, (const float *)in, index, D}, n * D);
 }
 
 template <class T> struct scatter_element {
@@ -285,6 +288,17 @@ template <class T> struct scale_element {
     }
 };
 
+template <class T> struct add_scaled_element {
+    float *y;
+    const T *x;
+    const float *factor, *b;
+    int64_t each, D;
+    __device__ void operator()(int64_t i) const
+    {
+        y[i] += factor[i / each] * (get(x, i) + b[i % D]);
+    }
+};
+
 template <class T>
 static void scale_sequences(xkd_backend *be, void *y, const void *x, const float *factor, const xkd_segments *segs,
                             int64_t D)
@@ -294,6 +308,21 @@ static void scale_sequences(xkd_backend *be, void *y, const void *x, const float
     for (int64_t s = 0; s < segs->count; s++) {
         int64_t each = segs->items[s].tokens * D, n = segs->items[s].batch * each;
         cuda_each(be, __func__, scale_element<T>{(T *)y + at, (const T *)x + at, factor + sequence, each}, n);
+        at += n;
+        sequence += segs->items[s].batch;
+    }
+}
+
+template <class T>
+static void add_sequences(xkd_backend *be, void *y, const void *x, const void *b, const float *factor,
+                          const xkd_segments *segs, int64_t D)
+{
+    int64_t at = 0, sequence = 0;
+    if (!cuda_begin(be, __func__, segs->rows * D * (int64_t)(sizeof(T) + 2 * sizeof(float)), 0)) return;
+    for (int64_t s = 0; s < segs->count; s++) {
+        int64_t each = segs->items[s].tokens * D, n = segs->items[s].batch * each;
+        add_scaled_element<T> f = {(float *)y + at, (const T *)x + at, factor + sequence, (const float *)b, each, D};
+        cuda_each(be, __func__, f, n);
         at += n;
         sequence += segs->items[s].batch;
     }
@@ -403,6 +432,7 @@ template <class T> void cuda_fill_tokens(xkd_ops *ops)
     ops->pool_forward = pool_forward<T>;
     ops->pool_backward = pool_backward<T>;
     ops->scale_sequences = scale_sequences<T>;
+    ops->add_sequences = add_sequences<T>;
     ops->refine_pool = refine_pool<T>;
 }
 

@@ -149,6 +149,19 @@ static void layernorm_forward(xkd_backend *be, void *y, void *mean, void *rstd, 
     RUN(layernorm_forward, y, mean, rstd, x, w, b, R, D);
 }
 
+static void residual_layernorm_forward(xkd_backend *be, void *y, void *kept, void *mean, void *rstd, const void *x,
+                                       const void *w, const void *b, int64_t R, int64_t D)
+{
+    HERE(y);
+    HERE(kept);
+    HERE(mean);
+    HERE(rstd);
+    HERE(x);
+    HERE(w);
+    HERE(b);
+    RUN(residual_layernorm_forward, y, kept, mean, rstd, x, w, b, R, D);
+}
+
 static void layernorm_backward(xkd_backend *be, const xkd_layernorm_grad *args)
 {
     xkd_layernorm_grad own_args = *args;
@@ -351,6 +364,16 @@ static void scale_sequences(xkd_backend *be, void *y, const void *x, const float
     HERE(x);
     HERE(factor);
     RUN(scale_sequences, y, x, factor, segs, D);
+}
+
+static void add_sequences(xkd_backend *be, void *y, const void *x, const void *b, const float *factor,
+                          const xkd_segments *segs, int64_t D)
+{
+    HERE(y);
+    HERE(x);
+    HERE(b);
+    HERE(factor);
+    RUN(add_sequences, y, x, b, factor, segs, D);
 }
 
 static void refine_pool(xkd_backend *be, void *y, const xkd_refine_args *args)
@@ -597,6 +620,7 @@ static const xkd_ops table = {
     .linear_gelu_backward_data = linear_gelu_backward_data,
     .linear_backward_weight = linear_backward_weight,
     .layernorm_forward = layernorm_forward,
+    .residual_layernorm_forward = residual_layernorm_forward,
     .layernorm_backward = layernorm_backward,
     .gelu_forward = gelu_forward,
     .gelu_backward = gelu_backward,
@@ -618,6 +642,7 @@ static const xkd_ops table = {
     .pool_forward = pool_forward,
     .pool_backward = pool_backward,
     .scale_sequences = scale_sequences,
+    .add_sequences = add_sequences,
     .refine_pool = refine_pool,
     .patch_normalize = patch_normalize,
     .mse_forward = mse_forward,

@@ -29,6 +29,7 @@ typedef struct {
     STORED *y;                  /* [M,N] =, or NULL */
     EXACT *dw;                  /* [M,N] +=, or NULL */
     const STORED *a, *b, *bias; /* operands; bias [N] or NULL */
+    const EXACT *exact_bias;    /* beside dw, [N] or NULL */
     int64_t M, N, K;
     int64_t a_row, a_col; /* strides of a [m,k] */
 } NAME(product);
@@ -97,19 +98,19 @@ static void NAME(linear_gelu_forward)(xkd_backend *be, void *y, void *h, const v
 /* The sum and the bias are added to the residual in double, with one rounding at the end. */
 static void NAME(residual_row)(void *arg, int64_t m, int thread)
 {
-    const NAME(product) *p = arg; /* a: x, b: w; added to what y holds */
+    const NAME(product) *p = arg; /* a: x, b: w; added to what dw holds */
     (void)thread;
     for (int64_t n = 0; n < p->N; n++) {
-        double sum = NAME(dot)(p->a + m * p->K, p->b + n * p->K, p->K) + (p->bias ? AT(p->bias, n) : 0);
-        SET(p->y, m * p->N + n, AT(p->y, m * p->N + n) + sum);
+        double sum = NAME(dot)(p->a + m * p->K, p->b + n * p->K, p->K) + (p->exact_bias ? AT(p->exact_bias, n) : 0);
+        SET(p->dw, m * p->N + n, AT(p->dw, m * p->N + n) + sum);
     }
 }
 
 static void NAME(linear_residual_forward)(xkd_backend *be, void *y, const void *residual, const void *x, const void *w,
                                           const void *b, int64_t M, int64_t N, int64_t K)
 {
-    NAME(product) p = {.be = be, .y = y, .a = x, .b = w, .bias = b, .M = M, .N = N, .K = K};
-    if (y != residual) memcpy(y, residual, (size_t)(M * N) * sizeof(STORED));
+    NAME(product) p = {.be = be, .dw = y, .a = x, .b = w, .exact_bias = b, .M = M, .N = N, .K = K};
+    if (y != residual) memcpy(y, residual, (size_t)(M * N) * sizeof(EXACT));
     be->products += M * N * K;
     NAME(run)(be, M * N * K, M, NAME(residual_row), &p);
 }

@@ -5,34 +5,38 @@
 
 /* Two passes for the variance, biased (divided by D) as in PyTorch. Statistics are rounded to the element
  * type only where they are saved. */
-static void NAME(layernorm_forward)(xkd_backend *be, void *y, void *mean, void *rstd, const void *x, const void *w,
-                                    const void *b, int64_t R, int64_t D)
-{
-    const STORED *weight = w, *bias = b;
-    (void)be;
-    for (int64_t r = 0; r < R; r++) {
-        const STORED *in = (const STORED *)x + r * D;
-        STORED *out = (STORED *)y + r * D;
-        double sum = 0, squares = 0;
-        for (int64_t d = 0; d < D; d++) sum += AT(in, d);
-        double m = sum / (double)D;
-        for (int64_t d = 0; d < D; d++) squares += (AT(in, d) - m) * (AT(in, d) - m);
-        double s = 1 / sqrt(squares / (double)D + XKD_LAYERNORM_EPS);
-        SET((EXACT *)mean, r, m);
-        SET((EXACT *)rstd, r, s);
-        for (int64_t d = 0; d < D; d++) {
-            double n = (AT(in, d) - m) * s;
-            SET(out, d, weight ? n * AT(weight, d) + AT(bias, d) : n);
-        }
+#define DEFINE_LAYERNORM(name, type)                                                                        \
+    static void NAME(name)(xkd_backend * be, void *y, void *mean, void *rstd, const void *x, const void *w, \
+                           const void *b, int64_t R, int64_t D)                                             \
+    {                                                                                                       \
+        const EXACT *weight = w, *bias = b;                                                                 \
+        (void)be;                                                                                           \
+        for (int64_t r = 0; r < R; r++) {                                                                   \
+            const type *in = (const type *)x + r * D;                                                       \
+            STORED *out = (STORED *)y + r * D;                                                              \
+            double sum = 0, squares = 0;                                                                    \
+            for (int64_t d = 0; d < D; d++) sum += AT(in, d);                                               \
+            double m = sum / (double)D;                                                                     \
+            for (int64_t d = 0; d < D; d++) squares += (AT(in, d) - m) * (AT(in, d) - m);                   \
+            double s = 1 / sqrt(squares / (double)D + XKD_LAYERNORM_EPS);                                   \
+            SET((EXACT *)mean, r, m);                                                                       \
+            SET((EXACT *)rstd, r, s);                                                                       \
+            for (int64_t d = 0; d < D; d++) {                                                               \
+                double n = (AT(in, d) - m) * s;                                                             \
+                SET(out, d, weight ? AT(weight, d) * n + AT(bias, d) : n);                                  \
+            }                                                                                               \
+        }                                                                                                   \
     }
-}
+DEFINE_LAYERNORM(layernorm_forward, STORED)
+DEFINE_LAYERNORM(exact_layernorm_forward, EXACT)
+#undef DEFINE_LAYERNORM
 
 /* With n = (x - mean) rstd and e = dy w:  dx = rstd (e - mean(e) - n mean(e n)).
  * dw and db add up over rows in index order. dx is written after both sums over the row are known, element by
  * element, so it may be dy or the residual. */
 static void NAME(layernorm_backward)(xkd_backend *be, const xkd_layernorm_grad *a)
 {
-    const STORED *weight = a->w;
+    const EXACT *weight = a->w;
     EXACT *dw = a->dw, *db = a->db;
     int64_t D = a->D;
     (void)be;
@@ -54,6 +58,13 @@ static void NAME(layernorm_backward)(xkd_backend *be, const xkd_layernorm_grad *
             SET(dx, d, grad + (residual ? AT(residual, d) : 0));
         }
     }
+}
+
+static void NAME(residual_layernorm_forward)(xkd_backend *be, void *y, void *kept, void *mean, void *rstd,
+                                             const void *x, const void *w, const void *b, int64_t R, int64_t D)
+{
+    NAME(exact_layernorm_forward)(be, y, mean, rstd, x, w, b, R, D);
+    for (int64_t i = 0; kept && kept != x && i < R * D; i++) SET((STORED *)kept, i, AT((const EXACT *)x, i));
 }
 
 /* The bound keeps a zero row from becoming NaN; 1/norm is saved for the backward. */

@@ -28,15 +28,16 @@ static void NAME(patchify)(xkd_backend *be, void *out, const float *clip, const 
 static void NAME(add_positions)(xkd_backend *be, void *x, const void *e, const void *cls, const void *pos,
                                 const int32_t *keep, int64_t B, int64_t M, int64_t D)
 {
-    const STORED *token = e, *first = cls, *table = pos;
+    const STORED *token = e;
+    const EXACT *first = cls, *table = pos;
     int64_t c = cls ? 1 : 0;
-    STORED *out = x;
+    EXACT *out = x;
     (void)be;
     for (int64_t b = 0; b < B; b++) {
         if (c)
             for (int64_t d = 0; d < D; d++) SET(out++, 0, AT(first, d) + AT(table, d));
         for (int64_t m = 0; m < M; m++) {
-            const STORED *row = table + (c + (keep ? keep[b * M + m] : m)) * D;
+            const EXACT *row = table + (c + (keep ? keep[b * M + m] : m)) * D;
             for (int64_t d = 0; d < D; d++) SET(out++, 0, AT(token++, 0) + AT(row, d));
         }
     }
@@ -76,16 +77,16 @@ static void NAME(unmask_forward)(xkd_backend *be, void *x, const void *z, const 
                                  const xkd_unmask_args *a)
 {
     int64_t c = a->cls ? 1 : 0, D = a->D;
-    STORED *out = x;
+    const EXACT *mask = mask_token;
+    EXACT *out = x;
     (void)be;
     for (int64_t b = 0; b < a->B; b++)
         for (int64_t n = -c; n < a->N; n++, out += D) {
-            const STORED *row = (const STORED *)pos + (c + n) * D, *from = mask_token;
-            if (n < 0)
-                from = (const STORED *)z + b * (a->M + c) * D;
-            else if (a->rank[b * a->N + n] >= 0)
-                from = (const STORED *)z + (b * (a->M + c) + c + a->rank[b * a->N + n]) * D;
-            for (int64_t d = 0; d < D; d++) SET(out, d, AT(from, d) + AT(row, d));
+            const EXACT *row = (const EXACT *)pos + (c + n) * D;
+            int64_t kept = n < 0 ? -c : a->rank[b * a->N + n];
+            bool masked = n >= 0 && kept < 0;
+            const STORED *from = (const STORED *)z + (b * (a->M + c) + c + (masked ? 0 : kept)) * D;
+            for (int64_t d = 0; d < D; d++) SET(out, d, (masked ? AT(mask, d) : AT(from, d)) + AT(row, d));
         }
 }
 
@@ -111,8 +112,7 @@ static void NAME(unmask_backward)(xkd_backend *be, void *dz, void *dmask, void *
 static void NAME(gather_rows)(xkd_backend *be, void *out, const void *in, const int32_t *index, int64_t n, int64_t D)
 {
     (void)be;
-    for (int64_t i = 0; i < n; i++)
-        memcpy((STORED *)out + i * D, (const STORED *)in + index[i] * D, (size_t)D * sizeof(STORED));
+    for (int64_t i = 0; i < n * D; i++) SET((STORED *)out, i, AT((const EXACT *)in, index[i / D] * D + i % D));
 }
 
 /* Indices are distinct, so storing is enough and nothing is added. */
@@ -176,6 +176,22 @@ static void NAME(scale_sequences)(xkd_backend *be, void *y, const void *x, const
     for (int64_t s = 0; s < segs->count; s++)
         for (int64_t b = 0; b < segs->items[s].batch; b++, factor++)
             for (int64_t i = 0; i < segs->items[s].tokens * D; i++) SET(out++, 0, (double)*factor * AT(in++, 0));
+}
+
+/* The sum and the product are rounded before they are added, as where they are tensors of their own. */
+static void NAME(add_sequences)(xkd_backend *be, void *y, const void *x, const void *b, const float *factor,
+                                const xkd_segments *segs, int64_t D)
+{
+    const STORED *in = x;
+    const EXACT *bias = b;
+    EXACT *out = y;
+    (void)be;
+    for (int64_t s = 0; s < segs->count; s++)
+        for (int64_t q = 0; q < segs->items[s].batch; q++, factor++)
+            for (int64_t i = 0; i < segs->items[s].tokens * D; i++, in++, out++) {
+                EXACT sum = (EXACT)(AT(in, 0) + AT(bias, i % D)), scaled = (EXACT)((double)*factor * (double)sum);
+                SET(out, 0, AT(out, 0) + (double)scaled);
+            }
 }
 
 /* weight [N]: head average of av_i mean(aa) / mean(av), or of softmax_i(av_i mean(aa)); the outer product

@@ -14,15 +14,16 @@ typedef struct {
     const stored *a; /* [M,K] or, transposed, [K,M] */
     const stored *b; /* [K,N] or, transposed, [N,K] */
     stored *y;       /* [M,N] =; NULL: see exact */
-    float *exact;    /* [M,N] +=: a weight gradient */
+    float *exact;    /* [M,N] = add + the product: a weight gradient, or rows with their residual */
     int64_t lda, ldb;
     bool transpose_a, transpose_b;
-    const stored *add; /* [M,N] what is added to y, may be y; NULL: 0 */
-    float *sums;       /* [M] += sums over K of a transposed operand; NULL: none */
+    const float *add; /* [M,N] beside exact, may be it */
+    float *sums;      /* [M] += sums over K of a transposed operand; NULL: none */
     epilogue then;
-    const stored *bias; /* [N] or NULL */
-    stored *gelu;       /* [M,N]: BIAS_GELU: output; GELU_BACKWARD: gelu of h */
-    const stored *h;    /* [M,N]: GELU_BACKWARD: pre-activation */
+    const stored *bias;      /* [N] or NULL */
+    const float *exact_bias; /* beside exact, [N] or NULL */
+    stored *gelu;            /* [M,N]: BIAS_GELU: output; GELU_BACKWARD: gelu of h */
+    const stored *h;         /* [M,N]: GELU_BACKWARD: pre-activation */
     /* One round: K values from k0 on are packed at `packed`, in panels of NR columns. */
     void *packed;
     int64_t k0, depth;
@@ -72,8 +73,8 @@ static void add_sums(float *sums, const stored *a, int64_t ld, int64_t columns, 
     }
 }
 
-/* Where the sums of a task are while K runs, `columns` apart. float32 outputs are summed up where they stand, and so are
- * weight gradients; bfloat16 ones in memory of the task's own, which the epilogue rounds once. */
+/* Where the sums of a task are while K runs, `columns` apart. float32 outputs are summed up where they stand; bfloat16 ones
+ * in memory of the task's own, which the epilogue rounds once. */
 typedef struct {
     float *c;
     int64_t ld;
@@ -85,7 +86,6 @@ INLINE void finish_vector(const product *p, const epilogue then, const float *c,
                           const int64_t n)
 {
     vec y = vec_load_part(c, n);
-    if (OWN_SUMS && p->add) y += read_part(p->add + at, n);
     if (p->bias) y += read_part(p->bias + column, n);
     if (then == BIAS_GELU) {
         write_part(p->gelu + at, vec_gelu(y), n);
@@ -118,9 +118,24 @@ INLINE void finish_rows(const product *p, const epilogue then, const tile *t)
     }
 }
 
+/* The bias of rows that stay float32, which stand where their sums do. */
+static void add_bias(const product *p, const tile *t)
+{
+    for (int64_t i = 0; i < t->rows; i++) {
+        float *c = t->sums.c + i * t->sums.ld;
+        for (int64_t j = 0; j < t->columns; j += W) {
+            int64_t n = t->columns - j;
+            vec_store_part(c + j, vec_load_part(c + j, n) + vec_load_part(p->exact_bias + t->column + j, n), n);
+        }
+    }
+}
+
 static void finish_tile(const product *p, const tile *t)
 {
-    if (!p->y) return;
+    if (!p->y) {
+        if (p->exact_bias) add_bias(p, t);
+        return;
+    }
     if (p->then == BIAS_GELU)
         finish_rows(p, BIAS_GELU, t);
     else if (p->then == GELU_BACKWARD)
@@ -158,15 +173,14 @@ static void linear_gelu_forward(xkd_backend *be, void *y, void *h, const void *x
     run_product(be, &p);
 }
 
-/* The sum starts from the residual, so that y may be the residual and the bits are the same if it is not; in bfloat16 the
- * residual is added at the end, before the one rounding. */
+/* The sum starts from the residual, so that y may be the residual and the bits are the same if it is not. */
 static void linear_residual_forward(xkd_backend *be, void *y, const void *residual, const void *x, const void *w,
                                     const void *b, int64_t M, int64_t N, int64_t K)
 {
-    product p = forward_product(y, x, w, M, N, K);
-    p.then = BIAS;
-    p.bias = b;
+    product p = forward_product(NULL, x, w, M, N, K);
+    p.exact = y;
     p.add = residual;
+    p.exact_bias = b;
     run_product(be, &p);
 }
 
@@ -201,7 +215,8 @@ static void linear_backward_weight(xkd_backend *be, void *dw, void *db, const vo
                                    int64_t N, int64_t K)
 {
     product p = {
-        .M = N, .N = K, .K = M, .a = dy, .lda = N, .transpose_a = true, .b = x, .ldb = K, .exact = dw, .sums = db};
+        .M = N, .N = K, .K = M, .a = dy, .lda = N, .transpose_a = true, .b = x, .ldb = K, .exact = dw, .add = dw};
+    p.sums = db;
     run_product(be, &p);
 }
 

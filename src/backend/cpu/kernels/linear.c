@@ -103,9 +103,8 @@ static void place_sums(const product *p, block_of_k *t, int64_t from, float *own
         return;
     }
     float *c = p->y ? (float *)(void *)p->y : p->exact; /* y is float32 here */
-    const float *add = p->exact ? p->exact : (const float *)(const void *)p->add;
     t->sums = (sums_at){c + t->row * p->N + t->first, p->N};
-    t->add = add ? add + t->row * p->N + t->first : NULL;
+    t->add = p->add ? p->add + t->row * p->N + t->first : NULL;
 }
 
 /* A task's rows, and panels [from, to), of one round. */

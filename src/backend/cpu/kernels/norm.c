@@ -7,53 +7,80 @@
 
 /* Arguments of any of the operations below; rows are R of D elements. */
 typedef struct {
-    stored *y, *dx;                          /* outputs */
-    float *mean, *rstd, *dw, *db, *partial;  /* partial: [tasks,2,D] shares of dw and db */
-    const stored *x, *w, *b, *residual, *dy; /* inputs */
-    const float *saved_mean, *saved_rstd;    /* of the forward */
+    stored *y, *dx, *kept;                  /* outputs */
+    float *mean, *rstd, *dw, *db, *partial; /* partial: [tasks,2,D] shares of dw and db */
+    const stored *x, *residual, *dy;        /* inputs */
+    const float *exact, *w, *b;             /* exact: what is normalised in place of x */
+    const float *saved_mean, *saved_rstd;   /* of the forward */
     int64_t R, D;
 } rows;
 
+/* Numbers from i on of a row that is exact or stored: a constant where these are inlined. */
+INLINE vec read_row(const void *x, const bool exact, int64_t i, int64_t n)
+{
+    return exact ? vec_load_part((const float *)x + i, n) : read_part((const stored *)x + i, n);
+}
+
+INLINE float read_number(const void *x, const bool exact, int64_t i)
+{
+    return exact ? ((const float *)x)[i] : read_one((const stored *)x + i);
+}
+
 /* Sums of a row and of its squares about the mean, in 16 lanes of float: two passes, because one pass of
  * squares loses the variance of rows with a large mean. */
-static void moments(const stored *x, int64_t D, float *mean, float *rstd)
+INLINE void moments(const void *x, const bool exact, int64_t D, float *mean, float *rstd)
 {
     lanes sum = lanes_zero(), squares = lanes_zero();
     int64_t i = 0;
     for (; i + LANES <= D; i += LANES)
-        for (int j = 0; j < VECS; j++) sum.v[j] += read_part(x + i + j * W, W);
-    for (int j = 0; i + j * W < D; j++) sum.v[j] += read_part(x + i + j * W, D - i - j * W);
+        for (int j = 0; j < VECS; j++) sum.v[j] += read_row(x, exact, i + j * W, W);
+    for (int j = 0; i + j * W < D; j++) sum.v[j] += read_row(x, exact, i + j * W, D - i - j * W);
     float m = lanes_sum(sum) / (float)D;
     for (i = 0; i + LANES <= D; i += LANES)
         for (int j = 0; j < VECS; j++) {
-            vec e = read_part(x + i + j * W, W) - m;
+            vec e = read_row(x, exact, i + j * W, W) - m;
             squares.v[j] = vec_fma(e, e, squares.v[j]);
         }
     float rest = 0;
-    for (; i < D; i++) rest += (read_one(x + i) - m) * (read_one(x + i) - m);
+    for (; i < D; i++) rest += (read_number(x, exact, i) - m) * (read_number(x, exact, i) - m);
     *mean = m;
     *rstd = 1 / sqrtf((lanes_sum(squares) + rest) / (float)D + (float)XKD_LAYERNORM_EPS);
 }
 
 /* mean and rstd are kept for the backward, which then needs no second pass of sums over x. */
+INLINE void forward_row(const rows *a, int64_t r, const bool exact)
+{
+    int64_t D = a->D;
+    const void *x = exact ? (const void *)(a->exact + r * D) : (const void *)(a->x + r * D);
+    stored *y = a->y + r * D, *kept = exact && a->kept ? a->kept + r * D : NULL;
+    float m, s;
+    moments(x, exact, D, &m, &s);
+    a->mean[r] = m;
+    a->rstd[r] = s;
+    for (int64_t i = 0; i < D; i += W) {
+        vec in = read_row(x, exact, i, D - i), n = (in - m) * s;
+        if (kept) write_part(kept + i, in, D - i);
+        if (a->w) n = vec_fma(n, vec_load_part(a->w + i, D - i), vec_load_part(a->b + i, D - i));
+        write_part(y + i, n, D - i);
+    }
+}
+
+INLINE void forward_task(const rows *a, int64_t task, const bool exact)
+{
+    int64_t first = task * ROWS_A_TASK, count = task_size(task, a->R, ROWS_A_TASK);
+    for (int64_t r = first; r < first + count; r++) forward_row(a, r, exact);
+}
+
 static void forward_rows(void *arg, int64_t task, int thread)
 {
-    const rows *a = arg;
-    int64_t D = a->D, first = task * ROWS_A_TASK, count = task_size(task, a->R, ROWS_A_TASK);
     (void)thread;
-    for (int64_t r = first; r < first + count; r++) {
-        const stored *x = a->x + r * D;
-        stored *y = a->y + r * D;
-        float m, s;
-        moments(x, D, &m, &s);
-        a->mean[r] = m;
-        a->rstd[r] = s;
-        for (int64_t i = 0; i < D; i += W) {
-            vec n = (read_part(x + i, D - i) - m) * s;
-            if (a->w) n = vec_fma(n, read_part(a->w + i, D - i), read_part(a->b + i, D - i));
-            write_part(y + i, n, D - i);
-        }
-    }
+    forward_task(arg, task, false);
+}
+
+static void forward_exact_rows(void *arg, int64_t task, int thread)
+{
+    (void)thread;
+    forward_task(arg, task, true);
 }
 
 static void layernorm_forward(xkd_backend *be, void *y, void *mean, void *rstd, const void *x, const void *w,
@@ -61,6 +88,14 @@ static void layernorm_forward(xkd_backend *be, void *y, void *mean, void *rstd, 
 {
     rows a = {.y = y, .mean = mean, .rstd = rstd, .x = x, .w = w, .b = b, .R = R, .D = D};
     xkd_parallel_for(be->pool, tasks_of(R, ROWS_A_TASK), forward_rows, &a);
+}
+
+static void residual_layernorm_forward(xkd_backend *be, void *y, void *kept, void *mean, void *rstd, const void *x,
+                                       const void *w, const void *b, int64_t R, int64_t D)
+{
+    rows a = {.y = y, .mean = mean, .rstd = rstd, .exact = x, .w = w, .b = b, .R = R, .D = D};
+    if (kept != x) a.kept = kept;
+    xkd_parallel_for(be->pool, tasks_of(R, ROWS_A_TASK), forward_exact_rows, &a);
 }
 
 /* dx of one row: rstd (e - mean(e) - n mean(e n)) with e = dy w, n = (x - mean) rstd; and, where `dw` is given, the
@@ -78,7 +113,7 @@ static void backward_row(const rows *a, int64_t r, float *dw, float *db)
             int64_t at = i + j * W, part = D - at;
             vec g = read_part(dy + at, part), n = (read_part(x + at, part) - m) * s;
             vec e = g;
-            if (a->w) e *= read_part(a->w + at, part);
+            if (a->w) e *= vec_load_part(a->w + at, part);
             e_sum.v[j] += e;
             en_sum.v[j] = vec_fma(e, n, en_sum.v[j]);
             if (!dw) continue;
@@ -89,7 +124,7 @@ static void backward_row(const rows *a, int64_t r, float *dw, float *db)
     for (i = 0; i < D; i += W) {
         int64_t part = D - i;
         vec e = read_part(dy + i, part);
-        if (a->w) e *= read_part(a->w + i, part);
+        if (a->w) e *= vec_load_part(a->w + i, part);
         vec n = (read_part(x + i, part) - m) * s, grad = (e - e_mean - n * en_mean) * s;
         if (residual) grad += read_part(residual + i, part);
         write_part(dx + i, grad, part);
@@ -150,5 +185,6 @@ static void layernorm_backward(xkd_backend *be, const xkd_layernorm_grad *g)
 void LEVEL(xkd_cpu_norm_ops)(xkd_ops *ops)
 {
     ops->layernorm_forward = layernorm_forward;
+    ops->residual_layernorm_forward = residual_layernorm_forward;
     ops->layernorm_backward = layernorm_backward;
 }

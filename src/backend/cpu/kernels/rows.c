@@ -82,8 +82,8 @@ static void add_positions_sample(void *arg, int64_t b, int thread)
     const job *j = arg;
     int64_t c = j->cls ? 1 : 0;
     (void)thread;
-    j->ref->add_positions(j->be, row_of(j->out, b * (j->M + c) * j->D), row_of(j->in, b * j->M * j->D), j->cls, j->pos,
-                          j->index ? j->index + b * j->M : NULL, 1, j->M, j->D);
+    j->ref->add_positions(j->be, exact_row_of(j->out, b * (j->M + c) * j->D), row_of(j->in, b * j->M * j->D), j->cls,
+                          j->pos, j->index ? j->index + b * j->M : NULL, 1, j->M, j->D);
 }
 
 static void add_positions(xkd_backend *be, void *x, const void *e, const void *cls, const void *pos,
@@ -110,7 +110,7 @@ static void unmask_sample(void *arg, int64_t b, int thread)
     (void)thread;
     one.B = 1;
     one.rank += b * one.N;
-    j->ref->unmask_forward(j->be, row_of(j->out, b * (one.N + c) * one.D), row_of(j->in, b * (one.M + c) * one.D),
+    j->ref->unmask_forward(j->be, exact_row_of(j->out, b * (one.N + c) * one.D), row_of(j->in, b * (one.M + c) * one.D),
                            j->mask_token, j->pos, &one);
 }
 

@@ -145,15 +145,19 @@ INLINE void multiply(float *sums, const uint16_t *a, int64_t ld, const uint16_t 
     _tile_stored(3, sums + 16 * SIDE + 16, SIDE * 4);
 }
 
-/* dw += sums of a tile. */
+/* A tile's sums onto what the first round adds to, and each later one to what it left; behind the last one the bias. */
 static void add_tile(const product *p, const tile *t)
 {
+    const float *from = p->k0 > 0 ? p->exact : p->add, *bias = p->k0 + p->depth == p->K ? p->exact_bias : NULL;
     for (int64_t i = 0; i < t->rows; i++) {
-        float *to = p->exact + (t->row + i) * p->N + t->column;
+        int64_t at = (t->row + i) * p->N + t->column;
         const float *c = t->sums.c + i * t->sums.ld;
-        for (int64_t j = 0; j < t->columns; j += W)
-            vec_store_part(to + j, vec_load_part(to + j, t->columns - j) + vec_load_part(c + j, t->columns - j),
-                           t->columns - j);
+        for (int64_t j = 0; j < t->columns; j += W) {
+            int64_t n = t->columns - j;
+            vec sum = vec_load_part(from + at + j, n) + vec_load_part(c + j, n);
+            if (bias) sum += vec_load_part(bias + t->column + j, n);
+            vec_store_part(p->exact + at + j, sum, n);
+        }
     }
 }
 
