@@ -55,6 +55,7 @@ typedef struct {
     double sound_end; /* of the last packet of sound since then; NAN: none yet */
     bool placed;      /* sound has been decoded since then */
     double back;      /* s before the clip's start that are sought in addition */
+    int64_t fed, fed_before; /* stamps of the last two packets of pictures that were sent */
     /* Damage within the clip. */
     bool shown_bad, lost;            /* `shown` is damaged; a packet behind it gave no frame */
     int64_t bad_frames;              /* grid frames that show something else than they should */
@@ -121,16 +122,21 @@ static void stop_skipping(run *r)
     r->plainly = skipped;
 }
 
-/* A new frame ends the time of the one before it: that one serves all grid times up to here.
- * A frame without time stamp is put one frame length behind the last one. */
+/* Seconds on the file's clock. A frame without time stamp is put one frame length behind the last one. */
+static double picture_time(const run *r, const AVFrame *frame)
+{
+    int64_t stamp = frame->best_effort_timestamp;
+    if (xkd_media_is_packed(r->media->video_codec)) stamp = r->fed_before;
+    if (stamp != AV_NOPTS_VALUE) return (double)stamp * av_q2d(r->media->video->time_base);
+    return r->have_shown ? r->shown_time + r->frame_seconds : r->media->info.video_start;
+}
+
+/* A new frame ends the time of the one before it: that one serves all grid times up to here. */
 static xkd_status take_frame(run *r)
 {
     xkd_status status = XKD_OK;
     AVFrame *frame = r->frame;
-    double base = av_q2d(r->media->video->time_base);
-    double time = frame->best_effort_timestamp == AV_NOPTS_VALUE
-                      ? (r->have_shown ? r->shown_time + r->frame_seconds : r->media->info.video_start)
-                      : (double)frame->best_effort_timestamp * base;
+    double base = av_q2d(r->media->video->time_base), time = picture_time(r, frame);
     int64_t duration = xkd_av_duration(frame);
     double length = duration > 0 ? (double)duration * base : r->frame_seconds;
     bool bad = frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT;
@@ -324,6 +330,10 @@ static xkd_status feed(run *r, AVCodecContext *codec, const AVPacket *packet)
 {
     xkd_status status = XKD_OK;
     bool video = codec == r->media->video_codec;
+    if (video) {
+        r->fed_before = r->fed;
+        if (packet) r->fed = packet->dts == AV_NOPTS_VALUE ? packet->pts : packet->dts;
+    }
     int code = avcodec_send_packet(codec, packet);
     if (code < 0 && code != AVERROR_EOF) status = count_error(r, video, packet);
     while (status == XKD_OK) {
@@ -484,6 +494,7 @@ static void seek(run *r)
             av_seek_frame(m->format, -1, 0, AVSEEK_FLAG_BYTE | AVSEEK_FLAG_ANY);
     }
     if (m->video_codec) avcodec_flush_buffers(m->video_codec);
+    r->fed = r->fed_before = AV_NOPTS_VALUE;
     if (m->audio_codec) avcodec_flush_buffers(m->audio_codec);
 }
 
@@ -595,6 +606,7 @@ static xkd_status prepare(run *r)
     r->video_done = !video;
     r->audio_done = !audio;
     r->sound_end = NAN;
+    r->fed = r->fed_before = AV_NOPTS_VALUE;
     r->frame_seconds = m->info.fps > 0 ? 1 / m->info.fps : 1 / q->fps;
     r->packet = av_packet_alloc();
     r->frame = av_frame_alloc();

@@ -49,6 +49,9 @@ void xkd_media_close_edits(const xkd_media *media, uint8_t *buffer, int64_t at, 
  * it, in the stream's time base. */
 int64_t xkd_media_restamp(xkd_media *media, AVPacket *packet);
 
+/* packed.c: whether pictures come one packet later than they are shown. */
+bool xkd_media_is_packed(const AVCodecContext *codec);
+
 /* span.c: whether the header lists every packet; else spans are found by reading the file, which must then be opened anew. */
 bool xkd_media_is_indexed(const xkd_media *media);
 bool xkd_media_is_covered(const xkd_media *media);  /* and whether the lengths beside that list reach its end */
