@@ -356,8 +356,10 @@ static xkd_status take_parts(const reading *r)
         char *at = xkd_csv_at(&c->csv, i + c->header, c->label)->text;
         bool list = take_brackets(&at);
         for (char *part; (part = list ? next_element(&at) : next_part(&at));) {
+            bool quoted = list && strchr("'\"", part[-1]);
             trim(r, part);
-            if (!*part || has_part(&parts, first[i], part)) continue;
+            if (!*part || xkd_list_missing(&(xkd_csv_field){part, quoted}) || has_part(&parts, first[i], part))
+                continue;
             XKD_TRY(xkd_reserve(cx, &parts.items, parts.count, &parts.capacity, sizeof *parts.items));
             parts.items[parts.count++] = part;
         }
@@ -463,6 +465,7 @@ static xkd_status describe(const reading *r, char **out)
         if (columns[i].column >= 0) xkd_text_printf(&t, " %s=%" PRId64, columns[i].name, columns[i].column + 1);
     xkd_text_printf(&t, "; %" PRId64 " rows", r->out->count);
     if (c->csv.comments) xkd_text_printf(&t, ", %" PRId64 " comments", c->csv.comments);
+    if (c->missing) xkd_text_printf(&t, ", %s read as empty in %" PRId64 " fields", c->missing_word, c->missing);
     if (c->repeated) xkd_text_printf(&t, ", names again in %" PRId64 " lines", c->repeated);
     if (r->windows) xkd_text_puts(&t, ", \\ read as /");
     if (c->passed_over) xkd_text_puts(&t, "; passed over:");

@@ -69,6 +69,16 @@ bool xkd_list_any_number(const xkd_csv_field *field)
     return end != field->text && *end == 0;
 }
 
+/* The words that pandas reads as missing. "none" and "Null" are left to who has such classes. */
+bool xkd_list_missing(const xkd_csv_field *field)
+{
+    static const char *const words[] = {"NaN", "nan",  "-NaN", "-nan", "None", "NA",   "N/A",
+                                        "n/a", "<NA>", "NaT",  "NULL", "null", "#N/A", "#NA"};
+    for (size_t i = 0; !field->quoted && i < sizeof words / sizeof *words; i++)
+        if (strcmp(field->text, words[i]) == 0) return true;
+    return false;
+}
+
 /* ---- the shape of a reading ---- */
 
 static int64_t first_row(const xkd_list_columns *t)
@@ -382,6 +392,17 @@ fail:
 
 /* ---- the columns ---- */
 
+/* Empties the fields of a column in which a value is missing. */
+static void empty_missing(xkd_list_columns *t, int64_t column)
+{
+    for (int64_t r = first_row(t); column >= 0 && r < t->csv.count; r++) {
+        const xkd_csv_field *f = xkd_csv_at(&t->csv, r, column);
+        if (!xkd_list_missing(f)) continue;
+        if (!t->missing++) snprintf(t->missing_word, sizeof t->missing_word, "%s", f->text);
+        *f->text = 0;
+    }
+}
+
 /* By the header's names; of several for one thing the first. Two columns of labels are numbers and their names. */
 static xkd_status by_header(xkd_context *cx, const char *list, xkd_list_columns *t)
 {
@@ -409,6 +430,9 @@ static xkd_status by_header(xkd_context *cx, const char *list, xkd_list_columns 
                         "%s:%" PRId64 ": none of these columns is named as one of files (path, file, filename, video, "
                         "audio, ...)",
                         list, t->csv.records[0].line);
+    empty_missing(t, t->label);
+    empty_missing(t, second);
+    empty_missing(t, t->split);
     if (second >= 0 && is_number_column(t, t->label) != is_number_column(t, second)) {
         bool first = is_number_column(t, t->label);
         t->name = first ? second : t->label;
@@ -424,6 +448,7 @@ static xkd_status by_place(xkd_context *cx, const char *list, xkd_list_columns *
     xkd_status status = XKD_OK;
     int64_t line = t->csv.records[0].line;
     t->path = 0;
+    for (int64_t c = 1; c < t->columns; c++) empty_missing(t, c);
     for (int64_t c = 1; c < t->columns; c++)
         if (is_path_column(t, c)) /* instead of the first one, or beside it: a file of sound for each of pictures */
             XKD_FAIL(XKD_ERR_DATA,

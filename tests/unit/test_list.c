@@ -117,6 +117,23 @@ static const struct {
     {"path,labels\nv1.mp4,\"['dog, wild', \"\"cat\"\"]\"\nv2.mp4,['cat']\n", "columns: path=1 label=2; 2 rows",
      "v1.mp4=dog, wild+cat v2.mp4=cat"},
     {"v1.mp4,cat\nv2.mp4,-1\n", "columns: path=1 label=2; 2 rows", "v1.mp4=cat v2.mp4=-"},
+    /* what programs write where a value is missing, which is no name; a quoted word is one */
+    {"path,label\nv1.mp4,cat\nv2.mp4,NaN\nv3.mp4,\n", "columns: path=1 label=2; 3 rows, NaN read as empty in 1 fields",
+     "v1.mp4=cat v2.mp4=- v3.mp4=-"},
+    {"path,label,split\nv1.mp4,2.0,train\nv2.mp4,nan,nan\nv3.mp4,None,test\n",
+     "columns: path=1 label=2 split=3; 3 rows, nan read as empty in 3 fields", "v1.mp4=2@train v2.mp4=- v3.mp4=-@test"},
+    {"v1.mp4\tcat\nv2.mp4\tnull\nv3.mp4\t<NA>\n", "columns: path=1 label=2; 3 rows, null read as empty in 2 fields",
+     "v1.mp4=cat v2.mp4=- v3.mp4=-"},
+    {"v1.mp4 3 train\nv2.mp4 NA NA\n", "columns: path=1 label=2 split=3; 2 rows, NA read as empty in 2 fields",
+     "v1.mp4=3@train v2.mp4=-"},
+    {"v1.mp4,none\nv2.mp4,\"None\"\nv3.mp4,\"NaN\"\n", "columns: path=1 label=2; 3 rows",
+     "v1.mp4=none v2.mp4=None v3.mp4=NaN"},
+    {"path,target,category\nv1.mp4,0,cat\nv2.mp4,nan,nan\nv3.mp4,1,ant\n",
+     "columns: path=1 label=2 name=3; 3 rows, nan read as empty in 2 fields", "v1.mp4=cat v2.mp4=- v3.mp4=ant"},
+    {"path,labels\nv1.mp4,\"['a', None, 'None']\"\nv2.mp4,nan\nv3.mp4,b;nan\n",
+     "columns: path=1 label=2; 3 rows, nan read as empty in 1 fields", "v1.mp4=a+None v2.mp4=- v3.mp4=b"},
+    {"path,label\nv1.mp4,NaN\nv2.mp4,NaN\n", "columns: path=1 label=2; 2 rows, NaN read as empty in 2 fields",
+     "v1.mp4=- v2.mp4=-"},
 };
 
 static void what_is_understood(void **state)
