@@ -214,6 +214,44 @@ static void names_that_look_alike(void **state)
     xkd_context_set_log(cx, NULL, NULL, XKD_LOG_WARN);
 }
 
+/* Letters with several marks, of all scripts, in one character or more and with their marks in any order that means the same. */
+static const struct {
+    const char *one, *other;
+    bool alike;
+} spellings[] = {
+    {"\u1EC7", "e\u0323\u0302", true},                  /* Vietnamese */
+    {"\u1EC7", "\u00EA\u0323", true},                   /* as Windows writes it */
+    {"h\u1EE3p", "H\u01A1\u0323p", true},               /* a horn and a dot */
+    {"\u1E69", "s\u0307\u0323", true},                  /* marks that stand on two sides of the letter */
+    {"\u1F82", "\u03B1\u0313\u0300\u0345", true},       /* old Greek */
+    {"\u1F71", "\u03AC", true},                         /* two codes of one letter */
+    {"\u0130", "i\u0307", true},                        /* a Turkish capital */
+    {"\u0958", "\u0915\u093C", true},                   /* Hindi */
+    {"\u0BCA", "\u0BC6\u0BBE", true},                   /* Tamil */
+    {"\u0628\u0651\u064E", "\u0628\u064E\u0651", true}, /* Arabic */
+    {"\uFB2C", "\u05E9\u05C1\u05BC", true},             /* Hebrew */
+    {"\u1EC7", "\u1EBF", false},                        /* another tone */
+    {"a\u0300\u0301", "a\u0301\u0300", false},          /* one above the other */
+    {"a\u0323b", "ab\u0323", false},
+};
+
+static void marks_of_letters(void **state)
+{
+    (void)state;
+    xkd_context_set_log(cx, hear, NULL, XKD_LOG_WARN);
+    for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++) {
+        char text[200];
+        xkd_manifest m;
+        told[0] = 0;
+        snprintf(text, sizeof text, "v1.mp4,%s\nv2.mp4,%s\n", spellings[i].one, spellings[i].other);
+        assert_int_equal(xkd_index_list(cx, put(text, (int64_t)strlen(text)), root, &m, NULL), XKD_OK);
+        assert_int_equal(m.class_count, 2);
+        if (spellings[i].alike != (strstr(told, "stay two classes") != NULL)) fail_msg("%s%s", text, told);
+        xkd_manifest_free(&m);
+    }
+    xkd_context_set_log(cx, NULL, NULL, XKD_LOG_WARN);
+}
+
 /* Blanks around a folder's name are no part of the class either, and two spellings are told. */
 static void names_of_folders(void **state)
 {
@@ -441,7 +479,7 @@ int main(void)
         cmocka_unit_test(absolute_paths),        cmocka_unit_test(names_in_a_manifest),
         cmocka_unit_test(what_a_manifest_keeps), cmocka_unit_test(what_files_decide),
         cmocka_unit_test(names_that_look_alike), cmocka_unit_test(blanks_in_a_manifest),
-        cmocka_unit_test(names_of_folders),
+        cmocka_unit_test(names_of_folders),      cmocka_unit_test(marks_of_letters),
     };
     cx = xkd_context_new();
     if (!cx || !mkdtemp(root)) return 1;
