@@ -441,6 +441,8 @@ static xkd_status drain(run *r)
     if (!r->video_done) {
         XKD_TRY(feed_waiting(r, true));
         if (!r->again) XKD_TRY(feed(r, r->media->video_codec, NULL));
+        /* What the index or the demuxer called a key frame was none: the decoder has waited for one to the end. */
+        if (r->sought && !r->have_shown) r->again = true;
         if (r->again) goto fail;
         XKD_TRY(finish_video(r));
     }

@@ -197,6 +197,33 @@ static void an_index_that_lies_costs_nothing(void **state)
         if (abs(got.sound[i] - truth[i]) > 600) fail_msg("sample %d: %d for %d", (int)i, got.sound[i], truth[i]);
 }
 
+/* Each packet is called a key frame, and behind the seek none is one: the decoder waits for it up to the end. */
+static void a_key_frame_that_is_none_costs_nothing(void **state)
+{
+    char path[5000], *bytes, *at;
+    int64_t size;
+    test_file file = test_file_default();
+    (void)state;
+    file.encode.key_frames = 1000;
+    snprintf(path, sizeof path, "%s/all-keys.mp4", folder);
+    if (make_test_file(cx, path, &file) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    assert_int_equal(xkd_read_file(cx, path, 1 << 30, XKD_ERR_DATA, &bytes, &size), XKD_OK);
+    at = memmem(bytes, (size_t)size, "stss", 4);
+    assert_non_null(at);
+    int64_t keys = big_endian(at + 8); /* another where all bars change */
+    assert_true(big_endian(at + 8 + 4 * keys) < 130);
+    memcpy(at, "free", 4);
+    assert_int_equal(xkd_write_file(cx, path, bytes, size), XKD_OK);
+    xkd_free(bytes);
+    xkd_media_request r = {
+        .mode = XKD_CLIP_AT, .start = 5.4, .duration = 0.5, .fps = 8, .audio_rate = RATE, .video = true, .audio = true};
+    decode(path, &r);
+    assert_int_equal(got.frames, 4);
+    for (int i = 0; i < 4; i++) assert_int_equal(got.number[i], (int)((5.4 + i / 8.0) * 25 + 1e-6));
+    assert_int_equal(got.samples, RATE / 2);
+    assert_true(rms(0, 1600) > 5000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -205,6 +232,7 @@ int main(void)
         cmocka_unit_test(sound_is_there_from_the_first_sample),
         cmocka_unit_test(a_clip_has_the_samples_of_the_file),
         cmocka_unit_test(an_index_that_lies_costs_nothing),
+        cmocka_unit_test(a_key_frame_that_is_none_costs_nothing),
     };
     cx = xkd_context_new();
     snprintf(folder, sizeof folder, "%s", test_folder("details"));
