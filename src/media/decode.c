@@ -131,6 +131,13 @@ static double picture_time(const run *r, const AVFrame *frame)
     return r->have_shown ? r->shown_time + r->frame_seconds : r->media->info.video_start;
 }
 
+/* Program and transport streams have a time stamp for each packet of theirs, which may hold several pictures. libavformat counts on
+ * from it, but behind a seek it does not know yet what to count on from. */
+static bool is_guessed(const run *r, const AVFrame *frame)
+{
+    return frame->pts == AV_NOPTS_VALUE && r->media->format->iformat->flags & AVFMT_TS_DISCONT;
+}
+
 /* A new frame ends the time of the one before it: that one serves all grid times up to here. */
 static xkd_status take_frame(run *r)
 {
@@ -149,7 +156,7 @@ static xkd_status take_frame(run *r)
     if (r->again) return XKD_OK;
     /* After a seek the first frame must lie at or before the clip's start; else the index was wrong
      * and frames are missing in front. */
-    if (!r->have_shown && r->sought && time > grid_time(r, 0) + TIME_EPSILON) {
+    if (!r->have_shown && r->sought && (time > grid_time(r, 0) + TIME_EPSILON || is_guessed(r, frame))) {
         r->again = true;
         return XKD_OK;
     }

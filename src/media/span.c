@@ -264,8 +264,8 @@ xkd_status xkd_media_scan(xkd_media *m, xkd_media_span *out, xkd_media_fault *fa
     if (v && v->times) {
         AVRational rate = m->video->avg_frame_rate;
         double first = v->has_key ? fmax(v->key, v->first) : v->first;
-        set_span(start_of(m->video, first), video_end(m->video, v, rate.num > 0 ? av_q2d(rate) : 0, all),
-                 &out->video_start, &out->video_end);
+        set_span(first > v->first ? first : start_of(m->video, first),
+                 video_end(m->video, v, rate.num > 0 ? av_q2d(rate) : 0, all), &out->video_start, &out->video_end);
         out->video_last = rounded(v->last);
         out->key_gap = rounded(fmax(v->key_gap, v->has_key ? v->last - v->previous_key : 0));
     }

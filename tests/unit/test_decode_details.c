@@ -18,7 +18,8 @@ static char folder[4096];
 
 static struct {
     int16_t sound[MOST];
-    int64_t samples, frames;
+    int64_t samples, frames, width, height;
+    double begins; /* the common clock, s on the file's */
     int number[FRAMES];
     uint8_t pixel[FRAMES][3]; /* of the middle */
     xkd_media_tally tally;
@@ -26,8 +27,9 @@ static struct {
 
 static xkd_status on_begin(void *user, const xkd_media_info *info, double start)
 {
-    (void)user, (void)info, (void)start;
+    (void)user, (void)start;
     memset(&got, 0, sizeof got);
+    got.begins = info->start;
     return XKD_OK;
 }
 
@@ -38,6 +40,8 @@ static xkd_status on_frame(void *user, const uint8_t *rgb, int64_t width, int64_
     memcpy(got.pixel[index], rgb + 3 * (height / 2 * width + width / 2), 3);
     got.number[index] = read_number(rgb, width, height);
     got.frames = index + 1;
+    got.width = width;
+    got.height = height;
     return XKD_OK;
 }
 
@@ -224,6 +228,96 @@ static void a_key_frame_that_is_none_costs_nothing(void **state)
     assert_true(rms(0, 1600) > 5000);
 }
 
+/* A stream of which the second half has another size. */
+static const char *make_two_sizes(void)
+{
+    static char path[5000];
+    char half[5100], *bytes[2];
+    int64_t size[2];
+    for (int k = 0; k < 2; k++) {
+        test_file file = test_file_default();
+        file.encode.format = "mpegts";
+        file.encode.sample_rate = 0;
+        file.encode.width = k ? 2 * TEST_WIDTH : TEST_WIDTH;
+        file.encode.video_start = 1 + 3 * k;
+        file.seconds = 3;
+        snprintf(half, sizeof half, "%s/half.ts", folder);
+        if (make_test_file(cx, half, &file) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+        assert_int_equal(xkd_read_file(cx, half, 1 << 30, XKD_ERR_DATA, &bytes[k], &size[k]), XKD_OK);
+    }
+    snprintf(path, sizeof path, "%s/two-sizes.ts", folder);
+    char *both = malloc((size_t)(size[0] + size[1]));
+    for (int k = 0; k < 2; k++) memcpy(both + k * size[0], bytes[k], (size_t)size[k]);
+    assert_int_equal(xkd_write_file(cx, path, both, size[0] + size[1]), XKD_OK);
+    free(both);
+    for (int k = 0; k < 2; k++) xkd_free(bytes[k]);
+    return path;
+}
+
+/* Clips of a file have one size, wherever they begin: a cache holds one. */
+static void a_file_has_one_size(void **state)
+{
+    (void)state;
+    const char *path = make_two_sizes();
+    for (int k = 0; k < 2; k++) {
+        xkd_media_request r = {
+            .mode = XKD_CLIP_AT, .start = k ? 4.04 : 1.0, .duration = 1, .fps = 8, .audio_rate = RATE, .video = true};
+        decode(path, &r);
+        assert_int_equal(got.frames, 8);
+        assert_int_equal(got.width, TEST_WIDTH);
+        assert_int_equal(got.height, TEST_HEIGHT);
+        for (int i = 0; i < 8; i++) assert_in_range(got.number[i], 24 + k + i * 25 / 8, 26 + k + i * 25 / 8);
+    }
+}
+
+/* Drops the pictures before the second key frame of a transport stream, but for the three in front of it. */
+static int64_t cut_before_key(char *bytes, int64_t size)
+{
+    enum { PACKET = 188, PICTURES_PID = 0x100, MOST_STARTS = 1000 };
+    int64_t starts[MOST_STARTS], count = 0, keys = 0, kept = 0;
+    for (int64_t at = 0; at < size && keys < 2; at += PACKET) {
+        const uint8_t *p = (const uint8_t *)bytes + at;
+        if (((p[1] & 0x1F) << 8 | p[2]) != PICTURES_PID || !(p[1] & 0x40)) continue;
+        assert_true(count < MOST_STARTS);
+        starts[count++] = at;
+        keys += p[3] & 0x20 && p[4] > 0 && p[5] & 0x40;
+    }
+    assert_true(keys == 2 && count > 4);
+    for (int64_t at = 0; at < size; at += PACKET) {
+        const uint8_t *p = (const uint8_t *)bytes + at;
+        if (((p[1] & 0x1F) << 8 | p[2]) == PICTURES_PID && at < starts[count - 4]) continue;
+        memmove(bytes + kept, bytes + at, PACKET);
+        kept += PACKET;
+    }
+    return kept;
+}
+
+/* A recording that began a little before a key frame begins with it: nothing is missing in front of the first clip. */
+static void a_film_begins_with_its_first_key_frame(void **state)
+{
+    char path[5000], *bytes;
+    int64_t size;
+    test_file file = test_file_default();
+    xkd_media_request r = {
+        .mode = XKD_CLIP_AT, .start = 0, .duration = 1, .fps = 25, .audio_rate = RATE, .video = true, .audio = true};
+    (void)state;
+    file.encode.format = "mpegts";
+    snprintf(path, sizeof path, "%s/late-key.ts", folder);
+    if (make_test_file(cx, path, &file) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    decode(path, &r);
+    double whole = got.begins;
+    assert_int_equal(xkd_read_file(cx, path, 1 << 30, XKD_ERR_DATA, &bytes, &size), XKD_OK);
+    assert_int_equal(xkd_write_file(cx, path, bytes, cut_before_key(bytes, size)), XKD_OK);
+    xkd_free(bytes);
+    decode(path, &r);
+    assert_int_equal(got.frames, 25);
+    assert_true(got.number[0] > 3);
+    for (int i = 0; i < 25; i++) assert_int_equal(got.number[i], got.number[0] + i);
+    if (fabs(got.begins - whole - got.number[0] / 25.0) > 1e-3)
+        fail_msg("picture %d at %g s", got.number[0], got.begins - whole);
+    assert_true(got.tally.video_damage == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -233,6 +327,8 @@ int main(void)
         cmocka_unit_test(a_clip_has_the_samples_of_the_file),
         cmocka_unit_test(an_index_that_lies_costs_nothing),
         cmocka_unit_test(a_key_frame_that_is_none_costs_nothing),
+        cmocka_unit_test(a_file_has_one_size),
+        cmocka_unit_test(a_film_begins_with_its_first_key_frame),
     };
     cx = xkd_context_new();
     snprintf(folder, sizeof folder, "%s", test_folder("details"));
