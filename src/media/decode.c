@@ -206,14 +206,23 @@ static double overlap(const run *r, double time, double length)
     return fmax(fmin(time + length, r->end) - fmax(time, r->origin), 0);
 }
 
-static bool has_fixed_frames(enum AVCodecID codec)
+/* Samples as they are, which cannot be wrong. A recording to a pipe ends in the middle of a packet, or of a sample: that is
+ * no damage. Whether it is shorter than its header says is known without decoding. */
+static bool is_pcm(enum AVCodecID codec)
+{
+    return codec >= AV_CODEC_ID_FIRST_AUDIO && codec < AV_CODEC_ID_ADPCM_IMA_QT;
+}
+
+/* Writers cut PCM into packets of any length, mostly of one; where stamps are exact they are the better word. */
+static bool has_fixed_frames(const AVStream *stream)
 {
     static const enum AVCodecID FIXED[] = {AV_CODEC_ID_AAC, AV_CODEC_ID_MP3,  AV_CODEC_ID_MP2,
                                            AV_CODEC_ID_AC3, AV_CODEC_ID_EAC3, AV_CODEC_ID_OPUS,
                                            AV_CODEC_ID_DTS, AV_CODEC_ID_FLAC, AV_CODEC_ID_ALAC};
+    const AVCodecParameters *p = stream->codecpar;
     for (size_t i = 0; i < sizeof FIXED / sizeof *FIXED; i++)
-        if (FIXED[i] == codec) return true;
-    return false;
+        if (FIXED[i] == p->codec_id) return true;
+    return is_pcm(p->codec_id) && av_q2d(stream->time_base) * p->sample_rate > 2;
 }
 
 /* Matroska and FLV round time stamps to a millisecond, sixteen samples, and what was once in one of them keeps such stamps
@@ -222,8 +231,8 @@ static bool has_fixed_frames(enum AVCodecID codec)
 static double exact_time(const run *r, const AVFrame *frame, double time)
 {
     const AVStream *stream = r->media->audio;
-    double tick = av_q2d(stream->time_base), start = r->media->info.audio_start, slack = fmax(0.75 * tick, 1e-3);
-    if (!has_fixed_frames(stream->codecpar->codec_id) || frame->nb_samples < 1 || frame->sample_rate < 1) return time;
+    double tick = av_q2d(stream->time_base), start = r->media->sound_first, slack = fmax(0.75 * tick, 1e-3);
+    if (!has_fixed_frames(stream) || frame->nb_samples < 1 || frame->sample_rate < 1) return time;
     double length = (double)frame->nb_samples / frame->sample_rate, step = length;
     if (stream->codecpar->codec_id == AV_CODEC_ID_OPUS) {
         /* It begins with samples to be skipped, and the stamp of what is left of the first frame is moved by as many whole
@@ -231,7 +240,7 @@ static double exact_time(const run *r, const AVFrame *frame, double time)
          * of 2.5 ms. */
         double skipped = (double)r->packet->duration * tick - length;
         if (!(skipped > 0)) skipped = (double)stream->codecpar->initial_padding / frame->sample_rate;
-        start += (double)llround(skipped / tick) * tick - skipped;
+        start += (double)llround(skipped / tick + 1e-6) * tick - skipped; /* 6.5 ms are 7 */
         step = 0.0025;
         slack = 1.1 * tick;
     }
@@ -267,18 +276,10 @@ fail:
     return status;
 }
 
-/* Samples as they are, which cannot be wrong. A recording to a pipe ends in the middle of a packet, or of a sample: that is
- * no damage. Whether it is shorter than its header says is known without decoding. */
-static bool is_pcm(const run *r)
-{
-    enum AVCodecID codec = r->media->audio->codecpar->codec_id;
-    return codec >= AV_CODEC_ID_FIRST_AUDIO && codec < AV_CODEC_ID_ADPCM_IMA_QT;
-}
-
 /* A packet that gives nothing: the picture before it stays too long, or its sound is missing. NULL: the end. */
 static xkd_status count_error(run *r, bool video, const AVPacket *packet)
 {
-    if (!video && is_pcm(r)) return XKD_OK;
+    if (!video && is_pcm(r->media->audio->codecpar->codec_id)) return XKD_OK;
     r->tally->errors++;
     if (video) {
         r->lost = r->have_shown;
@@ -479,6 +480,15 @@ fail:
     return status;
 }
 
+/* Where libavformat's seeks lead to one place and its stamps tell another: in WAV it goes by the header's rate of bytes, which holds
+ * for PCM alone, and pages of FLAC in Ogg tell where their last packet ends. Sound alone is quickly read through. */
+static bool misses(const xkd_media *m)
+{
+    const char *format = m->format->iformat->name;
+    enum AVCodecID codec = m->audio ? m->audio->codecpar->codec_id : AV_CODEC_ID_NONE;
+    return (!strcmp(format, "wav") && !is_pcm(codec)) || (!strcmp(format, "ogg") && codec == AV_CODEC_ID_FLAC);
+}
+
 /* To the key frame at or before the start. Without an index that can fail: then decoding goes on from the beginning.
  * Sound alone seeks by its own stream; otherwise the picture leads, as its key frames are the sparse
  * ones. */
@@ -491,7 +501,7 @@ static void seek(run *r)
     double first = by_sound ? m->info.audio_start : m->info.video_start;
     double time = r->origin - r->back - (r->sound ? preroll(r) : 0);
     /* A whole file goes out piece by piece and cannot begin anew. */
-    bool from_start = time <= first || r->request->mode == XKD_CLIP_WHOLE;
+    bool from_start = time <= first || r->request->mode == XKD_CLIP_WHOLE || misses(m);
     if (from_start && !m->dirty) return;
     int64_t stamp = (int64_t)floor((from_start ? first : time) / av_q2d(stream->time_base) + TIME_EPSILON);
     r->sought = !from_start;
@@ -555,7 +565,7 @@ static xkd_status read_packets(run *r)
             continue;
         }
         int index = r->packet->stream_index;
-        bool samples = m->audio && index == m->audio->index && is_pcm(r);
+        bool samples = m->audio && index == m->audio->index && is_pcm(m->audio->codecpar->codec_id);
         if (r->packet->flags & AV_PKT_FLAG_CORRUPT && !samples) r->tally->errors++;
         int64_t missing = xkd_media_restamp(m, r->packet);
         if (missing) status = count_missing(r, m->format->streams[index], missing);

@@ -32,6 +32,7 @@ struct xkd_media {
     xkd_open_edit open_edit[XKD_MEDIA_MAX_STREAMS];
     int open_edits;
     xkd_counted counted[2]; /* of video and audio */
+    double sound_first;     /* s on the file's clock: where the first packet of sound that is heard begins */
     bool dirty;             /* something has been read since opening: seek before decoding again */
 };
 
@@ -57,6 +58,7 @@ bool xkd_media_is_indexed(const xkd_media *media);
 bool xkd_media_is_covered(const xkd_media *media);  /* and whether the lengths beside that list reach its end */
 double xkd_media_index_end(const xkd_media *media); /* where its last packet stands; s on the file's clock */
 void xkd_media_round_span(xkd_media_span *span);    /* to what a manifest keeps */
+double xkd_media_sound_first(xkd_media *media);     /* by the index, if it is complete; else where the span begins */
 /* whole.c: whether sizes that the container keeps show that nothing is missing at its end; false where it keeps none. */
 bool xkd_media_is_whole(const xkd_media *media);
 double xkd_media_wav_length(const xkd_media *media); /* s that the header of a WAV file promises; 0: nothing */

@@ -567,6 +567,7 @@ static xkd_status open_streams(xkd_media *media, xkd_media_fault *fault)
     if (media->audio && media->options.audio) XKD_TRY(open_codec(media, media->audio, &media->audio_codec, fault));
     XKD_TRY(describe(media, &span, claimed, fault));
     media->options.span = span;
+    media->sound_first = xkd_media_sound_first(media);
 fail:
     return status;
 }

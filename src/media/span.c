@@ -242,6 +242,17 @@ bool xkd_media_is_indexed(const xkd_media *m)
     return true;
 }
 
+/* An edit list may cut into a packet: the packets of one length stand where the first of them begins, not where the sound does. */
+double xkd_media_sound_first(xkd_media *m)
+{
+    int count = m->audio && xkd_media_is_indexed(m) ? avformat_index_get_entries_count(m->audio) : 0;
+    for (int i = 0; i < count; i++) {
+        const AVIndexEntry *e = avformat_index_get_entry(m->audio, i);
+        if (!(e->flags & AVINDEX_DISCARD_FRAME)) return (double)e->timestamp * av_q2d(m->audio->time_base);
+    }
+    return m->info.audio_start;
+}
+
 /* Fills in the spans of m->video and m->audio. A stream without a single packet is none. The caller opens the file anew:
  * it has been read to its end. */
 xkd_status xkd_media_scan(xkd_media *m, xkd_media_span *out, xkd_media_fault *fault)
