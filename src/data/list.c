@@ -36,8 +36,7 @@ static xkd_status check_text(xkd_context *cx, const char *list, const char *text
 {
     const char *first = text + xkd_csv_mark(text, size);
     first += strspn(first, " \t\r\n");
-    if (size >= 2 && (memcmp(text, "\xFF\xFE", 2) == 0 || memcmp(text, "\xFE\xFF", 2) == 0))
-        return xkd_fail(cx, XKD_ERR_DATA, "%s: is UTF-16: save it as UTF-8 (in Excel: CSV UTF-8)", list);
+    if (first == text + size) return xkd_fail(cx, XKD_ERR_DATA, "%s: has no rows (was it cut off?)", list);
     if (memchr(text, 0, (size_t)size)) return xkd_fail(cx, XKD_ERR_DATA, "%s: is no text file (save it as CSV)", list);
     if (*first == '{' || *first == '[')
         return xkd_fail(cx, XKD_ERR_DATA,
@@ -511,6 +510,7 @@ xkd_status xkd_index_list(xkd_context *cx, const char *list, const char *root, x
     *out = (xkd_manifest){0};
     if (understood) *understood = NULL;
     XKD_TRY(xkd_read_file(cx, list, MAX_LIST_BYTES, XKD_ERR_DATA, &text, &size));
+    XKD_TRY(xkd_csv_from_utf16(cx, list, &text, &size));
     XKD_TRY(check_text(cx, list, text, size));
     XKD_TRY(xkd_copy_string(cx, &out->root, root));
     r.real_root = realpath(root, NULL);

@@ -285,7 +285,7 @@ static bool holds_separators(const xkd_list_columns *t)
 {
     for (int64_t r = first_row(t); r < t->csv.count; r++) {
         const xkd_csv_field *f = xkd_csv_at(&t->csv, r, 0);
-        if (!f->quoted && strpbrk(f->text, " \t;")) return true;
+        if (!f->quoted && strpbrk(f->text, " \t;|")) return true;
     }
     return false;
 }
@@ -311,8 +311,8 @@ fail:
 /* Why nothing fits: by the separator that most lines hold. */
 static xkd_status refuse(xkd_context *cx, const char *list, const xkd_csv_text *text)
 {
-    static const char separators[] = ",\t; ";
-    static const char *const words[] = {"commas", "tabs", "semicolons", "blanks"};
+    static const char separators[] = ",\t;| ";
+    static const char *const words[] = {"commas", "tabs", "semicolons", "bars", "blanks"};
     xkd_status status = XKD_OK;
     xkd_list_columns t = {0};
     int best = 0;
@@ -506,7 +506,7 @@ xkd_status xkd_list_columns_find(xkd_context *cx, const char *list, const xkd_cs
         text.size -= start + 5 - text.text;
         text.text = start + 5;
     }
-    XKD_TRY(choose_separator(cx, list, &text, forced[0] ? forced : ",\t; ", out));
+    XKD_TRY(choose_separator(cx, list, &text, forced[0] ? forced : ",\t;| ", out));
     drop_repeated_header(out);
     XKD_TRY(check_later_headers(cx, list, out));
     out->path = out->label = out->name = out->split = -1;
