@@ -131,13 +131,6 @@ static double picture_time(const run *r, const AVFrame *frame)
     return r->have_shown ? r->shown_time + r->frame_seconds : r->media->info.video_start;
 }
 
-/* Program and transport streams have a time stamp for each packet of theirs, which may hold several pictures. libavformat counts on
- * from it, but behind a seek it does not know yet what to count on from. */
-static bool is_guessed(const run *r, const AVFrame *frame)
-{
-    return frame->pts == AV_NOPTS_VALUE && r->media->format->iformat->flags & AVFMT_TS_DISCONT;
-}
-
 /* A new frame ends the time of the one before it: that one serves all grid times up to here. */
 static xkd_status take_frame(run *r)
 {
@@ -156,7 +149,8 @@ static xkd_status take_frame(run *r)
     if (r->again) return XKD_OK;
     /* After a seek the first frame must lie at or before the clip's start; else the index was wrong
      * and frames are missing in front. */
-    if (!r->have_shown && r->sought && (time > grid_time(r, 0) + TIME_EPSILON || is_guessed(r, frame))) {
+    if (!r->have_shown && r->sought &&
+        (time > grid_time(r, 0) + TIME_EPSILON || xkd_media_is_guessed(r->media, frame))) {
         r->again = true;
         return XKD_OK;
     }
@@ -206,13 +200,6 @@ static double overlap(const run *r, double time, double length)
     return fmax(fmin(time + length, r->end) - fmax(time, r->origin), 0);
 }
 
-/* Samples as they are, which cannot be wrong. A recording to a pipe ends in the middle of a packet, or of a sample: that is
- * no damage. Whether it is shorter than its header says is known without decoding. */
-static bool is_pcm(enum AVCodecID codec)
-{
-    return codec >= AV_CODEC_ID_FIRST_AUDIO && codec < AV_CODEC_ID_ADPCM_IMA_QT;
-}
-
 /* Writers cut PCM into packets of any length, mostly of one; where stamps are exact they are the better word. */
 static bool has_fixed_frames(const AVStream *stream)
 {
@@ -222,7 +209,7 @@ static bool has_fixed_frames(const AVStream *stream)
     const AVCodecParameters *p = stream->codecpar;
     for (size_t i = 0; i < sizeof FIXED / sizeof *FIXED; i++)
         if (FIXED[i] == p->codec_id) return true;
-    return is_pcm(p->codec_id) && av_q2d(stream->time_base) * p->sample_rate > 2;
+    return xkd_media_is_pcm(p->codec_id) && av_q2d(stream->time_base) * p->sample_rate > 2;
 }
 
 /* Matroska and FLV round time stamps to a millisecond, sixteen samples, and what was once in one of them keeps such stamps
@@ -279,7 +266,7 @@ fail:
 /* A packet that gives nothing: the picture before it stays too long, or its sound is missing. NULL: the end. */
 static xkd_status count_error(run *r, bool video, const AVPacket *packet)
 {
-    if (!video && is_pcm(r->media->audio->codecpar->codec_id)) return XKD_OK;
+    if (!video && xkd_media_is_pcm(r->media->audio->codecpar->codec_id)) return XKD_OK;
     r->tally->errors++;
     if (video) {
         r->lost = r->have_shown;
@@ -480,15 +467,6 @@ fail:
     return status;
 }
 
-/* Where libavformat's seeks lead to one place and its stamps tell another: in WAV it goes by the header's rate of bytes, which holds
- * for PCM alone, and pages of FLAC in Ogg tell where their last packet ends. Sound alone is quickly read through. */
-static bool misses(const xkd_media *m)
-{
-    const char *format = m->format->iformat->name;
-    enum AVCodecID codec = m->audio ? m->audio->codecpar->codec_id : AV_CODEC_ID_NONE;
-    return (!strcmp(format, "wav") && !is_pcm(codec)) || (!strcmp(format, "ogg") && codec == AV_CODEC_ID_FLAC);
-}
-
 /* To the key frame at or before the start. Without an index that can fail: then decoding goes on from the beginning.
  * Sound alone seeks by its own stream; otherwise the picture leads, as its key frames are the sparse
  * ones. */
@@ -501,7 +479,7 @@ static void seek(run *r)
     double first = by_sound ? m->info.audio_start : m->info.video_start;
     double time = r->origin - r->back - (r->sound ? preroll(r) : 0);
     /* A whole file goes out piece by piece and cannot begin anew. */
-    bool from_start = time <= first || r->request->mode == XKD_CLIP_WHOLE || misses(m);
+    bool from_start = time <= first || r->request->mode == XKD_CLIP_WHOLE || xkd_media_misses(m);
     if (from_start && !m->dirty) return;
     int64_t stamp = (int64_t)floor((from_start ? first : time) / av_q2d(stream->time_base) + TIME_EPSILON);
     r->sought = !from_start;
@@ -565,8 +543,9 @@ static xkd_status read_packets(run *r)
             continue;
         }
         int index = r->packet->stream_index;
-        bool samples = m->audio && index == m->audio->index && is_pcm(m->audio->codecpar->codec_id);
+        bool samples = m->audio && index == m->audio->index && xkd_media_is_pcm(m->audio->codecpar->codec_id);
         if (r->packet->flags & AV_PKT_FLAG_CORRUPT && !samples) r->tally->errors++;
+        XKD_TRY(xkd_media_check_encryption(m, r->packet, r->fault));
         int64_t missing = xkd_media_restamp(m, r->packet);
         if (missing) status = count_missing(r, m->format->streams[index], missing);
         if (status == XKD_OK && m->video && index == m->video->index && !r->video_done)

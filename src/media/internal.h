@@ -50,8 +50,13 @@ void xkd_media_close_edits(const xkd_media *media, uint8_t *buffer, int64_t at, 
  * it, in the stream's time base. */
 int64_t xkd_media_restamp(xkd_media *media, AVPacket *packet);
 
-/* packed.c: whether pictures come one packet later than they are shown. */
-bool xkd_media_is_packed(const AVCodecContext *codec);
+/* quirks.c: where libavformat and libavcodec need to be helped. */
+bool xkd_media_is_packed(const AVCodecContext *codec); /* pictures come one packet later than they are shown */
+bool xkd_media_is_guessed(const xkd_media *media, const AVFrame *frame); /* its time stamp, behind a seek */
+bool xkd_media_is_pcm(enum AVCodecID codec);
+bool xkd_media_misses(const xkd_media *media); /* a seek leads to one place, and the stamps there tell another */
+/* XKD_ERR_DATA where a packet of a stream that is decoded is encrypted. */
+xkd_status xkd_media_check_encryption(const xkd_media *media, const AVPacket *packet, xkd_media_fault *fault);
 
 /* span.c: whether the header lists every packet; else spans are found by reading the file, which must then be opened anew. */
 bool xkd_media_is_indexed(const xkd_media *media);

@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "media/ffmpeg.h"
 #include "media/media.h"
 #include "media_files.h"
 
@@ -318,6 +319,66 @@ static void a_film_begins_with_its_first_key_frame(void **state)
     assert_true(got.tally.video_damage == 0);
 }
 
+/* Copies a film into an MP4 file whose packets are encrypted. */
+static void encrypt(const char *from, const char *to)
+{
+    AVFormatContext *in = NULL, *out = NULL;
+    AVDictionary *options = NULL;
+    AVPacket *packet = av_packet_alloc();
+    assert_int_equal(avformat_open_input(&in, from, NULL, NULL), 0);
+    assert_true(avformat_alloc_output_context2(&out, NULL, "mp4", to) >= 0);
+    for (unsigned i = 0; i < in->nb_streams; i++) {
+        AVStream *stream = avformat_new_stream(out, NULL);
+        assert_int_equal(avcodec_parameters_copy(stream->codecpar, in->streams[i]->codecpar), 0);
+        stream->codecpar->codec_tag = 0;
+        stream->time_base = in->streams[i]->time_base;
+    }
+    av_dict_set(&options, "encryption_scheme", "cenc-aes-ctr", 0);
+    av_dict_set(&options, "encryption_key", "76a6c65c5ea762046bd749a2e632ccbb", 0);
+    av_dict_set(&options, "encryption_kid", "a7e61c373e219033c21091fa607bf3b8", 0);
+    assert_int_equal(avio_open(&out->pb, to, AVIO_FLAG_WRITE), 0);
+    assert_true(avformat_write_header(out, &options) >= 0);
+    while (av_read_frame(in, packet) >= 0) {
+        av_packet_rescale_ts(packet, in->streams[packet->stream_index]->time_base,
+                             out->streams[packet->stream_index]->time_base);
+        assert_int_equal(av_interleaved_write_frame(out, packet), 0);
+    }
+    assert_int_equal(av_write_trailer(out), 0);
+    avio_closep(&out->pb);
+    avformat_free_context(out);
+    avformat_close_input(&in);
+    av_dict_free(&options);
+    av_packet_free(&packet);
+}
+
+/* A film that was bought is whole, and says why it cannot be used. */
+static void encryption_is_no_damage(void **state)
+{
+    char plain[5000], path[5000];
+    test_file file = test_file_default();
+    xkd_media_sink sink = {.begin = on_begin, .frame = on_frame, .sound = on_sound};
+    (void)state;
+    file.seconds = 2;
+    snprintf(plain, sizeof plain, "%s/plain.mp4", folder);
+    snprintf(path, sizeof path, "%s/encrypted.mp4", folder);
+    if (make_test_file(cx, plain, &file) != XKD_OK) fail_msg("%s", xkd_last_error(cx));
+    encrypt(plain, path);
+    for (int k = 1; k < 4; k++) {
+        xkd_media *media = NULL;
+        xkd_media_fault fault;
+        xkd_media_tally tally;
+        xkd_media_request r = {.mode = XKD_CLIP_AT, .duration = 1, .fps = 8, .audio_rate = RATE};
+        r.video = k & 1;
+        r.audio = k & 2;
+        assert_int_equal(xkd_media_open(cx, path, &media, &fault), XKD_OK);
+        assert_int_equal(xkd_media_decode(media, &r, &sink, &tally, &fault), XKD_ERR_DATA);
+        assert_string_equal(xkd_media_fault_name(fault), "refused");
+        assert_non_null(strstr(xkd_last_error(cx), "is encrypted"));
+        xkd_clear_error(cx);
+        xkd_media_free(media);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -329,6 +390,7 @@ int main(void)
         cmocka_unit_test(a_key_frame_that_is_none_costs_nothing),
         cmocka_unit_test(a_file_has_one_size),
         cmocka_unit_test(a_film_begins_with_its_first_key_frame),
+        cmocka_unit_test(encryption_is_no_damage),
     };
     cx = xkd_context_new();
     snprintf(folder, sizeof folder, "%s", test_folder("details"));
