@@ -685,12 +685,10 @@ static xkd_status check_clock(const xkd_media *m, const xkd_media_request *q, xk
     xkd_context *cx = m->cx;
     const xkd_media_info *i = &m->info;
     if (i->clock_step > 0) {
+        char words[200];
         *fault = XKD_FAULT_CLOCK;
-        XKD_FAIL(
-            XKD_ERR_DATA,
-            "%s: the clock steps after %.2f s, as where recordings were joined (ffmpeg -i FILE -c copy NEW.mkv makes "
-            "it even)",
-            m->name, i->clock_step);
+        xkd_media_step_words(i, words);
+        XKD_FAIL(XKD_ERR_DATA, "%s: %s", m->name, words);
     }
     if (q->video && q->audio && m->video && m->audio && i->end <= i->start) {
         *fault = XKD_FAULT_SHORT;

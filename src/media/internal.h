@@ -63,7 +63,10 @@ bool xkd_media_is_indexed(const xkd_media *media);
 bool xkd_media_is_covered(const xkd_media *media);  /* and whether the lengths beside that list reach its end */
 double xkd_media_index_end(const xkd_media *media); /* where its last packet stands; s on the file's clock */
 void xkd_media_round_span(xkd_media_span *span);    /* to what a manifest keeps */
+void xkd_media_mark_joined(xkd_media_span *span);   /* the clock of what stands behind begins anew */
 double xkd_media_sound_first(xkd_media *media);     /* by the index, if it is complete; else where the span begins */
+/* joined.c: whether another file begins behind the one that is read. */
+bool xkd_media_is_joined(const xkd_media *media);
 /* whole.c: whether sizes that the container keeps show that nothing is missing at its end; false where it keeps none. */
 bool xkd_media_is_whole(const xkd_media *media);
 double xkd_media_wav_length(const xkd_media *media); /* s that the header of a WAV file promises; 0: nothing */

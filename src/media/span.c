@@ -52,6 +52,11 @@ void xkd_media_round_span(xkd_media_span *s)
     s->key_gap = rounded(s->key_gap);
 }
 
+void xkd_media_mark_joined(xkd_media_span *s)
+{
+    s->clock_step = fmax(rounded(fmax(s->video_end - s->video_start, s->audio_end - s->audio_start)), 1e-6);
+}
+
 double xkd_media_key_gap(AVStream *stream, double length)
 {
     double gap = 0, previous = NAN, base = av_q2d(stream->time_base), first = NAN;
