@@ -337,6 +337,8 @@ void cli_start_signals(void)
         /* Shells start background jobs with SIGINT ignored, and ignored signals never become pending. */
         sigaction(numbers[i], &action, NULL);
     }
+    /* A file that grows beyond "ulimit -f" is an error of its own writer, who says so. */
+    signal(SIGXFSZ, SIG_IGN);
     /* Threads made from here on inherit the mask. */
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     if (pthread_create(&thread, NULL, wait_for_signals, &set) == 0)

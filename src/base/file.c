@@ -186,6 +186,29 @@ static void writer_free(xkd_writer *writer)
     xkd_free(writer);
 }
 
+/* A rename would put a file in the place of a device, a FIFO or a link: /dev/full and /dev/stdout would be gone for the whole
+ * machine. A link is followed, as other programs do. */
+static xkd_status check_target(xkd_context *cx, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        return xkd_fail(cx, XKD_ERR_STORAGE, "%s: is no regular file, and is not replaced by one (name another file)",
+                        path);
+    return XKD_OK;
+}
+
+/* Where the writer's file will stand; *out is the caller's. */
+static xkd_status find_target(xkd_context *cx, const char *path, char **out)
+{
+    struct stat st;
+    xkd_status status = check_target(cx, path);
+    if (status != XKD_OK) return status;
+    char *behind = lstat(path, &st) == 0 && S_ISLNK(st.st_mode) ? realpath(path, NULL) : NULL;
+    status = xkd_copy_string(cx, out, behind ? behind : path);
+    free(behind);
+    return status;
+}
+
 /* The process number keeps two processes apart; within one, callers see to it that a path has one
  * writer at a time. */
 xkd_status xkd_writer_open(xkd_context *cx, const char *path, xkd_writer **out)
@@ -195,8 +218,8 @@ xkd_status xkd_writer_open(xkd_context *cx, const char *path, xkd_writer **out)
     *out = NULL;
     XKD_TRY(xkd_alloc(cx, &writer, 1, sizeof *writer));
     *writer = (xkd_writer){.cx = cx, .fd = -1};
-    XKD_TRY(xkd_copy_string(cx, &writer->path, path));
-    XKD_TRY(xkd_format_string(cx, &writer->temporary, "%s.tmp-%d", path, (int)getpid()));
+    XKD_TRY(find_target(cx, path, &writer->path));
+    XKD_TRY(xkd_format_string(cx, &writer->temporary, "%s.tmp-%d", writer->path, (int)getpid()));
     writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (writer->fd < 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot create: %s", path, xkd_reason(errno));
     *out = writer;
@@ -302,8 +325,8 @@ xkd_status xkd_writer_resume(xkd_context *cx, const char *path, xkd_writer **out
     *out = NULL;
     XKD_TRY(xkd_alloc(cx, &writer, 1, sizeof *writer));
     *writer = (xkd_writer){.cx = cx, .fd = -1, .kept = true};
-    XKD_TRY(xkd_copy_string(cx, &writer->path, path));
-    XKD_TRY(xkd_format_string(cx, &writer->temporary, "%s.part", path));
+    XKD_TRY(find_target(cx, path, &writer->path));
+    XKD_TRY(xkd_format_string(cx, &writer->temporary, "%s.part", writer->path));
     XKD_TRY(xkd_lock_file(cx, writer->temporary, &writer->fd));
     off_t end = lseek(writer->fd, 0, SEEK_END);
     if (end < 0) XKD_FAIL(XKD_ERR_STORAGE, "%s: cannot seek: %s", writer->temporary, strerror(errno));
@@ -425,6 +448,7 @@ xkd_status xkd_check_folder_of(xkd_context *cx, const char *file)
     xkd_status status = XKD_OK;
     char *folder = NULL;
     if (xkd_is_folder(file)) XKD_FAIL(XKD_ERR_STORAGE, "%s: is a folder", file);
+    XKD_TRY(check_target(cx, file));
     XKD_TRY(xkd_copy_string(cx, &folder, file));
     char *slash = strrchr(folder, '/');
     if (slash) slash[slash == folder] = 0;

@@ -38,7 +38,8 @@ typedef struct {
 xkd_status xkd_map_file(xkd_context *cx, const char *path, xkd_map *map);
 void xkd_unmap(xkd_map *map);
 
-/* Atomic replacement of a file: written to "<path>.tmp-PID", fsync, rename, fsync of the folder. */
+/* Atomic replacement of a file: written to "<path>.tmp-PID", fsync, rename, fsync of the folder. A link is followed. What is no
+ * regular file stays as it is: XKD_ERR_STORAGE. */
 typedef struct xkd_writer xkd_writer;
 
 xkd_status xkd_writer_open(xkd_context *cx, const char *path, xkd_writer **out);

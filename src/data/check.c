@@ -123,9 +123,9 @@ static bool ends_early(double seen, double end, double start)
 
 static void find_step(verdict *f, const xkd_media_info *info)
 {
-    find(f, XKD_FAULT_CLOCK,
-         "the clock steps after %.2f s, as where recordings were joined (ffmpeg -i FILE -c copy NEW.mkv makes it even)",
-         info->clock_step);
+    char words[200];
+    xkd_media_step_words(info, words);
+    find(f, XKD_FAULT_CLOCK, "%s", words);
 }
 
 /* A pause in a recording and lost sound look the same: silence in the clips. So where little is missing the file stays; clips

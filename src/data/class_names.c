@@ -11,32 +11,8 @@
 #include "base/alloc.h"
 #include "base/context.h"
 #include "base/text.h"
+#include "data/accents.h"
 #include "data/manifest.h"
-
-/* A letter, and the one that it makes with the mark behind it: Latin to U+017F, Greek, Cyrillic and kana. Hangul is taken
- * apart by its numbers. */
-static const struct {
-    wchar_t mark;
-    const wchar_t *pairs;
-} MARKS[] = {
-    {0x0300, L"aàeèiìoòuù"},
-    {0x0301, L"aáeéiíoóuúyýcćlĺnńrŕsśzźкќгѓαάεέηήιίϋΰοόυύ"},
-    {0x0302, L"aâeêiîoôuûcĉgĝhĥjĵsŝwŵyŷ"},
-    {0x0303, L"aãnñoõiĩuũ"},
-    {0x0304, L"aāeēiīoōuū"},
-    {0x0306, L"aăeĕgğiĭoŏuŭийуў"},
-    {0x0307, L"cċeėgġzż"},
-    {0x0308, L"aäeëiïoöuüyÿеёіїιϊυϋ"},
-    {0x030A, L"aåuů"},
-    {0x030B, L"oőuű"},
-    {0x030C, L"cčdďeělľnňrřsštťzž"},
-    {0x0327, L"cçgģkķlļnņrŗsştţ"},
-    {0x0328, L"aąeęiįuų"},
-    {0x3099, L"かがきぎくぐけげこごさざしじすずせぜそぞただちぢつづてでとどはばひびふぶへべほぼうゔゝゞ"},
-    {0x3099,
-     L"カガキギクグケゲコゴサザシジスズセゼソゾタダチヂツヅテデトドハバヒビフブヘベホボウヴワヷヰヸヱヹヲヺヽヾ"},
-    {0x309A, L"はぱひぴふぷへぺほぽハパヒピフプヘペホポ"},
-};
 
 /* Pairs that a warning names; the others are counted. */
 enum { NAMED = 3 };
@@ -103,28 +79,6 @@ static wchar_t next_letter(const unsigned char **at)
     return more || c < 0x80 ? c : 0x110000 + c;
 }
 
-/* Writes a small letter in up to three parts. */
-static wchar_t *take_apart(wchar_t *out, wchar_t c)
-{
-    enum { HANGUL = 0xAC00, SYLLABLES = 11172, VOWELS = 21, TAILS = 28, LEAD = 0x1100, VOWEL = 0x1161, TAIL = 0x11A7 };
-    if (c >= HANGUL && c < HANGUL + SYLLABLES) {
-        int n = (int)c - HANGUL;
-        *out++ = LEAD + n / TAILS / VOWELS;
-        *out++ = VOWEL + n / TAILS % VOWELS;
-        if (n % TAILS) *out++ = TAIL + n % TAILS;
-        return out;
-    }
-    for (size_t i = 0; c >= 0x80 && i < sizeof MARKS / sizeof *MARKS; i++)
-        for (const wchar_t *pair = MARKS[i].pairs; *pair; pair += 2)
-            if (pair[1] == c) {
-                out = take_apart(out, pair[0]);
-                *out++ = MARKS[i].mark;
-                return out;
-            }
-    *out++ = c;
-    return out;
-}
-
 /* The C library knows small letters of all scripts; without its UTF-8 those of ASCII alone. */
 static xkd_status fold(xkd_context *cx, const char *name, locale_t locale, folded *out)
 {
@@ -135,10 +89,13 @@ static xkd_status fold(xkd_context *cx, const char *name, locale_t locale, folde
     for (const unsigned char *at = (const unsigned char *)name; *at;) {
         wchar_t c = next_letter(&at);
         if (c < 0x80 && c >= 'A' && c <= 'Z') c += 'a' - 'A';
+        bool dotted = c == 0x130; /* the only capital letter whose small one lacks a mark */
         if (c >= 0x80 && c < 0x110000 && locale) c = (wchar_t)towlower_l((wint_t)c, locale);
-        to = take_apart(to, c);
+        to = xkd_take_apart(to, c);
+        if (dotted && c == 'i') *to++ = 0x307;
     }
     *to = 0;
+    xkd_order_marks(out->letters);
     return XKD_OK;
 }
 

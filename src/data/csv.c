@@ -1,6 +1,7 @@
 /* One pass over a copy of the text: fields are cut out in place, and shrink where quotes are doubled. */
 #include "data/csv.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,6 +35,49 @@ const xkd_csv_field *xkd_csv_at(const xkd_csv *csv, int64_t record, int64_t fiel
 int64_t xkd_csv_mark(const char *text, int64_t size)
 {
     return size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+}
+
+static char *put_utf8(char *to, uint32_t c)
+{
+    if (c < 0x80) {
+        *to++ = (char)c;
+        return to;
+    }
+    int more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+    *to++ = (char)((0xFF00 >> (more + 1) & 0xFF) | c >> 6 * more);
+    while (more--) *to++ = (char)(0x80 | (c >> 6 * more & 0x3F));
+    return to;
+}
+
+/* A unit of two bytes becomes at most three, and two units for one character four. */
+xkd_status xkd_csv_from_utf16(xkd_context *cx, const char *name, char **text, int64_t *size)
+{
+    xkd_status status = XKD_OK;
+    const unsigned char *from = (const unsigned char *)*text;
+    char *out = NULL, *to;
+    if (*size < 2 || from[0] + from[1] != 0xFE + 0xFF || (from[0] != 0xFE && from[0] != 0xFF)) return XKD_OK;
+    int low = from[0] == 0xFF ? 0 : 1; /* place of the low byte */
+    XKD_TRY(xkd_alloc(cx, &out, *size / 2 * 3 + 1, 1));
+    to = out;
+    for (int64_t i = 2; i < *size; i += 2) {
+        uint32_t c = i + 1 < *size ? (uint32_t)from[i + low] | (uint32_t)from[i + 1 - low] << 8 : 0xDC00;
+        if (c >= 0xD800 && c < 0xDC00 && i + 3 < *size) {
+            uint32_t second = (uint32_t)from[i + 2 + low] | (uint32_t)from[i + 3 - low] << 8;
+            if (second >= 0xDC00 && second < 0xE000) c = 0x10000 + ((c - 0xD800) << 10) + (second - 0xDC00);
+            i += 2;
+        }
+        if (c >= 0xD800 && c < 0xE000)
+            XKD_FAIL(XKD_ERR_DATA, "%s: is UTF-16, and damaged at byte %" PRId64 " (save it as UTF-8)", name, i + 1);
+        to = put_utf8(to, c);
+    }
+    *to = 0; /* as the file's own text ends */
+    xkd_free(*text);
+    *size = to - out;
+    *text = out;
+    out = NULL;
+fail:
+    xkd_free(out);
+    return status;
 }
 
 /* The first fault is the one that is told. */

@@ -38,7 +38,7 @@ typedef struct {
     const void *data; /* for is_row */
 } xkd_csv_text;
 
-/* Reads a text with one separator: ',', ';', '\t', ' ' for runs of blanks and tabs, or 0 for lines of one field. A byte
+/* Reads a text with one separator: ',', ';', '\t', '|', ' ' for runs of blanks and tabs, or 0 for lines of one field. A byte
  * order mark is skipped at the start of any line, as files that were joined have it. What is malformed is not an
  * error of the call but a fault in *out. Free with xkd_csv_free. */
 xkd_status xkd_csv_read(xkd_context *cx, const xkd_csv_text *text, char separator, xkd_csv *out);
@@ -46,6 +46,10 @@ void xkd_csv_free(xkd_csv *csv);
 
 /* A field of a record; an empty one where the record is shorter. */
 const xkd_csv_field *xkd_csv_at(const xkd_csv *csv, int64_t record, int64_t field);
+
+/* A text with a byte order mark of UTF-16, as Excel's "Unicode text", becomes UTF-8 without one: *text, which the caller frees, is
+ * replaced. Others stay as they are. XKD_ERR_DATA where a character is cut in half. */
+xkd_status xkd_csv_from_utf16(xkd_context *cx, const char *name, char **text, int64_t *size);
 
 /* Bytes of a byte order mark of UTF-8 at the start: 3 or 0. */
 int64_t xkd_csv_mark(const char *text, int64_t size);

@@ -36,8 +36,7 @@ static xkd_status check_text(xkd_context *cx, const char *list, const char *text
 {
     const char *first = text + xkd_csv_mark(text, size);
     first += strspn(first, " \t\r\n");
-    if (size >= 2 && (memcmp(text, "\xFF\xFE", 2) == 0 || memcmp(text, "\xFE\xFF", 2) == 0))
-        return xkd_fail(cx, XKD_ERR_DATA, "%s: is UTF-16: save it as UTF-8 (in Excel: CSV UTF-8)", list);
+    if (first == text + size) return xkd_fail(cx, XKD_ERR_DATA, "%s: has no rows (was it cut off?)", list);
     if (memchr(text, 0, (size_t)size)) return xkd_fail(cx, XKD_ERR_DATA, "%s: is no text file (save it as CSV)", list);
     if (*first == '{' || *first == '[')
         return xkd_fail(cx, XKD_ERR_DATA,
@@ -356,8 +355,10 @@ static xkd_status take_parts(const reading *r)
         char *at = xkd_csv_at(&c->csv, i + c->header, c->label)->text;
         bool list = take_brackets(&at);
         for (char *part; (part = list ? next_element(&at) : next_part(&at));) {
+            bool quoted = list && strchr("'\"", part[-1]);
             trim(r, part);
-            if (!*part || has_part(&parts, first[i], part)) continue;
+            if (!*part || xkd_list_missing(&(xkd_csv_field){part, quoted}) || has_part(&parts, first[i], part))
+                continue;
             XKD_TRY(xkd_reserve(cx, &parts.items, parts.count, &parts.capacity, sizeof *parts.items));
             parts.items[parts.count++] = part;
         }
@@ -463,6 +464,7 @@ static xkd_status describe(const reading *r, char **out)
         if (columns[i].column >= 0) xkd_text_printf(&t, " %s=%" PRId64, columns[i].name, columns[i].column + 1);
     xkd_text_printf(&t, "; %" PRId64 " rows", r->out->count);
     if (c->csv.comments) xkd_text_printf(&t, ", %" PRId64 " comments", c->csv.comments);
+    if (c->missing) xkd_text_printf(&t, ", %s read as empty in %" PRId64 " fields", c->missing_word, c->missing);
     if (c->repeated) xkd_text_printf(&t, ", names again in %" PRId64 " lines", c->repeated);
     if (r->windows) xkd_text_puts(&t, ", \\ read as /");
     if (c->passed_over) xkd_text_puts(&t, "; passed over:");
@@ -508,6 +510,7 @@ xkd_status xkd_index_list(xkd_context *cx, const char *list, const char *root, x
     *out = (xkd_manifest){0};
     if (understood) *understood = NULL;
     XKD_TRY(xkd_read_file(cx, list, MAX_LIST_BYTES, XKD_ERR_DATA, &text, &size));
+    XKD_TRY(xkd_csv_from_utf16(cx, list, &text, &size));
     XKD_TRY(check_text(cx, list, text, size));
     XKD_TRY(xkd_copy_string(cx, &out->root, root));
     r.real_root = realpath(root, NULL);

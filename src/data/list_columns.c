@@ -69,6 +69,16 @@ bool xkd_list_any_number(const xkd_csv_field *field)
     return end != field->text && *end == 0;
 }
 
+/* The words that pandas reads as missing. "none" and "Null" are left to who has such classes. */
+bool xkd_list_missing(const xkd_csv_field *field)
+{
+    static const char *const words[] = {"NaN", "nan",  "-NaN", "-nan", "None", "NA",   "N/A",
+                                        "n/a", "<NA>", "NaT",  "NULL", "null", "#N/A", "#NA"};
+    for (size_t i = 0; !field->quoted && i < sizeof words / sizeof *words; i++)
+        if (strcmp(field->text, words[i]) == 0) return true;
+    return false;
+}
+
 /* ---- the shape of a reading ---- */
 
 static int64_t first_row(const xkd_list_columns *t)
@@ -275,7 +285,7 @@ static bool holds_separators(const xkd_list_columns *t)
 {
     for (int64_t r = first_row(t); r < t->csv.count; r++) {
         const xkd_csv_field *f = xkd_csv_at(&t->csv, r, 0);
-        if (!f->quoted && strpbrk(f->text, " \t;")) return true;
+        if (!f->quoted && strpbrk(f->text, " \t;|")) return true;
     }
     return false;
 }
@@ -301,8 +311,8 @@ fail:
 /* Why nothing fits: by the separator that most lines hold. */
 static xkd_status refuse(xkd_context *cx, const char *list, const xkd_csv_text *text)
 {
-    static const char separators[] = ",\t; ";
-    static const char *const words[] = {"commas", "tabs", "semicolons", "blanks"};
+    static const char separators[] = ",\t;| ";
+    static const char *const words[] = {"commas", "tabs", "semicolons", "bars", "blanks"};
     xkd_status status = XKD_OK;
     xkd_list_columns t = {0};
     int best = 0;
@@ -382,6 +392,17 @@ fail:
 
 /* ---- the columns ---- */
 
+/* Empties the fields of a column in which a value is missing. */
+static void empty_missing(xkd_list_columns *t, int64_t column)
+{
+    for (int64_t r = first_row(t); column >= 0 && r < t->csv.count; r++) {
+        const xkd_csv_field *f = xkd_csv_at(&t->csv, r, column);
+        if (!xkd_list_missing(f)) continue;
+        if (!t->missing++) snprintf(t->missing_word, sizeof t->missing_word, "%s", f->text);
+        *f->text = 0;
+    }
+}
+
 /* By the header's names; of several for one thing the first. Two columns of labels are numbers and their names. */
 static xkd_status by_header(xkd_context *cx, const char *list, xkd_list_columns *t)
 {
@@ -409,6 +430,9 @@ static xkd_status by_header(xkd_context *cx, const char *list, xkd_list_columns 
                         "%s:%" PRId64 ": none of these columns is named as one of files (path, file, filename, video, "
                         "audio, ...)",
                         list, t->csv.records[0].line);
+    empty_missing(t, t->label);
+    empty_missing(t, second);
+    empty_missing(t, t->split);
     if (second >= 0 && is_number_column(t, t->label) != is_number_column(t, second)) {
         bool first = is_number_column(t, t->label);
         t->name = first ? second : t->label;
@@ -424,6 +448,7 @@ static xkd_status by_place(xkd_context *cx, const char *list, xkd_list_columns *
     xkd_status status = XKD_OK;
     int64_t line = t->csv.records[0].line;
     t->path = 0;
+    for (int64_t c = 1; c < t->columns; c++) empty_missing(t, c);
     for (int64_t c = 1; c < t->columns; c++)
         if (is_path_column(t, c)) /* instead of the first one, or beside it: a file of sound for each of pictures */
             XKD_FAIL(XKD_ERR_DATA,
@@ -481,7 +506,7 @@ xkd_status xkd_list_columns_find(xkd_context *cx, const char *list, const xkd_cs
         text.size -= start + 5 - text.text;
         text.text = start + 5;
     }
-    XKD_TRY(choose_separator(cx, list, &text, forced[0] ? forced : ",\t; ", out));
+    XKD_TRY(choose_separator(cx, list, &text, forced[0] ? forced : ",\t;| ", out));
     drop_repeated_header(out);
     XKD_TRY(check_later_headers(cx, list, out));
     out->path = out->label = out->name = out->split = -1;

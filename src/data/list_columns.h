@@ -13,6 +13,8 @@ typedef struct {
     bool labels;                      /* the label column is called "labels": a field may hold several */
     bool numbers;                     /* labels are numbers */
     bool passed_over;                 /* there are columns that are none of these */
+    int64_t missing;                  /* fields of labels, their names and splits that hold a word for "no value" */
+    char missing_word[8];             /* the first such word */
 } xkd_list_columns;
 
 /* Takes the text of a list apart. XKD_ERR_DATA with file:line where no reading takes in every line. Free with
@@ -21,6 +23,10 @@ xkd_status xkd_list_columns_find(xkd_context *cx, const char *list, const xkd_cs
 
 /* Whether a field is a whole number, as scripts write them: 3, -1, 3.0. */
 bool xkd_list_number(const xkd_csv_field *field, int64_t *value);
+
+/* Whether it is what pandas, numpy, R or a spreadsheet write where a value is missing: NaN, None, NA, null, ... A name that is
+ * quoted is a name. */
+bool xkd_list_missing(const xkd_csv_field *field);
 
 /* Whether it is a number of any kind, such as 0.5, 1e3 or one of twenty digits. */
 bool xkd_list_any_number(const xkd_csv_field *field);

@@ -50,8 +50,8 @@ void xkd_converter_free(xkd_converter *converter)
 }
 
 /* Buffers and plan for frames of another size than before.
- * The output keeps the size of the first frame, because a clip is one tensor: a stream that changes
- * its size in between is resized to what it began with. */
+ * The output has the size of the file's first frame, because a clip is one tensor: a stream that changes
+ * its size in between is resized to what it began with, also in a clip that begins behind the change. */
 static xkd_status fit(xkd_converter *p, const AVFrame *frame)
 {
     xkd_status status = XKD_OK;
@@ -71,9 +71,10 @@ static xkd_status fit(xkd_converter *p, const AVFrame *frame)
     XKD_TRY(xkd_alloc(cx, &p->raw, p->stride * h + 2 * ROW_ALIGN, 1));
     XKD_TRY(xkd_alloc(cx, &p->turned, 3 * w * h, 1));
     if (!p->width) {
-        p->width = shown_width;
-        p->height = shown_height;
-        if (p->short_side) xkd_short_side_size(shown_width, shown_height, p->short_side, &p->width, &p->height);
+        const xkd_media_info *i = &p->media->info;
+        p->width = i->width > 0 ? i->width : shown_width;
+        p->height = i->height > 0 ? i->height : shown_height;
+        if (p->short_side) xkd_short_side_size(p->width, p->height, p->short_side, &p->width, &p->height);
         XKD_TRY(xkd_alloc(cx, &p->out, 3 * p->width * p->height, 1));
     }
     if (p->width != shown_width || p->height != shown_height)

@@ -55,6 +55,7 @@ typedef struct {
     double sound_end; /* of the last packet of sound since then; NAN: none yet */
     bool placed;      /* sound has been decoded since then */
     double back;      /* s before the clip's start that are sought in addition */
+    int64_t fed, fed_before; /* stamps of the last two packets of pictures that were sent */
     /* Damage within the clip. */
     bool shown_bad, lost;            /* `shown` is damaged; a packet behind it gave no frame */
     int64_t bad_frames;              /* grid frames that show something else than they should */
@@ -121,16 +122,21 @@ static void stop_skipping(run *r)
     r->plainly = skipped;
 }
 
-/* A new frame ends the time of the one before it: that one serves all grid times up to here.
- * A frame without time stamp is put one frame length behind the last one. */
+/* Seconds on the file's clock. A frame without time stamp is put one frame length behind the last one. */
+static double picture_time(const run *r, const AVFrame *frame)
+{
+    int64_t stamp = frame->best_effort_timestamp;
+    if (xkd_media_is_packed(r->media->video_codec)) stamp = r->fed_before;
+    if (stamp != AV_NOPTS_VALUE) return (double)stamp * av_q2d(r->media->video->time_base);
+    return r->have_shown ? r->shown_time + r->frame_seconds : r->media->info.video_start;
+}
+
+/* A new frame ends the time of the one before it: that one serves all grid times up to here. */
 static xkd_status take_frame(run *r)
 {
     xkd_status status = XKD_OK;
     AVFrame *frame = r->frame;
-    double base = av_q2d(r->media->video->time_base);
-    double time = frame->best_effort_timestamp == AV_NOPTS_VALUE
-                      ? (r->have_shown ? r->shown_time + r->frame_seconds : r->media->info.video_start)
-                      : (double)frame->best_effort_timestamp * base;
+    double base = av_q2d(r->media->video->time_base), time = picture_time(r, frame);
     int64_t duration = xkd_av_duration(frame);
     double length = duration > 0 ? (double)duration * base : r->frame_seconds;
     bool bad = frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT;
@@ -143,7 +149,8 @@ static xkd_status take_frame(run *r)
     if (r->again) return XKD_OK;
     /* After a seek the first frame must lie at or before the clip's start; else the index was wrong
      * and frames are missing in front. */
-    if (!r->have_shown && r->sought && time > grid_time(r, 0) + TIME_EPSILON) {
+    if (!r->have_shown && r->sought &&
+        (time > grid_time(r, 0) + TIME_EPSILON || xkd_media_is_guessed(r->media, frame))) {
         r->again = true;
         return XKD_OK;
     }
@@ -193,14 +200,16 @@ static double overlap(const run *r, double time, double length)
     return fmax(fmin(time + length, r->end) - fmax(time, r->origin), 0);
 }
 
-static bool has_fixed_frames(enum AVCodecID codec)
+/* Writers cut PCM into packets of any length, mostly of one; where stamps are exact they are the better word. */
+static bool has_fixed_frames(const AVStream *stream)
 {
     static const enum AVCodecID FIXED[] = {AV_CODEC_ID_AAC, AV_CODEC_ID_MP3,  AV_CODEC_ID_MP2,
                                            AV_CODEC_ID_AC3, AV_CODEC_ID_EAC3, AV_CODEC_ID_OPUS,
                                            AV_CODEC_ID_DTS, AV_CODEC_ID_FLAC, AV_CODEC_ID_ALAC};
+    const AVCodecParameters *p = stream->codecpar;
     for (size_t i = 0; i < sizeof FIXED / sizeof *FIXED; i++)
-        if (FIXED[i] == codec) return true;
-    return false;
+        if (FIXED[i] == p->codec_id) return true;
+    return xkd_media_is_pcm(p->codec_id) && av_q2d(stream->time_base) * p->sample_rate > 2;
 }
 
 /* Matroska and FLV round time stamps to a millisecond, sixteen samples, and what was once in one of them keeps such stamps
@@ -209,8 +218,8 @@ static bool has_fixed_frames(enum AVCodecID codec)
 static double exact_time(const run *r, const AVFrame *frame, double time)
 {
     const AVStream *stream = r->media->audio;
-    double tick = av_q2d(stream->time_base), start = r->media->info.audio_start, slack = fmax(0.75 * tick, 1e-3);
-    if (!has_fixed_frames(stream->codecpar->codec_id) || frame->nb_samples < 1 || frame->sample_rate < 1) return time;
+    double tick = av_q2d(stream->time_base), start = r->media->sound_first, slack = fmax(0.75 * tick, 1e-3);
+    if (!has_fixed_frames(stream) || frame->nb_samples < 1 || frame->sample_rate < 1) return time;
     double length = (double)frame->nb_samples / frame->sample_rate, step = length;
     if (stream->codecpar->codec_id == AV_CODEC_ID_OPUS) {
         /* It begins with samples to be skipped, and the stamp of what is left of the first frame is moved by as many whole
@@ -218,7 +227,7 @@ static double exact_time(const run *r, const AVFrame *frame, double time)
          * of 2.5 ms. */
         double skipped = (double)r->packet->duration * tick - length;
         if (!(skipped > 0)) skipped = (double)stream->codecpar->initial_padding / frame->sample_rate;
-        start += (double)llround(skipped / tick) * tick - skipped;
+        start += (double)llround(skipped / tick + 1e-6) * tick - skipped; /* 6.5 ms are 7 */
         step = 0.0025;
         slack = 1.1 * tick;
     }
@@ -254,18 +263,10 @@ fail:
     return status;
 }
 
-/* Samples as they are, which cannot be wrong. A recording to a pipe ends in the middle of a packet, or of a sample: that is
- * no damage. Whether it is shorter than its header says is known without decoding. */
-static bool is_pcm(const run *r)
-{
-    enum AVCodecID codec = r->media->audio->codecpar->codec_id;
-    return codec >= AV_CODEC_ID_FIRST_AUDIO && codec < AV_CODEC_ID_ADPCM_IMA_QT;
-}
-
 /* A packet that gives nothing: the picture before it stays too long, or its sound is missing. NULL: the end. */
 static xkd_status count_error(run *r, bool video, const AVPacket *packet)
 {
-    if (!video && is_pcm(r)) return XKD_OK;
+    if (!video && xkd_media_is_pcm(r->media->audio->codecpar->codec_id)) return XKD_OK;
     r->tally->errors++;
     if (video) {
         r->lost = r->have_shown;
@@ -324,6 +325,10 @@ static xkd_status feed(run *r, AVCodecContext *codec, const AVPacket *packet)
 {
     xkd_status status = XKD_OK;
     bool video = codec == r->media->video_codec;
+    if (video) {
+        r->fed_before = r->fed;
+        if (packet) r->fed = packet->dts == AV_NOPTS_VALUE ? packet->pts : packet->dts;
+    }
     int code = avcodec_send_packet(codec, packet);
     if (code < 0 && code != AVERROR_EOF) status = count_error(r, video, packet);
     while (status == XKD_OK) {
@@ -431,6 +436,8 @@ static xkd_status drain(run *r)
     if (!r->video_done) {
         XKD_TRY(feed_waiting(r, true));
         if (!r->again) XKD_TRY(feed(r, r->media->video_codec, NULL));
+        /* What the index or the demuxer called a key frame was none: the decoder has waited for one to the end. */
+        if (r->sought && !r->have_shown) r->again = true;
         if (r->again) goto fail;
         XKD_TRY(finish_video(r));
     }
@@ -472,7 +479,7 @@ static void seek(run *r)
     double first = by_sound ? m->info.audio_start : m->info.video_start;
     double time = r->origin - r->back - (r->sound ? preroll(r) : 0);
     /* A whole file goes out piece by piece and cannot begin anew. */
-    bool from_start = time <= first || r->request->mode == XKD_CLIP_WHOLE;
+    bool from_start = time <= first || r->request->mode == XKD_CLIP_WHOLE || xkd_media_misses(m);
     if (from_start && !m->dirty) return;
     int64_t stamp = (int64_t)floor((from_start ? first : time) / av_q2d(stream->time_base) + TIME_EPSILON);
     r->sought = !from_start;
@@ -484,6 +491,7 @@ static void seek(run *r)
             av_seek_frame(m->format, -1, 0, AVSEEK_FLAG_BYTE | AVSEEK_FLAG_ANY);
     }
     if (m->video_codec) avcodec_flush_buffers(m->video_codec);
+    r->fed = r->fed_before = AV_NOPTS_VALUE;
     if (m->audio_codec) avcodec_flush_buffers(m->audio_codec);
 }
 
@@ -535,8 +543,9 @@ static xkd_status read_packets(run *r)
             continue;
         }
         int index = r->packet->stream_index;
-        bool samples = m->audio && index == m->audio->index && is_pcm(r);
+        bool samples = m->audio && index == m->audio->index && xkd_media_is_pcm(m->audio->codecpar->codec_id);
         if (r->packet->flags & AV_PKT_FLAG_CORRUPT && !samples) r->tally->errors++;
+        XKD_TRY(xkd_media_check_encryption(m, r->packet, r->fault));
         int64_t missing = xkd_media_restamp(m, r->packet);
         if (missing) status = count_missing(r, m->format->streams[index], missing);
         if (status == XKD_OK && m->video && index == m->video->index && !r->video_done)
@@ -595,6 +604,7 @@ static xkd_status prepare(run *r)
     r->video_done = !video;
     r->audio_done = !audio;
     r->sound_end = NAN;
+    r->fed = r->fed_before = AV_NOPTS_VALUE;
     r->frame_seconds = m->info.fps > 0 ? 1 / m->info.fps : 1 / q->fps;
     r->packet = av_packet_alloc();
     r->frame = av_frame_alloc();
@@ -675,12 +685,10 @@ static xkd_status check_clock(const xkd_media *m, const xkd_media_request *q, xk
     xkd_context *cx = m->cx;
     const xkd_media_info *i = &m->info;
     if (i->clock_step > 0) {
+        char words[200];
         *fault = XKD_FAULT_CLOCK;
-        XKD_FAIL(
-            XKD_ERR_DATA,
-            "%s: the clock steps after %.2f s, as where recordings were joined (ffmpeg -i FILE -c copy NEW.mkv makes "
-            "it even)",
-            m->name, i->clock_step);
+        xkd_media_step_words(i, words);
+        XKD_FAIL(XKD_ERR_DATA, "%s: %s", m->name, words);
     }
     if (q->video && q->audio && m->video && m->audio && i->end <= i->start) {
         *fault = XKD_FAULT_SHORT;

@@ -32,6 +32,7 @@ struct xkd_media {
     xkd_open_edit open_edit[XKD_MEDIA_MAX_STREAMS];
     int open_edits;
     xkd_counted counted[2]; /* of video and audio */
+    double sound_first;     /* s on the file's clock: where the first packet of sound that is heard begins */
     bool dirty;             /* something has been read since opening: seek before decoding again */
 };
 
@@ -49,11 +50,23 @@ void xkd_media_close_edits(const xkd_media *media, uint8_t *buffer, int64_t at, 
  * it, in the stream's time base. */
 int64_t xkd_media_restamp(xkd_media *media, AVPacket *packet);
 
+/* quirks.c: where libavformat and libavcodec need to be helped. */
+bool xkd_media_is_packed(const AVCodecContext *codec); /* pictures come one packet later than they are shown */
+bool xkd_media_is_guessed(const xkd_media *media, const AVFrame *frame); /* its time stamp, behind a seek */
+bool xkd_media_is_pcm(enum AVCodecID codec);
+bool xkd_media_misses(const xkd_media *media); /* a seek leads to one place, and the stamps there tell another */
+/* XKD_ERR_DATA where a packet of a stream that is decoded is encrypted. */
+xkd_status xkd_media_check_encryption(const xkd_media *media, const AVPacket *packet, xkd_media_fault *fault);
+
 /* span.c: whether the header lists every packet; else spans are found by reading the file, which must then be opened anew. */
 bool xkd_media_is_indexed(const xkd_media *media);
 bool xkd_media_is_covered(const xkd_media *media);  /* and whether the lengths beside that list reach its end */
 double xkd_media_index_end(const xkd_media *media); /* where its last packet stands; s on the file's clock */
 void xkd_media_round_span(xkd_media_span *span);    /* to what a manifest keeps */
+void xkd_media_mark_joined(xkd_media_span *span);   /* the clock of what stands behind begins anew */
+double xkd_media_sound_first(xkd_media *media);     /* by the index, if it is complete; else where the span begins */
+/* joined.c: whether another file begins behind the one that is read. */
+bool xkd_media_is_joined(const xkd_media *media);
 /* whole.c: whether sizes that the container keeps show that nothing is missing at its end; false where it keeps none. */
 bool xkd_media_is_whole(const xkd_media *media);
 double xkd_media_wav_length(const xkd_media *media); /* s that the header of a WAV file promises; 0: nothing */

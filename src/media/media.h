@@ -172,6 +172,9 @@ xkd_status xkd_media_decode(xkd_media *media, const xkd_media_request *request, 
  * `duration`. What XKD_CLIP_PLACE does with `on_grid`. */
 int64_t xkd_media_grid_start(double seconds, double duration, double fps, double place);
 
+/* What is told of a file whose clock steps, with the remedy. */
+void xkd_media_step_words(const xkd_media_info *info, char out[200]);
+
 /* Names the decoders: what is kept of their work is void when it changes. */
 void xkd_media_decoders(char out[64]);
 

@@ -548,6 +548,7 @@ static xkd_status find_span(xkd_media *media, xkd_media_span *span, double *clai
         XKD_TRY(xkd_media_scan(media, span, fault));
         XKD_TRY(open_again(media, fault));
     }
+    if (!media->options.span.known && span->clock_step == 0 && xkd_media_is_joined(media)) xkd_media_mark_joined(span);
     span->audio_track = media->options.audio_track;
     if (span->no_video && media->audio) media->video = NULL;
     if (span->no_audio && media->video) media->audio = NULL;
@@ -567,6 +568,7 @@ static xkd_status open_streams(xkd_media *media, xkd_media_fault *fault)
     if (media->audio && media->options.audio) XKD_TRY(open_codec(media, media->audio, &media->audio_codec, fault));
     XKD_TRY(describe(media, &span, claimed, fault));
     media->options.span = span;
+    media->sound_first = xkd_media_sound_first(media);
 fail:
     return status;
 }

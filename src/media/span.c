@@ -52,6 +52,11 @@ void xkd_media_round_span(xkd_media_span *s)
     s->key_gap = rounded(s->key_gap);
 }
 
+void xkd_media_mark_joined(xkd_media_span *s)
+{
+    s->clock_step = fmax(rounded(fmax(s->video_end - s->video_start, s->audio_end - s->audio_start)), 1e-6);
+}
+
 double xkd_media_key_gap(AVStream *stream, double length)
 {
     double gap = 0, previous = NAN, base = av_q2d(stream->time_base), first = NAN;
@@ -242,6 +247,17 @@ bool xkd_media_is_indexed(const xkd_media *m)
     return true;
 }
 
+/* An edit list may cut into a packet: the packets of one length stand where the first of them begins, not where the sound does. */
+double xkd_media_sound_first(xkd_media *m)
+{
+    int count = m->audio && xkd_media_is_indexed(m) ? avformat_index_get_entries_count(m->audio) : 0;
+    for (int i = 0; i < count; i++) {
+        const AVIndexEntry *e = avformat_index_get_entry(m->audio, i);
+        if (!(e->flags & AVINDEX_DISCARD_FRAME)) return (double)e->timestamp * av_q2d(m->audio->time_base);
+    }
+    return m->info.audio_start;
+}
+
 /* Fills in the spans of m->video and m->audio. A stream without a single packet is none. The caller opens the file anew:
  * it has been read to its end. */
 xkd_status xkd_media_scan(xkd_media *m, xkd_media_span *out, xkd_media_fault *fault)
@@ -264,8 +280,8 @@ xkd_status xkd_media_scan(xkd_media *m, xkd_media_span *out, xkd_media_fault *fa
     if (v && v->times) {
         AVRational rate = m->video->avg_frame_rate;
         double first = v->has_key ? fmax(v->key, v->first) : v->first;
-        set_span(start_of(m->video, first), video_end(m->video, v, rate.num > 0 ? av_q2d(rate) : 0, all),
-                 &out->video_start, &out->video_end);
+        set_span(first > v->first ? first : start_of(m->video, first),
+                 video_end(m->video, v, rate.num > 0 ? av_q2d(rate) : 0, all), &out->video_start, &out->video_end);
         out->video_last = rounded(v->last);
         out->key_gap = rounded(fmax(v->key_gap, v->has_key ? v->last - v->previous_key : 0));
     }

@@ -73,7 +73,8 @@ bool xkd_media_is_whole(const xkd_media *m)
 }
 
 /* libavformat cuts the length of a WAV file to what is there, so its header is read once more. RF64 has the size of the data
- * in the chunk ds64 in front. The 2 GB and more that programs write which cannot go back to the header promise nothing. */
+ * in the chunk ds64 in front. The 2 GB and more that programs write which cannot go back to the header promise nothing. Where
+ * all bytes are there nothing is missing, whatever the header says of their rate. */
 double xkd_media_wav_length(const xkd_media *m)
 {
     static const int64_t PLACEHOLDER = 0x7FFFF000;
@@ -84,7 +85,8 @@ double xkd_media_wav_length(const xkd_media *m)
         bool format = !memcmp(b, "fmt ", 4), sizes = !memcmp(b, "ds64", 4);
         if (!memcmp(b, "data", 4)) {
             if (size >= PLACEHOLDER) size = large;
-            return rate > 0 && size > 0 && size < INT64_MAX / 2 ? (double)size / (double)rate : 0;
+            if (size <= m->size - body) return 0;
+            return rate > 0 && size < INT64_MAX / 2 ? (double)size / (double)rate : 0;
         }
         if (format && read_at(m, body, 16, b)) rate = AV_RL32(b + 8);
         if (sizes && read_at(m, body, 16, b)) large = (int64_t)(AV_RL64(b + 8) & INT64_MAX);

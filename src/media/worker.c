@@ -14,8 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -109,6 +111,18 @@ void xkd_worker_free(xkd_worker *w)
     if (w->memory_fd >= 0) close(w->memory_fd);
     xkd_free(w->command);
     xkd_free(w);
+}
+
+/* Under a hard limit of processor time (ulimit -t) the kernel kills a process that has used it up, and a healthy file would take
+ * the blame. A fresh process has all of it again, and is made while there is enough left for a large file. */
+static bool is_spent(const xkd_worker *w)
+{
+    struct rlimit limit;
+    struct timespec used;
+    clockid_t clock;
+    if (w->pid <= 0 || getrlimit(RLIMIT_CPU, &limit) != 0 || limit.rlim_max == RLIM_INFINITY) return false;
+    if (clock_getcpuclockid(w->pid, &clock) != 0 || clock_gettime(clock, &used) != 0) return false;
+    return (double)used.tv_sec + (double)used.tv_nsec * 1e-9 > (double)limit.rlim_max / 4;
 }
 
 int64_t xkd_worker_restarts(const xkd_worker *w)
@@ -472,6 +486,7 @@ xkd_status xkd_worker_decode(xkd_worker *w, const xkd_source *source, const xkd_
     /* Processor time is limited a little above the wall clock, against a parent that is stopped. Of a whole file the
      * parent's clock decides, once it knows how long it is: twelve days are no limit. */
     q.cpu_seconds = q.request.mode == XKD_CLIP_WHOLE ? 1e6 : limit + 1;
+    if (is_spent(w)) stop(w);
     XKD_TRY(start(w));
     int how = send_request(w, &q, source->fd) ? 1 : 0;
     while (how == 1) {

@@ -151,7 +151,9 @@ static void limit_processor_time(double seconds)
     struct rlimit limit;
     if (getrusage(RUSAGE_SELF, &used) != 0 || getrlimit(RLIMIT_CPU, &limit) != 0) return;
     limit.rlim_cur = (rlim_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec + 2) + (rlim_t)seconds;
-    if (limit.rlim_max != RLIM_INFINITY && limit.rlim_cur > limit.rlim_max) limit.rlim_cur = limit.rlim_max;
+    /* At the hard limit itself the kernel would not say why it kills. */
+    if (limit.rlim_max != RLIM_INFINITY && limit.rlim_cur >= limit.rlim_max)
+        limit.rlim_cur = limit.rlim_max > 1 ? limit.rlim_max - 1 : limit.rlim_max;
     setrlimit(RLIMIT_CPU, &limit);
 }
 

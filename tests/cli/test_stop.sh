@@ -70,6 +70,16 @@ wait $pid
 rc=$?
 check "a SIGHUP that was ignored at the start stays so" code 0
 
+# What "ulimit -f" forbids is told by who writes it, and ends no program without a word.
+err=$( (ulimit -f 1 && "$xkd" data index toys --no-probe --out limited.jsonl) 2>&1 >/dev/null)
+rc=$?
+stderr_has "a file that may not grow is an error of its own" 5 "limited.jsonl"
+# Only files are replaced: a FIFO, as any device, stays what it is.
+mkfifo fifo
+try data index toys --out fifo
+stderr_has "a FIFO is not replaced by a manifest" 5 "fifo: is no regular file"
+check "and is still there" [ -p fifo ]
+
 # Commands that have nothing to save end at once, in the middle of a loop too.
 begun INT 'sleep 0.5' bench svm --samples 20000 --width 512 --classes 60
 check "a loop without end is left at once" [ "$rc" -eq 130 -a "$took" -lt 1000 ]

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -163,6 +164,48 @@ static void files_are_replaced_whole(void **state)
     xkd_context_free(cx);
 }
 
+/* Only regular files are replaced: a FIFO stays what it is, as devices must, and a link leads to what is written. */
+static void only_files_are_replaced(void **state)
+{
+    char folder[] = "/tmp/xkd-test-base-XXXXXX", fifo[64], link_to_fifo[64], file[64], link_to_file[64], nowhere[64],
+         *text;
+    int64_t size;
+    struct stat st;
+    (void)state;
+    xkd_context *cx = xkd_context_new();
+    assert_non_null(mkdtemp(folder));
+    snprintf(fifo, sizeof fifo, "%s/fifo", folder);
+    snprintf(link_to_fifo, sizeof link_to_fifo, "%s/link-to-fifo", folder);
+    snprintf(file, sizeof file, "%s/file", folder);
+    snprintf(link_to_file, sizeof link_to_file, "%s/link-to-file", folder);
+    snprintf(nowhere, sizeof nowhere, "%s/nowhere", folder);
+    assert_int_equal(mkfifo(fifo, 0600) | symlink("fifo", link_to_fifo) | symlink("file", link_to_file), 0);
+    assert_int_equal(symlink("gone/away", nowhere), 0);
+    assert_int_equal(xkd_write_file(cx, file, "old", 3), XKD_OK);
+    for (int k = 0; k < 2; k++) {
+        const char *path = k ? link_to_fifo : fifo;
+        assert_int_equal(xkd_write_file(cx, path, "new", 3), XKD_ERR_STORAGE);
+        assert_non_null(strstr(xkd_last_error(cx), "is no regular file"));
+        xkd_clear_error(cx);
+        assert_int_equal(xkd_check_folder_of(cx, path), XKD_ERR_STORAGE);
+        xkd_clear_error(cx);
+        assert_true(lstat(path, &st) == 0 && (k ? S_ISLNK(st.st_mode) : S_ISFIFO(st.st_mode)));
+    }
+    assert_int_equal(xkd_write_file(cx, link_to_file, "new", 3), XKD_OK);
+    assert_true(lstat(link_to_file, &st) == 0 && S_ISLNK(st.st_mode));
+    assert_int_equal(xkd_read_file(cx, file, 100, XKD_ERR_DATA, &text, &size), XKD_OK);
+    assert_string_equal(text, "new");
+    xkd_free(text);
+    assert_int_equal(xkd_write_file(cx, nowhere, "new", 3), XKD_OK); /* leads to nothing that could be kept */
+    unlink(nowhere);
+    unlink(link_to_file);
+    unlink(file);
+    unlink(link_to_fifo);
+    unlink(fifo);
+    assert_int_equal(rmdir(folder), 0); /* and nothing else is left */
+    xkd_context_free(cx);
+}
+
 static void errors_keep_the_first_message(void **state)
 {
     xkd_context *cx = xkd_context_new();
@@ -207,6 +250,7 @@ int main(void)
         cmocka_unit_test(arena_measures_then_hands_out),
         cmocka_unit_test(allocations_fail_cleanly),
         cmocka_unit_test(files_are_replaced_whole),
+        cmocka_unit_test(only_files_are_replaced),
         cmocka_unit_test(errors_keep_the_first_message),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

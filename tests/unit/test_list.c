@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <uchar.h>
 
 #include "base/alloc.h"
 #include "base/file.h"
@@ -65,6 +66,10 @@ static const struct {
     {"v1.mp4 0\na b/v 5.mp4 1\n", "columns: path=1 label=2; 2 rows", "a b/v 5.mp4=1 v1.mp4=0"},
     {"v1.mp4  \t 0\nv2.mp4\t1\n", "columns: path=1 label=2; 2 rows", "v1.mp4=0 v2.mp4=1"},
     {"v,1.mp4 0\nv,2.mp4 1\n", "columns: path=1 label=2; 2 rows", "v,1.mp4=0 v,2.mp4=1"},
+    {"path|label\nv1.mp4|cat, wild\nv2.mp4|dog\n", "columns: path=1 label=2; 2 rows", "v1.mp4=cat, wild v2.mp4=dog"},
+    {"v1.mp4 a|b\nv2.mp4 c|d\n", "columns: path=1 label=2; 2 rows", "v1.mp4=a|b v2.mp4=c|d"},
+    {"path;start;label;\nv1.mp4;0,5;cat;\nv2.mp4;1,25;\"big\ndog\";\n",
+     "columns: path=1 label=3; 2 rows; passed over: start=2", "v1.mp4=cat v2.mp4=big\ndog"},
     {"sep=;\nv1.mp4;3\n", "columns: path=1 label=2; 1 rows", "v1.mp4=3"},
     {"v1.mp4,cat,,\nv2.mp4,dog,,\n,,,\n", "columns: path=1 label=2; 2 rows", "v1.mp4=cat v2.mp4=dog"},
     {"# of mine\nv1.mp4 0\n\n\nv2.mp4 1\n", "columns: path=1 label=2; 2 rows, 1 comments", "v1.mp4=0 v2.mp4=1"},
@@ -117,6 +122,23 @@ static const struct {
     {"path,labels\nv1.mp4,\"['dog, wild', \"\"cat\"\"]\"\nv2.mp4,['cat']\n", "columns: path=1 label=2; 2 rows",
      "v1.mp4=dog, wild+cat v2.mp4=cat"},
     {"v1.mp4,cat\nv2.mp4,-1\n", "columns: path=1 label=2; 2 rows", "v1.mp4=cat v2.mp4=-"},
+    /* what programs write where a value is missing, which is no name; a quoted word is one */
+    {"path,label\nv1.mp4,cat\nv2.mp4,NaN\nv3.mp4,\n", "columns: path=1 label=2; 3 rows, NaN read as empty in 1 fields",
+     "v1.mp4=cat v2.mp4=- v3.mp4=-"},
+    {"path,label,split\nv1.mp4,2.0,train\nv2.mp4,nan,nan\nv3.mp4,None,test\n",
+     "columns: path=1 label=2 split=3; 3 rows, nan read as empty in 3 fields", "v1.mp4=2@train v2.mp4=- v3.mp4=-@test"},
+    {"v1.mp4\tcat\nv2.mp4\tnull\nv3.mp4\t<NA>\n", "columns: path=1 label=2; 3 rows, null read as empty in 2 fields",
+     "v1.mp4=cat v2.mp4=- v3.mp4=-"},
+    {"v1.mp4 3 train\nv2.mp4 NA NA\n", "columns: path=1 label=2 split=3; 2 rows, NA read as empty in 2 fields",
+     "v1.mp4=3@train v2.mp4=-"},
+    {"v1.mp4,none\nv2.mp4,\"None\"\nv3.mp4,\"NaN\"\n", "columns: path=1 label=2; 3 rows",
+     "v1.mp4=none v2.mp4=None v3.mp4=NaN"},
+    {"path,target,category\nv1.mp4,0,cat\nv2.mp4,nan,nan\nv3.mp4,1,ant\n",
+     "columns: path=1 label=2 name=3; 3 rows, nan read as empty in 2 fields", "v1.mp4=cat v2.mp4=- v3.mp4=ant"},
+    {"path,labels\nv1.mp4,\"['a', None, 'None']\"\nv2.mp4,nan\nv3.mp4,b;nan\n",
+     "columns: path=1 label=2; 3 rows, nan read as empty in 1 fields", "v1.mp4=a+None v2.mp4=- v3.mp4=b"},
+    {"path,label\nv1.mp4,NaN\nv2.mp4,NaN\n", "columns: path=1 label=2; 2 rows, NaN read as empty in 2 fields",
+     "v1.mp4=- v2.mp4=-"},
 };
 
 static void what_is_understood(void **state)
@@ -130,6 +152,32 @@ static void what_is_understood(void **state)
         char *samples = show(&m);
         if (strcmp(columns, good[i].columns) != 0 || strcmp(samples, good[i].samples) != 0)
             fail_msg("%s: %s | %s", good[i].text, columns, samples);
+        xkd_free(samples);
+        xkd_free(columns);
+        xkd_manifest_free(&m);
+    }
+}
+
+/* Excel's "Unicode text", in both orders of bytes: characters of one to four bytes of UTF-8. */
+static void unicode_text(void **state)
+{
+    static const char16_t text[] = u"path\tlabel\r\nv1.mp4\tdög\r\nv2.mp4\t犬\U0001F415\r\n";
+    (void)state;
+    for (int big = 0; big < 2; big++) {
+        unsigned char bytes[2 * sizeof text];
+        xkd_manifest m;
+        char *columns;
+        int64_t size = 0;
+        bytes[size++] = big ? 0xFE : 0xFF;
+        bytes[size++] = big ? 0xFF : 0xFE;
+        for (size_t i = 0; text[i]; i++) {
+            bytes[size++] = (unsigned char)(big ? text[i] >> 8 : text[i]);
+            bytes[size++] = (unsigned char)(big ? text[i] : text[i] >> 8);
+        }
+        assert_int_equal(xkd_index_list(cx, put((const char *)bytes, size), root, &m, &columns), XKD_OK);
+        char *samples = show(&m);
+        assert_string_equal(columns, "columns: path=1 label=2; 2 rows");
+        assert_string_equal(samples, "v1.mp4=dög v2.mp4=犬\U0001F415");
         xkd_free(samples);
         xkd_free(columns);
         xkd_manifest_free(&m);
@@ -192,6 +240,44 @@ static void names_that_look_alike(void **state)
         bool once = alike[i].said[0] ? strstr(told, alike[i].said) && end && !end[1] : !told[0];
         if (strcmp(samples, alike[i].samples) != 0 || !once) fail_msg("%s: %s | %s", alike[i].text, samples, told);
         xkd_free(samples);
+        xkd_manifest_free(&m);
+    }
+    xkd_context_set_log(cx, NULL, NULL, XKD_LOG_WARN);
+}
+
+/* Letters with several marks, of all scripts, in one character or more and with their marks in any order that means the same. */
+static const struct {
+    const char *one, *other;
+    bool alike;
+} spellings[] = {
+    {"\u1EC7", "e\u0323\u0302", true},                  /* Vietnamese */
+    {"\u1EC7", "\u00EA\u0323", true},                   /* as Windows writes it */
+    {"h\u1EE3p", "H\u01A1\u0323p", true},               /* a horn and a dot */
+    {"\u1E69", "s\u0307\u0323", true},                  /* marks that stand on two sides of the letter */
+    {"\u1F82", "\u03B1\u0313\u0300\u0345", true},       /* old Greek */
+    {"\u1F71", "\u03AC", true},                         /* two codes of one letter */
+    {"\u0130", "i\u0307", true},                        /* a Turkish capital */
+    {"\u0958", "\u0915\u093C", true},                   /* Hindi */
+    {"\u0BCA", "\u0BC6\u0BBE", true},                   /* Tamil */
+    {"\u0628\u0651\u064E", "\u0628\u064E\u0651", true}, /* Arabic */
+    {"\uFB2C", "\u05E9\u05C1\u05BC", true},             /* Hebrew */
+    {"\u1EC7", "\u1EBF", false},                        /* another tone */
+    {"a\u0300\u0301", "a\u0301\u0300", false},          /* one above the other */
+    {"a\u0323b", "ab\u0323", false},
+};
+
+static void marks_of_letters(void **state)
+{
+    (void)state;
+    xkd_context_set_log(cx, hear, NULL, XKD_LOG_WARN);
+    for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++) {
+        char text[200];
+        xkd_manifest m;
+        told[0] = 0;
+        snprintf(text, sizeof text, "v1.mp4,%s\nv2.mp4,%s\n", spellings[i].one, spellings[i].other);
+        assert_int_equal(xkd_index_list(cx, put(text, (int64_t)strlen(text)), root, &m, NULL), XKD_OK);
+        assert_int_equal(m.class_count, 2);
+        if (spellings[i].alike != (strstr(told, "stay two classes") != NULL)) fail_msg("%s%s", text, told);
         xkd_manifest_free(&m);
     }
     xkd_context_set_log(cx, NULL, NULL, XKD_LOG_WARN);
@@ -274,7 +360,7 @@ static const struct {
     {"a/../../v1.mp4,1\n", "list:1: path \"a/../../v1.mp4\" must name a file inside the root"},
     {"[{\"path\":\"v1.mp4\",\"label\":\"cat\"}]", "is JSON"},
     {"{\"path\":\"v1.mp4\"}\n{\"path\":\"v2.mp4\"}\n", "is JSON"},
-    {"\n\n", "what its columns are cannot be told"},
+    {"\n\n", "has no rows"},
     {"v1.mp4,0,cat\nv2.mp4,0,dog\n", "list:2: label 0 beside the name \"dog\""},
     {"v1.mp4,0,cat\nv2.mp4,5,dog\n", "list:2: label 5 beside the name \"dog\""},
     {"v1.mp4 cat\nv2.mp4\n", "list:2: 1 fields with blanks"},
@@ -297,8 +383,12 @@ static void what_is_refused(void **state)
         xkd_clear_error(cx);
     }
     xkd_manifest m;
-    assert_int_equal(xkd_index_list(cx, put("\xFF\xFEv\0", 4), root, &m, NULL), XKD_ERR_DATA);
-    assert_non_null(strstr(xkd_last_error(cx), "is UTF-16"));
+    /* half a character, and half of one of two units */
+    assert_int_equal(xkd_index_list(cx, put("\xFF\xFEv\0w", 5), root, &m, NULL), XKD_ERR_DATA);
+    assert_non_null(strstr(xkd_last_error(cx), "is UTF-16, and damaged at byte 5"));
+    xkd_clear_error(cx);
+    assert_int_equal(xkd_index_list(cx, put("\xFE\xFF\xD8\x3D\0v", 6), root, &m, NULL), XKD_ERR_DATA);
+    assert_non_null(strstr(xkd_last_error(cx), "is UTF-16, and damaged at byte 5"));
     xkd_clear_error(cx);
     assert_int_equal(xkd_index_list(cx, put("v1.mp4\0,1\n", 10), root, &m, NULL), XKD_ERR_DATA);
     assert_non_null(strstr(xkd_last_error(cx), "is no text file"));
@@ -424,7 +514,8 @@ int main(void)
         cmocka_unit_test(absolute_paths),        cmocka_unit_test(names_in_a_manifest),
         cmocka_unit_test(what_a_manifest_keeps), cmocka_unit_test(what_files_decide),
         cmocka_unit_test(names_that_look_alike), cmocka_unit_test(blanks_in_a_manifest),
-        cmocka_unit_test(names_of_folders),
+        cmocka_unit_test(names_of_folders),      cmocka_unit_test(marks_of_letters),
+        cmocka_unit_test(unicode_text),
     };
     cx = xkd_context_new();
     if (!cx || !mkdtemp(root)) return 1;

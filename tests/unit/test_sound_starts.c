@@ -6,10 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
-#include <libavcodec/avcodec.h>
+#include <libavutil/opt.h>
 #include <limits.h>
 
 #include "base/file.h"
+#include "media/ffmpeg.h"
 #include "media/media.h"
 #include "media_files.h"
 
@@ -62,6 +63,7 @@ static void decode(const char *path, xkd_clip_mode mode, double start, bool vide
         xkd_media_decode(media, &r, &sink, &tally, &fault) != XKD_OK)
         fail_msg("%s: %s", path, xkd_last_error(cx));
     assert_true(tally.audio_damage == 0);
+    assert_true(xkd_media_about(media)->cut_at == 0);
     xkd_media_free(media);
 }
 
@@ -187,9 +189,117 @@ static void a_clip_sounds_as_the_file_does(void **state)
     }
 }
 
+/* Sound alone, in forms that the library does not write itself. */
+static const struct {
+    const char *codec, *option, *value, *format, *ending;
+    int rate;
+    bool milliseconds; /* stamps were rounded to them before they came into this container */
+    double cut;        /* s in front of the zero of the clock, which an edit list hides */
+    int most;
+} alone[] = {
+    {"adpcm_ms", NULL, NULL, "wav", "wav", 44100, false, 0, 0}, /* the header's rate of bytes is wrong */
+    {"libmp3lame", "compression_level", "7", "wav", "mp3.wav", 44100, false, 0, 4},
+    {"pcm_s16le", NULL, NULL, "wav", "pcm.wav", 44100, false, 0, 0},
+    {"pcm_s16le", NULL, NULL, "matroska", "mka", 44100, true, 0, 0},
+    {"flac", NULL, NULL, "ogg", "oga", 44100, false, 0, 0},
+    {"flac", NULL, NULL, "flac", "flac", 44100, false, 0, 0},
+    {"libopus", "frame_duration", "60", "webm", "webm", 48000, true, 0, 1000}, /* 6.5 ms in front */
+    {"libopus", "frame_duration", "60", "ogg", "opus", 48000, false, 0, 1000},
+    {"aac", NULL, NULL, "mp4", "m4a", 44100, true, 0.3053, 2000},
+};
+
+static void give(AVFormatContext *file, AVCodecContext *c, AVFrame *frame, int k)
+{
+    AVPacket *packet = av_packet_alloc();
+    AVStream *stream = file->streams[0];
+    assert_int_equal(avcodec_send_frame(c, frame), 0);
+    while (avcodec_receive_packet(c, packet) == 0) {
+        if (alone[k].milliseconds) av_packet_rescale_ts(packet, c->time_base, (AVRational){1, 1000});
+        packet->pts -= llround(alone[k].cut * (alone[k].milliseconds ? 1000 : alone[k].rate));
+        packet->dts = packet->pts;
+        av_packet_rescale_ts(packet, alone[k].milliseconds ? (AVRational){1, 1000} : c->time_base, stream->time_base);
+        assert_int_equal(av_write_frame(file, packet), 0);
+        av_packet_unref(packet);
+    }
+    av_packet_free(&packet);
+}
+
+/* A frame of the strokes; false behind the last one. */
+static bool fill(AVFrame *frame, int64_t first, int64_t rate)
+{
+    if (first >= SECONDS * rate) return false;
+    assert_int_equal(av_frame_make_writable(frame), 0);
+    for (int i = 0; i < frame->nb_samples; i++) {
+        int16_t value = stroke(first + i, rate);
+        if (frame->format == AV_SAMPLE_FMT_FLTP)
+            ((float *)(void *)frame->data[0])[i] = (float)value / 32768;
+        else
+            ((int16_t *)(void *)frame->data[0])[i] = value;
+    }
+    frame->pts = first;
+    return true;
+}
+
+static const char *make_alone(int k)
+{
+    static char path[5000];
+    AVFormatContext *file;
+    const AVCodec *codec = avcodec_find_encoder_by_name(alone[k].codec);
+    AVCodecContext *c = avcodec_alloc_context3(codec);
+    AVFrame *frame = av_frame_alloc();
+    snprintf(path, sizeof path, "%s/alone-%s.%s", folder, alone[k].codec, alone[k].ending);
+    assert_true(avformat_alloc_output_context2(&file, NULL, alone[k].format, path) >= 0);
+    c->sample_rate = alone[k].rate;
+    c->time_base = (AVRational){1, alone[k].rate};
+    av_channel_layout_default(&c->ch_layout, 1);
+    bool floats = !strcmp(alone[k].codec, "aac") || !strcmp(alone[k].codec, "libmp3lame");
+    c->sample_fmt = floats ? AV_SAMPLE_FMT_FLTP : xkd_av_sample_format(codec, AV_SAMPLE_FMT_S16);
+    if (file->oformat->flags & AVFMT_GLOBALHEADER) c->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
+    if (alone[k].option) av_opt_set(c, alone[k].option, alone[k].value, AV_OPT_SEARCH_CHILDREN);
+    assert_int_equal(avcodec_open2(c, codec, NULL), 0);
+    AVStream *stream = avformat_new_stream(file, NULL);
+    assert_int_equal(avcodec_parameters_from_context(stream->codecpar, c), 0);
+    stream->time_base = c->time_base;
+    assert_int_equal(avio_open(&file->pb, path, AVIO_FLAG_WRITE), 0);
+    assert_true(avformat_write_header(file, NULL) >= 0);
+    frame->nb_samples = c->frame_size ? c->frame_size : 1024;
+    frame->format = c->sample_fmt;
+    frame->sample_rate = c->sample_rate;
+    assert_int_equal(av_channel_layout_copy(&frame->ch_layout, &c->ch_layout), 0);
+    assert_int_equal(av_frame_get_buffer(frame, 0), 0);
+    for (int64_t first = 0; fill(frame, first, alone[k].rate); first += frame->nb_samples) give(file, c, frame, k);
+    give(file, c, NULL, k);
+    assert_int_equal(av_write_trailer(file), 0);
+    avio_closep(&file->pb);
+    avformat_free_context(file);
+    av_frame_free(&frame);
+    avcodec_free_context(&c);
+    return path;
+}
+
+static void sound_alone_too(void **state)
+{
+    (void)state;
+    for (int k = 0; k < (int)(sizeof alone / sizeof *alone); k++) {
+        if (!avcodec_find_encoder_by_name(alone[k].codec)) continue;
+        const char *path = make_alone(k);
+        decode(path, XKD_CLIP_WHOLE, 0, false, &whole);
+        int64_t wanted = (int64_t)((SECONDS - alone[k].cut) * RATE);
+        assert_in_range(whole.count, wanted - RATE / 5, wanted + RATE / 5);
+        for (int start = 0; start <= (int)((whole.length - 1) * FPS); start++) {
+            decode(path, XKD_CLIP_AT, (double)start / FPS, false, &clip);
+            assert_int_equal(clip.count, RATE);
+            int worst = difference((int64_t)start * RATE / FPS);
+            if (worst > alone[k].most)
+                fail_msg("%s at %g: its samples are off by %d", path, (double)start / FPS, worst);
+        }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_clip_sounds_as_the_file_does)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_clip_sounds_as_the_file_does),
+                                       cmocka_unit_test(sound_alone_too)};
     cx = xkd_context_new();
     snprintf(folder, sizeof folder, "%s", test_folder("starts"));
     if (!cx || xkd_make_folder(cx, folder) != XKD_OK) return 1;

@@ -379,6 +379,42 @@ static void joined_recordings_are_told(void **state)
     is("later.ts", true, "ok");
 }
 
+/* Their demuxers end with the first recording, and the second would be lost without a word. */
+static void recordings_behind_the_end_are_told(void **state)
+{
+    static const char *const FORMATS[] = {"mp4", "mov", "flv", "asf", "matroska", "avi"};
+    static const char *const NAMES[] = {"two.mp4", "two.mov", "two.flv", "two.wmv", "two.mkv", "two.avi"};
+    enum { SECOND = 2 * 8000 };
+    static char wav[2 * (44 + SECOND)];
+    char part[5000], path[5000];
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        test_file f = small(FORMATS[i]);
+        snprintf(part, sizeof part, "%s", make(NAMES[i], &f));
+        is(NAMES[i], true, "ok");
+        append(part, part);
+        if (i == 5) { /* AVI counts its packets on: all is there, and the clock even */
+            xkd_media_info info = describe(part);
+            near(NAMES[i], info.end - info.start, 12, 0.2);
+            is(NAMES[i], true, "ok");
+            continue;
+        }
+        near(NAMES[i], describe(part).clock_step, 6, 0.2);
+        is(NAMES[i], true, "clock");
+        is(NAMES[i], false, "clock");
+        const char *words = i == 4 ? "the clock steps after 6.0" : "another recording begins after 6.0";
+        if (!strstr(judge(NAMES[i], true, false).message, words)) fail_msg("%s", judge(NAMES[i], true, false).message);
+    }
+    memcpy(wav, "RIFF\xA4\x3E\0\0WAVEfmt \20\0\0\0\1\0\1\0\100\37\0\0\200\76\0\0\2\0\20\0data\x80\x3E\0\0", 44);
+    for (size_t i = 44; i < sizeof wav / 2; i++) wav[i] = (char)(i * 7 & 31);
+    memcpy(wav + sizeof wav / 2, wav, sizeof wav / 2);
+    snprintf(path, sizeof path, "%s", place_for("two.wav"));
+    assert_int_equal(xkd_write_file(cx, path, wav, sizeof wav / 2), XKD_OK);
+    assert_true(describe(path).clock_step == 0);
+    assert_int_equal(xkd_write_file(cx, path, wav, sizeof wav), XKD_OK);
+    near("two.wav", describe(path).clock_step, 1, 1e-3);
+}
+
 static void the_last_picture_can_be_held(void **state)
 {
     test_file f = small("matroska");
@@ -682,21 +718,14 @@ int main(int argc, char **argv)
 {
     if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_stream_has_its_own_length),
-        cmocka_unit_test(a_length_need_not_be_told),
-        cmocka_unit_test(the_start_is_no_part_of_the_length),
-        cmocka_unit_test(joined_recordings_are_told),
-        cmocka_unit_test(a_table_of_packets_is_believed_alone),
-        cmocka_unit_test(an_edit_may_last_to_the_end),
-        cmocka_unit_test(a_placeholder_is_no_length),
-        cmocka_unit_test(a_wrong_length_is_no_cut),
-        cmocka_unit_test(the_last_picture_can_be_held),
-        cmocka_unit_test(rare_key_frames_are_told),
-        cmocka_unit_test(a_manifest_keeps_the_span),
-        cmocka_unit_test(a_replaced_file_loses_its_span),
-        cmocka_unit_test(the_first_open_finds_the_same_span),
-        cmocka_unit_test(the_sound_track_can_be_chosen),
-        cmocka_unit_test(cached_and_uncached_agree),
+        cmocka_unit_test(each_stream_has_its_own_length),     cmocka_unit_test(a_length_need_not_be_told),
+        cmocka_unit_test(the_start_is_no_part_of_the_length), cmocka_unit_test(joined_recordings_are_told),
+        cmocka_unit_test(recordings_behind_the_end_are_told), cmocka_unit_test(a_table_of_packets_is_believed_alone),
+        cmocka_unit_test(an_edit_may_last_to_the_end),        cmocka_unit_test(a_placeholder_is_no_length),
+        cmocka_unit_test(a_wrong_length_is_no_cut),           cmocka_unit_test(the_last_picture_can_be_held),
+        cmocka_unit_test(rare_key_frames_are_told),           cmocka_unit_test(a_manifest_keeps_the_span),
+        cmocka_unit_test(a_replaced_file_loses_its_span),     cmocka_unit_test(the_first_open_finds_the_same_span),
+        cmocka_unit_test(the_sound_track_can_be_chosen),      cmocka_unit_test(cached_and_uncached_agree),
     };
     cx = xkd_context_new();
     snprintf(folder, sizeof folder, "%s", test_folder("span"));

@@ -5,7 +5,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -103,6 +105,40 @@ static void a_crash_costs_one_clip(void **state)
     result = decode(worker, &WHOLE, &s);
     assert_int_equal(result.fault, XKD_FAULT_NONE);
     xkd_worker_free(worker);
+}
+
+/* Decodes under "ulimit -t 2" for longer than that; returns how many processes it took, and -1 for a fault. */
+static int decode_under_limit(void)
+{
+    const struct rlimit limit = {2, 2};
+    xkd_worker *worker = NULL;
+    int last = 0, processes = 0;
+    xkd_media_request request = WHOLE;
+    request.mode = XKD_CLIP_AT;
+    request.duration = 1;
+    request.short_side = 16; /* the limit holds for this process too, which has little to do */
+    if (setrlimit(RLIMIT_CPU, &limit) != 0 || xkd_worker_new(cx, NULL, 20, &worker) != XKD_OK) return -1;
+    double until = xkd_now() + 60; /* on a loaded machine the worker's own time goes slowly */
+    while (processes < 6 && xkd_now() < until) {
+        sums s = {0};
+        xkd_media_result result = decode(worker, &request, &s);
+        if (result.fault != XKD_FAULT_NONE || xkd_worker_restarts(worker) > 0) return -1;
+        processes += xkd_worker_process(worker) != last;
+        last = xkd_worker_process(worker);
+    }
+    xkd_worker_free(worker);
+    return processes;
+}
+
+/* Five processes have used more than the limit of one: no file is blamed for it. */
+static void a_limit_of_processor_time_is_no_fault(void **state)
+{
+    int how = 0;
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) _exit(decode_under_limit() == 6 ? 0 : 1);
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
 }
 
 static void a_stall_is_cut_off(void **state)
@@ -234,9 +270,13 @@ int main(int argc, char **argv)
     if (xkd_media_worker_requested(argc, argv) && getenv("XKD_ROGUE")) return rogue(getenv("XKD_ROGUE"));
     if (xkd_media_worker_requested(argc, argv)) return xkd_media_worker_main(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_as_in_this_process),      cmocka_unit_test(a_crash_costs_one_clip),
-        cmocka_unit_test(a_worker_gone_wrong_is_ended), cmocka_unit_test(time_that_stands_still_does_not_count),
-        cmocka_unit_test(a_stall_is_cut_off),           cmocka_unit_test(a_wrong_program_is_told_from_a_bad_file),
+        cmocka_unit_test(same_as_in_this_process),
+        cmocka_unit_test(a_crash_costs_one_clip),
+        cmocka_unit_test(a_worker_gone_wrong_is_ended),
+        cmocka_unit_test(time_that_stands_still_does_not_count),
+        cmocka_unit_test(a_limit_of_processor_time_is_no_fault),
+        cmocka_unit_test(a_stall_is_cut_off),
+        cmocka_unit_test(a_wrong_program_is_told_from_a_bad_file),
         cmocka_unit_test(faults_come_back_with_words),
     };
     cx = xkd_context_new();
