@@ -1,17 +1,17 @@
 /* Names of classes as people write them: with blanks around, in upper and lower case, with accents in one character or in two
  * (file systems of Apple take letters apart, others do not). Blanks are cut off. Names that look alike otherwise may still be
  * two classes: they are told and never joined. */
+#include <errno.h>
 #include <inttypes.h>
-#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
-#include <wchar.h>
-#include <wctype.h>
+#include <unicase.h>
+#include <uninorm.h>
+#include <unistr.h>
 
 #include "base/alloc.h"
 #include "base/context.h"
 #include "base/text.h"
-#include "data/accents.h"
 #include "data/manifest.h"
 
 /* Pairs that a warning names; the others are counted. */
@@ -59,50 +59,32 @@ fail:
 
 /* ---- names that look alike ---- */
 
-/* A class and its name in small letters, with all that is taken apart. */
+/* A class, and its name in small letters with all accents taken apart (Unicode's case folding and form D). */
 typedef struct {
     const char *name;
-    wchar_t *letters; /* ends with 0 */
+    char *letters;
 } folded;
 
-/* Takes one character from *at; a byte that is no part of UTF-8 stands for itself, beyond all characters. */
-static wchar_t next_letter(const unsigned char **at)
+/* A name that is no UTF-8 is compared as it is. */
+static xkd_status fold(xkd_context *cx, const char *name, folded *out)
 {
-    const unsigned char *s = *at;
-    int more = s[0] >= 0xF0 ? 3 : s[0] >= 0xE0 ? 2 : s[0] >= 0xC2 ? 1 : 0;
-    wchar_t c = more ? s[0] & (0x3F >> more) : s[0];
-    for (int i = 1; i <= more; i++) {
-        if ((s[i] & 0xC0) != 0x80) more = 0, c = s[0];
-        if (more) c = c << 6 | (s[i] & 0x3F);
-    }
-    *at += 1 + more;
-    return more || c < 0x80 ? c : 0x110000 + c;
-}
-
-/* The C library knows small letters of all scripts; without its UTF-8 those of ASCII alone. */
-static xkd_status fold(xkd_context *cx, const char *name, locale_t locale, folded *out)
-{
+    const uint8_t *text = (const uint8_t *)name;
+    size_t length, size = strlen(name) + 1; /* with the 0 behind it, which becomes that of the result */
+    uint8_t *letters = NULL;
     *out = (folded){.name = name};
-    xkd_status status = xkd_alloc(cx, &out->letters, 3 * (int64_t)strlen(name) + 1, sizeof *out->letters);
-    if (status != XKD_OK) return status;
-    wchar_t *to = out->letters;
-    for (const unsigned char *at = (const unsigned char *)name; *at;) {
-        wchar_t c = next_letter(&at);
-        if (c < 0x80 && c >= 'A' && c <= 'Z') c += 'a' - 'A';
-        bool dotted = c == 0x130; /* the only capital letter whose small one lacks a mark */
-        if (c >= 0x80 && c < 0x110000 && locale) c = (wchar_t)towlower_l((wint_t)c, locale);
-        to = xkd_take_apart(to, c);
-        if (dotted && c == 'i') *to++ = 0x307;
+    if (!u8_check(text, size)) {
+        letters = u8_casefold(text, size, NULL, UNINORM_NFD, NULL, &length);
+        if (!letters) return xkd_fail(cx, XKD_ERR_MEMORY, "out of memory while comparing names of classes");
     }
-    *to = 0;
-    xkd_order_marks(out->letters);
-    return XKD_OK;
+    xkd_status status = xkd_copy_string(cx, &out->letters, letters ? (const char *)letters : name);
+    free(letters);
+    return status;
 }
 
 static int compare_folded(const void *a, const void *b)
 {
     const folded *x = a, *y = b;
-    int order = wcscmp(x->letters, y->letters);
+    int order = strcmp(x->letters, y->letters);
     return order ? order : strcmp(x->name, y->name);
 }
 
@@ -115,14 +97,17 @@ static void put_name(xkd_text *t, const char *name)
     xkd_text_printf(t, "\"%s\"", xkd_escape(shown, sizeof shown, name, strlen(name), ""));
     if (ascii) return;
     xkd_text_puts(t, " (");
-    for (const unsigned char *at = (const unsigned char *)name; *at;) {
-        wchar_t c = next_letter(&at);
-        if (c >= ' ' && c < 0x7F)
+    const uint8_t *at = (const uint8_t *)name;
+    for (size_t left = strlen(name), used; left; at += used, left -= used) {
+        ucs4_t c;
+        int bytes = u8_mbtoucr(&c, at, left);
+        used = bytes > 0 ? (size_t)bytes : 1;
+        if (bytes < 0)
+            xkd_text_printf(t, "\\x%02X", (unsigned)*at);
+        else if (c >= ' ' && c < 0x7F)
             xkd_text_printf(t, "%c", (int)c);
-        else if (c < 0x110000)
-            xkd_text_printf(t, "\\u%04X", (unsigned)c);
         else
-            xkd_text_printf(t, "\\x%02X", (unsigned)c - 0x110000);
+            xkd_text_printf(t, "\\u%04X", (unsigned)c);
     }
     xkd_text_puts(t, ")");
 }
@@ -134,7 +119,7 @@ static xkd_status warn_of_alike(xkd_context *cx, const char *where, const folded
     char *text = NULL;
     int64_t pairs = 0;
     for (int64_t i = 1; i < count; i++) {
-        if (wcscmp(names[i - 1].letters, names[i].letters) != 0 || pairs++ >= NAMED) continue;
+        if (strcmp(names[i - 1].letters, names[i].letters) != 0 || pairs++ >= NAMED) continue;
         xkd_text_puts(&t, pairs > 1 ? "; " : "");
         put_name(&t, names[i - 1].name);
         xkd_text_puts(&t, " and ");
@@ -155,15 +140,13 @@ xkd_status xkd_manifest_look_at_names(xkd_context *cx, const xkd_manifest *m, co
 {
     xkd_status status = XKD_OK;
     folded *names = NULL;
-    locale_t locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
     if (m->trimmed) xkd_log(cx, XKD_LOG_WARN, "%s: blanks around names of classes are cut off", where);
     XKD_TRY(xkd_alloc(cx, &names, m->class_count, sizeof *names));
-    for (int64_t k = 0; k < m->class_count; k++) XKD_TRY(fold(cx, m->classes[k], locale, &names[k]));
+    for (int64_t k = 0; k < m->class_count; k++) XKD_TRY(fold(cx, m->classes[k], &names[k]));
     if (m->class_count) qsort(names, (size_t)m->class_count, sizeof *names, compare_folded);
     XKD_TRY(warn_of_alike(cx, where, names, m->class_count));
 fail:
     for (int64_t k = 0; names && k < m->class_count; k++) xkd_free(names[k].letters);
     xkd_free(names);
-    if (locale) freelocale(locale);
     return status;
 }
