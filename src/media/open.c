@@ -638,10 +638,13 @@ const xkd_media_info *xkd_media_about(const xkd_media *media)
     return &media->info;
 }
 
-/* As they run, not as they were compiled against. */
+/* As they run, not as they were compiled against. OWN is what this program makes of them: raise it where a file comes to give
+ * other frames or samples, or the same at other times. */
 void xkd_media_decoders(char out[64])
 {
-    snprintf(out, 64, "%x %x %x %x", avformat_version(), avcodec_version(), swscale_version(), swresample_version());
+    enum { OWN = 2 };
+    snprintf(out, 64, "%x %x %x %x %d", avformat_version(), avcodec_version(), swscale_version(), swresample_version(),
+             (int)OWN);
 }
 
 const xkd_media_span *xkd_media_spans(const xkd_media *media)
