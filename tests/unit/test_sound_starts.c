@@ -77,10 +77,10 @@ static int16_t stroke(int64_t sample, int64_t rate)
 static const struct {
     const char *codec, *format, *ending;
     int64_t rate;
-    /* Of 32768, what two decoders that began apart may differ by: AC-3, AAC and Opus fill in noise, transport streams round
-     * stamps to 11 microseconds. Samples that the sound may be moved by: Vorbis and WMA have frames of several lengths, and
-     * stamps of these containers count milliseconds, so that a part of a sample is left. The steepest strokes, at 1 380 Hz,
-     * change by 7 900 within a sample. */
+    /* Of 32768, what two decoders that began apart may differ by: AC-3, AAC and Opus fill in noise (AAC up to 1 638 with FFmpeg
+     * 5.1 and 2 061 with 7.1), transport streams round stamps to 11 microseconds. Samples that the sound may be moved by: Vorbis
+     * and WMA have frames of several lengths, and stamps of these containers count milliseconds, so that a part of a sample is
+     * left. The steepest strokes, at 1 380 Hz, change by 7 900 within a sample. */
     int most, moved;
 } kinds[] = {
     {"libmp3lame", "matroska", "mkv", 44100, 4, 0},
@@ -96,16 +96,16 @@ static const struct {
     {"libopus", "webm", "webm", 48000, 1000, 0},
     {"libopus", "mp4", "mp4", 48000, 1000, 0},
     {"libopus", "mpegts", "ts", 48000, 1000, 0},
-    {"aac", "mp4", "mp4", 44100, 2000, 0},
-    {"aac", "mp4", "mp4", 16000, 2000, 0},
-    {"aac", "mov", "mov", 44100, 2000, 0},
-    {"aac", "mov", "mov", 16000, 2000, 0},
-    {"aac", "matroska", "mkv", 44100, 2000, 0},
-    {"aac", "matroska", "mkv", 16000, 2000, 0},
-    {"aac", "mpegts", "ts", 44100, 2000, 0},
-    {"aac", "mpegts", "ts", 16000, 2000, 0},
-    {"aac", "flv", "flv", 44100, 2000, 0},
-    {"aac", "flv", "flv", 16000, 2000, 0},
+    {"aac", "mp4", "mp4", 44100, 2500, 0},
+    {"aac", "mp4", "mp4", 16000, 2500, 0},
+    {"aac", "mov", "mov", 44100, 2500, 0},
+    {"aac", "mov", "mov", 16000, 2500, 0},
+    {"aac", "matroska", "mkv", 44100, 2500, 0},
+    {"aac", "matroska", "mkv", 16000, 2500, 0},
+    {"aac", "mpegts", "ts", 44100, 2500, 0},
+    {"aac", "mpegts", "ts", 16000, 2500, 0},
+    {"aac", "flv", "flv", 44100, 2500, 0},
+    {"aac", "flv", "flv", 16000, 2500, 0},
     {"libvorbis", "webm", "webm", 44100, 7000, 17},
     {"libvorbis", "matroska", "mkv", 44100, 7000, 17},
     {"mp2", "mpegts", "ts", 44100, 30, 0},
