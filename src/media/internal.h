@@ -65,6 +65,8 @@ double xkd_media_index_end(const xkd_media *media); /* where its last packet sta
 void xkd_media_round_span(xkd_media_span *span);    /* to what a manifest keeps */
 void xkd_media_mark_joined(xkd_media_span *span);   /* the clock of what stands behind begins anew */
 double xkd_media_sound_first(xkd_media *media);     /* by the index, if it is complete; else where the span begins */
+/* `count` bytes at `at` of the file, 16 at most; false where it has fewer. */
+bool xkd_media_read_at(const xkd_media *media, int64_t at, int64_t count, uint8_t out[16]);
 /* joined.c: whether another file begins behind the one that is read. */
 bool xkd_media_is_joined(const xkd_media *media);
 /* whole.c: whether sizes that the container keeps show that nothing is missing at its end; false where it keeps none. */

@@ -3,11 +3,11 @@
  * recordings' own README: losses 2e-4 relative to max(1, value); each gradient 1e-4 in L2 relative to max(its norm, 1e-5
  * of the largest); each tensor's total update 2e-2 in L2. In float64 the reference must do far better.
  *
- * In bfloat16, losses within 1 %, but for what DISTILL is about, and all gradients concatenated within 3 % by norm. A
- * way from the pixels to a gradient passes some 60 rounded tensors in these models, each off by up to 2^-8 of itself: 2^-8 /
- * sqrt(3) * sqrt(60) are 1.7 %, and the temperatures multiply what comes from the distillation. A tensor whose gradient is a small
- * rest of sums that cancel has more: each is held to 4 % of its norm and 0.5 % of the largest one (ROUGH). AdamW divides by a
- * gradient's own size, so that a small gradient's error becomes an error of the update as large as the update: each tensor's is within a half.
+ * In bfloat16, losses within 1 %, but for what DISTILL is about, and all gradients concatenated within 3 % by norm. A way from
+ * the pixels to a gradient passes some 60 rounded tensors in these models, each off by up to 2^-8 of itself: 2^-8 / sqrt(3) *
+ * sqrt(60) are 1.7 %, and the temperatures multiply what comes from the distillation. A tensor whose gradient is a small rest of
+ * sums that cancel has more: each is held to 4 % of its norm and 0.5 % of the largest one (ROUGH). AdamW divides by a gradient's own
+ * size, so that a small gradient's error becomes an error of the update as large as the update: each tensor's is within a half.
  *
  * An argument: the tests of this name alone, with * for any letters. */
 #include <setjmp.h>
