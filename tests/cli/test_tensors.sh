@@ -29,6 +29,9 @@ stranger 'version https://git-lfs.github.com/spec/v1\noid sha256:0\n' "a pointer
 stranger '<!DOCTYPE html><title>404</title>' "a web page"
 stranger '\x1f\x8b\x08\x00' "compressed by gzip"
 stranger '\x28\xb5\x2f\xfd\x00' "compressed by zstd"
+stranger '\xfd7zXZ\x00' "compressed by xz"
+stranger 'BZh91AY' "compressed by bzip2"
+stranger 'GGUF\x03' "GGUF"
 stranger '\x80\x04\x95\x00\x00' "a plain pickle"
 stranger '\x89HDF\r\n' "HDF5"
 (cd "$work" && tar cf stranger.tar stranger.pth && mv stranger.tar stranger.pth)
