@@ -21,9 +21,9 @@ void xkd_manifest_free(xkd_manifest *m)
     xkd_pieces_free(&m->pieces);
     xkd_manifest_free_classes(m);
     if (!m->shared) xkd_free(m->samples);
-    if (m->shared) (void)munmap(m->shared, (size_t)m->shared_bytes);
+    if (m->shared && !m->pack) (void)munmap(m->shared, (size_t)m->shared_bytes);
     xkd_free(m->root);
-    xkd_pack_release(m->pack);
+    xkd_pack_release(m->pack); /* with memory that it shares */
     *m = (xkd_manifest){0};
 }
 

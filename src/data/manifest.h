@@ -68,7 +68,8 @@ typedef struct xkd_manifest {
     xkd_sample *samples;
     int64_t count, capacity;
     xkd_pieces pieces; /* paths and all else that samples point to */
-    void *shared;      /* read-only, of all ranks of a host: samples and what they point to lie in it; NULL: none */
+    void *shared;      /* read-only, of all ranks of a host: samples and what they point to lie in it; NULL: none.
+                        * It is the pack's where there is one */
     int64_t shared_bytes;
     const char *splits[64]; /* names met before, by their hash, which samples have in common */
 } xkd_manifest;

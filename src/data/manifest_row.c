@@ -259,24 +259,38 @@ fail:
     return status;
 }
 
-static xkd_status add_json(xkd_row_place *p, xkd_manifest *m, const json_t *object)
+xkd_status xkd_manifest_add_json(xkd_context *cx, xkd_manifest *m, const char *file, int64_t line, const json_t *object)
 {
+    xkd_row_place p = {.cx = cx, .file = file, .line = line};
     xkd_row row = {.room = 0};
-    xkd_status status = xkd_row_of_json(p->cx, &row, object);
-    if (status == XKD_OK) status = xkd_row_take(p, m, &row);
+    xkd_status status = xkd_row_of_json(cx, &row, object);
+    if (status == XKD_OK) status = xkd_row_take(&p, m, &row);
     xkd_row_free(&row);
     return status;
 }
 
-xkd_status xkd_manifest_add_json(xkd_context *cx, xkd_manifest *m, const char *file, int64_t line, const json_t *row)
+xkd_status xkd_manifest_add_packed(xkd_context *cx, xkd_manifest *m, const char *file, int64_t number, char *text,
+                                   int64_t size)
 {
-    xkd_row_place p = {.cx = cx, .file = file, .line = line};
-    return add_json(&p, m, row);
-}
-
-xkd_status xkd_manifest_add_packed(xkd_context *cx, xkd_manifest *m, const char *file, int64_t number,
-                                   const json_t *row)
-{
+    xkd_status status = XKD_OK;
     xkd_row_place p = {.cx = cx, .file = file, .line = number, .fixed_classes = m->class_count > 0};
-    return add_json(&p, m, row);
+    xkd_row row = {.room = 0};
+    json_t *o = NULL;
+    bool plain;
+    XKD_TRY(xkd_row_scan(cx, &row, text, size, &plain));
+    if (plain) {
+        status = xkd_row_take(&p, m, &row);
+        xkd_row_restore(&row);
+        goto fail;
+    }
+    o = json_loadb(text, (size_t)size, JSON_REJECT_DUPLICATES, NULL);
+    if (!json_is_object(o))
+        XKD_FAIL(XKD_ERR_DATA, "%s: record %lld has no row (remove the file and give its `xkd data pack` again)", file,
+                 (long long)number);
+    XKD_TRY(xkd_row_of_json(cx, &row, o));
+    XKD_TRY(xkd_row_take(&p, m, &row));
+fail:
+    json_decref(o);
+    xkd_row_free(&row);
+    return status;
 }

@@ -13,9 +13,10 @@ xkd_status xkd_sample_to_json(xkd_context *cx, const xkd_sample *sample, json_t 
 xkd_status xkd_manifest_add_json(xkd_context *cx, xkd_manifest *manifest, const char *file, int64_t line,
                                  const json_t *row);
 
-/* The same for record `number` of a pack's shard `file`: classes are those that the manifest has by now, if any. */
+/* The same for record `number` of a pack's shard `file`, whose row is this text; it is changed in between. Classes
+ * are those that the manifest has by now, if any. */
 xkd_status xkd_manifest_add_packed(xkd_context *cx, xkd_manifest *manifest, const char *file, int64_t number,
-                                   const json_t *row);
+                                   char *text, int64_t size);
 
 /* Makes the samples those of the pack that have their paths; XKD_ERR_DATA names `file` and the first that is in none. */
 xkd_status xkd_manifest_attach(xkd_context *cx, xkd_manifest *manifest, const char *file, const char *pack);

@@ -1,59 +1,21 @@
-/* Reading a pack: the indexes at the start, shards as they are needed. */
+/* The records of a pack: shards are opened as they are needed. */
 #include "data/pack.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "base/alloc.h"
 #include "base/file.h"
-#include "data/manifest_rows.h"
-#include "data/shard.h"
+#include "data/pack_parts.h"
 
 /* Shards kept open at a time: a quarter of the descriptors that a process may have by default. */
 enum { MOST_OPEN = 256 };
-
-typedef struct {
-    char *name; /* in the folder */
-    int64_t size;
-    int fd;          /* -1: not open */
-    uint64_t opened; /* when, by the pack's count */
-} shard;
-
-typedef struct {
-    int64_t offset, bytes;
-    uint64_t row_sum;
-    int32_t shard;
-    int32_t fault;
-} entry;
-
-struct xkd_pack {
-    atomic_int users;
-    char *folder;
-    xkd_pack_settings settings;
-    uint64_t identity; /* of the settings */
-    shard *shards;
-    int64_t shard_count, shard_capacity;
-    entry *entries; /* [count] */
-    char **faults;  /* [count] what was said of those that could not be packed; else NULL */
-    int64_t count, entry_capacity, fault_capacity;
-    pthread_mutex_t lock; /* guards what follows, and fd and opened of the shards */
-    int64_t open;
-    uint64_t clock;
-};
-
-static bool ends_with(const char *name, const char *ending)
-{
-    size_t a = strlen(name), b = strlen(ending);
-    return a > b && !strcmp(name + a - b, ending);
-}
 
 /* The first shard says the same as the pack's own file. */
 bool xkd_is_pack(const char *path)
@@ -68,17 +30,29 @@ bool xkd_is_pack(const char *path)
     return found && xkd_is_folder(path);
 }
 
+xkd_status xkd_pack_new(xkd_context *cx, const char *folder, xkd_pack **out)
+{
+    xkd_status status = xkd_alloc(cx, out, 1, sizeof **out);
+    if (status != XKD_OK) return status;
+    (*out)->users = 1;
+    pthread_mutex_init(&(*out)->lock, NULL);
+    status = xkd_copy_string(cx, &(*out)->folder, folder);
+    if (status == XKD_OK) return XKD_OK;
+    xkd_pack_release(*out);
+    *out = NULL;
+    return status;
+}
+
 static void pack_free(xkd_pack *p)
 {
-    for (int64_t i = 0; i < p->shard_count; i++) {
+    for (int64_t i = 0; i < p->shard_count; i++)
         if (p->shards[i].fd >= 0) close(p->shards[i].fd);
-        xkd_free(p->shards[i].name);
-    }
-    for (int64_t i = 0; p->faults && i < p->count; i++) xkd_free(p->faults[i]);
     pthread_mutex_destroy(&p->lock);
+    if (!p->shared) xkd_free(p->entries);
+    if (!p->shared) xkd_free(p->faults);
+    if (p->shared) (void)munmap(p->shared, (size_t)p->shared_bytes);
     xkd_free(p->shards);
-    xkd_free(p->entries);
-    xkd_free(p->faults);
+    xkd_pieces_free(&p->texts);
     xkd_free(p->folder);
     xkd_free(p);
 }
@@ -104,159 +78,55 @@ const xkd_pack_settings *xkd_pack_about(const xkd_pack *p)
     return &p->settings;
 }
 
-/* ---- the indexes ---- */
-
-/* What the row of a file that could not be packed says of it. */
-static xkd_status keep_fault(xkd_context *cx, xkd_pack *p, int64_t i, const json_t *row)
+/* The last one that begins at or before the record. */
+static xkd_pack_shard_file *shard_of(const xkd_pack *p, int64_t record)
 {
-    const char *said = json_string_value(json_object_get(row, "pack_fault"));
-    if (p->entries[i].fault == XKD_FAULT_NONE) return XKD_OK;
-    return xkd_copy_string(cx, &p->faults[i], said ? said : "could not be packed");
-}
-
-/* One record: its place in the pack and its sample in the manifest. */
-static xkd_status add_record(xkd_context *cx, xkd_pack *p, const char *file, const xkd_records_entry *e,
-                             const char *row, xkd_manifest *m)
-{
-    xkd_status status = XKD_OK;
-    json_t *o = json_loadb(row, (size_t)e->row_bytes, JSON_REJECT_DUPLICATES, NULL);
-    int64_t had = m->count;
-    if (!json_is_object(o))
-        XKD_FAIL(XKD_ERR_DATA, "%s: record %" PRId64 " has no row (remove the file and give its `xkd data pack` again)",
-                 file, e->number);
-    if (p->count >= INT32_MAX) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^31 records (divide the pack)", p->folder);
-    XKD_TRY(xkd_manifest_add_packed(cx, m, file, e->number, o));
-    m->samples[had].record = (int32_t)(p->count + 1);
-    XKD_TRY(xkd_reserve(cx, &p->entries, p->count, &p->entry_capacity, sizeof *p->entries));
-    XKD_TRY(xkd_reserve(cx, &p->faults, p->count, &p->fault_capacity, sizeof *p->faults));
-    p->entries[p->count] = (entry){.offset = e->offset,
-                                   .bytes = e->bytes,
-                                   .row_sum = e->row_sum,
-                                   .shard = (int32_t)(p->shard_count - 1),
-                                   .fault = e->fault};
-    p->faults[p->count] = NULL;
-    XKD_TRY(keep_fault(cx, p, p->count, o));
-    p->count++;
-fail:
-    json_decref(o);
-    return status;
-}
-
-static xkd_status add_shard(xkd_context *cx, xkd_pack *p, const char *name, const char *text, xkd_manifest *m)
-{
-    xkd_status status = XKD_OK;
-    xkd_records_index index = {0};
-    char *path = NULL, *said = NULL;
-    int64_t size, first, records_at, row = 0;
-    int fd = -1;
-    bool rebuilt;
-    XKD_TRY(xkd_join_path(cx, &path, p->folder, name));
-    XKD_TRY(xkd_open_read(cx, path, &fd, &size));
-    XKD_TRY(xkd_records_open(cx, fd, size, path, &said, &first, &records_at));
-    if (strcmp(said, text))
-        XKD_FAIL(XKD_ERR_DATA, "%s: belongs to another pack than %s/" XKD_PACK_FILE " (move it away)", path, p->folder);
-    if (first != p->count)
-        XKD_FAIL(XKD_ERR_DATA,
-                 "%s: begins with sample %" PRId64 " where %" PRId64
-                 " should follow: a shard before it is missing (give its `xkd data pack` again)",
-                 path, first, p->count);
-    XKD_TRY(xkd_records_read(cx, fd, size, path, first, records_at, &index, &rebuilt));
-    if (rebuilt)
-        xkd_log(cx, XKD_LOG_WARN, "%s: its index is damaged; %" PRId64 " records were found without it", path,
-                index.count);
-    XKD_TRY(xkd_reserve(cx, &p->shards, p->shard_count, &p->shard_capacity, sizeof *p->shards));
-    p->shards[p->shard_count] = (shard){.size = size, .fd = -1};
-    XKD_TRY(xkd_copy_string(cx, &p->shards[p->shard_count].name, name));
-    p->shard_count++;
-    for (int64_t i = 0; i < index.count; row += index.entries[i++].row_bytes)
-        XKD_TRY(add_record(cx, p, path, &index.entries[i], index.rows + row, m));
-fail:
-    if (fd >= 0) close(fd);
-    xkd_records_free(&index);
-    xkd_free(said);
-    xkd_free(path);
-    return status;
-}
-
-static xkd_status add_shards(xkd_context *cx, xkd_pack *p, const char *text, xkd_manifest *m)
-{
-    xkd_status status = XKD_OK;
-    xkd_names names = {0};
-    int64_t parts = 0;
-    XKD_TRY(xkd_list_folder(cx, p->folder, &names));
-    for (int64_t i = 0; i < names.count; i++) {
-        parts += ends_with(names.items[i], XKD_SHARD_ENDING ".part");
-        if (ends_with(names.items[i], XKD_SHARD_ENDING)) XKD_TRY(add_shard(cx, p, names.items[i], text, m));
+    int64_t low = 0, high = p->shard_count;
+    while (high - low > 1) {
+        int64_t middle = (low + high) / 2;
+        if (p->shards[middle].first <= record)
+            low = middle;
+        else
+            high = middle;
     }
-    if (p->count != p->settings.samples)
-        XKD_FAIL(XKD_ERR_DATA,
-                 "%s: holds %" PRId64 " of its %" PRId64 " samples%s (give its `xkd data pack` again: it goes on)",
-                 p->folder, p->count, p->settings.samples, parts ? ", and shards that are not complete" : "");
-fail:
-    xkd_free_names(&names);
-    return status;
+    return &p->shards[low];
 }
 
-/* The settings: the pack's own file, or what the first shard has of it. */
-static xkd_status read_text(xkd_context *cx, const char *folder, const char *path, char **text)
+/* NULL where the record is one of a file that could be packed. */
+static const xkd_pack_fault *fault_of(const xkd_pack *p, int64_t record)
 {
-    xkd_status status = XKD_OK;
-    char *first = NULL;
-    int64_t size, number, records_at;
-    int fd = -1;
-    if (xkd_path_exists(path)) return xkd_read_file(cx, path, (int64_t)64 << 20, XKD_ERR_DATA, text, &size);
-    XKD_TRY(xkd_join_path(cx, &first, folder, XKD_FIRST_SHARD));
-    XKD_TRY(xkd_open_read(cx, first, &fd, &size));
-    XKD_TRY(xkd_records_open(cx, fd, size, first, text, &number, &records_at));
-    xkd_log(cx, XKD_LOG_WARN, "%s: is missing; its first shard has the same text", path);
-fail:
-    if (fd >= 0) close(fd);
-    xkd_free(first);
-    return status;
+    int64_t low = 0, high = p->fault_count;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (p->faults[middle].record == record) return &p->faults[middle];
+        if (p->faults[middle].record < record)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
 }
 
-xkd_status xkd_pack_read(xkd_context *cx, const char *folder, xkd_manifest *out)
+static int64_t bytes_of(const xkd_pack *p, int64_t record)
 {
-    xkd_status status = XKD_OK;
-    xkd_pack *p = NULL;
-    char *path = NULL, *text = NULL;
-    *out = (xkd_manifest){0};
-    XKD_TRY(xkd_alloc(cx, &p, 1, sizeof *p));
-    p->users = 1;
-    pthread_mutex_init(&p->lock, NULL);
-    out->pack = p;
-    XKD_TRY(xkd_copy_string(cx, &p->folder, folder));
-    XKD_TRY(xkd_copy_string(cx, &out->root, folder));
-    XKD_TRY(xkd_join_path(cx, &path, folder, XKD_PACK_FILE));
-    XKD_TRY(read_text(cx, folder, path, &text));
-    XKD_TRY(xkd_pack_settings_read(cx, path, text, &p->settings, out));
-    p->identity = XXH3_64bits(text, strlen(text));
-    XKD_TRY(add_shards(cx, p, text, out));
-fail:
-    xkd_free(path);
-    xkd_free(text);
-    if (status != XKD_OK) xkd_manifest_free(out);
-    return status;
+    return (int64_t)p->entries[record].size * XKD_RECORD_ALIGN;
 }
-
-/* ---- records ---- */
 
 const char *xkd_pack_shard(const xkd_pack *p, int64_t record)
 {
-    return p->shards[p->entries[record].shard].name;
+    return shard_of(p, record)->name;
 }
 
 uint64_t xkd_pack_identity(const xkd_pack *p, int64_t record)
 {
-    const entry *e = &p->entries[record];
-    const uint64_t what[] = {p->identity, e->row_sum, (uint64_t)e->bytes};
+    const uint64_t what[] = {p->identity, p->entries[record].row_sum, (uint64_t)bytes_of(p, record)};
     return XXH3_64bits(what, sizeof what);
 }
 
 /* The one that has been open for longest makes room. Called with the lock held. */
 static void close_oldest(xkd_pack *p)
 {
-    shard *oldest = NULL;
+    xkd_pack_shard_file *oldest = NULL;
     for (int64_t i = 0; i < p->shard_count; i++)
         if (p->shards[i].fd >= 0 && (!oldest || p->shards[i].opened < oldest->opened)) oldest = &p->shards[i];
     if (!oldest) return;
@@ -266,7 +136,7 @@ static void close_oldest(xkd_pack *p)
 }
 
 /* A descriptor of the caller's own for the shard. Opening waits for the disk, so it is done without the lock. */
-static xkd_status open_shard(xkd_context *cx, xkd_pack *p, shard *s, int *fd, xkd_media_fault *fault)
+static xkd_status open_shard(xkd_context *cx, xkd_pack *p, xkd_pack_shard_file *s, int *fd, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
     char *path = NULL;
@@ -296,12 +166,16 @@ fail:
 xkd_status xkd_pack_open(xkd_context *cx, xkd_pack *p, int64_t record, xkd_source *out, xkd_media_fault *fault)
 {
     xkd_status status = XKD_OK;
-    const entry *e = &p->entries[record];
-    *out = (xkd_source){.fd = -1, .offset = e->offset, .size = e->bytes, .record = true, .row = e->row_sum};
-    *fault = (xkd_media_fault)e->fault;
-    if (e->fault != XKD_FAULT_NONE)
-        XKD_FAIL(XKD_ERR_DATA, "%s (when it was packed: mend the file and pack it anew)", p->faults[record]);
-    XKD_TRY(open_shard(cx, p, &p->shards[e->shard], &out->fd, fault));
+    const xkd_pack_entry *e = &p->entries[record];
+    const xkd_pack_fault *known = fault_of(p, record);
+    *out = (xkd_source){.fd = -1,
+                        .offset = (int64_t)e->at * XKD_RECORD_ALIGN,
+                        .size = bytes_of(p, record),
+                        .record = true,
+                        .row = e->row_sum};
+    *fault = known ? known->fault : XKD_FAULT_NONE;
+    if (known) XKD_FAIL(XKD_ERR_DATA, "%s (when it was packed: mend the file and pack it anew)", known->said);
+    XKD_TRY(open_shard(cx, p, shard_of(p, record), &out->fd, fault));
 fail:
     return status;
 }
@@ -310,17 +184,18 @@ fail:
 void xkd_pack_ahead(xkd_pack *p, int64_t record, double place)
 {
     enum { MARGIN = 1 << 20 }; /* bytes: a clip and the table behind it */
-    const entry *e = &p->entries[record];
-    if (e->fault != XKD_FAULT_NONE) return;
+    const xkd_pack_shard_file *shard = shard_of(p, record);
+    if (fault_of(p, record)) return;
     /* A descriptor of its own, for the call may wait for the disk, and the shard be closed meanwhile. */
     pthread_mutex_lock(&p->lock);
-    int fd = p->shards[e->shard].fd < 0 ? -1 : fcntl(p->shards[e->shard].fd, F_DUPFD_CLOEXEC, 0);
+    int fd = shard->fd < 0 ? -1 : fcntl(shard->fd, F_DUPFD_CLOEXEC, 0);
     pthread_mutex_unlock(&p->lock);
     if (fd < 0) return;
-    int64_t from = (int64_t)(place * (double)e->bytes) - MARGIN, span = (int64_t)4 * MARGIN;
+    int64_t bytes = bytes_of(p, record), span = (int64_t)4 * MARGIN;
+    int64_t from = (int64_t)(place * (double)bytes) - MARGIN;
     if (from < 0) from = 0;
-    if (span > e->bytes - from) span = e->bytes - from;
-    posix_fadvise(fd, e->offset + from, span, POSIX_FADV_WILLNEED);
+    if (span > bytes - from) span = bytes - from;
+    posix_fadvise(fd, (int64_t)p->entries[record].at * XKD_RECORD_ALIGN + from, span, POSIX_FADV_WILLNEED);
     close(fd);
 }
 

@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "data/shared_pack.h"
 
 static const uint64_t MAGIC = 0x5453494C444B58; /* "XKDLIST" */
 
@@ -39,6 +40,7 @@ typedef struct {
     int64_t note, count, class_count;
     xkd_sample *samples;
     const char *root, *const *classes;
+    void *pack; /* data/shared_pack.h; NULL: the samples are files */
     bool follow_links, named;
 } list_head;
 
@@ -259,9 +261,10 @@ static void publish(xkd_context *cx, xkd_manifest *m, int64_t note, list_offer *
     moved_block *blocks = NULL;
     int fd = -1;
     *offer = (list_offer){.fd = -1};
-    if (m->pack) return; /* its index is the process's own */
     xkd_pieces_each(&m->pieces, take_block, &v);
-    int64_t bytes = aligned(sizeof(list_head)) + text_bytes(m) + v.bytes + m->count * (int64_t)sizeof *m->samples;
+    int64_t samples = aligned(m->count * (int64_t)sizeof *m->samples);
+    int64_t bytes = aligned(sizeof(list_head)) + text_bytes(m) + v.bytes + samples;
+    if (m->pack) bytes += xkd_pack_shared_bytes(m->pack);
     if (xkd_alloc(cx, &blocks, v.count, sizeof *blocks) != XKD_OK) {
         xkd_clear_error(cx);
         return;
@@ -285,6 +288,7 @@ static void publish(xkd_context *cx, xkd_manifest *m, int64_t note, list_offer *
         m->capacity = m->count;
         m->shared = head;
         m->shared_bytes = bytes;
+        if (m->pack) xkd_pack_put(m->pack, head->pack = (char *)head->samples + samples, head, bytes);
         close_to_writers(head, bytes, fd);
         offer->fd = fd;
         offer->bytes = bytes;
@@ -307,9 +311,11 @@ static xkd_status attach(xkd_context *cx, int64_t pid, const list_offer *offer, 
     close(fd);
     if (!at) return XKD_OK;
     const list_head *head = at;
-    if (head->magic != MAGIC || head->token != offer->token) {
+    bool right = head->magic == MAGIC && head->token == offer->token;
+    if (right && head->pack) status = xkd_pack_attach(cx, head->pack, at, offer->bytes, &out->pack);
+    if (!right || status != XKD_OK) {
         (void)munmap(at, (size_t)offer->bytes);
-        return XKD_OK;
+        return status;
     }
     out->shared = at;
     out->shared_bytes = offer->bytes;

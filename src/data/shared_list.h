@@ -18,7 +18,7 @@ typedef struct {
 
 /* Makes the list; called by all ranks, `dist` NULL: a process alone. Ranks of a host share one copy where `settings`, the text of
  * the path, and the file and folder behind it (device, inode, size, time) are the same: *out may not be changed then. A rank that
- * cannot map it, a list of a pack, and any rank with another file have a copy of their own, as the log says at its lowest level.
+ * cannot map it and any rank with another file have a copy of their own, as the log says at its lowest level.
  * A fault of `make` is returned at once, and by the other ranks as the loss of this one: XKD_ERR_PEER. */
 xkd_status xkd_list_share(xkd_context *cx, xkd_dist *dist, const xkd_list_source *source, xkd_manifest *out,
                           int64_t *note);
