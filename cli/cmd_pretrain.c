@@ -111,12 +111,12 @@ static void print_plan_json(const xkd_config *c, const xkd_train_plan *p)
            ", \"audio_kept\": %" PRId64 ", \"state_bytes\": %.0f, \"activation_bytes\": %.0f, \"samples\": %" PRId64
            ", \"steps_per_epoch\": %" PRId64 ", \"total_steps\": %" PRId64 ", \"seconds_per_sample\": %.6f"
            ", \"seconds_per_step\": %.6f, \"scratch_bytes\": %.0f, \"exchange_bytes\": %.0f"
-           ", \"ring_bytes\": %.0f, \"worker_bytes\": %.0f"
+           ", \"list_bytes\": %.0f, \"ring_bytes\": %.0f, \"worker_bytes\": %.0f"
            ", \"cache_bytes\": %.0f, \"memory_bytes\": %.0f}\n",
            p->parameters, p->trained, c->train.batch, p->micro_batch, p->video_tokens, p->video_kept, p->audio_tokens,
            p->audio_kept, p->state_bytes, p->activation_bytes, p->samples, p->steps_per_epoch, p->total_steps,
-           p->seconds_per_sample, p->seconds_per_step, p->scratch_bytes, p->exchange_bytes, p->ring_bytes,
-           p->worker_bytes, p->cache_bytes, plan_memory(p));
+           p->seconds_per_sample, p->seconds_per_step, p->scratch_bytes, p->exchange_bytes, p->list_bytes,
+           p->ring_bytes, p->worker_bytes, p->cache_bytes, plan_memory(p));
 }
 
 /* Both numbers, for the mask decides what the encoder really computes. */
@@ -150,6 +150,8 @@ static void print_plan(const xkd_config *c, const xkd_train_plan *p)
     xkd_format_count(a, sizeof a, p->scratch_bytes, "B");
     xkd_format_count(b, sizeof b, p->ring_bytes + p->worker_bytes, "B");
     printf("%-22s + %s scratch of threads + %s batches ahead and decoding", "", a, b);
+    xkd_format_count(a, sizeof a, p->list_bytes, "B");
+    if (p->list_bytes > 0) printf(" + %s list of samples", a);
     xkd_format_count(a, sizeof a, p->cache_bytes, "B");
     if (p->cache_bytes > 0) printf(" + %s data.cache=ram", a);
     xkd_format_count(a, sizeof a, p->exchange_bytes, "B");

@@ -19,7 +19,7 @@ enum { MOST_BENCH_BYTES = 1 << 20 };
 
 double plan_memory(const xkd_train_plan *p)
 {
-    return p->state_bytes + p->activation_bytes + p->scratch_bytes + p->exchange_bytes + p->ring_bytes +
+    return p->state_bytes + p->activation_bytes + p->scratch_bytes + p->exchange_bytes + p->list_bytes + p->ring_bytes +
            p->worker_bytes + p->cache_bytes;
 }
 

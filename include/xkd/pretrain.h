@@ -70,8 +70,8 @@ typedef struct {
     double state_bytes, activation_bytes;
     double seconds_per_sample; /* measured by a step on noise; 0: not measured */
     double seconds_per_step;   /* likewise of the optimiser and the teachers' average, whatever the batch */
-    double ring_bytes, worker_bytes,
-        cache_bytes;        /* data: batches ahead, decoding threads, data.cache=ram; 0 without data */
+    double list_bytes, ring_bytes, worker_bytes,
+        cache_bytes;        /* data: list of samples, batches ahead, decoding threads, data.cache=ram; 0 without data */
     double scratch_bytes;   /* of the computing threads; 0: not measured */
     double exchange_bytes;  /* buckets for sums over ranks, on a GPU's memory too; 0 for a process alone */
     double available_bytes; /* what this process may take now */

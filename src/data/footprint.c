@@ -55,6 +55,7 @@ static double worker_bytes(const xkd_data_config *d, const xkd_view_shapes *s)
 xkd_data_footprint xkd_data_footprint_of(const xkd_data_config *data, const xkd_loader *loader, int64_t workers)
 {
     return (xkd_data_footprint){
+        .list = (double)xkd_manifest_bytes(xkd_loader_manifest(loader)),
         .ring = (double)xkd_loader_ring_bytes(loader),
         .workers = (double)workers * worker_bytes(data, xkd_loader_shapes(loader)),
         .cache = data->cache == XKD_CACHE_RAM ? cache_bytes(data, xkd_loader_manifest(loader)) : 0,

@@ -5,6 +5,7 @@
 #include "data/loader.h"
 
 typedef struct {
+    double list;    /* of samples, with all that is known of each */
     double ring;    /* batches that are decoded ahead */
     double workers; /* buffers of the decoding threads and their processes */
     double cache;   /* decoded files where data.cache=ram */

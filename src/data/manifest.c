@@ -13,7 +13,7 @@
 #include "base/file.h"
 #include "data/links.h"
 #include "data/manifest_rows.h"
-#include "data/pack.h"
+#include "data/shared_pack.h"
 #include "data/tar.h"
 
 void xkd_manifest_free(xkd_manifest *m)
@@ -25,6 +25,13 @@ void xkd_manifest_free(xkd_manifest *m)
     xkd_free(m->root);
     xkd_pack_release(m->pack); /* with memory that it shares */
     *m = (xkd_manifest){0};
+}
+
+int64_t xkd_manifest_bytes(const xkd_manifest *m)
+{
+    if (m->shared) return m->shared_bytes;
+    int64_t records = m->pack ? xkd_pack_shared_bytes(m->pack) : 0;
+    return m->count * (int64_t)sizeof *m->samples + m->pieces.bytes + records;
 }
 
 /* It grows by a quarter: what is not used takes no memory, but counts where memory is limited. */

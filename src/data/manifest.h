@@ -88,6 +88,9 @@ xkd_status xkd_manifest_write_within(xkd_context *cx, const xkd_manifest *manife
                                      const char *root_text, int64_t most);
 void xkd_manifest_free(xkd_manifest *manifest);
 
+/* The memory that it takes, with its pack's list of records. */
+int64_t xkd_manifest_bytes(const xkd_manifest *manifest);
+
 /* Appends a sample with this path and everything else unknown; *sample stays valid until the next call. */
 xkd_status xkd_manifest_add(xkd_context *cx, xkd_manifest *manifest, const char *path, xkd_sample **sample);
 

@@ -274,6 +274,7 @@ static xkd_status look_at_data(xkd_context *cx, const xkd_config *config, xkd_tr
     xkd_config filled = *config;
     xkd_run_fill_in_machine(&filled);
     xkd_data_footprint footprint = xkd_data_footprint_of(&config->data, loader, filled.data.workers);
+    out->list_bytes = footprint.list;
     out->ring_bytes = footprint.ring;
     out->worker_bytes = footprint.workers;
     out->cache_bytes = footprint.cache;

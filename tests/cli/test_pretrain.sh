@@ -74,6 +74,7 @@ check "nor has its report" [ -z "$(grep -i '>nan<' "$work/short/report.html")" ]
 
 train plan --dry-run --json
 stdout_has "dry run" 0 '"total_steps": 20'
+check "the list is part of its memory" grep -qE '"list_bytes": [1-9]' <<<"$out"
 check "a dry run writes nothing" [ ! -e "$work/plan" ]
 train plan --dry-run --json data.cache=ram
 check "the cache is part of its memory" grep -qE '"cache_bytes": [1-9]' <<<"$out"
