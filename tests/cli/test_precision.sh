@@ -3,7 +3,7 @@
 # features that are never mixed with those of float32.
 cd "$(dirname "$0")/../.."
 . tests/cli/tap.sh
-tiny=$PWD/tests/data/tiny.yaml
+tiny=$PWD/tests/data/tiny.yaml config=$PWD/configs/demo.yaml
 cd "$work" || exit 1
 "$xkd" data synth --out toys --classes 3 --clips 6 --seconds 2 --size 64 --seed 1 -q >/dev/null || exit 1
 "$xkd" data index toys --out toys.jsonl -q >/dev/null || exit 1
@@ -45,6 +45,17 @@ try svm float32.safetensors bfloat16.safetensors
 stderr_has "features of two precisions are not mixed" 3 "are of different models or precisions"
 try "${train[@]}" --out none run.precision=float16
 stderr_has "an unknown precision" 2 "run.precision: wants float32|bfloat16|tf32, not 'float16'"
+
+# ---- how far losses are from float32: the demo's width, from the same weights ----
+for precision in float32 bfloat16; do
+  try pretrain --data toys/train -c "$config" --out wide-$precision --max-steps 1 dataset.batch_size=8 data.cache=off \
+    run.picture_steps=off run.precision=$precision
+  check "$precision: a step of the demo's model" code 0
+done
+losses() { grep -oE '"[a-z0-9_]*loss": [-0-9.e+]+' "$1/metrics.jsonl" | tr -d '":'; }
+far=$(paste -d ' ' <(losses wide-float32) <(losses wide-bfloat16) |
+  awk '{ d = $4 / $2 - 1; if (d < 0) d = -d; n++; if ($1 != $3 || d > 0.01) print } END { if (n < 10) print n " losses" }')
+check "all losses are within 1 %" [ -z "$far" ]
 
 # ---- tf32: on a GPU alone ----
 for device in cpu ref guard; do
