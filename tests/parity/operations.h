@@ -5,7 +5,7 @@
 
 #include "backend/backend.h"
 
-enum { MOST_TENSORS = 10, MOST_DIMS = 6, MOST_SHAPES = 7 };
+enum { MOST_TENSORS = 10, MOST_DIMS = 6, MOST_SHAPES = 9 };
 
 typedef struct {
     const char *name;

@@ -131,7 +131,8 @@ void parity_of_backend(void **state)
     }
     assert_int_equal(xkd_backend_new(cx, &truth, "ref", XKD_F64, 1), XKD_OK);
     for (int o = 0; o < operation_count; o++)
-        for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0]; d += MOST_DIMS) {
+        for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0];
+             d += MOST_DIMS) {
             tensors want, got;
             parity_make(cx, &operations[o], d, XKD_F64, at->dtype, &want);
             parity_make(cx, &operations[o], d, at->dtype, at->dtype, &got);
@@ -171,9 +172,10 @@ static void same_kind(const operation *op, const int64_t *d, const tensors *trut
         for (int64_t k = 0; k < truth->n[i]; k++) {
             double want = xkd_get(type, truth->t[i], k), have = xkd_get(type, got->t[i], k);
             if (isnan(want) != isnan(have) || isinf(want) != isinf(have) || (isinf(want) && want != have))
-                fail_msg("%s with %s in tensor %d, shape %lld %lld %lld %lld: tensor %d[%lld] is %g, the reference's %g",
-                         op->name, specials[s].name, input, (long long)d[0], (long long)d[1], (long long)d[2],
-                         (long long)d[3], i, (long long)k, have, want);
+                fail_msg(
+                    "%s with %s in tensor %d, shape %lld %lld %lld %lld: tensor %d[%lld] is %g, the reference's %g",
+                    op->name, specials[s].name, input, (long long)d[0], (long long)d[1], (long long)d[2],
+                    (long long)d[3], i, (long long)k, have, want);
             if (!isfinite(want)) continue;
             largest = fmax(largest, fabs(want));
             error = fmax(error, fabs(want - have));
@@ -183,8 +185,8 @@ static void same_kind(const operation *op, const int64_t *d, const tensors *trut
         if (specials[s].value == 3e4) continue;
         if (!(error <= 2 * tolerance(op, i, d, dtype) * fmax(largest, 1e-3)))
             fail_msg("%s with %s in tensor %d, shape %lld %lld %lld %lld: tensor %d off by %g of %g", op->name,
-                     specials[s].name, input, (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3], i, error,
-                     largest);
+                     specials[s].name, input, (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3], i,
+                     error, largest);
     }
 }
 
@@ -224,5 +226,67 @@ void parity_of_special_values(void **state)
     assert_true(compared > 250 * (shapes - 1));
     xkd_backend_free(be);
     xkd_backend_free(truth);
+    xkd_context_free(cx);
+}
+
+void parity_of_thread_counts(void **state)
+{
+    static const int counts[] = {1, 2, 3, 5, 8};
+    const place *at = *state;
+    xkd_context *cx = xkd_context_new();
+    xkd_backend *be[5];
+    for (int c = 0; c < 5; c++) assert_int_equal(xkd_backend_new(cx, &be[c], "cpu", at->dtype, counts[c]), XKD_OK);
+    for (int o = 0; o < operation_count; o++)
+        for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0];
+             d += MOST_DIMS) {
+            const operation *op = &operations[o];
+            tensors first, other;
+            parity_make(cx, op, d, at->dtype, at->dtype, &first);
+            parity_run(be[0], op, &first, d);
+            for (int c = 1; c < 5; c++) {
+                parity_make(cx, op, d, at->dtype, at->dtype, &other);
+                parity_run(be[c], op, &other, d);
+                parity_same_bits(op, &first, &other, at->dtype, "between one and more threads");
+                parity_release(op, &other);
+            }
+            parity_release(op, &first);
+        }
+    for (int c = 0; c < 5; c++) xkd_backend_free(be[c]);
+    xkd_context_free(cx);
+}
+
+/* The bits of a row do not depend on the rows beside it: the first rows of a product, a norm or an attention are those of
+ * the same rows alone. */
+void parity_of_rows(void **state)
+{
+    enum { M = 333, N = 100, K = 500 };
+    static const int64_t few[] = {1, 2, 7, 20, 200};
+    const place *at = *state;
+    size_t size = (size_t)xkd_dtype_size(at->dtype);
+    xkd_context *cx = xkd_context_new();
+    xkd_backend *be;
+    char *t[6]; /* x, w, b, all, some, h: M x K is the largest */
+    assert_int_equal(xkd_backend_new(cx, &be, "cpu", at->dtype, 3), XKD_OK);
+    for (int i = 0; i < 6; i++) assert_int_equal(xkd_alloc(cx, &t[i], M * K, size), XKD_OK);
+    char *x = t[0], *w = t[1], *b = t[2], *all = t[3], *some = t[4], *h = t[5];
+    xkd_rng rng = xkd_rng_make(XKD_PARITY_SEED, 0, 0, 0, XKD_RNG_TEST);
+    for (int i = 0; i < M * K; i++) xkd_set(at->dtype, x, i, xkd_rng_normal(&rng));
+    for (int i = 0; i < N * K; i++) xkd_set(at->dtype, w, i, xkd_rng_normal(&rng));
+    for (size_t f = 0; f < sizeof few / sizeof *few; f++) {
+        be->ops->linear_gelu_forward(be, all, h, x, w, b, M, N, K);
+        be->ops->linear_gelu_forward(be, some, h, x, w, b, few[f], N, K);
+        assert_memory_equal(all, some, (size_t)(few[f] * N) * size);
+        be->ops->linear_backward_data(be, all, x, w, M, N, K); /* x as [M,N] */
+        be->ops->linear_backward_data(be, some, x, w, few[f], N, K);
+        assert_memory_equal(all, some, (size_t)(few[f] * K) * size);
+    }
+    /* 27 tokens of 2 heads of 18: the second of two sequences, and alone. */
+    xkd_segment two = {2, 27}, one = {1, 27};
+    xkd_segments both = {1, &two, 54}, alone = {1, &one, 27};
+    be->ops->attention_forward(be, all, h, x, &both, 2, 36);
+    be->ops->attention_forward(be, some, h, x + 27 * 108 * size, &alone, 2, 36);
+    assert_memory_equal(all + 27 * 36 * size, some, 27 * 36 * size);
+    for (int i = 0; i < 6; i++) xkd_free(t[i]);
+    xkd_backend_free(be);
     xkd_context_free(cx);
 }

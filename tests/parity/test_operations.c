@@ -15,31 +15,6 @@
 #include "parity.h"
 #include "tensor/params.h"
 
-static void thread_counts(void **state)
-{
-    static const int counts[] = {1, 2, 3, 5, 8};
-    const place *at = *state;
-    xkd_context *cx = xkd_context_new();
-    xkd_backend *be[5];
-    for (int c = 0; c < 5; c++) assert_int_equal(xkd_backend_new(cx, &be[c], "cpu", at->dtype, counts[c]), XKD_OK);
-    for (int o = 0; o < operation_count; o++)
-        for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0]; d += MOST_DIMS) {
-            const operation *op = &operations[o];
-            tensors first, other;
-            parity_make(cx, op, d, at->dtype, at->dtype, &first);
-            parity_run(be[0], op, &first, d);
-            for (int c = 1; c < 5; c++) {
-                parity_make(cx, op, d, at->dtype, at->dtype, &other);
-                parity_run(be[c], op, &other, d);
-                parity_same_bits(op, &first, &other, at->dtype, "between one and more threads");
-                parity_release(op, &other);
-            }
-            parity_release(op, &first);
-        }
-    for (int c = 0; c < 5; c++) xkd_backend_free(be[c]);
-    xkd_context_free(cx);
-}
-
 /* Levels with a fused multiply-add agree to the bit, so a cluster may mix them. */
 static void levels_agree(void **state)
 {
@@ -60,7 +35,8 @@ static void levels_agree(void **state)
     xkd_context *cx = xkd_context_new();
     assert_int_equal(xkd_backend_new(cx, &be, "cpu", at->dtype, 2), XKD_OK);
     for (int o = 0; o < operation_count; o++)
-        for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0]; d += MOST_DIMS) {
+        for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0];
+             d += MOST_DIMS) {
             const operation *op = &operations[o];
             tensors first, other;
             parity_make(cx, op, d, at->dtype, at->dtype, &first);
@@ -81,42 +57,6 @@ static void levels_agree(void **state)
     xkd_context_free(cx);
 }
 
-/* The bits of a row do not depend on the rows beside it: the first rows of a product, a norm or an attention are those of
- * the same rows alone. */
-static void rows_stand_alone(void **state)
-{
-    enum { M = 333, N = 100, K = 500 };
-    static const int64_t few[] = {1, 2, 7, 20, 200};
-    const place *at = *state;
-    size_t size = (size_t)xkd_dtype_size(at->dtype);
-    xkd_context *cx = xkd_context_new();
-    xkd_backend *be;
-    char *t[6]; /* x, w, b, all, some, h: M x K is the largest */
-    assert_int_equal(xkd_backend_new(cx, &be, "cpu", at->dtype, 3), XKD_OK);
-    for (int i = 0; i < 6; i++) assert_int_equal(xkd_alloc(cx, &t[i], M * K, size), XKD_OK);
-    char *x = t[0], *w = t[1], *b = t[2], *all = t[3], *some = t[4], *h = t[5];
-    xkd_rng rng = xkd_rng_make(XKD_PARITY_SEED, 0, 0, 0, XKD_RNG_TEST);
-    for (int i = 0; i < M * K; i++) xkd_set(at->dtype, x, i, xkd_rng_normal(&rng));
-    for (int i = 0; i < N * K; i++) xkd_set(at->dtype, w, i, xkd_rng_normal(&rng));
-    for (size_t f = 0; f < sizeof few / sizeof *few; f++) {
-        be->ops->linear_gelu_forward(be, all, h, x, w, b, M, N, K);
-        be->ops->linear_gelu_forward(be, some, h, x, w, b, few[f], N, K);
-        assert_memory_equal(all, some, (size_t)(few[f] * N) * size);
-        be->ops->linear_backward_data(be, all, x, w, M, N, K); /* x as [M,N] */
-        be->ops->linear_backward_data(be, some, x, w, few[f], N, K);
-        assert_memory_equal(all, some, (size_t)(few[f] * K) * size);
-    }
-    /* 27 tokens of 2 heads of 18: the second of two sequences, and alone. */
-    xkd_segment two = {2, 27}, one = {1, 27};
-    xkd_segments both = {1, &two, 54}, alone = {1, &one, 27};
-    be->ops->attention_forward(be, all, h, x, &both, 2, 36);
-    be->ops->attention_forward(be, some, h, x + 27 * 108 * size, &alone, 2, 36);
-    assert_memory_equal(all + 27 * 36 * size, some, 27 * 36 * size);
-    for (int i = 0; i < 6; i++) xkd_free(t[i]);
-    xkd_backend_free(be);
-    xkd_context_free(cx);
-}
-
 int main(int argc, char **argv)
 {
     static place ref = {"ref", XKD_F32}, cpu = {"cpu", XKD_F32};
@@ -126,14 +66,14 @@ int main(int argc, char **argv)
         {"ref in bfloat16", parity_of_backend, NULL, NULL, &ref_half},
         {"cpu: parity in float32", parity_of_backend, NULL, NULL, &cpu},
         {"cpu: parity in bfloat16", parity_of_backend, NULL, NULL, &cpu_half},
-        {"cpu: thread counts in float32", thread_counts, NULL, NULL, &cpu},
-        {"cpu: thread counts in bfloat16", thread_counts, NULL, NULL, &cpu_half},
+        {"cpu: thread counts in float32", parity_of_thread_counts, NULL, NULL, &cpu},
+        {"cpu: thread counts in bfloat16", parity_of_thread_counts, NULL, NULL, &cpu_half},
         {"cpu: special values in float32", parity_of_special_values, NULL, NULL, &cpu},
         {"cpu: special values in bfloat16", parity_of_special_values, NULL, NULL, &cpu_half},
         {"levels agree in float32", levels_agree, NULL, NULL, &cpu},
         {"levels agree in bfloat16", levels_agree, NULL, NULL, &cpu_half},
-        {"cpu: rows stand alone in float32", rows_stand_alone, NULL, NULL, &cpu},
-        {"cpu: rows stand alone in bfloat16", rows_stand_alone, NULL, NULL, &cpu_half},
+        {"cpu: rows stand alone in float32", parity_of_rows, NULL, NULL, &cpu},
+        {"cpu: rows stand alone in bfloat16", parity_of_rows, NULL, NULL, &cpu_half},
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,8 +12,8 @@
 #include "backend/cpu/kernels/vector.h"
 
 /* As many accumulators as leave registers for two vectors of b and an element of a: 28 of 32, 12 of 16, 24 of 32, 8 of
- * 16 (v2 needs one more for the product before its sum). */
-#if defined(__AVX512F__)
+ * 16 (v2 needs one more for the product before its sum). Tiles of the processor's own (XKD_TILES) are as wide as v4's. */
+#if defined(__AVX512F__) || defined(XKD_TILES)
 enum { MR = 14, NR = 32, ROW_TILES = 28 };
 #elif defined(__AVX2__)
 enum { MR = 6, NR = 16, ROW_TILES = 32 };
