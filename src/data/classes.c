@@ -73,6 +73,19 @@ void xkd_manifest_free_classes(xkd_manifest *m)
     m->class_count = m->class_capacity = m->class_slot_count = 0;
 }
 
+xkd_status xkd_manifest_lend_classes(xkd_context *cx, xkd_manifest *from, xkd_manifest *to)
+{
+    xkd_status status = XKD_OK;
+    int64_t label;
+    if (from->class_count) XKD_TRY(xkd_manifest_class(cx, from, from->classes[0], false, &label)); /* makes the table */
+    to->classes = from->classes;
+    to->class_count = from->class_count;
+    to->class_slots = from->class_slots;
+    to->class_slot_count = from->class_slot_count;
+fail:
+    return status;
+}
+
 xkd_status xkd_manifest_set_classes(xkd_context *cx, xkd_manifest *m, const char *const *names, int64_t count)
 {
     xkd_status status = XKD_OK;

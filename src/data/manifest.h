@@ -119,6 +119,8 @@ void xkd_manifest_sort_classes(xkd_manifest *manifest);
 /* Replaces the classes by copies of these names, which are all different. */
 xkd_status xkd_manifest_set_classes(xkd_context *cx, xkd_manifest *manifest, const char *const *names, int64_t count);
 void xkd_manifest_free_classes(xkd_manifest *manifest);
+/* Lets `to` use those of `from`, which stay its own and must not change meanwhile: threads may look names up in both. */
+xkd_status xkd_manifest_lend_classes(xkd_context *cx, xkd_manifest *from, xkd_manifest *to);
 
 /* XKD_ERR_DATA where a class has files in split `test` and none in split `train`: they could not be got right, and would lower
  * a figure unseen; or where one class alone is trained. A file without a split is in both. */

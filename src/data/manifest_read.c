@@ -249,9 +249,6 @@ static void cut(reading *r, char *text, int64_t size)
 static xkd_status begin_parts(reading *r, const xkd_line_reader *lines)
 {
     xkd_status status = XKD_OK;
-    int64_t label;
-    if (r->place->fixed_classes && r->m->class_count)
-        XKD_TRY(xkd_manifest_class(r->cx, r->m, r->m->classes[0], false, &label)); /* makes the table */
     int processors = xkd_processor_count();
     r->count = lines->size < 2 * PART_BYTES ? 1 : processors < MOST_PARTS ? processors : MOST_PARTS;
     for (int i = 0; i < r->count; i++) {
@@ -259,11 +256,7 @@ static xkd_status begin_parts(reading *r, const xkd_line_reader *lines)
         p->place = *r->place;
         p->place.cx = xkd_context_branch(r->cx);
         if (!p->place.cx) return xkd_fail(r->cx, XKD_ERR_MEMORY, "%s: out of memory", r->place->file);
-        if (!r->place->fixed_classes) continue;
-        p->m.classes = r->m->classes;
-        p->m.class_count = r->m->class_count;
-        p->m.class_slots = r->m->class_slots;
-        p->m.class_slot_count = r->m->class_slot_count;
+        if (r->place->fixed_classes) XKD_TRY(xkd_manifest_lend_classes(r->cx, r->m, &p->m));
     }
 fail:
     return status;

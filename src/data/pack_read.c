@@ -179,18 +179,12 @@ fail:
 static xkd_status begin_parts(reading *r, int64_t shards)
 {
     xkd_status status = XKD_OK;
-    int64_t label;
-    if (r->m->class_count)
-        XKD_TRY(xkd_manifest_class(r->cx, r->m, r->m->classes[0], false, &label)); /* makes the table */
     r->count = shards < FEW_SHARDS ? 1 : MOST_PARTS;
     for (int i = 0; i < r->count; i++) {
         part *p = &r->parts[i];
         p->cx = xkd_context_branch(r->cx);
         if (!p->cx) return xkd_fail(r->cx, XKD_ERR_MEMORY, "%s: out of memory", r->pack->folder);
-        p->m.classes = r->m->classes;
-        p->m.class_count = r->m->class_count;
-        p->m.class_slots = r->m->class_slots;
-        p->m.class_slot_count = r->m->class_slot_count;
+        XKD_TRY(xkd_manifest_lend_classes(r->cx, r->m, &p->m));
     }
 fail:
     return status;
