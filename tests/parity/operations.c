@@ -13,18 +13,18 @@
 #define D2 d[2]
 #define D3 d[3]
 #define D4 d[4]
-#define SIZES(name, ...)                           \
-    static void name(const int64_t *d, int64_t *n) \
-    {                                              \
-        const int64_t sizes[] = {__VA_ARGS__};     \
-        (void)d;                                   \
-        memcpy(n, sizes, sizeof sizes);            \
+#define SIZES(name, ...)                                                                                               \
+    static void name(const int64_t *d, int64_t *n)                                                                     \
+    {                                                                                                                  \
+        const int64_t sizes[] = {__VA_ARGS__};                                                                         \
+        (void)d;                                                                                                       \
+        memcpy(n, sizes, sizeof sizes);                                                                                \
     }
-#define RUN(name, ...)                                            \
-    static void name(xkd_backend *be, void **t, const int64_t *d) \
-    {                                                             \
-        (void)d;                                                  \
-        __VA_ARGS__;                                              \
+#define RUN(name, ...)                                                                                                 \
+    static void name(xkd_backend *be, void **t, const int64_t *d)                                                      \
+    {                                                                                                                  \
+        (void)d;                                                                                                       \
+        __VA_ARGS__;                                                                                                   \
     }
 
 /* Memory of the backend for the length of one operation. */
@@ -33,8 +33,7 @@ static void *rooms[MOST_ROOMS];
 static int room_count;
 static void *room(xkd_backend *be, int64_t bytes)
 {
-    if (room_count == MOST_ROOMS || xkd_memory_take(be->cx, be->memory, &rooms[room_count], bytes) != XKD_OK)
-        return NULL;
+    if (room_count == MOST_ROOMS || xkd_memory_take(be->cx, be->memory, &rooms[room_count], bytes) != XKD_OK) return NULL;
     return rooms[room_count++];
 }
 /* An array of the host's as an argument. */
@@ -64,118 +63,85 @@ static void square(xkd_backend *be, void *tensor, xkd_dtype type, int64_t n)
     xkd_memory_upload(be->memory, tensor, x, n * xkd_dtype_size(type));
 }
 
-static int64_t by_d0(const int64_t *d)
-{
-    return d[0];
-}
-static int64_t by_d1(const int64_t *d)
-{
-    return d[1];
-}
-static int64_t by_d2(const int64_t *d)
-{
-    return d[2];
-}
-static int64_t by_total(const int64_t *d)
-{
-    return d[0] * d[1];
-}
-static int64_t one(const int64_t *d)
-{
-    (void)d;
-    return 1;
-}
+static int64_t by_d0(const int64_t *d) { return d[0]; }
+static int64_t by_d1(const int64_t *d) { return d[1]; }
+static int64_t by_d2(const int64_t *d) { return d[2]; }
+static int64_t by_total(const int64_t *d) { return d[0] * d[1]; }
+static int64_t one(const int64_t *d) { (void)d; return 1; }
 
-/* Linear layers: M N K; full, odd, one row, larger than one tile, each of the three longer than a block of the sums, and those that sums
- * run over in more than one round. */
-#define LINEAR_SHAPES                                                                                                  \
-    {                                                                                                                  \
-        {3, 5, 7}, {64, 48, 32}, {1, 1, 1}, {300, 400, 96}, {40, 70, 900}, {900, 33, 40}, {17, 820, 15}, {5, 7, 3101}, \
-        {                                                                                                              \
-            3101, 7, 5                                                                                                 \
-        }                                                                                                              \
-    }
-SIZES(s_linear, D0 *D1, D0 *D2, D1 *D2, D1)
+/* Linear layers: M N K; full, odd, one row, larger than one tile, each of the three longer than a block of the sums, and those that
+ * sums run over in more than one round. */
+#define LINEAR_SHAPES {{3, 5, 7}, {64, 48, 32}, {1, 1, 1}, {300, 400, 96}, {40, 70, 900}, {900, 33, 40}, {17, 820, 15}, {5, 7, 3101}, \
+    {3101, 7, 5}}
+SIZES(s_linear, D0 * D1, D0 * D2, D1 * D2, D1)
 RUN(r_linear, OPS->linear_forward(be, t[0], t[1], t[2], t[3], D0, D1, D2))
-SIZES(s_linear_plain, D0 *D1, D0 *D2, D1 *D2)
+SIZES(s_linear_plain, D0 * D1, D0 * D2, D1 * D2)
 RUN(r_linear_plain, OPS->linear_forward(be, t[0], t[1], t[2], NULL, D0, D1, D2))
-SIZES(s_linear_gelu, D0 *D1, D0 *D1, D0 *D2, D1 *D2, D1)
+SIZES(s_linear_gelu, D0 * D1, D0 * D1, D0 * D2, D1 * D2, D1)
 RUN(r_linear_gelu, OPS->linear_gelu_forward(be, t[0], t[1], t[2], t[3], t[4], D0, D1, D2))
-SIZES(s_linear_residual, D0 *D1, D0 *D1, D0 *D2, D1 *D2, D1)
+SIZES(s_linear_residual, D0 * D1, D0 * D1, D0 * D2, D1 * D2, D1)
 RUN(r_linear_residual, OPS->linear_residual_forward(be, t[0], t[1], t[2], t[3], t[4], D0, D1, D2))
-SIZES(s_linear_in_place, D0 *D1, D0 *D2, D1 *D2, D1)
+SIZES(s_linear_in_place, D0 * D1, D0 * D2, D1 * D2, D1)
 RUN(r_linear_in_place, OPS->linear_residual_forward(be, t[0], t[0], t[1], t[2], t[3], D0, D1, D2))
-SIZES(s_backward_data, D0 *D2, D0 *D1, D1 *D2)
+SIZES(s_backward_data, D0 * D2, D0 * D1, D1 * D2)
 RUN(r_backward_data, OPS->linear_backward_data(be, t[0], t[1], t[2], D0, D1, D2))
-SIZES(s_gelu_data, D0 *D2, D0 *D2, D0 *D1, D1 *D2, D0 *D2)
+SIZES(s_gelu_data, D0 * D2, D0 * D2, D0 * D1, D1 * D2, D0 * D2)
 RUN(r_gelu_data, OPS->linear_gelu_backward_data(be, t[0], t[1], t[2], t[3], t[4], D0, D1, D2))
-SIZES(s_gelu_data_in_place, D0 *D2, D0 *D2, D0 *D1, D1 *D2)
+SIZES(s_gelu_data_in_place, D0 * D2, D0 * D2, D0 * D1, D1 * D2)
 RUN(r_gelu_data_in_place, OPS->linear_gelu_backward_data(be, t[0], t[1], t[2], t[3], t[1], D0, D1, D2))
-SIZES(s_backward_weight, D1 *D2, D1, D0 *D1, D0 *D2)
+SIZES(s_backward_weight, D1 * D2, D1, D0 * D1, D0 * D2)
 RUN(r_backward_weight, OPS->linear_backward_weight(be, t[0], t[1], t[2], t[3], D0, D1, D2))
 
 /* Rows: R D. */
-#define ROW_SHAPES                \
-    {                             \
-        {1, 2}, {5, 7}, {70, 33}, \
-        {                         \
-            40, 768               \
-        }                         \
-    }
-SIZES(s_ln, D0 *D1, D0, D0, D0 *D1, D1, D1)
+#define ROW_SHAPES {{1, 2}, {5, 7}, {70, 33}, {40, 768}}
+SIZES(s_ln, D0 * D1, D0, D0, D0 * D1, D1, D1)
 RUN(r_ln, OPS->layernorm_forward(be, t[0], t[1], t[2], t[3], t[4], t[5], D0, D1))
-SIZES(s_ln_plain, D0 *D1, D0, D0, D0 *D1)
+SIZES(s_ln_plain, D0 * D1, D0, D0, D0 * D1)
 RUN(r_ln_plain, OPS->layernorm_forward(be, t[0], t[1], t[2], t[3], NULL, NULL, D0, D1))
-SIZES(s_residual_ln, D0 *D1, D0 *D1, D0, D0, D0 *D1, D1, D1)
+SIZES(s_residual_ln, D0 * D1, D0 * D1, D0, D0, D0 * D1, D1, D1)
 RUN(r_residual_ln, OPS->residual_layernorm_forward(be, t[0], t[1], t[2], t[3], t[4], t[5], t[6], D0, D1))
-SIZES(s_residual_ln_alone, D0 *D1, D0, D0, D0 *D1, D1, D1)
+SIZES(s_residual_ln_alone, D0 * D1, D0, D0, D0 * D1, D1, D1)
 RUN(r_residual_ln_alone, OPS->residual_layernorm_forward(be, t[0], NULL, t[1], t[2], t[3], t[4], t[5], D0, D1))
 /* The saved mean and rstd are made by the forward, into tensors of their own. */
-SIZES(s_ln_back, D0 *D1, D1, D1, D0, D0, D0 *D1, D0 *D1, D0 *D1, D1, D1)
+SIZES(s_ln_back, D0 * D1, D1, D1, D0, D0, D0 * D1, D0 * D1, D0 * D1, D1, D1)
 RUN(r_ln_back, OPS->layernorm_forward(be, t[0], t[3], t[4], t[7], t[8], t[9], D0, D1);
     OPS->layernorm_backward(be, &(xkd_layernorm_grad){t[0], t[1], t[2], t[5], t[6], t[7], t[3], t[4], t[8], D0, D1}))
-SIZES(s_ln_back_plain, D0 *D1, D0, D0, D0 *D1)
-RUN(r_ln_back_plain, void *y = room(be, D0 *D1 * be->element.stored); /* the rows' own output is not read */
+SIZES(s_ln_back_plain, D0 * D1, D0, D0, D0 * D1)
+RUN(r_ln_back_plain, void *y = room(be, D0 * D1 * be->element.stored); /* the rows' own output is not read */
     OPS->layernorm_forward(be, y, t[1], t[2], t[3], NULL, NULL, D0, D1);
     OPS->layernorm_backward(be, &(xkd_layernorm_grad){t[0], NULL, NULL, NULL, t[0], t[3], t[1], t[2], NULL, D0, D1}))
-SIZES(s_two, D0 *D1, D0 *D1)
-RUN(r_gelu, OPS->gelu_forward(be, t[0], t[1], D0 *D1))
-SIZES(s_three, D0 *D1, D0 *D1, D0 *D1)
-RUN(r_gelu_back, OPS->gelu_backward(be, t[0], t[1], t[2], D0 *D1))
-SIZES(s_l2, D0 *D1, D0, D0 *D1)
+SIZES(s_two, D0 * D1, D0 * D1)
+RUN(r_gelu, OPS->gelu_forward(be, t[0], t[1], D0 * D1))
+SIZES(s_three, D0 * D1, D0 * D1, D0 * D1)
+RUN(r_gelu_back, OPS->gelu_backward(be, t[0], t[1], t[2], D0 * D1))
+SIZES(s_l2, D0 * D1, D0, D0 * D1)
 RUN(r_l2, OPS->l2norm_forward(be, t[0], t[1], t[2], D0, D1))
-SIZES(s_l2_back, D0 *D1, D0 *D1, D0, D0 *D1, D0 *D1)
+SIZES(s_l2_back, D0 * D1, D0 * D1, D0, D0 * D1, D0 * D1)
 RUN(r_l2_back, OPS->l2norm_forward(be, t[1], t[2], t[4], D0, D1);
     OPS->l2norm_backward(be, t[0], t[3], t[1], t[2], D0, D1))
-SIZES(s_wn, D0 *D1, D0, D0 *D1, D0)
+SIZES(s_wn, D0 * D1, D0, D0 * D1, D0)
 RUN(r_wn, OPS->weightnorm_forward(be, t[0], t[1], t[2], t[3], D0, D1))
-SIZES(s_wn_back, D0 *D1, D0 *D1, D0, D0 *D1, D0 *D1, D0)
+SIZES(s_wn_back, D0 * D1, D0 * D1, D0, D0 * D1, D0 * D1, D0)
 RUN(r_wn_back, OPS->weightnorm_forward(be, t[1], t[2], t[4], t[5], D0, D1);
     OPS->weightnorm_backward(be, t[0], t[3], t[4], t[5], t[2], D0, D1))
-SIZES(s_column_sum, D1, D0 *D1)
+SIZES(s_column_sum, D1, D0 * D1)
 RUN(r_column_sum, OPS->column_sum(be, t[0], t[1], D0, D1))
 RUN(r_patch_normalize, OPS->patch_normalize(be, t[0], D0, D1))
-SIZES(s_one, D0 *D1)
+SIZES(s_one, D0 * D1)
 
 /* Attention: B N H head-width, and a second segment of B+1 sequences of N/2+1 tokens. */
-#define ATTENTION_SHAPES                                                                              \
-    {                                                                                                 \
-        {2, 5, 2, 3}, {1, 1, 1, 4}, {1, 130, 3, 16}, {2, 300, 2, 64}, {1, 70, 2, 72}, {1, 9, 1, 400}, \
-        {                                                                                             \
-            2, 45, 2, 32                                                                              \
-        }                                                                                             \
-    }
+#define ATTENTION_SHAPES {{2, 5, 2, 3}, {1, 1, 1, 4}, {1, 130, 3, 16}, {2, 300, 2, 64}, {1, 70, 2, 72}, {1, 9, 1, 400}, {2, 45, 2, 32}}
 #define AROWS (D0 * D1 + (D0 + 1) * (D1 / 2 + 1))
 #define AWIDTH (D2 * D3)
-#define SEGMENTS                                            \
-    xkd_segment items[] = {{D0, D1}, {D0 + 1, D1 / 2 + 1}}; \
+#define SEGMENTS                                                                                                       \
+    xkd_segment items[] = {{D0, D1}, {D0 + 1, D1 / 2 + 1}};                                                            \
     xkd_segments segs = {2, items, AROWS}
-SIZES(s_attention, AROWS *AWIDTH, AROWS *D2, AROWS * 3 * AWIDTH)
+SIZES(s_attention, AROWS * AWIDTH, AROWS * D2, AROWS * 3 * AWIDTH)
 RUN(r_attention, SEGMENTS; OPS->attention_forward(be, t[0], t[1], t[2], &segs, D2, AWIDTH))
-SIZES(s_attention_back, AROWS * 3 * AWIDTH, AROWS *AWIDTH, AROWS *D2, AROWS *AWIDTH, AROWS * 3 * AWIDTH)
+SIZES(s_attention_back, AROWS * 3 * AWIDTH, AROWS * AWIDTH, AROWS * D2, AROWS * AWIDTH, AROWS * 3 * AWIDTH)
 RUN(r_attention_back, SEGMENTS; OPS->attention_forward(be, t[1], t[2], t[4], &segs, D2, AWIDTH);
     OPS->attention_backward(be, t[0], t[3], t[4], t[1], t[2], &segs, D2, AWIDTH))
-SIZES(s_probe, D0 *D2 *D1, D0 *D1 *AWIDTH, D0 *D1 *D2, D0 *D1 * 3 * AWIDTH)
+SIZES(s_probe, D0 * D2 * D1, D0 * D1 * AWIDTH, D0 * D1 * D2, D0 * D1 * 3 * AWIDTH)
 static void probe(xkd_backend *be, void **t, const int64_t *d, bool cls)
 {
     xkd_segment item = {D0, D1};
@@ -188,13 +154,7 @@ RUN(r_probe_cls, probe(be, t, d, true))
 RUN(r_probe_mean, probe(be, t, d, false))
 
 /* Tokens: B N M D; kept tokens of sample b are (b + 2i) mod N, distinct while 2M <= N or N odd. */
-#define TOKEN_SHAPES                \
-    {                               \
-        {1, 5, 2, 3}, {3, 9, 4, 8}, \
-        {                           \
-            2, 31, 13, 33           \
-        }                           \
-    }
+#define TOKEN_SHAPES {{1, 5, 2, 3}, {3, 9, 4, 8}, {2, 31, 13, 33}}
 enum { MOST_TOKENS = 256 };
 static void make_keep(int32_t *keep, int32_t *rank, const int64_t *d)
 {
@@ -205,49 +165,31 @@ static void make_keep(int32_t *keep, int32_t *rank, const int64_t *d)
             rank[b * D1 + keep[b * D2 + i]] = (int32_t)i;
         }
 }
-#define KEEP                                                                    \
-    int32_t host_keep[MOST_TOKENS], host_rank[MOST_TOKENS];                     \
-    make_keep(host_keep, host_rank, d);                                         \
-    const int32_t *keep = lend(be, host_keep, D0 * D2 * (int64_t)sizeof *keep); \
-    const int32_t *rank = lend(be, host_rank, D0 * D1 * (int64_t)sizeof *rank); \
+#define KEEP                                                                                                           \
+    int32_t host_keep[MOST_TOKENS], host_rank[MOST_TOKENS];                                                            \
+    make_keep(host_keep, host_rank, d);                                                                                \
+    const int32_t *keep = lend(be, host_keep, D0 * D2 * (int64_t)sizeof *keep);                                        \
+    const int32_t *rank = lend(be, host_rank, D0 * D1 * (int64_t)sizeof *rank);                                        \
     (void)keep, (void)rank
-SIZES(s_positions, D0 *(D2 + 1) * D3, D0 *D2 *D3, D3, (D1 + 1) * D3)
+SIZES(s_positions, D0 * (D2 + 1) * D3, D0 * D2 * D3, D3, (D1 + 1) * D3)
 RUN(r_positions, KEEP; OPS->add_positions(be, t[0], t[1], t[2], t[3], keep, D0, D2, D3))
-SIZES(s_positions_all, D0 *D2 *D3, D0 *D2 *D3, D1 *D3)
+SIZES(s_positions_all, D0 * D2 * D3, D0 * D2 * D3, D1 * D3)
 RUN(r_positions_all, OPS->add_positions(be, t[0], t[1], NULL, t[2], NULL, D0, D2, D3))
-SIZES(s_positions_back, D0 *D2 *D3, D3, (D1 + 1) * D3, D0 *(D2 + 1) * D3)
+SIZES(s_positions_back, D0 * D2 * D3, D3, (D1 + 1) * D3, D0 * (D2 + 1) * D3)
 RUN(r_positions_back, KEEP; OPS->add_positions_backward(be, t[0], t[1], t[2], t[3], keep, D0, D2, D3))
-SIZES(s_unmask, D0 *(D1 + 1) * D3, D0 *(D2 + 1) * D3, D3, (D1 + 1) * D3)
-#define UNMASK                     \
-    &(xkd_unmask_args)             \
-    {                              \
-        rank, D0, D1, D2, D3, true \
-    }
+SIZES(s_unmask, D0 * (D1 + 1) * D3, D0 * (D2 + 1) * D3, D3, (D1 + 1) * D3)
+#define UNMASK &(xkd_unmask_args){rank, D0, D1, D2, D3, true}
 RUN(r_unmask, KEEP; OPS->unmask_forward(be, t[0], t[1], t[2], t[3], UNMASK))
-SIZES(s_unmask_back, D0 *(D2 + 1) * D3, D3, (D1 + 1) * D3, D0 *(D1 + 1) * D3)
+SIZES(s_unmask_back, D0 * (D2 + 1) * D3, D3, (D1 + 1) * D3, D0 * (D1 + 1) * D3)
 RUN(r_unmask_back, KEEP; OPS->unmask_backward(be, t[0], t[1], t[2], t[3], UNMASK))
 /* Clips of D0 samples and D3 channels: D1 patches in time, 3 x 2 in space, of 2 x 3 x 4 pixels; M = D2 of them. */
 static xkd_patch_geometry clip_of(const int64_t *d)
 {
     return (xkd_patch_geometry){.B = D0, .C = D3, .T = 2 * D1, .H = 9, .W = 8, .pt = 2, .ph = 3, .pw = 4};
 }
-static int64_t clip_floats(const int64_t *d)
-{
-    xkd_patch_geometry g = clip_of(d);
-    return g.B * g.C * g.T * g.H * g.W;
-}
-static int64_t clip_patch(const int64_t *d)
-{
-    xkd_patch_geometry g = clip_of(d);
-    return xkd_patch_length(&g);
-}
-#define PATCH_SHAPES                              \
-    {                                             \
-        {1, 1, 1, 1}, {2, 1, 5, 3}, {3, 2, 7, 2}, \
-        {                                         \
-            2, 3, 18, 3                           \
-        }                                         \
-    }
+static int64_t clip_floats(const int64_t *d) { xkd_patch_geometry g = clip_of(d); return g.B * g.C * g.T * g.H * g.W; }
+static int64_t clip_patch(const int64_t *d) { xkd_patch_geometry g = clip_of(d); return xkd_patch_length(&g); }
+#define PATCH_SHAPES {{1, 1, 1, 1}, {2, 1, 5, 3}, {3, 2, 7, 2}, {2, 3, 18, 3}}
 enum { MOST_FLOATS = 1 << 17 };
 /* The clip is always float32: the backend's own input is turned into one. */
 static void patches(xkd_backend *be, void **t, const int64_t *d, bool all)
@@ -262,18 +204,18 @@ static void patches(xkd_backend *be, void **t, const int64_t *d, bool all)
     OPS->patchify(be, t[0], lend(be, clip, count * (int64_t)sizeof *clip),
                   all ? NULL : lend(be, keep, D0 * D2 * (int64_t)sizeof *keep), all ? N : D2, &g);
 }
-SIZES(s_patches, D0 *D2 *clip_patch(d), clip_floats(d))
+SIZES(s_patches, D0 * D2 * clip_patch(d), clip_floats(d))
 RUN(r_patches, patches(be, t, d, false))
-SIZES(s_patches_all, D0 *D1 * 6 * clip_patch(d), clip_floats(d))
+SIZES(s_patches_all, D0 * D1 * 6 * clip_patch(d), clip_floats(d))
 RUN(r_patches_all, patches(be, t, d, true))
 
-SIZES(s_gather, D2 *D3, D1 *D3)
+SIZES(s_gather, D2 * D3, D1 * D3)
 RUN(r_gather, KEEP; OPS->gather_rows(be, t[0], t[1], keep, D2, D3))
-SIZES(s_scatter, D1 *D3, D2 *D3)
+SIZES(s_scatter, D1 * D3, D2 * D3)
 RUN(r_scatter, KEEP; OPS->scatter_rows(be, t[0], t[1], keep, D2, D1, D3))
-SIZES(s_pool, D0 *D3, D0 *D1 *D3)
+SIZES(s_pool, D0 * D3, D0 * D1 * D3)
 RUN(r_pool, OPS->pool_forward(be, t[0], t[1], D0, D1, D3, 1, D1))
-SIZES(s_pool_back, D0 *D1 *D3, D0 *D3)
+SIZES(s_pool_back, D0 * D1 * D3, D0 * D3)
 RUN(r_pool_back, OPS->pool_backward(be, t[0], t[1], D0, D1, D3, 1, D1))
 RUN(r_pool_first, OPS->pool_forward(be, t[0], t[1], D0, D1, D3, 0, 1))
 /* Factors, targets and the like are floats whatever the backend computes in. */
@@ -285,15 +227,15 @@ static float *floats(xkd_backend *be, int64_t n, float step)
 }
 /* Two segments: D0 sequences of D1 tokens and one of D2. */
 SIZES(s_scale, (D0 * D1 + D2) * D3, (D0 * D1 + D2) * D3)
-#define TWO_SEGMENTS                                 \
-    const xkd_segment items[] = {{D0, D1}, {1, D2}}; \
+#define TWO_SEGMENTS                                                                                                   \
+    const xkd_segment items[] = {{D0, D1}, {1, D2}};                                                                   \
     xkd_segments segs = {2, items, D0 * D1 + D2}
 RUN(r_scale_sequences, TWO_SEGMENTS; OPS->scale_sequences(be, t[0], t[1], floats(be, D0 + 1, 0.3f), &segs, D3))
 SIZES(s_scale_in_place, (D0 * D1 + D2) * D3)
 RUN(r_scale_in_place, TWO_SEGMENTS; OPS->scale_sequences(be, t[0], t[0], floats(be, D0 + 1, 0.3f), &segs, D3))
 SIZES(s_add_sequences, (D0 * D1 + D2) * D3, (D0 * D1 + D2) * D3, D3)
 RUN(r_add_sequences, TWO_SEGMENTS; OPS->add_sequences(be, t[0], t[1], t[2], floats(be, D0 + 1, 0.3f), &segs, D3))
-SIZES(s_sparse, D2 *D3, D1 *D3)
+SIZES(s_sparse, D2 * D3, D1 * D3)
 static void sparse(xkd_backend *be, void **t, const int64_t *d, bool accumulate)
 {
     int32_t start[MOST_TOKENS], index[MOST_TOKENS];
@@ -311,73 +253,50 @@ static void sparse(xkd_backend *be, void **t, const int64_t *d, bool accumulate)
 RUN(r_sparse, sparse(be, t, d, false))
 RUN(r_sparse_add, sparse(be, t, d, true))
 /* Refinement: B N M D, two heads. Attention is positive. */
-SIZES(s_refine, D0 *D3, D0 *D2 * 2, D0 *D1 * 2, D0 *(D1 + 1) * D3, D0 * 2 * D1, D0 * 2 * D2)
+SIZES(s_refine, D0 * D3, D0 * D2 * 2, D0 * D1 * 2, D0 * (D1 + 1) * D3, D0 * 2 * D1, D0 * 2 * D2)
 static void refine(xkd_backend *be, void **t, const int64_t *d, bool softmax)
 {
     be->exact->gelu_forward(be, t[2], t[4], D0 * 2 * D1); /* some numbers that are not symmetric about 0 */
     be->exact->gelu_forward(be, t[1], t[5], D0 * 2 * D2);
-    xkd_refine_args a = {.features = t[3],
-                         .self_attn = t[2],
-                         .other_attn = t[1],
-                         .B = D0,
-                         .tokens = D1 + 1,
-                         .D = D3,
-                         .H = 2,
-                         .N = D1,
-                         .M = D2,
-                         .softmax = softmax};
+    xkd_refine_args a = {.features = t[3], .self_attn = t[2], .other_attn = t[1], .B = D0, .tokens = D1 + 1, .D = D3,
+                         .H = 2, .N = D1, .M = D2, .softmax = softmax};
     OPS->refine_pool(be, t[0], &a);
 }
 RUN(r_refine_mean, refine(be, t, d, false))
 RUN(r_refine_softmax, refine(be, t, d, true))
 
 /* Losses: R or views, B, K. */
-SIZES(s_mse, 1, D0 *D1, D0 *D1)
-RUN(r_mse, OPS->mse_forward(be, t[0], t[1], t[2], D0 *D1))
-RUN(r_mse_back, OPS->mse_backward(be, t[0], t[1], t[2], 0.7, D0 *D1))
-#define KD_SHAPES              \
-    {                          \
-        {2, 2, 5}, {6, 3, 40}, \
-        {                      \
-            4, 1, 1000         \
-        }                      \
-    }
+SIZES(s_mse, 1, D0 * D1, D0 * D1)
+RUN(r_mse, OPS->mse_forward(be, t[0], t[1], t[2], D0 * D1))
+RUN(r_mse_back, OPS->mse_backward(be, t[0], t[1], t[2], 0.7, D0 * D1))
+#define KD_SHAPES {{2, 2, 5}, {6, 3, 40}, {4, 1, 1000}}
 static const double TEMPERATURES[] = {0.5, 0.3};
-#define KD_ARGS                                                        \
-    const double *temps = lend(be, TEMPERATURES, sizeof TEMPERATURES); \
+#define KD_ARGS                                                                                                        \
+    const double *temps = lend(be, TEMPERATURES, sizeof TEMPERATURES);                                                 \
     xkd_kd_args a = {t[4], t[5], t[6], temps, temps + 1, D0, D1, D2}
-SIZES(s_kd, 1, 1, D0, D1, D0 *D2, D1 *D2, D2)
+SIZES(s_kd, 1, 1, D0, D1, D0 * D2, D1 * D2, D2)
 RUN(r_kd, KD_ARGS; OPS->kd_forward(be, t[0], t[1], t[2], t[3], &a))
-SIZES(s_kd_back, D0 *D2, 2, D0, D1, D0 *D2, D1 *D2, D2)
+SIZES(s_kd_back, D0 * D2, 2, D0, D1, D0 * D2, D1 * D2, D2)
 RUN(r_kd_back, KD_ARGS; OPS->kd_forward(be, t[1], (double *)t[1] + 1, t[2], t[3], &a);
     OPS->kd_backward(be, t[0], &a, t[2], t[3], 0.7))
 /* Alignment: views_x views_y B K, all samples but the first. */
-#define ALIGN_SHAPES                                \
-    {                                               \
-        {1, 1, 3, 6}, {2, 3, 4, 40}, {4, 1, 3, 64}, \
-        {                                           \
-            2, 1, 11, 1037                          \
-        }                                           \
-    }
+#define ALIGN_SHAPES {{1, 1, 3, 6}, {2, 3, 4, 40}, {4, 1, 3, 64}, {2, 1, 11, 1037}}
 #define AN ((D0 + D1) * (D2 - 1))
 #define ALIGN_ARGS(x, y) xkd_align_sides a = {x, y, D0, D1, D2, D3, 1, D2 - 1, 3}
-SIZES(s_mmd, 1, AN *AN, D0 *D2 *D3, D1 *D2 *D3)
+SIZES(s_mmd, 1, AN * AN, D0 * D2 * D3, D1 * D2 * D3)
 RUN(r_mmd, ALIGN_ARGS(t[2], t[3]); OPS->mmd_forward(be, t[0], t[1], &a))
-SIZES(s_mmd_back, D0 *D2 *D3, D1 *D2 *D3, 1, AN *AN, D0 *D2 *D3, D1 *D2 *D3)
+SIZES(s_mmd_back, D0 * D2 * D3, D1 * D2 * D3, 1, AN * AN, D0 * D2 * D3, D1 * D2 * D3)
 RUN(r_mmd_back, ALIGN_ARGS(t[4], t[5]); OPS->mmd_forward(be, t[2], t[3], &a);
     OPS->mmd_backward(be, t[0], t[1], t[3], &a, 0.7))
-SIZES(s_coral, 1, AN *AN, AN *D3, D0 *D2 *D3, D1 *D2 *D3)
+SIZES(s_coral, 1, AN * AN, AN * D3, D0 * D2 * D3, D1 * D2 * D3)
 RUN(r_coral, ALIGN_ARGS(t[3], t[4]); OPS->coral_forward(be, t[0], t[1], t[2], &a))
-SIZES(s_coral_back, D0 *D2 *D3, D1 *D2 *D3, 1, AN *AN, AN *D3, D0 *D2 *D3, D1 *D2 *D3)
+SIZES(s_coral_back, D0 * D2 * D3, D1 * D2 * D3, 1, AN * AN, AN * D3, D0 * D2 * D3, D1 * D2 * D3)
 RUN(r_coral_back, ALIGN_ARGS(t[5], t[6]); OPS->coral_forward(be, t[2], t[3], t[4], &a);
     OPS->coral_backward(be, t[0], t[1], t[3], t[4], &a, 0.7))
-static int64_t by_k(const int64_t *d)
-{
-    return d[3];
-}
+static int64_t by_k(const int64_t *d) { return d[3]; }
 
 /* Optimiser: D0*D1 elements; v is squared first, because second moments are not negative. */
-SIZES(s_adamw, D0 *D1, D0 *D1, D0 *D1, D0 *D1, D0 *D1, D0 *D1, 1)
+SIZES(s_adamw, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, 1)
 /* A gradient too large for the clip, and an average alone. */
 static void adamw(xkd_backend *be, void **t, const int64_t *d, double finite, bool copies)
 {
@@ -387,20 +306,9 @@ static void adamw(xkd_backend *be, void **t, const int64_t *d, double finite, bo
     const double numbers[] = {0.02, 0.3, 0.9, 0.8, 0.7}, steps = 1;
     double *n = lend(be, numbers, sizeof numbers), *counter = t[copies ? 9 : 6];
     xkd_memory_upload(be->memory, counter, &steps, sizeof steps);
-    xkd_adamw_args a = {.p = t[0],
-                        .m = t[1],
-                        .v = t[2],
-                        .g = t[4],
-                        .ema = {t[3], t[3]},
-                        .ema_momentum = {n + MOMENTUM, n + MOMENTUM + 1},
-                        .n = D0 * D1,
-                        .clip = 1,
-                        .lr_scale = 0.5,
-                        .lr = n + LR,
-                        .weight_decay = n + DECAY,
-                        .beta1 = 0.9,
-                        .beta2 = 0.95,
-                        .eps = 1e-8,
+    xkd_adamw_args a = {.p = t[0], .m = t[1], .v = t[2], .g = t[4], .ema = {t[3], t[3]},
+                        .ema_momentum = {n + MOMENTUM, n + MOMENTUM + 1}, .n = D0 * D1, .clip = 1, .lr_scale = 0.5,
+                        .lr = n + LR, .weight_decay = n + DECAY, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8,
                         .steps = counter};
     xkd_adamw_args list[] = {a, {.p = t[0], .ema = {t[5]}, .ema_momentum = {n + MOMENTUM + 2}, .n = D0 * D1}};
     if (copies && be->dtype == XKD_BF16) {
@@ -413,40 +321,32 @@ static void adamw(xkd_backend *be, void **t, const int64_t *d, double finite, bo
     for (int i = 0; copies && be->dtype != XKD_BF16 && i < 3; i++)
         OPS->axpby(be, t[6 + i], t[(int[]){0, 3, 5}[i]], 1, 0, D0 * D1);
 }
-SIZES(s_adamw_copies, D0 *D1, D0 *D1, D0 *D1, D0 *D1, D0 *D1, D0 *D1, D0 *D1, D0 *D1, D0 *D1, 1)
+SIZES(s_adamw_copies, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, D0 * D1, 1)
 RUN(r_adamw_copies, adamw(be, t, d, 1, true))
 RUN(r_adamw, adamw(be, t, d, 1, false))
 RUN(r_adamw_not_finite, adamw(be, t, d, 0, false))
-SIZES(s_centre, D0 *D1, D0 *D1, 1)
-RUN(r_centre, xkd_memory_upload(be->memory, t[2], &(double){1}, sizeof(double));
-    OPS->centre(be, t[0], t[1], 0.9, 3, D0 *D1, t[2]))
-RUN(r_centre_not_finite, xkd_memory_upload(be->memory, t[2], &(double){0}, sizeof(double));
-    OPS->centre(be, t[0], t[1], 0.9, 3, D0 *D1, t[2]))
-RUN(r_multiply, OPS->multiply(be, t[0], t[1], floats(be, D0 *D1, 0.5f), D0 *D1))
-RUN(r_to_double, OPS->to_double(be, t[0], t[1], D0 *D1))
-RUN(r_from_double, OPS->to_double(be, t[1], t[2], D0 *D1); OPS->from_double(be, t[0], t[1], D0 *D1))
+SIZES(s_centre, D0 * D1, D0 * D1, 1)
+RUN(r_centre, xkd_memory_upload(be->memory, t[2], &(double){1}, sizeof(double)); OPS->centre(be, t[0], t[1], 0.9, 3, D0 * D1, t[2]))
+RUN(r_centre_not_finite, xkd_memory_upload(be->memory, t[2], &(double){0}, sizeof(double)); OPS->centre(be, t[0], t[1], 0.9, 3, D0 * D1, t[2]))
+RUN(r_multiply, OPS->multiply(be, t[0], t[1], floats(be, D0 * D1, 0.5f), D0 * D1))
+RUN(r_to_double, OPS->to_double(be, t[0], t[1], D0 * D1))
+RUN(r_from_double, OPS->to_double(be, t[1], t[2], D0 * D1); OPS->from_double(be, t[0], t[1], D0 * D1))
 /* Batch norm: B D. */
-#define BATCH_SHAPES             \
-    {                            \
-        {2, 1}, {5, 7}, {9, 33}, \
-        {                        \
-            32, 300              \
-        }                        \
-    }
-#define BATCHNORM(mean, inv, mean_run, var_run, x, w, b) \
+#define BATCH_SHAPES {{2, 1}, {5, 7}, {9, 33}, {32, 300}}
+#define BATCHNORM(mean, inv, mean_run, var_run, x, w, b)                                                               \
     xkd_batchnorm_args a = {x, w, b, mean, inv, {mean_run, var_run}, 1e-5, 0.1, D0, D1}
-SIZES(s_batchnorm, D0 *D1, D1, D1, D1, D1, D0 *D1, D1, D1)
+SIZES(s_batchnorm, D0 * D1, D1, D1, D1, D1, D0 * D1, D1, D1)
 RUN(r_batchnorm, BATCHNORM(t[1], t[2], t[3], t[4], t[5], t[6], t[7]); OPS->batchnorm_forward(be, t[0], &a))
-SIZES(s_batchnorm_apply, D0 *D1, D1, D1, D0 *D1, D1, D1)
+SIZES(s_batchnorm_apply, D0 * D1, D1, D1, D0 * D1, D1, D1)
 RUN(r_batchnorm_apply, BATCHNORM(NULL, NULL, t[1], t[2], t[3], t[4], t[5]); square(be, t[2], XKD_F64, D1);
     OPS->batchnorm_apply(be, t[0], &a))
-SIZES(s_batchnorm_back, D0 *D1, D1, D1, D1, D1, D1, D1, D0 *D1, D0 *D1, D1)
+SIZES(s_batchnorm_back, D0 * D1, D1, D1, D1, D1, D1, D1, D0 * D1, D0 * D1, D1)
 RUN(r_batchnorm_back, BATCHNORM(t[3], t[4], t[5], t[6], t[7], t[9], t[9]); OPS->batchnorm_forward(be, t[0], &a);
     OPS->batchnorm_backward(be, t[0], t[1], t[2], t[8], &a))
 /* Classifiers: B K. Targets are 0, 0.3, 0.6 and so on. */
-SIZES(s_classify, 1, D0 *D1, D0 *D1)
-RUN(r_softmax, OPS->classify(be, t[0], t[1], t[2], floats(be, D0 *D1, 0.3f), XKD_CLASSIFY_SOFTMAX, D0, D1))
-RUN(r_sigmoid, OPS->classify(be, t[0], t[1], t[2], floats(be, D0 *D1, 0.15f), XKD_CLASSIFY_SIGMOID, D0, D1))
+SIZES(s_classify, 1, D0 * D1, D0 * D1)
+RUN(r_softmax, OPS->classify(be, t[0], t[1], t[2], floats(be, D0 * D1, 0.3f), XKD_CLASSIFY_SOFTMAX, D0, D1))
+RUN(r_sigmoid, OPS->classify(be, t[0], t[1], t[2], floats(be, D0 * D1, 0.15f), XKD_CLASSIFY_SIGMOID, D0, D1))
 static void scores(xkd_backend *be, void **t, const int64_t *d, xkd_classify_kind kind)
 {
     static double wide[MOST_FLOATS];
@@ -458,12 +358,12 @@ static void scores(xkd_backend *be, void **t, const int64_t *d, xkd_classify_kin
 }
 RUN(r_softmax_scores, scores(be, t, d, XKD_CLASSIFY_SOFTMAX))
 RUN(r_sigmoid_scores, scores(be, t, d, XKD_CLASSIFY_SIGMOID))
-SIZES(s_energy, 2, D0 *D1)
+SIZES(s_energy, 2, D0 * D1)
 RUN(r_energy, OPS->column_energy(be, t[0], t[1], D0, D1))
-RUN(r_axpby, OPS->axpby(be, t[0], t[1], 0.3, -0.6, D0 *D1))
-RUN(r_scale, OPS->axpby(be, t[0], t[1], 0.3, 0, D0 *D1))
-RUN(r_fill, OPS->fill(be, t[0], 0.125, D0 *D1))
-SIZES(s_norms, 2, 1, D0 *D1)
+RUN(r_axpby, OPS->axpby(be, t[0], t[1], 0.3, -0.6, D0 * D1))
+RUN(r_scale, OPS->axpby(be, t[0], t[1], 0.3, 0, D0 * D1))
+RUN(r_fill, OPS->fill(be, t[0], 0.125, D0 * D1))
+SIZES(s_norms, 2, 1, D0 * D1)
 static void norms(xkd_backend *be, void **t, const int64_t *d, double scalar)
 {
     const xkd_vector list[] = {{t[2], D0 * D1}, {NULL, 0}};
@@ -475,19 +375,12 @@ RUN(r_norms_scalar, norms(be, t, d, INFINITY))
 /* Views: B T H W and the sides of the largest box, or B F columns n_fft hop. What each clip is changed by is drawn, but for the
  * sizes of its box: the largest, the smallest, and others. */
 enum { MOST_BYTES = 1 << 20, SOUND_RATE = 4000, CANVAS = 3 };
-static double between(xkd_rng *rng, double low, double high)
-{
-    return xkd_rng_range(rng, low, high);
-}
+static double between(xkd_rng *rng, double low, double high) { return xkd_rng_range(rng, low, high); }
 static xkd_video_change draw_video(xkd_rng *rng, int64_t b, const int64_t *d)
 {
     int64_t order[XKD_COLOURS] = {0, 1, 2, 3};
-    xkd_video_change c = {.height = (int32_t)(b == 0   ? d[4]
-                                              : b == 1 ? 1
-                                                       : 1 + xkd_rng_below(rng, d[4])),
-                          .width = (int32_t)(b == 0   ? d[4]
-                                             : b == 1 ? 1
-                                                      : 1 + xkd_rng_below(rng, d[4])),
+    xkd_video_change c = {.height = (int32_t)(b == 0 ? d[4] : b == 1 ? 1 : 1 + xkd_rng_below(rng, d[4])),
+                          .width = (int32_t)(b == 0 ? d[4] : b == 1 ? 1 : 1 + xkd_rng_below(rng, d[4])),
                           .flip = b % 2,
                           .grey = b % 5 == 4,
                           .colours = (int32_t)(b % (XKD_COLOURS + 1))};
@@ -523,9 +416,7 @@ static void video_view(xkd_backend *be, void **t, const int64_t *d)
         int64_t size = 3 * D1 * changes[b].height * changes[b].width;
         /* Smooth pictures and noise; some are grey, whose hue is none. */
         for (int64_t i = 0; i < size; i++)
-            bytes[used + i] = (uint8_t)(b % 4 == 0   ? xkd_rng_below(&rng, 256)
-                                        : b % 4 == 3 ? i / 3
-                                                     : i * 7 + i % 3 * 80);
+            bytes[used + i] = (uint8_t)(b % 4 == 0 ? xkd_rng_below(&rng, 256) : b % 4 == 3 ? i / 3 : i * 7 + i % 3 * 80);
         used += size;
     }
     float *clip = room(be, n * (int64_t)sizeof *clip);
@@ -548,7 +439,7 @@ static xkd_audio_change draw_audio(xkd_rng *rng, int64_t b, const int64_t *d)
     c.left = (int32_t)xkd_rng_below(rng, c.canvas_width - c.width + 1);
     return c;
 }
-SIZES(s_audio_view, D0 *D1 *D2)
+SIZES(s_audio_view, D0 * D1 * D2)
 static void audio_view(xkd_backend *be, void **t, const int64_t *d)
 {
     static int16_t sound[MOST_BYTES];
@@ -579,28 +470,10 @@ static void audio_view(xkd_backend *be, void **t, const int64_t *d)
     xkd_mel_free(mel);
 }
 /* One step of a byte is 1.7e-2 in the clip: far more than is allowed. Spectrograms, of size 2 to 4, may be off by 1e-3. */
-#define VIDEO_VIEW_SHAPES                                                        \
-    {                                                                            \
-        {1, 1, 4, 4, 6}, {6, 2, 9, 7, 12}, {12, 1, 16, 20, 25}, {5, 1, 8, 8, 8}, \
-        {                                                                        \
-            7, 2, 33, 31, 12                                                     \
-        }                                                                        \
-    }
-#define AUDIO_VIEW_SHAPES                        \
-    {                                            \
-        {1, 4, 5, 64, 20}, {7, 12, 30, 256, 50}, \
-        {                                        \
-            3, 8, 9, 96, 30                      \
-        }                                        \
-    }
+#define VIDEO_VIEW_SHAPES {{1, 1, 4, 4, 6}, {6, 2, 9, 7, 12}, {12, 1, 16, 20, 25}, {5, 1, 8, 8, 8}, {7, 2, 33, 31, 12}}
+#define AUDIO_VIEW_SHAPES {{1, 4, 5, 64, 20}, {7, 12, 30, 256, 50}, {3, 8, 9, 96, 30}}
 
-#define FLAT_SHAPES      \
-    {                    \
-        {1, 1}, {3, 11}, \
-        {                \
-            250, 300     \
-        }                \
-    }
+#define FLAT_SHAPES {{1, 1}, {3, 11}, {250, 300}}
 
 const operation operations[] = {
     {"video_view", "d", s_video_view, video_view, one, VIDEO_VIEW_SHAPES, 0},
@@ -616,8 +489,7 @@ const operation operations[] = {
     {"linear_backward_weight", "AAii", s_backward_weight, r_backward_weight, by_d0, LINEAR_SHAPES, 0},
     {"layernorm_forward", "oSSiII", s_ln, r_ln, by_d1, ROW_SHAPES, 50},
     {"residual_layernorm_forward", "ooSSIII", s_residual_ln, r_residual_ln, by_d1, ROW_SHAPES, 50},
-    {"residual_layernorm_forward without a copy", "oSSIII", s_residual_ln_alone, r_residual_ln_alone, by_d1, ROW_SHAPES,
-     50},
+    {"residual_layernorm_forward without a copy", "oSSIII", s_residual_ln_alone, r_residual_ln_alone, by_d1, ROW_SHAPES, 50},
     {"layernorm_forward without affine", "oSSi", s_ln_plain, r_ln_plain, by_d1, ROW_SHAPES, 50},
     {"layernorm_backward", "oAASSiiiII", s_ln_back, r_ln_back, by_d1, ROW_SHAPES, 200},
     {"layernorm_backward without affine, in place", "aSSi", s_ln_back_plain, r_ln_back_plain, by_d1, ROW_SHAPES, 200},

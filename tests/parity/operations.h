@@ -22,6 +22,11 @@ typedef struct {
 extern const operation operations[];
 extern const int operation_count;
 
+/* Goes through all operations, and the shapes d of each. */
+#define EACH_SHAPE(op, d) \
+    for (const operation *op = operations; op < operations + operation_count; op++) \
+        for (const int64_t *d = op->shapes[0]; d < op->shapes[MOST_SHAPES] && d[0]; d += MOST_DIMS)
+
 /* Gives back what the last run took of the backend's memory besides its tensors. */
 void operations_give_back(xkd_backend *be);
 

@@ -130,19 +130,17 @@ void parity_of_backend(void **state)
         skip();
     }
     assert_int_equal(xkd_backend_new(cx, &truth, "ref", XKD_F64, 1), XKD_OK);
-    for (int o = 0; o < operation_count; o++)
-        for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0];
-             d += MOST_DIMS) {
-            tensors want, got;
-            parity_make(cx, &operations[o], d, XKD_F64, at->dtype, &want);
-            parity_make(cx, &operations[o], d, at->dtype, at->dtype, &got);
-            parity_run(truth, &operations[o], &want, d);
-            parity_run(be, &operations[o], &got, d);
-            compare(&operations[o], d, &want, &got, at);
-            parity_release(&operations[o], &want);
-            parity_release(&operations[o], &got);
-            compared++;
-        }
+    EACH_SHAPE (op, d) {
+        tensors want, got;
+        parity_make(cx, op, d, XKD_F64, at->dtype, &want);
+        parity_make(cx, op, d, at->dtype, at->dtype, &got);
+        parity_run(truth, op, &want, d);
+        parity_run(be, op, &got, d);
+        compare(op, d, &want, &got, at);
+        parity_release(op, &want);
+        parity_release(op, &got);
+        compared++;
+    }
     assert_true(compared > 150);
     xkd_backend_free(be);
     xkd_backend_free(truth);
@@ -172,10 +170,9 @@ static void same_kind(const operation *op, const int64_t *d, const tensors *trut
         for (int64_t k = 0; k < truth->n[i]; k++) {
             double want = xkd_get(type, truth->t[i], k), have = xkd_get(type, got->t[i], k);
             if (isnan(want) != isnan(have) || isinf(want) != isinf(have) || (isinf(want) && want != have))
-                fail_msg(
-                    "%s with %s in tensor %d, shape %lld %lld %lld %lld: tensor %d[%lld] is %g, the reference's %g",
-                    op->name, specials[s].name, input, (long long)d[0], (long long)d[1], (long long)d[2],
-                    (long long)d[3], i, (long long)k, have, want);
+                fail_msg("%s with %s in tensor %d, shape %lld %lld %lld %lld: tensor %d[%lld] is %g, the reference's %g",
+                         op->name, specials[s].name, input, (long long)d[0], (long long)d[1], (long long)d[2],
+                         (long long)d[3], i, (long long)k, have, want);
             if (!isfinite(want)) continue;
             largest = fmax(largest, fabs(want));
             error = fmax(error, fabs(want - have));
@@ -185,8 +182,8 @@ static void same_kind(const operation *op, const int64_t *d, const tensors *trut
         if (specials[s].value == 3e4) continue;
         if (!(error <= 2 * tolerance(op, i, d, dtype) * fmax(largest, 1e-3)))
             fail_msg("%s with %s in tensor %d, shape %lld %lld %lld %lld: tensor %d off by %g of %g", op->name,
-                     specials[s].name, input, (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3], i,
-                     error, largest);
+                     specials[s].name, input, (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3], i, error,
+                     largest);
     }
 }
 
@@ -236,21 +233,18 @@ void parity_of_thread_counts(void **state)
     xkd_context *cx = xkd_context_new();
     xkd_backend *be[5];
     for (int c = 0; c < 5; c++) assert_int_equal(xkd_backend_new(cx, &be[c], "cpu", at->dtype, counts[c]), XKD_OK);
-    for (int o = 0; o < operation_count; o++)
-        for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0];
-             d += MOST_DIMS) {
-            const operation *op = &operations[o];
-            tensors first, other;
-            parity_make(cx, op, d, at->dtype, at->dtype, &first);
-            parity_run(be[0], op, &first, d);
-            for (int c = 1; c < 5; c++) {
-                parity_make(cx, op, d, at->dtype, at->dtype, &other);
-                parity_run(be[c], op, &other, d);
-                parity_same_bits(op, &first, &other, at->dtype, "between one and more threads");
-                parity_release(op, &other);
-            }
-            parity_release(op, &first);
+    EACH_SHAPE (op, d) {
+        tensors first, other;
+        parity_make(cx, op, d, at->dtype, at->dtype, &first);
+        parity_run(be[0], op, &first, d);
+        for (int c = 1; c < 5; c++) {
+            parity_make(cx, op, d, at->dtype, at->dtype, &other);
+            parity_run(be[c], op, &other, d);
+            parity_same_bits(op, &first, &other, at->dtype, "between one and more threads");
+            parity_release(op, &other);
         }
+        parity_release(op, &first);
+    }
     for (int c = 0; c < 5; c++) xkd_backend_free(be[c]);
     xkd_context_free(cx);
 }

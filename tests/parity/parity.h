@@ -19,8 +19,7 @@ typedef struct {
 } place;
 
 /* Inputs are rounded to the types of a run in `rounding`, so that runs in all types see the same numbers. */
-void parity_make(xkd_context *cx, const operation *op, const int64_t *d, xkd_dtype dtype, xkd_dtype rounding,
-                 tensors *out);
+void parity_make(xkd_context *cx, const operation *op, const int64_t *d, xkd_dtype dtype, xkd_dtype rounding, tensors *out);
 void parity_release(const operation *op, tensors *t);
 /* Runs an operation on the tensors, in the backend's memory. */
 void parity_run(xkd_backend *be, const operation *op, tensors *t, const int64_t *d);
@@ -32,8 +31,8 @@ void parity_same_bits(const operation *op, const tensors *a, const tensors *b, x
 void parity_of_backend(void **state);
 void parity_of_special_values(void **state);
 
-/* Those of the cpu, in the place's type: all operations with 1, 2, 3, 5 and 8 threads give the same bits, and the bits of a row do not
- * depend on the rows beside it: the first rows of a product, a norm or an attention are those of the same rows alone. */
+/* Those of the cpu, in the place's type: all operations with 1, 2, 3, 5 and 8 threads give the same bits, and the bits of a row do
+ * not depend on the rows beside it. */
 void parity_of_thread_counts(void **state);
 void parity_of_rows(void **state);
 

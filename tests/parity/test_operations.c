@@ -34,25 +34,22 @@ static void levels_agree(void **state)
     if (filled < 2) skip();
     xkd_context *cx = xkd_context_new();
     assert_int_equal(xkd_backend_new(cx, &be, "cpu", at->dtype, 2), XKD_OK);
-    for (int o = 0; o < operation_count; o++)
-        for (const int64_t *d = operations[o].shapes[0]; d < operations[o].shapes[MOST_SHAPES] && d[0];
-             d += MOST_DIMS) {
-            const operation *op = &operations[o];
-            tensors first, other;
-            parity_make(cx, op, d, at->dtype, at->dtype, &first);
-            be->ops = &tables[0];
-            be->exact = &exact[0];
-            parity_run(be, op, &first, d);
-            for (int l = 1; l < filled; l++) {
-                parity_make(cx, op, d, at->dtype, at->dtype, &other);
-                be->ops = &tables[l];
-                be->exact = &exact[l];
-                parity_run(be, op, &other, d);
-                parity_same_bits(op, &first, &other, at->dtype, "between levels");
-                parity_release(op, &other);
-            }
-            parity_release(op, &first);
+    EACH_SHAPE (op, d) {
+        tensors first, other;
+        parity_make(cx, op, d, at->dtype, at->dtype, &first);
+        be->ops = &tables[0];
+        be->exact = &exact[0];
+        parity_run(be, op, &first, d);
+        for (int l = 1; l < filled; l++) {
+            parity_make(cx, op, d, at->dtype, at->dtype, &other);
+            be->ops = &tables[l];
+            be->exact = &exact[l];
+            parity_run(be, op, &other, d);
+            parity_same_bits(op, &first, &other, at->dtype, "between levels");
+            parity_release(op, &other);
         }
+        parity_release(op, &first);
+    }
     xkd_backend_free(be);
     xkd_context_free(cx);
 }
