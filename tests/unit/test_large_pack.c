@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -18,7 +17,6 @@
 #include "data/pack.h"
 #include "data/shard.h"
 #include "data/shared_list.h"
-#include "dist/socket.h"
 #include "join_ranks.h"
 #include "media_files.h"
 
@@ -51,7 +49,7 @@ static void write_shard(int64_t shard, const char *text, const char *label)
     char path[4300], row[200];
     static const char zeros[XKD_RECORD_ALIGN];
     xkd_records_index index = {0};
-    xkd_writer *w, *complete;
+    xkd_writer *w;
     name_of(shard, path, sizeof path);
     assert_int_equal(xkd_writer_open(cx, path, &w), XKD_OK);
     assert_int_equal(xkd_records_begin(cx, w, text, shard * EACH), XKD_OK);
@@ -67,8 +65,7 @@ static void write_shard(int64_t shard, const char *text, const char *label)
         for (int64_t k = 0; k < 1 + i % 2; k++) assert_int_equal(xkd_writer_write(w, zeros, sizeof zeros), XKD_OK);
     }
     assert_int_equal(xkd_records_finish(w, &index), XKD_OK);
-    complete = w;
-    assert_int_equal(xkd_writer_commit(complete), XKD_OK);
+    assert_int_equal(xkd_writer_commit(w), XKD_OK);
     xkd_records_free(&index);
 }
 
@@ -182,11 +179,12 @@ static xkd_status read_pack(xkd_context *own, void *user, xkd_manifest *m, int64
 }
 
 /* A copy keeps the pack, and so the memory that it lies in, when the list itself has gone. */
-static int share(xkd_context *own, xkd_dist *d)
+static int share(xkd_context *own, xkd_dist *d, const void *user)
 {
     const xkd_list_source source = {.path = folder, .settings = 3, .make = read_pack};
     xkd_manifest m, copy;
     int64_t note, here = 0;
+    (void)user;
     if (xkd_list_share(own, d, &source, &m, &note) != XKD_OK) return 1;
     if (!m.shared || m.pieces.bytes) return 2;
     int fault = fault_of_list(own, &m);
@@ -204,30 +202,11 @@ static int share(xkd_context *own, xkd_dist *d)
 
 static void ranks_of_a_host_have_one_copy(void **state)
 {
-    int listener, port;
-    pid_t pid[RANKS];
+    int codes[RANKS];
     (void)state;
     write_pack(2);
-    assert_int_equal(xkd_listen_everywhere(cx, 0, &listener, &port), XKD_OK);
-    fflush(NULL);
-    for (int r = 0; r < RANKS; r++) {
-        pid[r] = fork();
-        if (pid[r]) continue;
-        xkd_context *own = xkd_context_new();
-        xkd_dist *d = NULL;
-        if (join_ranks(own, r, RANKS, listener, port, 20, &d) != XKD_OK) _exit(99);
-        int code = share(own, d);
-        if (code) fprintf(stderr, "rank %d: %s\n", r, xkd_last_error(own));
-        (void)xkd_dist_leave(d, code ? XKD_ERR_PEER : XKD_OK, "the case failed");
-        _exit(code);
-    }
-    close(listener);
-    for (int r = 0; r < RANKS; r++) {
-        int how;
-        waitpid(pid[r], &how, 0);
-        assert_true(WIFEXITED(how));
-        assert_int_equal(WEXITSTATUS(how), 0);
-    }
+    fork_ranks(cx, RANKS, share, NULL, codes);
+    for (int r = 0; r < RANKS; r++) assert_int_equal(codes[r], 0);
 }
 
 int main(void)

@@ -15,7 +15,6 @@
 
 #include "base/alloc.h"
 #include "data/shared_list.h"
-#include "dist/socket.h"
 #include "join_ranks.h"
 
 enum { RANKS = 3, ROWS = 300000 };
@@ -112,8 +111,9 @@ static void occupy(void)
     if (mmap(place, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != place) _exit(98);
 }
 
-static int share(xkd_context *cx, xkd_dist *d, obstacle o)
+static int share(xkd_context *cx, xkd_dist *d, const void *user)
 {
+    const obstacle o = *(const obstacle *)user;
     int rank = xkd_dist_rank(d);
     bool apart = o == APART || o == OCCUPIED, own = (apart && rank == 1) || o == LIMITED;
     const struct rlimit small = {1 << 20, 1 << 20};
@@ -139,26 +139,7 @@ static int share(xkd_context *cx, xkd_dist *d, obstacle o)
 static void run(obstacle o, int codes[RANKS])
 {
     xkd_context *cx = xkd_context_new();
-    int listener, port;
-    pid_t pid[RANKS];
-    assert_int_equal(xkd_listen_everywhere(cx, 0, &listener, &port), XKD_OK);
-    fflush(NULL);
-    for (int r = 0; r < RANKS; r++) {
-        pid[r] = fork();
-        if (pid[r]) continue;
-        xkd_context *own = xkd_context_new();
-        xkd_dist *d = NULL;
-        if (join_ranks(own, r, RANKS, listener, port, 20, &d) != XKD_OK) _exit(99);
-        int code = share(own, d, o);
-        (void)xkd_dist_leave(d, code ? XKD_ERR_PEER : XKD_OK, "the case failed");
-        _exit(code);
-    }
-    close(listener);
-    for (int r = 0; r < RANKS; r++) {
-        int status;
-        waitpid(pid[r], &status, 0);
-        codes[r] = WIFEXITED(status) ? WEXITSTATUS(status) : 200 + WTERMSIG(status);
-    }
+    fork_ranks(cx, RANKS, share, &o, codes);
     xkd_context_free(cx);
 }
 
