@@ -269,26 +269,37 @@ xkd_status xkd_manifest_add_json(xkd_context *cx, xkd_manifest *m, const char *f
     return status;
 }
 
+/* Appends the row of record `number`, and copies what it says of a fault. */
+static xkd_status take_packed(xkd_row_place *p, xkd_manifest *m, const xkd_row *row, xkd_pieces *texts,
+                              const char **said)
+{
+    xkd_status status = XKD_OK;
+    const xkd_row_value *fault = &row->value[XKD_ROW_pack_fault];
+    XKD_TRY(xkd_row_take(p, m, row));
+    if (fault->kind == XKD_ROW_TEXT) XKD_TRY(xkd_pieces_copy(p->cx, texts, fault->text, fault->length, said));
+fail:
+    return status;
+}
+
 xkd_status xkd_manifest_add_packed(xkd_context *cx, xkd_manifest *m, const char *file, int64_t number, char *text,
-                                   int64_t size)
+                                   int64_t size, xkd_pieces *texts, const char **said)
 {
     xkd_status status = XKD_OK;
     xkd_row_place p = {.cx = cx, .file = file, .line = number, .fixed_classes = m->class_count > 0};
     xkd_row row = {.room = 0};
     json_t *o = NULL;
     bool plain;
+    *said = NULL;
     XKD_TRY(xkd_row_scan(cx, &row, text, size, &plain));
-    if (plain) {
-        status = xkd_row_take(&p, m, &row);
-        xkd_row_restore(&row);
-        goto fail;
+    if (!plain) {
+        o = json_loadb(text, (size_t)size, JSON_REJECT_DUPLICATES, NULL);
+        if (!json_is_object(o))
+            XKD_FAIL(XKD_ERR_DATA, "%s: record %lld has no row (remove the file and give its `xkd data pack` again)",
+                     file, (long long)number);
+        XKD_TRY(xkd_row_of_json(cx, &row, o));
     }
-    o = json_loadb(text, (size_t)size, JSON_REJECT_DUPLICATES, NULL);
-    if (!json_is_object(o))
-        XKD_FAIL(XKD_ERR_DATA, "%s: record %lld has no row (remove the file and give its `xkd data pack` again)", file,
-                 (long long)number);
-    XKD_TRY(xkd_row_of_json(cx, &row, o));
-    XKD_TRY(xkd_row_take(&p, m, &row));
+    status = take_packed(&p, m, &row, texts, said);
+    if (plain) xkd_row_restore(&row);
 fail:
     json_decref(o);
     xkd_row_free(&row);

@@ -14,7 +14,7 @@
     KEY(path) KEY(path_base64) KEY(label) KEY(labels) KEY(split) KEY(video_start) KEY(video_seconds) KEY(fps) KEY(width) \
     KEY(height) KEY(has_video) KEY(has_audio) KEY(probed) KEY(video_last) KEY(key_gap) KEY(clock_step) KEY(audio_track) \
     KEY(audio_start) KEY(audio_seconds) KEY(sample_rate) KEY(channels) KEY(tar) KEY(tar_at) KEY(bytes) KEY(modified) \
-    KEY(hash) KEY(hash_of)
+    KEY(hash) KEY(hash_of) KEY(pack_fault)
 /* clang-format on */
 #define XKD_ROW_NUMBER(NAME) XKD_ROW_##NAME,
 typedef enum { XKD_ROW_KEYS(XKD_ROW_NUMBER) XKD_ROW_COUNT } xkd_row_key;

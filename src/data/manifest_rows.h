@@ -14,9 +14,9 @@ xkd_status xkd_manifest_add_json(xkd_context *cx, xkd_manifest *manifest, const 
                                  const json_t *row);
 
 /* The same for record `number` of a pack's shard `file`, whose row is this text; it is changed in between. Classes
- * are those that the manifest has by now, if any. */
+ * are those that the manifest has by now, if any. *said: why the file could not be packed, in `texts`; NULL where nothing is said. */
 xkd_status xkd_manifest_add_packed(xkd_context *cx, xkd_manifest *manifest, const char *file, int64_t number,
-                                   char *text, int64_t size);
+                                   char *text, int64_t size, xkd_pieces *texts, const char **said);
 
 /* Makes the samples those of the pack that have their paths; XKD_ERR_DATA names `file` and the first that is in none. */
 xkd_status xkd_manifest_attach(xkd_context *cx, xkd_manifest *manifest, const char *file, const char *pack);

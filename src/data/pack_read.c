@@ -1,6 +1,5 @@
 /* Opening a pack: the indexes of all its shards, several at a time, for on a network each waits for its server. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -23,7 +22,10 @@ typedef struct {
     const char *name;
     int64_t first; /* number of its first record */
     xkd_records_index index;
-    xkd_manifest m; /* its samples; classes are those of the whole, strings go to the whole at the end */
+    xkd_manifest m;         /* its samples; classes are those of the whole, strings go to the whole at the end */
+    xkd_pack_fault *faults; /* by place in the index */
+    int64_t fault_count, fault_capacity;
+    xkd_pieces texts; /* of faults; they go to the pack at the end */
     bool rebuilt;
     xkd_status status;
 } part;
@@ -43,20 +45,31 @@ static bool ends_with(const char *name, const char *ending)
     return a > b && !strcmp(name + a - b, ending);
 }
 
+static xkd_status keep_fault(part *p, int64_t i, const char *said)
+{
+    xkd_status status = xkd_reserve(p->cx, &p->faults, p->fault_count, &p->fault_capacity, sizeof *p->faults);
+    if (status != XKD_OK) return status;
+    p->faults[p->fault_count++] = (xkd_pack_fault){
+        .said = said ? said : "could not be packed", .record = i, .fault = (xkd_media_fault)p->index.entries[i].fault};
+    return XKD_OK;
+}
+
 /* The samples of an index. */
 static xkd_status read_rows(const reading *r, part *p, const char *path)
 {
     xkd_status status = XKD_OK;
     xkd_context *cx = p->cx;
     char *row = p->index.rows;
+    const char *said;
     bool listed = r->m->class_count > 0;
-    p->m.count = 0;
+    p->m.count = p->fault_count = 0;
     if (!listed) xkd_manifest_free_classes(&p->m); /* of a reading that failed */
     for (int64_t i = 0; i < p->index.count; row += p->index.entries[i++].row_bytes) {
         const xkd_records_entry *e = &p->index.entries[i];
         if (e->offset / XKD_RECORD_ALIGN > UINT32_MAX || e->bytes / XKD_RECORD_ALIGN > UINT32_MAX)
             XKD_FAIL(XKD_ERR_DATA, "%s: is larger than 16 TiB (pack the files anew)", path);
-        XKD_TRY(xkd_manifest_add_packed(cx, &p->m, path, e->number, row, e->row_bytes));
+        XKD_TRY(xkd_manifest_add_packed(cx, &p->m, path, e->number, row, e->row_bytes, &p->texts, &said));
+        if (e->fault != XKD_FAULT_NONE) XKD_TRY(keep_fault(p, i, said));
         if (!listed && p->m.class_count)
             XKD_FAIL(XKD_ERR_DATA,
                      "%s: record %" PRId64 " has a class that " XKD_PACK_FILE " does not list (pack the files anew)",
@@ -95,22 +108,6 @@ static void read_one(void *arg, int64_t index, int thread)
     r->parts[index].status = read_shard(r, &r->parts[index]);
 }
 
-/* What the row of a file that could not be packed says of it. */
-static xkd_status keep_fault(xkd_context *cx, xkd_pack *p, const xkd_records_entry *e, const char *row)
-{
-    xkd_status status = XKD_OK;
-    json_t *o = json_loadb(row, (size_t)e->row_bytes, JSON_REJECT_DUPLICATES, NULL);
-    const char *said = json_string_value(json_object_get(o, "pack_fault"));
-    if (!said) said = "could not be packed";
-    XKD_TRY(xkd_reserve(cx, &p->faults, p->fault_count, &p->fault_capacity, sizeof *p->faults));
-    p->faults[p->fault_count] = (xkd_pack_fault){.record = p->count, .fault = (xkd_media_fault)e->fault};
-    XKD_TRY(xkd_pieces_copy(cx, &p->texts, said, (int64_t)strlen(said), &p->faults[p->fault_count].said));
-    p->fault_count++;
-fail:
-    json_decref(o);
-    return status;
-}
-
 /* As xkd_manifest_reserve. */
 static xkd_status reserve_entries(xkd_context *cx, xkd_pack *p, int64_t more)
 {
@@ -127,18 +124,22 @@ fail:
 static xkd_status add_records(xkd_context *cx, xkd_pack *p, part *from, xkd_manifest *m)
 {
     xkd_status status = XKD_OK;
-    const char *row = from->index.rows;
-    XKD_TRY(xkd_manifest_reserve(cx, m, from->m.count));
-    XKD_TRY(reserve_entries(cx, p, from->m.count));
-    for (int64_t i = 0; i < from->index.count; row += from->index.entries[i++].row_bytes) {
+    int64_t first = p->count, count = from->m.count;
+    if (first + count > INT32_MAX) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^31 records (divide the pack)", p->folder);
+    XKD_TRY(xkd_manifest_reserve(cx, m, count));
+    XKD_TRY(reserve_entries(cx, p, count));
+    for (int64_t i = 0; i < count; i++) {
         const xkd_records_entry *e = &from->index.entries[i];
-        if (p->count >= INT32_MAX) XKD_FAIL(XKD_ERR_DATA, "%s: more than 2^31 records (divide the pack)", p->folder);
-        p->entries[p->count] = (xkd_pack_entry){.row_sum = e->row_sum,
-                                                .at = (uint32_t)(e->offset / XKD_RECORD_ALIGN),
-                                                .size = (uint32_t)(e->bytes / XKD_RECORD_ALIGN)};
-        if (e->fault != XKD_FAULT_NONE) XKD_TRY(keep_fault(cx, p, e, row));
+        p->entries[p->count++] = (xkd_pack_entry){.row_sum = e->row_sum,
+                                                  .at = (uint32_t)(e->offset / XKD_RECORD_ALIGN),
+                                                  .size = (uint32_t)(e->bytes / XKD_RECORD_ALIGN)};
         m->samples[m->count] = from->m.samples[i];
-        m->samples[m->count++].record = (int32_t)++p->count;
+        m->samples[m->count++].record = (int32_t)p->count;
+    }
+    for (int64_t k = 0; k < from->fault_count; k++) {
+        XKD_TRY(xkd_reserve(cx, &p->faults, p->fault_count, &p->fault_capacity, sizeof *p->faults));
+        p->faults[p->fault_count] = from->faults[k];
+        p->faults[p->fault_count++].record += first;
     }
 fail:
     return status;
@@ -195,8 +196,10 @@ static void end_parts(reading *r)
     for (int i = 0; i < r->count; i++) {
         part *p = &r->parts[i];
         xkd_pieces_join(&r->m->pieces, &p->m.pieces);
+        xkd_pieces_join(&r->pack->texts, &p->texts);
         if (!r->m->class_count) xkd_manifest_free_classes(&p->m); /* else they are the whole's */
         xkd_free(p->m.samples);
+        xkd_free(p->faults);
         xkd_records_free(&p->index);
         xkd_context_free(p->cx);
     }
